@@ -1,0 +1,8 @@
+"""pyinfra's own settings for every run from this folder."""
+
+from pyinfra import config
+
+# Hosts are reached as an ordinary user; what needs root is done with passwordless sudo.
+config.SUDO = True
+# One failed host must not stop the others: a roll is stopped by the roll itself.
+config.FAIL_PERCENT = 100

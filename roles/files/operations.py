@@ -1,0 +1,63 @@
+"""Own operations on files: pyinfra's take three commands a file and write in place."""
+
+import shlex
+from collections.abc import Sequence
+
+from pyinfra import host
+from pyinfra.api import StringCommand, operation
+
+from roles.files.facts import FileStates
+from roles.files.hostfile import HostFile, archive, differing
+
+
+@operation()
+def present(files: Sequence[HostFile], check: str | None = None, absent: Sequence[str] = ()):
+    """
+    Write the files that differ, remove `absent`; all or nothing until the checks have passed.
+
+    + files: what must be there
+    + check: a shell command over the new files, staged below `$STAGE` by their full paths
+    + absent: paths of files that must not be there
+
+    Every file replaces the old one by a rename, in the order given, after `check` has ended with
+    status 0. The content travels on the standard input, never in an argument or below /tmp.
+    """
+    states = host.get_fact(FileStates, paths=[file.path for file in files] + list(absent))
+    changed = differing(files, states)
+    leftover = [path for path in absent if path in states]
+    if not changed and not leftover:
+        host.noop("all files are as they must be")
+        return
+    # The check sees the whole set: a unit may name a file that did not change.
+    script = install_script(files, changed, check, leftover)
+    yield StringCommand("sh", "-c", shlex.quote(script), _stdin=archive(files))
+
+
+def install_script(
+    files: Sequence[HostFile],
+    changed: Sequence[HostFile],
+    check: str | None,
+    leftover: Sequence[str],
+) -> str:
+    """The shell script that unpacks `files` from its standard input and installs `changed`."""
+    lines = [
+        "set -eu",
+        "umask 077",
+        "STAGE=$(mktemp -d)",
+        "export STAGE",
+        "trap 'rm -rf \"$STAGE\"' EXIT",
+        'base64 -d | tar -xf - -C "$STAGE"',
+    ]
+    if check:
+        lines.append(f"( {check} ) || {{ echo 'the new files were not installed' >&2; exit 1; }}")
+    for file in changed:
+        path = shlex.quote(file.path)
+        new = shlex.quote(f"{file.path}.pyinfra-new")
+        lines += [
+            f"(umask 022; mkdir -p \"$(dirname {path})\")",
+            f"install -m {file.mode} -o {file.owner} -g {file.group} "
+            f'"$STAGE"{path} {new}',
+            f"mv -f {new} {path}",
+        ]
+    lines += [f"rm -f {shlex.quote(path)}" for path in leftover]
+    return "\n".join(lines)
