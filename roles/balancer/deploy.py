@@ -1,0 +1,70 @@
+"""Sets nginx up in front of all replicas of all hosts."""
+
+from collections.abc import Collection, Mapping
+
+from pyinfra.api.deploy import deploy
+
+from roles.balancer import nginx
+from roles.balancer.certificate import alternative_names
+from roles.balancer.operations import installed, self_signed, serving, site
+from roles.balancer.settings import BalancerSettings
+from roles.balancer.upstream import servers
+from roles.topology import Plan
+
+PACKAGES = ["nginx", "openssl", "python3", "procps"]
+
+
+@deploy("Balancer")
+def balancer(
+    settings: BalancerSettings,
+    plan: Plan,
+    addresses: Mapping[str, str],
+    drained: Collection[str],
+    own_address: str,
+    model_name: str,
+) -> None:
+    """Everything that a balancer needs; `own_address` is the one that its certificate names."""
+    installed(name="Install nginx and what it needs", packages=PACKAGES)
+    if settings.certificate_file is None:
+        self_signed(
+            name="Make a self-signed certificate",
+            path=nginx.SELF_SIGNED,
+            names=alternative_names(settings.server_name, own_address),
+        )
+    _upstream(settings, plan, addresses, drained, model_name)
+
+
+@deploy("Balancer")
+def upstream(
+    settings: BalancerSettings,
+    plan: Plan,
+    addresses: Mapping[str, str],
+    drained: Collection[str],
+    model_name: str,
+) -> None:
+    """Only which replicas get requests, on a balancer that is set up: to drain and put back."""
+    _upstream(settings, plan, addresses, drained, model_name)
+
+
+def _upstream(
+    settings: BalancerSettings,
+    plan: Plan,
+    addresses: Mapping[str, str],
+    drained: Collection[str],
+    model_name: str,
+) -> None:
+    # What cannot be served is refused here: an exception within an operation ends the whole run.
+    servers(plan, addresses, drained, {})
+    site(
+        name="Write the site with the replicas that answer",
+        settings=settings,
+        plan=plan,
+        addresses=addresses,
+        drained=drained,
+        model_name=model_name,
+    )
+    certificate, certificate_key = nginx.certificate_paths(settings)
+    serving(
+        name="Run nginx with these files",
+        paths=list(dict.fromkeys([nginx.SITE, nginx.KEYS, certificate, certificate_key])),
+    )

@@ -1,0 +1,101 @@
+"""nginx on the balancer: where its files lie and the shell scripts that check and load them."""
+
+import shlex
+from collections.abc import Sequence
+
+from roles.balancer.settings import BalancerSettings, read
+from roles.files import HostFile
+
+ROOT = "/etc/nginx"
+FOLDER = f"{ROOT}/llm"
+SITE = f"{ROOT}/conf.d/llm.conf"
+KEYS = f"{FOLDER}/keys.conf"
+SELF_SIGNED = f"{FOLDER}/self-signed.pem"
+CERTIFICATE = f"{FOLDER}/certificate.pem"
+CERTIFICATE_KEY = f"{FOLDER}/certificate.key"
+LOADED = f"{FOLDER}/loaded"
+"""Holds the digest of the files that nginx has loaded, so that a run that died between writing
+and reloading is made good by the next."""
+
+
+def certificate_paths(settings: BalancerSettings) -> tuple[str, str]:
+    """Where the certificate and its key lie on the balancer."""
+    if settings.certificate_file is None:
+        return SELF_SIGNED, SELF_SIGNED
+    return CERTIFICATE, CERTIFICATE_KEY
+
+
+def given_certificate(settings: BalancerSettings) -> tuple[HostFile, ...]:
+    """The certificate and the key that the inventory gives; none where it is self-signed."""
+    if settings.certificate_file is None or settings.certificate_key_file is None:
+        return ()
+    return (
+        HostFile(CERTIFICATE, read(settings.certificate_file)),
+        HostFile(CERTIFICATE_KEY, read(settings.certificate_key_file), mode="600"),
+    )
+
+
+def other_certificate(settings: BalancerSettings) -> tuple[str, ...]:
+    """Paths of a certificate that is no longer used."""
+    if settings.certificate_file is None:
+        return CERTIFICATE, CERTIFICATE_KEY
+    return (SELF_SIGNED,)
+
+
+def check(root: str = ROOT) -> str:
+    """A check for `roles.files.operations.present`: `nginx -t` over all of nginx's configuration.
+
+    The live files are copied, the staged ones laid over them, and every path below `root` is
+    turned to the copy.
+    """
+    live = shlex.quote(root)
+    return (
+        'T="$STAGE/nginx-test"; mkdir "$T"; '
+        # A dangling link is none of our business unless nginx reads it, and then nginx says so.
+        f'cp -aL {live}/. "$T/" 2>/dev/null; cp -a "$STAGE"{live}/. "$T/" && '
+        f'find "$T" -type f -exec sed -i "s#{root}/#$T/#g" {{}} + && '
+        '{ SAID=$(nginx -t -q -c "$T/nginx.conf" 2>&1) || '
+        f'{{ printf "%s\\n" "$SAID" | sed "s#$T/#{root}/#g" >&2; false; }}; }}'
+    )
+
+
+def state_command(paths: Sequence[str]) -> str:
+    """Prints four lines: whether nginx is enabled, is active, the files' digest, and the loaded."""
+    return (
+        'echo "$(systemctl is-enabled nginx 2>/dev/null)"; '
+        'echo "$(systemctl is-active nginx 2>/dev/null)"; '
+        f'echo "$({_digest(paths)})"; echo "$(cat {LOADED} 2>/dev/null)"'
+    )
+
+
+def start_script(paths: Sequence[str]) -> str:
+    """Starts nginx and notes what it has loaded."""
+    return f"systemctl start nginx || {_complain('nginx did not start')}; {_note(paths)}"
+
+
+def reload_script(paths: Sequence[str]) -> str:
+    """Reloads nginx, waits for its new workers and notes what they have loaded.
+
+    `nginx -s reload` succeeds even where the new configuration cannot be used (a port that is
+    taken): nginx then goes on with the old one, and only its log says so.
+    """
+    newest = 'pgrep -n -P "$(cat /run/nginx.pid)" || true'
+    kept = _complain("nginx went on with its old configuration")
+    return (
+        f"OLD=$({newest}); systemctl reload nginx || {_complain('nginx was not reloaded')}; "
+        f'for _ in $(seq 50); do [ "$({newest})" != "$OLD" ] && break; sleep 0.2; done; '
+        f'[ "$({newest})" != "$OLD" ] || {kept}; {_note(paths)}'
+    )
+
+
+def _digest(paths: Sequence[str]) -> str:
+    files = " ".join(shlex.quote(path) for path in paths)
+    return f"cat {files} 2>/dev/null | sha256sum | cut -d' ' -f1"
+
+
+def _note(paths: Sequence[str]) -> str:
+    return f"umask 077; {_digest(paths)} > {LOADED}"
+
+
+def _complain(what: str) -> str:
+    return f"{{ echo '{what}:' >&2; tail -n 5 /var/log/nginx/error.log >&2; exit 1; }}"

@@ -1,0 +1,147 @@
+"""What an inventory may say about the balancer."""
+
+import re
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+# The syntax of a Bearer token (RFC 6750). It holds nothing that nginx's configuration, an
+# environment file or a shell could take for more than text.
+KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+KEY_LENGTH = 16
+SERVER_NAME = re.compile(r"_|(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
+
+
+class BalancerSettings(BaseModel):
+    """nginx on one host, in front of every replica of the plan.
+
+    Files are on the control machine; relative paths start at the current directory, which is the
+    repository's root. They are checked here, before any host is contacted.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    port: int = Field(443, ge=1, le=65535, description="the port that clients reach, TLS only")
+    ipv6: bool = Field(True, description="listen on IPv6 as well; off where the kernel has no IPv6")
+    server_name: str = Field(
+        "_", description="the DNS name that clients use; `_` answers to every name"
+    )
+    certificate_file: Path | None = Field(
+        None, description="PEM certificate with its chain; none: the balancer makes its own"
+    )
+    certificate_key_file: Path | None = Field(
+        None, description="PEM key of `certificate_file`, readable by its owner alone"
+    )
+    api_key_file: Path = Field(
+        description="file whose only line is the key that clients send, readable by its owner alone"
+    )
+    engine_key_file: Path | None = Field(
+        None, description="the same for the key that engines expect; none: the clients' key"
+    )
+    connect_timeout_s: PositiveInt = Field(
+        2, description="seconds until a replica that does not answer is given up for another"
+    )
+    read_timeout_s: PositiveInt = Field(
+        600, description="seconds that an engine may be silent within a request"
+    )
+    max_fails: PositiveInt = Field(
+        2, description="failures within `fail_timeout_s` after which a replica is left out"
+    )
+    fail_timeout_s: int = Field(
+        10, ge=1, le=300, description="seconds that a replica is left out before it is tried again"
+    )
+    max_body_mib: PositiveInt = Field(32, description="largest request in MiB")
+    completion_timeout_s: PositiveInt = Field(
+        30, description="seconds that a replica has for one token when it is asked at a deploy"
+    )
+    template: Path | None = Field(
+        None, description="own Jinja2 template in place of templates/nginx/llm.conf.j2"
+    )
+
+    @field_validator("server_name")
+    @classmethod
+    def _server_name_is_a_name(cls, name: str) -> str:
+        if not SERVER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a DNS name: give one such as llm.example.com, or _")
+        return name
+
+    @field_validator("api_key_file", "engine_key_file")
+    @classmethod
+    def _key_file_holds_a_key(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_key(path)
+        return path
+
+    @field_validator("certificate_file", "certificate_key_file")
+    @classmethod
+    def _file_is_pem(cls, path: Path | None) -> Path | None:
+        if path is not None and "-----BEGIN " not in read(path):
+            raise ValueError(f"{path} is not a PEM file: convert it with openssl")
+        return path
+
+    @field_validator("certificate_key_file")
+    @classmethod
+    def _certificate_key_is_private(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            check_private(path)
+        return path
+
+    @field_validator("template")
+    @classmethod
+    def _template_is_there(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read(path)
+        return path
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.certificate_file is None) != (self.certificate_key_file is None):
+            raise ValueError(
+                "certificate_file and certificate_key_file belong together: give both, or none "
+                "for a self-signed certificate"
+            )
+        return self
+
+    @property
+    def api_key(self) -> str:
+        """The key that clients send; never printed."""
+        return read_key(self.api_key_file)
+
+    @property
+    def engine_key(self) -> str:
+        """The key that the engines expect; never printed."""
+        return read_key(self.engine_key_file or self.api_key_file)
+
+
+def read(path: Path) -> str:
+    """The text of a file on the control machine; ValueError says what is wrong with it."""
+    try:
+        return path.expanduser().read_text()
+    except FileNotFoundError:
+        message = f"{path} is not there: create it, or correct the path (now at {Path.cwd()})"
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
+    raise ValueError(message)
+
+
+def check_private(path: Path) -> None:
+    """ValueError where others than the owner have any right to the file."""
+    mode = path.expanduser().stat().st_mode & 0o777
+    if mode & 0o077:
+        raise ValueError(f"others may read {path} (mode {mode:o}): run chmod 600 {path}")
+
+
+def read_key(path: Path) -> str:
+    """The key in a file of one line; ValueError without the key in it where it is not one."""
+    key = read(path).removesuffix("\n").removesuffix("\r")
+    check_private(path)
+    if not key:
+        raise ValueError(f"{path} is empty: write a key into it, e.g. from `openssl rand -hex 32`")
+    if len(key.splitlines()) > 1:
+        raise ValueError(f"{path} has more than one line: leave the key alone in it")
+    if not KEY.fullmatch(key):
+        raise ValueError(f"the key in {path} may hold only letters, digits and - . _ ~ + / =")
+    if len(key) < KEY_LENGTH:
+        raise ValueError(f"the key in {path} has fewer than {KEY_LENGTH} characters: take more")
+    return key

@@ -1,0 +1,71 @@
+"""The shell script that installs an engine on a host. Pure."""
+
+import shlex
+from collections.abc import Iterable
+
+from roles.engine.settings import EngineSettings
+
+ENGINES = "/opt/llm/engines"
+CURRENT = f"{ENGINES}/current"
+COMPLETE = ".complete"
+
+
+def packages_script(packages: Iterable[str]) -> str:
+    """Install packages of the distribution (Debian, Ubuntu)."""
+    names = " ".join(shlex.quote(package) for package in packages)
+    return (
+        "export DEBIAN_FRONTEND=noninteractive; "
+        "apt-get -q update >&2 && "
+        f"apt-get -q install -y --no-install-recommends {names} >&2"
+    )
+
+
+def engine_script(settings: EngineSettings, obsolete: Iterable[str]) -> str:
+    """Install the engine into its versioned folder; the lock comes on the standard input.
+
+    The folder counts only once its last file, `.complete`, is there: what a killed run left is
+    removed first. Versions in `obsolete` go, to make room.
+    """
+    new = f"{ENGINES}/{settings.version_name}"
+    sources = " ".join(shlex.quote(option) for option in source_options(settings))
+    what = '-r "$new/requirements.lock" --no-deps' if settings.lock else settings.requirement
+    old = " ".join(f"{ENGINES}/{version}" for version in obsolete)
+    return "\n".join(
+        [
+            "set -eu",
+            f"new={new}",
+            f"rm -rf \"$new\" {old}",
+            # Compiled once here: the units may not write into this folder.
+            f"{settings.python} -m venv \"$new\"",
+            'cat > "$new/requirements.lock"',
+            f'"$new/bin/python" -m pip install -q {pip_options(settings)} {settings.uv} >&2',
+            f'"$new/bin/uv" pip install -q --no-config --no-cache --compile-bytecode '
+            f'--python "$new/bin/python" {sources} {what} >&2',
+            'timeout 600 "$new/bin/vllm" --version >&2',
+            f'touch "$new/{COMPLETE}"',
+        ]
+    )
+
+
+def source_options(settings: EngineSettings) -> list[str]:
+    """uv's options that say where packages come from."""
+    if settings.wheelhouse:
+        return ["--no-index", "--find-links", settings.wheelhouse]
+    options = ["--default-index", settings.index_url] if settings.index_url else []
+    for url in settings.extra_index_urls:
+        options += ["--index", url]
+    return options
+
+
+def pip_options(settings: EngineSettings) -> str:
+    """pip's options for the one package, uv, that pip installs."""
+    if settings.wheelhouse:
+        return f"--no-index --find-links {shlex.quote(settings.wheelhouse)}"
+    return f"--index-url {shlex.quote(settings.index_url)}" if settings.index_url else ""
+
+
+def obsolete_versions(versions: Iterable[str], current: str | None, wanted: str, keep: int) -> list[str]:
+    """Versions to remove before `wanted` comes: the oldest beyond `keep`, never the current one."""
+    others = [version for version in versions if version not in (current, wanted)]
+    spare = max(0, keep - 1 - (1 if current and current != wanted else 0))
+    return others[: len(others) - spare] if spare else others

@@ -1,0 +1,105 @@
+"""What an inventory may say about the engine: which build, and where it is installed from."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+Requirement = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,._-]+\])?==[A-Za-z0-9.+!]+$")
+]
+Source = Annotated[str, StringConstraints(pattern=r"^(https?://|/)[A-Za-z0-9._~:/\[\]@+=%-]+$")]
+Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+
+# What vLLM needs of the distribution: Triton and inductor compile at run time.
+COMPILER = ("gcc", "g++", "python3-dev")
+
+
+class EngineSettings(BaseModel):
+    """Which engine hosts run, on what device, and how it gets there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: Literal["cuda", "rocm", "cpu"] = Field(
+        "cuda", description="what the engine computes on; chooses how GPUs are handed to it"
+    )
+    requirement: Requirement = Field(
+        "vllm==0.33.0", description="the engine's package and exact version"
+    )
+    lock: Path | None = Field(
+        None,
+        description="file here with every package's exact version (pip's format); installed as it "
+        "is, with no dependency added",
+    )
+    index_url: Source | None = Field(
+        None, description="package index instead of the public one, without credentials"
+    )
+    extra_index_urls: tuple[Source, ...] = Field(
+        (), description="more package indexes, for instance the one with ROCm builds"
+    )
+    wheelhouse: Source | None = Field(
+        None,
+        description="folder on the hosts or URL with all wheels; then no index is asked, for hosts "
+        "without internet",
+    )
+    python: Annotated[str, StringConstraints(pattern=r"^python3(\.\d+)?$")] = Field(
+        "python3", description="the hosts' Python that the engine runs on"
+    )
+    uv: Requirement = Field("uv==0.9.11", description="the installer's package and version")
+    packages: tuple[Package, ...] | None = Field(
+        None,
+        description="packages of the distribution that the engine needs; a compiler, Python's "
+        "headers and libnuma1 unless said",
+    )
+    environment: dict[EnvironmentName, str] = Field(
+        default={}, description="more environment variables for every replica (no secrets)"
+    )
+    hub_token_file: Path | None = Field(
+        None, description="file here with the model hub's token, mode 0600; for gated models"
+    )
+    keep: int = Field(2, ge=1, le=10, description="installed versions to keep, the current included")
+
+    @field_validator("lock", "hub_token_file")
+    @classmethod
+    def _exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is not there; create it or leave the setting out")
+        return value
+
+    @field_validator("index_url", "extra_index_urls", "wheelhouse")
+    @classmethod
+    def _without_credentials(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for url in (value,) if isinstance(value, str) else value or ():
+            if re.match(r"https?://[^/]*@", url):
+                raise ValueError("holds credentials; put them into the hosts' /root/.netrc")
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _one_line(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not text.isprintable():
+                raise ValueError(f"{name}: control characters and newlines are not allowed")
+        return value
+
+    @property
+    def version_name(self) -> str:
+        """Name of the folder that this engine is installed in: what, and a digest of from what."""
+        lock = self.lock.read_text() if self.lock else ""
+        digest = hashlib.sha256(f"{self.requirement}\n{self.python}\n{lock}".encode()).hexdigest()
+        package, version = re.sub(r"\[.*\]", "", self.requirement).split("==")
+        return f"{package}-{version}-{self.device}-{digest[:8]}"
+
+    @property
+    def system_packages(self) -> tuple[str, ...]:
+        """Packages of the distribution that hosts must have before the engine is installed."""
+        needed = (*COMPILER, "libnuma1") if self.packages is None else self.packages
+        return (*needed, "python3-venv")
+
+    @property
+    def hub_token(self) -> str | None:
+        """The model hub's token, or None where no file holds one."""
+        return self.hub_token_file.read_text().strip() if self.hub_token_file else None

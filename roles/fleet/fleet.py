@@ -1,0 +1,233 @@
+"""From what an inventory declares to a typed fleet with its plan. Pure, but for the files that
+settings name: those must be there."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from roles.engine import EngineSettings
+from roles.fleet.problems import DeclarationError, merged, problems_of
+from roles.fleet.settings import FleetSettings, HostSettings
+from roles.hardware import Hardware, declared_hardware
+from roles.topology import HostPlan, Plan, ServiceSettings, plan_host
+
+GPU_HOSTS, BALANCERS = "gpu_hosts", "balancers"
+ROLES = (GPU_HOSTS, BALANCERS)
+HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One inventory as it was written: data of `all`, and of each host, under our key.
+
+    `hosts` maps a host's name to its groups, its merged data and the name it is reached by.
+    """
+
+    name: str
+    fleet: Mapping[str, Any]
+    hosts: Mapping[str, "DeclaredHost"]
+
+
+@dataclass(frozen=True)
+class DeclaredHost:
+    """A host as it was written: its groups, its `llm` data, where ssh reaches it."""
+
+    groups: frozenset[str]
+    data: Mapping[str, Any]
+    reached_by: str
+
+
+@dataclass(frozen=True)
+class Host:
+    """A checked host: its roles, its address, its GPUs where it has any."""
+
+    name: str
+    roles: frozenset[str]
+    address: str
+    hardware: Hardware | None
+    engine: EngineSettings
+    drained: bool
+    ports: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Everything that a deploy needs to know, checked, with the plan for its service."""
+
+    name: str
+    settings: FleetSettings
+    hosts: tuple[Host, ...]
+    plan: Plan
+
+    @property
+    def service(self) -> ServiceSettings:
+        """The service that the fleet serves."""
+        return self.settings.services[0]
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """IP address of each host by its name."""
+        return {host.name: host.address for host in self.hosts}
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """Names of the hosts that are declared drained."""
+        return frozenset(host.name for host in self.hosts if host.drained)
+
+    def having(self, role: str) -> tuple[Host, ...]:
+        """The hosts of one role, in the inventory's order."""
+        return tuple(host for host in self.hosts if role in host.roles)
+
+    def host(self, name: str) -> Host:
+        """One host by its name; KeyError where the inventory has none."""
+        return {host.name: host for host in self.hosts}[name]
+
+
+def build(declaration: Declaration) -> Fleet:
+    """Check a whole declaration and plan it.
+
+    Raises DeclarationError with every problem found, each with its path and what to do.
+    """
+    problems: list[str] = []
+    settings = _parsed(FleetSettings, declaration.fleet, "", problems)
+    engine = dict(declaration.fleet).get("engine", {})
+    hosts = [
+        _host(name, declared, engine if isinstance(engine, dict) else {}, problems)
+        for name, declared in declaration.hosts.items()
+    ]
+    good = tuple(host for host in hosts if host is not None)
+    problems += list(_roles_missing(good)) + list(_shared_addresses(good))
+    if settings is None or problems:
+        raise DeclarationError(declaration.name, problems)
+    plan = _plan(settings.services[0], good, problems)
+    problems += list(_fits_nowhere(plan)) + list(_port_clashes(settings, good, plan))
+    if problems:
+        raise DeclarationError(declaration.name, problems)
+    return Fleet(declaration.name, settings, good, plan)
+
+
+def _parsed(
+    kind: type[Settings], data: Mapping[str, Any], where: str, problems: list[str]
+) -> Settings | None:
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        problems += problems_of(error, kind, where)
+        return None
+
+
+def _host(
+    name: str, declared: DeclaredHost, engine: Mapping[str, Any], problems: list[str]
+) -> Host | None:
+    where = f"hosts[{name}]"
+    if not HOST_NAME.fullmatch(name):
+        problems.append(f"hosts[{name!r}]: use letters, digits, '.', '_' and '-' in a host's name")
+        return None
+    roles = declared.groups & set(ROLES)
+    if not roles:
+        problems.append(f"{where}: is in no role; put it into {' or '.join(ROLES)}")
+    settings = _parsed(HostSettings, declared.data, where, problems)
+    if settings is None:
+        return None
+    engine_settings = _parsed(
+        EngineSettings, merged(engine, settings.engine), f"{where}.engine", problems
+    )
+    hardware = _hardware(settings, roles, where, problems)
+    address = _address(settings, declared.reached_by, where, problems)
+    if engine_settings is None or address is None:
+        return None
+    return Host(
+        name, roles, address, hardware, engine_settings, settings.drained, settings.ports
+    )
+
+
+def _hardware(
+    settings: HostSettings, roles: frozenset[str], where: str, problems: list[str]
+) -> Hardware | None:
+    if GPU_HOSTS not in roles:
+        if settings.gpus is not None:
+            problems.append(f"{where}.gpus: the host is not in {GPU_HOSTS}; put it there")
+        return None
+    if settings.gpus is None:
+        problems.append(f'{where}.gpus: declare the GPUs, for instance "2x NVIDIA L40S"')
+        return None
+    try:
+        return declared_hardware(settings.gpus, settings.links)
+    except ValueError as error:
+        problems.append(f"{where}.gpus: {error}")
+        return None
+
+
+def _address(
+    settings: HostSettings, reached_by: str, where: str, problems: list[str]
+) -> str | None:
+    if settings.address is not None:
+        return str(settings.address)
+    if reached_by == "@local":
+        return "127.0.0.1"
+    try:
+        return str(ip_address(reached_by))
+    except ValueError:
+        problems.append(
+            f"{where}.address: {reached_by!r} is no IP address; give the one by which the "
+            "balancers and the GPU hosts reach each other"
+        )
+        return None
+
+
+def _roles_missing(hosts: tuple[Host, ...]) -> Iterator[str]:
+    for role in ROLES:
+        if hosts and not any(role in host.roles for host in hosts):
+            yield f"{role}: no host is in this group; add one"
+
+
+def _shared_addresses(hosts: tuple[Host, ...]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for host in hosts:
+        if host.address in seen:
+            yield (
+                f"hosts[{host.name}].address: {host.address} is also that of "
+                f"{seen[host.address]}; give each host its own"
+            )
+        seen.setdefault(host.address, host.name)
+
+
+def _plan(service: ServiceSettings, hosts: tuple[Host, ...], problems: list[str]) -> Plan:
+    plans: list[HostPlan] = []
+    for host in hosts:
+        if host.hardware is None:
+            continue
+        try:
+            plans.append(plan_host(service, host.name, host.hardware, host.ports))
+        except ValueError as error:
+            problems.append(f"hosts[{host.name}].ports: {error}")
+    return Plan(service.name, service.model.name, tuple(plans))
+
+
+def _fits_nowhere(plan: Plan) -> Iterator[str]:
+    if plan.hosts and not plan.replicas:
+        reasons = dict.fromkeys(host.reasons[-1] for host in plan.hosts)
+        yield f"services[0].model: {plan.model} fits no host: {'; '.join(reasons)}"
+
+
+def _port_clashes(settings: FleetSettings, hosts: tuple[Host, ...], plan: Plan) -> Iterator[str]:
+    for host in hosts:
+        taken: dict[int, str] = {}
+        if BALANCERS in host.roles:
+            taken[settings.balancer.port] = "the balancer"
+        host_plan = plan.on(host.name)
+        for replica in host_plan.replicas if host_plan else ():
+            if not 1024 <= replica.port <= 65535:
+                yield f"hosts[{host.name}].ports: {replica.port} is outside 1024-65535"
+            if replica.port in taken:
+                yield (
+                    f"hosts[{host.name}].ports: {replica.name} and {taken[replica.port]} would "
+                    f"both listen on {replica.port}; give each its own port"
+                )
+            taken.setdefault(replica.port, replica.name)

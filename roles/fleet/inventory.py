@@ -1,0 +1,78 @@
+"""Inventory files: read as pyinfra reads them, and checked before pyinfra connects."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api import Inventory, State
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_state
+from pyinfra_cli.inventory import make_inventory_from_files
+
+from roles.fleet.fleet import Declaration, DeclaredHost, Fleet, build
+from roles.fleet.problems import DeclarationError, merged
+
+KEY = "llm"
+
+_being_checked: set[str] = set()
+# The inventory of this run: pyinfra does not tell a deploy which file it read.
+checked_name = "inventory"
+
+
+class InventoryError(PyinfraError):
+    """A DeclarationError as pyinfra shows it: the message alone, exit status 1."""
+
+
+def check(file: str) -> None:
+    """Refuse this inventory if anything in it is wrong. To be the last line of an inventory file.
+
+    pyinfra runs the file and its group data before it connects to a host, and so does this.
+    """
+    global checked_name
+    path = str(Path(file).resolve())
+    if path in _being_checked:
+        return
+    try:
+        checked_name = load(path).name
+    except DeclarationError as error:
+        raise InventoryError(str(error)) from None
+
+
+def load(file: str) -> Fleet:
+    """The fleet that an inventory file declares; no host is contacted.
+
+    Raises DeclarationError with every problem in it, FileNotFoundError where there is no file.
+    """
+    path = str(Path(file).resolve())
+    if not Path(path).is_file():
+        # pyinfra would take the name of a missing file for the name of a host.
+        raise FileNotFoundError(f"{file}: there is no such inventory file")
+    _being_checked.add(path)
+    try:
+        # A state of its own: pyinfra notes there which file it runs, its own included.
+        with ctx_state.use(State()):
+            inventory = make_inventory_from_files(path, cwd=str(Path.cwd()))
+    finally:
+        _being_checked.discard(path)
+    return build(declaration(Path(path).stem, inventory))
+
+
+def declaration(name: str, inventory: Inventory) -> Declaration:
+    """What a pyinfra inventory says under our key, on each level of its data."""
+    hosts = {}
+    for host in inventory:
+        data: dict[str, Any] = {}
+        for group in host.groups:
+            data = merged(data, _ours(inventory.get_group_data(group), f"group {group}"))
+        own = inventory.get_host_data(host.name)
+        data = merged(data, _ours(own, f"host {host.name}"))
+        reached_by = str(own.get("ssh_hostname") or host.name)
+        hosts[host.name] = DeclaredHost(frozenset(host.groups), data, reached_by)
+    return Declaration(name, _ours(inventory.get_data(), "all"), hosts)
+
+
+def _ours(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    ours = data.get(KEY, {})
+    if not isinstance(ours, Mapping):
+        raise DeclarationError(where, [f"{KEY}: must be a mapping of settings"])
+    return ours

@@ -1,0 +1,59 @@
+"""What an inventory may say about a host's GPUs."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_CARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()/+-]{0,99}")
+
+
+def check_card_name(name: str) -> str:
+    """The name without blanks around it; ValueError where it holds what no card's name holds."""
+    stripped = name.strip(" ")
+    if not _CARD_NAME.fullmatch(stripped):
+        raise ValueError(
+            f"{name!r} is no card's name: write it as nvidia-smi prints it "
+            "(letters, digits, spaces and . _ - + / ( ), at most 100 characters)"
+        )
+    return stripped
+
+
+class GpuDeclaration(BaseModel):
+    """Some equal GPUs of a host, in the long form of `gpus`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="the card as nvidia-smi prints it, e.g. NVIDIA L40S")
+    memory_mib: int | None = Field(
+        default=None,
+        ge=1024,
+        le=4_194_304,
+        strict=True,
+        description="memory.total of nvidia-smi in MiB; needed where the card is not in the table "
+        "roles/hardware/cards.yaml",
+    )
+    count: int = Field(
+        default=1, ge=1, le=64, strict=True, description="how many of them follow each other"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _known_characters(cls, name: str) -> str:
+        return check_card_name(name)
+
+
+GpusDeclaration = Annotated[
+    str | list[GpuDeclaration],
+    Field(
+        description="the host's GPUs in the driver's order: \"2x NVIDIA L40S\", several kinds "
+        'joined by " + ", or a list of {name, memory_mib, count}'
+    ),
+]
+
+Links = Literal["nvlink", "pcie"]
+
+LinksDeclaration = Annotated[
+    Links | None,
+    Field(description='how the GPUs reach each other: "nvlink" (every pair) or "pcie" (no pair)'),
+]

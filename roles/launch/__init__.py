@@ -1,0 +1,4 @@
+"""Launch units that run replicas: their files, and how a host moves from the old to the new."""
+
+from roles.launch.probing import script as script
+from roles.launch.settings import LaunchSettings as LaunchSettings

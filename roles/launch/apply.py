@@ -1,0 +1,313 @@
+"""Runs on a host, on `python3 -`, after probe.py: moves its replicas from the old to the new.
+
+New files are checked before they replace the old ones, replicas restart one after the other while
+others serve, and each must answer a real completion. Where one does not, the old files, the old
+engine and the old replicas are put back, and the end of the new one's log is printed.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from roles.launch.probe import TASK, chat
+
+STATE = "/var/lib/llm"
+PREVIOUS = STATE + "/previous.json"
+LINK = "/opt/llm/engines/current"
+LOG_LINES = 25
+
+
+class Failed(Exception):
+    """Something that a person must mend; its text says what."""
+
+
+def run(*arguments, ok=(0,)):
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if ok and done.returncode not in ok:
+        raise Failed("%s: %s" % (" ".join(arguments), done.stdout.strip()))
+    return done.stdout.strip()
+
+
+def unit(name):
+    return "llm-engine@%s.service" % name
+
+
+def write(path, data, mode="644", owner="root", group="root"):
+    """Replace a file by a rename, so that nobody ever reads half of it."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    handle, new = tempfile.mkstemp(dir=folder, prefix=".new-")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    shutil.chown(new, owner, group)
+    os.chmod(new, int(mode, 8))
+    os.replace(new, path)
+
+
+def ensure_user(name):
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        run("useradd", "--system", "--user-group", "--home-dir", STATE, "--shell",
+            "/usr/sbin/nologin", name)  # fmt: skip
+    # These own the device files of AMD GPUs; NVIDIA's are open to all.
+    for group in ("video", "render"):
+        run("usermod", "-a", "-G", group, name, ok=())
+
+
+def check(files):
+    """Let systemd and nft read the new files, staged, before they replace the old ones."""
+    with tempfile.TemporaryDirectory() as stage:
+        for file in files:
+            path = os.path.join(stage, os.path.basename(file["path"]))
+            with open(path, "wb") as staged:
+                staged.write(base64.b64decode(file["content"]))
+            if path.endswith(".nft"):
+                run("nft", "--check", "-f", path)
+        units = [name for name in os.listdir(stage) if name.endswith(".service")]
+        paths = [os.path.join(stage, name.replace("@.", "@check.")) for name in units]
+        for name, path in zip(units, paths):
+            if name not in path:
+                os.rename(os.path.join(stage, name), path)
+        if paths:
+            run("systemd-analyze", "verify", "--man=no", *paths)
+
+
+def remember(names, paths):
+    """Keep what is there now, to be put back; what an unfinished run kept stays as it is."""
+    with contextlib.suppress(OSError, ValueError), open(PREVIOUS) as file:
+        earlier = json.load(file)
+        if not earlier["finished"]:
+            return earlier
+    previous = {"finished": False, "files": {}, "engine": None, "replicas": {}, "applied": {}}
+    for path in paths:
+        if os.path.exists(path):
+            info = os.stat(path)
+            with open(path, "rb") as file:
+                content = base64.b64encode(file.read()).decode()
+            previous["files"][path] = {"content": content, "mode": oct(info.st_mode & 0o777)[2:]}
+    if os.path.islink(LINK):
+        previous["engine"] = os.readlink(LINK)
+    for name in names:
+        previous["replicas"][name] = active(name)
+        with contextlib.suppress(OSError), open(applied(name)) as file:
+            previous["applied"][name] = file.read().strip()
+    save(previous)
+    return previous
+
+
+def save(previous):
+    write(PREVIOUS, json.dumps(previous).encode(), mode="600")
+
+
+def applied(name):
+    return os.path.join(STATE, "applied", name)
+
+
+def active(name):
+    return run("systemctl", "is-active", unit(name), ok=()) in ("active", "activating")
+
+
+def known_replicas():
+    """Replicas that a unit exists for, running or not."""
+    text = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "llm-engine@*.service")
+    names = {line.split()[0] for line in text.splitlines() if line.strip()}
+    wants = "/etc/systemd/system/multi-user.target.wants"
+    with contextlib.suppress(FileNotFoundError):
+        names |= {name for name in os.listdir(wants) if name.startswith("llm-engine@")}
+    return {name[len("llm-engine@") : -len(".service")] for name in names}
+
+
+def link_engine(target):
+    new = LINK + ".new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    os.symlink(target, new)
+    os.replace(new, LINK)
+
+
+def reload_firewall(wanted):
+    if wanted:
+        run("systemctl", "enable", "--quiet", "llm-firewall")
+        # A restart would stop the rules for a moment; loading them replaces the table at once.
+        verb = "reload" if run("systemctl", "is-active", "llm-firewall", ok=()) == "active" else "start"
+        run("systemctl", verb, "llm-firewall")
+    elif os.path.exists("/etc/systemd/system/llm-firewall.service"):
+        run("systemctl", "disable", "--now", "--quiet", "llm-firewall", ok=())
+
+
+def stop(names):
+    names = list(names)
+    if names:
+        run("systemctl", "stop", *[unit(name) for name in names])
+        run("systemctl", "disable", "--quiet", *[unit(name) for name in names], ok=())
+
+
+def port_is_free(port):
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def start(replica):
+    """Start a replica's unit on a port that nobody else listens on."""
+    name = replica["name"]
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(applied(name))
+    if active(name):
+        run("systemctl", "stop", unit(name))
+    if not port_is_free(replica["port"]):
+        owner = run("ss", "-ltnpH", "sport = :%d" % replica["port"], ok=())
+        raise Failed("port %d of %s is taken: %s" % (replica["port"], name, owner))
+    run("systemctl", "reset-failed", unit(name), ok=())
+    run("systemctl", "enable", "--quiet", unit(name))
+    # The answer of Type=exec is whether the program could be run at all.
+    run("systemctl", "start", unit(name), ok=())
+
+
+def properties(name, *keys):
+    text = run("systemctl", "show", unit(name), *["--property=" + key for key in keys])
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def wait(replica, since):
+    """Wait for a real completion; Failed with the log's end where none comes."""
+    name, deadline = replica["name"], time.monotonic() + TASK["start_timeout_s"]
+    why = "no completion within %d s" % TASK["start_timeout_s"]
+    while time.monotonic() < deadline:
+        state = properties(name, "ActiveState", "NRestarts", "Result", "ExecMainStatus")
+        if state["ActiveState"] == "failed" or int(state["NRestarts"]) >= 2:
+            why = "its unit failed (%s, exit status %s, %s restarts)" % (
+                state["Result"], state["ExecMainStatus"], state["NRestarts"])  # fmt: skip
+            break
+        answer = chat("http://127.0.0.1:%d" % replica["port"], TASK["key"], TASK["model"])
+        if answer["ok"]:
+            return
+        if answer["status"]:
+            why = "it answers " + answer["error"]
+        time.sleep(1)
+    raise Failed("%s does not serve: %s\n%s" % (name, why, log(name, since)))
+
+
+def log(name, since):
+    """The unit's last log lines, without the key should an engine ever print it."""
+    command = ("journalctl", "-u", unit(name), "--since=@%d" % since, "-n", str(LOG_LINES))
+    text = run(*command, "--no-pager", "-o", "cat", ok=())
+    lines = ["    " + line for line in text.replace(TASK["key"], "***").splitlines()]
+    return "  last log lines of %s:\n%s" % (unit(name), "\n".join(lines))
+
+
+def bring_up(replicas):
+    """Start replicas together and wait until all serve; note what each of them serves from."""
+    since = int(time.time())
+    for replica in replicas:
+        start(replica)
+    for replica in replicas:
+        wait(replica, since)
+        write(applied(replica["name"]), replica["digest"].encode())
+
+
+def changed(replica):
+    if not active(replica["name"]):
+        return True
+    try:
+        with open(applied(replica["name"])) as file:
+            return file.read().strip() != replica["digest"]
+    except OSError:
+        return True
+
+
+def roll(previous):
+    """Bring up what changed: together where nothing serves here, else one after the other."""
+    replicas = [replica for replica in TASK["replicas"] if changed(replica)]
+    if any(previous["replicas"].values()):
+        for replica in replicas:
+            bring_up([replica])
+    else:
+        bring_up(replicas)
+
+
+def install(previous):
+    wanted = {file["path"] for file in TASK["files"]}
+    for file in TASK["files"]:
+        write(file["path"], base64.b64decode(file["content"]), *file["state"].split()[:3])
+    link_engine(TASK["engine"])
+    run("systemctl", "daemon-reload")
+    reload_firewall(TASK["firewall"])
+    leftover = [name for name in known_replicas() if name not in TASK["names"]]
+    stop(leftover)
+    for path in set(previous["files"]) - wanted:
+        os.unlink(path)
+    for name in leftover:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(applied(name))
+
+
+def put_back(previous):
+    """The old files, engine and replicas again; returns in words what serves now."""
+    for path in {file["path"] for file in TASK["files"]} - set(previous["files"]):
+        if "/replicas/" in path:
+            os.unlink(path)
+    for path, file in previous["files"].items():
+        write(path, base64.b64decode(file["content"]), file["mode"])
+    if previous["engine"]:
+        link_engine(previous["engine"])
+    run("systemctl", "daemon-reload")
+    before = [name for name, was_active in previous["replicas"].items() if was_active]
+    stop([name for name in TASK["names"] if name not in before])
+    restored = []
+    for name in before:
+        mark = previous["applied"].get(name)
+        with contextlib.suppress(OSError), open(applied(name)) as file:
+            if mark and active(name) and file.read().strip() == mark:
+                restored.append(name)
+                continue
+        restored.append(name)
+        run("systemctl", "reset-failed", unit(name), ok=())
+        run("systemctl", "enable", "--quiet", unit(name), ok=())
+        run("systemctl", "restart", unit(name), ok=())
+        if mark:
+            write(applied(name), mark.encode())
+    if not restored:
+        return "Nothing served here before; mend it and run again."
+    return "The old settings are back: %s." % ", ".join(restored)
+
+
+def main():
+    os.makedirs(os.path.join(STATE, "applied"), mode=0o755, exist_ok=True)
+    paths = {file["path"] for file in TASK["files"]}
+    names = known_replicas() | set(TASK["names"])
+    for name in names:
+        paths |= {"/etc/llm/replicas/%s.%s" % (name, suffix) for suffix in ("env", "yaml")}
+    try:
+        ensure_user(TASK["user"])
+        if not os.path.exists(LINK):
+            link_engine(TASK["engine"])
+        check(TASK["files"])
+    except (Failed, OSError) as error:
+        sys.exit("nothing was changed: %s" % error)
+    previous = remember(names, paths)
+    try:
+        install(previous)
+        roll(previous)
+    except (Failed, OSError) as error:
+        outcome = put_back(previous)
+        previous["finished"] = True
+        save(previous)
+        sys.exit("%s\n%s" % (error, outcome))
+    previous["finished"] = True
+    save(previous)
+
+
+if __name__ == "__main__":
+    main()

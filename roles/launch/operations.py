@@ -1,0 +1,91 @@
+"""Moves a host's replicas from what runs to what is planned."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import StringCommand, operation
+
+from roles.files import HostFile
+from roles.launch.facts import Launched
+from roles.launch.probing import script
+from roles.launch.roll import Roll
+from roles.launch.settings import LaunchSettings
+from roles.launch.state import to_do
+from roles.topology import Replica
+
+APPLY = Path(__file__).with_name("apply.py")
+
+
+@operation()
+def replicas(
+    planned: Sequence[Replica],
+    files: Sequence[HostFile],
+    digests: Mapping[str, str],
+    engine: str,
+    launch: LaunchSettings,
+    model: str,
+    key: str,
+    roll: Roll | None = None,
+):
+    """
+    Bring a host's replicas to the plan; each must answer a real completion, or the old is put back.
+
+    + planned: the replicas of this host
+    + files: every file of them, as `roles.launch.render.host_files` makes them
+    + digests: what each replica runs from; it restarts when that changes
+    + engine: name of the installed engine's folder
+    + launch: the launch settings
+    + model: the name that a completion is asked of
+    + key: the engines' key
+    + roll: the roll that this step belongs to; None for the first step, which leaves hosts that
+      serve already to the roll
+    """
+    # Replicas that left the plan are found by their units, not by paths.
+    state = host.get_fact(Launched, paths=[file.path for file in files])
+    reasons = to_do(state, files, digests, engine, launch.firewall and bool(planned))
+    if not reasons:
+        host.noop("all replicas run as planned")
+        return
+    if roll is None and state.serving:
+        host.noop("replicas serve here: the roll changes them")
+        return
+    if roll and (stopped := roll.stopped_by()):
+        host.noop(f"left as it is, the old replicas serve on: {stopped} failed in this roll")
+        return
+    task = _task(planned, files, digests, engine, launch, model, key)
+    yield StringCommand("python3", "-", _stdin=script(APPLY.read_text(), task))
+
+
+def _task(
+    planned: Sequence[Replica],
+    files: Sequence[HostFile],
+    digests: Mapping[str, str],
+    engine: str,
+    launch: LaunchSettings,
+    model: str,
+    key: str,
+) -> dict[str, Any]:
+    return {
+        "files": [
+            {
+                "path": file.path,
+                "content": base64.b64encode(file.content.encode()).decode(),
+                "state": file.state,
+            }
+            for file in files
+        ],
+        "replicas": [
+            {"name": replica.name, "port": replica.port, "digest": digests[replica.name]}
+            for replica in planned
+        ],
+        "names": [replica.name for replica in planned],
+        "engine": engine,
+        "firewall": launch.firewall and bool(planned),
+        "user": launch.user,
+        "start_timeout_s": launch.start_timeout_s,
+        "model": model,
+        "key": key,
+    }

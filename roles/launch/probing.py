@@ -1,0 +1,20 @@
+"""Puts a program together that a host runs from its standard input: `python3 -`."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PROBE = Path(__file__).with_name("probe.py")
+
+
+# On a host both texts are one program; here they are modules that can be read and tested.
+_IMPORT = re.compile(r"^from roles\.launch\.probe import .*$", re.MULTILINE)
+
+
+def script(program: str, task: Mapping[str, Any]) -> str:
+    """The probe's functions, `TASK` (JSON-able data) and a program that uses both, as one text."""
+    data = repr(json.dumps(task))
+    rest = _IMPORT.sub("", program)
+    return f"{PROBE.read_text()}\nTASK = json.loads({data})\n\n{rest}\n"

@@ -1,0 +1,27 @@
+"""What an inventory may say about how replicas are launched."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, PositiveInt, StringConstraints
+
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
+
+
+class LaunchSettings(BaseModel):
+    """How the units of replicas run and who may reach them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    user: UserName = Field("llm-engine", description="system user that runs the engines")
+    start_timeout_s: PositiveInt = Field(
+        1800, description="seconds until a started replica must have answered a completion"
+    )
+    drain_timeout_s: int = Field(
+        30, ge=0, description="seconds that a stopping engine may take to finish its requests"
+    )
+    firewall: bool = Field(
+        True, description="let only balancers reach the engines' ports (nftables)"
+    )
+    allow_from: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="more addresses or networks that may reach the engines' ports"
+    )

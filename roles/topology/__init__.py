@@ -1,0 +1,12 @@
+"""Which replicas on which GPUs, and why: (models, hardware, service) in, plan out."""
+
+from roles.topology.explain import explain as explain
+from roles.topology.explain import table as table
+from roles.topology.plan import HostPlan as HostPlan
+from roles.topology.plan import MemorySum as MemorySum
+from roles.topology.plan import Plan as Plan
+from roles.topology.plan import Replica as Replica
+from roles.topology.plan import Shape as Shape
+from roles.topology.planner import plan_fleet as plan_fleet
+from roles.topology.planner import plan_host as plan_host
+from roles.topology.settings import ServiceSettings as ServiceSettings

@@ -1,0 +1,73 @@
+"""A plan in words and numbers, for a person to review."""
+
+from collections.abc import Iterable, Sequence
+
+from roles.hardware import summary
+from roles.topology.plan import HostPlan, MemorySum, Plan
+
+HEADER = ("host", "GPUs", "replica", "on GPU", "shape", "port", "KV tokens", "requests at once")
+
+
+def explain(plan: Plan) -> str:
+    """The whole plan: a table of replicas, then each host's memory sum, reasons and warnings."""
+    rows = [row for host in plan.hosts for row in _rows(host)]
+    count = f"{len(plan.replicas)} replica{'s' if len(plan.replicas) != 1 else ''}"
+    parts = [f"Plan for {plan.service}: {plan.model}, {count}", "", table([HEADER, *rows]), ""]
+    parts += [line for host in plan.hosts for line in _details(host)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of text in aligned columns, the first row underlined."""
+    rows = list(rows)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _rows(host: HostPlan) -> list[tuple[str, ...]]:
+    gpus = summary(host.gpus)
+    if not host.replicas:
+        return [(host.host, gpus, "none", "", "", "", "", "")]
+    return [
+        (
+            host.host,
+            gpus,
+            replica.name,
+            ",".join(map(str, replica.gpus)),
+            str(replica.shape),
+            str(replica.port),
+            str(replica.memory.kv_tokens),
+            str(replica.memory.kv_tokens // replica.max_model_len),
+        )
+        for replica in host.replicas
+    ]
+
+
+def _details(host: HostPlan) -> list[str]:
+    lines = [f"{host.host}:"]
+    sums = {str(replica.shape): replica.memory for replica in host.replicas}
+    lines += [f"  memory a GPU, {shape}: {memory_line(memory)}" for shape, memory in sums.items()]
+    lines += [f"  why: {reason}" for reason in host.reasons]
+    lines += [f"  warning: {warning}" for warning in host.warnings]
+    return [*lines, ""]
+
+
+def memory_line(memory: MemorySum) -> str:
+    """The memory sum of one GPU in one line, in GiB; the parts add up to the total."""
+    parts = (
+        ("driver", memory.driver_gib),
+        ("headroom", memory.headroom_gib),
+        ("weights", memory.weights_gib),
+        ("sampler", memory.sampler_gib),
+        ("activations", memory.activations_gib),
+        ("CUDA graphs", memory.graphs_gib),
+        ("workspace", memory.workspace_gib),
+        ("KV cache", memory.kv_cache_gib),
+    )
+    text = " + ".join(f"{name} {gib:.1f}" for name, gib in parts)
+    return f"{memory.total_gib:.1f} GiB = {text}"

@@ -1,0 +1,175 @@
+"""The planner: (model, hardware, service) in, plan out. Pure: no host, clock or environment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from roles.hardware import Gpu, Hardware
+from roles.models import Model
+from roles.topology.memory import kv_needed_tokens, memory_sum
+from roles.topology.plan import HostPlan, MemorySum, Plan, Replica, Shape
+from roles.topology.settings import ServiceSettings
+from roles.topology.shapes import objection, shapes
+
+
+@dataclass
+class _Choice:
+    """The shape for a set of matched GPUs, or None, with the reasons that led to it."""
+
+    gpus: tuple[Gpu, ...]
+    shape: Shape | None = None
+    memory: MemorySum | None = None
+    reasons: list[str] = field(default_factory=list)
+
+
+def plan_fleet(
+    service: ServiceSettings,
+    hardware: Mapping[str, Hardware],
+    ports: Mapping[str, Sequence[int]] | None = None,
+) -> Plan:
+    """Plan one service over all hosts that have GPUs, in the order of `hardware`.
+
+    `ports` says a host's ports, first replica first; without it they count up from `first_port`.
+    """
+    hosts = tuple(
+        plan_host(service, host, machine, (ports or {}).get(host))
+        for host, machine in hardware.items()
+    )
+    return Plan(service.name, service.model.name, hosts)
+
+
+def plan_host(
+    service: ServiceSettings, host: str, hardware: Hardware, ports: Sequence[int] | None = None
+) -> HostPlan:
+    """Plan one host: the smallest shape that fits on each set of matched cards, as often as it does.
+
+    Raises ValueError where `ports` names fewer ports than the host has replicas.
+    """
+    choices = [_choose(service, cards) for cards in _matched(hardware.gpus)]
+    groups = [(choice, group) for choice in choices for group in _groups(choice)]
+    if ports is not None and len(ports) < len(groups):
+        raise ValueError(f"{len(ports)} ports for {len(groups)} replicas; name one for each")
+    replicas = tuple(
+        _replica(service, host, number, choice, group, ports)
+        for number, (choice, group) in enumerate(groups)
+    )
+    used = {index for replica in replicas for index in replica.gpus}
+    spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in used)
+    reasons = tuple(reason for choice in choices for reason in choice.reasons)
+    return HostPlan(host, hardware.gpus, replicas, spare, reasons, _warnings(replicas, spare))
+
+
+def _matched(gpus: tuple[Gpu, ...]) -> list[tuple[Gpu, ...]]:
+    """Cards of one name and size together: tensor parallel needs equal ones."""
+
+    def kind(gpu: Gpu) -> tuple[str, int]:
+        return gpu.name, gpu.memory_mib
+
+    groups = [tuple(group) for _, group in groupby(sorted(gpus, key=kind), key=kind)]
+    return sorted(groups, key=lambda group: group[0].index)
+
+
+def _choose(service: ServiceSettings, gpus: tuple[Gpu, ...]) -> _Choice:
+    model, choice = service.model, _Choice(gpus)
+    needed = kv_needed_tokens(service.max_model_len, service.min_concurrency)
+    for shape in shapes(len(gpus)):
+        if objected := objection(model, shape):
+            choice.reasons.append(f"{shape} is not possible: {objected}")
+            continue
+        memory = memory_sum(model, gpus[0], shape, service.gpu_memory_utilization, needed)
+        if memory.fits:
+            choice.shape, choice.memory = shape, memory
+            choice.reasons.append(_why(service, gpus, shape, memory))
+            return choice
+        choice.reasons.append(_why_not(service, gpus[0], shape, memory))
+    choice.reasons.append(_remedy(service, gpus))
+    return choice
+
+
+def _groups(choice: _Choice) -> list[tuple[Gpu, ...]]:
+    if choice.shape is None:
+        return []
+    size = choice.shape.gpus
+    return [choice.gpus[i : i + size] for i in range(0, len(choice.gpus) - size + 1, size)]
+
+
+def _replica(
+    service: ServiceSettings,
+    host: str,
+    number: int,
+    choice: _Choice,
+    gpus: tuple[Gpu, ...],
+    ports: Sequence[int] | None,
+) -> Replica:
+    assert choice.shape and choice.memory
+    return Replica(
+        name=f"{service.name}-{number}",
+        host=host,
+        service=service.name,
+        gpus=tuple(gpu.index for gpu in gpus),
+        shape=choice.shape,
+        port=ports[number] if ports is not None else service.first_port + number,
+        max_model_len=service.max_model_len,
+        gpu_memory_utilization=service.gpu_memory_utilization,
+        memory=choice.memory,
+    )
+
+
+def _why(
+    service: ServiceSettings, gpus: tuple[Gpu, ...], shape: Shape, memory: MemorySum
+) -> str:
+    count = len(gpus) // shape.gpus
+    gives = f"{count} replica{'s' if count > 1 else ''}"
+    if shape.gpus == 1:
+        split = f"the model fits one {gpus[0].name}"
+    else:
+        split = f"{shape} is the smallest shape that fits {gpus[0].name}"
+    return (
+        f"{split}: {memory.kv_cache_gib:.1f} GiB of KV cache a GPU, "
+        f"{memory.kv_needed_gib:.1f} needed for {service.min_concurrency} requests of "
+        f"{service.max_model_len} tokens; so {gives} of {shape}"
+    )
+
+
+def _why_not(service: ServiceSettings, gpu: Gpu, shape: Shape, memory: MemorySum) -> str:
+    room = memory.total_gib - memory.driver_gib - memory.headroom_gib
+    if memory.weights_gib > room:
+        return (
+            f"{shape} does not fit {gpu.name}: {memory.weights_gib:.1f} GiB of weights, "
+            f"{room:.1f} GiB usable"
+        )
+    return (
+        f"{shape} does not fit {gpu.name}: {max(memory.kv_cache_gib, 0):.1f} GiB are left for KV "
+        f"cache, {memory.kv_needed_gib:.1f} needed for {service.min_concurrency} requests of "
+        f"{service.max_model_len} tokens"
+    )
+
+
+def _remedy(service: ServiceSettings, gpus: tuple[Gpu, ...]) -> str:
+    """What would make the model fit: fewer or shorter requests where that is enough, else GPUs."""
+    possible = [shape for shape in shapes(len(gpus)) if not objection(service.model, shape)]
+    tokens = max(
+        memory_sum(
+            service.model, gpus[0], shape, service.gpu_memory_utilization, 0
+        ).kv_tokens
+        for shape in possible
+    )
+    length = tokens // service.min_concurrency
+    name = f"{len(gpus)}x {gpus[0].name}"
+    if length >= 256:
+        return (
+            f"{service.model.name} does not fit {name} as asked; it would with max_model_len "
+            f"{length // 16 * 16}, or a smaller min_concurrency"
+        )
+    return (
+        f"{service.model.name} does not fit {name}; use more or larger GPUs, "
+        f"or a smaller or quantised model"
+    )
+
+
+def _warnings(replicas: tuple[Replica, ...], spare: tuple[int, ...]) -> tuple[str, ...]:
+    if not replicas:
+        return ("this host serves nothing: the model does not fit its GPUs",)
+    if spare:
+        return (f"spare GPUs: {', '.join(map(str, spare))}",)
+    return ()

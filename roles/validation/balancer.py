@@ -1,0 +1,124 @@
+"""The endpoint as its users see it: asked from the control machine through the balancer."""
+
+import re
+import secrets
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roles.launch import probe
+from roles.validation.observations import Answer, answer
+from roles.validation.settings import ValidationSettings
+from roles.validation.verdicts import Finding, Verdict, judge_completion
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A balancer as it is planned.
+
+    `base_url` is what users call (`https://10.99.0.10`), `model` the served name, `upstreams` the
+    `ADDRESS:PORT` of each replica behind it.
+    """
+
+    base_url: str
+    model: str
+    upstreams: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EndpointObservations:
+    """What came back: a completion, a streamed one, one with a wrong key, then many."""
+
+    completion: Answer
+    stream: Answer
+    wrong_key: Answer
+    spread: tuple[Answer, ...]
+
+
+def trust(ca_pem: str | None) -> ssl.SSLContext:
+    """Trust exactly the given certificates, or the system's where there are none.
+
+    Names are verified in both cases. Raises ssl.SSLError if `ca_pem` is no certificate.
+    """
+    context = ssl.create_default_context(cadata=ca_pem)
+    if ca_pem:
+        # A pinned certificate need not be a root: the one that the host presents is enough.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def ask_endpoint(
+    endpoint: Endpoint, key: str, ca_pem: str | None, settings: ValidationSettings
+) -> EndpointObservations:
+    """Ask the endpoint itself. Raises ssl.SSLError if `ca_pem` is no certificate."""
+    context = trust(ca_pem)
+    timeout_s = settings.completion_timeout_s
+
+    def chat(key: str) -> Answer:
+        return answer(
+            probe.chat(endpoint.base_url, key, endpoint.model, timeout_s, context=context)
+        )
+
+    stream = probe.chat_stream(endpoint.base_url, key, endpoint.model, timeout_s, context=context)
+    completion = chat(key)
+    spread: list[Answer] = []
+    for _ in range(settings.balancer_rounds if completion.ok else 0):
+        if not missing(endpoint.upstreams, spread):
+            break
+        spread += probe.in_parallel(lambda _: chat(key), endpoint.upstreams)
+    return EndpointObservations(
+        completion, answer(stream), chat(f"sk-wrong-{secrets.token_hex(8)}"), tuple(spread)
+    )
+
+
+def replica_of(header: str | None) -> str | None:
+    """The upstream that answered, from nginx's `$upstream_addr`: the last one that was tried."""
+    tried = re.findall(r"[^\s,]+:\d+", header or "")
+    return tried[-1] if tried else None
+
+
+def missing(upstreams: Sequence[str], answers: Sequence[Answer]) -> list[str]:
+    """The upstreams that have not answered yet."""
+    seen = {replica_of(answer.replica) for answer in answers if answer.ok}
+    return [upstream for upstream in upstreams if upstream not in seen]
+
+
+def judge_endpoint(host: str, endpoint: Endpoint, seen: EndpointObservations) -> list[Verdict]:
+    """All verdicts on a balancer."""
+    findings = [
+        judge_completion("completion", seen.completion),
+        judge_completion("stream", seen.stream),
+        judge_wrong_key(seen.wrong_key),
+    ]
+    if seen.spread:
+        findings.append(judge_spread(endpoint, seen.spread))
+    return [
+        Verdict(host, endpoint.base_url, found.check, found.outcome, found.evidence, found.remedy)
+        for found in findings
+    ]
+
+
+def judge_wrong_key(answer: Answer) -> Finding:
+    """Whether a wrong key is turned away."""
+    if answer.status == 401:
+        return Finding("wrong key", "pass", "refused with 401")
+    evidence = "a wrong key was served" if answer.ok else f"not refused with 401: {answer.error}"
+    return Finding("wrong key", "fail", evidence, "Check that the balancer compares keys.")
+
+
+def judge_spread(endpoint: Endpoint, answers: Sequence[Answer]) -> Finding:
+    """Whether every replica answers through the balancer."""
+    planned = len(endpoint.upstreams)
+    failed = [answer.error for answer in answers if not answer.ok]
+    if failed:
+        evidence = f"{len(failed)} of {len(answers)} requests failed: {failed[0]}"
+        return Finding("replicas", "fail", evidence, "Compare the balancer's upstreams and log.")
+    if not any(answer.replica for answer in answers):
+        evidence = f"{len(answers)} requests answered; the balancer does not say by which replica"
+        return Finding("replicas", "warn", evidence, "Let it send the header X-LLM-Replica.")
+    unseen = missing(endpoint.upstreams, answers)
+    evidence = f"{planned - len(unseen)} of {planned} answered in {len(answers)} requests"
+    if unseen:
+        remedy = "They may be drained or ejected: see the balancer's log."
+        return Finding("replicas", "warn", f"{evidence}; not seen: {', '.join(unseen)}", remedy)
+    return Finding("replicas", "pass", evidence)

@@ -1,0 +1,52 @@
+"""What validation reads on a host."""
+
+import json
+import shlex
+
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
+
+from roles.validation.observations import HostObservations, parse_observations
+
+
+class SecretInput:
+    """Text for `_stdin` that holds a secret: with -v pyinfra prints the arguments of facts."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def readlines(self) -> list[str]:
+        """The text as pyinfra's connectors read it."""
+        return [self._text]
+
+    def __repr__(self) -> str:
+        return "*MASKED*"
+
+
+class Observed(FactBase[HostObservations | None]):
+    """What the host program saw; None where it gave no answer. The program is the `_stdin`."""
+
+    @staticmethod
+    def default() -> HostObservations | None:
+        return None
+
+    def command(self) -> str:
+        return "python3 -"
+
+    def process(self, output: list[str]) -> HostObservations | None:
+        try:
+            return parse_observations(json.loads(output[-1]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FactProcessError(f"not the output of the host program: {error!r}") from error
+
+
+class Certificates(FactBase[str]):
+    """The certificates in a PEM file, and never a key that the file may also hold; or ""."""
+
+    @staticmethod
+    def default() -> str:
+        return ""
+
+    def command(self, path: str) -> str:
+        begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+        return f"sed -n '/{begin}/,/{end}/p' {shlex.quote(path)}"

@@ -1,0 +1,156 @@
+"""Runs on a host, after the text of `roles.launch.probe`: gathers everything in one SSH command.
+
+Standard library only. Prints one line of JSON, whatever happens and however long engines hang:
+the outputs of programs as they are, which `roles.validation.observations` reads.
+"""
+
+import json
+import os
+import subprocess
+import threading
+import time
+
+PROC = "/proc"
+COMMAND_TIMEOUT_S = 20
+SAMPLE_INTERVAL_S = 0.5
+GPU_QUERY = "--query-gpu=index,uuid,memory.used,utilization.gpu"
+APP_QUERY = "--query-compute-apps=gpu_uuid,pid,process_name,used_memory"
+LOAD_QUERY = "--query-gpu=index,utilization.gpu"
+LOAD_PROMPT = "Write a long story about a lighthouse."
+
+
+def run_command(*argv):
+    """What a program printed: {ok, text}; on failure the text says why."""
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"ok": False, "text": str(error)}
+    out, err = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
+    if done.returncode:
+        return {"ok": False, "text": err.strip() or out.strip() or f"exit {done.returncode}"}
+    return {"ok": True, "text": out}
+
+
+def nvidia_smi(query):
+    """One query of nvidia-smi as CSV without header and units."""
+    return run_command("nvidia-smi", query, "--format=csv,noheader,nounits")
+
+
+def units(names):
+    """State, main process and restarts of each unit, as systemctl prints them."""
+    properties = "--property=ActiveState,MainPID,NRestarts"
+    return {name: run_command("systemctl", "show", properties, name)["text"] for name in names}
+
+
+def cgroups(apps):
+    """/proc/PID/cgroup of each process in nvidia-smi's list; None where it cannot be seen."""
+    found = {}
+    for line in apps["text"].splitlines() if apps["ok"] else []:
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) > 1 and cells[1].isdigit():
+            try:
+                with open(os.path.join(PROC, cells[1], "cgroup")) as file:  # noqa: PTH118, PTH123
+                    found[cells[1]] = file.read()
+            except OSError:
+                found[cells[1]] = None
+    return found
+
+
+def hammer(chat, replica, task, end):
+    """Ask one replica for one completion after another until `end` or the first error."""
+    done = {"name": replica["name"], "completed": 0, "failed": 0, "tokens": 0, "error": ""}
+    while time.monotonic() < end and not done["failed"]:
+        answer = chat(
+            replica["base_url"],
+            task["key"],
+            replica["model"],
+            timeout_s=task["completion_timeout_s"],
+            max_tokens=task["load_max_tokens"],
+            prompt=LOAD_PROMPT,
+        )
+        if answer["ok"]:
+            done["completed"] += 1
+            done["tokens"] += answer["tokens"]
+        else:
+            done.update(failed=1, error=answer["error"])
+    return done
+
+
+def total(results, name, seconds):
+    """The sum of what the workers on the replica of that name did."""
+    results = [done for done in results if done["name"] == name]
+    counts = {key: sum(done[key] for done in results) for key in ("completed", "failed", "tokens")}
+    error = next((done["error"] for done in results if done["error"]), "")
+    return dict(counts, error=error, seconds=round(seconds, 1))
+
+
+def sample(samples, end):
+    """Add the GPUs' utilization to `samples` at short intervals until `end`."""
+    while time.monotonic() + SAMPLE_INTERVAL_S < end:
+        time.sleep(SAMPLE_INTERVAL_S)
+        samples.append(nvidia_smi(LOAD_QUERY)["text"])
+
+
+def load(seen, replicas, task, chat, in_parallel):
+    """Let all replicas work at once, and sample the GPUs meanwhile."""
+    start = time.monotonic()
+    end = start + task["load_s"]
+    seen["samples"] = []
+    sampler = threading.Thread(target=sample, args=(seen["samples"], end), daemon=True)
+    sampler.start()
+    slots = [replica for replica in replicas for _ in range(task["load_concurrency"])]
+    results = in_parallel(lambda replica: hammer(chat, replica, task, end), slots)
+    sampler.join(COMMAND_TIMEOUT_S)
+    seconds = time.monotonic() - start
+    seen["loads"] = {
+        replica["name"]: total(results, replica["name"], seconds) for replica in replicas
+    }
+
+
+def gather(seen, task, chat, chat_stream, in_parallel):
+    """Fill `seen` step by step: what is there when time runs out is reported all the same."""
+    replicas, key, timeout_s = task["replicas"], task["key"], task["completion_timeout_s"]
+    names = [replica["unit"] for replica in replicas]
+
+    def ask(function):
+        def one(replica):
+            answer = function(replica["base_url"], key, replica["model"], timeout_s)
+            return replica["name"], answer
+
+        return dict(in_parallel(one, replicas))
+
+    seen["units_before"] = units(names)
+    seen["completions"] = ask(chat)
+    seen["streams"] = ask(chat_stream)
+    seen["gpus"] = nvidia_smi(GPU_QUERY)
+    seen["apps"] = nvidia_smi(APP_QUERY)
+    seen["cgroups"] = cgroups(seen["apps"])
+    serving = [replica for replica in replicas if seen["completions"][replica["name"]]["ok"]]
+    if serving:
+        load(seen, serving, task, chat, in_parallel)
+    seen["units_after"] = units(names)
+
+
+def main(task, chat, chat_stream, in_parallel):
+    """Gather in a thread; print what was seen when it is done, or when time runs out."""
+    seen = {}
+
+    def work():
+        try:
+            gather(seen, task, chat, chat_stream, in_parallel)
+        except Exception as error:
+            seen["unfinished"] = f"{type(error).__name__}: {error}"
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(task["deadline_s"])
+    if worker.is_alive():
+        seen["unfinished"] = f"not done after {task['deadline_s']:g} s"
+    print(json.dumps(dict(seen)), flush=True)
+    # Requests to a hung engine must not keep the host's Python alive.
+    os._exit(0)

@@ -1,0 +1,250 @@
+"""From what was seen to verdicts: pure functions, one for each check."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from roles.validation.observations import (
+    Answer,
+    GpuProcess,
+    GpuState,
+    HostObservations,
+    PlannedReplica,
+)
+from roles.validation.settings import ValidationSettings
+
+Outcome = Literal["pass", "warn", "fail"]
+RANK: dict[Outcome, int] = {"pass": 0, "warn": 1, "fail": 2}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check with its evidence; `subject` is a replica, an address or a host."""
+
+    host: str
+    subject: str
+    check: str
+    outcome: Outcome
+    evidence: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check says about one replica."""
+
+    check: str
+    outcome: Outcome
+    evidence: str
+    remedy: str = ""
+
+
+def judge_host(
+    host: str,
+    replicas: Sequence[PlannedReplica],
+    seen: HostObservations,
+    settings: ValidationSettings,
+) -> list[Verdict]:
+    """All verdicts of one host, replica by replica."""
+    verdicts = []
+    if seen.unfinished:
+        remedy = "See the replicas' logs (journalctl -u UNIT); the rest was not checked."
+        verdicts.append(Verdict(host, host, "host", "fail", seen.unfinished, remedy))
+    if seen.gpu_error:
+        evidence = f"GPUs could not be read: {seen.gpu_error}"
+        remedy = "Run nvidia-smi on the host; check its driver."
+        verdicts.append(Verdict(host, host, "gpus", "fail", evidence, remedy))
+    for replica in replicas:
+        for found in _findings(replica, seen, settings):
+            verdicts.append(
+                Verdict(
+                    host, replica.name, found.check, found.outcome, found.evidence, found.remedy
+                )
+            )
+    return verdicts
+
+
+def judge_unobserved(host: str) -> list[Verdict]:
+    """The verdict on a host whose program gave no usable answer."""
+    evidence = "not validated: the host's python3 gave no answer (its output is above)"
+    return [Verdict(host, host, "host", "fail", evidence, "Check ssh, sudo and python3 there.")]
+
+
+def _findings(
+    replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
+) -> list[Finding]:
+    """Findings in the order of the table; what was not seen gives none ("host" says so)."""
+    found = []
+    if completion := seen.completions.get(replica.name):
+        found += [judge_completion("completion", completion)]
+        found += judge_identity(replica, completion)
+    if stream := seen.streams.get(replica.name):
+        found += [judge_completion("stream", stream)]
+    if seen.gpus:
+        found += [judge_processes(replica, seen, settings), judge_memory(replica, seen, settings)]
+    if replica.name in seen.loads:
+        found += [judge_load(replica, seen)]
+        if seen.gpus:
+            found += [judge_utilization(replica, seen, settings)]
+    if replica.unit in seen.after:
+        found += [judge_stability(replica, seen)]
+    return found
+
+
+def judge_completion(check: str, answer: Answer) -> Finding:
+    """Whether a chat completion, or a streamed one, came."""
+    if not answer.ok:
+        remedy = "See the replica's log: journalctl -u its unit."
+        return Finding(check, "fail", answer.error, remedy)
+    if answer.chunks is not None:
+        return Finding(check, "pass", f"{answer.chunks} chunks")
+    return Finding(check, "pass", f"{answer.tokens} token in {answer.seconds} s")
+
+
+def judge_identity(replica: PlannedReplica, answer: Answer) -> list[Finding]:
+    """Whether the engine that answered serves the planned model in the planned shape.
+
+    vLLM names its version and TP in `system_fingerprint`; an engine that does not gets no verdict.
+    """
+    found = []
+    if answer.model is not None:
+        evidence = f"serves {answer.model}, planned {replica.model}"
+        remedy = "Another engine has the port: ss -ltnp."
+        found.append(_yes_or_no("model", answer.model == replica.model, evidence, remedy))
+    if match := re.search(r"-tp(\d+)(?:-|\Z)", answer.fingerprint or ""):
+        planned = replica.tensor_parallel
+        evidence = f"TP{match[1]}, planned TP{planned} ({answer.fingerprint})"
+        remedy = "It runs with another configuration: restart its unit."
+        found.append(_yes_or_no("shape", int(match[1]) == planned, evidence, remedy))
+    return found
+
+
+def _yes_or_no(check: str, good: bool, evidence: str, remedy: str) -> Finding:
+    return Finding(check, "pass", evidence) if good else Finding(check, "fail", evidence, remedy)
+
+
+def judge_processes(
+    replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
+) -> Finding:
+    """Whether each planned GPU holds a process of the replica's unit and of nobody else."""
+    if seen.process_error:
+        return Finding("process", "fail", f"processes could not be read: {seen.process_error}")
+    listed = any(state.processes for state in seen.gpus.values())
+    judged = [
+        _gpu_processes(gpu, replica.unit, seen.gpus.get(gpu), listed, settings.minimum_memory_mib)
+        for gpu in replica.gpus
+    ]
+    remedy = f"Compare systemctl status {replica.unit} with nvidia-smi; stop what is not planned."
+    return _worst("process", judged, remedy)
+
+
+def _gpu_processes(
+    gpu: int, unit: str, state: GpuState | None, listed: bool, minimum_mib: int
+) -> tuple[Outcome, str]:
+    if state is None:
+        return "fail", f"GPU {gpu} is not there"
+    own = [process for process in state.processes if process.belongs_to(unit)]
+    hidden = [process for process in state.processes if process.cgroup is None]
+    foreign = [process for process in state.processes if process not in own + hidden]
+    if foreign:
+        # A desktop's compositor is a compute process too and does no harm; an engine does.
+        small = all((process.memory_mib or minimum_mib) < minimum_mib for process in foreign)
+        named = ", ".join(map(_named, foreign))
+        return "warn" if small and own else "fail", f"GPU {gpu}: {named} is not of {unit}"
+    if hidden or (not listed and (state.memory_mib or 0) >= minimum_mib):
+        return "warn", f"GPU {gpu}: its processes cannot be seen from here (container, WSL)"
+    if not own:
+        return "fail", f"GPU {gpu}: no process of {unit}"
+    return "pass", f"GPU {gpu}: pid {', '.join(process.pid for process in own)}"
+
+
+def _named(process: GpuProcess) -> str:
+    owner = f" of {process.unit}" if process.unit else ""
+    memory = "unknown memory" if process.memory_mib is None else f"{process.memory_mib} MiB"
+    return f"pid {process.pid} {process.name}{owner} ({memory})"
+
+
+def judge_memory(
+    replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
+) -> Finding:
+    """Whether each planned GPU holds memory."""
+    judged: list[tuple[Outcome, str]] = []
+    for gpu in replica.gpus:
+        state = seen.gpus.get(gpu)
+        if state is None:
+            judged.append(("fail", f"GPU {gpu} is not there"))
+        elif state.memory_mib is None:
+            judged.append(("warn", f"GPU {gpu}: the driver does not say"))
+        else:
+            held = state.memory_mib >= settings.minimum_memory_mib
+            judged.append(("pass" if held else "fail", f"GPU {gpu}: {state.memory_mib} MiB"))
+    return _worst("memory", judged, "The engine does not use this GPU: check its configuration.")
+
+
+def judge_load(replica: PlannedReplica, seen: HostObservations) -> Finding:
+    """Whether a replica answered all that it was asked under load."""
+    load = seen.loads[replica.name]
+    rate = load.tokens / load.seconds if load.seconds else 0
+    evidence = f"{load.completed} completions in {load.seconds:g} s, {rate:.0f} tokens/s"
+    if load.completed and not load.failed:
+        return Finding("load", "pass", evidence)
+    evidence = f"{load.failed} failed, {evidence}: {load.error or 'no answer in time'}"
+    return Finding("load", "fail", evidence, f"See the log: journalctl -u {replica.unit}.")
+
+
+def level(samples: Sequence[int]) -> int:
+    """How busy a GPU was: the upper quartile of its samples, in percent.
+
+    The mean would blame the ramp at both ends of a short load, and the maximum would let one stray
+    sample hide an idle GPU; this is what the GPU reached for at least a quarter of the time.
+    """
+    return sorted(samples)[-(-3 * len(samples) // 4) - 1]
+
+
+def judge_utilization(
+    replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
+) -> Finding:
+    """Whether each planned GPU worked under load.
+
+    Idle GPUs fail. Partly busy ones are warned about, except where GPUs take turns (pipeline and
+    layer splits).
+    """
+    busy = 0 if replica.pipeline_parallel > 1 else settings.busy_utilization_percent
+    idle = settings.idle_utilization_percent
+    judged: list[tuple[Outcome, str]] = []
+    for gpu in replica.gpus:
+        state = seen.gpus.get(gpu)
+        samples = state.utilization_percent if state else ()
+        if not samples:
+            judged.append(("warn", f"GPU {gpu}: utilization could not be read"))
+            continue
+        value = level(samples)
+        outcome: Outcome = "fail" if value <= idle else "warn" if value < busy else "pass"
+        mean = round(sum(samples) / len(samples))
+        judged.append((outcome, f"GPU {gpu}: {value}% (mean {mean}%, max {max(samples)}%)"))
+    remedy = "Idle: the shape is not the planned one. Partly busy: it waits for the others."
+    return _worst("utilization", judged, remedy)
+
+
+def judge_stability(replica: PlannedReplica, seen: HostObservations) -> Finding:
+    """Whether the replica's unit ran all the time, in the same process."""
+    before, after = seen.before.get(replica.unit), seen.after[replica.unit]
+    remedy = f"See why: journalctl -u {replica.unit}."
+    if after.active != "active" or not after.main_pid:
+        evidence = f"{replica.unit} is {after.active}, main pid {after.main_pid}"
+        return Finding("stability", "fail", evidence, remedy)
+    if before != after:
+        was = f"main pid {before.main_pid}, {before.restarts} restarts" if before else "unknown"
+        now = f"main pid {after.main_pid}, {after.restarts} restarts"
+        return Finding("stability", "fail", f"restarted during the test: {was} → {now}", remedy)
+    return Finding("stability", "pass", f"main pid {after.main_pid}, no restart")
+
+
+def _worst(check: str, judged: Sequence[tuple[Outcome, str]], remedy: str) -> Finding:
+    """One finding over all GPUs: the worst outcome, and the evidence of each."""
+    if not judged:
+        return Finding(check, "fail", "no GPU is planned for it")
+    outcome, _ = max(judged, key=lambda pair: RANK[pair[0]])
+    evidence = "; ".join(text for _, text in judged)
+    return Finding(check, outcome, evidence, "" if outcome == "pass" else remedy)
