@@ -22,41 +22,50 @@ class BalancerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    port: int = Field(443, ge=1, le=65535, description="the port that clients reach, TLS only")
-    ipv6: bool = Field(True, description="listen on IPv6 as well; off where the kernel has no IPv6")
+    port: int = Field(
+        default=443, ge=1, le=65535, description="the port that clients reach, TLS only"
+    )
+    ipv6: bool = Field(
+        default=True, description="listen on IPv6 as well; off where the kernel has no IPv6"
+    )
     server_name: str = Field(
-        "_", description="the DNS name that clients use; `_` answers to every name"
+        default="_", description="the DNS name that clients use; `_` answers to every name"
     )
     certificate_file: Path | None = Field(
-        None, description="PEM certificate with its chain; none: the balancer makes its own"
+        default=None, description="PEM certificate with its chain; none: the balancer makes its own"
     )
     certificate_key_file: Path | None = Field(
-        None, description="PEM key of `certificate_file`, readable by its owner alone"
+        default=None, description="PEM key of `certificate_file`, readable by its owner alone"
     )
     api_key_file: Path = Field(
         description="file whose only line is the key that clients send, readable by its owner alone"
     )
     engine_key_file: Path | None = Field(
-        None, description="the same for the key that engines expect; none: the clients' key"
+        default=None, description="the same for the key that engines expect; none: the clients' key"
     )
     connect_timeout_s: PositiveInt = Field(
-        2, description="seconds until a replica that does not answer is given up for another"
+        default=2,
+        description="seconds until a replica that does not answer is given up for another",
     )
     read_timeout_s: PositiveInt = Field(
-        600, description="seconds that an engine may be silent within a request"
+        default=600, description="seconds that an engine may be silent within a request"
     )
     max_fails: PositiveInt = Field(
-        2, description="failures within `fail_timeout_s` after which a replica is left out"
+        default=2, description="failures within `fail_timeout_s` after which a replica is left out"
     )
     fail_timeout_s: int = Field(
-        10, ge=1, le=300, description="seconds that a replica is left out before it is tried again"
+        default=10,
+        ge=1,
+        le=300,
+        description="seconds that a replica is left out before it is tried again",
     )
-    max_body_mib: PositiveInt = Field(32, description="largest request in MiB")
+    max_body_mib: PositiveInt = Field(default=32, description="largest request in MiB")
     completion_timeout_s: PositiveInt = Field(
-        30, description="seconds that a replica has for one token when it is asked at a deploy"
+        default=30,
+        description="seconds that a replica has for one token when it is asked at a deploy",
     )
     template: Path | None = Field(
-        None, description="own Jinja2 template in place of templates/nginx/llm.conf.j2"
+        default=None, description="own Jinja2 template in place of templates/nginx/llm.conf.j2"
     )
 
     @field_validator("server_name")

@@ -100,4 +100,4 @@ def _address(host: str, addresses: Mapping[str, str]) -> str:
 
 def plain(text: str) -> str:
     """One short line of ASCII that can neither end a comment nor quote anything."""
-    return UNSAFE.sub(" ", " ".join(text.split())).strip()[:COMMENT_LENGTH].rstrip()
+    return " ".join(UNSAFE.sub(" ", text).split())[:COMMENT_LENGTH].rstrip()

@@ -34,9 +34,9 @@ def engine_script(settings: EngineSettings, obsolete: Iterable[str]) -> str:
         [
             "set -eu",
             f"new={new}",
-            f"rm -rf \"$new\" {old}",
+            f'rm -rf "$new" {old}',
             # Compiled once here: the units may not write into this folder.
-            f"{settings.python} -m venv \"$new\"",
+            f'{settings.python} -m venv "$new"',
             'cat > "$new/requirements.lock"',
             f'"$new/bin/python" -m pip install -q {pip_options(settings)} {settings.uv} >&2',
             f'"$new/bin/uv" pip install -q --no-config --no-cache --compile-bytecode '
@@ -64,7 +64,9 @@ def pip_options(settings: EngineSettings) -> str:
     return f"--index-url {shlex.quote(settings.index_url)}" if settings.index_url else ""
 
 
-def obsolete_versions(versions: Iterable[str], current: str | None, wanted: str, keep: int) -> list[str]:
+def obsolete_versions(
+    versions: Iterable[str], current: str | None, wanted: str, keep: int
+) -> list[str]:
     """Versions to remove before `wanted` comes: the oldest beyond `keep`, never the current one."""
     others = [version for version in versions if version not in (current, wanted)]
     spare = max(0, keep - 1 - (1 if current and current != wanted else 0))

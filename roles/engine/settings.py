@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Requirement = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,._-]+\])?==[A-Za-z0-9.+!]+$")
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,._-]+\])?==[A-Za-z0-9.+!]+$"),
 ]
 Source = Annotated[str, StringConstraints(pattern=r"^(https?://|/)[A-Za-z0-9._~:/\[\]@+=%-]+$")]
 Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
@@ -60,7 +61,9 @@ class EngineSettings(BaseModel):
     hub_token_file: Path | None = Field(
         None, description="file here with the model hub's token, mode 0600; for gated models"
     )
-    keep: int = Field(2, ge=1, le=10, description="installed versions to keep, the current included")
+    keep: int = Field(
+        2, ge=1, le=10, description="installed versions to keep, the current included"
+    )
 
     @field_validator("lock", "hub_token_file")
     @classmethod
@@ -71,7 +74,9 @@ class EngineSettings(BaseModel):
 
     @field_validator("index_url", "extra_index_urls", "wheelhouse")
     @classmethod
-    def _without_credentials(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+    def _without_credentials(
+        cls, value: str | tuple[str, ...] | None
+    ) -> str | tuple[str, ...] | None:
         for url in (value,) if isinstance(value, str) else value or ():
             if re.match(r"https?://[^/]*@", url):
                 raise ValueError("holds credentials; put them into the hosts' /root/.netrc")

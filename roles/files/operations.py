@@ -54,9 +54,8 @@ def install_script(
         path = shlex.quote(file.path)
         new = shlex.quote(f"{file.path}.pyinfra-new")
         lines += [
-            f"(umask 022; mkdir -p \"$(dirname {path})\")",
-            f"install -m {file.mode} -o {file.owner} -g {file.group} "
-            f'"$STAGE"{path} {new}',
+            f'(umask 022; mkdir -p "$(dirname {path})")',
+            f'install -m {file.mode} -o {file.owner} -g {file.group} "$STAGE"{path} {new}',
             f"mv -f {new} {path}",
         ]
     lines += [f"rm -f {shlex.quote(path)}" for path in leftover]

@@ -48,5 +48,8 @@ def admitted(fleet: Fleet) -> Host | None:
 
 
 def _stop(why: str) -> None:
-    click.echo(f"{host.print_prefix}{click.style('stopped, nothing was changed here', 'red')}: {why}", err=True)
+    click.echo(
+        f"{host.print_prefix}{click.style('stopped, nothing was changed here', 'red')}: {why}",
+        err=True,
+    )
     host.state.fail_hosts({host})

@@ -142,9 +142,7 @@ def _host(
     address = _address(settings, declared.reached_by, where, problems)
     if engine_settings is None or address is None:
         return None
-    return Host(
-        name, roles, address, hardware, engine_settings, settings.drained, settings.ports
-    )
+    return Host(name, roles, address, hardware, engine_settings, settings.drained, settings.ports)
 
 
 def _hardware(

@@ -14,7 +14,9 @@ class DeclarationError(ValueError):
     def __init__(self, inventory: str, problems: list[str]) -> None:
         self.problems = problems
         lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(f"{inventory}: nothing was done, the inventory must be mended first:\n{lines}")
+        super().__init__(
+            f"{inventory}: nothing was done, the inventory must be mended first:\n{lines}"
+        )
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

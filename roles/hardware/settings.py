@@ -43,8 +43,9 @@ class GpuDeclaration(BaseModel):
         return check_card_name(name)
 
 
+# Both end in None so that the description stays the field's own: `gpus: GpusDeclaration = None`.
 GpusDeclaration = Annotated[
-    str | list[GpuDeclaration],
+    str | list[GpuDeclaration] | None,
     Field(
         description="the host's GPUs in the driver's order: \"2x NVIDIA L40S\", several kinds "
         'joined by " + ", or a list of {name, memory_mib, count}'

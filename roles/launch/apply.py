@@ -140,7 +140,11 @@ def reload_firewall(wanted):
     if wanted:
         run("systemctl", "enable", "--quiet", "llm-firewall")
         # A restart would stop the rules for a moment; loading them replaces the table at once.
-        verb = "reload" if run("systemctl", "is-active", "llm-firewall", ok=()) == "active" else "start"
+        verb = (
+            "reload"
+            if run("systemctl", "is-active", "llm-firewall", ok=()) == "active"
+            else "start"
+        )
         run("systemctl", verb, "llm-firewall")
     elif os.path.exists("/etc/systemd/system/llm-firewall.service"):
         run("systemctl", "disable", "--now", "--quiet", "llm-firewall", ok=())

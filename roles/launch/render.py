@@ -131,18 +131,26 @@ def secrets_file(engine_key: str, hub_token: str | None) -> HostFile:
 
 def unit_file(engine: EngineSettings, launch: LaunchSettings) -> HostFile:
     """The template unit that runs every replica of a host."""
-    text = _environment().get_template("systemd/llm-engine@.service.j2").render(
-        user=launch.user,
-        firewall=launch.firewall,
-        device=engine.device,
-        drain_timeout_s=launch.drain_timeout_s,
+    text = (
+        _environment()
+        .get_template("systemd/llm-engine@.service.j2")
+        .render(
+            user=launch.user,
+            firewall=launch.firewall,
+            device=engine.device,
+            drain_timeout_s=launch.drain_timeout_s,
+        )
     )
     return HostFile(UNIT, text)
 
 
-def firewall_files(launch: LaunchSettings, balancers: Iterable[str], ports: Sequence[int]) -> list[HostFile]:
+def firewall_files(
+    launch: LaunchSettings, balancers: Iterable[str], ports: Sequence[int]
+) -> list[HostFile]:
     """The rules that let only balancers (and `allow_from`) reach the engines' ports."""
-    networks = sorted({ip_network(address) for address in balancers} | set(launch.allow_from), key=str)
+    networks = sorted(
+        {ip_network(address) for address in balancers} | set(launch.allow_from), key=str
+    )
     jinja = _environment()
     rules = jinja.get_template("nftables/llm.nft.j2").render(
         ipv4=[str(network) for network in networks if network.version == 4],

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from roles.hardware import Gpu, Hardware
-from roles.models import Model
 from roles.topology.memory import kv_needed_tokens, memory_sum
 from roles.topology.plan import HostPlan, MemorySum, Plan, Replica, Shape
 from roles.topology.settings import ServiceSettings
@@ -41,7 +40,7 @@ def plan_fleet(
 def plan_host(
     service: ServiceSettings, host: str, hardware: Hardware, ports: Sequence[int] | None = None
 ) -> HostPlan:
-    """Plan one host: the smallest shape that fits on each set of matched cards, as often as it does.
+    """Plan one host: on each set of matched cards the smallest shape that fits, as often as it does.
 
     Raises ValueError where `ports` names fewer ports than the host has replicas.
     """
@@ -115,9 +114,7 @@ def _replica(
     )
 
 
-def _why(
-    service: ServiceSettings, gpus: tuple[Gpu, ...], shape: Shape, memory: MemorySum
-) -> str:
+def _why(service: ServiceSettings, gpus: tuple[Gpu, ...], shape: Shape, memory: MemorySum) -> str:
     count = len(gpus) // shape.gpus
     gives = f"{count} replica{'s' if count > 1 else ''}"
     if shape.gpus == 1:
@@ -149,9 +146,7 @@ def _remedy(service: ServiceSettings, gpus: tuple[Gpu, ...]) -> str:
     """What would make the model fit: fewer or shorter requests where that is enough, else GPUs."""
     possible = [shape for shape in shapes(len(gpus)) if not objection(service.model, shape)]
     tokens = max(
-        memory_sum(
-            service.model, gpus[0], shape, service.gpu_memory_utilization, 0
-        ).kv_tokens
+        memory_sum(service.model, gpus[0], shape, service.gpu_memory_utilization, 0).kv_tokens
         for shape in possible
     )
     length = tokens // service.min_concurrency

@@ -9,7 +9,9 @@ from roles.models import Model, find
 
 Argument = bool | int | float | str
 # Wherever these go (a unit's name, a path, an argument), they need no quotes.
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", max_length=64)]
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", max_length=64)
+]
 Weights = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@+-]*$")]
 
 
@@ -38,7 +40,10 @@ class ServiceSettings(BaseModel):
         "model hub; the model's name unless said",
     )
     first_port: int = Field(
-        8001, ge=1024, le=65000, description="port of a host's first replica; the next take the next"
+        8001,
+        ge=1024,
+        le=65000,
+        description="port of a host's first replica; the next take the next",
     )
     kv_cache_memory_bytes: PositiveInt | None = Field(
         None, description="KV cache of each GPU in bytes instead of what vLLM measures"

@@ -1,0 +1,50 @@
+# `make demo` runs the main job on a fleet of real hosts made on this machine, `make test` all tests,
+# `make down` removes what the demo left, `make check` looks at format, lint and types.
+
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LAB := $(BIN)/python -m tests.lab
+
+.PHONY: demo down test unit render lab check format benchmark
+
+# Everything that is installed on the machine itself is installed here, or named.
+$(READY): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "missing: Python 3.11 or newer as $(PYTHON); set PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || sh tests/packages.sh python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	@sh tests/lab/demo.sh $(BIN)
+
+down: $(READY)
+	@$(LAB) down
+
+test: unit render lab
+
+unit: $(READY)
+	$(BIN)/pytest tests/unit
+
+render: $(READY)
+	@sh tests/packages.sh nginx-light nftables systemd openssl curl
+	$(BIN)/pytest tests/render
+
+# The rights for it are asked for by the tests themselves: without them they are skipped, not in CI.
+lab: $(READY)
+	$(BIN)/pytest tests/lab
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: $(READY)
+	$(BIN)/pytest tests/benchmarks

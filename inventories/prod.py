@@ -1,0 +1,86 @@
+"""Production: your GPU hosts and the balancer in front of them. Edit, then review the plan with
+`python -m roles.topology fleet inventories/prod.py` and deploy with
+`pyinfra inventories/prod.py deploys/llm.py`.
+
+Everything of this project stands under the key `llm`; all other data is pyinfra's own. The
+README has a table of every setting.
+"""
+
+from roles.fleet.inventory import check
+
+# A name, how ssh reaches it, and its GPUs as `nvidia-smi` names them. A deploy stops a host whose
+# GPUs are not these, before it changes anything there.
+gpu_hosts = [
+    (
+        "gpu-1",
+        {
+            # An IP address: the balancers and the firewall use it too. If ssh needs a name or a
+            # jump host, put that here and the address that balancers use into llm.address.
+            "ssh_hostname": "192.0.2.11",
+            "llm": {
+                # How many of which card; several kinds are joined by " + ".
+                "gpus": "2x NVIDIA L40S",
+                # How the GPUs reach each other: "nvlink" (every pair) or "pcie".
+                "links": "pcie",
+            },
+        },
+    ),
+    ("gpu-2", {"ssh_hostname": "192.0.2.12", "llm": {"gpus": "4x NVIDIA A10G", "links": "pcie"}}),
+]
+
+# nginx runs here; clients talk to these hosts only.
+balancers = [
+    ("lb-1", {"ssh_hostname": "192.0.2.10"}),
+]
+
+_settings = {
+    "services": [
+        {
+            # Replicas are called NAME-0, NAME-1 … on each host.
+            "name": "qwen2.5-14b",
+            # A model of the catalog (roles/models/catalog.yaml), or its sizes as a mapping. Clients
+            # ask for it by this name.
+            "model": "Qwen/Qwen2.5-14B-Instruct",
+            # The longest request in tokens, prompt and answer together.
+            "max_model_len": 4096,
+            # For how many requests of that length a replica must have KV cache: decides, with the
+            # weights, how many GPUs a replica needs.
+            "min_concurrency": 8,
+            # Where engines load the weights from: a folder on the hosts, or a name on the model
+            # hub. Without it, the model's name on the hub.
+            # "weights": "/srv/models/qwen2.5-14b-instruct",
+        }
+    ],
+    "engine": {
+        # "cuda", "rocm" or "cpu".
+        "device": "cuda",
+        # The engine's package and exact version; another version is installed beside the old one
+        # and replicas move over one after the other.
+        "requirement": "vllm==0.33.0",
+        # A pip lock file, if every package is to be pinned.
+        # "lock": "locks/vllm-0.33.0.txt",
+        # For hosts without internet: a URL or a folder on the hosts with all wheels.
+        # "wheelhouse": "http://192.0.2.5/wheels/",
+    },
+    "balancer": {
+        # The port that clients reach, TLS only.
+        "port": 443,
+        # The DNS name that clients use; also in the self-signed certificate.
+        "server_name": "llm.example.com",
+        # Your certificate; without these two lines the balancer makes a self-signed one.
+        # "certificate_file": "secrets/llm.example.com.pem",
+        # "certificate_key_file": "secrets/llm.example.com.key",
+        # The key that clients send. Make it once:
+        #   mkdir -p secrets && (umask 077; openssl rand -hex 32 > secrets/prod-api.key)
+        "api_key_file": "secrets/prod-api.key",
+    },
+    "validation": {
+        # A GPU below this share of use under the short load is warned about.
+        "busy_utilization_percent": 70,
+    },
+}
+
+all = (gpu_hosts + balancers, {"llm": _settings})
+
+# Refuses the inventory, before any host is contacted, if anything in it is wrong. Keep it last.
+check(__file__)

@@ -1,0 +1,60 @@
+"""Staging: what CI deploys to, with `pyinfra inventories/staging.py deploys/llm.py -y`.
+
+One GPU host and a balancer, addressed by the environment of the CI job, so that the same file
+serves any runner; the comments in prod.py explain the settings that both have.
+"""
+
+import os
+
+from roles.fleet.inventory import check
+
+gpu_hosts = [
+    (
+        "staging-gpu-1",
+        {
+            # The job says where its host is; the default is only an example address.
+            "ssh_hostname": os.environ.get("STAGING_GPU_HOST", "198.51.100.11"),
+            # The user and the key that the job logs in with; the user needs passwordless sudo.
+            "ssh_user": os.environ.get("STAGING_SSH_USER", "deploy"),
+            "llm": {"gpus": os.environ.get("STAGING_GPUS", "1x NVIDIA L4")},
+        },
+    ),
+]
+
+balancers = [
+    (
+        "staging-lb-1",
+        {
+            "ssh_hostname": os.environ.get("STAGING_BALANCER", "198.51.100.10"),
+            "ssh_user": os.environ.get("STAGING_SSH_USER", "deploy"),
+        },
+    ),
+]
+
+_settings = {
+    "services": [
+        {
+            "name": "qwen2.5-1.5b",
+            # Small, so that a staging run takes minutes.
+            "model": "Qwen/Qwen2.5-1.5B-Instruct",
+            "max_model_len": 4096,
+        }
+    ],
+    "balancer": {
+        # CI writes its secret into this file before the run, with mode 0600.
+        "api_key_file": os.environ.get("STAGING_API_KEY_FILE", "secrets/staging-api.key"),
+    },
+    "launch": {
+        # Staging fails fast: seconds until a replica must have answered.
+        "start_timeout_s": 900,
+    },
+    "validation": {
+        # Where the JSON and JUnit files for CI go.
+        "report_dir": "reports",
+    },
+}
+
+all = (gpu_hosts + balancers, {"llm": _settings})
+
+# Refuses the inventory, before any host is contacted, if anything in it is wrong. Keep it last.
+check(__file__)
