@@ -25,7 +25,8 @@ from roles.topology import Plan
 @operation()
 def installed(packages: Sequence[str]):
     """Install the packages that are missing; apt's lists are refreshed only then."""
-    missing = [package for package in packages if package not in host.get_fact(DebPackages)]
+    there = host.get_fact(DebPackages)  # once: pyinfra does not remember facts
+    missing = [package for package in packages if package not in there]
     if not missing:
         host.noop("all packages are installed")
         return
@@ -90,7 +91,8 @@ def _failures(
     results = host.get_fact(Completions, _stdin=io.StringIO(script))
     for name, result in results.items():
         if not result["ok"]:
-            logger.warning(f"{host.print_prefix}{name}: {plain(str(result['error']))}")
+            error = plain(str(result["error"]))
+            logger.warning(f"{host.print_prefix}{name} gave no completion: {error}")
     return completions.failures(results)
 
 

@@ -5,7 +5,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 Requirement = Annotated[
     str,
@@ -25,33 +32,33 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: Literal["cuda", "rocm", "cpu"] = Field(
-        "cuda", description="what the engine computes on; chooses how GPUs are handed to it"
+        default="cuda", description="what the engine computes on; chooses how GPUs are handed to it"
     )
     requirement: Requirement = Field(
-        "vllm==0.33.0", description="the engine's package and exact version"
+        default="vllm==0.33.0", description="the engine's package and exact version"
     )
     lock: Path | None = Field(
-        None,
+        default=None,
         description="file here with every package's exact version (pip's format); installed as it "
         "is, with no dependency added",
     )
     index_url: Source | None = Field(
-        None, description="package index instead of the public one, without credentials"
+        default=None, description="package index instead of the public one, without credentials"
     )
     extra_index_urls: tuple[Source, ...] = Field(
-        (), description="more package indexes, for instance the one with ROCm builds"
+        default=(), description="more package indexes, for instance the one with ROCm builds"
     )
     wheelhouse: Source | None = Field(
-        None,
+        default=None,
         description="folder on the hosts or URL with all wheels; then no index is asked, for hosts "
         "without internet",
     )
     python: Annotated[str, StringConstraints(pattern=r"^python3(\.\d+)?$")] = Field(
-        "python3", description="the hosts' Python that the engine runs on"
+        default="python3", description="the hosts' Python that the engine runs on"
     )
-    uv: Requirement = Field("uv==0.9.11", description="the installer's package and version")
+    uv: Requirement = Field(default="uv==0.9.11", description="the installer's package and version")
     packages: tuple[Package, ...] | None = Field(
-        None,
+        default=None,
         description="packages of the distribution that the engine needs; a compiler, Python's "
         "headers and libnuma1 unless said",
     )
@@ -59,17 +66,29 @@ class EngineSettings(BaseModel):
         default={}, description="more environment variables for every replica (no secrets)"
     )
     hub_token_file: Path | None = Field(
-        None, description="file here with the model hub's token, mode 0600; for gated models"
+        default=None,
+        description="file here with the model hub's token, mode 0600; for gated models",
     )
     keep: int = Field(
-        2, ge=1, le=10, description="installed versions to keep, the current included"
+        default=2, ge=1, le=10, description="installed versions to keep, the current included"
     )
 
-    @field_validator("lock", "hub_token_file")
+    @field_validator("lock")
     @classmethod
-    def _exists(cls, value: Path | None) -> Path | None:
+    def _lock_is_there(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"{value} is not there; create it or leave the setting out")
+        return value
+
+    @field_validator("hub_token_file")
+    @classmethod
+    def _token_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None or not (info.context or {}).get("secrets", True):
+            return value
+        if not value.is_file() or not value.read_text().strip().isprintable():
+            raise ValueError(f"{value} is not a file with one line; write the token into it")
+        if value.stat().st_mode & 0o077:
+            raise ValueError(f"{value} can be read by others; run chmod 600 {value}")
         return value
 
     @field_validator("index_url", "extra_index_urls", "wheelhouse")

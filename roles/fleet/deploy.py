@@ -9,7 +9,7 @@ from roles.fleet import inventory
 from roles.fleet.fleet import GPU_HOSTS, Fleet, Host, build
 from roles.fleet.problems import DeclarationError
 from roles.hardware import difference
-from roles.hardware.facts import HostReport
+from roles.hardware.facts import observe
 from roles.topology import explain
 
 _fleets: dict[State, Fleet] = {}
@@ -34,7 +34,7 @@ def admitted(fleet: Fleet) -> Host | None:
     It must have passwordless sudo, and as many and the same GPUs as the inventory says.
     """
     declared = fleet.host(host.name)
-    report = host.get_fact(HostReport, _sudo=False)
+    report = observe(host)
     if host in host.state.failed_hosts:
         return None
     if not report.passwordless_sudo:

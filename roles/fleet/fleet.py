@@ -89,41 +89,46 @@ class Fleet:
         return {host.name: host for host in self.hosts}[name]
 
 
-def build(declaration: Declaration) -> Fleet:
+def build(declaration: Declaration, secrets: bool = True) -> Fleet:
     """Check a whole declaration and plan it.
 
+    Without `secrets` the files that hold keys may be missing: a plan can be reviewed without them.
     Raises DeclarationError with every problem found, each with its path and what to do.
     """
     problems: list[str] = []
-    settings = _parsed(FleetSettings, declaration.fleet, "", problems)
-    engine = dict(declaration.fleet).get("engine", {})
+    settings = _parsed(FleetSettings, declaration.fleet, "", problems, secrets)
     hosts = [
-        _host(name, declared, engine if isinstance(engine, dict) else {}, problems)
+        _host(name, declared, declaration.fleet.get("engine"), problems, secrets)
         for name, declared in declaration.hosts.items()
     ]
     good = tuple(host for host in hosts if host is not None)
-    problems += list(_roles_missing(good)) + list(_shared_addresses(good))
+    if len(good) == len(hosts):
+        problems += [*_roles_missing(good), *_shared_addresses(good)]
     if settings is None or problems:
         raise DeclarationError(declaration.name, problems)
     plan = _plan(settings.services[0], good, problems)
-    problems += list(_fits_nowhere(plan)) + list(_port_clashes(settings, good, plan))
+    problems += [*_fits_nowhere(plan), *_port_clashes(settings, good, plan)]
     if problems:
         raise DeclarationError(declaration.name, problems)
     return Fleet(declaration.name, settings, good, plan)
 
 
 def _parsed(
-    kind: type[Settings], data: Mapping[str, Any], where: str, problems: list[str]
+    kind: type[Settings],
+    data: Mapping[str, Any],
+    where: str,
+    problems: list[str],
+    secrets: bool = True,
 ) -> Settings | None:
     try:
-        return kind.model_validate(dict(data))
+        return kind.model_validate(dict(data), context={"secrets": secrets})
     except ValidationError as error:
         problems += problems_of(error, kind, where)
         return None
 
 
 def _host(
-    name: str, declared: DeclaredHost, engine: Mapping[str, Any], problems: list[str]
+    name: str, declared: DeclaredHost, engine: Any, problems: list[str], secrets: bool
 ) -> Host | None:
     where = f"hosts[{name}]"
     if not HOST_NAME.fullmatch(name):
@@ -135,14 +140,23 @@ def _host(
     settings = _parsed(HostSettings, declared.data, where, problems)
     if settings is None:
         return None
-    engine_settings = _parsed(
-        EngineSettings, merged(engine, settings.engine), f"{where}.engine", problems
-    )
+    own_engine = _engine(engine, settings.engine, f"{where}.engine", problems, secrets)
     hardware = _hardware(settings, roles, where, problems)
     address = _address(settings, declared.reached_by, where, problems)
-    if engine_settings is None or address is None:
+    if own_engine is None or address is None:
         return None
-    return Host(name, roles, address, hardware, engine_settings, settings.drained, settings.ports)
+    return Host(name, roles, address, hardware, own_engine, settings.drained, settings.ports)
+
+
+def _engine(
+    fleet: Any, own: Mapping[str, Any], where: str, problems: list[str], secrets: bool
+) -> EngineSettings | None:
+    """The engine's settings on a host; what is wrong with the fleet's is named there, not here."""
+    found: list[str] = []
+    base = fleet if isinstance(fleet, Mapping) else {}
+    settings = _parsed(EngineSettings, merged(base, own), where, found, secrets)
+    problems += found if own else []
+    return settings
 
 
 def _hardware(

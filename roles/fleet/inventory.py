@@ -38,8 +38,8 @@ def check(file: str) -> None:
         raise InventoryError(str(error)) from None
 
 
-def load(file: str) -> Fleet:
-    """The fleet that an inventory file declares; no host is contacted.
+def load(file: str, secrets: bool = True) -> Fleet:
+    """The fleet that an inventory file declares; no host is contacted. For `secrets` see `build`.
 
     Raises DeclarationError with every problem in it, FileNotFoundError where there is no file.
     """
@@ -54,7 +54,7 @@ def load(file: str) -> Fleet:
             inventory = make_inventory_from_files(path, cwd=str(Path.cwd()))
     finally:
         _being_checked.discard(path)
-    return build(declaration(Path(path).stem, inventory))
+    return build(declaration(Path(path).stem, inventory), secrets)
 
 
 def declaration(name: str, inventory: Inventory) -> Declaration:

@@ -61,8 +61,9 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
             f"{detail['input']!r} has characters that are not allowed here; it must match "
             f"{detail.get('ctx', {}).get('pattern')}"
         )
-    message = detail["msg"].removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
+    if detail["type"] == "value_error":
+        return detail["msg"].removeprefix("Value error, ")
+    return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {detail['input']!r:.60}"
 
 
 def _known(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -37,18 +37,19 @@ class HostSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gpus: GpusDeclaration | None = None
+    gpus: GpusDeclaration = None
     links: LinksDeclaration = None
     address: IPvAnyAddress | None = Field(
-        None,
+        default=None,
         description="IP address that balancers and engines know the host by; `ssh_hostname` or the "
         "host's name where that is an IP address",
     )
     ports: tuple[int, ...] | None = Field(
-        None, description="ports of the host's replicas in order, instead of counting up"
+        default=None, description="ports of the host's replicas in order, instead of counting up"
     )
     drained: bool = Field(
-        False, description="take the host's replicas out of the balancers; they go on running"
+        default=False,
+        description="take the host's replicas out of the balancers; they go on running",
     )
     engine: dict[str, Any] = Field(
         default={}, description="settings of the engine that differ on this host"

@@ -21,7 +21,7 @@ class Launched(FactBase[LaunchState]):
         return (
             f"{{ {FileStates().command(paths)}; }} | sed 's/^/file /'; "
             'echo "engine $(basename "$(readlink /opt/llm/engines/current)" 2>/dev/null)"; '
-            "for unit in $({ systemctl list-units --all --plain --no-legend 'llm-engine@*.service'; "
+            "for unit in $({ systemctl list-units --all --plain --no-legend 'llm-engine@*'; "
             "ls /etc/systemd/system/multi-user.target.wants 2>/dev/null | grep '^llm-engine@'; } "
             "| awk '{print $1}' | sort -u); do "
             'name=${unit#llm-engine@}; echo "unit ${name%.service} '

@@ -12,16 +12,18 @@ class LaunchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    user: UserName = Field("llm-engine", description="system user that runs the engines")
+    user: UserName = Field(default="llm-engine", description="system user that runs the engines")
     start_timeout_s: PositiveInt = Field(
-        1800, description="seconds until a started replica must have answered a completion"
+        default=1800, description="seconds until a started replica must have answered a completion"
     )
     drain_timeout_s: int = Field(
-        30, ge=0, description="seconds that a stopping engine may take to finish its requests"
+        default=30,
+        ge=0,
+        description="seconds that a stopping engine may take to finish its requests",
     )
     firewall: bool = Field(
-        True, description="let only balancers reach the engines' ports (nftables)"
+        default=True, description="let only balancers reach the engines' ports (nftables)"
     )
     allow_from: tuple[IPvAnyNetwork, ...] = Field(
-        (), description="more addresses or networks that may reach the engines' ports"
+        default=(), description="more addresses or networks that may reach the engines' ports"
     )

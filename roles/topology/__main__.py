@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     from roles.fleet.inventory import load
 
     try:
-        print(explain(load(options.inventory).plan), end="")
+        print(explain(load(options.inventory, secrets=False).plan), end="")
     except (DeclarationError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

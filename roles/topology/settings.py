@@ -29,24 +29,24 @@ class ServiceSettings(BaseModel):
         description="longest request in tokens, prompt and answer together"
     )
     min_concurrency: PositiveInt = Field(
-        8, description="requests of that length for which a replica must have KV cache"
+        default=8, description="requests of that length for which a replica must have KV cache"
     )
     gpu_memory_utilization: float = Field(
-        0.92, gt=0, le=0.98, description="share of a GPU's memory that an engine may take"
+        default=0.92, gt=0, le=0.98, description="share of a GPU's memory that an engine may take"
     )
     weights: Weights | None = Field(
-        None,
+        default=None,
         description="where engines load the weights from: a folder on the hosts or a name on the "
         "model hub; the model's name unless said",
     )
     first_port: int = Field(
-        8001,
+        default=8001,
         ge=1024,
         le=65000,
         description="port of a host's first replica; the next take the next",
     )
     kv_cache_memory_bytes: PositiveInt | None = Field(
-        None, description="KV cache of each GPU in bytes instead of what vLLM measures"
+        default=None, description="KV cache of each GPU in bytes instead of what vLLM measures"
     )
     arguments: dict[str, Argument] = Field(
         default={}, description="more options of `vllm serve`, without the leading dashes"

@@ -5,14 +5,20 @@ from roles.topology.plan import Shape
 
 
 def shapes(gpus: int) -> list[Shape]:
-    """Every way to split one replica over at most `gpus` GPUs: few GPUs first, then less PP."""
+    """Every way to split one replica over at most `gpus` equal GPUs, the better ones first.
+
+    More replicas come first, as a fault then costs less; then less pipeline parallel, which idles
+    with few requests; then fewer GPUs.
+    """
     found = [
         Shape(tp, size // tp)
         for size in range(1, gpus + 1)
-        for tp in range(size, 0, -1)
+        for tp in range(1, size + 1)
         if size % tp == 0
     ]
-    return sorted(found, key=lambda shape: (shape.gpus, shape.pipeline_parallel))
+    return sorted(
+        found, key=lambda shape: (-(gpus // shape.gpus), shape.pipeline_parallel, shape.gpus)
+    )
 
 
 def objection(model: Model, shape: Shape) -> str | None:

@@ -9,15 +9,11 @@ from pyinfra.api.exceptions import FactProcessError
 from roles.validation.observations import HostObservations, parse_observations
 
 
-class SecretInput:
+class SecretInput(list[str]):
     """Text for `_stdin` that holds a secret: with -v pyinfra prints the arguments of facts."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
-
-    def readlines(self) -> list[str]:
-        """The text as pyinfra's connectors read it."""
-        return [self._text]
+        super().__init__([text])
 
     def __repr__(self) -> str:
         return "*MASKED*"

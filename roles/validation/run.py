@@ -87,4 +87,4 @@ def why_not(state: State, host: Host | None) -> str:
             return f"it stopped at “{names}”"
     if host in state.failed_hosts:
         return "it stopped before its first operation"
-    return "the run ended before"
+    return "the run ended before its turn"

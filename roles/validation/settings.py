@@ -9,36 +9,37 @@ class ValidationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     load_s: PositiveFloat = Field(
-        10, le=600, description="how long all replicas of a host work at once, in seconds"
+        default=10, le=600, description="how long all replicas of a host work at once, in seconds"
     )
     load_concurrency: PositiveInt = Field(
-        8, le=64, description="requests at a time to each replica under load"
+        default=8, le=64, description="requests at a time to each replica under load"
     )
     load_max_tokens: PositiveInt = Field(
-        64, description="tokens of each answer under load, at most; prompt and answer must fit"
+        default=64,
+        description="tokens of each answer under load, at most; prompt and answer must fit",
     )
     idle_utilization_percent: int = Field(
-        5, ge=0, le=100, description="a planned GPU at or below this under load fails"
+        default=5, ge=0, le=100, description="a planned GPU at or below this under load fails"
     )
     busy_utilization_percent: int = Field(
-        70, ge=0, le=100, description="a planned GPU below this under load is warned about"
+        default=70, ge=0, le=100, description="a planned GPU below this under load is warned about"
     )
     minimum_memory_mib: PositiveInt = Field(
-        256,
+        default=256,
         description="MiB from which a GPU counts as in use; a process of somebody else that holds "
         "less (a desktop) is a warning only",
     )
     completion_timeout_s: PositiveFloat = Field(
-        60, le=600, description="how long one completion may take, in seconds"
+        default=60, le=600, description="how long one completion may take, in seconds"
     )
     balancer_rounds: PositiveInt = Field(
-        4,
+        default=4,
         le=100,
         description="through the balancer, as many requests as there are replicas are sent at "
         "once, at most so often, until every replica has answered",
     )
     report_dir: str = Field(
-        "reports", min_length=1, description="folder for the JSON and JUnit files"
+        default="reports", min_length=1, description="folder for the JSON and JUnit files"
     )
 
     @model_validator(mode="after")

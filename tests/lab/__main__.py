@@ -1,0 +1,129 @@
+"""The lab's command line: `python -m tests.lab COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+
+from . import faults, holder, hosts
+from .build import build
+from .paths import HOSTS, LabError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and what they take."""
+    top = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("build", help="make everything that hosts are made of")
+    up = commands.add_parser("up", help="boot fresh hosts and wait for their logins")
+    up.add_argument("--hosts", metavar="lb1,gpu1", help="only these")
+    down = commands.add_parser("down", help="end all hosts and leave nothing")
+    down.add_argument("--force", action="store_true", help="even if a test run holds the lab")
+    commands.add_parser("status", help="what is up, and who holds it")
+    ssh = commands.add_parser("ssh", help="log in on a host, or run a command there")
+    ssh.add_argument("host", choices=HOSTS)
+    ssh.add_argument("line", nargs=argparse.REMAINDER)
+    run = commands.add_parser("run", help="run a command on the control side: run -- CMD …")
+    run.add_argument("line", nargs=argparse.REMAINDER)
+    for name, text in ONE_HOST.items():
+        commands.add_parser(name, help=text).add_argument("host", choices=HOSTS)
+    cable = commands.add_parser("cable", help="pull or plug the network cable")
+    cable.add_argument("host", choices=HOSTS)
+    cable.add_argument("state", choices=["up", "down"])
+    fault = commands.add_parser("fault", help="break a GPU or the driver: see --help")
+    fault.add_argument("host", choices=HOSTS)
+    kinds = fault.add_subparsers(dest="kind", required=True)
+    kinds.add_parser("gpu-lost", help="the GPU falls off the bus").add_argument("index", type=int)
+    xid = kinds.add_parser("xid", help="the driver reports an Xid")
+    xid.add_argument("number", type=int)
+    xid.add_argument("index", type=int, nargs="?", default=0)
+    kinds.add_parser("driver-mismatch", help="library and kernel module differ")
+    foreign = kinds.add_parser("foreign-process", help="somebody else's process holds memory")
+    foreign.add_argument("index", type=int)
+    foreign.add_argument("mib", type=int)
+    kinds.add_parser("clear", help="all is well again")
+    return top
+
+
+ONE_HOST = {
+    "power-off": "power loss",
+    "power-on": "boot a host that is off, with its disk as it was",
+    "stop": "orderly shutdown",
+    "no-sudo": "take the deploy user's sudo away",
+    "sudo": "give it back",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    given = parser().parse_args(arguments)
+    try:
+        return _run(given)
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(given: argparse.Namespace) -> int:
+    started = time.monotonic()
+    match given.command:
+        case "build":
+            build()
+        case "up":
+            hosts.up(given.hosts.split(",") if given.hosts else None, kept=True)
+        case "down":
+            hosts.down(given.force)
+        case "status":
+            return _status()
+        case "ssh":
+            return hosts.run_inside([*hosts.ssh_command(given.host), *given.line]).returncode
+        case "run":
+            line = given.line[1:] if given.line[:1] == ["--"] else given.line
+            return hosts.run_inside(line).returncode
+        case "cable":
+            hosts.cable(given.host, given.state)
+        case "fault":
+            _fault(given)
+        case name:
+            action = {
+                "power-off": hosts.power_off,
+                "power-on": hosts.power_on,
+                "stop": hosts.stop,
+                "no-sudo": faults.no_sudo,
+                "sudo": faults.sudo,
+            }[name]
+            action(given.host)
+    print(f"lab: {given.command} done in {time.monotonic() - started:.1f} s")
+    return 0
+
+
+def _fault(given: argparse.Namespace) -> None:
+    match given.kind:
+        case "gpu-lost":
+            faults.gpu_lost(given.host, given.index)
+        case "xid":
+            faults.xid(given.host, given.number, given.index)
+        case "driver-mismatch":
+            faults.driver_mismatch(given.host)
+        case "foreign-process":
+            faults.foreign_process(given.host, given.index, given.mib)
+        case "clear":
+            faults.clear(given.host)
+
+
+def _status() -> int:
+    """Print what is up; the status is 0 only if something is."""
+    on = hosts.running()
+    for name, is_on in on.items():
+        print(f"{name:6} {HOSTS[name].address:12} {'on' if is_on else 'off'}")
+    print(f"held by {holder.who()}")
+    return 0 if any(on.values()) else 3
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (KeyboardInterrupt, subprocess.SubprocessError) as error:
+        sys.exit(f"lab: {error!r}")

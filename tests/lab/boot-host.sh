@@ -1,0 +1,24 @@
+#!/bin/sh
+# Boots one host and boots it again whenever it asks for a reboot. Runs in a mount namespace of
+# its own, so that its mounts vanish with its last process and no run can leave one behind.
+# Arguments: name, network namespace, base root, disk, mount point, then nspawn's bind options.
+set -eu
+name=$1 namespace=$2 base=$3 disk=$4 root=$5
+shift 5
+
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=0755 tmpfs /run/systemd/nspawn
+mount -t overlay -o "lowerdir=$base,upperdir=$disk/upper,workdir=$disk/work" overlay "$root"
+export SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
+
+while :; do
+    # The namespace outlives a reboot; the rules in it would not outlive a real one.
+    nsenter --net="/run/netns/$namespace" nft flush ruleset
+    status=0
+    systemd-nspawn --quiet --register=no --keep-unit -D "$root" -M "$name" --hostname="$name" \
+        --network-namespace-path="/run/netns/$namespace" \
+        --capability=CAP_NET_ADMIN,CAP_BPF --system-call-filter="bpf @keyring" \
+        --resolv-conf=off --timezone=off --link-journal=no --console=pipe \
+        --kill-signal=SIGRTMIN+3 "$@" /usr/local/lib/lab-init || status=$?
+    [ "$status" = 133 ] || exit "$status"
+done

@@ -1,0 +1,37 @@
+"""Everything that hosts are made of, built once and kept under the lab's state folder."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import base, keys, model, wheelhouse
+from .paths import STATE, others
+
+
+@dataclass(frozen=True)
+class Built:
+    """The parts of a whole build."""
+
+    base: Path
+    repository: Path
+    wheels: Path
+    model: Path
+
+    def forget_older(self) -> None:
+        """Remove what older recipes left; only while no host is up, which may use it."""
+        for path in (self.base.parent, self.repository, self.wheels, self.model):
+            for old in others(path):
+                shutil.rmtree(old)
+
+
+def build() -> Built:
+    """Build what is missing; a second process waits for the first."""
+    base.install_needed()
+    keys.make()
+    with (STATE / "build.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        root = base.base() / "root"
+        return Built(root, base.repository(root), wheelhouse.wheelhouse(), model.model())

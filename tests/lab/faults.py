@@ -1,0 +1,1 @@
+"""Faults of hosts and of their (simulated) GPUs, made on purpose."""

@@ -1,0 +1,72 @@
+"""Who holds the lab: one at a time.
+
+The holder has a lock on a file for as long as it lives: a test run that dies lets go of it, and the
+next `up` clears what it left. A lab started from the command line is held by its own file server,
+which lives until `down`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import IO
+
+from .paths import STATE, LabError
+
+PATH = STATE / "holder"
+KEPT = "the command line (end it with `python -m tests.lab down`)"
+_held: IO[str] | None = None
+
+
+class LabBusy(LabError):
+    """Somebody else holds the lab."""
+
+
+def take(kept: bool) -> None:
+    """Take hold of the lab, or say who has it."""
+    global _held
+    if _held is None:
+        STATE.mkdir(parents=True, exist_ok=True)
+        file = PATH.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise LabBusy(f"the lab is up, held by {who()}") from None
+        _held = file
+    PATH.write_text(KEPT if kept else f"process {os.getpid()}")
+
+
+def descriptors() -> tuple[int, ...]:
+    """What a child gets to hold the lab on behalf of this process."""
+    return (_held.fileno(),) if _held else ()
+
+
+def let_go() -> None:
+    """Let go of the lab (a child that got the descriptor goes on holding it)."""
+    global _held
+    if _held is not None:
+        _held.close()
+        _held = None
+
+
+def mine() -> bool:
+    """True if this process holds the lab."""
+    return _held is not None
+
+
+def who() -> str:
+    """The holder's own note."""
+    return PATH.read_text().strip() if PATH.exists() else "nobody"
+
+
+def held_by_other() -> bool:
+    """True if another process (a test run) holds the lab; its file server does not count."""
+    if mine() or who() == KEPT:
+        return False
+    try:
+        take(kept=False)
+    except LabBusy:
+        return True
+    let_go()
+    return False

@@ -1,0 +1,260 @@
+"""Boot, stop, cut the power of and talk to the lab's hosts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from . import cgroups, holder, keys, network
+from .build import Built, build
+from .paths import (
+    CONTROL_ADDRESS,
+    DISKS,
+    HERE,
+    HOSTS,
+    HTTP_PORT,
+    LOGIN,
+    MODEL_PATH,
+    RUNTIME,
+    WWW,
+    Host,
+    LabError,
+    host,
+    sh,
+)
+
+BOOT_TIMEOUT = 60.0
+STOP_TIMEOUT = 90.0
+SERVER = "switch"
+"""The control group of the lab's file server."""
+
+
+def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
+    """Boot fresh hosts (all, if none is named) and return once each accepts a login.
+
+    `kept` lets the lab outlive this process; otherwise whoever comes after it may clear it.
+    """
+    chosen = [host(name) for name in names] if names else list(HOSTS.values())
+    holder.take(kept)
+    built = build()
+    _clear()
+    built.forget_older()
+    RUNTIME.mkdir(mode=0o755)
+    network.make_switch()
+    _serve_files(built, kept)
+    keys.write_known_hosts()
+    for each in chosen:
+        _make_disk(each, built)
+        _boot(each)
+    _wait_for_logins(chosen)
+
+
+def down(force: bool = False) -> None:
+    """End all hosts and leave nothing of them."""
+    if not force and holder.held_by_other():
+        raise holder.LabBusy(f"the lab is held by {holder.who()}; `down --force` ends it anyway")
+    _clear()
+    holder.let_go()
+    holder.PATH.unlink(missing_ok=True)
+
+
+def running() -> dict[str, bool]:
+    """Which hosts are switched on."""
+    return {name: bool(cgroups.processes(name)) for name in HOSTS}
+
+
+def power_off(name: str) -> None:
+    """Power loss: everything on the host ends at once, unwritten data is lost with it."""
+    os.kill(_first_process(name), signal.SIGKILL)
+    cgroups.end(host(name).name)
+
+
+def stop(name: str) -> None:
+    """An orderly shutdown."""
+    os.kill(_first_process(name), signal.SIGRTMIN + 3)
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while cgroups.processes(name):
+        if time.monotonic() > deadline:
+            raise LabError(f"{name} does not shut down")
+        time.sleep(0.05)
+    cgroups.end(name)
+
+
+def power_on(name: str) -> None:
+    """Boot a host that is off; its disk is as it was."""
+    if running()[name]:
+        raise LabError(f"{name} is on already")
+    _boot(host(name))
+    _wait_for_logins([host(name)])
+
+
+def cable(name: str, state: str) -> None:
+    """Pull the host's network cable (`down`) or plug it in (`up`)."""
+    network.cable(host(name), state)
+
+
+def ssh_command(name: str) -> list[str]:
+    """The command line that logs in on a host; it has to run inside the switch's namespace."""
+    options = {
+        "UserKnownHostsFile": keys.KNOWN_HOSTS,
+        "StrictHostKeyChecking": "yes",
+        "IdentitiesOnly": "yes",
+        "BatchMode": "yes",
+        "ConnectTimeout": "5",
+        "LogLevel": "ERROR",
+    }
+    line = ["ssh", "-F", "/dev/null", "-i", str(keys.LOGIN_KEY)]
+    for key, value in options.items():
+        line += ["-o", f"{key}={value}"]
+    return [*line, f"{LOGIN}@{host(name).address}"]
+
+
+def ssh(name: str, command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a shell command on a host as the deploy user; the caller looks at its exit status."""
+    options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL} | options
+    return run_inside([*ssh_command(name), command], **options)
+
+
+def run_inside(argv: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a command on the control side: inside the switch's namespace."""
+    return subprocess.run(network.inside(list(argv)), **options)
+
+
+def write_on_disk(name: str, path: str, text: str | None) -> None:
+    """Put a file on a running host without its knowledge (None removes it)."""
+    target = Path(f"/proc/{_first_process(name)}/root") / path.lstrip("/")
+    if text is None:
+        target.unlink(missing_ok=True)
+        return
+    target.write_text(text)
+    target.chmod(0o440)
+
+
+def _clear() -> None:
+    cgroups.end()
+    network.clear()
+    shutil.rmtree(RUNTIME, ignore_errors=True)
+    shutil.rmtree(DISKS, ignore_errors=True)
+    if RUNTIME.exists() or DISKS.exists():
+        raise LabError(f"cannot remove {RUNTIME} and {DISKS}")
+
+
+def _start(argv: list[str], group: str, log: Path, **options: Any) -> None:
+    folders = cgroups.make(group)
+    with log.open("a") as output:
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: cgroups.join(folders),
+            **options,
+        )
+
+
+def _serve_files(built: Built, kept: bool) -> None:
+    shutil.rmtree(WWW, ignore_errors=True)
+    WWW.mkdir()
+    (WWW / "apt").symlink_to(built.repository)
+    (WWW / "wheels").symlink_to(built.wheels)
+    server = [sys.executable, "-m", "http.server", str(HTTP_PORT), "--bind", CONTROL_ADDRESS]
+    server += ["--directory", str(WWW)]
+    held = holder.descriptors() if kept else ()
+    _start(network.inside(server), SERVER, RUNTIME / "http.log", pass_fds=held, cwd="/")
+
+
+def _make_disk(host: Host, built: Built) -> None:
+    (host.disk / "work").mkdir(parents=True)
+    (host.disk / "upper").mkdir()
+    login_key = keys.LOGIN_KEY.with_suffix(".pub").read_text()
+    host_key = keys.host_key(host.name)
+    public = host_key.with_suffix(".pub").read_text()
+    home = (built.base / "home" / LOGIN).stat()
+    _put(host, built, f"home/{LOGIN}/.ssh/authorized_keys", login_key, 0o600, home.st_uid)
+    _put(host, built, "etc/hosts", f"127.0.0.1 localhost\n127.0.1.1 {host.name}\n", 0o644)
+    _put(host, built, "etc/ssh/ssh_host_ed25519_key", host_key.read_text(), 0o600)
+    _put(host, built, "etc/ssh/ssh_host_ed25519_key.pub", public, 0o644)
+    if host.gpus is None:
+        return
+    for tool, source in (("nvidia-smi", "nvidia_smi.py"), ("lspci", "lspci.py")):
+        _put(host, built, f"usr/bin/{tool}", (HERE / "gpu" / source).read_text(), 0o755)
+    rule = f"{LOGIN} ALL=(root) NOPASSWD: /usr/bin/nvidia-smi --lab-holders\n"
+    _put(host, built, "etc/sudoers.d/lab-gpu", rule, 0o440)
+    host.gpu_state.mkdir()
+    profile = (HERE / "profiles" / f"{host.gpus}.json").read_text()
+    (host.gpu_state / "profile.json").write_text(profile)
+    (host.gpu_state / "faults.json").write_text("{}\n")
+
+
+def _put(host: Host, built: Built, name: str, text: str, mode: int, owner: int = 0) -> None:
+    upper = host.disk / "upper"
+    for folder in reversed(Path(name).parents[:-1]):
+        _copy_folder(built.base / folder, upper / folder, owner)
+    (upper / name).write_text(text)
+    (upper / name).chmod(mode)
+    os.chown(upper / name, owner, owner)
+
+
+def _copy_folder(below: Path, above: Path, owner: int) -> None:
+    # The attributes of an overlay's upper folder hide those of the lower one.
+    if above.exists():
+        return
+    above.mkdir(mode=0o700)
+    if below.exists():
+        shutil.copystat(below, above)
+        os.chown(above, below.stat().st_uid, below.stat().st_gid)
+    else:
+        os.chown(above, owner, owner)
+
+
+def _boot(host: Host) -> None:
+    network.plug_in(host)
+    root = host.runtime / "root"
+    root.mkdir(parents=True, exist_ok=True)
+    binds = []
+    if host.gpus:
+        built = build()
+        binds = [
+            f"--bind-ro={host.gpu_state}:/usr/lib/lab-gpu",
+            f"--bind-ro={built.model}:{MODEL_PATH}",
+        ]
+    arguments = [host.name, host.namespace, build().base, host.disk, root, *binds]
+    script = ["unshare", "--mount", "--propagation", "private", "sh", HERE / "boot-host.sh"]
+    line = [str(part) for part in (*script, *arguments)]
+    _start(line, host.name, host.runtime / "console.log", cwd="/")
+
+
+def _wait_for_logins(chosen: list[Host]) -> None:
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        list(pool.map(lambda each: _wait_for_login(each, deadline), chosen))
+
+
+def _wait_for_login(host: Host, deadline: float) -> None:
+    while (answer := ssh(host.name, "true")).returncode:
+        if time.monotonic() > deadline:
+            console = (host.runtime / "console.log").read_text()[-2000:]
+            raise LabError(f"{host.name} accepts no login: {answer.stderr}\n{console}")
+        time.sleep(0.1)
+
+
+def _first_process(name: str) -> int:
+    """The host's PID 1, by its number on this machine."""
+    for pid in sorted(cgroups.processes(host(name).name)):
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except FileNotFoundError:
+            continue
+        spaces = next((x for x in status.splitlines() if x.startswith("NSpid:")), "").split()
+        if len(spaces) > 2 and spaces[-1] == "1":
+            return pid
+    raise LabError(f"{name} is off")

@@ -1,0 +1,115 @@
+"""Where the lab keeps its things, which hosts it has, and how it runs a command."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+STATE = Path(os.environ.get("LAB_STATE", "/var/lib/pyinfra-llm-lab"))
+"""What outlives a run: the base, packages, wheels, weights, keys and the hosts' disks."""
+RUNTIME = Path("/run/pyinfra-llm-lab")
+"""What does not: mount points, consoles, the holder's note."""
+KEYS = STATE / "keys"
+DISKS = STATE / "hosts"
+WWW = STATE / "www"
+
+LAB_NAME = "pyinfra-llm-lab"
+SWITCH = "labsw"
+CONTROL_ADDRESS = "10.99.0.1"
+HTTP_PORT = 8080
+LOGIN = "deploy"
+MODEL_PATH = "/srv/models/tiny"
+
+
+class LabError(Exception):
+    """Something that the person who runs the lab can act on."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of the lab; `gpus` names its GPU profile, None means that it has no GPU."""
+
+    name: str
+    address: str
+    gpus: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        return f"lab-{self.name}"
+
+    @property
+    def disk(self) -> Path:
+        return DISKS / self.name
+
+    @property
+    def gpu_state(self) -> Path:
+        """The folder that the host sees, read-only, as /usr/lib/lab-gpu."""
+        return self.disk / "gpu"
+
+    @property
+    def runtime(self) -> Path:
+        return RUNTIME / self.name
+
+
+HOSTS = {
+    host.name: host
+    for host in (
+        Host("lb1", "10.99.0.10"),
+        Host("gpu1", "10.99.0.11", "l40s-2x"),
+        Host("gpu2", "10.99.0.12", "rtx-4090-2x"),
+        Host("gpu3", "10.99.0.13", "a10g-4x"),
+    )
+}
+
+
+def host(name: str) -> Host:
+    """The host of that name."""
+    if name not in HOSTS:
+        raise LabError(f"no host {name!r}; there are {', '.join(HOSTS)}")
+    return HOSTS[name]
+
+
+def sh(argv: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command of the lab's own; a failure says what it printed."""
+    options = {"stdin": subprocess.DEVNULL, "text": True, "capture_output": True} | options
+    check = options.pop("check", True)
+    result = subprocess.run([str(part) for part in argv], **options)
+    if check and result.returncode:
+        said = ((result.stdout or "") + (result.stderr or "")).strip()
+        raise LabError(f"{' '.join(map(str, argv))}: exit {result.returncode}\n{said[-2000:]}")
+    return result
+
+
+def digest(*parts: str) -> str:
+    """A short name for exactly these inputs."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def cached(kind: str, recipe: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` builds from `recipe`, built only where it is not there yet.
+
+    It is built aside and renamed at the end, so a folder with the final name is always whole,
+    however an earlier build ended.
+    """
+    path = STATE / f"{kind}-{digest(recipe)}"
+    if not path.is_dir():
+        partial = STATE / f"{kind}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        print(f"lab: building {kind} …", flush=True)
+        make(partial)
+        partial.rename(path)
+    return path
+
+
+def others(path: Path) -> list[Path]:
+    """Folders of the same kind as `path` that an older recipe left."""
+    kind = path.name.rsplit("-", 1)[0]
+    return [old for old in STATE.glob(f"{kind}-*") if old != path]

@@ -1,0 +1,179 @@
+"""A real nginx with the rendered files, in a folder of its own, and stand-ins for engines."""
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPSConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+MAIN = """
+{user}daemon off;
+worker_processes 2;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ }}
+http {{
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {root}/conf.d/*.conf;
+}}
+"""
+
+
+def program(name: str) -> str:
+    """The path of a program; without it the test is skipped, but fails in CI."""
+    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if path:
+        return path
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} is not installed")
+    pytest.skip(f"{name} is not installed: apt-get install {name}")
+
+
+def install(folder: Path, files: dict[str, str]) -> Path:
+    """Write files meant for /etc/nginx below `folder` instead; the main file's path."""
+    root = folder / "etc" / "nginx"
+    (root / "conf.d").mkdir(parents=True, exist_ok=True)
+    user = "user root;\n" if os.geteuid() == 0 else ""
+    (root / "nginx.conf").write_text(MAIN.format(user=user, folder=folder, root=root))
+    for path, text in files.items():
+        target = Path(moved(path, folder))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(moved(text, folder))
+    return root / "nginx.conf"
+
+
+def moved(text: str, folder: Path) -> str:
+    """The text with a host's paths turned to those below `folder`."""
+    here = text.replace("/etc/nginx/", f"{folder}/etc/nginx/")
+    return here.replace("/var/log/nginx/", f"{folder}/")
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(main: Path, port: int) -> Iterator[None]:
+    """Run nginx until the block ends."""
+    process = subprocess.Popen([program("nginx"), "-c", str(main)], stderr=subprocess.PIPE)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+class Engine(BaseHTTPRequestHandler):
+    """Answers with what it got; its second chunk of a stream waits for `go_on`."""
+
+    protocol_version = "HTTP/1.1"
+    requests: list[dict[str, str]]
+    go_on: Event
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.requests.append({name.lower(): value for name, value in self.headers.items()})
+        if self.path == "/v1/break":
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        elif self.path == "/v1/stream":
+            self._stream()
+        else:
+            self._answer({"path": self.path, "bytes": len(body)})
+
+    def do_GET(self):
+        self.requests.append(dict(self.headers.items()))
+        self._answer({"path": self.path})
+
+    def _answer(self, value: dict[str, Any]) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"7\r\nfirst\n\n\r\n")
+        self.go_on.wait(10)
+        self.wfile.write(b"6\r\nlast\n\n\r\n0\r\n\r\n")
+
+    def log_message(self, format: str, *args: object):
+        pass
+
+
+class QuietServer(ThreadingHTTPServer):
+    """A connection that a test cuts is no error."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
+@contextmanager
+def engine() -> Iterator[tuple[int, type[Engine]]]:
+    """A stand-in for an engine: its port, and what it got."""
+
+    class Own(Engine):
+        requests: list[dict[str, str]] = []  # noqa: RUF012 - the instance's own class
+        go_on = Event()
+
+    with QuietServer(("127.0.0.1", 0), Own) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port, Own
+        server.shutdown()
+
+
+class Client:
+    """Speaks to the balancer and trusts only its certificate."""
+
+    def __init__(self, port: int, certificate: Path, key: str):
+        self.port, self.certificate, self.key = port, certificate, key
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    def open(self, path: str, body: bytes | None = None, **headers: str) -> Any:
+        """The response to a request with the right key, unless another header is given."""
+        connection = HTTPSConnection("127.0.0.1", self.port, context=self.context(), timeout=15)
+        headers = {"Authorization": f"Bearer {self.key}"} | headers
+        method = "GET" if body is None else "POST"
+        connection.request(
+            method, path, body, {name: value for name, value in headers.items() if value}
+        )
+        return connection.getresponse()
+
+    def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+        """Status and JSON of a response."""
+        response = self.open(path, body, **headers)
+        return response.status, json.loads(response.read())

@@ -1,0 +1,106 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from roles.balancer import BalancerSettings
+
+from .fleets import CLIENT_KEY, ENGINE_KEY, private, settings
+
+
+def test_defaults(tmp_path: Path):
+    found = settings(tmp_path)
+    assert (found.port, found.server_name, found.max_body_mib) == (443, "_", 32)
+    assert found.api_key == CLIENT_KEY
+    assert found.engine_key == ENGINE_KEY
+
+
+def test_engines_expect_the_clients_key_unless_told(tmp_path: Path):
+    key = private(tmp_path / "key", CLIENT_KEY)
+    assert BalancerSettings.model_validate({"api_key_file": key}).engine_key == CLIENT_KEY
+
+
+def test_a_relative_path_starts_at_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    private(tmp_path / "key", CLIENT_KEY)
+    monkeypatch.chdir(tmp_path)
+    assert BalancerSettings.model_validate({"api_key_file": "key"}).api_key == CLIENT_KEY
+
+
+def test_every_field_is_described():
+    undescribed = [
+        name for name, field in BalancerSettings.model_fields.items() if not field.description
+    ]
+    assert undescribed == []
+
+
+def test_no_setting_shows_a_key(tmp_path: Path):
+    found = settings(tmp_path)
+    assert CLIENT_KEY not in repr(found) + found.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "message"),
+    [
+        ("", 0o600, "is empty: write a key into it"),
+        ("\n", 0o600, "is empty: write a key into it"),
+        ("short\n", 0o600, "has fewer than 16 characters: take more"),
+        (f"{CLIENT_KEY}\nsecond", 0o600, "has more than one line: leave the key alone in it"),
+        (f"{CLIENT_KEY}\n\n", 0o600, "may hold only letters"),
+        (f"{CLIENT_KEY}€", 0o600, "may hold only letters"),
+        (f"a {CLIENT_KEY}", 0o600, "may hold only letters"),
+        (f'{CLIENT_KEY}"; #', 0o600, "may hold only letters"),
+        (f"$HOME{CLIENT_KEY}", 0o600, "may hold only letters"),
+        (CLIENT_KEY, 0o640, "others may read .*key .mode 640.: run chmod 600"),
+        (CLIENT_KEY, 0o604, "others may read .*key .mode 604.: run chmod 600"),
+    ],
+)
+@pytest.mark.parametrize("field", ["api_key_file", "engine_key_file"])
+def test_a_bad_key_file(tmp_path: Path, field: str, text: str, mode: int, message: str):
+    files = {name: private(tmp_path / name, CLIENT_KEY) for name in ("api_key_file", field)}
+    files[field] = private(tmp_path / "key", text, mode)
+    with pytest.raises(ValidationError, match=message) as error:
+        BalancerSettings.model_validate(files)
+    assert CLIENT_KEY not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"api_key_file": "/no/such"}, "/no/such is not there: create it, or correct the path"),
+        ({"api_key_file": "/"}, "/ cannot be read: Is a directory"),
+        ({"template": "/no/such"}, "/no/such is not there"),
+        ({"server_name": "a b"}, "'a b' is not a DNS name: give one such as llm.example.com"),
+        ({"server_name": "a;b"}, "is not a DNS name"),
+        ({"server_name": 'a"b'}, "is not a DNS name"),
+        ({"server_name": "a\n"}, "is not a DNS name"),
+        ({"server_name": "~^a"}, "is not a DNS name"),
+        ({"server_name": ""}, "is not a DNS name"),
+        ({"port": 0}, "greater than or equal to 1"),
+        ({"fail_timeout_s": 10000}, "less than or equal to 300"),
+        ({"read_timeout_s": 0}, "greater than 0"),
+        ({"certificate_file": "{folder}/cert"}, "belong together: give both, or none"),
+        ({"certificate_key_file": "{folder}/cert"}, "belong together: give both, or none"),
+        ({"certificate_file": "{folder}/api.key"}, "is not a PEM file: convert it with openssl"),
+        ({"certificate_key_file": "{folder}/open"}, "others may read .*open"),
+        ({"unknown": 1}, "Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, values: dict[str, Any], message: str):
+    pem = "-----BEGIN SOMETHING-----\n"
+    private(tmp_path / "cert", pem)
+    private(tmp_path / "open", pem, 0o644)
+    key = private(tmp_path / "api.key", CLIENT_KEY)
+    given = {
+        name: value.format(folder=tmp_path) if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    with pytest.raises(ValidationError, match=message):
+        BalancerSettings.model_validate({"api_key_file": key} | given)
+
+
+@pytest.mark.parametrize("name", ["_", "llm", "llm.example.com", "*.example.com", "10.0.0.10"])
+def test_server_names(tmp_path: Path, name: str):
+    assert settings(tmp_path, server_name=name).server_name == name

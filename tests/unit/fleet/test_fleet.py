@@ -1,0 +1,189 @@
+"""What an inventory declares: good ones become a fleet, bad ones are refused with path and remedy."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.fleet import DeclarationError, Declaration, DeclaredHost, build
+
+HOSTS: dict[str, Any] = {
+    "gpu-1": ("gpu_hosts", {"gpus": "2x NVIDIA L40S"}, "10.0.0.11"),
+    "gpu-2": ("gpu_hosts", {"gpus": "4x NVIDIA A10G"}, "10.0.0.12"),
+    "lb-1": ("balancers", {}, "10.0.0.10"),
+}
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "api.key"
+    file.write_text("k" * 32 + "\n")
+    file.chmod(0o600)
+    return file
+
+
+def declared(key: Path, hosts: dict[str, Any] = HOSTS, **fleet: Any) -> Declaration:
+    service = {"name": "qwen", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
+    data: dict[str, Any] = {
+        "services": [service | fleet.pop("service", {})],
+        "balancer": {"api_key_file": str(key)} | fleet.pop("balancer", {}),
+    }
+    return Declaration(
+        "test",
+        data | fleet,
+        {
+            name: DeclaredHost(frozenset({group, "all"}), settings, reached_by)
+            for name, (group, settings, reached_by) in hosts.items()
+        },
+    )
+
+
+def problems(declaration: Declaration) -> list[str]:
+    with pytest.raises(DeclarationError) as caught:
+        build(declaration)
+    return caught.value.problems
+
+
+def test_a_good_declaration_becomes_a_planned_fleet(key: Path):
+    fleet = build(declared(key))
+    assert [replica.host for replica in fleet.plan.replicas] == ["gpu-1"] * 2 + ["gpu-2"] * 2
+    assert fleet.addresses == {"gpu-1": "10.0.0.11", "gpu-2": "10.0.0.12", "lb-1": "10.0.0.10"}
+    assert [host.name for host in fleet.having("balancers")] == ["lb-1"]
+
+
+def test_a_host_can_differ_in_its_engine(key: Path):
+    hosts = HOSTS | {
+        "gpu-1": (
+            "gpu_hosts",
+            {"gpus": "2x NVIDIA L40S", "engine": {"environment": {"NCCL_P2P_DISABLE": "1"}}},
+            "10.0.0.11",
+        )
+    }
+    fleet = build(declared(key, hosts, engine={"environment": {"A": "1"}}))
+    assert fleet.host("gpu-1").engine.environment == {"A": "1", "NCCL_P2P_DISABLE": "1"}
+    assert fleet.host("gpu-2").engine.environment == {"A": "1"}
+
+
+@pytest.mark.parametrize(
+    ("fleet", "expected"),
+    [
+        ({"service": {"max_model_len": -1}}, "services[0].max_model_len: "),
+        ({"service": {"max_model_len": 10**6}}, "set at most 32768"),
+        (
+            {"service": {"max_len": 4}},
+            "services[0].max_len: unknown key; did you mean max_model_len?",
+        ),
+        ({"service": {"model": "Qwen/Qwen2.5-14B-Instrukt"}}, "Qwen/Qwen2.5-14B-Instruct"),
+        ({"service": {"name": "a b"}}, "services[0].name: 'a b' has characters"),
+        ({"service": {"name": "a\n"}}, "services[0].name: 'a\\n' has characters"),
+        ({"service": {"name": "a;reboot"}}, "services[0].name: "),
+        ({"service": {"name": "a'b"}}, "services[0].name: "),
+        ({"service": {"weights": "/srv/a b"}}, "services[0].weights: "),
+        ({"service": {"weights": "/srv/$(id)"}}, "services[0].weights: "),
+        ({"service": {"arguments": {"port": 1}}}, "services[0].arguments: `port` follows"),
+        ({"service": {"arguments": {"Bad Key": 1}}}, "services[0].arguments: 'Bad Key'"),
+        ({"service": {"arguments": {"dtype": "a\nb"}}}, "services[0].arguments: dtype: control"),
+        ({"services": []}, "services: "),
+        ({"enginee": {}}, "enginee: unknown key; did you mean engine?"),
+        ({"engine": {"requirement": "vllm"}}, "engine.requirement: 'vllm' has characters"),
+        ({"engine": {"requirement": "vllm==1; curl x"}}, "engine.requirement: "),
+        ({"engine": {"lock": "/nowhere/lock.txt"}}, "engine.lock: /nowhere/lock.txt is not there"),
+        (
+            {"engine": {"index_url": "https://u:p@host/simple"}},
+            "engine.index_url: holds credentials",
+        ),
+        ({"engine": {"environment": {"A": "x\ny"}}}, "engine.environment: A: control"),
+        ({"engine": {"packages": ["a; id"]}}, "engine.packages[0]: "),
+        ({"balancer": {"api_key_file": "/nowhere.key"}}, "balancer.api_key_file: "),
+        ({"balancer": {"template": "/nowhere.j2"}}, "balancer.template: "),
+        ({"balancer": {"server_name": "a; b"}}, "balancer.server_name: "),
+        ({"launch": {"user": "root; id"}}, "launch.user: "),
+        ({"validation": {"load_s": -1}}, "validation.load_s: "),
+    ],
+)
+def test_bad_settings_are_refused(key: Path, fleet: dict, expected: str):
+    found = problems(declared(key, **fleet))
+    assert any(expected in problem for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        ({"x": ("others", {}, "10.0.0.9")}, "hosts[x]: is in no role; put it into gpu_hosts or"),
+        (
+            {"x y": ("gpu_hosts", {"gpus": "1x NVIDIA L40S"}, "10.0.0.9")},
+            "hosts['x y']: use letters",
+        ),
+        ({"x\n": ("balancers", {}, "10.0.0.9")}, "hosts['x\\n']: use letters"),
+        ({"x": ("gpu_hosts", {}, "10.0.0.9")}, "hosts[x].gpus: declare the GPUs"),
+        ({"x": ("gpu_hosts", {"gpus": "2x NVIDIA L41S"}, "10.0.0.9")}, "hosts[x].gpus: "),
+        ({"x": ("gpu_hosts", {"gpu": "1x NVIDIA L40S"}, "10.0.0.9")}, "did you mean gpus?"),
+        ({"x": ("balancers", {"gpus": "1x NVIDIA L40S"}, "10.0.0.9")}, "not in gpu_hosts"),
+        ({"x": ("balancers", {}, "lb.example.com")}, "hosts[x].address: 'lb.example.com' is no IP"),
+        ({"x": ("balancers", {"address": "10.0.0.1;"}, "x")}, "hosts[x].address: "),
+        (
+            {"x": ("gpu_hosts", {"gpus": "2x NVIDIA L40S", "ports": [8001, 8001]}, "10.0.0.9")},
+            "hosts[x].ports: qwen-1 and qwen-0 would both listen on 8001",
+        ),
+        (
+            {"x": ("gpu_hosts", {"gpus": "2x NVIDIA L40S", "ports": [8001]}, "10.0.0.9")},
+            "hosts[x].ports: 1 ports for 2 replicas",
+        ),
+        (
+            {"x": ("gpu_hosts", {"gpus": "1x NVIDIA L40S", "ports": [70000]}, "10.0.0.9")},
+            "70000 is outside 1024-65535",
+        ),
+        (
+            {"x": ("gpu_hosts", {"gpus": "1x NVIDIA L40S"}, "10.0.0.11")},
+            "hosts[x].address: 10.0.0.11 is also that of gpu-1",
+        ),
+        (
+            {
+                "x": (
+                    "gpu_hosts",
+                    {"gpus": "1x NVIDIA L40S", "engine": {"device": "tpu"}},
+                    "10.0.0.9",
+                )
+            },
+            "hosts[x].engine.device: ",
+        ),
+    ],
+)
+def test_bad_hosts_are_refused(key: Path, hosts: dict, expected: str):
+    found = problems(declared(key, HOSTS | hosts))
+    assert any(expected in problem for problem in found), found
+
+
+def test_a_model_that_fits_nowhere_is_refused(key: Path):
+    small = {"gpu-1": ("gpu_hosts", {"gpus": "1x NVIDIA A10G"}, "10.0.0.11"), "lb-1": HOSTS["lb-1"]}
+    (problem,) = problems(declared(key, small))
+    assert problem.startswith("services[0].model: Qwen/Qwen2.5-14B-Instruct fits no host: ")
+    assert "use more or larger GPUs" in problem
+
+
+def test_balancer_and_engine_of_one_host_need_two_ports(key: Path):
+    both = Declaration(
+        "test",
+        declared(key, balancer={"port": 8001}).fleet,
+        {
+            "@local": DeclaredHost(
+                frozenset({"gpu_hosts", "balancers"}), {"gpus": "1x NVIDIA L40S"}, "@local"
+            )
+        },
+    )
+    (problem,) = problems(both)
+    assert "qwen-0 and the balancer would both listen on 8001" in problem
+
+
+def test_a_fleet_needs_both_roles(key: Path):
+    without = {name: host for name, host in HOSTS.items() if host[0] == "gpu_hosts"}
+    assert problems(declared(key, without)) == ["balancers: no host is in this group; add one"]
+
+
+def test_every_problem_is_named_at_once(key: Path):
+    found = problems(declared(key, HOSTS | {"x": ("others", {}, "no ip")}, enginee={}))
+    assert [problem.split(":")[0] for problem in found] == [
+        "enginee",
+        "hosts[x]",
+        "hosts[x].address",
+    ]

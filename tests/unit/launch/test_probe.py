@@ -1,0 +1,109 @@
+"""The probe's completions against a stand-in engine on loopback."""
+
+import json
+import time
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from roles.launch.probe import chat, chat_stream, in_parallel
+from tests.unit.launch.stand_in import GOOD, Reply, engine, send
+
+
+def test_a_completion_names_model_tokens_and_replica() -> None:
+    with engine(send(200, json.dumps(GOOD), X_LLM_Replica="10.0.0.1:8001")) as url:
+        answer = chat(url, "k", "m", timeout_s=5)
+    assert answer.pop("seconds") >= 0
+    assert answer == {
+        "ok": True,
+        "status": 200,
+        "tokens": 1,
+        "model": "m",
+        "fingerprint": "f",
+        "replica": "10.0.0.1:8001",
+    }
+
+
+def test_the_key_the_prompt_and_the_limit_are_sent() -> None:
+    seen: list[Any] = []
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        seen.extend([handler.path, handler.headers["Authorization"], body])
+        send(200, json.dumps(GOOD))(handler, body)
+
+    with engine(reply) as url:
+        chat(url, "k", "m", timeout_s=5, max_tokens=7, prompt="Hi")
+    assert seen[:2] == ["/v1/chat/completions", "Bearer k"]
+    assert seen[2]["messages"] == [{"role": "user", "content": "Hi"}]
+    assert seen[2]["max_tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "part"),
+    [
+        (send(401, "no key"), 401, "HTTP 401: no key"),
+        (send(500), 500, "HTTP 500"),
+        (send(302, Location="http://127.0.0.1:9/"), 302, "HTTP 302"),
+        (send(200, "not json"), None, "Expecting value"),
+        (send(200, "[]"), None, "not a chat completion"),
+        (send(200, "{}"), None, "not a chat completion"),
+        (send(200, "{}", Content_Length="99"), None, "IncompleteRead"),
+        (send(200, json.dumps({"usage": {"completion_tokens": 0}})), 200, "no token"),
+    ],
+)
+def test_a_failed_completion_says_why(reply: Reply, status: int | None, part: str) -> None:
+    with engine(reply) as url:
+        answer = chat(url, "k", "m", timeout_s=5)
+    assert not answer["ok"]
+    assert answer["status"] == status
+    assert part in answer["error"]
+
+
+def test_a_closed_port_is_a_failure() -> None:
+    with engine(send(200)) as url:
+        pass
+    assert "refused" in chat(url, "k", "m", timeout_s=5)["error"]
+
+
+def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with engine(send(200, json.dumps(GOOD))) as url:
+        assert chat(url, "k", "m", timeout_s=5)["ok"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "ok", "part"),
+    [
+        (["data: {}\n\n", "data: {}\n\n", "data: [DONE]\n\n"], True, ""),
+        (["data: {}\n\n", "data: {}\n\n"], False, "2 chunks, [DONE] False"),
+        (["data: {}\n\n", "data: [DONE]\n\n"], False, "1 chunks, [DONE] True"),
+        (['data: {}\n\ndata: {"error": "engine dead"}\n\n'], False, "in the stream: engine dead"),
+        (["data: nothing\n\n", "data: []\n\n", "data: [DONE]\n\n"], True, ""),
+    ],
+)
+def test_a_stream_must_come_in_chunks_and_end(parts: list[str], ok: bool, part: str) -> None:
+    with engine(send(200, *parts)) as url:
+        answer = chat_stream(url, "k", "m", timeout_s=5)
+    assert answer["ok"] is ok
+    assert part in answer.get("error", "")
+
+
+def test_a_stream_that_trickles_ends_in_time() -> None:
+    def trickle(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        send(200)(handler, body)
+        for _ in range(40):
+            time.sleep(0.05)
+            try:
+                handler.wfile.write(b"data: {}\n\n")
+            except OSError:
+                return
+
+    with engine(trickle) as url:
+        answer = chat_stream(url, "k", "m", timeout_s=0.3)
+    assert answer == {"ok": False, "status": None, "error": "the stream did not end in 0.3 s"}
+
+
+def test_results_keep_the_order_of_items() -> None:
+    assert in_parallel(lambda number: number * 2, range(5)) == [0, 2, 4, 6, 8]
+    assert in_parallel(str, []) == []

@@ -1,0 +1,128 @@
+"""The endpoint, asked for real over TLS on loopback, and what its answers mean."""
+
+import itertools
+import ssl
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.validation.balancer import (
+    Endpoint,
+    EndpointObservations,
+    ask_endpoint,
+    judge_endpoint,
+    replica_of,
+)
+from roles.validation.observations import Answer
+from roles.validation.settings import ValidationSettings
+from tests.unit.launch.stand_in import Reply, chat_engine, engine
+from tests.unit.validation.certificate import self_signed
+
+SETTINGS = ValidationSettings(completion_timeout_s=5, balancer_rounds=3)
+UPSTREAMS = ("10.0.0.1:8001", "10.0.0.2:8001")
+
+
+def spreading(*replicas: str) -> Reply:
+    """A balancer that hands requests to one replica after the other."""
+    turns = itertools.cycle([chat_engine(replica=replica) for replica in replicas])
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        next(turns)(handler, body)
+
+    return reply
+
+
+def outcomes(url: str, pem: str | None, key: str = "k") -> dict[str, tuple[str, str]]:
+    endpoint = Endpoint(url, "m", UPSTREAMS)
+    verdicts = judge_endpoint("lb1", endpoint, ask_endpoint(endpoint, key, pem, SETTINGS))
+    return {verdict.check: (verdict.outcome, verdict.evidence) for verdict in verdicts}
+
+
+def test_an_endpoint_as_planned_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    pem, context = self_signed(tmp_path)
+    with engine(spreading(*UPSTREAMS), context) as url:
+        found = outcomes(url, pem)
+    assert {outcome for outcome, _ in found.values()} == {"pass"}
+    assert list(found) == ["completion", "stream", "wrong key", "replicas"]
+    assert found["replicas"][1] == "2 of 2 answered in 2 requests"
+
+
+def test_a_replica_that_never_answers_is_named(tmp_path: Path) -> None:
+    pem, context = self_signed(tmp_path)
+    with engine(spreading(UPSTREAMS[0]), context) as url:
+        found = outcomes(url, pem)
+    assert found["replicas"] == (
+        "warn",
+        "1 of 2 answered in 6 requests; not seen: 10.0.0.2:8001",
+    )
+
+
+@pytest.mark.parametrize("presented", ["127.0.0.2", "127.0.0.1"])
+def test_only_the_pinned_certificate_is_trusted(tmp_path: Path, presented: str) -> None:
+    pem, _ = self_signed(tmp_path)
+    _, context = self_signed(tmp_path, presented)
+    with engine(chat_engine(), context) as url:
+        found = outcomes(url, pem)
+    assert found["completion"][0] == "fail"
+    assert "CERTIFICATE_VERIFY_FAILED" in found["completion"][1]
+
+
+def test_a_certificate_for_another_address_is_refused(tmp_path: Path) -> None:
+    pem, context = self_signed(tmp_path, "127.0.0.2")
+    with engine(chat_engine(), context) as url:
+        assert "IP address mismatch" in outcomes(url, pem)["completion"][1]
+
+
+def test_without_a_pinned_certificate_the_systems_are_trusted(tmp_path: Path) -> None:
+    _, context = self_signed(tmp_path)
+    with engine(chat_engine(), context) as url:
+        assert "CERTIFICATE_VERIFY_FAILED" in outcomes(url, None)["completion"][1]
+
+
+def test_what_is_no_certificate_is_an_ssl_error() -> None:
+    endpoint = Endpoint("https://127.0.0.1:9", "m", UPSTREAMS)
+    with pytest.raises(ssl.SSLError):
+        ask_endpoint(endpoint, "k", "nonsense", SETTINGS)
+
+
+GOOD = Answer(ok=True, status=200, seconds=0.1, tokens=1, replica=UPSTREAMS[0])
+SEEN = EndpointObservations(
+    GOOD, Answer(ok=True, status=200, chunks=3), Answer(False, "HTTP 401", status=401), (GOOD,)
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "outcome", "part"),
+    [
+        ({"wrong_key": GOOD}, "wrong key", "fail", "a wrong key was served"),
+        ({"wrong_key": Answer(False, "HTTP 502", 502)}, "wrong key", "fail", "HTTP 502"),
+        ({"spread": (GOOD, Answer(False, "HTTP 502"))}, "replicas", "fail", "1 of 2 requests"),
+        ({"spread": (replace(GOOD, replica=None),)}, "replicas", "warn", "does not say"),
+        ({"stream": Answer(False, "0 chunks")}, "stream", "fail", "0 chunks"),
+    ],
+)
+def test_a_departure_is_named(changes: dict[str, Any], check: str, outcome: str, part: str) -> None:
+    verdicts = judge_endpoint("lb1", Endpoint("u", "m", UPSTREAMS), replace(SEEN, **changes))
+    (verdict,) = [verdict for verdict in verdicts if verdict.check == check]
+    assert verdict.outcome == outcome
+    assert part in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("header", "replica"),
+    [
+        (None, None),
+        ("", None),
+        ("10.0.0.1:8001", "10.0.0.1:8001"),
+        ("10.0.0.1:8001, 10.0.0.2:8001", "10.0.0.2:8001"),
+        ("[fd00::1]:8001", "[fd00::1]:8001"),
+    ],
+)
+def test_the_last_upstream_tried_is_the_one_that_answered(
+    header: str | None, replica: str | None
+) -> None:
+    assert replica_of(header) == replica

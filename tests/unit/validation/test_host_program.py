@@ -1,0 +1,100 @@
+"""The host program, run as a host runs it: fed to a Python's standard input."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+from roles.validation.observations import HostObservations, PlannedReplica, parse_observations
+from roles.validation.operations import host_program
+from roles.validation.settings import ValidationSettings
+from roles.validation.verdicts import judge_host
+from tests.unit.launch.stand_in import chat_engine, engine, send
+from tests.unit.validation.fakes import NVIDIA_SMI, SYSTEMCTL, processes, programs
+from tests.unit.validation.samples import CGROUP_V1, CGROUP_V2, REPLICA
+
+SETTINGS = ValidationSettings(load_s=1.6, load_concurrency=2, completion_timeout_s=5)
+
+
+def run(
+    replicas: Sequence[PlannedReplica], folder: Path, path: str, **task: object
+) -> HostObservations:
+    program, _ = host_program(replicas, "k", SETTINGS)
+    proc = processes(folder, p4242=CGROUP_V2, p4243=CGROUP_V1)
+    program = program.replace('PROC = "/proc"', f"PROC = {str(proc)!r}")
+    program = program.replace("main(TASK,", f"main(dict(TASK, **{task!r}),")
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=program,
+        env=os.environ | {"PATH": path, "http_proxy": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    return parse_observations(json.loads(line))
+
+
+def test_a_host_as_planned_passes(tmp_path: Path) -> None:
+    path = programs(tmp_path, **{"nvidia-smi": NVIDIA_SMI, "systemctl": SYSTEMCTL})
+    with engine(chat_engine("chat", tp=2)) as url:
+        replicas = [replace(REPLICA, base_url=url)]
+        observed = run(replicas, tmp_path, path)
+    verdicts = judge_host("gpu1", replicas, observed, SETTINGS)
+    assert {verdict.outcome for verdict in verdicts} == {"pass"}, verdicts
+    assert len(verdicts) == 9
+    assert len(observed.gpus[0].utilization_percent) >= 2
+    assert observed.loads["chat-0"].completed > 20
+
+
+def test_a_broken_replica_does_not_hide_the_good_one(tmp_path: Path) -> None:
+    path = programs(tmp_path, **{"nvidia-smi": NVIDIA_SMI, "systemctl": SYSTEMCTL})
+    with engine(chat_engine("chat", tp=2)) as good, engine(send(500, "dead")) as bad:
+        observed = run(
+            [replace(REPLICA, base_url=good), replace(REPLICA, name="chat-1", base_url=bad)],
+            tmp_path,
+            path,
+        )
+    assert observed.completions["chat-0"].ok
+    assert observed.completions["chat-1"].error == "HTTP 500: dead"
+    assert list(observed.loads) == ["chat-0"]
+
+
+def test_a_host_without_the_programs_says_so(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    with engine(chat_engine("chat", tp=2)) as url:
+        replicas = [replace(REPLICA, base_url=url)]
+        observed = run(replicas, tmp_path, str(tmp_path / "bin"))
+    failed = {
+        verdict.check: verdict.evidence
+        for verdict in judge_host("gpu1", replicas, observed, SETTINGS)
+        if verdict.outcome == "fail"
+    }
+    assert list(failed) == ["gpus", "stability"]
+    assert "No such file" in failed["gpus"]
+
+
+def test_a_hung_engine_does_not_hang_the_host(tmp_path: Path) -> None:
+    def hang(handler: BaseHTTPRequestHandler, body: dict[str, object]) -> None:
+        time.sleep(3)
+
+    path = programs(tmp_path, **{"nvidia-smi": NVIDIA_SMI, "systemctl": SYSTEMCTL})
+    with engine(hang) as url:
+        start = time.monotonic()
+        observed = run([replace(REPLICA, base_url=url)], tmp_path, path, deadline_s=0.5)
+    assert time.monotonic() - start < 2.5
+    assert observed.unfinished == "not done after 0.5 s"
+    assert observed.before
+
+
+def test_the_key_is_in_no_argument() -> None:
+    program, deadline_s = host_program([REPLICA], "sk-secret", SETTINGS)
+    assert "sk-secret" in program
+    assert deadline_s > SETTINGS.load_s + 3 * SETTINGS.completion_timeout_s

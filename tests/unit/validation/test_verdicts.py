@@ -1,0 +1,283 @@
+"""From observations to verdicts, one departure from the plan at a time."""
+
+from dataclasses import replace
+
+import pytest
+
+from roles.validation.observations import (
+    Answer,
+    GpuState,
+    HostObservations,
+    LoadResult,
+    UnitState,
+)
+from roles.validation.settings import ValidationSettings
+from roles.validation.verdicts import Verdict, judge_host, judge_unobserved, level
+from tests.unit.validation.samples import (
+    ANSWER,
+    REPLICA,
+    RUNNING,
+    UNIT,
+    gpu,
+    process,
+    seen,
+)
+
+SETTINGS = ValidationSettings()
+ALL_CHECKS = [
+    "completion",
+    "model",
+    "shape",
+    "stream",
+    "process",
+    "memory",
+    "load",
+    "utilization",
+    "stability",
+]
+
+
+def judge(observed: HostObservations, replica=REPLICA) -> dict[str, Verdict]:
+    verdicts = judge_host("gpu1", [replica], observed, SETTINGS)
+    return {verdict.check: verdict for verdict in verdicts}
+
+
+def test_a_host_as_planned_passes_every_check() -> None:
+    found = judge(seen())
+    assert list(found) == ALL_CHECKS
+    assert {verdict.outcome for verdict in found.values()} == {"pass"}
+    assert found["process"].evidence == "GPU 0: pid 4242; GPU 1: pid 4243"
+    assert not any(verdict.remedy for verdict in found.values())
+
+
+FOREIGN = "0::/system.slice/ollama.service\n"
+IDLE = gpu(used=(0, 0, 3, 5))
+CASES = [
+    (
+        "no completion",
+        {"completions": {"chat-0": Answer(False, "HTTP 500: dead")}},
+        "completion",
+        "fail",
+        "HTTP 500: dead",
+    ),
+    (
+        "no stream",
+        {"streams": {"chat-0": Answer(False, "1 chunks, [DONE] False")}},
+        "stream",
+        "fail",
+        "1 chunks",
+    ),
+    (
+        "another model",
+        {"completions": {"chat-0": replace(ANSWER, model="other")}},
+        "model",
+        "fail",
+        "serves other, planned chat",
+    ),
+    (
+        "TP1 by mistake",
+        {"completions": {"chat-0": replace(ANSWER, fingerprint="vllm-0.32.0-tp1-x")}},
+        "shape",
+        "fail",
+        "TP1, planned TP2",
+    ),
+    ("GPU gone", {"gpus": {0: gpu()}}, "process", "fail", "GPU 1 is not there"),
+    ("GPU gone", {"gpus": {0: gpu()}}, "memory", "fail", "GPU 1 is not there"),
+    (
+        "no process",
+        {"gpus": {0: gpu(), 1: GpuState(21000)}},
+        "process",
+        "fail",
+        f"GPU 1: no process of {UNIT}",
+    ),
+    (
+        "somebody else's process",
+        {"gpus": {0: gpu(), 1: gpu(process(), process("77", FOREIGN))}},
+        "process",
+        "fail",
+        "GPU 1: pid 77 VLLM::Worker of ollama.service (20000 MiB)",
+    ),
+    (
+        "somebody else's process of unknown memory",
+        {"gpus": {0: gpu(), 1: gpu(process(), process("77", FOREIGN, None))}},
+        "process",
+        "fail",
+        "pid 77 VLLM::Worker of ollama.service (unknown memory)",
+    ),
+    (
+        "a desktop beside the engine",
+        {"gpus": {0: gpu(), 1: gpu(process(), process("77", FOREIGN, 25))}},
+        "process",
+        "warn",
+        "pid 77",
+    ),
+    (
+        "only a desktop",
+        {"gpus": {0: gpu(), 1: gpu(process("77", FOREIGN, 25))}},
+        "process",
+        "fail",
+        "pid 77",
+    ),
+    (
+        "hidden pids",
+        {"gpus": {0: gpu(), 1: gpu(process("77", None))}},
+        "process",
+        "warn",
+        "cannot be seen",
+    ),
+    (
+        "no pids at all, but memory",
+        {"gpus": {0: GpuState(9000), 1: GpuState(9000)}},
+        "process",
+        "warn",
+        "cannot be seen",
+    ),
+    (
+        "no pids and no memory",
+        {"gpus": {0: GpuState(3), 1: GpuState(3)}},
+        "process",
+        "fail",
+        "no process",
+    ),
+    (
+        "processes not readable",
+        {"process_error": "Unknown Error"},
+        "process",
+        "fail",
+        "could not be read: Unknown Error",
+    ),
+    (
+        "no memory held",
+        {"gpus": {0: gpu(), 1: gpu(memory=255)}},
+        "memory",
+        "fail",
+        "GPU 1: 255 MiB",
+    ),
+    (
+        "memory not readable",
+        {"gpus": {0: gpu(), 1: gpu(memory=None)}},
+        "memory",
+        "warn",
+        "GPU 1: the driver does not say",
+    ),
+    (
+        "errors under load",
+        {"loads": {"chat-0": LoadResult(9, 1, 90, 10.0, "HTTP 500")}},
+        "load",
+        "fail",
+        "1 failed, 9 completions in 10 s, 9 tokens/s: HTTP 500",
+    ),
+    (
+        "nothing under load",
+        {"loads": {"chat-0": LoadResult(0, 0, 0, 0.0)}},
+        "load",
+        "fail",
+        "no answer in time",
+    ),
+    (
+        "idle GPU",
+        {"gpus": {0: gpu(), 1: IDLE}},
+        "utilization",
+        "fail",
+        "GPU 1: 3% (mean 2%, max 5%)",
+    ),
+    (
+        "one stray sample",
+        {"gpus": {0: gpu(), 1: gpu(used=(0, 0, 0, 0, 80))}},
+        "utilization",
+        "fail",
+        "GPU 1: 0%",
+    ),
+    (
+        "waiting GPU",
+        {"gpus": {0: gpu(), 1: gpu(used=(40, 45, 50, 50))}},
+        "utilization",
+        "warn",
+        "GPU 1: 50%",
+    ),
+    (
+        "utilization not readable",
+        {"gpus": {0: gpu(), 1: gpu(used=())}},
+        "utilization",
+        "warn",
+        "could not be read",
+    ),
+    (
+        "restarted",
+        {"after": {UNIT: UnitState("active", 4300, 1)}},
+        "stability",
+        "fail",
+        "main pid 4200, 0 restarts → main pid 4300, 1 restarts",
+    ),
+    (
+        "unit down",
+        {"after": {UNIT: UnitState("failed", 0, 3)}},
+        "stability",
+        "fail",
+        "is failed, main pid 0",
+    ),
+    ("before unknown", {"before": {}}, "stability", "fail", "unknown → main pid 4200"),
+]
+
+
+@pytest.mark.parametrize(("changes", "check", "outcome", "part"), [case[1:] for case in CASES])
+def test_a_departure_from_the_plan_is_named(
+    changes: dict[str, object], check: str, outcome: str, part: str
+) -> None:
+    verdict = judge(seen(**changes))[check]
+    assert verdict.outcome == outcome
+    assert part in verdict.evidence
+
+
+def test_a_replica_that_does_not_answer_is_not_judged_by_its_load() -> None:
+    found = judge(seen(completions={"chat-0": Answer(False, "refused")}, loads={}))
+    assert "load" not in found
+    assert "utilization" not in found
+
+
+def test_where_gpus_take_turns_only_idleness_counts() -> None:
+    pipeline = replace(REPLICA, tensor_parallel=2, pipeline_parallel=2)
+    waiting = seen(gpus={0: gpu(), 1: gpu(used=(30, 30, 30, 30))})
+    assert judge(waiting, pipeline)["utilization"].outcome == "pass"
+    assert judge(seen(gpus={0: gpu(), 1: IDLE}), pipeline)["utilization"].outcome == "fail"
+
+
+def test_the_thresholds_are_inclusive_where_documented() -> None:
+    for percent, outcome in ((5, "fail"), (6, "warn"), (69, "warn"), (70, "pass")):
+        observed = seen(gpus={0: gpu(), 1: gpu(used=(percent,))})
+        assert judge(observed)["utilization"].outcome == outcome
+
+
+def test_an_engine_without_fingerprint_has_no_verdict_on_shape() -> None:
+    found = judge(seen(completions={"chat-0": replace(ANSWER, fingerprint="fp_1", model=None)}))
+    assert "shape" not in found
+    assert "model" not in found
+
+
+def test_gpus_that_cannot_be_read_fail_once() -> None:
+    found = judge(seen(gpus={}, gpu_error="No such file: nvidia-smi"))
+    assert found["gpus"].outcome == "fail"
+    assert found["gpus"].evidence == "GPUs could not be read: No such file: nvidia-smi"
+    assert not {"process", "memory", "utilization"} & set(found)
+
+
+def test_what_was_seen_in_time_is_judged_all_the_same() -> None:
+    found = judge(HostObservations(completions={"chat-0": ANSWER}, unfinished="not done after 9 s"))
+    assert found["host"].outcome == "fail"
+    assert found["completion"].outcome == "pass"
+
+
+def test_a_silent_host_fails() -> None:
+    assert [verdict.outcome for verdict in judge_unobserved("gpu1")] == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "value"),
+    [([7], 7), ([1, 9], 9), ([1, 2, 3, 4], 3), ([0, 0, 0, 0, 80], 0), (list(range(20)), 14)],
+)
+def test_the_level_is_the_upper_quartile(samples: list[int], value: int) -> None:
+    assert level(samples) == value
+
+
+def test_a_running_unit_is_stable() -> None:
+    assert judge(seen(before={UNIT: RUNNING}))["stability"].outcome == "pass"
