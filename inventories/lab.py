@@ -27,7 +27,7 @@ _settings = {
             "name": "qwen2.5-14b",
             "model": "Qwen/Qwen2.5-14B-Instruct",
             "max_model_len": 4096,
-            # A tiny model stands in for the 28 GiB of weights; its KV cache takes 512 bytes a token.
+            # A tiny model stands in for the weights; its KV cache takes 512 bytes a token.
             "weights": "/srv/models/tiny",
             "kv_cache_memory_bytes": 16 * 2**20,
             "arguments": {

@@ -30,7 +30,8 @@ class InstalledEngines(FactBase[Installed]):
             f"for p in {wanted}; do "
             "dpkg-query -W -f='${Status}' \"$p\" 2>/dev/null | grep -q ' installed$' "
             '|| echo "missing $p"; done; '
-            f"cd {ENGINES} 2>/dev/null && ls -tr */{COMPLETE} 2>/dev/null | sed 's,^,version ,;s,/.*,,'; "
+            f"cd {ENGINES} 2>/dev/null && ls -tr */{COMPLETE} 2>/dev/null "
+            "| sed 's,^,version ,;s,/.*,,'; "
             f'echo "current $(readlink {CURRENT} 2>/dev/null)"'
         )
 

@@ -6,7 +6,7 @@ from pyinfra.api import State
 from pyinfra.api.exceptions import PyinfraError
 
 from roles.fleet import inventory
-from roles.fleet.fleet import GPU_HOSTS, Fleet, Host, build
+from roles.fleet.fleet import Fleet, Host, build
 from roles.fleet.problems import DeclarationError
 from roles.hardware import difference
 from roles.hardware.facts import observe
@@ -41,9 +41,8 @@ def admitted(fleet: Fleet) -> Host | None:
         return _stop(
             "no passwordless sudo for this user; add a NOPASSWD rule for it to /etc/sudoers.d"
         )
-    if GPU_HOSTS in declared.roles and declared.hardware:
-        if different := difference(declared.hardware, report):
-            return _stop(different)
+    if declared.hardware and (different := difference(declared.hardware, report)):
+        return _stop(different)
     return declared
 
 

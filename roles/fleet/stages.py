@@ -10,7 +10,7 @@ def engines(fleet: Fleet, host: Host) -> None:
     """Install the engine and run the planned replicas, on a GPU host."""
     if GPU_HOSTS not in host.roles:
         return
-    install(host.engine)
+    install(settings=host.engine)
     replicas(
         settings=fleet.settings.launch,
         service=fleet.service,

@@ -25,14 +25,14 @@ LINK = "/opt/llm/engines/current"
 LOG_LINES = 25
 
 
-class Failed(Exception):
+class LaunchError(Exception):
     """Something that a person must mend; its text says what."""
 
 
 def run(*arguments, ok=(0,)):
     done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if ok and done.returncode not in ok:
-        raise Failed("%s: %s" % (" ".join(arguments), done.stdout.strip()))
+        raise LaunchError("%s: %s" % (" ".join(arguments), done.stdout.strip()))
     return done.stdout.strip()
 
 
@@ -74,11 +74,12 @@ def check(files):
                 staged.write(base64.b64decode(file["content"]))
             if path.endswith(".nft"):
                 run("nft", "--check", "-f", path)
-        units = [name for name in os.listdir(stage) if name.endswith(".service")]
-        paths = [os.path.join(stage, name.replace("@.", "@check.")) for name in units]
-        for name, path in zip(units, paths):
-            if name not in path:
-                os.rename(os.path.join(stage, name), path)
+        paths = []
+        for name in os.listdir(stage):
+            if name.endswith(".service"):
+                # A template can be verified only as one of its instances.
+                paths.append(os.path.join(stage, name.replace("@.", "@check.")))
+                os.rename(os.path.join(stage, name), paths[-1])
         if paths:
             run("systemd-analyze", "verify", "--man=no", *paths)
 
@@ -172,7 +173,7 @@ def start(replica):
         run("systemctl", "stop", unit(name))
     if not port_is_free(replica["port"]):
         owner = run("ss", "-ltnpH", "sport = :%d" % replica["port"], ok=())
-        raise Failed("port %d of %s is taken: %s" % (replica["port"], name, owner))
+        raise LaunchError("port %d of %s is taken: %s" % (replica["port"], name, owner))
     run("systemctl", "reset-failed", unit(name), ok=())
     run("systemctl", "enable", "--quiet", unit(name))
     # The answer of Type=exec is whether the program could be run at all.
@@ -185,7 +186,7 @@ def properties(name, *keys):
 
 
 def wait(replica, since):
-    """Wait for a real completion; Failed with the log's end where none comes."""
+    """Wait for a real completion; LaunchError with the log's end where none comes."""
     name, deadline = replica["name"], time.monotonic() + TASK["start_timeout_s"]
     why = "no completion within %d s" % TASK["start_timeout_s"]
     while time.monotonic() < deadline:
@@ -200,7 +201,7 @@ def wait(replica, since):
         if answer["status"]:
             why = "it answers " + answer["error"]
         time.sleep(1)
-    raise Failed("%s does not serve: %s\n%s" % (name, why, log(name, since)))
+    raise LaunchError("%s does not serve: %s\n%s" % (name, why, log(name, since)))
 
 
 def log(name, since):
@@ -298,13 +299,13 @@ def main():
         if not os.path.exists(LINK):
             link_engine(TASK["engine"])
         check(TASK["files"])
-    except (Failed, OSError) as error:
+    except (LaunchError, OSError) as error:
         sys.exit("nothing was changed: %s" % error)
     previous = remember(names, paths)
     try:
         install(previous)
         roll(previous)
-    except (Failed, OSError) as error:
+    except (LaunchError, OSError) as error:
         outcome = put_back(previous)
         previous["finished"] = True
         save(previous)

@@ -40,7 +40,7 @@ def plan_fleet(
 def plan_host(
     service: ServiceSettings, host: str, hardware: Hardware, ports: Sequence[int] | None = None
 ) -> HostPlan:
-    """Plan one host: on each set of matched cards the smallest shape that fits, as often as it does.
+    """Plan one host: on each set of matched cards the first shape that fits, as often as it does.
 
     Raises ValueError where `ports` names fewer ports than the host has replicas.
     """

@@ -54,7 +54,7 @@ def cgroups(apps):
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) > 1 and cells[1].isdigit():
             try:
-                with open(os.path.join(PROC, cells[1], "cgroup")) as file:  # noqa: PTH118, PTH123
+                with open(os.path.join(PROC, cells[1], "cgroup")) as file:
                     found[cells[1]] = file.read()
             except OSError:
                 found[cells[1]] = None
