@@ -1,6 +1,5 @@
 """The steps of setting a balancer up, each with as few round trips as it can have."""
 
-import io
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 
@@ -19,6 +18,7 @@ from roles.balancer.settings import BalancerSettings
 from roles.balancer.upstream import Server, plain, servers
 from roles.files import HostFile
 from roles.files.operations import present
+from roles.launch import SecretInput
 from roles.topology import Plan
 
 
@@ -88,7 +88,7 @@ def _failures(
         asked, model_name, settings.engine_key, settings.completion_timeout_s
     )
     # As a stream, because pyinfra prints a fact's arguments with -v, and this one holds a key.
-    results = host.get_fact(Completions, _stdin=io.StringIO(script))
+    results = host.get_fact(Completions, _stdin=SecretInput(script))
     for name, result in results.items():
         if not result["ok"]:
             error = plain(str(result["error"]))

@@ -4,7 +4,15 @@ import re
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 # The syntax of a Bearer token (RFC 6750). It holds nothing that nginx's configuration, an
 # environment file or a shell could take for more than text.
@@ -77,22 +85,24 @@ class BalancerSettings(BaseModel):
 
     @field_validator("api_key_file", "engine_key_file")
     @classmethod
-    def _key_file_holds_a_key(cls, path: Path | None) -> Path | None:
-        if path is not None:
+    def _key_file_holds_a_key(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and _with_secrets(info):
             read_key(path)
         return path
 
     @field_validator("certificate_file", "certificate_key_file")
     @classmethod
-    def _file_is_pem(cls, path: Path | None) -> Path | None:
-        if path is not None and "-----BEGIN " not in read(path):
+    def _file_is_pem(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None or not _with_secrets(info):
+            return path
+        if "-----BEGIN " not in read(path):
             raise ValueError(f"{path} is not a PEM file: convert it with openssl")
         return path
 
     @field_validator("certificate_key_file")
     @classmethod
-    def _certificate_key_is_private(cls, path: Path | None) -> Path | None:
-        if path is not None:
+    def _certificate_key_is_private(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and _with_secrets(info):
             check_private(path)
         return path
 
@@ -121,6 +131,11 @@ class BalancerSettings(BaseModel):
     def engine_key(self) -> str:
         """The key that the engines expect; never printed."""
         return read_key(self.engine_key_file or self.api_key_file)
+
+
+def _with_secrets(info: ValidationInfo) -> bool:
+    """Whether files that hold secrets must be there: a plan can be reviewed without them."""
+    return (info.context or {}).get("secrets", True)
 
 
 def read(path: Path) -> str:

@@ -1,9 +1,14 @@
 """The stages of a deploy on one host: each hands a role what it needs of the fleet."""
 
 from roles.balancer.deploy import balancer
+from roles.balancer.nginx import SELF_SIGNED
 from roles.engine.deploy import install
 from roles.fleet.fleet import BALANCERS, GPU_HOSTS, Fleet, Host
+from roles.launch import unit_name
 from roles.launch.deploy import replicas
+from roles.topology import Replica
+from roles.validation import Endpoint, PlannedReplica
+from roles.validation.deploy import report_at_end, validate_balancer, validate_host
 
 
 def engines(fleet: Fleet, host: Host) -> None:
@@ -34,3 +39,58 @@ def balancers(fleet: Fleet, host: Host) -> None:
         own_address=host.address,
         model_name=fleet.plan.model,
     )
+
+
+def report(fleet: Fleet) -> None:
+    """Have the run end with a report on every GPU host and balancer, however it ends."""
+    report_at_end(fleet.settings.validation, [host.name for host in fleet.hosts])
+
+
+def validation(fleet: Fleet, host: Host) -> None:
+    """Prove a host: its replicas and GPUs from the host itself, its endpoint from here."""
+    settings, balancer_settings = fleet.settings.validation, fleet.settings.balancer
+    own = fleet.plan.on(host.name)
+    if own and own.replicas:
+        validate_host(
+            settings=settings,
+            replicas=[_planned(replica, fleet.plan.model) for replica in own.replicas],
+            key=balancer_settings.engine_key,
+        )
+    if BALANCERS in host.roles:
+        own_certificate = balancer_settings.certificate_file is None
+        validate_balancer(
+            settings=settings,
+            endpoint=_endpoint(fleet, host),
+            key=balancer_settings.api_key,
+            certificate_path=SELF_SIGNED if own_certificate else None,
+        )
+
+
+def _planned(replica: Replica, model: str) -> PlannedReplica:
+    return PlannedReplica(
+        name=replica.name,
+        unit=unit_name(replica.name),
+        base_url=f"http://127.0.0.1:{replica.port}",
+        model=model,
+        gpus=replica.gpus,
+        tensor_parallel=replica.shape.tensor_parallel,
+        pipeline_parallel=replica.shape.pipeline_parallel,
+    )
+
+
+def _endpoint(fleet: Fleet, host: Host) -> Endpoint:
+    """The balancer as its users reach it: by the name in their certificate, else by its address."""
+    settings = fleet.settings.balancer
+    named = settings.certificate_file is not None and settings.server_name != "_"
+    name = settings.server_name if named else bracketed(host.address)
+    upstreams = tuple(
+        f"{bracketed(fleet.addresses[replica.host])}:{replica.port}"
+        for replica in fleet.plan.replicas
+        if replica.host not in fleet.drained
+    )
+    return Endpoint(f"https://{name}:{settings.port}", fleet.plan.model, upstreams)
+
+
+def bracketed(address: str) -> str:
+    """An IP address as it stands in a URL."""
+    return f"[{address}]" if ":" in address else address

@@ -18,3 +18,13 @@ def script(program: str, task: Mapping[str, Any]) -> str:
     data = repr(json.dumps(task))
     rest = _IMPORT.sub("", program)
     return f"{PROBE.read_text()}\nTASK = json.loads({data})\n\n{rest}\n"
+
+
+class SecretInput(list[str]):
+    """Text for `_stdin` that holds a secret: with -v pyinfra prints the arguments of facts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__([text])
+
+    def __repr__(self) -> str:
+        return "*MASKED*"

@@ -9,16 +9,6 @@ from pyinfra.api.exceptions import FactProcessError
 from roles.validation.observations import HostObservations, parse_observations
 
 
-class SecretInput(list[str]):
-    """Text for `_stdin` that holds a secret: with -v pyinfra prints the arguments of facts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__([text])
-
-    def __repr__(self) -> str:
-        return "*MASKED*"
-
-
 class Observed(FactBase[HostObservations | None]):
     """What the host program saw; None where it gave no answer. The program is the `_stdin`."""
 

@@ -13,9 +13,9 @@ from pyinfra.api import FunctionCommand, operation
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from roles.launch import script
+from roles.launch import SecretInput, script
 from roles.validation.balancer import Endpoint, ask_endpoint, judge_endpoint
-from roles.validation.facts import Certificates, Observed, SecretInput
+from roles.validation.facts import Certificates, Observed
 from roles.validation.observations import PlannedReplica
 from roles.validation.report import clean
 from roles.validation.settings import ValidationSettings

@@ -9,10 +9,13 @@ from pathlib import Path
 from .paths import CONTROL_ADDRESS, HTTP_PORT, LOGIN, LabError, cached, sh
 
 SUITE = "bookworm"
-INCLUDE = (
-    "systemd systemd-sysv dbus libpam-systemd openssh-server python3 python3-venv python3-apt "
-    "iproute2 procps ca-certificates curl sudo nftables systemd-journal-remote"
-).split()
+INCLUDE = [
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
+    *("python3", "python3-venv", "python3-apt", "ca-certificates", "curl"),
+    *("iproute2", "nftables", "procps"),
+    # Not for the hosts' sake: with it the lab writes kernel messages into their journals.
+    "systemd-journal-remote",
+]
 REPOSITORY = ["nginx", "nginx-light", "libnuma1", "curl"]
 """What hosts can install; packages that these need come with them."""
 NEEDED = {
@@ -82,10 +85,8 @@ def base() -> Path:
 def _make_base(partial: Path) -> None:
     root = partial / "root"
     exclude = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale")]
-    sh(
-        ["mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(INCLUDE)}"]
-        + [*exclude, SUITE, root, sources()]
-    )
+    options = ["--variant=minbase", "--mode=root", f"--include={','.join(INCLUDE)}", *exclude]
+    sh(["mmdebstrap", *options, SUITE, root, sources()])
     for listed in (root / "etc/apt/sources.list.d").iterdir():
         listed.unlink()
     # Otherwise every host would be called the same and show the same host keys.

@@ -6,6 +6,7 @@ hold. Everything that the lab starts lives in one of these, so clearing needs no
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -61,10 +62,8 @@ def end(name: str = "", timeout: float = 20) -> None:
         if time.monotonic() > deadline:
             raise LabError(f"these processes of the lab do not end: {sorted(pids)}")
         for pid in pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         time.sleep(0.05)
     for top in _tops():
         for folder, _, _ in os.walk(top / name, topdown=False):

@@ -18,7 +18,7 @@ KEPT = "the command line (end it with `python -m tests.lab down`)"
 _held: IO[str] | None = None
 
 
-class LabBusy(LabError):
+class LabBusyError(LabError):
     """Somebody else holds the lab."""
 
 
@@ -32,7 +32,7 @@ def take(kept: bool) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise LabBusy(f"the lab is up, held by {who()}") from None
+            raise LabBusyError(f"the lab is up, held by {who()}") from None
         _held = file
     PATH.write_text(KEPT if kept else f"process {os.getpid()}")
 
@@ -66,7 +66,7 @@ def held_by_other() -> bool:
         return False
     try:
         take(kept=False)
-    except LabBusy:
+    except LabBusyError:
         return True
     let_go()
     return False

@@ -36,6 +36,13 @@ STOP_TIMEOUT = 90.0
 SERVER = "switch"
 """The control group of the lab's file server."""
 
+GPU_UNITS = {
+    "lab-gpu.socket": "[Socket]\nListenStream=/run/lab-gpu.sock\nSocketMode=0666\n",
+    "lab-gpu.service": "[Service]\nExecStart=/usr/bin/python3 /usr/lib/lab-gpu/driver.py\n",
+    "sockets.target.d/lab-gpu.conf": "[Unit]\nWants=lab-gpu.socket\n",
+}
+"""The simulated driver: started by the first nvidia-smi."""
+
 
 def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
     """Boot fresh hosts (all, if none is named) and return once each accepts a login.
@@ -60,7 +67,9 @@ def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
 def down(force: bool = False) -> None:
     """End all hosts and leave nothing of them."""
     if not force and holder.held_by_other():
-        raise holder.LabBusy(f"the lab is held by {holder.who()}; `down --force` ends it anyway")
+        raise holder.LabBusyError(
+            f"the lab is held by {holder.who()}; `down --force` ends it anyway"
+        )
     _clear()
     holder.let_go()
     holder.PATH.unlink(missing_ok=True)
@@ -73,13 +82,13 @@ def running() -> dict[str, bool]:
 
 def power_off(name: str) -> None:
     """Power loss: everything on the host ends at once, unwritten data is lost with it."""
-    os.kill(_first_process(name), signal.SIGKILL)
+    os.kill(outer_pid(name, 1), signal.SIGKILL)
     cgroups.end(host(name).name)
 
 
 def stop(name: str) -> None:
     """An orderly shutdown."""
-    os.kill(_first_process(name), signal.SIGRTMIN + 3)
+    os.kill(outer_pid(name, 1), signal.SIGRTMIN + 3)
     deadline = time.monotonic() + STOP_TIMEOUT
     while cgroups.processes(name):
         if time.monotonic() > deadline:
@@ -130,12 +139,58 @@ def run_inside(argv: Sequence[str], **options: Any) -> subprocess.CompletedProce
 
 def write_on_disk(name: str, path: str, text: str | None) -> None:
     """Put a file on a running host without its knowledge (None removes it)."""
-    target = Path(f"/proc/{_first_process(name)}/root") / path.lstrip("/")
-    if text is None:
-        target.unlink(missing_ok=True)
-        return
-    target.write_text(text)
-    target.chmod(0o440)
+    target = _root(name) / path.lstrip("/")
+    target.unlink(missing_ok=True)
+    if text is not None:
+        target.write_text(text)
+        target.chmod(0o440)
+
+
+def log_from_kernel(name: str, text: str) -> None:
+    """Put lines into the host's journal as its kernel's (`journalctl -k` shows them).
+
+    The hosts share this machine's kernel, whose log they do not see; so the lines go into a journal
+    file of their own, which the host's journalctl reads like any other.
+    """
+    root = _root(name)
+    machine = (root / "etc/machine-id").read_text().strip()
+    boot = (root / "proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    uptime = int(float(Path("/proc/uptime").read_text().split()[0]) * 1_000_000)
+    entry = ""
+    for line in text.splitlines():
+        fields = {
+            "__REALTIME_TIMESTAMP": time.time_ns() // 1000,
+            "__MONOTONIC_TIMESTAMP": uptime,
+            "_BOOT_ID": boot,
+            "_TRANSPORT": "kernel",
+            "PRIORITY": 3,
+            "SYSLOG_FACILITY": 0,
+            "SYSLOG_IDENTIFIER": "kernel",
+            "_MACHINE_ID": machine,
+            "_HOSTNAME": name,
+            "MESSAGE": line,
+        }
+        entry += "".join(f"{key}={value}\n" for key, value in fields.items()) + "\n"
+    journal = f"/var/log/journal/{machine}/kernel.journal"
+    writer = ["chroot", root, "/lib/systemd/systemd-journal-remote", "-o", journal, "-"]
+    sh(writer, stdin=None, input=entry)
+
+
+def outer_pid(name: str, pid: int) -> int:
+    """A host's process by its number on this machine."""
+    for outer in sorted(cgroups.processes(host(name).name)):
+        try:
+            status = Path(f"/proc/{outer}/status").read_text()
+        except FileNotFoundError:
+            continue
+        spaces = next((x for x in status.splitlines() if x.startswith("NSpid:")), "").split()
+        if len(spaces) > 2 and spaces[-1] == str(pid):
+            return outer
+    raise LabError(f"{name} has no process {pid}" if pid != 1 else f"{name} is off")
+
+
+def _root(name: str) -> Path:
+    return Path(f"/proc/{outer_pid(name, 1)}/root")
 
 
 def _clear() -> None:
@@ -187,11 +242,11 @@ def _make_disk(host: Host, built: Built) -> None:
         return
     for tool, source in (("nvidia-smi", "nvidia_smi.py"), ("lspci", "lspci.py")):
         _put(host, built, f"usr/bin/{tool}", (HERE / "gpu" / source).read_text(), 0o755)
-    rule = f"{LOGIN} ALL=(root) NOPASSWD: /usr/bin/nvidia-smi --lab-holders\n"
-    _put(host, built, "etc/sudoers.d/lab-gpu", rule, 0o440)
+    for path, text in GPU_UNITS.items():
+        _put(host, built, f"etc/systemd/system/{path}", text, 0o644)
     host.gpu_state.mkdir()
-    profile = (HERE / "profiles" / f"{host.gpus}.json").read_text()
-    (host.gpu_state / "profile.json").write_text(profile)
+    shutil.copy(HERE / "profiles" / f"{host.gpus}.json", host.gpu_state / "profile.json")
+    shutil.copy(HERE / "gpu" / "driver.py", host.gpu_state)
     (host.gpu_state / "faults.json").write_text("{}\n")
 
 
@@ -245,16 +300,3 @@ def _wait_for_login(host: Host, deadline: float) -> None:
             console = (host.runtime / "console.log").read_text()[-2000:]
             raise LabError(f"{host.name} accepts no login: {answer.stderr}\n{console}")
         time.sleep(0.1)
-
-
-def _first_process(name: str) -> int:
-    """The host's PID 1, by its number on this machine."""
-    for pid in sorted(cgroups.processes(host(name).name)):
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except FileNotFoundError:
-            continue
-        spaces = next((x for x in status.splitlines() if x.startswith("NSpid:")), "").split()
-        if len(spaces) > 2 and spaces[-1] == "1":
-            return pid
-    raise LabError(f"{name} is off")

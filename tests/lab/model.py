@@ -10,6 +10,7 @@ import json
 import random
 import struct
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from .paths import cached
@@ -131,7 +132,7 @@ def _merges(count: int) -> list[tuple[str, str]]:
     while len(merges) < count:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, pieces in parts.items():
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in pairwise(pieces):
                 pairs[pair] += words[word]
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)

@@ -1,0 +1,10 @@
+"""Prove that every host serves as planned: real completions, GPUs under load. Changes nothing."""
+
+from roles.fleet import stages
+from roles.fleet.deploy import admitted, announced
+
+fleet = announced()
+stages.report(fleet)
+
+if this_host := admitted(fleet):
+    stages.validation(fleet, this_host)

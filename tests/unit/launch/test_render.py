@@ -1,0 +1,118 @@
+"""The files of replicas: what the plan says arrives in them, quoted, and secrets in one only."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roles.engine import EngineSettings
+from roles.hardware import declared_hardware
+from roles.launch import LaunchSettings
+from roles.launch.render import (
+    digests,
+    environment_of,
+    firewall_files,
+    host_files,
+    options_of,
+    quoted,
+    replica_files,
+)
+from roles.topology import HostPlan, ServiceSettings, plan_host
+
+ENGINE = EngineSettings()
+LAUNCH = LaunchSettings()
+KEY = "engine-key-0123456789"
+
+
+def service(**more) -> ServiceSettings:
+    data = {"name": "qwen", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
+    return ServiceSettings.model_validate(data | more)
+
+
+def plan(gpus: str = "4x NVIDIA A10G") -> HostPlan:
+    return plan_host(service(), "gpu3", declared_hardware(gpus, None))
+
+
+def files(engine: EngineSettings = ENGINE, key: str = KEY, **more):
+    return host_files(plan(), service(**more), engine, LAUNCH, "10.0.0.1", ["10.0.0.9"], key)
+
+
+def test_a_replica_gets_its_gpus_port_and_shape():
+    second = plan().replicas[1]
+    assert environment_of(second, ENGINE)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    options = options_of(second, service(), LAUNCH, "10.0.0.1")
+    assert options["model"] == options["served-model-name"] == "Qwen/Qwen2.5-14B-Instruct"
+    assert (options["port"], options["tensor-parallel-size"]) == (8002, 2)
+    assert (options["max-model-len"], options["gpu-memory-utilization"]) == (4096, 0.92)
+    assert "api-key" not in options
+
+
+def test_each_device_has_its_own_variable():
+    rocm = EngineSettings(device="rocm")
+    environment = environment_of(plan().replicas[0], rocm)
+    assert environment["HIP_VISIBLE_DEVICES"] == "0,1"
+    assert "CUDA_VISIBLE_DEVICES" not in environment
+
+
+def test_weights_and_arguments_of_the_service_win():
+    options = options_of(
+        plan().replicas[0],
+        service(weights="/srv/w", kv_cache_memory_bytes=7, arguments={"enforce-eager": True}),
+        LAUNCH,
+        "fd00::1",
+    )
+    assert options["model"] == "/srv/w"
+    assert (options["kv-cache-memory-bytes"], options["enforce-eager"]) == (7, True)
+    assert options["host"] == "::"
+
+
+def test_the_key_is_in_one_private_file_only():
+    holding = [file for file in files() if KEY in file.content]
+    assert [(file.path, file.mode) for file in holding] == [("/etc/llm/secrets/engine.env", "600")]
+    assert KEY not in repr(files())
+
+
+def test_configuration_is_read_back_as_it_was_meant():
+    config = replica_files(
+        plan().replicas[0],
+        service(arguments={"x": "a: #b '\"", "y": "on"}),
+        ENGINE,
+        LAUNCH,
+        "1.1.1.1",
+    )[1]
+    options = yaml.safe_load(config.content)
+    assert (options["x"], options["y"]) == ("a: #b '\"", "on")
+
+
+@given(st.text(st.characters(blacklist_categories=["Cc", "Cs"])))
+def test_environment_values_are_read_back_as_they_were(text: str):
+    # systemd and a POSIX shell agree on what a double-quoted value is.
+    assert shlex.split(quoted(text)) == [text.replace("`", "`")] or "`" in text or "$" in text
+    assert re.fullmatch(r'"(?:[^"\\]|\\.)*"', quoted(text), re.DOTALL)
+
+
+def test_only_balancers_and_friends_reach_the_ports():
+    launch = LaunchSettings.model_validate({"allow_from": ["192.0.2.0/24", "fd00::/8"]})
+    rules = firewall_files(launch, ["10.0.0.9"], [8002, 8001])[0].content
+    assert "ip saddr { 10.0.0.9/32, 192.0.2.0/24 } tcp dport { 8001, 8002 } accept" in rules
+    assert "ip6 saddr { fd00::/8 } tcp dport { 8001, 8002 } accept" in rules
+    assert rules.rstrip().splitlines()[-3].strip() == "tcp dport { 8001, 8002 } drop"
+
+
+@pytest.mark.parametrize(
+    ("change", "restarted"),
+    [
+        ({}, []),
+        ({"key": "another-key-0123456789"}, ["qwen-0", "qwen-1"]),
+        ({"arguments": {"enforce-eager": True}}, ["qwen-0", "qwen-1"]),
+        ({"engine": EngineSettings(requirement="vllm==0.34.0")}, ["qwen-0", "qwen-1"]),
+        ({"engine": EngineSettings(keep=3)}, []),
+    ],
+)
+def test_a_replica_restarts_only_for_what_it_runs_from(change: dict, restarted: list[str]):
+    before = digests(plan(), files(), ENGINE)
+    after = digests(plan(), files(**change), change.get("engine", ENGINE))
+    assert [name for name in after if after[name] != before[name]] == restarted
