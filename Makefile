@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAB := $(BIN)/python -m tests.lab
 
-.PHONY: demo down test unit render lab check format benchmark
+.PHONY: demo down test unit render lab check format benchmark reference
 
 # Everything that is installed on the machine itself is installed here, or named.
 $(READY): pyproject.toml Makefile
@@ -48,3 +48,7 @@ format: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/pytest tests/benchmarks
+
+# The README's tables of settings, from the settings themselves.
+reference: $(READY)
+	$(BIN)/python -m roles.fleet.reference README.md

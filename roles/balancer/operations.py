@@ -87,7 +87,6 @@ def _failures(
     script = completions.script(
         asked, model_name, settings.engine_key, settings.completion_timeout_s
     )
-    # As a stream, because pyinfra prints a fact's arguments with -v, and this one holds a key.
     results = host.get_fact(Completions, _stdin=SecretInput(script))
     for name, result in results.items():
         if not result["ok"]:

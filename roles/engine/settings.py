@@ -56,7 +56,7 @@ class EngineSettings(BaseModel):
     python: Annotated[str, StringConstraints(pattern=r"^python3(\.\d+)?$")] = Field(
         default="python3", description="the hosts' Python that the engine runs on"
     )
-    uv: Requirement = Field(default="uv==0.9.11", description="the installer's package and version")
+    uv: Requirement = Field(default="uv==0.13.8", description="the installer's package and version")
     packages: tuple[Package, ...] | None = Field(
         default=None,
         description="packages of the distribution that the engine needs; a compiler, Python's "

@@ -21,7 +21,7 @@ class ServiceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name = Field(description="name of the service; replicas are called NAME-0, NAME-1 …")
-    model: Model = Field(
+    model: Annotated[Model, "text or mapping"] = Field(
         description="a model of the catalog by name, or its sizes as a mapping; also the name "
         "that clients ask for"
     )

@@ -86,7 +86,9 @@ def _make_base(partial: Path) -> None:
     root = partial / "root"
     exclude = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale")]
     options = ["--variant=minbase", "--mode=root", f"--include={','.join(INCLUDE)}", *exclude]
-    sh(["mmdebstrap", *options, SUITE, root, sources()])
+    # Its mounts must not be seen by who later removes what a killed build left.
+    private = ["unshare", "--mount", "--propagation", "private"]
+    sh([*private, "mmdebstrap", *options, SUITE, root, sources()])
     for listed in (root / "etc/apt/sources.list.d").iterdir():
         listed.unlink()
     # Otherwise every host would be called the same and show the same host keys.

@@ -36,6 +36,7 @@ NEWER_LIBRARY = "595.91.07"
 
 def gpu_lost(name: str, index: int) -> None:
     """The GPU falls off the bus (Xid 79), and the processes that use it die of it."""
+    _bus(name, index)
     users = hosts.ssh(name, f"nvidia-smi -i {index} --query-compute-apps=pid --format=csv,noheader")
     faults = _read(name)
     faults["lost"] = sorted({*faults.get("lost", []), index})
@@ -71,6 +72,7 @@ def driver_mismatch(name: str) -> None:
 
 def foreign_process(name: str, index: int, mib: int) -> None:
     """Somebody else's process holds memory of a GPU."""
+    _bus(name, index)
     faults = _read(name)
     process = {"pid": 4242, "name": "python3", "gpu": index, "mib": mib}
     faults.setdefault("foreign", []).append(process)
@@ -79,6 +81,7 @@ def foreign_process(name: str, index: int, mib: int) -> None:
 
 def clear(name: str) -> None:
     """All GPUs and the driver are well again."""
+    _read(name)
     _write(name, {})
 
 
@@ -107,6 +110,8 @@ def _write(name: str, faults: dict[str, Any]) -> None:
 
 
 def _bus(name: str, index: int) -> str:
+    """The GPU's bus address as the driver logs it; an error if there is no such GPU."""
+    _read(name)
     profile = json.loads((host(name).gpu_state / "profile.json").read_text())
     if not 0 <= index < len(profile["gpus"]):
         raise LabError(f"{name} has no GPU {index}")

@@ -50,23 +50,24 @@ def let_go() -> None:
         _held = None
 
 
-def mine() -> bool:
-    """True if this process holds the lab."""
-    return _held is not None
-
-
 def who() -> str:
-    """The holder's own note."""
-    return PATH.read_text().strip() if PATH.exists() else "nobody"
+    """Who holds the lab, in words."""
+    if _held is None and not _locked():
+        return "nobody"
+    return PATH.read_text().strip()
 
 
 def held_by_other() -> bool:
-    """True if another process (a test run) holds the lab; its file server does not count."""
-    if mine() or who() == KEPT:
+    """True if another process (a test run) holds the lab; its own file server does not count."""
+    return _held is None and who() not in ("nobody", KEPT)
+
+
+def _locked() -> bool:
+    if not PATH.exists():
         return False
-    try:
-        take(kept=False)
-    except LabBusyError:
-        return True
-    let_go()
+    with PATH.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False

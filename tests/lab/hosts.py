@@ -33,6 +33,7 @@ from .paths import (
 
 BOOT_TIMEOUT = 60.0
 STOP_TIMEOUT = 90.0
+BASE, MODEL = RUNTIME / "base", RUNTIME / "model"
 SERVER = "switch"
 """The control group of the lab's file server."""
 
@@ -55,13 +56,17 @@ def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
     _clear()
     built.forget_older()
     RUNTIME.mkdir(mode=0o755)
+    # What hosts boot from stays the same while they are up, whatever is built meanwhile.
+    BASE.symlink_to(built.base)
+    MODEL.symlink_to(built.model)
     network.make_switch()
-    _serve_files(built, kept)
     keys.write_known_hosts()
     for each in chosen:
         _make_disk(each, built)
         _boot(each)
     _wait_for_logins(chosen)
+    # Last, because it holds the lab: an `up` that was killed must not.
+    _serve_files(built, kept)
 
 
 def down(force: bool = False) -> None:
@@ -225,6 +230,8 @@ def _serve_files(built: Built, kept: bool) -> None:
     server += ["--directory", str(WWW)]
     held = holder.descriptors() if kept else ()
     _start(network.inside(server), SERVER, RUNTIME / "http.log", pass_fds=held, cwd="/")
+    probe = ["bash", "-c", f"until : >/dev/tcp/{CONTROL_ADDRESS}/{HTTP_PORT}; do sleep 0.05; done"]
+    run_inside(probe, stderr=subprocess.DEVNULL, timeout=10, check=True)
 
 
 def _make_disk(host: Host, built: Built) -> None:
@@ -277,12 +284,11 @@ def _boot(host: Host) -> None:
     root.mkdir(parents=True, exist_ok=True)
     binds = []
     if host.gpus:
-        built = build()
         binds = [
             f"--bind-ro={host.gpu_state}:/usr/lib/lab-gpu",
-            f"--bind-ro={built.model}:{MODEL_PATH}",
+            f"--bind-ro={MODEL.resolve()}:{MODEL_PATH}",
         ]
-    arguments = [host.name, host.namespace, build().base, host.disk, root, *binds]
+    arguments = [host.name, host.namespace, BASE.resolve(), host.disk, root, *binds]
     script = ["unshare", "--mount", "--propagation", "private", "sh", HERE / "boot-host.sh"]
     line = [str(part) for part in (*script, *arguments)]
     _start(line, host.name, host.runtime / "console.log", cwd="/")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +101,11 @@ def cached(kind: str, recipe: str, make: Callable[[Path], None]) -> Path:
     """
     path = STATE / f"{kind}-{digest(recipe)}"
     if not path.is_dir():
-        partial = STATE / f"{kind}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        for left in STATE.glob(f"{kind}.partial-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # A new name each time: children of a killed build may still write into theirs.
+        partial = Path(tempfile.mkdtemp(prefix=f"{kind}.partial-", dir=STATE))
+        partial.chmod(0o755)
         print(f"lab: building {kind} …", flush=True)
         make(partial)
         partial.rename(path)

@@ -281,6 +281,7 @@ TABLE_HEAD = """\
 
 def table(gpus: Gpus, selector: str | None) -> None:
     """The plain table."""
+    gpus.live()
     chosen = gpus.chosen(selector)
     driver = gpus.field("driver_version")
     double = f"+{'-' * 41}+{'-' * 24}+{'-' * 22}+"
@@ -299,8 +300,8 @@ def table(gpus: Gpus, selector: str | None) -> None:
     print(f"|        ID   ID{' ' * 63}Usage      |\n|{'=' * 89}|")
     held = [process for process in gpus.processes() if process["gpu"] in chosen]
     for p in held:
-        left = f"  {p['gpu']:>3}   N/A  N/A {p['pid']:>15}      C   {p['name'][:38]:<38}"
-        print(f"| {left} {str(p['mib']) + 'MiB':>11} |")
+        left = f"{p['gpu']:>4}   N/A  N/A {p['pid']:>15}      C   {p['name'][:38]:<38}"
+        print(f"| {left}{str(p['mib']) + 'MiB':>8} |")
     if not held:
         print(f"|  No running processes found{' ' * 61}|")
     print(f"+{'-' * 89}+")
@@ -316,13 +317,15 @@ def card(row: dict[str, str]) -> list[str]:
     watts = [f"{float(row[f'power.{kind} [W]'].split()[0]):.0f}W" for kind in ("draw", "limit")]
     used, total = (row[f"memory.{kind} [MiB]"].replace(" ", "") for kind in ("used", "total"))
     busy = row["utilization.gpu [%]"].replace(" ", "")
-    heat = f"{fan:>3}  {row['temperature.gpu']:>3}C    {row['pstate']:<3}"
+    degrees = f"{row['temperature.gpu']:>3}C "
+    if row["gpu_recovery_action"] == "Reset":
+        busy, degrees = "ERR!", " ERR!"
+    heat = f"{fan:>3}  {degrees}   {row['pstate']:<3}"
     return [
         f"| {row['index']:>3}  {name:<26} {persistence:>8} |   {row['pci.bus_id']} {display:>3} |"
         f" {ecc:>20} |",
-        f"| {heat} {watts[0]:>14} / {watts[1]:>5} | {used:>10} / {total:>9} | {busy:>8} "
-        f"{row['compute_mode']:>12}|"[:-1]
-        + " |",
+        f"| {heat} {watts[0]:>14} / {watts[1]:>5} | {used:>10} / {total:>9} | {busy:>7} "
+        f"{row['compute_mode']:>12} |",
         f"| {'':39} | {'':22} | {'N/A':>20} |",
     ]
 

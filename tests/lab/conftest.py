@@ -1,0 +1,168 @@
+"""The lab for a whole test run: fresh hosts, and the product run over them as its user would."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import hosts, keys
+
+ROOT = Path(__file__).parents[2]
+MODEL = "Qwen/Qwen2.5-14B-Instruct"
+BALANCER = "https://10.99.0.10"
+
+
+def missing_rights() -> str | None:
+    """Why no hosts can be booted here, or None."""
+    if os.geteuid() != 0:
+        return "root is needed to boot hosts"
+    probe = subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True)
+    return None if probe.returncode == 0 else "namespaces cannot be made here"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the product: its exit status and all that it printed."""
+
+    status: int
+    text: str
+
+    @property
+    def changes(self) -> int:
+        """Operations that changed something, over all hosts, by pyinfra's own table."""
+        total = next(line for line in self.text.splitlines() if "Grand total" in line)
+        return int(re.sub(r"\D", "", total.split()[3]) or 0)
+
+    def failed(self) -> set[str]:
+        """Hosts with a failed verdict in the report's table."""
+        table = self.text.split("--> Validation:")[-1]
+        rows = [line.split() for line in table.splitlines()]
+        return {row[0] for row in rows if "fail" in row[:8]}
+
+
+class Fleet:
+    """The lab as its operator sees it."""
+
+    def deploy(self, *options: str, inventory: Path | str = "inventories/lab.py") -> Run:
+        """`pyinfra INVENTORY deploys/llm.py -y OPTIONS`."""
+        return self.pyinfra(inventory, "deploys/llm.py", "-y", *options)
+
+    def pyinfra(self, *arguments: Any, **options: Any) -> Run:
+        """pyinfra on the control side, from the repository's root."""
+        program = str(Path(sys.executable).with_name("pyinfra"))
+        done = hosts.run_inside(
+            [program, *map(str, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
+        )
+        return Run(done.returncode, done.stdout)
+
+    def start(self, *arguments: Any) -> subprocess.Popen[str]:
+        """pyinfra in the background, its output in a pipe."""
+        from tests.lab import network
+
+        program = str(Path(sys.executable).with_name("pyinfra"))
+        return subprocess.Popen(
+            network.inside([program, *map(str, arguments)]),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def ask(
+        self, key: str | None = None, url: str = BALANCER, timeout_s: int = 60
+    ) -> tuple[int, Any]:
+        """One chat completion from the control side: HTTP status (0: none) and the body."""
+        sent = json.dumps(
+            {"model": MODEL, "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
+        )
+        key = keys.API_KEYS[0].read_text().strip() if key is None else key
+        done = hosts.run_inside(
+            ["curl", "-sk", "-m", str(timeout_s), "-w", "\n%{http_code}", "-H", "@-", "-d", sent]
+            + [f"{url}/v1/chat/completions"],
+            input=f"Authorization: Bearer {key}\nContent-Type: application/json\n",
+            capture_output=True,
+            text=True,
+        )
+        body, _, status = done.stdout.rpartition("\n")
+        try:
+            return int(status), json.loads(body)
+        except ValueError:
+            return int(status or 0), body
+
+    def ssh(self, host: str, command: str) -> str:
+        """What a command on a host printed; it must succeed."""
+        done = hosts.ssh(host, command)
+        assert done.returncode == 0, f"{host}: {command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def engines(self, host: str) -> dict[str, str]:
+        """Main process of each replica on a host that is active."""
+        lines = self.ssh(
+            host,
+            "for u in $(systemctl list-units --plain --no-legend --state=active 'llm-engine@*' "
+            "| awk '{print $1}'); do echo $u $(systemctl show -P MainPID $u); done",
+        )
+        return dict(line.split() for line in lines.splitlines())
+
+    def upstream(self) -> dict[str, bool]:
+        """Each replica of the balancer's upstream, and whether it gets requests."""
+        text = self.ssh("lb1", "sudo cat /etc/nginx/conf.d/llm.conf")
+        found = re.findall(r"^\s*server (10\.[0-9.:]+)([^;]*);", text, re.MULTILINE)
+        return {address: "down" not in rest.split() for address, rest in found}
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Fleet]:
+    """Booted hosts as a provider hands them over; gone at the end."""
+    if why := missing_rights():
+        if os.environ.get("CI"):
+            pytest.fail(f"CI runs the lab: {why}")
+        pytest.skip(f"lab: {why}")
+    hosts.up()
+    shutil.rmtree(ROOT / "reports", ignore_errors=True)
+    yield Fleet()
+    hosts.down()
+
+
+@pytest.fixture(scope="session")
+def first_run(lab: Fleet) -> Run:
+    """The first run over fresh hosts."""
+    return lab.deploy()
+
+
+@pytest.fixture
+def fleet(lab: Fleet, first_run: Run) -> Fleet:
+    """The fleet after a good first run."""
+    assert first_run.status == 0, first_run.text
+    return lab
+
+
+@pytest.fixture
+def inventory(tmp_path: Path):
+    """Makes an inventory that is the lab's but for some text in it."""
+
+    def changed(*replacements: tuple[str, str]) -> Path:
+        text = (ROOT / "inventories/lab.py").read_text()
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        file = tmp_path / "lab.py"
+        file.write_text(text)
+        return file
+
+    return changed

@@ -1,0 +1,109 @@
+"""The main job over real hosts: first run, second run, and what its users and attackers see."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+from tests.lab import hosts, keys
+from tests.lab.conftest import ROOT, Fleet, Run
+
+REPLICAS = {
+    "gpu1": ["llm-engine@qwen2.5-14b-0.service", "llm-engine@qwen2.5-14b-1.service"],
+    "gpu2": ["llm-engine@qwen2.5-14b-0.service"],
+    "gpu3": ["llm-engine@qwen2.5-14b-0.service", "llm-engine@qwen2.5-14b-1.service"],
+}
+UPSTREAM = {
+    "10.99.0.11:8001": True,
+    "10.99.0.11:8002": True,
+    "10.99.0.12:8001": True,
+    "10.99.0.13:8001": True,
+    "10.99.0.13:8002": True,
+}
+
+
+def test_first_run_ends_in_a_validated_endpoint(lab: Fleet, first_run: Run):
+    assert first_run.status == 0, first_run.text
+    assert "Plan for qwen2.5-14b" in first_run.text
+    assert {host: sorted(lab.engines(host)) for host in REPLICAS} == REPLICAS
+    assert lab.upstream() == UPSTREAM
+    status, answer = lab.ask()
+    assert (status, answer["model"]) == (200, "Qwen/Qwen2.5-14B-Instruct")
+    assert answer["usage"]["completion_tokens"] > 0
+
+
+def test_reports_for_ci(fleet: Fleet, first_run: Run):
+    verdicts = json.loads((ROOT / "reports/validation.json").read_text())["verdicts"]
+    assert {verdict["host"] for verdict in verdicts} == {"gpu1", "gpu2", "gpu3", "lb1"}
+    assert {verdict["outcome"] for verdict in verdicts} <= {"pass", "warn"}
+    assert all(verdict["evidence"] for verdict in verdicts)
+    suites = ElementTree.parse(ROOT / "reports/validation.xml").getroot()
+    assert len(list(suites.iter("testcase"))) == len(verdicts)
+    assert "0 failed" in first_run.text
+
+
+def test_replicas_have_the_planned_shape(fleet: Fleet):
+    arguments = fleet.ssh("gpu3", "sudo cat /etc/llm/replicas/qwen2.5-14b-1.yaml")
+    assert "tensor-parallel-size: 2" in arguments
+    assert "port: 8002" in arguments
+    environment = fleet.ssh("gpu3", "sudo cat /etc/llm/replicas/qwen2.5-14b-1.env")
+    assert 'CUDA_VISIBLE_DEVICES="2,3"' in environment
+    owners = fleet.ssh("gpu3", "nvidia-smi --query-compute-apps=gpu_uuid,pid --format=csv,noheader")
+    assert len(set(owners.split())) == 8  # four GPUs, each with a process of its own
+
+
+def test_second_run_changes_nothing(fleet: Fleet):
+    before = {host: fleet.engines(host) for host in REPLICAS}
+    run = fleet.deploy()
+    assert run.status == 0, run.text
+    assert run.changes == 0, run.text
+    assert {host: fleet.engines(host) for host in REPLICAS} == before
+
+
+def test_a_wrong_key_is_refused_everywhere(fleet: Fleet):
+    assert fleet.ask(key="wrong-key-0123456789abcdef")[0] == 401
+    assert fleet.ask(key="")[0] == 401
+    # An engine itself wants a key of its own, even from the balancer.
+    code = fleet.ssh(
+        "lb1",
+        "curl -s -m 10 -o /dev/null -w '%{http_code}' http://10.99.0.11:8001/v1/models "
+        "-H 'Authorization: Bearer wrong-key-0123456789abcdef'",
+    )
+    assert code == "401"
+
+
+def test_only_the_balancer_reaches_an_engine(fleet: Fleet):
+    from_lb = fleet.ssh(
+        "lb1", "curl -s -m 5 -o /dev/null -w '%{http_code}' http://10.99.0.12:8001/health"
+    )
+    assert from_lb == "200"
+    for source in ("gpu1", "gpu3"):
+        done = hosts.ssh(source, "curl -s -m 2 -o /dev/null http://10.99.0.12:8001/health")
+        assert done.returncode == 28, f"{source} reached an engine"
+    assert fleet.ask(url="http://10.99.0.12:8001", timeout_s=2)[0] == 0
+
+
+def test_keys_are_nowhere_to_be_seen(fleet: Fleet, first_run: Run):
+    for key in (keys.API_KEYS[0].read_text().strip(), keys.API_KEYS[1].read_text().strip()):
+        assert key not in first_run.text
+        for host in ("gpu1", "lb1"):
+            assert key not in fleet.ssh(host, "ps axww -o args")
+            assert key not in fleet.ssh(host, "sudo journalctl --no-pager -o cat")
+            readable = f"find /etc /opt/llm /var /tmp /run -xdev -type f -perm -o=r -size -1M 2>/dev/null | xargs -r grep -lsF -- '{key}' || true"
+            # The pattern itself must not stand in the process list for the grep above.
+            assert fleet.ssh(host, readable) == ""
+
+
+def test_engines_run_as_nobody_of_importance(fleet: Fleet):
+    unit = "llm-engine@qwen2.5-14b-0.service"
+    shown = fleet.ssh("gpu1", f"systemctl show -p User -p NoNewPrivileges -p ProtectSystem {unit}")
+    assert "User=llm-engine" in shown
+    assert "NoNewPrivileges=yes" in shown
+    assert "ProtectSystem=strict" in shown
+    exposure = fleet.ssh("gpu1", f"systemd-analyze security --no-pager {unit} | tail -1")
+    assert float(exposure.split(":")[1].split()[0]) < 4.5, exposure
+
+
+def test_plan_is_shown_checked_against_the_hosts(fleet: Fleet):
+    run = fleet.pyinfra("inventories/lab.py", "deploys/plan.py", "-y")
+    assert run.status == 0
+    assert "TP2 is the smallest shape that fits NVIDIA A10G" in run.text
+    assert "as declared: 4x NVIDIA A10G" in run.text

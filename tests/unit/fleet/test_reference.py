@@ -1,0 +1,18 @@
+"""The README's tables of settings are those of the code."""
+
+from pathlib import Path
+
+from roles.fleet.reference import TABLES, reference, with_reference
+
+README = Path(__file__).parents[3] / "README.md"
+
+
+def test_the_readme_is_current():
+    text = README.read_text()
+    assert with_reference(text) == text, "run `make reference`"
+
+
+def test_every_setting_has_a_type_a_default_and_a_meaning():
+    rows = [line for line in reference().splitlines() if line.startswith("| `")]
+    assert len(rows) == sum(len(kind.model_fields) for _, kind in TABLES)
+    assert all(all(cell.strip() for cell in row.strip("|").split(" | ")) for row in rows)
