@@ -8,7 +8,7 @@ from pyinfra.api.exceptions import PyinfraError
 from roles.fleet import inventory
 from roles.fleet.fleet import Fleet, Host, build
 from roles.fleet.problems import DeclarationError
-from roles.hardware import difference
+from roles.hardware import difference, summary
 from roles.hardware.facts import observe
 from roles.topology import explain
 
@@ -41,8 +41,10 @@ def admitted(fleet: Fleet) -> Host | None:
         return _stop(
             "no passwordless sudo for this user; add a NOPASSWD rule for it to /etc/sudoers.d"
         )
-    if declared.hardware and (different := difference(declared.hardware, report)):
-        return _stop(different)
+    if declared.hardware:
+        if different := difference(declared.hardware, report):
+            return _stop(different)
+        click.echo(f"{host.print_prefix}GPUs as declared: {summary(declared.hardware.gpus)}")
     return declared
 
 

@@ -1,5 +1,8 @@
 """The stages of a deploy on one host: each hands a role what it needs of the fleet."""
 
+from pyinfra import host as pyinfra_host
+from pyinfra.api import operation
+
 from roles.balancer.deploy import balancer
 from roles.balancer.nginx import SELF_SIGNED
 from roles.engine.deploy import install
@@ -39,6 +42,23 @@ def balancers(fleet: Fleet, host: Host) -> None:
         own_address=host.address,
         model_name=fleet.plan.model,
     )
+
+
+@operation()
+def _barrier():
+    """Do nothing; every host that calls it waits here for all others."""
+    pyinfra_host.noop("all hosts are here")
+    return
+    yield
+
+
+def barrier(reason: str) -> None:
+    """Let no host go on before all others are here.
+
+    pyinfra orders the operations of different hosts by how many came before on each, so without
+    this a balancer would ask for completions before a host with more steps has started its engines.
+    """
+    _barrier(name=reason)
 
 
 def report(fleet: Fleet) -> None:

@@ -77,7 +77,6 @@ def down(force: bool = False) -> None:
         )
     _clear()
     holder.let_go()
-    holder.PATH.unlink(missing_ok=True)
 
 
 def running() -> dict[str, bool]:
@@ -86,7 +85,7 @@ def running() -> dict[str, bool]:
 
 
 def power_off(name: str) -> None:
-    """Power loss: everything on the host ends at once, unwritten data is lost with it."""
+    """Power loss: every process ends at once, with what it had not yet written."""
     os.kill(outer_pid(name, 1), signal.SIGKILL)
     cgroups.end(host(name).name)
 

@@ -11,6 +11,7 @@ from .paths import HOSTS, KEYS, STATE, sh
 LOGIN_KEY = KEYS / "id_ed25519"
 KNOWN_HOSTS = KEYS / "known_hosts"
 API_KEYS = (KEYS / "api.key", KEYS / "engine.key")
+"""The key of the endpoint's users, and the one between balancer and engines."""
 
 
 def host_key(name: str) -> Path:

@@ -126,7 +126,7 @@ def _byte_letters() -> list[str]:
 def _merges(count: int) -> list[tuple[str, str]]:
     """The pairs that byte-pair encoding joins first in SENTENCES."""
     letters = _byte_letters()
-    words = Counter(SENTENCES.replace("\n", " ").replace(" ", "\n ").split("\n"))
+    words: Counter[str] = Counter(SENTENCES.replace("\n", " ").replace(" ", "\n ").split("\n"))
     parts = {word: [letters[byte] for byte in word.encode()] for word in words}
     merges: list[tuple[str, str]] = []
     while len(merges) < count:

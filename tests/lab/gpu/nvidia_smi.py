@@ -110,14 +110,15 @@ class Gpus:
                     link.connect(SOCKET)
                     link.sendall(wanted.encode())
                     text = b"".join(iter(lambda: link.recv(65536), b""))
-                self._live = json.loads(text)
+                live: dict = json.loads(text)
             except (OSError, ValueError):
                 raise SmiError(
                     "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
                     "Make sure that the latest NVIDIA driver is installed and running.\n\n",
                     NO_DRIVER,
                 ) from None
-            self._live["processes"] += self.foreign
+            live["processes"] += self.foreign
+            self._live = live
         return self._live
 
     def processes(self, wanted: str = "all") -> list[dict]:

@@ -1,11 +1,11 @@
-"""What an inventory declares: good ones become a fleet, bad ones are refused with path and remedy."""
+"""What an inventory declares: good ones become a fleet, bad ones are refused with path and cure."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from roles.fleet import DeclarationError, Declaration, DeclaredHost, build
+from roles.fleet import Declaration, DeclarationError, DeclaredHost, build
 
 HOSTS: dict[str, Any] = {
     "gpu-1": ("gpu_hosts", {"gpus": "2x NVIDIA L40S"}, "10.0.0.11"),
