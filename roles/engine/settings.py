@@ -121,7 +121,7 @@ class EngineSettings(BaseModel):
     def system_packages(self) -> tuple[str, ...]:
         """Packages of the distribution that hosts must have before the engine is installed."""
         needed = (*COMPILER, "libnuma1") if self.packages is None else self.packages
-        return (*needed, "python3-venv")
+        return (*needed, "python3-venv", "nftables", "iproute2")
 
     @property
     def hub_token(self) -> str | None:

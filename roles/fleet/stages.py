@@ -25,7 +25,7 @@ def engines(fleet: Fleet, host: Host) -> None:
         engine=host.engine,
         plan=fleet.plan,
         address=host.address,
-        balancers=[other.address for other in fleet.having(BALANCERS)],
+        balancers={other.name: other.address for other in fleet.having(BALANCERS)},
         engine_key=fleet.settings.balancer.engine_key,
     )
 

@@ -1,6 +1,6 @@
 """Runs the planned replicas on GPU hosts."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from pyinfra import host
 from pyinfra.api import State
@@ -24,17 +24,17 @@ def replicas(
     engine: EngineSettings,
     plan: Plan,
     address: str,
-    balancers: Collection[str],
+    balancers: Mapping[str, str],
     engine_key: str,
 ) -> None:
     """Start the replicas where nothing serves yet, all hosts at once; then roll over the others.
 
-    `address` is this host's, `balancers` are the addresses that may reach its engines.
+    `address` is this host's; `balancers` maps names to the addresses that may reach its engines.
     """
     own = plan.on(host.name)
     assert own is not None
     files = host_files(
-        own, service, engine, settings, address, balancers, engine_key, engine.hub_token
+        own, service, engine, settings, address, balancers.values(), engine_key, engine.hub_token
     )
     step = {
         "planned": own.replicas,
@@ -47,7 +47,8 @@ def replicas(
     }
     operations.replicas(name="Start replicas where none serves", **step)
     # One roll for the run: all hosts must see the same failures.
-    roll = _rolls.setdefault(host.state, Roll(host.state))
-    for batch in host.loop(batches([entry.host for entry in plan.hosts])):
+    roll = _rolls.setdefault(host.state, Roll(host.state, frozenset(balancers)))
+    hosts = [entry.host for entry in plan.hosts]
+    for batch in host.loop(batches(hosts, settings.roll_batches)):
         if host.name in batch:
             operations.replicas(name=f"Roll over {', '.join(batch)}", roll=roll, **step)

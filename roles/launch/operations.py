@@ -53,7 +53,7 @@ def replicas(
         host.noop("replicas serve here: the roll changes them")
         return
     if roll and (stopped := roll.stopped_by()):
-        host.noop(f"left as it is, the old replicas serve on: {stopped} failed in this roll")
+        host.noop(f"left as it is, the old replicas serve on: {stopped} failed")
         return
     task = _task(planned, files, digests, engine, launch, model, key)
     yield StringCommand("python3", "-", _stdin=script(APPLY.read_text(), task))

@@ -21,6 +21,12 @@ class LaunchSettings(BaseModel):
         ge=0,
         description="seconds that a stopping engine may take to finish its requests",
     )
+    roll_batches: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        description="in how many batches at most hosts restart; one host at a time up to so many",
+    )
     firewall: bool = Field(
         default=True, description="let only balancers reach the engines' ports (nftables)"
     )

@@ -52,7 +52,7 @@ def to_do(
     return reasons
 
 
-def batches(hosts: Sequence[str], most: int = 10) -> list[list[str]]:
+def batches(hosts: Sequence[str], most: int) -> list[list[str]]:
     """Hosts in the order in which they roll: one at a time up to `most`, then `most` batches."""
     size = max(1, -(-len(hosts) // most))
     return [list(hosts[i : i + size]) for i in range(0, len(hosts), size)]

@@ -41,6 +41,10 @@ class Run:
         total = next(line for line in self.text.splitlines() if "Grand total" in line)
         return int(re.sub(r"\D", "", total.split()[3]) or 0)
 
+    def ssh_commands(self, host: str) -> int:
+        """Commands that were run on a host, of a run with -vv."""
+        return len(re.findall(rf"^ *\[{host}\] +>>> ", self.text, re.MULTILINE))
+
     def failed(self) -> set[str]:
         """Hosts with a failed verdict in the report's table."""
         table = self.text.split("--> Validation:")[-1]
@@ -91,9 +95,9 @@ class Fleet:
             {"model": MODEL, "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
         )
         key = keys.API_KEYS[0].read_text().strip() if key is None else key
+        options = ["-sk", "-m", str(timeout_s), "-w", "\n%{http_code}", "-H", "@-", "-d", sent]
         done = hosts.run_inside(
-            ["curl", "-sk", "-m", str(timeout_s), "-w", "\n%{http_code}", "-H", "@-", "-d", sent]
-            + [f"{url}/v1/chat/completions"],
+            ["curl", *options, f"{url}/v1/chat/completions"],
             input=f"Authorization: Bearer {key}\nContent-Type: application/json\n",
             capture_output=True,
             text=True,
@@ -128,11 +132,17 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Fleet]:
-    """Booted hosts as a provider hands them over; gone at the end."""
+    """Booted hosts as a provider hands them over; gone at the end.
+
+    LAB_REUSE=1 takes the lab that is up, as it is, and leaves it up: for writing tests.
+    """
     if why := missing_rights():
         if os.environ.get("CI"):
             pytest.fail(f"CI runs the lab: {why}")
         pytest.skip(f"lab: {why}")
+    if os.environ.get("LAB_REUSE") and any(hosts.running().values()):
+        yield Fleet()
+        return
     hosts.up()
     shutil.rmtree(ROOT / "reports", ignore_errors=True)
     yield Fleet()

@@ -38,7 +38,7 @@ def test_a_bad_engine_configuration_leaves_the_old_service_running(fleet: Fleet,
     assert {host: fleet.engines(host) for host in ("gpu2", "gpu3")} == {
         host: before[host] for host in ("gpu2", "gpu3")
     }
-    assert "failed in this roll" in run.text
+    assert "the old replicas serve on: gpu1 failed" in run.text
     assert fleet.ask()[0] == 200
     again = fleet.deploy("--data", "validate=false")
     assert again.status == 0, again.text
