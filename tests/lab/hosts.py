@@ -201,6 +201,10 @@ def _clear() -> None:
     cgroups.end()
     network.clear()
     shutil.rmtree(RUNTIME, ignore_errors=True)
+    # A host with an engine on it has 56 000 files: 4 s each, so all hosts' at once.
+    disks = list(DISKS.iterdir()) if DISKS.exists() else []
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda disk: sh(["rm", "-rf", "--one-file-system", disk]), disks))
     shutil.rmtree(DISKS, ignore_errors=True)
     if RUNTIME.exists() or DISKS.exists():
         raise LabError(f"cannot remove {RUNTIME} and {DISKS}")
