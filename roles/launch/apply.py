@@ -185,51 +185,51 @@ def properties(name, *keys):
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def wait(replica, since):
+def wait(name, port, model, key):
     """Wait for a real completion; LaunchError with the log's end where none comes."""
-    name, deadline = replica["name"], time.monotonic() + TASK["start_timeout_s"]
+    deadline = time.monotonic() + TASK["start_timeout_s"]
     why = "no completion within %d s" % TASK["start_timeout_s"]
     while time.monotonic() < deadline:
         state = properties(name, "ActiveState", "NRestarts", "Result", "ExecMainStatus")
         if state["ActiveState"] == "failed" or int(state["NRestarts"]) >= 2:
             why = "its unit failed (%s, exit status %s, %s restarts)" % (
-                state["Result"], state["ExecMainStatus"], state["NRestarts"])  # fmt: skip
+                state["Result"],
+                state["ExecMainStatus"],
+                state["NRestarts"],
+            )
             break
-        answer = chat("http://127.0.0.1:%d" % replica["port"], TASK["key"], TASK["model"])
+        answer = chat("http://127.0.0.1:%d" % port, key, model)
         if answer["ok"]:
             return
         if answer["status"]:
             why = "it answers " + answer["error"]
         time.sleep(1)
-    raise LaunchError("%s does not serve: %s\n%s" % (name, why, log(name, since)))
+    raise LaunchError("%s does not serve: %s\n%s" % (name, why, log(name)))
 
 
-def log(name, since):
-    """The unit's last log lines, without the key should an engine ever print it."""
-    command = ("journalctl", "-u", unit(name), "--since=@%d" % since, "-n", str(LOG_LINES))
-    text = run(*command, "--no-pager", "-o", "cat", ok=())
+def log(name):
+    """The last log lines of a unit's last start, without the key should an engine ever print it."""
+    start_id = properties(name, "InvocationID")["InvocationID"]
+    text = run(
+        *("journalctl", "--no-pager", "-o", "cat", "-n", str(LOG_LINES)),
+        *("_SYSTEMD_INVOCATION_ID=" + start_id, "+", "INVOCATION_ID=" + start_id),
+        ok=(),
+    )
     lines = ["    " + line for line in text.replace(TASK["key"], "***").splitlines()]
     return "  last log lines of %s:\n%s" % (unit(name), "\n".join(lines))
 
 
 def bring_up(replicas):
     """Start replicas together and wait until all serve; note what each of them serves from."""
-    since = int(time.time())
     for replica in replicas:
         start(replica)
     for replica in replicas:
-        wait(replica, since)
+        wait(replica["name"], replica["port"], TASK["model"], TASK["key"])
         write(applied(replica["name"]), replica["digest"].encode())
 
 
 def changed(replica):
-    if not active(replica["name"]):
-        return True
-    try:
-        with open(applied(replica["name"])) as file:
-            return file.read().strip() != replica["digest"]
-    except OSError:
-        return True
+    return not runs_from(replica["name"], replica["digest"])
 
 
 def roll(previous):
@@ -268,24 +268,43 @@ def put_back(previous):
     if previous["engine"]:
         link_engine(previous["engine"])
     run("systemctl", "daemon-reload")
+    if any(path.endswith(".nft") for path in previous["files"]):
+        run("systemctl", "reload", "llm-firewall", ok=())
     before = [name for name, was_active in previous["replicas"].items() if was_active]
     stop([name for name in TASK["names"] if name not in before])
-    restored = []
-    for name in before:
-        mark = previous["applied"].get(name)
-        with contextlib.suppress(OSError), open(applied(name)) as file:
-            if mark and active(name) and file.read().strip() == mark:
-                restored.append(name)
-                continue
-        restored.append(name)
+    if not before:
+        return "Nothing served here before; mend it and run again."
+    restarted = [name for name in before if not runs_from(name, previous["applied"].get(name))]
+    for name in restarted:
         run("systemctl", "reset-failed", unit(name), ok=())
         run("systemctl", "enable", "--quiet", unit(name), ok=())
         run("systemctl", "restart", unit(name), ok=())
-        if mark:
-            write(applied(name), mark.encode())
-    if not restored:
-        return "Nothing served here before; mend it and run again."
-    return "The old settings are back: %s." % ", ".join(restored)
+    # Whoever looks next, a balancer for one, must find the old service, not one that starts.
+    try:
+        for name in restarted:
+            wait(name, *old_settings(name))
+            write(applied(name), previous["applied"].get(name, "").encode())
+    except LaunchError as error:
+        return "The old settings are back, but: %s" % error
+    return "The old settings are back, and serve: %s." % ", ".join(before)
+
+
+def runs_from(name, digest):
+    """Whether a replica is up and was last seen to serve from the settings with this digest."""
+    try:
+        with open(applied(name)) as file:
+            return bool(digest) and active(name) and file.read().strip() == digest
+    except OSError:
+        return False
+
+
+def old_settings(name):
+    """Port, model and key of a replica, from the files that were put back."""
+    with open("/etc/llm/replicas/%s.yaml" % name) as file:
+        options = dict(line.rstrip().split(": ", 1) for line in file if ": " in line)
+    with open("/etc/llm/secrets/engine.env") as file:
+        secrets = dict(line.rstrip().split("=", 1) for line in file if "=" in line)
+    return int(options["port"]), options["served-model-name"], secrets["VLLM_API_KEY"].strip('"')
 
 
 def main():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyinfra import host
+from pyinfra import host, logger
 from pyinfra.api import StringCommand, operation
 
 from roles.files import HostFile
@@ -53,7 +53,9 @@ def replicas(
         host.noop("replicas serve here: the roll changes them")
         return
     if roll and (stopped := roll.stopped_by()):
-        host.noop(f"left as it is, the old replicas serve on: {stopped} failed")
+        message = f"left as it is, the old replicas serve on: {stopped} failed"
+        host.log_styled(message, fg="yellow", log_func=logger.warning)
+        host.noop(message)
         return
     task = _task(planned, files, digests, engine, launch, model, key)
     yield StringCommand("python3", "-", _stdin=script(APPLY.read_text(), task))
