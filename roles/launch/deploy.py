@@ -52,3 +52,10 @@ def replicas(
     for batch in host.loop(batches(hosts, settings.roll_batches)):
         if host.name in batch:
             operations.replicas(name=f"Roll over {', '.join(batch)}", roll=roll, **step)
+    operations.serving(
+        name="Replicas serve",
+        planned=own.replicas,
+        launch=settings,
+        model=service.model.name,
+        key=engine_key,
+    )

@@ -48,3 +48,17 @@ class Launched(FactBase[LaunchState]):
             elif kind == "firewall":
                 firewall = True
         return LaunchState(found["file"], engine, found["unit"], found["applied"], firewall)
+
+
+class NotServing(FactBase[str]):
+    """Why a replica does not serve, with its log; "" once all do. The program is the `_stdin`."""
+
+    @staticmethod
+    def default() -> str:
+        return ""
+
+    def command(self) -> str:
+        return "python3 - 2>&1 || true"
+
+    def process(self, output: list[str]) -> str:
+        return "\n".join(output)

@@ -2,21 +2,19 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pyinfra import host, logger
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import FunctionCommand, State, StringCommand, operation
+from pyinfra.api.host import Host
 
 from roles.files import HostFile
-from roles.launch.facts import Launched
-from roles.launch.probing import script
+from roles.launch.facts import Launched, NotServing
+from roles.launch.probing import SecretInput, part, script
 from roles.launch.roll import Roll
 from roles.launch.settings import LaunchSettings
 from roles.launch.state import to_do
 from roles.topology import Replica
-
-APPLY = Path(__file__).with_name("apply.py")
 
 
 @operation()
@@ -58,7 +56,41 @@ def replicas(
         host.noop(message)
         return
     task = _task(planned, files, digests, engine, launch, model, key)
-    yield StringCommand("python3", "-", _stdin=script(APPLY.read_text(), task))
+    yield StringCommand("python3", "-", _stdin=script(part("serving.py") + part("apply.py"), task))
+
+
+@operation()
+def serving(planned: Sequence[Replica], launch: LaunchSettings, model: str, key: str):
+    """
+    Wait until each of a host's replicas answers a real completion; a host that booted a moment ago
+    may be loading its weights still. Changes nothing, and fails the host where one does not serve.
+
+    + planned: the replicas of this host
+    + launch: the launch settings
+    + model: the name that a completion is asked of
+    + key: the engines' key
+    """
+    if not host.state.is_executing:
+        host.noop("replicas are asked when the run executes")
+        return
+    task = {
+        "replicas": [{"name": replica.name, "port": replica.port} for replica in planned],
+        "start_timeout_s": launch.start_timeout_s,
+        "model": model,
+        "key": key,
+    }
+    program = script(part("serving.py") + part("await_serving.py"), task)
+    said = host.get_fact(NotServing, _stdin=SecretInput(program))
+    if said:
+        # Only a command that fails can fail this host alone.
+        yield FunctionCommand(_fail, (said,), {})
+    else:
+        host.noop("all replicas serve")
+
+
+def _fail(state: State, host: Host, said: str) -> bool:
+    host.log_styled(said, fg="red", log_func=logger.error)
+    return False
 
 
 def _task(

@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PROBE = Path(__file__).with_name("probe.py")
+HERE = Path(__file__).parent
 
 
-# On a host both texts are one program; here they are modules that can be read and tested.
-_IMPORT = re.compile(r"^from roles\.launch\.probe import .*$", re.MULTILINE)
+# On a host all texts are one program; here they are modules that can be read and tested.
+_IMPORT = re.compile(r"^from roles\.launch\.\w+ import .*$", re.MULTILINE)
 
 
 def script(program: str, task: Mapping[str, Any]) -> str:
     """The probe's functions, `TASK` (JSON-able data) and a program that uses both, as one text."""
     data = repr(json.dumps(task))
     rest = _IMPORT.sub("", program)
-    return f"{PROBE.read_text()}\nTASK = json.loads({data})\n\n{rest}\n"
+    return f"{part('probe.py')}\nTASK = json.loads({data})\n\n{rest}\n"
+
+
+def part(name: str) -> str:
+    """The text of one of this role's host-side files."""
+    return (HERE / name).read_text()
 
 
 class SecretInput(list[str]):
