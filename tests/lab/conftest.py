@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import hosts, keys
+from tests.lab import holder, hosts, keys
 
 ROOT = Path(__file__).parents[2]
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
@@ -143,6 +143,9 @@ def lab() -> Iterator[Fleet]:
     if os.environ.get("LAB_REUSE") and any(hosts.running().values()):
         yield Fleet()
         return
+    if holder.who() == holder.KEPT:
+        # The demo's fleet: `make demo` makes it again. Another test run's would be an error.
+        hosts.down(force=True)
     hosts.up()
     shutil.rmtree(ROOT / "reports", ignore_errors=True)
     yield Fleet()

@@ -6,7 +6,8 @@ if [ "$(id -u)" -ne 0 ]; then
 	echo "missing rights: the demo boots hosts of its own (namespaces, cgroups), so run it as root" >&2
 	exit 1
 fi
-"$bin/python" -m tests.lab up
+# A fleet that is up already is deployed to again.
+"$bin/python" -m tests.lab status >/dev/null || "$bin/python" -m tests.lab up
 echo
 echo "--> The plan, before any host is contacted: python -m roles.topology fleet inventories/lab.py"
 "$bin/python" -m roles.topology fleet inventories/lab.py
