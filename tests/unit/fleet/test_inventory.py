@@ -1,0 +1,91 @@
+"""Inventory files as pyinfra reads them: levels of data, and refusal before it connects."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from roles.fleet import DeclarationError
+from roles.fleet.inventory import load
+
+ROOT = Path(__file__).parents[3]
+INVENTORY = """
+from roles.fleet.inventory import check
+
+gpu_hosts = (
+    [
+        ("gpu-1", {{"ssh_hostname": "192.0.2.11"}}),
+        ("gpu-2", {{"ssh_hostname": "192.0.2.12", "llm": {{"gpus": "2x NVIDIA L40S"}}}}),
+    ],
+    {{"llm": {{"gpus": "1x NVIDIA L40S", "engine": {{"environment": {{"A": "group"}}}}}}}},
+)
+balancers = [("lb-1", {{"ssh_hostname": "192.0.2.10"}})]
+all = (
+    ["gpu-1", "gpu-2", "lb-1"],
+    {{
+        "llm": {{
+            "services": [
+                {{"name": "q", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": {length}}}
+            ],
+            "balancer": {{"api_key_file": "{key}"}},
+        }}
+    }},
+)
+check(__file__)
+"""
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "api.key"
+    file.write_text("k" * 32)
+    file.chmod(0o600)
+    return file
+
+
+def written(folder: Path, text: str) -> str:
+    file = folder / "site.py"
+    file.write_text(text)
+    return str(file)
+
+
+def test_a_host_overrides_its_group_key_by_key(tmp_path: Path, key: Path):
+    fleet = load(written(tmp_path, INVENTORY.format(length=4096, key=key)))
+    assert fleet.name == "site"
+    assert [len(host.gpus) for host in fleet.plan.hosts] == [1, 2]
+    assert fleet.host("gpu-2").engine.environment == {"A": "group"}
+
+
+def test_group_data_files_count_too(tmp_path: Path, key: Path):
+    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data" / "gpu_hosts.py").write_text('llm = {"gpus": "4x NVIDIA L40S"}\n')
+    fleet = load(written(tmp_path, INVENTORY.format(length=4096, key=key)))
+    # The file is the group's own word, but a host has the last.
+    assert [len(host.gpus) for host in fleet.plan.hosts] == [4, 2]
+
+
+def test_secrets_are_needed_to_deploy_but_not_to_plan(tmp_path: Path):
+    file = written(tmp_path, INVENTORY.format(length=4096, key=tmp_path / "nowhere"))
+    assert load(file, secrets=False).plan.replicas
+    with pytest.raises(DeclarationError, match=r"balancer\.api_key_file"):
+        load(file)
+
+
+def test_pyinfra_refuses_before_it_connects(tmp_path: Path, key: Path):
+    file = written(tmp_path, INVENTORY.format(length=-5, key=key))
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("pyinfra")), file, "deploys/llm.py", "-y"],
+        cwd=ROOT,
+        env=dict(os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "services[0].max_model_len: input should be greater than 0, not -5" in said
+    assert "nothing was done" in said
+    assert "Connecting" not in said
+    assert "Traceback" not in said
