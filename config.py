@@ -2,7 +2,11 @@
 
 from pyinfra import config
 
+from roles.fleet.connection import make_robust
+
 # Hosts are reached as an ordinary user; what needs root is done with passwordless sudo.
 config.SUDO = True
 # One failed host must not stop the others: a roll is stopped by the roll itself.
 config.FAIL_PERCENT = 100
+
+make_robust()

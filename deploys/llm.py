@@ -13,8 +13,10 @@ if validate:
     stages.report(fleet)
 if this_host := admitted(fleet):
     stages.engines(fleet, this_host)
-    stages.barrier("Engines are done on all hosts")
+    stages.barrier("Engines are installed, and fresh hosts have started")
+    stages.roll(fleet, this_host)
+    stages.barrier("Replicas serve")
     stages.balancers(fleet, this_host)
-    stages.barrier("Balancers are done on all hosts")
+    stages.barrier("Balancers are done")
     if validate:
         stages.validation(fleet, this_host)

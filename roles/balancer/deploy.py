@@ -6,7 +6,7 @@ from pyinfra.api.deploy import deploy
 
 from roles.balancer import nginx
 from roles.balancer.certificate import alternative_names
-from roles.balancer.operations import installed, self_signed, serving, site
+from roles.balancer.operations import Answers, asked, installed, self_signed, serving, site
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.upstream import servers
 from roles.topology import Plan
@@ -24,47 +24,30 @@ def balancer(
     model_name: str,
 ) -> None:
     """Everything that a balancer needs; `own_address` is the one that its certificate names."""
+    # What cannot be served is refused here: an exception within an operation ends the whole run.
+    candidates = servers(plan, addresses, drained, {})
+    answers = Answers()
     installed(name="Install nginx and what it needs", packages=PACKAGES)
+    asked(
+        name="Ask every replica for a token",
+        settings=settings,
+        candidates=candidates,
+        model_name=model_name,
+        answers=answers,
+    )
     if settings.certificate_file is None:
         self_signed(
             name="Make a self-signed certificate",
             path=nginx.SELF_SIGNED,
             names=alternative_names(settings.server_name, own_address),
+            answers=answers,
         )
-    _upstream(settings, plan, addresses, drained, model_name)
-
-
-@deploy("Balancer")
-def upstream(
-    settings: BalancerSettings,
-    plan: Plan,
-    addresses: Mapping[str, str],
-    drained: Collection[str],
-    model_name: str,
-) -> None:
-    """Only which replicas get requests, on a balancer that is set up: to drain and put back."""
-    _upstream(settings, plan, addresses, drained, model_name)
-
-
-def _upstream(
-    settings: BalancerSettings,
-    plan: Plan,
-    addresses: Mapping[str, str],
-    drained: Collection[str],
-    model_name: str,
-) -> None:
-    # What cannot be served is refused here: an exception within an operation ends the whole run.
-    servers(plan, addresses, drained, {})
     site(
         name="Write the site with the replicas that answer",
         settings=settings,
         plan=plan,
         addresses=addresses,
         drained=drained,
-        model_name=model_name,
+        answers=answers,
     )
-    certificate, certificate_key = nginx.certificate_paths(settings)
-    serving(
-        name="Run nginx with these files",
-        paths=list(dict.fromkeys([nginx.SITE, nginx.KEYS, certificate, certificate_key])),
-    )
+    serving(name="Run nginx with these files", answers=answers)

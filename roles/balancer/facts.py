@@ -41,10 +41,14 @@ class Completions(FactBase[dict[str, dict[str, Any]]]):
         return "python3 -"
 
     def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
+        said = output[-1] if output else ""
         try:
-            return json.loads(output[-1])
-        except ValueError as error:
-            raise FactProcessError(f"the replicas could not be asked: {output[-1]}") from error
+            results = json.loads(said)
+            for result in results.values():
+                _ = result["ok"] or (result["status"], result["error"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FactProcessError(f"the replicas could not be asked: {said}") from error
+        return results
 
 
 class NginxState(FactBase[dict[str, Any]]):
@@ -54,14 +58,17 @@ class NginxState(FactBase[dict[str, Any]]):
     def default() -> dict[str, Any]:
         return {"enabled": False, "active": False, "loaded": False}
 
-    def requires_command(self, paths: list[str]) -> str:
+    def requires_command(self) -> str:
         return "systemctl"
 
-    def command(self, paths: list[str]) -> str:
-        return state_command(paths)
+    def command(self) -> str:
+        return state_command()
 
     def process(self, output: list[str]) -> dict[str, Any]:
-        enabled, active, digest, loaded = (line.strip() for line in [*output, ""][:4])
+        try:
+            enabled, active, digest, loaded = (line.strip() for line in [*output, ""][:4])
+        except ValueError as error:
+            raise FactProcessError(f"not the state of nginx: {output}") from error
         return {
             "enabled": enabled == "enabled",
             "active": active == "active",

@@ -1,7 +1,6 @@
 """nginx on the balancer: where its files lie and the shell scripts that check and load them."""
 
 import shlex
-from collections.abc import Sequence
 
 from roles.balancer.settings import BalancerSettings, read
 from roles.files import HostFile
@@ -13,9 +12,12 @@ KEYS = f"{FOLDER}/keys.conf"
 SELF_SIGNED = f"{FOLDER}/self-signed.pem"
 CERTIFICATE = f"{FOLDER}/certificate.pem"
 CERTIFICATE_KEY = f"{FOLDER}/certificate.key"
+FILES = (SITE, KEYS, SELF_SIGNED, CERTIFICATE, CERTIFICATE_KEY)
+"""All files of the balancer, of which some are there."""
 LOADED = f"{FOLDER}/loaded"
 """Holds the digest of the files that nginx has loaded, so that a run that died between writing
 and reloading is made good by the next."""
+DEFAULT_SITE = f"{ROOT}/sites-enabled/default"
 
 
 def certificate_paths(settings: BalancerSettings) -> tuple[str, str]:
@@ -59,42 +61,46 @@ def check(root: str = ROOT) -> str:
     )
 
 
-def state_command(paths: Sequence[str]) -> str:
+def state_command() -> str:
     """Prints four lines: whether nginx is enabled, is active, the files' digest, and the loaded."""
     return (
         'echo "$(systemctl is-enabled nginx 2>/dev/null)"; '
         'echo "$(systemctl is-active nginx 2>/dev/null)"; '
-        f'echo "$({_digest(paths)})"; echo "$(cat {LOADED} 2>/dev/null)"'
+        f'echo "$({_digest()})"; echo "$(cat {LOADED} 2>/dev/null)"'
     )
 
 
-def start_script(paths: Sequence[str]) -> str:
+def start_script() -> str:
     """Starts nginx and notes what it has loaded."""
-    return f"systemctl start nginx || {_complain('nginx did not start')}; {_note(paths)}"
+    return f"systemctl start nginx || {_complain('nginx did not start')}; {_note()}"
 
 
-def reload_script(paths: Sequence[str]) -> str:
-    """Reloads nginx, waits for its new workers and notes what they have loaded.
+def reload_script() -> str:
+    """Reloads nginx, waits until its old workers take no more connections and notes what is loaded.
 
     `nginx -s reload` succeeds even where the new configuration cannot be used (a port that is
-    taken): nginx then goes on with the old one, and only its log says so.
+    taken): nginx then goes on with the old one, and only its log says so. The old note goes first:
+    what nginx has loaded is unknown until the new one is written.
     """
-    newest = 'pgrep -n -P "$(cat /run/nginx.pid)" || true'
+    # The title of a worker that only ends what it has begun is longer.
+    workers = "pgrep -P \"$(cat /run/nginx.pid)\" -f '^nginx: worker process *$'"
+    old_accept = f'{workers} | grep -Fxq "$OLD"'
     kept = _complain("nginx went on with its old configuration")
     return (
-        f"OLD=$({newest}); systemctl reload nginx || {_complain('nginx was not reloaded')}; "
-        f'for _ in $(seq 50); do [ "$({newest})" != "$OLD" ] && break; sleep 0.2; done; '
-        f'[ "$({newest})" != "$OLD" ] || {kept}; {_note(paths)}'
+        f"OLD=$({workers} || true); rm -f {LOADED}; "
+        f"systemctl reload nginx || {_complain('nginx was not reloaded')}; "
+        f"for _ in $(seq 100); do {old_accept} || break; sleep 0.1; done; "
+        f"if {old_accept}; then {kept}; fi; {_note()}"
     )
 
 
-def _digest(paths: Sequence[str]) -> str:
-    files = " ".join(shlex.quote(path) for path in paths)
+def _digest() -> str:
+    files = " ".join(shlex.quote(path) for path in FILES)
     return f"cat {files} 2>/dev/null | sha256sum | cut -d' ' -f1"
 
 
-def _note(paths: Sequence[str]) -> str:
-    return f"umask 077; {_digest(paths)} > {LOADED}"
+def _note() -> str:
+    return f"umask 077; {_digest()} > {LOADED}"
 
 
 def _complain(what: str) -> str:

@@ -1,11 +1,12 @@
 """The balancer's files as text."""
 
 import json
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
 
 from roles.balancer.settings import BalancerSettings, read
 from roles.balancer.upstream import Server
@@ -19,6 +20,11 @@ ERRORS = {
     502: ("No replica could answer.", "server_error", "bad_gateway"),
     504: ("The replica did not answer in time.", "server_error", "timeout"),
 }
+SAMPLE = (
+    Server("gpu1/r0", "192.0.2.1", 8000),
+    Server("gpu2/r0", "192.0.2.2", 8000, out="its completion failed: timed out"),
+    Server("gpu3/r0", "2001:db8::3", 8000, kept="its host is drained"),
+)
 
 
 def render_site(
@@ -44,6 +50,22 @@ def render_site(
         max_body_mib=settings.max_body_mib,
         errors=[{"status": status, "body": _error(*error)} for status, error in ERRORS.items()],
     )
+
+
+def check_template(settings: BalancerSettings) -> None:
+    """ValueError with the line where the settings' own template cannot be rendered."""
+    try:
+        render_site(settings, SAMPLE, "certificate.pem", "certificate.key")
+    except Exception as error:  # a template may raise anything
+        said = getattr(error, "message", None) or str(error)
+        raise ValueError(f"{settings.template}, line {_line(error)}: {said}") from error
+
+
+def _line(error: Exception) -> int:
+    if isinstance(error, TemplateSyntaxError):
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno or 1 for frame in frames if frame.filename == "<template>"), 1)
 
 
 def render_keys(api_key: str, engine_key: str) -> str:

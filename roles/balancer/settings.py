@@ -1,6 +1,7 @@
 """What an inventory may say about the balancer."""
 
 import re
+import ssl
 from pathlib import Path
 from typing import Self
 
@@ -8,11 +9,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+
+from roles.models import Count
 
 # The syntax of a Bearer token (RFC 6750). It holds nothing that nginx's configuration, an
 # environment file or a shell could take for more than text.
@@ -51,14 +53,14 @@ class BalancerSettings(BaseModel):
     engine_key_file: Path | None = Field(
         default=None, description="the same for the key that engines expect; none: the clients' key"
     )
-    connect_timeout_s: PositiveInt = Field(
+    connect_timeout_s: Count = Field(
         default=2,
         description="seconds until a replica that does not answer is given up for another",
     )
-    read_timeout_s: PositiveInt = Field(
+    read_timeout_s: Count = Field(
         default=600, description="seconds that an engine may be silent within a request"
     )
-    max_fails: PositiveInt = Field(
+    max_fails: Count = Field(
         default=2, description="failures within `fail_timeout_s` after which a replica is left out"
     )
     fail_timeout_s: int = Field(
@@ -67,8 +69,8 @@ class BalancerSettings(BaseModel):
         le=300,
         description="seconds that a replica is left out before it is tried again",
     )
-    max_body_mib: PositiveInt = Field(default=32, description="largest request in MiB")
-    completion_timeout_s: PositiveInt = Field(
+    max_body_mib: Count = Field(default=32, description="largest request in MiB")
+    completion_timeout_s: Count = Field(
         default=30,
         description="seconds that a replica has for one token when it is asked at a deploy",
     )
@@ -108,18 +110,23 @@ class BalancerSettings(BaseModel):
 
     @field_validator("template")
     @classmethod
-    def _template_is_there(cls, path: Path | None) -> Path | None:
+    def _template_can_be_rendered(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        from roles.balancer.render import check_template  # which needs these settings
+
         if path is not None:
             read(path)
+            check_template(cls.model_construct(**info.data, template=path))
         return path
 
     @model_validator(mode="after")
-    def _certificate_has_its_key(self) -> Self:
+    def _certificate_has_its_key(self, info: ValidationInfo) -> Self:
         if (self.certificate_file is None) != (self.certificate_key_file is None):
             raise ValueError(
                 "certificate_file and certificate_key_file belong together: give both, or none "
                 "for a self-signed certificate"
             )
+        if self.certificate_file and self.certificate_key_file and _with_secrets(info):
+            check_pair(self.certificate_file, self.certificate_key_file)
         return self
 
     @property
@@ -154,6 +161,17 @@ def check_private(path: Path) -> None:
     mode = path.expanduser().stat().st_mode & 0o777
     if mode & 0o077:
         raise ValueError(f"others may read {path} (mode {mode:o}): run chmod 600 {path}")
+
+
+def check_pair(certificate: Path, key: Path) -> None:
+    """ValueError where a key is not the certificate's; what else is wrong with them nginx says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # The password keeps OpenSSL from asking for one.
+        context.load_cert_chain(certificate.expanduser(), key.expanduser(), password="")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"{key} is not the key of {certificate}: give its own") from error
 
 
 def read_key(path: Path) -> str:

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
-from roles.engine.install import COMPLETE, CURRENT, ENGINES
+from roles.engine.install import COMPLETE, ENGINES
 
 
 @dataclass(frozen=True)
 class Installed:
-    """Whole versions on the host (oldest first), the one in use, and missing system packages."""
+    """Whole versions on the host, and missing packages of the distribution."""
 
     versions: tuple[str, ...] = ()
-    current: str | None = None
     missing_packages: tuple[str, ...] = ()
 
 
@@ -30,16 +29,16 @@ class InstalledEngines(FactBase[Installed]):
             f"for p in {wanted}; do "
             "dpkg-query -W -f='${Status}' \"$p\" 2>/dev/null | grep -q ' installed$' "
             '|| echo "missing $p"; done; '
-            f"cd {ENGINES} 2>/dev/null && ls -tr */{COMPLETE} 2>/dev/null "
-            "| sed 's,^,version ,;s,/.*,,'; "
-            f'echo "current $(readlink {CURRENT} 2>/dev/null)"'
+            # Not through `current`: a link is no version of its own.
+            f"find {ENGINES} -mindepth 2 -maxdepth 2 -name {COMPLETE} -printf 'version %h\\n' "
+            "2>/dev/null; "
+            "echo asked"
         )
 
     def process(self, output: list[str]) -> Installed:
-        found: dict[str, list[str]] = {"missing": [], "version": [], "current": []}
+        found: dict[str, list[str]] = {"missing": [], "version": []}
         for line in output:
             kind, _, value = line.partition(" ")
             if value and kind in found:
                 found[kind].append(value.rsplit("/", 1)[-1])
-        current = found["current"][0] if found["current"] else None
-        return Installed(tuple(found["version"]), current, tuple(found["missing"]))
+        return Installed(tuple(found["version"]), tuple(found["missing"]))

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from roles.engine.settings import EngineSettings
 
 ENGINES = "/opt/llm/engines"
-CURRENT = f"{ENGINES}/current"
 COMPLETE = ".complete"
 
 
@@ -20,21 +19,20 @@ def packages_script(packages: Iterable[str]) -> str:
     )
 
 
-def engine_script(settings: EngineSettings, obsolete: Iterable[str]) -> str:
+def engine_script(settings: EngineSettings) -> str:
     """Install the engine into its versioned folder; the lock comes on the standard input.
 
     The folder counts only once its last file, `.complete`, is there: what a killed run left is
-    removed first. Versions in `obsolete` go, to make room.
+    removed first. Other versions stay: replicas run from them until they have moved over.
     """
     new = f"{ENGINES}/{settings.version_name}"
     sources = " ".join(shlex.quote(option) for option in source_options(settings))
     what = '-r "$new/requirements.lock" --no-deps' if settings.lock else settings.requirement
-    old = " ".join(f"{ENGINES}/{version}" for version in obsolete)
     return "\n".join(
         [
             "set -eu",
             f"new={new}",
-            f'rm -rf "$new" {old}',
+            'rm -rf "$new"',
             # Compiled once here: the units may not write into this folder.
             f'{settings.python} -m venv "$new"',
             'cat > "$new/requirements.lock"',
@@ -62,12 +60,3 @@ def pip_options(settings: EngineSettings) -> str:
     if settings.wheelhouse:
         return f"--no-index --find-links {shlex.quote(settings.wheelhouse)}"
     return f"--index-url {shlex.quote(settings.index_url)}" if settings.index_url else ""
-
-
-def obsolete_versions(
-    versions: Iterable[str], current: str | None, wanted: str, keep: int
-) -> list[str]:
-    """Versions to remove before `wanted` comes: the oldest beyond `keep`, never the current one."""
-    others = [version for version in versions if version not in (current, wanted)]
-    spare = max(0, keep - 1 - (1 if current and current != wanted else 0))
-    return others[: len(others) - spare] if spare else others

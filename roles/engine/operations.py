@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.engine.facts import InstalledEngines
-from roles.engine.install import engine_script, obsolete_versions, packages_script
+from roles.engine.install import engine_script, packages_script
 from roles.engine.settings import EngineSettings
 
 
@@ -24,9 +24,6 @@ def installed(settings: EngineSettings):
     if state.missing_packages:
         yield StringCommand("sh", "-c", shlex.quote(packages_script(state.missing_packages)))
     if settings.version_name not in state.versions:
-        obsolete = obsolete_versions(
-            state.versions, state.current, settings.version_name, settings.keep
-        )
         lock = settings.lock.read_text() if settings.lock else ""
-        script = engine_script(settings, obsolete)
+        script = engine_script(settings)
         yield StringCommand("sh", "-c", shlex.quote(script), _stdin=lock or "\n")

@@ -25,6 +25,19 @@ EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$"
 # What vLLM needs of the distribution: Triton and inductor compile at run time.
 COMPILER = ("gcc", "g++", "python3-dev")
 
+PLANNED = {
+    "CUDA_VISIBLE_DEVICES": "the plan",
+    "HIP_VISIBLE_DEVICES": "the plan",
+    "CUDA_DEVICE_ORDER": "the plan",
+    "VLLM_PORT": "launch.internal_ports_from",
+    "VLLM_HOST_IP": "the plan",
+    "VLLM_API_KEY": "balancer.engine_key_file",
+    "HF_TOKEN": "engine.hub_token_file",
+    "HUGGING_FACE_HUB_TOKEN": "engine.hub_token_file",
+    "HOME": "launch",
+    "PATH": "launch",
+}
+
 
 class EngineSettings(BaseModel):
     """Which engine hosts run, on what device, and how it gets there."""
@@ -105,6 +118,8 @@ class EngineSettings(BaseModel):
     @classmethod
     def _one_line(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
+            if name in PLANNED:
+                raise ValueError(f"{name} follows from {PLANNED[name]}; leave it out here")
             if not text.isprintable():
                 raise ValueError(f"{name}: control characters and newlines are not allowed")
         return value
@@ -113,7 +128,10 @@ class EngineSettings(BaseModel):
     def version_name(self) -> str:
         """Name of the folder that this engine is installed in: what, and a digest of from what."""
         lock = self.lock.read_text() if self.lock else ""
-        digest = hashlib.sha256(f"{self.requirement}\n{self.python}\n{lock}".encode()).hexdigest()
+        # The index decides which build comes under a version; a mirror of wheels does not.
+        sources = (self.index_url, *self.extra_index_urls)
+        what = f"{self.requirement}\n{self.python}\n{sources}\n{lock}"
+        digest = hashlib.sha256(what.encode()).hexdigest()
         package, version = re.sub(r"\[.*\]", "", self.requirement).split("==")
         return f"{package}-{version}-{self.device}-{digest[:8]}"
 

@@ -3,6 +3,7 @@
 import shlex
 
 from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
 
 
 class FileStates(FactBase[dict[str, str]]):
@@ -23,6 +24,15 @@ class FileStates(FactBase[dict[str, str]]):
     def process(self, output: list[str]) -> dict[str, str]:
         states = {}
         for line in output:
-            mode, owner, group, digest, path = line.split(" ", 4)
-            states[path] = f"{mode} {owner} {group} {digest}"
+            path, state = parse_state(line)
+            states[path] = state
         return states
+
+
+def parse_state(line: str) -> tuple[str, str]:
+    """A line of the command: the path, and its state as HostFile.state has it."""
+    try:
+        mode, owner, group, digest, path = line.split(" ", 4)
+    except ValueError as error:
+        raise FactProcessError(f"not the state of a file: {line!r}") from error
+    return path, f"{mode} {owner} {group} {digest}"

@@ -38,6 +38,8 @@ def admitted(fleet: Fleet) -> Host | None:
     if host in host.state.failed_hosts:
         return None
     if not report.passwordless_sudo:
+        if report.root:
+            return _stop("sudo is not installed; install it, for instance: apt-get install sudo")
         return _stop(
             "no passwordless sudo for this user; add a NOPASSWD rule for it to /etc/sudoers.d"
         )

@@ -13,7 +13,7 @@ from roles.engine import EngineSettings
 from roles.fleet.problems import DeclarationError, merged, problems_of
 from roles.fleet.settings import FleetSettings, HostSettings
 from roles.hardware import Hardware, declared_hardware
-from roles.topology import HostPlan, Plan, ServiceSettings, plan_host
+from roles.topology import Plan, ServiceSettings, plan_fleet
 
 GPU_HOSTS, BALANCERS = "gpu_hosts", "balancers"
 ROLES = (GPU_HOSTS, BALANCERS)
@@ -211,15 +211,13 @@ def _shared_addresses(hosts: tuple[Host, ...]) -> Iterator[str]:
 
 
 def _plan(service: ServiceSettings, hosts: tuple[Host, ...], problems: list[str]) -> Plan:
-    plans: list[HostPlan] = []
-    for host in hosts:
-        if host.hardware is None:
-            continue
-        try:
-            plans.append(plan_host(service, host.name, host.hardware, host.ports))
-        except ValueError as error:
-            problems.append(f"hosts[{host.name}].ports: {error}")
-    return Plan(service.name, service.model.name, tuple(plans))
+    hardware = {host.name: host.hardware for host in hosts if host.hardware is not None}
+    ports = {host.name: host.ports for host in hosts if host.ports is not None}
+    try:
+        return plan_fleet(service, hardware, ports)
+    except ValueError as error:
+        problems += str(error).splitlines()
+        return Plan(service.name, service.model.name, ())
 
 
 def _fits_nowhere(plan: Plan) -> Iterator[str]:

@@ -33,7 +33,12 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> Iterator[str]:
     """Each problem that pydantic found, as `path: what is wrong; what to do`."""
-    for detail in error.errors():
+    details = error.errors()
+    deeper = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
+    for detail in details:
+        # A list whose items are wrong counts as too short as well.
+        if detail["type"] == "too_short" and detail["loc"] in deeper:
+            continue
         path = _path(where, detail["loc"])
         yield f"{path}: {_message(detail, kind)}"
 
@@ -65,7 +70,15 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         )
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
-    return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {detail['input']!r:.60}"
+    return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.60}"
+    except ValueError:
+        # Python does not print an integer of thousands of digits.
+        return "that"
 
 
 def _known(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from roles.balancer import BalancerSettings
 from roles.engine import EngineSettings
 from roles.hardware import GpusDeclaration, LinksDeclaration
 from roles.launch import LaunchSettings
+from roles.models import Count
 from roles.topology import ServiceSettings
 from roles.validation import ValidationSettings
 
@@ -44,7 +45,7 @@ class HostSettings(BaseModel):
         description="IP address that balancers and engines know the host by; `ssh_hostname` or the "
         "host's name where that is an IP address",
     )
-    ports: tuple[int, ...] | None = Field(
+    ports: tuple[Count, ...] | None = Field(
         default=None, description="ports of the host's replicas in order, instead of counting up"
     )
     drained: bool = Field(

@@ -1,29 +1,81 @@
 """The stages of a deploy on one host: each hands a role what it needs of the fleet."""
 
+from functools import partial
+
 from pyinfra import host as pyinfra_host
 from pyinfra.api import operation
 
 from roles.balancer.deploy import balancer
 from roles.balancer.nginx import SELF_SIGNED
+from roles.balancer.operations import set_aside, take_back
 from roles.engine.deploy import install
 from roles.fleet.fleet import BALANCERS, GPU_HOSTS, Fleet, Host
 from roles.launch import unit_name
-from roles.launch.deploy import replicas
+from roles.launch.deploy import HostLaunch, current_roll, roll_over, serve, start
+from roles.launch.roll import Roll
+from roles.launch.state import batches
 from roles.topology import Replica
 from roles.validation import Endpoint, PlannedReplica
 from roles.validation.deploy import report_at_end, validate_balancer, validate_host
 
 
 def engines(fleet: Fleet, host: Host) -> None:
-    """Install the engine and run the planned replicas, on a GPU host."""
+    """Install the engine, and start replicas where nothing serves yet, on a GPU host."""
     if GPU_HOSTS not in host.roles:
         return
     install(settings=host.engine)
-    replicas(
+    start(launch=_launch(fleet, host), roll=_roll(fleet))
+
+
+def roll(fleet: Fleet, host: Host) -> None:
+    """Move hosts that serve to what is planned, batch by batch, while balancers pass them by."""
+    rolling, settings = _roll(fleet), fleet.settings.launch
+    names = [plan.host for plan in fleet.plan.hosts]
+    for batch in pyinfra_host.loop(batches(names, settings.roll_batches)):
+        addresses = [fleet.addresses[name] for name in batch]
+        if BALANCERS in host.roles:
+            set_aside(
+                name=f"Pass by {', '.join(batch)}",
+                addresses=addresses,
+                wanted=partial(_set_aside, rolling, batch),
+            )
+        barrier(f"Nobody sends requests to {', '.join(batch)} if it must restart")
+        if host.name in batch:
+            roll_over(launch=_launch(fleet, host), roll=rolling, batch=batch)
+        barrier(f"The turn of {', '.join(batch)} is over")
+        if BALANCERS in host.roles:
+            take_back(
+                name=f"Take back {', '.join(batch)}",
+                addresses=addresses,
+                wanted=partial(_was_set_aside, rolling, batch),
+            )
+    if GPU_HOSTS in host.roles:
+        serve(launch=_launch(fleet, host), roll=rolling)
+
+
+def _roll(fleet: Fleet) -> Roll:
+    return current_roll([other.name for other in fleet.having(BALANCERS)])
+
+
+def _set_aside(rolling: Roll, batch: list[str]) -> bool:
+    wanted = rolling.wants(batch)
+    if wanted:
+        rolling.set_aside |= set(batch)
+    return wanted
+
+
+def _was_set_aside(rolling: Roll, batch: list[str]) -> bool:
+    return bool(rolling.set_aside & set(batch))
+
+
+def _launch(fleet: Fleet, host: Host) -> HostLaunch:
+    plan = fleet.plan.on(host.name)
+    assert plan is not None
+    return HostLaunch(
+        plan=plan,
         settings=fleet.settings.launch,
         service=fleet.service,
         engine=host.engine,
-        plan=fleet.plan,
         address=host.address,
         balancers={other.name: other.address for other in fleet.having(BALANCERS)},
         engine_key=fleet.settings.balancer.engine_key,
@@ -108,7 +160,8 @@ def _endpoint(fleet: Fleet, host: Host) -> Endpoint:
         for replica in fleet.plan.replicas
         if replica.host not in fleet.drained
     )
-    return Endpoint(f"https://{name}:{settings.port}", fleet.plan.model, upstreams)
+    url = fleet.settings.validation.endpoint_url or f"https://{name}:{settings.port}"
+    return Endpoint(url, fleet.plan.model, upstreams)
 
 
 def bracketed(address: str) -> str:

@@ -18,6 +18,7 @@ class Card(BaseModel):
 
     name: str
     memory_mib: PositiveInt
+    compute_capability: float = Field(ge=3, lt=20, description="CUDA's, major.minor")
     pci_device_id: str | None = Field(default=None, pattern=r"^[0-9a-f]{4}:[0-9a-f]{4}$")
     source: str = Field(description="the real output that shows the figure")
 

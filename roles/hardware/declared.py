@@ -24,6 +24,8 @@ def declared_hardware(
     entries = _short_form(gpus) if isinstance(gpus, str) else [_entry(item) for item in gpus]
     if not entries:
         raise ValueError("no GPU is declared: name at least one, or leave gpus out")
+    if (count := sum(entry.count for entry in entries)) > 64:
+        raise ValueError(f"{count} GPUs are declared: a host has at most 64")
     kinds = [(*_name_and_memory(entry), entry.count) for entry in entries]
     each = [(name, memory_mib) for name, memory_mib, count in kinds for _ in range(count)]
     found = tuple(Gpu(index, name, memory_mib) for index, (name, memory_mib) in enumerate(each))

@@ -4,7 +4,7 @@ from typing import Any
 
 from pyinfra.api import FactBase
 
-from roles.files.facts import FileStates
+from roles.files.facts import FileStates, parse_state
 from roles.launch.state import LaunchState
 
 APPLIED = "/var/lib/llm/applied"
@@ -38,8 +38,8 @@ class Launched(FactBase[LaunchState]):
         for line in output:
             kind, _, rest = line.partition(" ")
             if kind == "file":
-                mode, owner, group, digest, path = rest.split(" ", 4)
-                found["file"][path] = f"{mode} {owner} {group} {digest}"
+                path, state = parse_state(rest)
+                found["file"][path] = state
             elif kind in ("unit", "applied"):
                 name, _, value = rest.partition(" ")
                 found[kind][name] = value.strip()

@@ -8,6 +8,7 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, State, StringCommand, operation
 from pyinfra.api.host import Host
 
+from roles.engine import EngineSettings
 from roles.files import HostFile
 from roles.launch.facts import Launched, NotServing
 from roles.launch.probing import SecretInput, part, script
@@ -22,11 +23,12 @@ def replicas(
     planned: Sequence[Replica],
     files: Sequence[HostFile],
     digests: Mapping[str, str],
-    engine: str,
+    engine: EngineSettings,
     launch: LaunchSettings,
     model: str,
     key: str,
-    roll: Roll | None = None,
+    roll: Roll,
+    fresh_only: bool = False,
 ):
     """
     Bring a host's replicas to the plan; each must answer a real completion, or the old is put back.
@@ -34,23 +36,25 @@ def replicas(
     + planned: the replicas of this host
     + files: every file of them, as `roles.launch.render.host_files` makes them
     + digests: what each replica runs from; it restarts when that changes
-    + engine: name of the installed engine's folder
+    + engine: the engine's settings
     + launch: the launch settings
     + model: the name that a completion is asked of
     + key: the engines' key
-    + roll: the roll that this step belongs to; None for the first step, which leaves hosts that
-      serve already to the roll
+    + roll: the roll of this run
+    + fresh_only: leave a host that serves already to the roll
     """
     # Replicas that left the plan are found by their units, not by paths.
     state = host.get_fact(Launched, paths=[file.path for file in files])
-    reasons = to_do(state, files, digests, engine, launch.firewall and bool(planned))
+    reasons = to_do(state, files, digests, engine.version_name, launch.firewall and bool(planned))
     if not reasons:
         host.noop("all replicas run as planned")
         return
-    if roll is None and state.serving:
+    if fresh_only and state.serving:
+        roll.restarting.add(host.name)
         host.noop("replicas serve here: the roll changes them")
         return
-    if roll and (stopped := roll.stopped_by()):
+    if not fresh_only and (stopped := roll.stopped_by()):
+        roll.left_alone.add(host.name)
         message = f"left as it is, the old replicas serve on: {stopped} failed"
         host.log_styled(message, fg="yellow", log_func=logger.warning)
         host.noop(message)
@@ -60,7 +64,7 @@ def replicas(
 
 
 @operation()
-def serving(planned: Sequence[Replica], launch: LaunchSettings, model: str, key: str):
+def serving(planned: Sequence[Replica], launch: LaunchSettings, model: str, key: str, roll: Roll):
     """
     Wait until each of a host's replicas answers a real completion; a host that booted a moment ago
     may be loading its weights still. Changes nothing, and fails the host where one does not serve.
@@ -69,7 +73,11 @@ def serving(planned: Sequence[Replica], launch: LaunchSettings, model: str, key:
     + launch: the launch settings
     + model: the name that a completion is asked of
     + key: the engines' key
+    + roll: the roll of this run: what it left alone runs from old settings, and is not asked
     """
+    if host.name in roll.left_alone:
+        host.noop("the old replicas serve on")
+        return
     if not host.state.is_executing:
         host.noop("replicas are asked when the run executes")
         return
@@ -97,7 +105,7 @@ def _task(
     planned: Sequence[Replica],
     files: Sequence[HostFile],
     digests: Mapping[str, str],
-    engine: str,
+    engine: EngineSettings,
     launch: LaunchSettings,
     model: str,
     key: str,
@@ -112,11 +120,17 @@ def _task(
             for file in files
         ],
         "replicas": [
-            {"name": replica.name, "port": replica.port, "digest": digests[replica.name]}
+            {
+                "name": replica.name,
+                "port": replica.port,
+                "gpus": replica.gpus,
+                "digest": digests[replica.name],
+            }
             for replica in planned
         ],
         "names": [replica.name for replica in planned],
-        "engine": engine,
+        "engine": engine.version_name,
+        "keep": engine.keep,
         "firewall": launch.firewall and bool(planned),
         "user": launch.user,
         "start_timeout_s": launch.start_timeout_s,

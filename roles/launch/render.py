@@ -21,6 +21,8 @@ FIREWALL = "/etc/llm/firewall.nft"
 SECRETS = "/etc/llm/secrets/engine.env"
 REPLICAS = "/etc/llm/replicas"
 CACHE = "/var/cache/llm"
+# vLLM takes the next free port from VLLM_PORT on for each of its processes.
+INTERNAL_PORTS = 100
 
 # How each device is told which GPUs are its own.
 VISIBLE_DEVICES = {
@@ -61,7 +63,15 @@ def listen_address(address: str) -> str:
     return "::" if ip_address(address).version == 6 else "0.0.0.0"
 
 
-def environment_of(replica: Replica, engine: EngineSettings) -> dict[str, str]:
+def internal_ports(launch: LaunchSettings, number: int) -> tuple[int, int]:
+    """First and last port that the processes of a host's n-th replica use among themselves."""
+    first = launch.internal_ports_from + number * INTERNAL_PORTS
+    return first, first + INTERNAL_PORTS - 1
+
+
+def environment_of(
+    replica: Replica, engine: EngineSettings, launch: LaunchSettings
+) -> dict[str, str]:
     """The environment of a replica, without secrets."""
     devices = ",".join(map(str, replica.gpus))
     return {
@@ -74,6 +84,9 @@ def environment_of(replica: Replica, engine: EngineSettings) -> dict[str, str]:
         "TRITON_CACHE_DIR": f"{CACHE}/{replica.name}/triton",
         # The processes of a replica talk to each other on this host alone.
         "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_PORT": str(internal_ports(launch, replica.number)[0]),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
         "VLLM_NO_USAGE_STATS": "1",
         "PATH": "/opt/llm/engines/current/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
         **engine.environment,
@@ -110,7 +123,7 @@ def replica_files(
     """A replica's environment file and its engine's configuration file."""
     jinja = _environment()
     env = jinja.get_template("systemd/replica.env.j2").render(
-        name=replica.name, environment=environment_of(replica, engine)
+        name=replica.name, environment=environment_of(replica, engine, launch)
     )
     config = jinja.get_template("vllm/replica.yaml.j2").render(
         name=replica.name, options=options_of(replica, service, launch, address)
@@ -147,7 +160,9 @@ def unit_file(engine: EngineSettings, launch: LaunchSettings) -> HostFile:
 def firewall_files(
     launch: LaunchSettings, balancers: Iterable[str], ports: Sequence[int]
 ) -> list[HostFile]:
-    """The rules that let only balancers (and `allow_from`) reach the engines' ports."""
+    """The rules that let only balancers (and `allow_from`) reach the engines' ports, and nobody
+    those that the processes of a replica use among themselves."""
+    last_internal = internal_ports(launch, len(ports) - 1)[1]
     networks = sorted(
         {ip_network(address) for address in balancers} | set(launch.allow_from), key=str
     )
@@ -156,6 +171,7 @@ def firewall_files(
         ipv4=[str(network) for network in networks if network.version == 4],
         ipv6=[str(network) for network in networks if network.version == 6],
         ports=sorted(ports),
+        internal=f"{launch.internal_ports_from}-{last_internal}",
     )
     unit = jinja.get_template("systemd/llm-firewall.service.j2").render()
     return [HostFile(FIREWALL, rules), HostFile(FIREWALL_UNIT, unit)]

@@ -47,11 +47,17 @@ def wait(name, port, model, key):
                 state["NRestarts"],
             )
             break
+        if state["ActiveState"] == "inactive":
+            why = "its unit is stopped"
+            break
         answer = chat("http://127.0.0.1:%d" % port, key, model)
         if answer["ok"]:
             return
         if answer["status"]:
             why = "it answers " + answer["error"]
+        # A wrong key or model name does not mend itself.
+        if answer["status"] in (401, 404):
+            break
         time.sleep(1)
     raise LaunchError("%s does not serve: %s\n%s" % (name, why, log(name)))
 

@@ -2,7 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, PositiveInt, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    StringConstraints,
+    field_validator,
+)
+
+from roles.models import Count
 
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
 
@@ -13,7 +22,7 @@ class LaunchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     user: UserName = Field(default="llm-engine", description="system user that runs the engines")
-    start_timeout_s: PositiveInt = Field(
+    start_timeout_s: Count = Field(
         default=1800, description="seconds until a started replica must have answered a completion"
     )
     drain_timeout_s: int = Field(
@@ -27,9 +36,23 @@ class LaunchSettings(BaseModel):
         le=100,
         description="in how many batches at most hosts restart; one host at a time up to so many",
     )
+    internal_ports_from: int = Field(
+        default=29000,
+        ge=1024,
+        le=60000,
+        description="first of the ports that a replica's own processes use among themselves, "
+        "100 for each replica; nobody else reaches them",
+    )
     firewall: bool = Field(
         default=True, description="let only balancers reach the engines' ports (nftables)"
     )
     allow_from: tuple[IPvAnyNetwork, ...] = Field(
         default=(), description="more addresses or networks that may reach the engines' ports"
     )
+
+    @field_validator("user")
+    @classmethod
+    def _not_root(cls, value: str) -> str:
+        if value == "root":
+            raise ValueError("engines must not run as root; name a system user, it will be made")
+        return value

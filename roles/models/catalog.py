@@ -22,11 +22,6 @@ def find(name: str) -> Model:
     return model
 
 
-def names() -> list[str]:
-    """The names of all known models, sorted."""
-    return sorted(_catalog())
-
-
 def _close(name: str) -> list[str]:
     """Names that look like `name`, with or without the organisation before the slash."""
     by_key = {known.lower(): known for known in _catalog()}

@@ -1,15 +1,12 @@
 """What a model is to a planner: its weights and the shape of its attention."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# Integers as they are written: neither true nor "5" is one, and no product of them overflows.
+Count = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
+Bytes = Annotated[int, Field(strict=True, gt=0, lt=2**50)]
 
 
 class Model(BaseModel):
@@ -21,21 +18,22 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", description="as on the model hub")
-    weight_bytes: PositiveInt = Field(description="bytes of the safetensors files together")
-    layers: PositiveInt = Field(description="num_hidden_layers of config.json")
-    hidden_size: PositiveInt = Field(description="hidden_size of config.json")
-    intermediate_size: PositiveInt = Field(description="intermediate_size of config.json")
-    attention_heads: PositiveInt = Field(description="num_attention_heads of config.json")
-    kv_heads: PositiveInt = Field(description="num_key_value_heads of config.json")
-    head_dim: PositiveInt = Field(
+    weight_bytes: Bytes = Field(description="bytes of the safetensors files together")
+    layers: Count = Field(description="num_hidden_layers of config.json")
+    hidden_size: Count = Field(description="hidden_size of config.json")
+    intermediate_size: Count = Field(description="intermediate_size of config.json")
+    attention_heads: Count = Field(description="num_attention_heads of config.json")
+    kv_heads: Count = Field(description="num_key_value_heads of config.json")
+    head_dim: Count = Field(
         description="head_dim of config.json, or hidden_size / num_attention_heads"
     )
-    vocab_size: PositiveInt = Field(description="vocab_size of config.json")
-    context_limit_tokens: PositiveInt = Field(description="max_position_embeddings of config.json")
+    vocab_size: Count = Field(description="vocab_size of config.json")
+    context_limit_tokens: Count = Field(description="max_position_embeddings of config.json")
     kv_element_bytes: float = Field(
         default=2,
-        gt=0,
+        ge=0.25,
         le=4,
+        strict=True,
         allow_inf_nan=False,
         description="bytes of one element of the KV cache",
     )
@@ -58,6 +56,6 @@ class Model(BaseModel):
         return self
 
     @property
-    def kv_bytes_per_token(self) -> float:
-        """Bytes of KV cache for one token over all layers and KV heads (a key and a value each)."""
-        return self.layers * 2 * self.kv_heads * self.head_dim * self.kv_element_bytes
+    def padded_vocab_size(self) -> int:
+        """The vocabulary as vLLM holds it: in whole 64s."""
+        return -(-self.vocab_size // 64) * 64

@@ -50,9 +50,13 @@ class MemorySum:
 
 @dataclass(frozen=True)
 class Replica:
-    """One engine process group: one unit, one port, some GPUs of one host."""
+    """One engine process group: one unit, one port, some GPUs of one host.
+
+    `number` counts the host's replicas from 0.
+    """
 
     name: str
+    number: int
     host: str
     service: str
     gpus: tuple[int, ...]

@@ -1,13 +1,13 @@
 """What an inventory may say about a service: what is served, how long, to how many at once."""
 
-import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from roles.models import Model, find
+from roles.models import Bytes, Count, Model, find
+from roles.topology.arguments import KV_ELEMENT_BYTES, Argument, check_arguments
+from roles.topology.memory import Asked, kv_needed_tokens
 
-Argument = bool | int | float | str
 # Wherever these go (a unit's name, a path, an argument), they need no quotes.
 Name = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", max_length=64)
@@ -25,14 +25,18 @@ class ServiceSettings(BaseModel):
         description="a model of the catalog by name, or its sizes as a mapping; also the name "
         "that clients ask for"
     )
-    max_model_len: PositiveInt = Field(
+    max_model_len: Count = Field(
         description="longest request in tokens, prompt and answer together"
     )
-    min_concurrency: PositiveInt = Field(
+    min_concurrency: Count = Field(
         default=8, description="requests of that length for which a replica must have KV cache"
     )
     gpu_memory_utilization: float = Field(
-        default=0.92, gt=0, le=0.98, description="share of a GPU's memory that an engine may take"
+        default=0.92,
+        gt=0,
+        le=0.98,
+        strict=True,
+        description="share of a GPU's memory that an engine may take",
     )
     weights: Weights | None = Field(
         default=None,
@@ -43,9 +47,10 @@ class ServiceSettings(BaseModel):
         default=8001,
         ge=1024,
         le=65000,
+        strict=True,
         description="port of a host's first replica; the next take the next",
     )
-    kv_cache_memory_bytes: PositiveInt | None = Field(
+    kv_cache_memory_bytes: Bytes | None = Field(
         default=None, description="KV cache of each GPU in bytes instead of what vLLM measures"
     )
     arguments: dict[str, Argument] = Field(
@@ -70,27 +75,25 @@ class ServiceSettings(BaseModel):
 
     @field_validator("arguments")
     @classmethod
-    def _known_by_name_only(cls, value: dict[str, Argument]) -> dict[str, Argument]:
-        for key, argument in value.items():
-            if not re.fullmatch(r"[a-z][a-z0-9-]*", key):
-                raise ValueError(f"{key!r} is no option; write it as in `max-num-seqs`")
-            if key in PLANNED:
-                raise ValueError(f"`{key}` follows from the plan; {PLANNED[key]}")
-            if isinstance(argument, str) and not argument.isprintable():
-                raise ValueError(f"{key}: control characters and newlines are not allowed")
+    def _possible(cls, value: dict[str, Argument]) -> dict[str, Argument]:
+        check_arguments(value)
         return value
 
+    @property
+    def asked(self) -> Asked:
+        """What the service asks of an engine, as far as it takes memory."""
+        tokens = self.arguments.get("max-num-batched-tokens")
+        requests = self.arguments.get("max-num-seqs")
+        return Asked(
+            utilization=self.gpu_memory_utilization,
+            kv_tokens=kv_needed_tokens(self.max_model_len, self.min_concurrency),
+            step_tokens=int(tokens) if tokens else None,
+            requests=int(requests) if requests else None,
+            eager=bool(self.arguments.get("enforce-eager")),
+            kv_element_bytes=KV_ELEMENT_BYTES[str(self.arguments.get("kv-cache-dtype", "auto"))],
+        )
 
-PLANNED = {
-    "model": "set services[].weights",
-    "served-model-name": "set services[].model",
-    "host": "it is the host's address",
-    "port": "set services[].first_port or the host's ports",
-    "api-key": "set balancer.engine_key_file",
-    "tensor-parallel-size": "leave it to the plan",
-    "pipeline-parallel-size": "leave it to the plan",
-    "max-model-len": "set services[].max_model_len",
-    "gpu-memory-utilization": "set services[].gpu_memory_utilization",
-    "kv-cache-memory-bytes": "set services[].kv_cache_memory_bytes",
-    "config": "set services[].arguments",
-}
+    @property
+    def half_precision(self) -> bool:
+        """Whether the engine is told to compute in float16, not in bfloat16."""
+        return self.arguments.get("dtype") in ("half", "float16")

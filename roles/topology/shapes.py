@@ -24,15 +24,14 @@ def shapes(gpus: int) -> list[Shape]:
 def objection(model: Model, shape: Shape) -> str | None:
     """Why vLLM would refuse a shape for a model, in words; None where it would not."""
     tp, pp = shape.tensor_parallel, shape.pipeline_parallel
-    padded_vocab = -(-model.vocab_size // 64) * 64
     if model.attention_heads % tp:
         return f"{model.attention_heads} attention heads do not divide by {tp}"
     if model.kv_heads % tp and tp % model.kv_heads:
         return f"{model.kv_heads} KV heads and {tp} GPUs do not divide each other"
     if model.intermediate_size % tp:
         return f"intermediate size {model.intermediate_size} does not divide by {tp}"
-    if padded_vocab % tp:
-        return f"the padded vocabulary of {padded_vocab} does not divide by {tp}"
+    if model.padded_vocab_size % tp:
+        return f"the padded vocabulary of {model.padded_vocab_size} does not divide by {tp}"
     if pp > model.layers:
         return f"{model.layers} layers are fewer than {pp} stages"
     return None

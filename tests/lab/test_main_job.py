@@ -94,6 +94,21 @@ def test_only_the_balancer_reaches_an_engine(fleet: Fleet):
     assert fleet.ask(url="http://10.99.0.12:8001", timeout_s=2)[0] == 0
 
 
+def test_what_engines_listen_on_is_closed_to_others(fleet: Fleet):
+    listening = fleet.ssh("gpu3", "sudo ss -ltnpH | grep -i vllm")
+    open_ports = {
+        int(line.split()[3].rpartition(":")[2])
+        for line in listening.splitlines()
+        if not line.split()[3].startswith(("127.", "[::1]"))
+    }
+    assert {8001, 8002} <= open_ports
+    # Planned ports, and those among themselves: both are in the firewall's rules.
+    assert all(port in (8001, 8002) or 29000 <= port <= 29199 for port in open_ports), listening
+    for port in open_ports:
+        done = hosts.ssh("gpu1", f"curl -s -m 2 -o /dev/null http://10.99.0.13:{port}/")
+        assert done.returncode == 28, f"gpu1 reached port {port} of gpu3"
+
+
 def test_keys_are_nowhere_to_be_seen(fleet: Fleet, first_run: Run):
     for key in (keys.API_KEYS[0].read_text().strip(), keys.API_KEYS[1].read_text().strip()):
         assert key not in first_run.text

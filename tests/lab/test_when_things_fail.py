@@ -1,11 +1,12 @@
 """What goes wrong on real hosts: the others go on, the old service stays, the message says why."""
 
+import threading
 import time
 
 import pytest
 
 from tests.lab import faults, hosts
-from tests.lab.conftest import Fleet
+from tests.lab.conftest import Fleet, Run
 from tests.lab.test_main_job import UPSTREAM
 
 
@@ -117,7 +118,9 @@ def test_a_host_that_loses_power_in_the_middle(fleet: Fleet):
             hosts.power_off("gpu3")
     status = run.wait(timeout=300)
     assert status == 1
-    assert "gpu3" in said
+    # Alone: all others are finished and proved.
+    assert Run(status, said).failed() == {"gpu3"}, said
+    assert "10.99.0.10:443  completion   pass" in said
     assert fleet.ask()[0] == 200
     upstream = fleet.upstream()
     assert set(upstream) == set(UPSTREAM)
@@ -136,3 +139,28 @@ def test_bad_input_never_reaches_a_host(fleet: Fleet, inventory):
     assert "services[0].max_model_len: " in run.text
     assert "services[0].nmae: unknown key; did you mean name?" in run.text
     assert "Connecting" not in run.text
+
+
+def test_a_roll_loses_no_request(fleet: Fleet, inventory):
+    before = fleet.engines("gpu1")
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def users() -> None:
+        while not over.is_set():
+            statuses.append(fleet.ask()[0])
+
+    asking = threading.Thread(target=users)
+    asking.start()
+    changed = inventory(('"max-num-seqs": 8', '"max-num-seqs": 7'))
+    limit = ("--limit", "gpu1", "--limit", "lb1", "--data", "validate=false")
+    run = fleet.deploy(*limit, inventory=changed)
+    over.set()
+    asking.join()
+    assert run.status == 0, run.text
+    after = fleet.engines("gpu1")
+    assert all(after[unit] != before[unit] for unit in before)
+    assert set(statuses) == {200}, statuses
+    assert fleet.upstream() == UPSTREAM
+    again = fleet.deploy(*limit, inventory=changed)
+    assert (again.status, again.changes) == (0, 0), again.text

@@ -3,22 +3,34 @@
 `python -m tests.render.test_nginx` writes the expected texts anew.
 """
 
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 import pytest
-from jinja2 import UndefinedError
 
 from roles.balancer import BalancerSettings, Server, render_keys, render_site, servers
+from roles.balancer.aside import set_aside_script, take_back_script
 from roles.balancer.certificate import make_script, names_command, parse_names
-from roles.balancer.nginx import KEYS, SELF_SIGNED, SITE, check
+from roles.balancer.nginx import KEYS, LOADED, SELF_SIGNED, SITE, check, state_command
 from tests.unit.balancer.fleets import CLIENT_KEY, ENGINE_KEY, plan, settings
 
-from .nginx_server import Client, Engine, engine, free_port, install, moved, program, running
+from .nginx_server import (
+    Client,
+    Engine,
+    QuietServer,
+    engine,
+    free_port,
+    install,
+    moved,
+    program,
+    running,
+)
 
 EXPECTED = Path(__file__).parent / "nginx"
 FLEET = plan(gpu1=[8000, 8001], gpu2=[8000], gpu3=[8000])
@@ -91,9 +103,6 @@ def test_an_own_template(tmp_path: Path):
     found = servers(FLEET, ADDRESSES, [], {})
     text = render_site(settings(tmp_path, template=own), found, SELF_SIGNED, SELF_SIGNED)
     assert text == "10.0.0.1:8000 10.0.0.1:8001 10.0.0.2:8000 [fd00::3]:8000 443\n"
-    own.write_text("{{ prot }}")
-    with pytest.raises(UndefinedError, match="'prot' is undefined"):
-        render_site(settings(tmp_path, template=own), found, SELF_SIGNED, SELF_SIGNED)
 
 
 def test_the_self_signed_certificate(tmp_path: Path):
@@ -276,6 +285,82 @@ def test_the_log_holds_no_key(balancer: Balancer):
     log = (balancer.folder / "llm.access.log").read_text()
     assert '"path":"/v1/chat/completions","status":200' in log
     assert CLIENT_KEY not in log and ENGINE_KEY not in log
+
+
+SYSTEMCTL = """#!/bin/sh
+case "$1" in
+    reload) kill -HUP "$(cat {folder}/nginx.pid)";;
+    is-active) echo active;;
+esac
+"""
+
+
+def shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that is meant for a host on the nginx below `folder`."""
+    stub = folder / "bin" / "systemctl"
+    stub.parent.mkdir(exist_ok=True)
+    stub.write_text(SYSTEMCTL.format(folder=folder))
+    stub.chmod(0o755)
+    path = f"{stub.parent}:{Path(program('nginx')).parent}:{os.environ['PATH']}"
+    script = moved(script, folder).replace("/run/nginx.pid", f"{folder}/nginx.pid")
+    return subprocess.run(
+        ["sh", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True
+    )
+
+
+def is_loaded(folder: Path) -> bool:
+    """Whether the note says that nginx has loaded the files as they are."""
+    digest, loaded = shell(folder, state_command()).stdout.splitlines()[2:4]
+    return digest == loaded
+
+
+def test_a_server_that_is_set_aside_gets_nothing_until_it_is_taken_back(tmp_path: Path):
+    program("pgrep")
+    port = free_port()
+    certificate = make_certificate(tmp_path)
+    with engine() as (port1, engine1), engine() as (port2, engine2):
+        found = (
+            Server("gpu1/r0", "127.0.0.1", port1),
+            Server("gpu2/r0", "127.0.0.2", port2),
+        )
+        given = settings(tmp_path, port=port, ipv6=False)
+        with (
+            QuietServer(("127.0.0.2", port2), engine2) as second,
+            running(install(tmp_path, site(given, found)), port),
+        ):
+            Thread(target=second.serve_forever, daemon=True).start()
+            client = Client(port, certificate, CLIENT_KEY)
+            live = Path(moved(SITE, tmp_path))
+            before = live.read_bytes()
+
+            def served() -> tuple[int, int]:
+                for each in (engine1, engine2):
+                    each.requests.clear()
+                assert [client.ask("/v1/x", b"{}")[0] for _ in range(8)] == [200] * 8
+                return len(engine1.requests), len(engine2.requests)
+
+            assert min(served()) > 0
+            done = shell(tmp_path, set_aside_script(["127.0.0.2"]))
+            assert done.returncode == 0, done.stderr
+            assert served() == (8, 0)
+            assert is_loaded(tmp_path)
+            # Nothing would be left: nginx is not even asked.
+            done = shell(tmp_path, set_aside_script(["127.0.0.1"]))
+            assert (done.returncode, served()) == (0, (8, 0))
+            done = shell(tmp_path, take_back_script(["127.0.0.2"]))
+            assert done.returncode == 0, done.stderr
+            assert live.read_bytes() == before
+            assert min(served()) > 0
+            assert is_loaded(tmp_path)
+
+            # A file that nginx would not take stays as it is, and so does the note.
+            live.write_bytes(before + b"nonsense on;\n")
+            note = Path(moved(LOADED, tmp_path)).read_text()
+            done = shell(tmp_path, set_aside_script(["127.0.0.2"]))
+            assert done.returncode == 1 and 'unknown directive "nonsense"' in done.stderr
+            assert live.read_bytes() == before + b"nonsense on;\n"
+            assert Path(moved(LOADED, tmp_path)).read_text() == note
+        second.shutdown()
 
 
 if __name__ == "__main__":

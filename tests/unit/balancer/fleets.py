@@ -12,7 +12,7 @@ MEMORY = MemorySum(24, 1, 1, 15, 0, 1, 1, 1, 4, 2, 10_000)
 
 
 def replica(host: str, name: str, port: int) -> Replica:
-    return Replica(name, host, "chat", (0,), Shape(1), port, 8192, 0.9, MEMORY)
+    return Replica(name, 0, host, "chat", (0,), Shape(1), port, 8192, 0.9, MEMORY)
 
 
 def plan(**ports: list[int]) -> Plan:

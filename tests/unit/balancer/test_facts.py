@@ -26,6 +26,20 @@ def test_completions():
         Completions().process(["Traceback"])
 
 
+@pytest.mark.parametrize(
+    "output", [[], ["[]"], ["7"], ['{"a": 1}'], ['{"a": {}}'], ['{"a": {"ok": false}}']]
+)
+def test_completions_of_another_form(output: list[str]):
+    with pytest.raises(FactProcessError, match="could not be asked"):
+        Completions().process(output)
+
+
+@pytest.mark.parametrize("output", [[], ["enabled"], ["enabled", "active"]])
+def test_no_nginx_state(output: list[str]):
+    with pytest.raises(FactProcessError, match="not the state of nginx"):
+        NginxState().process(output)
+
+
 def test_certificate_names():
     assert CertificateNames().process(["X509v3 …:", "    DNS:a, IP Address:10.0.0.1"]) == {
         "DNS:a",

@@ -1,3 +1,5 @@
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from roles.balancer import BalancerSettings
+from roles.balancer.render import TEMPLATES
 
 from .fleets import CLIENT_KEY, ENGINE_KEY, private, settings
 
@@ -99,6 +102,52 @@ def test_what_is_refused(tmp_path: Path, values: dict[str, Any], message: str):
     }
     with pytest.raises(ValidationError, match=message):
         BalancerSettings.model_validate({"api_key_file": key} | given)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ port }}\n{% for x in %}", r"own.j2, line 2: Expected an expression"),
+        ("\n\n{{ prot }}", r"own.j2, line 3: 'prot' is undefined"),
+        ("{% for s in servers %}\n{{ s.ip }}\n{% endfor %}", r"line 2: .* has no attribute 'ip'"),
+        ("\n{{ port + 'x' }}", r"line 2: unsupported operand"),
+        ("{% include 'other' %}", r"line 1: no loader"),
+    ],
+)
+def test_a_template_that_cannot_be_rendered(tmp_path: Path, text: str, message: str):
+    own = tmp_path / "own.j2"
+    own.write_text(text)
+    with pytest.raises(ValidationError, match=message) as error:
+        settings(tmp_path, template=own)
+    assert error.value.errors()[0]["loc"] == ("template",)
+
+
+def test_a_template_that_can_be_rendered(tmp_path: Path):
+    own = tmp_path / "own.j2"
+    own.write_text((TEMPLATES / "llm.conf.j2").read_text())
+    assert settings(tmp_path, template=own, port=8443).template == own
+
+
+def test_a_certificate_and_its_key(tmp_path: Path):
+    pairs = [pair(tmp_path / name) for name in ("a", "b")]
+    for certificate, key in pairs:
+        settings(tmp_path, certificate_file=certificate, certificate_key_file=key)
+    with pytest.raises(ValidationError, match=r"b\.key is not the key of .*a\.crt: give"):
+        settings(tmp_path, certificate_file=pairs[0][0], certificate_key_file=pairs[1][1])
+    # Whoever reviews a plan has no keys.
+    given = {"certificate_file": pairs[0][0], "certificate_key_file": pairs[1][1]}
+    BalancerSettings.model_validate({"api_key_file": "x"} | given, context={"secrets": False})
+
+
+def pair(path: Path) -> tuple[Path, Path]:
+    certificate, key = path.with_suffix(".crt"), path.with_suffix(".key")
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
+    curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256"
+    command = f"openssl req -x509 {curve} -nodes -subj /CN=x -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    key.chmod(0o600)
+    return certificate, key
 
 
 @pytest.mark.parametrize("name", ["_", "llm", "llm.example.com", "*.example.com", "10.0.0.10"])

@@ -1,10 +1,12 @@
 """How an engine is installed: from where, beside which versions."""
 
+import subprocess
+
 import pytest
 
 from roles.engine import EngineSettings
 from roles.engine.facts import Installed, InstalledEngines
-from roles.engine.install import engine_script, obsolete_versions, source_options
+from roles.engine.install import engine_script, source_options
 
 
 def test_the_folder_names_what_is_in_it(tmp_path):
@@ -13,6 +15,8 @@ def test_the_folder_names_what_is_in_it(tmp_path):
     one = EngineSettings(requirement="vllm[bench]==0.33.0")
     assert one.version_name.startswith("vllm-0.33.0-cuda-")
     assert one.version_name != EngineSettings(requirement="vllm==0.33.0", lock=lock).version_name
+    other_index = EngineSettings(extra_index_urls=("https://rocm.example.com/",))
+    assert other_index.version_name != EngineSettings().version_name
     before = EngineSettings(lock=lock).version_name
     lock.write_text("a==2\n")
     assert EngineSettings(lock=lock).version_name != before
@@ -40,30 +44,34 @@ def test_sources(settings: dict, expected: list[str]):
 def test_a_lock_is_installed_as_it_is(tmp_path):
     lock = tmp_path / "lock"
     lock.write_text("vllm==0.33.0\n")
-    script = engine_script(EngineSettings(lock=lock), [])
+    script = engine_script(EngineSettings(lock=lock))
     assert '-r "$new/requirements.lock" --no-deps' in script
-    assert "vllm==0.33.0" in engine_script(EngineSettings(), [])
+    assert "vllm==0.33.0" in engine_script(EngineSettings())
     # Half-installed folders do not count: the mark comes last.
     assert script.splitlines()[-1] == 'touch "$new/.complete"'
 
 
-@pytest.mark.parametrize(
-    ("versions", "current", "keep", "expected"),
-    [
-        ([], None, 2, []),
-        (["a"], "a", 2, []),
-        (["a", "b"], "b", 2, ["a"]),
-        (["a", "b", "c"], "c", 3, ["a"]),
-        (["a", "b"], "a", 1, ["b"]),
-        (["a", "b", "c"], "a", 2, ["b", "c"]),
-        (["new"], "new", 1, []),
-    ],
-)
-def test_old_versions_make_room_but_never_the_current(versions, current, keep, expected):
-    assert obsolete_versions(versions, current, "new", keep) == expected
+def test_the_fact_asks_for_whole_versions_only(tmp_path):
+    for name, whole in (("old", True), ("half", False), ("new", True)):
+        (tmp_path / name).mkdir()
+        if whole:
+            (tmp_path / name / ".complete").touch()
+    (tmp_path / "current").symlink_to("old")
+    command = InstalledEngines().command(packages=["no-such-package"])
+    output = subprocess.check_output(
+        ["sh", "-c", command.replace("/opt/llm/engines", str(tmp_path))], text=True
+    )
+    found = InstalledEngines().process(output.splitlines())
+    assert sorted(found.versions) == ["new", "old"]
+    assert found.missing_packages == ("no-such-package",)
 
 
 def test_the_fact_reads_what_its_command_prints():
-    output = ["missing gcc", "version old", "version new", "current /opt/llm/engines/new"]
-    assert InstalledEngines().process(output) == Installed(("old", "new"), "new", ("gcc",))
-    assert InstalledEngines().process(["current "]) == Installed()
+    output = [
+        "missing gcc",
+        "version /opt/llm/engines/old",
+        "version /opt/llm/engines/new",
+        "asked",
+    ]
+    assert InstalledEngines().process(output) == Installed(("old", "new"), ("gcc",))
+    assert InstalledEngines().process(["asked"]) == Installed()

@@ -42,6 +42,37 @@ def test_memory_is_what_nvidia_smi_reports(name: str, memory_mib: int):
 
 
 @pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("Tesla P100-PCIE-16GB", 6.0),
+        ("Tesla V100-SXM2-32GB", 7.0),
+        ("Tesla T4", 7.5),
+        ("NVIDIA GeForce RTX 2080 Ti", 7.5),
+        ("NVIDIA A100-SXM4-80GB", 8.0),
+        ("NVIDIA A30", 8.0),
+        ("NVIDIA A10G", 8.6),
+        ("NVIDIA A40", 8.6),
+        ("NVIDIA RTX A6000", 8.6),
+        ("NVIDIA GeForce RTX 3090", 8.6),
+        ("NVIDIA L4", 8.9),
+        ("NVIDIA L40S", 8.9),
+        ("NVIDIA RTX 6000 Ada Generation", 8.9),
+        ("NVIDIA GeForce RTX 4090", 8.9),
+        ("NVIDIA H20", 9.0),
+        ("NVIDIA H200", 9.0),
+        ("NVIDIA GH200 480GB", 9.0),
+        ("NVIDIA B200", 10.0),
+        ("NVIDIA GB300", 10.3),
+        ("NVIDIA GeForce RTX 5090", 12.0),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 12.0),
+    ],
+)
+def test_compute_capability(name: str, capability: float):
+    card = find_card(name)
+    assert card is not None and card.compute_capability == capability
+
+
+@pytest.mark.parametrize(
     ("short", "name"),
     [
         ("L40S", "NVIDIA L40S"),

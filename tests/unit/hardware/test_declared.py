@@ -86,3 +86,18 @@ def test_the_types_serve_in_a_pydantic_model():
     for wrong in ({"gpus": "2x L50"}, {"gpus": "2x L40S", "links": "x"}, {"gpus": 2}):
         with pytest.raises(ValidationError):
             Settings.model_validate(wrong)
+
+
+@pytest.mark.parametrize("field", ["memory_mib", "count"])
+@pytest.mark.parametrize("value", [True, "5000", 5000.0, 0, 10**400])
+def test_integers_are_written_as_integers(field: str, value: object):
+    with pytest.raises(ValueError, match=field):
+        declared_hardware([{"name": "NVIDIA X1", "memory_mib": 24000, field: value}])
+
+
+@pytest.mark.parametrize(
+    "gpus", ["40x NVIDIA L4 + 25x NVIDIA L4", [{"name": "NVIDIA L4", "count": 64}] * 2]
+)
+def test_a_host_has_at_most_64_gpus(gpus: str | list[dict[str, object]]):
+    with pytest.raises(ValueError, match="at most 64"):
+        declared_hardware(gpus)

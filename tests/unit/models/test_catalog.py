@@ -4,7 +4,11 @@ import pytest
 import yaml
 
 import roles.models.catalog
-from roles.models import Model, find, names
+from roles.models import Model, find
+
+PATH = Path(roles.models.catalog.__file__).with_name("catalog.yaml")
+ROWS = yaml.safe_load(PATH.read_text())
+NAMES = [row["name"] for row in ROWS]
 
 # Parameters that the published indexes or model cards give.
 PARAMETERS = {
@@ -44,7 +48,7 @@ def parameters(model: Model) -> int:
     return model.layers * layer + hidden + embeddings * model.vocab_size * hidden
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", NAMES)
 def test_weights_are_two_bytes_a_parameter(name: str):
     assert find(name).weight_bytes == 2 * parameters(find(name))
 
@@ -55,10 +59,9 @@ def test_known_numbers_of_parameters(name: str, count: int):
 
 
 def test_every_row_has_a_source_and_its_own_name():
-    path = Path(roles.models.catalog.__file__).with_name("catalog.yaml")
-    rows = yaml.safe_load(path.read_text())
-    assert all(row["source"] for row in rows)
-    assert sorted(row["name"] for row in rows) == names()
+    assert all(row["source"] for row in ROWS)
+    assert len(set(NAMES)) == len(NAMES)
+    assert [find(name).name for name in NAMES] == NAMES
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,7 @@ SIZES: dict[str, Any] = {
 }
 
 
-def test_kv_bytes_of_one_token():
-    assert Model.model_validate(SIZES).kv_bytes_per_token == 131_072
-    assert Model.model_validate(SIZES | {"kv_element_bytes": 1}).kv_bytes_per_token == 65_536
+COUNTS = [name for name, size in SIZES.items() if name != "weight_bytes" and size != SIZES["name"]]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +30,12 @@ def test_kv_bytes_of_one_token():
         ({"layers": 0}, "layers"),
         ({"weight_bytes": -1}, "weight_bytes"),
         ({"kv_element_bytes": float("nan")}, "kv_element_bytes"),
+        ({"kv_element_bytes": float("inf")}, "kv_element_bytes"),
+        ({"kv_element_bytes": 1e-300}, "kv_element_bytes"),
+        ({"kv_element_bytes": True}, "kv_element_bytes"),
+        ({"kv_element_bytes": "2"}, "kv_element_bytes"),
         ({"kv_element_bytes": 16}, "kv_element_bytes"),
+        ({"weight_bytes": 2**50}, "weight_bytes"),
         ({"experts": 8}, "experts"),
         ({"name": "a b"}, "name"),
         ({"name": "a\n"}, "name"),
@@ -44,6 +47,20 @@ def test_kv_bytes_of_one_token():
 def test_sizes_that_no_model_has_are_refused(change: dict[str, Any], message: str):
     with pytest.raises(ValidationError, match=message):
         Model.model_validate(SIZES | change)
+
+
+@pytest.mark.parametrize("value", [True, "5", 5.0, 0, -1, 2**31, 10**400, float("nan"), None])
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_written_as_integers(name: str, value: Any):
+    with pytest.raises(ValidationError, match=name):
+        Model.model_validate(SIZES | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"), [(1, 64), (64, 64), (65, 128), (128256, 128256), (151665, 151680)]
+)
+def test_a_vocabulary_is_held_in_whole_64s(size: int, padded: int):
+    assert Model.model_validate(SIZES | {"vocab_size": size}).padded_vocab_size == padded
 
 
 def test_every_field_is_described():

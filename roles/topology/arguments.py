@@ -1,0 +1,107 @@
+"""Which options of `vllm serve` a service may add, and which of them the plan reckons with."""
+
+import math
+import re
+
+Argument = bool | int | float | str
+
+_THE_PLAN = "leave it to the plan"
+_ONE_HOST = "a replica runs on one host; leave it out"
+_TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"
+# What other settings decide, and which; a name that ends in "-" stands for all that begin so.
+PLANNED = {
+    "model": "set services[].weights",
+    "served-model-name": "set services[].model",
+    "host": "it is the host's address",
+    "port": "set services[].first_port or the host's ports",
+    "uds": "engines listen on services[].first_port and the next",
+    "grpc": "the balancer speaks HTTP to the engines; leave it out",
+    "grpc-port": "the balancer speaks HTTP to the engines; leave it out",
+    "root-path": "the balancer passes paths on as they are; leave it out",
+    "api-key": "set balancer.engine_key_file",
+    "hf-token": "set engine.hub_token_file",
+    "ssl-": _TLS,
+    "enable-ssl-refresh": _TLS,
+    "max-model-len": "set services[].max_model_len",
+    "gpu-memory-utilization": "set services[].gpu_memory_utilization",
+    "device-memory-utilization": "set services[].gpu_memory_utilization",
+    "kv-cache-memory-bytes": "set services[].kv_cache_memory_bytes",
+    "shutdown-timeout": "set launch.drain_timeout_s",
+    "config": "set services[].arguments",
+    "device-ids": _THE_PLAN,
+    "distributed-executor-backend": _THE_PLAN,
+    **dict.fromkeys(
+        (
+            *("tensor-parallel-", "pipeline-parallel-", "tp", "pp"),
+            *("decode-context-parallel-", "prefill-context-parallel-", "dcp", "pcp"),
+        ),
+        _THE_PLAN,
+    ),
+    **dict.fromkeys(
+        (
+            *("data-parallel-", "dp", "dpn", "dpr", "dpl"),
+            *("dpa", "dpp", "dpb", "dph", "dpe", "dpm"),
+        ),
+        "each replica is an engine of its own; " + _THE_PLAN,
+    ),
+    **dict.fromkeys(
+        ("nnodes", "node-rank", "master-addr", "master-port", "headless", "n", "r"), _ONE_HOST
+    ),
+}
+# What enters the memory sum; None: as the model says.
+KV_ELEMENT_BYTES: dict[str, float | None] = {
+    "auto": None,
+    "bfloat16": 2,
+    "float16": 2,
+    "fp8": 1,
+    "fp8_e4m3": 1,
+    "fp8_e5m2": 1,
+}
+COUNTS = ("max-num-seqs", "max-num-batched-tokens")
+RECKONED = (*COUNTS, "enforce-eager", "kv-cache-dtype")
+# No option counts further, and what is written out stays a number anywhere.
+_LARGEST = 2**31
+
+
+def check_arguments(arguments: dict[str, Argument]) -> None:
+    """ValueError for an option that is no option, that another setting decides or that cannot be
+    reckoned with; it says what to do."""
+    for name, value in arguments.items():
+        _check_name(name)
+        _check_value(name, value)
+    tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
+    if isinstance(tokens, int) and isinstance(requests, int) and tokens < requests:
+        raise ValueError(
+            f"max-num-batched-tokens: {tokens} is less than max-num-seqs, "
+            f"which vLLM refuses; set at least {requests}"
+        )
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise ValueError(f"{name!r} is no option; write it as in `max-num-seqs`")
+    positive = name.removeprefix("no-")
+    for option, instead in PLANNED.items():
+        # vLLM takes the beginning of an option for the option.
+        if option.startswith(positive) or (option.endswith("-") and positive.startswith(option)):
+            raise ValueError(f"`{name}` follows from the plan or another setting; {instead}")
+    for option in RECKONED:
+        if option != positive and option.startswith(positive):
+            raise ValueError(f"{name!r} is no whole option; write `{option}`")
+
+
+def _check_value(name: str, value: Argument) -> None:
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"{name}: control characters and newlines are not allowed")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: {value} is no number that an option takes")
+    if isinstance(value, int) and abs(value) >= _LARGEST**2:
+        raise ValueError(f"{name}: the number is too large")
+    if name in COUNTS and (type(value) is not int or not 1 <= value < _LARGEST):
+        raise ValueError(f"{name}: {value!r} is no positive integer; write it as in 256")
+    if name.removeprefix("no-") == "enforce-eager" and not isinstance(value, bool):
+        raise ValueError(f"{name}: {value!r} is neither true nor false; set one of them")
+    if name == "kv-cache-dtype" and value not in KV_ELEMENT_BYTES:
+        raise ValueError(
+            f"{name}: {value!r} is none that the plan knows; set {', '.join(KV_ELEMENT_BYTES)}"
+        )

@@ -1,0 +1,7 @@
+"""For all tests."""
+
+from hypothesis import settings
+
+# A busy machine is no reason to fail: the laws are about results, not about time.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
