@@ -5,8 +5,8 @@ from functools import partial
 from pyinfra import host as pyinfra_host
 from pyinfra.api import operation
 
+from roles.balancer import SELF_SIGNED
 from roles.balancer.deploy import balancer
-from roles.balancer.nginx import SELF_SIGNED
 from roles.balancer.operations import set_aside, take_back
 from roles.engine.deploy import install
 from roles.fleet.fleet import BALANCERS, GPU_HOSTS, Fleet, Host
