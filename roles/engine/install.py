@@ -32,6 +32,10 @@ def engine_script(settings: EngineSettings) -> str:
         [
             "set -eu",
             f"new={new}",
+            # Two deploys at once would remove what the other one installs.
+            f"mkdir -p {ENGINES}; exec 9>{ENGINES}/.lock",
+            "flock -n 9 || { echo 'another deploy installs an engine on this host; wait for it and "
+            "run again' >&2; exit 1; }",
             'rm -rf "$new"',
             # Compiled once here: the units may not write into this folder.
             f'{settings.python} -m venv "$new"',
