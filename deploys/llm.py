@@ -1,13 +1,11 @@
 """From GPU hosts to one served, load-balanced, validated LLM endpoint."""
 
-from pyinfra import host
-
 from roles.fleet import stages
 from roles.fleet.deploy import admitted, announced
 
 fleet = announced()
 # `--data validate=false` leaves the proof out.
-validate = host.data.get("validate", True)
+validate = stages.wants_validation()
 
 if validate:
     stages.report(fleet)

@@ -17,6 +17,9 @@ gpu_hosts = [
             # An IP address: the balancers and the firewall use it too. If ssh needs a name or a
             # jump host, put that here and the address that balancers use into llm.address.
             "ssh_hostname": "192.0.2.11",
+            # Who pyinfra logs in as; without these lines, as ssh itself would (~/.ssh/config).
+            # "ssh_user": "deploy",
+            # "ssh_key": "~/.ssh/id_ed25519",
             "llm": {
                 # How many of which card; several kinds are joined by " + ".
                 "gpus": "2x NVIDIA L40S",

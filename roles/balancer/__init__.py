@@ -1,6 +1,6 @@
 """nginx in front of all replicas of all hosts: one address, one API key."""
 
-from roles.balancer.nginx import SELF_SIGNED as SELF_SIGNED
+from roles.balancer.nginx import certificate_paths as certificate_paths
 from roles.balancer.render import render_keys as render_keys
 from roles.balancer.render import render_site as render_site
 from roles.balancer.settings import BalancerSettings as BalancerSettings

@@ -8,6 +8,7 @@ from pyinfra.api import Inventory, State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state
 from pyinfra_cli.inventory import make_inventory_from_files
+from pyinfra_cli.util import exec_file
 
 from roles.fleet.fleet import Declaration, DeclaredHost, Fleet, build
 from roles.fleet.problems import DeclarationError, merged
@@ -52,9 +53,28 @@ def load(file: str, secrets: bool = True) -> Fleet:
         # A state of its own: pyinfra notes there which file it runs, its own included.
         with ctx_state.use(State()):
             inventory = make_inventory_from_files(path, cwd=str(Path.cwd()))
+            twice = named_twice(exec_file(path, return_locals=True))
     finally:
         _being_checked.discard(path)
+    if twice:
+        raise DeclarationError(Path(path).stem, twice)
     return build(declaration(Path(path).stem, inventory), secrets)
+
+
+def named_twice(attributes: Mapping[str, Any]) -> list[str]:
+    """Hosts that a group of the file lists more than once: pyinfra would make one host of them."""
+    problems = []
+    for group, value in attributes.items():
+        hosts = value[0] if isinstance(value, tuple) and value else value
+        if group.startswith("_") or not isinstance(hosts, list):
+            continue
+        names = [host[0] if isinstance(host, tuple) and host else host for host in hosts]
+        problems += [
+            f"{group}: {name!r} is listed {names.count(name)} times; give each host its own name"
+            for name in dict.fromkeys(name for name in names if isinstance(name, str))
+            if names.count(name) > 1
+        ]
+    return problems
 
 
 def declaration(name: str, inventory: Inventory) -> Declaration:

@@ -7,6 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+_TYPES = {"str", "int", "float", "bool"}
+
 
 class DeclarationError(ValueError):
     """An inventory that cannot be deployed; `problems` has one line each, path first."""
@@ -49,7 +51,7 @@ def _path(where: str, location: tuple[int | str, ...]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         # Unions add the name of the member that was tried; it is no key of the inventory.
-        elif part.isidentifier() or "-" in part:
+        elif part not in _TYPES and (part.isidentifier() or "-" in part):
             path += f".{part}" if path else part
     return path or "llm"
 
@@ -68,6 +70,8 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
             f"{detail['input']!r} has characters that are not allowed here; it must match "
             f"{detail.get('ctx', {}).get('pattern')}"
         )
+    if detail["type"] == "too_long":
+        return f"at most {detail['ctx']['max_length']} here; remove the others"  # type: ignore
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}"

@@ -4,8 +4,9 @@ from functools import partial
 
 from pyinfra import host as pyinfra_host
 from pyinfra.api import operation
+from pyinfra.api.exceptions import PyinfraError
 
-from roles.balancer import SELF_SIGNED
+from roles.balancer import certificate_paths
 from roles.balancer.deploy import balancer
 from roles.balancer.operations import set_aside, take_back
 from roles.engine.deploy import install
@@ -113,6 +114,14 @@ def barrier(reason: str) -> None:
     _barrier(name=reason)
 
 
+def wants_validation() -> bool:
+    """Whether `--data validate=…` leaves the validation in; it stays in where nothing is said."""
+    said = pyinfra_host.data.get("validate", True)
+    if not isinstance(said, bool):
+        raise PyinfraError(f"--data validate={said}: say true or false")
+    return said
+
+
 def report(fleet: Fleet) -> None:
     """Have the run end with a report on every GPU host and balancer, however it ends."""
     report_at_end(fleet.settings.validation, [host.name for host in fleet.hosts])
@@ -129,12 +138,12 @@ def validation(fleet: Fleet, host: Host) -> None:
             key=balancer_settings.engine_key,
         )
     if BALANCERS in host.roles:
-        own_certificate = balancer_settings.certificate_file is None
         validate_balancer(
             settings=settings,
             endpoint=_endpoint(fleet, host),
             key=balancer_settings.api_key,
-            certificate_path=SELF_SIGNED if own_certificate else None,
+            # Exactly what was installed is trusted: it may be of a private authority.
+            certificate_path=certificate_paths(balancer_settings)[0],
         )
 
 

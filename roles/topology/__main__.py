@@ -15,12 +15,18 @@ def main(arguments: list[str]) -> int:
     fleet.add_argument("inventory", help="for instance inventories/prod.py")
     options = parser.parse_args(arguments)
     # pyinfra is imported only where an inventory has to be read as pyinfra reads it.
+    from pyinfra_cli.exceptions import UnexpectedExternalError
+
     from roles.fleet.inventory import load
 
     try:
         print(explain(load(options.inventory, secrets=False).plan), end="")
-    except (DeclarationError, OSError) as error:
+    except (DeclarationError, OSError, SyntaxError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except UnexpectedExternalError as error:
+        cause = error.exception
+        print(f"{error.filename}: {type(cause).__name__}: {cause}", file=sys.stderr)
         return 1
     return 0
 

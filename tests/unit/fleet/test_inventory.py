@@ -89,3 +89,10 @@ def test_pyinfra_refuses_before_it_connects(tmp_path: Path, key: Path):
     assert "nothing was done" in said
     assert "Connecting" not in said
     assert "Traceback" not in said
+
+
+def test_a_host_that_is_listed_twice_is_not_lost_in_silence(tmp_path: Path, key: Path):
+    text = INVENTORY.format(length=4096, key=key)
+    host = '("gpu-1", {"ssh_hostname": "192.0.2.11"}),'
+    with pytest.raises(DeclarationError, match="gpu_hosts: 'gpu-1' is listed 2 times"):
+        load(written(tmp_path, text.replace(host, host * 2)))
