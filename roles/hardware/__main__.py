@@ -1,0 +1,43 @@
+"""`python -m roles.hardware read --kind topo FILE…`: what GPU tools printed, as JSON lines."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from roles.hardware.kinds import READERS, read
+from roles.hardware.outputs.text import OutputError
+
+
+def main(arguments: list[str]) -> int:
+    """Print one JSON object for each file; 1 where one could not be read, with a line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m roles.hardware", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    reading = commands.add_parser("read", help="read outputs of one kind")
+    reading.add_argument("--kind", required=True, choices=sorted(READERS))
+    reading.add_argument("files", nargs="+", metavar="FILE", help="- for standard input")
+    options = parser.parse_args(arguments)
+    read_all = [_print(options.kind, file) for file in options.files]
+    return 0 if all(read_all) else 1
+
+
+def _print(kind: str, file: str) -> bool:
+    try:
+        said = read(kind, _text(file))
+    except (OSError, OutputError) as error:
+        print(f"{file}: {error}", file=sys.stderr)
+        return False
+    print(json.dumps({"file": file, **said}), flush=True)
+    return True
+
+
+def _text(file: str) -> str:
+    """The file as text: a log cut in the middle of a character is still a log."""
+    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    return content.decode("utf-8-sig", errors="replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

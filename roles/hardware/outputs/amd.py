@@ -1,0 +1,282 @@
+"""What rocm-smi and amd-smi have in common: what they report, and how their values are read."""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+from roles.hardware.outputs.record import GpuRecord
+from roles.hardware.outputs.text import Line, OutputError
+from roles.hardware.outputs.values import pci_address as normal_pci_address
+
+# (GPU, GPU, value) with the first index smaller than the second.
+Pairs = tuple[tuple[int, int, str], ...]
+
+# One cell of a matrix of GPUs: row, column, value, and the line that says it.
+Cell = tuple[int, int, str, Line | None]
+
+_LINK_TYPES = {"XGMI", "PCIE"}
+# rocm-smi prints XXXX where it could not read a link.
+_NO_LINK_SAID = {"XXXX", "N/A", "UNKNOWN", "INTERNAL", "NOT_APPLICABLE", "NOT_DEFINED"}
+_NOT_SAID = {"", "XXXX", "N/A", "NONE", "UNKNOWN", "UNSUPPORTED"}
+# Two readings of these may differ in one text; two values of any other field are a contradiction.
+_CHANGING = {
+    "memory_used_mib",
+    "memory_free_mib",
+    "power_limit_w",
+    "temperature_c",
+    "utilization_percent",
+}
+# Lines that say in documentation, or at the end of a copy, that something is not shown.
+_LEFT_OUT = re.compile(r"\s*(?:\.\.\.|…|\[[a-z ]*truncated[a-z ]*\]),?\s*")
+_RECORD_FIELDS = {field.name for field in fields(GpuRecord)}
+
+
+@dataclass(frozen=True)
+class AmdReport:
+    """What rocm-smi or amd-smi says: the GPUs that it names, by index, and how pairs are linked.
+
+    `links` holds "XGMI" or "PCIE", `weights` and `hops` the driver's numbers (a weight of 15 is
+    one XGMI hop); a pair of which the output says nothing is in none of them.
+    """
+
+    gpus: tuple[GpuRecord, ...]
+    links: Pairs = ()
+    weights: tuple[tuple[int, int, int], ...] = ()
+    hops: tuple[tuple[int, int, int], ...] = ()
+
+
+class Gpus:
+    """The GPUs of one output, gathered line by line."""
+
+    def __init__(self) -> None:
+        self._fields: dict[int, dict[str, object]] = {}
+        self._defaults: dict[int, dict[str, object]] = {}
+
+    def add(self, index: int, line: Line | None = None, **values: object) -> None:
+        """Note what one line says of a GPU; OutputError where an earlier line said otherwise."""
+        known = self._fields.setdefault(index, {})
+        for field, value in values.items():
+            assert field in _RECORD_FIELDS, field
+            if value is None:
+                continue
+            if field not in _CHANGING and known.get(field, value) != value:
+                raise OutputError(f"GPU {index} has two values of {field}", line)
+            known[field] = value
+
+    def add_default(self, index: int, **values: object) -> None:
+        """Note what counts only where no better source says it."""
+        self._defaults.setdefault(index, {}).update(values)
+
+    def records(self) -> tuple[GpuRecord, ...]:
+        """The GPUs in the order of their indexes."""
+        return tuple(
+            GpuRecord(**{**self._defaults.get(index, {}), **values, "index": index})  # type: ignore[arg-type]
+            for index, values in sorted(self._fields.items())
+        )
+
+
+def said(value: str) -> str | None:
+    """The value without blanks, or None where the tool says that it has none."""
+    value = value.strip()
+    return None if value.upper() in _NOT_SAID else value
+
+
+def whole_number(value: str, line: Line | None) -> int | None:
+    """A whole number, None where the tool says that it has none, OutputError for anything else."""
+    text = said(value)
+    if text is None:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise OutputError(f"{value.strip()[:40]!r} is no whole number", line)
+    return int(text)
+
+
+def numa_node(value: str, line: Line | None) -> int | None:
+    """A NUMA node; None for -1, which is Linux's word for no node."""
+    node = whole_number(value, line)
+    return None if node is None or node < 0 else node
+
+
+def bytes_to_mib(value: str, line: Line | None) -> int | None:
+    """A count of bytes in MiB, rounded to the nearest."""
+    count = whole_number(value, line)
+    return None if count is None else round(count / 1024**2)
+
+
+def watts(value: str, line: Line | None) -> float | None:
+    """A power in watts, with or without its unit."""
+    text = said(value)
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?W?", text)
+    if match is None:
+        raise OutputError(f"{text[:40]!r} is no power in watts", line)
+    return float(match[1])
+
+
+def pci_address(value: str, line: Line | None) -> str | None:
+    """A PCI address in lower case with its domain, "0000" where the tool printed none."""
+    text = said(value)
+    if text is None:
+        return None
+    address = normal_pci_address(text)
+    if address is None:
+        raise OutputError(f"{text[:40]!r} is no PCI address", line)
+    return address
+
+
+def device_id(value: str, line: Line | None) -> str | None:
+    """AMD's PCI id of a device, "0x74a1" as "1002:74a1"."""
+    text = said(value)
+    if text is None:
+        return None
+    match = re.fullmatch(r"0x([0-9a-fA-F]{4})", text)
+    if match is None:
+        raise OutputError(f"{text[:40]!r} is no PCI device id", line)
+    return f"1002:{match[1].lower()}"
+
+
+def architecture(value: str) -> str | None:
+    """The graphics version, "gfx942"."""
+    text = value.strip()
+    return text if re.fullmatch(r"gfx[0-9][0-9a-f]{2,4}", text) else None
+
+
+def matrix_row(
+    row: int, columns: Sequence[int], values: list[str], line: Line, last: bool
+) -> Iterator[Cell]:
+    """The cells of one row of a matrix; OutputError where there are too few or too many.
+
+    In the last line of an output the last value may be cut, so it is left out: the row of the
+    other GPU says the same, and at the end of a whole matrix it is that of a GPU with itself.
+    """
+    if last:
+        columns = columns[: max(len(values) - 1, 0)]
+        values = values[:-1]
+    if len(values) != len(columns):
+        raise OutputError(f"{len(values)} values for {len(columns)} GPUs", line)
+    for column, value in zip(columns, values, strict=True):
+        yield row, column, value, line
+
+
+def symmetric(cells: Iterable[Cell]) -> dict[tuple[int, int], str]:
+    """The cells of a matrix of GPUs by pair; OutputError where its two halves disagree."""
+    pairs: dict[tuple[int, int], str] = {}
+    for row, column, value, line in cells:
+        if row == column:
+            continue
+        pair = (min(row, column), max(row, column))
+        if pairs.setdefault(pair, value) != value:
+            raise OutputError(f"GPU {row} to {column} is {value}, but back {pairs[pair]}", line)
+    return pairs
+
+
+def has_link_types(cells: Iterable[Cell]) -> bool:
+    """Whether a matrix is one of link types."""
+    return any(value in _LINK_TYPES for _, _, value, _ in cells)
+
+
+def link_pairs(cells: Iterable[Cell]) -> Pairs:
+    """The links of a matrix of link types; OutputError for a type that AMD's tools do not know."""
+    known = []
+    for row, column, value, line in cells:
+        label = value.strip().upper()
+        if row != column and label not in _LINK_TYPES | _NO_LINK_SAID:
+            raise OutputError(f"{value[:40]!r} is no type of link", line)
+        known.append((row, column, label, line))
+    pairs = symmetric(known)
+    return tuple((*pair, label) for pair, label in sorted(pairs.items()) if label in _LINK_TYPES)
+
+
+def number_pairs(
+    cells: Iterable[Cell],
+) -> tuple[tuple[int, int, int], ...]:
+    """The numbers of a matrix; a pair without one is left out."""
+    lines = {}
+    for row, column, _, line in (listed := list(cells)):
+        lines[min(row, column), max(row, column)] = line
+    numbers = [
+        (*pair, whole_number(value, lines[pair]))
+        for pair, value in sorted(symmetric(listed).items())
+    ]
+    return tuple((i, j, number) for i, j, number in numbers if number is not None)
+
+
+def csv_cells(line: Line) -> list[str]:
+    """The cells of one line of CSV."""
+    try:
+        return next(csv.reader([line.text]), [])
+    except csv.Error as error:
+        raise OutputError(f"this is no CSV: {error}", line) from None
+
+
+def read_json(lines: list[Line]) -> object:
+    """The JSON document in the lines, from the first line that opens one.
+
+    Warnings around it are passed over. What documentation leaves out ("...", a comma before a
+    bracket) is forgiven, and a document that is cut ends with its last whole line. OutputError for
+    anything else, and for an object with a key twice.
+    """
+    start = next((i for i, line in enumerate(lines) if line.text.lstrip()[:1] in ("{", "[")), None)
+    if start is None:
+        raise OutputError("no JSON in the output")
+    document = lines[start:]
+    try:
+        return _loads("\n".join(line.text for line in document))
+    except ValueError as error:
+        try:
+            return _loads(_mended(document))
+        except ValueError:
+            raise _json_error(error, document) from None
+
+
+def _loads(text: str) -> object:
+    try:
+        # raw_decode passes over what a shell or a log printed after the document.
+        value, _ = json.JSONDecoder(object_pairs_hook=_without_duplicates).raw_decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
+def _mended(document: list[Line]) -> str:
+    """The document without what was left out, closed where it was cut."""
+    texts = [line.text for line in document if not _LEFT_OUT.fullmatch(line.text)]
+    text = re.sub(r",(\s*[]}])", r"\1", "\n".join(texts))
+    if _closing(text) == "":
+        return text
+    if texts and texts[-1][-1] not in ",{}[]":
+        texts.pop()  # Its value may be cut.
+    text = re.sub(r",(\s*[]}])", r"\1", "\n".join(texts))
+    closing = _closing(text)
+    return "" if closing is None else text.rstrip().rstrip(",") + closing
+
+
+def _closing(text: str) -> str | None:
+    """The brackets that end `text`; None where they do not match or a string or key is open."""
+    stack: list[str] = []
+    bare = re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text)
+    if bare.count('"') % 2 or bare.rstrip()[-1:] == ":":
+        return None
+    for character in bare:
+        if character in "{[":
+            stack.append("}" if character == "{" else "]")
+        elif character in "}]" and (not stack or stack.pop() != character):
+            return None
+    return "".join(reversed(stack))
+
+
+def _json_error(error: ValueError, document: list[Line]) -> OutputError:
+    if isinstance(error, json.JSONDecodeError) and document:
+        at = document[min(error.lineno, len(document)) - 1]
+        return OutputError(f"this is no JSON: {error.msg}", at)
+    return OutputError(f"this is no JSON that can be read: {error}")

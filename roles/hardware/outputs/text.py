@@ -1,0 +1,41 @@
+"""Lines of a program's output, made fit to parse, and the error that names one of them."""
+
+import re
+from dataclasses import dataclass
+
+# CSI (colours, cursor), OSC (titles, links) and two-character escape sequences of ECMA-48.
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_SHOWN_CHARACTERS = 120
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line with its number in the output, from 1; tabs are kept, ends are without blanks."""
+
+    number: int
+    text: str
+
+
+class OutputError(ValueError):
+    """The text is not the output that it should be; the message names the line where it shows."""
+
+    def __init__(self, problem: str, line: Line | None = None) -> None:
+        where = (
+            ""
+            if line is None
+            else f"line {line.number}: {line.text.strip()[:_SHOWN_CHARACTERS]!r}: "
+        )
+        super().__init__(f"{where}{problem}")
+
+
+def read_lines(text: str) -> list[Line]:
+    """The lines that say something, without escape sequences, control characters and CRs."""
+    plain = _ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    cleaned = (_printable(line) for line in plain.split("\n"))
+    return [Line(number, line) for number, line in enumerate(cleaned, start=1) if line.strip()]
+
+
+def _printable(line: str) -> str:
+    return "".join(
+        c if c.isprintable() or c == "\t" else "" for c in line.replace("\xa0", " ")
+    ).rstrip()
