@@ -1,0 +1,64 @@
+"""The words of a card's name as people, programs and `pci.ids` write it, to compare names by."""
+
+import re
+
+# Vendors and brands that some write and some leave out; "Quadro" stays: it tells cards apart.
+_FILLERS = {"nvidia", "corporation", "geforce", "tesla", "amd", "ati", "instinct", "radeon"}
+_FILLERS |= {"generation", "gpu", "oam"}
+# A name with one of these is no whole card of the desktop or server kind.
+_PARTS = {"laptop", "mobile", "mig", "vgpu", "grid", "slice", "partition", "vf", "virtual"}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?g(?:i?b)?")
+_WORD = re.compile(rf"(?<![a-z]){_SIZE.pattern}(?![a-z0-9])|[a-z]+|[0-9]+")
+_CHARACTERS = re.compile(r"[a-z0-9 ._-]*")
+_REMARK = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
+
+Words = tuple[str, ...]
+
+
+def name_words(text: str) -> Words:
+    """A name's words in small letters, letters and digits apart, without vendor and brand.
+
+    A memory size is one word in GB: "RTX3090-24GiB" is rtx, 3090, 24gb. Empty where the text holds
+    a character that no name holds.
+    """
+    lowered = " ".join(text.lower().split())
+    if not _CHARACTERS.fullmatch(lowered):
+        return ()
+    words = (_sized(match[0]) for match in _WORD.finditer(lowered))
+    return tuple(word for word in words if word not in _FILLERS)
+
+
+def readings(text: str) -> tuple[Words, ...]:
+    """What a text with remarks in brackets may name: what is outside of them, or what is in one.
+
+    "H20 (95 GiB)" reads h, 20, 95gb; "GH100 [H100 PCIe]" reads gh, 100 and h, 100, pcie. Nothing
+    where a word says that it is a laptop's GPU or a part of one.
+    """
+    plain = re.sub(r"\((?:tm|r)\)|[™®]", "", text, flags=re.IGNORECASE)
+    outside = name_words(_REMARK.sub(" ", plain))
+    inside = [name_words(remark) for remark in _REMARK.findall(plain)]
+    if _PARTS & set(re.findall(r"[a-z]+", plain.lower())):
+        return ()
+    for remark in inside:
+        if len(remark) == 1 and size_gb(remark[0]) is not None:
+            outside += remark
+    return tuple(words for words in (outside, *inside) if words)
+
+
+def size_gb(word: str) -> float | None:
+    """The memory size that a word of a name says, None where it says none."""
+    match = _SIZE.fullmatch(word)
+    return float(match[1]) if match else None
+
+
+def split_size(words: Words) -> tuple[Words, float] | None:
+    """The words without the memory size, and that size in GB; None where there is not one."""
+    sizes = [size for word in words if (size := size_gb(word)) is not None]
+    if len(sizes) != 1:
+        return None
+    return tuple(word for word in words if size_gb(word) is None), sizes[0]
+
+
+def _sized(word: str) -> str:
+    size = size_gb(word)
+    return word if size is None else f"{size:g}gb"
