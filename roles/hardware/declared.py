@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from roles.hardware.cards import close_names, find_card
-from roles.hardware.gpus import Gpu, Hardware
-from roles.hardware.settings import GpuDeclaration, Links, check_card_name
+from roles.hardware.gpus import SOME_NVLINK, SOME_PCIE, Gpu, Hardware, Links
+from roles.hardware.outputs.text import OutputError
+from roles.hardware.outputs.topo import parse_topo
+from roles.hardware.settings import GpuDeclaration, check_card_name
 
 _SHORT_FORM = re.compile(r" *([1-9][0-9]{0,3}) ?[x×] +(.+)", re.IGNORECASE)
 
@@ -17,10 +19,9 @@ def declared_hardware(
     """The GPUs that a person declares, indexed in the order given, under their full names.
 
     `gpus` is the short form ("2x NVIDIA L40S", several joined by " + ") or a list of
-    `GpuDeclaration` or of mappings with its fields. ValueError says what is wrong and what to do.
+    `GpuDeclaration` or of mappings with its fields. `links` is "nvlink" (every pair), "pcie" (no
+    pair) or the text that `nvidia-smi topo -m` prints. ValueError says what is wrong.
     """
-    if links is not None and links not in get_args(Links):
-        raise ValueError(f'links must be "nvlink" or "pcie", not {links!r}')
     entries = _short_form(gpus) if isinstance(gpus, str) else [_entry(item) for item in gpus]
     if not entries:
         raise ValueError("no GPU is declared: name at least one, or leave gpus out")
@@ -29,7 +30,28 @@ def declared_hardware(
     kinds = [(*_name_and_memory(entry), entry.count) for entry in entries]
     each = [(name, memory_mib) for name, memory_mib, count in kinds for _ in range(count)]
     found = tuple(Gpu(index, name, memory_mib) for index, (name, memory_mib) in enumerate(each))
-    return Hardware(found, links)
+    return Hardware(found, declared_links(links, len(found)))
+
+
+def declared_links(said: str | None, count: int) -> Links | None:
+    """The links that a person states for `count` GPUs; see `declared_hardware`."""
+    if said is None:
+        return None
+    words = {"nvlink": SOME_NVLINK, "pcie": SOME_PCIE}
+    if said in words:
+        return tuple((i, j, words[said]) for i in range(count) for j in range(i + 1, count))
+    try:
+        topology = parse_topo(said)
+    except OutputError as error:
+        raise ValueError(
+            f'links must be "nvlink", "pcie" or the text of nvidia-smi topo -m: {error}'
+        ) from None
+    if topology.gpus != count:
+        raise ValueError(f"links is a matrix of {topology.gpus} GPUs, but {count} are declared")
+    if topology.indexes != tuple(range(count)):
+        shown = ", ".join(map(str, topology.indexes))
+        raise ValueError(f"links is a matrix of GPU {shown}: declare every GPU that it counts")
+    return topology.links
 
 
 def _short_form(text: str) -> list[GpuDeclaration]:
@@ -56,12 +78,19 @@ def _entry(item: GpuDeclaration | Mapping[str, Any]) -> GpuDeclaration:
 
 def _name_and_memory(entry: GpuDeclaration) -> tuple[str, int]:
     card = find_card(entry.name)
-    if card is not None:
-        # A declared memory wins: cards with rebuilt memory report another one under the same name.
-        return card.name, entry.memory_mib or card.memory_mib
-    if entry.memory_mib is None:
-        raise ValueError(_unknown(entry))
-    return entry.name, entry.memory_mib
+    name = entry.name if card is None else card.printed_name
+    # A declared memory wins: cards with rebuilt memory report another one under the same name.
+    memory_mib = entry.memory_mib or (card.memory_mib if card else None)
+    if memory_mib is None:
+        raise ValueError(_unknown(entry) if card is None else _unified(card.name))
+    return name, memory_mib
+
+
+def _unified(name: str) -> str:
+    return (
+        f"{name} shares its memory with the CPU: declare memory_mib, what of it the GPU may use: "
+        f'gpus: [{{"name": "{name}", "memory_mib": ...}}]'
+    )
 
 
 def _unknown(entry: GpuDeclaration) -> str:

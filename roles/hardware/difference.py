@@ -1,24 +1,45 @@
-"""Whether a host has the GPUs that its inventory declares, in words for a person."""
+"""Whether a host has the hardware that its inventory says, in words for a person."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from roles.hardware.gpus import Gpu, Hardware
+from roles.hardware.gpus import SOME_NVLINK, SOME_PCIE, Gpu, Hardware, Links
 from roles.hardware.report import HostReport
 
 # Drivers of one card differ by a few MiB in what they report.
 MEMORY_TOLERANCE = 0.01
 
-_ADVICE = "Mend the host or change gpus in the inventory."
+ADVICE = (
+    "Mend the host, or take its new state: change gpus in the inventory where they are declared "
+    "there, or deploy with --data accept_hardware=true where they are recorded."
+)
 
 
-def difference(declared: Hardware, observed: HostReport | Sequence[Gpu]) -> str | None:
-    """None where number, names by index and memory (within 1 %) agree, else both sides."""
-    if not isinstance(observed, HostReport):
-        return _compare(declared, observed, ())
-    if observed.gpus is None:
-        return _unasked(declared, observed)
-    return _compare(declared, observed.gpus, observed.faults)
+def difference(expected: Hardware, report: HostReport) -> str | None:
+    """None where the host has what the inventory says, else both sides and what differs.
+
+    Compared are number, names and memory (within 1 %) of GPUs, and links and driver as far as the
+    inventory says them. A host whose driver cannot be asked differs: its message shows the PCI bus.
+    """
+    observed = report.hardware
+    if observed is None:
+        return _unasked(expected, report)
+    told = "; ".join(findings(expected, observed))
+    if not told:
+        return None
+    return (
+        f"{summary(expected.gpus)} in the inventory; the host reports: "
+        f"{summary(observed.gpus)} — {told}. {_sentences(report)}{ADVICE}"
+    )
+
+
+def findings(expected: Hardware, observed: Hardware) -> Iterator[str]:
+    """Each thing in which observed hardware differs from what is expected."""
+    yield from gpu_findings(expected.gpus, observed.gpus)
+    if [gpu.index for gpu in expected.gpus] == [gpu.index for gpu in observed.gpus]:
+        yield from _link_findings(expected.links, observed.links)
+    if expected.driver_version and observed.driver_version != expected.driver_version:
+        yield f"the driver is {observed.driver_version}, not {expected.driver_version}"
 
 
 def summary(gpus: Sequence[Gpu]) -> str:
@@ -27,41 +48,84 @@ def summary(gpus: Sequence[Gpu]) -> str:
     return " + ".join(f"{len(list(group))}x {kind}" for kind, group in groups) or "no GPU"
 
 
-def _compare(declared: Hardware, gpus: Sequence[Gpu], faults: tuple[str, ...]) -> str | None:
-    wanted = {gpu.index: gpu for gpu in declared.gpus}
-    found = {gpu.index: gpu for gpu in gpus}
-    indexes = sorted(wanted.keys() | found.keys())
-    findings = [_finding(index, wanted.get(index), found.get(index)) for index in indexes]
-    told = "; ".join(finding for finding in findings if finding)
-    if not told:
-        return None
-    return (
-        f"declared: {summary(declared.gpus)}; the host reports: {summary(gpus)} — {told}. "
-        f"{_sentences(faults)}{_ADVICE}"
-    )
+def gpu_findings(expected: Sequence[Gpu], observed: Sequence[Gpu]) -> Iterator[str]:
+    """GPUs that are missing, new or others.
+
+    They are compared by PCI address where both sides know it: a lost GPU renumbers those behind it.
+    Slices and partitions, which share one, are compared by index.
+    """
+    by_address = _have_own_addresses(expected) and _have_own_addresses(observed)
+
+    def place(gpu: Gpu) -> tuple[int, str]:
+        return (0, gpu.pci_address or "") if by_address else (gpu.index, "")
+
+    wanted = {place(gpu): gpu for gpu in expected}
+    found = {place(gpu): gpu for gpu in observed}
+    if by_address and not wanted.keys() & found.keys():
+        # Other slots altogether, as after a move of the disk: the numbers say more.
+        wanted = {(gpu.index, ""): gpu for gpu in expected}
+        found = {(gpu.index, ""): gpu for gpu in observed}
+    for key in sorted(wanted.keys() | found.keys()):
+        finding = _finding(wanted.get(key), found.get(key))
+        if finding:
+            yield finding
 
 
-def _finding(index: int, wanted: Gpu | None, found: Gpu | None) -> str | None:
+def _have_own_addresses(gpus: Sequence[Gpu]) -> bool:
+    addresses = {gpu.pci_address for gpu in gpus if gpu.pci_address and not gpu.mig_profile}
+    return len(addresses) == len(gpus)
+
+
+def _finding(wanted: Gpu | None, found: Gpu | None) -> str | None:
     if found is None:
-        return f"GPU {index} is missing"
+        assert wanted is not None
+        where = f" ({wanted.name} at {wanted.pci_address})" if wanted.pci_address else ""
+        return f"GPU {wanted.index}{where} is missing"
     if wanted is None:
-        return f"GPU {index} is not declared"
+        return f"GPU {found.index} ({found.name}) is new"
     if wanted.name != found.name:
-        return f"GPU {index} is {found.name}, not {wanted.name}"
+        return f"GPU {found.index} is {found.name}, not {wanted.name}"
     if abs(found.memory_mib - wanted.memory_mib) > MEMORY_TOLERANCE * wanted.memory_mib:
-        return f"GPU {index} has {found.memory_mib} MiB, not {wanted.memory_mib} MiB"
+        return f"GPU {found.index} has {found.memory_mib} MiB, not {wanted.memory_mib} MiB"
     return None
 
 
-def _unasked(declared: Hardware, report: HostReport) -> str:
-    """The message where no driver could be asked: what the PCI bus shows must do."""
-    on_bus = [f"{gpu.name} [{gpu.device_id}] at {gpu.address}" for gpu in report.pci_gpus]
-    bus = ", ".join(on_bus) or "no GPU"
+def _link_findings(expected: Links | None, observed: Links | None) -> Iterator[str]:
+    """Links that are others; what either side does not know is not compared."""
+    found = {(i, j): label for i, j, label in observed or ()}
+    changed = [
+        (i, j, label, found[i, j])
+        for i, j, label in expected or ()
+        if (i, j) in found and not _same_link(label, found[i, j])
+    ]
+    for i, j, label, now in changed[:4]:
+        yield f"GPUs {i} and {j} are linked by {now}, not {label}"
+    if len(changed) > 4:
+        yield f"and {len(changed) - 4} more links have changed"
+
+
+def _same_link(expected: str, found: str) -> bool:
+    nvlink = found.startswith("NV")
+    if expected == SOME_NVLINK:
+        return nvlink or found == "XGMI"
+    if expected == SOME_PCIE:
+        return not nvlink and found != "XGMI"
+    return expected == found
+
+
+def _unasked(expected: Hardware, report: HostReport) -> str:
+    """The message where no driver could be asked, with what the PCI bus shows."""
+    bus = [
+        f"{gpu.name or 'a device'} [{gpu.pci_device_id or '?'}] at {gpu.pci_address}"
+        for gpu in report.answers.pci_gpus
+    ]
+    shown = summary(report.presumed.gpus) if report.presumed else ", ".join(bus) or "no GPU"
     return (
-        f"declared: {summary(declared.gpus)}; no driver of the host could be asked "
-        f"(its PCI bus shows {bus}). {_sentences(report.faults)}{_ADVICE}"
+        f"{summary(expected.gpus)} in the inventory; no driver of the host could be asked "
+        f"(its PCI bus shows {shown}). {_sentences(report)}Mend the host."
     )
 
 
-def _sentences(faults: tuple[str, ...]) -> str:
-    return "".join(f"{fault.rstrip('.')}. " for fault in faults)
+def _sentences(report: HostReport) -> str:
+    telling = [fault for fault in report.faults if fault.severity == "stop" or fault.absent]
+    return "".join(f"{str(fault).rstrip('.')}. " for fault in telling)

@@ -1,4 +1,7 @@
-"""What a host reports about itself, as a pyinfra fact."""
+"""What a host reports about itself, as pyinfra facts."""
+
+from dataclasses import asdict
+from typing import Any
 
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
@@ -7,12 +10,12 @@ from pyinfra.api.host import Host
 from roles.hardware import report
 
 
-class HostReport(FactBase[report.HostReport]):
-    """Sudo, system, GPUs and driver in one command. Ask it through `observe`."""
+class HostReport(FactBase[report.HostReport | None]):
+    """Sudo, system, GPUs, links and faults in one command. Ask it through `observe`."""
 
     @staticmethod
-    def default() -> report.HostReport:
-        return report.NO_REPORT
+    def default() -> report.HostReport | None:
+        return None
 
     def command(self) -> str:
         return report.SCRIPT
@@ -25,10 +28,22 @@ class HostReport(FactBase[report.HostReport]):
             raise FactProcessError(str(error)) from error
 
 
-def observe(host: Host) -> report.HostReport:
+class Hardware(FactBase[dict[str, Any]]):
+    """The same for a person: `pyinfra INVENTORY fact roles.hardware.facts.Hardware --json`."""
+
+    default = dict
+
+    def command(self) -> str:
+        return report.SCRIPT
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        return asdict(HostReport().process(output))
+
+
+def observe(host: Host) -> report.HostReport | None:
     """The report of a host, asked without sudo: it says itself whether sudo would ask a password.
 
-    The timeout is for a process that even SIGKILL does not end, as with a driver that hangs in
-    the kernel: then the fact fails this host alone.
+    None where the host gave none; then pyinfra has failed it. The timeout is for a host that hangs
+    as a whole: the script has its own limits.
     """
-    return host.get_fact(HostReport, _sudo=False, _timeout=90)
+    return host.get_fact(HostReport, _sudo=False, _timeout=120)

@@ -1,115 +1,135 @@
-"""What a host reports about itself in one command: the script and what its output means."""
+"""What a host reports about itself in one command: the script's output, read into one object."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from roles.hardware.gpus import Gpu
-from roles.hardware.lspci import PciGpu, parse_lspci
-from roles.hardware.nvidia_smi import QUERY, SmiReport, parse_query
-from roles.hardware.terminal import clean_lines
+from roles.hardware.answers import Answers, Part, read_answers
+from roles.hardware.devices import observed_hardware, presumed_hardware
+from roles.hardware.diagnosis import FOREIGN_MIB, faults_of, is_ours
+from roles.hardware.faults import Fault
+from roles.hardware.gpus import Hardware
+from roles.hardware.outputs.record import Process
+from roles.hardware.system import System, parse_system
 
-SMI_TIMEOUT_S = 30
-_MARK = "@@ "
-_MISSING = "missing"
+SCRIPT = Path(__file__).with_name("ask.sh").read_text(encoding="utf-8")
 
-# POSIX sh. It asks as the ordinary user, from no terminal, so that nothing can wait for an answer;
-# `-k` because a driver that hangs does not always let go at the first signal. lspci is in /usr/sbin
-# on some systems, nvidia-smi in /usr/lib/wsl/lib under WSL; neither may be on an ssh user's PATH.
-SCRIPT = f"""\
-exec 2>/dev/null </dev/null
-PATH="$PATH:/usr/sbin:/sbin:/usr/lib/wsl/lib"
-export PATH LC_ALL=C
-has() {{ command -v "$1" >/dev/null; }}
-limit() {{ if has timeout; then timeout -k 5 "$@"; else shift; "$@"; fi; }}
-echo "{_MARK}user"; id -u
-echo "{_MARK}sudo"; limit 10 sudo -n true >/dev/null && echo yes
-echo "{_MARK}os"; (. /etc/os-release && echo "$ID $VERSION_ID")
-echo "{_MARK}nvidia-smi"; status={_MISSING}
-if has nvidia-smi; then
-limit {SMI_TIMEOUT_S} {QUERY} 2>&1; status=$?; echo
-fi
-echo "{_MARK}nvidia-smi-status"; echo "$status"
-echo "{_MARK}lspci"
-if has lspci; then limit 20 lspci -D -nn; else echo {_MISSING}; fi
-echo "{_MARK}end"
-exit 0
-"""
+_MARK, _STATUS = "@@ ", "@@= "
+_SYSTEM = (
+    *("os", "kernel", "memory", "shm", "numa", "secure-boot", "modules", "nvidia-loaded"),
+    *("nvidia-installed", "nvidia-license", "fabric-manager", "pci"),
+)
 
 
 @dataclass(frozen=True)
 class HostReport:
     """What a host says of its user, its system and its GPUs.
 
-    `gpus` is None where no driver could be asked; `pci_gpus` is what the PCI bus shows then;
-    `faults` says in words what is wrong and what to do about it.
+    `hardware` is None where no driver could be asked; `presumed` is then what follows from the PCI
+    bus by the table of cards, None where that does not tell. `answers` are the tools' own words.
     """
 
-    passwordless_sudo: bool
     root: bool
-    os: str
-    gpus: tuple[Gpu, ...] | None
-    driver_version: str | None
-    pci_gpus: tuple[PciGpu, ...]
-    faults: tuple[str, ...]
+    passwordless_sudo: bool
+    system: System
+    answers: Answers
+    hardware: Hardware | None
+    presumed: Hardware | None
+    faults: tuple[Fault, ...]
 
+    @property
+    def obstacles(self) -> tuple[Fault, ...]:
+        """The faults with which nothing can be served."""
+        return tuple(fault for fault in self.faults if fault.severity == "stop")
 
-NO_REPORT = HostReport(False, False, "", None, None, (), ("the host gave no report of itself",))
+    @property
+    def devices(self) -> dict[int, str]:
+        """What CUDA calls a device where that is not its index: its UUID, by `Gpu.index`.
+
+        That is so where there are MIG slices, which the index counts and CUDA does not, and where
+        a GPU does not answer: CUDA numbers those that do without a gap.
+        """
+        gpus = self.hardware.gpus if self.hardware else ()
+        counted_otherwise = any(gpu.mig_profile for gpu in gpus)
+        if not counted_otherwise and not any(fault.absent for fault in self.faults):
+            return {}
+        return {index: told["uuid"] for index, told in self.identifiers.items() if "uuid" in told}
+
+    @property
+    def identifiers(self) -> dict[int, dict[str, str]]:
+        """UUID and serial number of each device by `Gpu.index`, as far as the driver tells them.
+
+        A slice has its own UUID and its GPU's serial number.
+        """
+        slices = {
+            (gpu.index, part.index): part.uuid
+            for gpu in self.answers.slices
+            for part in gpu.mig_devices
+        }
+        told = {gpu.pci_address: gpu for gpu in self.answers.gpus or () if gpu.pci_address}
+        found = {}
+        for gpu in self.hardware.gpus if self.hardware else ():
+            record = told.get(gpu.pci_address or "")
+            uuid = record.uuid if record else None
+            if gpu.mig_parent is not None and gpu.mig_index is not None:
+                uuid = slices.get((gpu.mig_parent, gpu.mig_index))
+            pairs = (("uuid", uuid), ("serial", record.serial if record else None))
+            found[gpu.index] = {key: value for key, value in pairs if value}
+        return found
 
 
 def parse_report(lines: Sequence[str]) -> HostReport:
-    """Read the output of `SCRIPT`; ValueError where it is cut short or says what nobody expects."""
+    """Read the output of `SCRIPT`; ValueError where it is cut short, or says why it has to be."""
     parts = _parts(lines)
-    pci_gpus = parse_lspci(parts["lspci"])
-    smi = _smi(parts["nvidia-smi"], parts["nvidia-smi-status"].strip(), parts["lspci"], pci_gpus)
+    system = parse_system({name: parts[name].text for name in _SYSTEM})
+    answers = read_answers(parts)
+    hardware = observed_hardware(answers, system)
+    foreign = foreign_processes(answers, parts["owners"].text)
     return HostReport(
-        passwordless_sudo=parts["sudo"].strip() == "yes",
-        root=parts["user"].strip() == "0",
-        os=" ".join(clean_lines(parts["os"])),
-        gpus=smi.gpus,
-        driver_version=smi.driver_version,
-        pci_gpus=pci_gpus,
-        faults=smi.faults,
+        root=parts["user"].text.strip() == "0",
+        passwordless_sudo=parts["sudo"].text.strip() == "yes",
+        system=system,
+        answers=answers,
+        hardware=hardware,
+        presumed=presumed_hardware(answers, system) if hardware is None else None,
+        faults=faults_of(answers, system, hardware, foreign),
     )
 
 
-def _parts(lines: Sequence[str]) -> dict[str, str]:
-    """The text below each label."""
-    parts: dict[str, list[str]] = {}
-    current: list[str] = []
+def foreign_processes(answers: Answers, owners: str) -> list[Process]:
+    """Processes that hold more of a GPU than a trifle and belong to no replica of this project."""
+    groups = dict(line.split(" ", 1) for line in owners.splitlines() if " " in line.strip())
+    return [
+        process
+        for process in answers.processes
+        if not is_ours(groups.get(str(process.pid), ""))
+        and (process.used_memory_mib is None or process.used_memory_mib > FOREIGN_MIB)
+    ]
+
+
+def _parts(lines: Sequence[str]) -> Mapping[str, Part]:
+    """The text below each label, and the status at its end."""
+    texts: dict[str, list[str]] = {}
+    statuses: dict[str, str] = {}
+    label = None
     for line in lines:
         if line.startswith(_MARK):
+            label = line.removeprefix(_MARK).strip()
+            texts[label] = []
+        elif label and line.startswith(_STATUS):
+            statuses[label] = line.removeprefix(_STATUS).strip()
+        elif label:
             # What stands above the first label is a login's banner.
-            current = parts.setdefault(line.removeprefix(_MARK).strip(), [])
-        else:
-            current.append(line)
-    missing = {"user", "sudo", "os", "nvidia-smi", "nvidia-smi-status", "lspci", "end"} - set(parts)
+            texts[label].append(line)
+    if "no-room" in texts:
+        raise ValueError(
+            "the host's tools cannot be asked: neither /dev/shm nor /tmp takes a file (full, or "
+            "read only); make room"
+        )
+    missing = {"user", "sudo", *_SYSTEM, "owners", "end"} - set(texts)
     if missing:
         raise ValueError(f"the host's report is cut short: {', '.join(sorted(missing))} missing")
-    return {label: "\n".join(part) for label, part in parts.items()}
-
-
-def _smi(text: str, status: str, lspci: str, pci_gpus: tuple[PciGpu, ...]) -> SmiReport:
-    if status == _MISSING:
-        return SmiReport(None, faults=(_no_driver(lspci, pci_gpus),))
-    if status in ("124", "137"):
-        fault = f"nvidia-smi gave no answer in {SMI_TIMEOUT_S} s: the driver hangs; see dmesg "
-        return SmiReport(None, faults=(f"{fault}for Xid errors and reboot the host",))
-    try:
-        smi = parse_query(text)
-    except ValueError as error:
-        if status == "0":
-            raise
-        fault = f"nvidia-smi failed with status {status}: {error}"
-        return SmiReport(None, faults=(fault,))
-    if status == "0" or smi.faults:
-        return smi
-    fault = f"nvidia-smi answered but ended with status {status}: run it on the host and see"
-    return SmiReport(smi.gpus, smi.driver_version, (fault,))
-
-
-def _no_driver(lspci: str, pci_gpus: tuple[PciGpu, ...]) -> str:
-    if lspci.strip() == _MISSING:
-        return "no nvidia-smi and no lspci: install the NVIDIA driver and pciutils"
-    if any(gpu.device_id.startswith("10de:") for gpu in pci_gpus):
-        return "no nvidia-smi: the NVIDIA driver is not installed; install it"
-    return "no nvidia-smi, and no NVIDIA GPU on the PCI bus: check that the host has its cards"
+    return {
+        label: Part("\n".join(text).strip("\n"), statuses.get(label, "0"))
+        for label, text in texts.items()
+    }

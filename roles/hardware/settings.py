@@ -1,11 +1,12 @@
 """What an inventory may say about a host's GPUs."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-_CARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()/+-]{0,99}")
+_CARD_NAME = re.compile(r"[A-Za-z0-9][][A-Za-z0-9 ._()/+,-]{0,99}")
+_IN_NO_NAME = re.compile(r"[^][A-Za-z0-9 ._()/+,-]")
 
 
 def check_card_name(name: str) -> str:
@@ -14,9 +15,15 @@ def check_card_name(name: str) -> str:
     if not _CARD_NAME.fullmatch(stripped):
         raise ValueError(
             f"{name!r} is no card's name: write it as nvidia-smi prints it "
-            "(letters, digits, spaces and . _ - + / ( ), at most 100 characters)"
+            "(letters, digits, spaces and . , _ - + / ( ) [ ], at most 100 characters)"
         )
     return stripped
+
+
+def fit_card_name(name: str) -> str:
+    """What a driver prints, without characters that `check_card_name` refuses, such as a "™"."""
+    plain = " ".join(_IN_NO_NAME.sub("", name).split())
+    return re.sub(r"^[^A-Za-z0-9]+", "", plain)[:100].rstrip()
 
 
 class GpuDeclaration(BaseModel):
@@ -52,9 +59,10 @@ GpusDeclaration = Annotated[
     ),
 ]
 
-Links = Literal["nvlink", "pcie"]
-
 LinksDeclaration = Annotated[
-    Links | None,
-    Field(description='how the GPUs reach each other: "nvlink" (every pair) or "pcie" (no pair)'),
+    str | None,
+    Field(
+        description='how the GPUs reach each other: "nvlink" (every pair), "pcie" (no pair) or the '
+        "text that `nvidia-smi topo -m` prints"
+    ),
 ]

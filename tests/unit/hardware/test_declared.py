@@ -17,6 +17,10 @@ CASES: list[tuple[Any, str]] = [
     ([{"name": "NVIDIA L40S"}], "1x NVIDIA L40S (46068 MiB)"),
     ([{"name": "RTX 4090", "memory_mib": 49140}], "1x NVIDIA GeForce RTX 4090 (49140 MiB)"),
     ([{"name": "NVIDIA X1", "memory_mib": 65536, "count": 4}], "4x NVIDIA X1 (65536 MiB)"),
+    # Two sizes print the same name, and the host is compared with what it prints.
+    ("2x RTX 3080 12GB", "2x NVIDIA GeForce RTX 3080 (12288 MiB)"),
+    ([{"name": "NVIDIA H100", "memory_mib": 81559}], "1x NVIDIA H100 (81559 MiB)"),
+    ([{"name": "GB10", "memory_mib": 98304}], "1x NVIDIA GB10 (98304 MiB)"),
 ]
 
 
@@ -27,7 +31,7 @@ def test_both_forms(gpus: Any, expected: str):
 
 def test_indexes_count_through_all_kinds_in_order():
     hardware = declared_hardware("2x L4 + 1x L40S", "pcie")
-    assert hardware.links == "pcie"
+    assert hardware.links == ((0, 1, "PCIE"), (0, 2, "PCIE"), (1, 2, "PCIE"))
     assert hardware.gpus[2] == Gpu(2, "NVIDIA L40S", 46068)
     assert [gpu.index for gpu in hardware.gpus] == [0, 1, 2]
 
@@ -37,6 +41,8 @@ def test_indexes_count_through_all_kinds_in_order():
     [
         ("8x H100", "did you mean NVIDIA H100 80GB HBM3 or"),
         ("2x NVIDIA X1", "memory_mib"),
+        ("1x RTX 3080", "did you mean NVIDIA GeForce RTX 3080 10GB or"),
+        ("1x NVIDIA GB10", "GB10 shares its memory with the CPU: declare memory_mib"),
         ([{"name": "NVIDIA X1"}], "memory_mib"),
         ("L40S", "how many"),
         ("0x L40S", "how many"),
@@ -66,6 +72,12 @@ def test_names_that_no_card_has_are_refused(bad: str):
 def test_unknown_links_are_refused():
     with pytest.raises(ValueError, match="nvlink"):
         declared_hardware("2x L40S", "infiniband")
+
+
+def test_links_of_other_gpus_are_refused():
+    matrix = "     GPU0 GPU2\nGPU0  X   NV4\nGPU2 NV4   X\n"
+    with pytest.raises(ValueError, match="GPU 0, 2: declare every GPU"):
+        declared_hardware("2x L40S", matrix)
 
 
 class Settings(BaseModel):

@@ -4,70 +4,139 @@ import pytest
 
 from roles.hardware import (
     Gpu,
-    HostReport,
-    PciGpu,
+    Hardware,
     declared_hardware,
     difference,
+    findings,
+    parse_report,
     summary,
 )
+from tests.unit.hardware.hosts import output, query, row
 
 DECLARED = declared_hardware("2x NVIDIA L40S")
 L40S = DECLARED.gpus[0]
-REPORT = HostReport(True, False, "ubuntu 24.04", DECLARED.gpus, "595.80", (), ())
+RECORDED = Hardware(
+    tuple(Gpu(i, "NVIDIA L40S", 46068, pci_address=f"0000:{i + 1:02x}:00.0") for i in range(4)),
+    tuple((i, j, "PHB" if i // 2 == j // 2 else "SYS") for i in range(4) for j in range(i + 1, 4)),
+    None,
+    "580.95.05",
+)
+
+
+def told(expected: Hardware, observed: Hardware) -> list[str]:
+    return list(findings(expected, observed))
 
 
 def test_equal_hardware_differs_in_nothing():
-    assert difference(DECLARED, REPORT) is None
-    assert difference(DECLARED, DECLARED.gpus) is None
+    assert difference(DECLARED, parse_report(output())) is None
+    assert told(RECORDED, RECORDED) == []
 
 
 @pytest.mark.parametrize("memory_mib", [46068 - 460, 46068 + 460])
 def test_memory_may_differ_by_one_percent(memory_mib: int):
     found = (replace(L40S, memory_mib=memory_mib), DECLARED.gpus[1])
-    assert difference(DECLARED, found) is None
+    assert told(DECLARED, Hardware(found)) == []
 
 
 def test_a_missing_gpu_shows_both_sides():
-    assert difference(DECLARED, (L40S,)) == (
-        "declared: 2x NVIDIA L40S (46068 MiB); the host reports: 1x NVIDIA L40S (46068 MiB) — "
-        "GPU 1 is missing. Mend the host or change gpus in the inventory."
+    assert difference(DECLARED, parse_report(output(query=query(row(0))))) == (
+        "2x NVIDIA L40S (46068 MiB) in the inventory; the host reports: "
+        "1x NVIDIA L40S (46068 MiB) — GPU 1 is missing. Mend the host, or take its new state: "
+        "change gpus in the inventory where they are declared there, or deploy with "
+        "--data accept_hardware=true where they are recorded."
     )
 
 
 @pytest.mark.parametrize(
     ("found", "finding"),
     [
-        ((), "the host reports: no GPU — GPU 0 is missing; GPU 1 is missing"),
-        ((*DECLARED.gpus, Gpu(2, "NVIDIA L4", 23034)), "GPU 2 is not declared"),
-        ((L40S, Gpu(1, "NVIDIA L4", 23034)), "GPU 1 is NVIDIA L4, not NVIDIA L40S"),
-        ((L40S, Gpu(1, "NVIDIA L40S", 45607)), "GPU 1 has 45607 MiB, not 46068 MiB"),
-        ((replace(L40S, index=1),), "GPU 0 is missing"),
+        ((), ["GPU 0 is missing", "GPU 1 is missing"]),
+        ((*DECLARED.gpus, Gpu(2, "NVIDIA L4", 23034)), ["GPU 2 (NVIDIA L4) is new"]),
+        ((L40S, Gpu(1, "NVIDIA L4", 23034)), ["GPU 1 is NVIDIA L4, not NVIDIA L40S"]),
+        ((L40S, Gpu(1, "NVIDIA L40S", 45607)), ["GPU 1 has 45607 MiB, not 46068 MiB"]),
+        ((replace(L40S, index=1),), ["GPU 0 is missing"]),
     ],
 )
-def test_each_kind_of_difference(found: tuple[Gpu, ...], finding: str):
-    message = difference(DECLARED, found)
-    assert message is not None and finding in message
+def test_each_kind_of_difference(found: tuple[Gpu, ...], finding: list[str]):
+    assert told(DECLARED, Hardware(found)) == finding
+
+
+def test_a_lost_gpu_is_named_by_its_place_not_by_its_number():
+    left = [gpu for gpu in RECORDED.gpus if gpu.index != 1]
+    found = tuple(replace(gpu, index=index) for index, gpu in enumerate(left))
+    assert told(RECORDED, Hardware(found, driver_version="580.95.05")) == [
+        "GPU 1 (NVIDIA L40S at 0000:02:00.0) is missing"
+    ]
+
+
+def test_a_missing_partition_is_seen_although_all_share_one_address():
+    partitions = tuple(
+        Gpu(i, "AMD Instinct MI300X", 24576, pci_address="0000:0c:00.0") for i in range(8)
+    )
+    assert told(Hardware(partitions), Hardware(partitions[:7])) == [
+        "GPU 7 (AMD Instinct MI300X at 0000:0c:00.0) is missing"
+    ]
+
+
+def test_gpus_in_other_slots_are_the_same_gpus():
+    moved = tuple(replace(gpu, pci_address=f"0000:8{gpu.index}:00.0") for gpu in RECORDED.gpus)
+    assert told(RECORDED, replace(RECORDED, gpus=moved)) == []
+
+
+def test_changed_links_and_drivers():
+    links = tuple((i, j, "SYS") for i in range(4) for j in range(i + 1, 4))
+    assert told(RECORDED, replace(RECORDED, links=links, driver_version="595.80")) == [
+        "GPUs 0 and 1 are linked by SYS, not PHB",
+        "GPUs 2 and 3 are linked by SYS, not PHB",
+        "the driver is 595.80, not 580.95.05",
+    ]
+    assert told(RECORDED, replace(RECORDED, links=None)) == []
+
+
+def test_many_changed_links_are_counted():
+    every = tuple((i, j, "NODE") for i in range(4) for j in range(i + 1, 4))
+    assert told(RECORDED, replace(RECORDED, links=every))[-1] == "and 2 more links have changed"
+
+
+@pytest.mark.parametrize(
+    ("said", "label", "differs"),
+    [
+        ("nvlink", "NV18", False),
+        ("nvlink", "XGMI", False),
+        ("nvlink", "PHB", True),
+        ("pcie", "SYS", False),
+        ("pcie", "PIX", False),
+        ("pcie", "NV4", True),
+    ],
+)
+def test_declared_links_are_compared_in_kind(said: str, label: str, differs: bool):
+    declared = declared_hardware("2x NVIDIA L40S", said)
+    found = Hardware(declared.gpus, ((0, 1, label),))
+    assert bool(told(declared, found)) == differs
 
 
 def test_the_order_of_kinds_counts():
     mixed = declared_hardware("1x L4 + 1x L40S")
-    other = declared_hardware("1x L40S + 1x L4")
-    assert difference(mixed, other.gpus) is not None
+    assert told(mixed, declared_hardware("1x L40S + 1x L4"))
 
 
 def test_faults_of_the_driver_are_named():
-    report = replace(REPORT, gpus=(L40S,), faults=("GPU 1 is lost: reboot the host",))
+    lost = (
+        "Unable to determine the device handle for GPU1: 0000:02:00.0: GPU is lost.  "
+        "Reboot the system to recover this GPU"
+    )
+    report = parse_report(output(query=f"{query(row(0))}\n{lost}", query_status="15"))
     message = difference(DECLARED, report)
-    assert message is not None and "GPU 1 is lost: reboot the host. Mend the host" in message
+    assert message is not None and "GPU 1 is missing. Unable to determine" in message
+    assert "reboot the host" in message
 
 
 def test_without_a_driver_the_pci_bus_is_shown():
-    pci = (PciGpu("0000:01:00.0", "10de:26b9", "AD102GL [L40S]"),)
-    report = replace(REPORT, gpus=None, pci_gpus=pci, faults=("no nvidia-smi: install it",))
-    message = difference(DECLARED, report)
+    report = parse_report(output(query="", query_status="missing"))
+    message = difference(declared_hardware("2x L4"), report)
     assert message is not None
-    assert "AD102GL [L40S] [10de:26b9] at 0000:01:00.0" in message
-    assert "no nvidia-smi: install it. Mend the host" in message
+    assert "its PCI bus shows 2x NVIDIA L40S (46068 MiB)" in message
+    assert "the NVIDIA driver is not installed: install it" in message
 
 
 def test_summary_keeps_the_order():

@@ -1,0 +1,165 @@
+"""The answers of a host's GPU tools; one that is missing or fails is a fact, not an error."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from roles.hardware.gpus import Links
+from roles.hardware.outputs.amd_smi import parse_amd_smi
+from roles.hardware.outputs.dmesg import Dmesg, parse_dmesg
+from roles.hardware.outputs.lspci import parse_lspci
+from roles.hardware.outputs.nvlink import NvlinkStatus, parse_nvlink
+from roles.hardware.outputs.query_apps import parse_query_apps
+from roles.hardware.outputs.query_gpu import parse_query_gpu
+from roles.hardware.outputs.record import GpuRecord, MigDevice, Process
+from roles.hardware.outputs.rocm_smi import parse_rocm_smi
+from roles.hardware.outputs.smi_error import SmiError, parse_smi_error
+from roles.hardware.outputs.smi_list import parse_smi_list
+from roles.hardware.outputs.smi_q_x import parse_smi_q_x
+from roles.hardware.outputs.smi_version import parse_smi_version
+from roles.hardware.outputs.text import OutputError
+from roles.hardware.outputs.topo import Topology, parse_topo
+from roles.hardware.outputs.topo_p2p import parse_topo_p2p
+
+MISSING, HUNG = "missing", "hung"
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one program printed and how it ended: its exit status, `missing` or `hung`."""
+
+    text: str
+    status: str = "0"
+
+    @property
+    def missing(self) -> bool:
+        """Whether the host has no such program."""
+        return self.status == MISSING
+
+    @property
+    def hung(self) -> bool:
+        """Whether it gave no answer in its time (124 and 137 are those of `timeout`)."""
+        return self.status in (HUNG, "124", "137")
+
+
+ABSENT = Part("", MISSING)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the tools of one host said.
+
+    `gpus` is None where the driver could not be asked; then `error` may say why. `slices` are the
+    GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read.
+    """
+
+    query: Part
+    gpus: tuple[GpuRecord, ...] | None
+    messages: tuple[str, ...]
+    error: SmiError | None
+    slices: tuple[GpuRecord, ...]
+    topology: Topology | None
+    p2p: Links | None
+    nvlink: NvlinkStatus | None
+    amd_gpus: tuple[GpuRecord, ...] | None
+    amd_links: Links | None
+    pci_gpus: tuple[GpuRecord, ...]
+    no_lspci: bool
+    cuda_version: str | None
+    processes: tuple[Process, ...]
+    kernel_log: Dmesg
+    unreadable: tuple[str, ...]
+
+
+def read_answers(parts: Mapping[str, Part]) -> Answers:
+    """Read the parts that tools printed."""
+    reader = _Reader(parts)
+    query = parts.get("query", ABSENT)
+    asked = reader.read("query", parse_query_gpu, any_status=True, quietly=True)
+    version = reader.read("version", parse_smi_version)
+    amd_gpus, amd_links = _amd(reader)
+    lspci = reader.read("lspci", parse_lspci)
+    p2p = reader.read("topo-p2p", parse_topo_p2p)
+    apps = reader.read("apps", parse_query_apps)
+    return Answers(
+        query=query,
+        gpus=asked.gpus if asked else None,
+        messages=asked.messages if asked else (),
+        error=_error(query) if asked is None else None,
+        slices=_slices(reader),
+        topology=reader.read("topo", parse_topo),
+        p2p=p2p.pairs if p2p else None,
+        # A GPU without NVLink has no state of it.
+        nvlink=reader.read("nvlink", parse_nvlink, quietly=True),
+        amd_gpus=amd_gpus,
+        amd_links=amd_links,
+        pci_gpus=lspci.gpus if lspci else (),
+        no_lspci=parts.get("lspci", ABSENT).missing,
+        cuda_version=version.cuda if version else None,
+        processes=apps.processes if apps else (),
+        kernel_log=reader.read("kernel-log", parse_dmesg, quietly=True) or Dmesg(),
+        unreadable=tuple(reader.unreadable),
+    )
+
+
+class _Reader:
+    """Reads parts, and notes those that a tool gave as an answer but that are none.
+
+    With `any_status` an answer counts although its tool failed: nvidia-smi fails for one lost GPU.
+    """
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self.parts = parts
+        self.unreadable: list[str] = []
+
+    def read(
+        self,
+        name: str,
+        parse: Callable[[str], Read],
+        any_status: bool = False,
+        quietly: bool = False,
+    ) -> Read | None:
+        part = self.parts.get(name, ABSENT)
+        if part.missing or part.hung or (part.status != "0" and not any_status):
+            return None
+        try:
+            return parse(part.text)
+        except OutputError as error:
+            if not quietly and part.status == "0":
+                self.unreadable.append(f"{name}: {error}")
+            return None
+
+
+def _error(query: Part) -> SmiError | None:
+    try:
+        return parse_smi_error(query.text)
+    except OutputError:
+        return None
+
+
+def _amd(reader: _Reader) -> tuple[tuple[GpuRecord, ...] | None, Links | None]:
+    """GPUs and links as amd-smi tells them, else rocm-smi."""
+    static = reader.read("amd-smi", parse_amd_smi)
+    topology = reader.read("amd-topology", parse_amd_smi)
+    rocm = reader.read("rocm-smi", parse_rocm_smi)
+    gpus, links = static or rocm, topology or rocm
+    return gpus.gpus if gpus else None, links.links if links else None
+
+
+def _slices(reader: _Reader) -> tuple[GpuRecord, ...]:
+    """GPUs with their MIG slices: profiles and UUIDs are in -L, the memory is in -q -x."""
+    listed = reader.read("list", parse_smi_list, any_status=True)
+    details = reader.read("details", parse_smi_q_x)
+    exact = {gpu.uuid: gpu.mig_devices for gpu in (details.gpus if details else ())}
+    return tuple(
+        replace(gpu, mig_devices=_with_memory(gpu.mig_devices, exact.get(gpu.uuid, ())))
+        for gpu in (listed.gpus if listed else ())
+        if gpu.mig_devices
+    )
+
+
+def _with_memory(listed: Sequence[MigDevice], exact: Sequence[MigDevice]) -> tuple[MigDevice, ...]:
+    memory = {device.index: device.memory_total_mib for device in exact}
+    return tuple(replace(device, memory_total_mib=memory.get(device.index)) for device in listed)

@@ -1,0 +1,111 @@
+# What a host says of itself, in one go. POSIX sh, as the ordinary user, from no terminal, so that
+# nothing can wait for an answer. Each part begins with "@@ NAME" and, where a program was asked,
+# ends with "@@= STATUS" (missing: no such program; hung: no answer, not even to SIGKILL).
+exec 2>/dev/null </dev/null
+# Neither lspci's nor WSL's folder must be on an ssh user's PATH.
+PATH="$PATH:/usr/sbin:/sbin:/opt/rocm/bin:/usr/lib/wsl/lib"
+export PATH LC_ALL=C
+
+has() { command -v "$1" >/dev/null; }
+# -k: a driver that hangs does not always let go at the first signal.
+limit() { if has timeout; then timeout -k 5 "$@"; else shift; "$@"; fi; }
+part() { echo; echo "@@ $1"; }
+first_line() { head -n 1 "$1"; }
+
+part user; id -u
+part sudo; limit 10 sudo -n true >/dev/null && echo yes
+part os; (. /etc/os-release && echo "$ID $VERSION_ID")
+part kernel; uname -r
+part memory; grep MemTotal /proc/meminfo
+part shm; df -Pk /dev/shm | tail -n 1
+part numa; ls -d /sys/devices/system/node/node[0-9]*
+part secure-boot
+if has mokutil; then mokutil --sb-state; else
+od -An -t u1 /sys/firmware/efi/efivars/SecureBoot-* | head -n 1; fi
+part modules; grep -oE '^(nvidia|nvidia_uvm|nouveau|amdgpu) ' /proc/modules
+part nvidia-loaded; first_line /sys/module/nvidia/version
+part nvidia-installed; limit 10 modinfo -F version nvidia
+part nvidia-license; limit 10 modinfo -F license nvidia
+part fabric-manager
+if has systemctl; then limit 10 systemctl show -p LoadState -p ActiveState nvidia-fabricmanager; fi
+limit 10 nv-fabricmanager --version
+part pci
+for device in /sys/bus/pci/devices/*; do
+kind=$(first_line "$device/class")
+case "$kind" in 0x03*|0x12*|0x0680*) ;; *) continue ;; esac
+driver=$(readlink "$device/driver")
+echo "${device##*/} $kind $(first_line "$device/vendor") $(first_line "$device/device")" \
+"numa=$(first_line "$device/numa_node") driver=${driver##*/}" \
+"width=$(first_line "$device/current_link_width")/$(first_line "$device/max_link_width")"
+done
+
+# The tools run side by side: without persistence mode each would wake the GPUs up again.
+work=$(mktemp -d -p /dev/shm || mktemp -d) || { part no-room; part end; exit 0; }
+trap 'rm -rf "$work"' EXIT
+asked=""
+# ask NAME PROGRAM COMMAND...
+ask() {
+name=$1; program=$2; shift 2; asked="$asked $name"
+if has "$program"; then
+{ "$@"; status=$?; echo; echo "@@= $status"; } >"$work/$name" 2>&1 &
+else echo "@@= missing" >"$work/$name"; fi
+}
+smi() { limit 30 nvidia-smi "$@"; }
+# Older drivers refuse a query for the name of one field that they do not know.
+query() {
+old="index,name,uuid,serial,pci.bus_id,memory.total,memory.used,driver_version"
+old="$old,persistence_mode,compute_mode,ecc.mode.current"
+old="$old,ecc.errors.uncorrected.volatile.total,pcie.link.gen.current,pcie.link.gen.max"
+old="$old,pcie.link.width.current,pcie.link.width.max,mig.mode.current"
+middle="$old,pci.device_id,memory.reserved,compute_cap,pcie.link.gen.gpumax"
+middle="$middle,remapped_rows.pending,remapped_rows.failure,retired_pages.pending"
+for fields in "$middle,fabric.state,fabric.status,gpu_recovery_action" \
+"$middle,fabric.state,fabric.status" "$middle" "$old" \
+index,name,uuid,pci.bus_id,memory.total,memory.used,driver_version; do
+text=$(smi --query-gpu="$fields" --format=csv,nounits 2>&1); status=$?
+case "$text" in *"not a valid field"*) ;; *) break ;; esac
+done
+echo "$text"
+return "$status"
+}
+kernel_log() {
+{ limit 20 sudo -n journalctl -k -b -o short-iso --no-pager || limit 10 sudo -n dmesg ||
+limit 10 dmesg; } 2>/dev/null | grep -E 'NVRM|nvidia-nvswitch|amdgpu' | tail -n 300
+}
+ask query nvidia-smi query
+if has nvidia-smi; then
+ask list nvidia-smi smi -L
+ask topo nvidia-smi smi topo -m
+ask topo-p2p nvidia-smi smi topo -p2p r
+ask nvlink nvidia-smi smi nvlink -s
+ask apps nvidia-smi smi --query-compute-apps=gpu_uuid,pid,process_name,used_memory \
+--format=csv,nounits
+ask version nvidia-smi smi --version
+fi
+ask lspci lspci limit 20 lspci -D -nn
+ask kernel-log sh kernel_log
+if has amd-smi; then
+ask amd-smi amd-smi limit 30 amd-smi static --json
+ask amd-topology amd-smi limit 30 amd-smi topology --json
+else
+ask rocm-smi rocm-smi limit 30 rocm-smi --showproductname --showmeminfo vram --showbus --showtopo
+fi
+# Not `wait`: a process that hangs in the kernel outlives its own limit.
+answered() { for name in $asked; do grep -q '^@@= ' "$work/$name" || return 1; done; }
+tries=0
+until answered || [ "$tries" -ge 180 ]; do sleep 0.2 || sleep 1; tries=$((tries + 1)); done
+if grep -q 'MIG ' "$work/list"; then
+ask details nvidia-smi smi -q -x
+tries=0
+until answered || [ "$tries" -ge 180 ]; do sleep 0.2 || sleep 1; tries=$((tries + 1)); done
+fi
+# Far more than any tool has to say: a broken one must not fill the other side's memory.
+for name in $asked; do
+part "$name"; head -c 4000000 "$work/$name"; echo
+tail -n 1 "$work/$name" | grep '^@@= ' || echo "@@= hung"
+done
+part owners
+for pid in $(grep -oE ', [0-9]+, ' "$work/apps" | tr -d ', '); do
+echo "$pid $(tail -n 1 "/proc/$pid/cgroup")"
+done
+part end

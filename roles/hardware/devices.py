@@ -1,0 +1,167 @@
+"""From a host's answers to its `Hardware`: the GPUs that a driver offers, or those on its bus."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from roles.hardware.answers import Answers
+from roles.hardware.cards import Card, cards_by_pci_id, find_card
+from roles.hardware.gpus import Gpu, Hardware, Links
+from roles.hardware.outputs.record import GpuRecord, MigDevice
+from roles.hardware.settings import fit_card_name
+from roles.hardware.system import PciDevice, System
+
+
+def observed_hardware(answers: Answers, system: System) -> Hardware | None:
+    """The GPUs that answer their driver; None where no driver could be asked.
+
+    A GPU whose index, name or memory the driver does not tell is left out: `diagnosis` names it.
+    """
+    records = answers.gpus if answers.gpus is not None else answers.amd_gpus
+    if records is None:
+        return None
+    bus = {device.address: device for device in system.pci}
+    whole = [gpu for gpu in (_gpu(record, bus, system) for record in records) if gpu]
+    whole.sort(key=lambda gpu: gpu.index)
+    gpus = _with_slices(whole, answers.slices)
+    driver = next((record.driver_version for record in records if record.driver_version), None)
+    if any(gpu.mig_profile for gpu in gpus):
+        # Slices do not reach each other, so no link of their GPUs is theirs.
+        return Hardware(gpus, driver_version=driver)
+    return Hardware(
+        gpus,
+        _among(answers.topology.links if answers.topology else answers.amd_links, gpus),
+        _among(answers.p2p, gpus),
+        driver,
+    )
+
+
+def presumed_hardware(answers: Answers, system: System) -> Hardware | None:
+    """The GPUs that the PCI bus shows, where the table of cards knows each; None where it does not.
+
+    This is what a host has whose driver is not there yet. Two cards under one PCI id (as A2 and
+    A16, or two sizes of memory) cannot be told apart: such a host has to be declared.
+    """
+    on_bus = accelerators(answers, system)
+    cards = [_card(device_id) for _, device_id in on_bus]
+    if not on_bus or not all(cards):
+        return None
+    gpus = tuple(
+        _from_bus(index, card, address, device_id, system)
+        for index, (card, (address, device_id)) in enumerate(zip(cards, on_bus, strict=True))
+        if card is not None
+    )
+    return Hardware(gpus) if all(gpu.memory_mib for gpu in gpus) else None
+
+
+def accelerators(answers: Answers, system: System) -> list[tuple[str, str]]:
+    """Address and PCI id of each GPU on the bus, in the bus's order.
+
+    Integrated graphics are no accelerators: of AMD's display devices only known cards count.
+    """
+    found = {
+        gpu.pci_address: gpu.pci_device_id
+        for gpu in answers.pci_gpus
+        if gpu.pci_address and gpu.pci_device_id
+    }
+    found |= {
+        device.address: device.pci_device_id for device in system.pci if not device.is_nvswitch
+    }
+    return sorted(
+        (address, device_id)
+        for address, device_id in found.items()
+        if device_id.startswith("10de:") or cards_by_pci_id(device_id)
+    )
+
+
+def _gpu(record: GpuRecord, bus: Mapping[str, PciDevice], system: System) -> Gpu | None:
+    card = find_card(record.name, record.memory_total_mib) if record.name else None
+    memory_mib = record.memory_total_mib or _unified(card, system)
+    name = fit_card_name(record.name or "")
+    if record.index is None or not name or not memory_mib:
+        return None
+    device = bus.get(record.pci_address or "")
+    return Gpu(
+        index=record.index,
+        name=name,
+        memory_mib=memory_mib,
+        reserved_mib=record.memory_reserved_mib,
+        compute_capability=record.compute_capability,
+        pci_address=record.pci_address,
+        pci_device_id=record.pci_device_id or (device.pci_device_id if device else None),
+        numa_node=device.numa_node if device and system.numa_nodes > 1 else record.numa_node,
+        pcie_generation=record.pcie_generation_max,
+        pcie_generation_max=record.pcie_generation_card,
+        pcie_width=record.pcie_width,
+        pcie_width_max=record.pcie_width_max,
+    )
+
+
+def _unified(card: Card | None, system: System) -> int | None:
+    """The memory of a GPU that shares it with the CPU, for which drivers print none."""
+    return system.ram_mib if card and card.unified_memory else None
+
+
+def _with_slices(whole: list[Gpu], listed: Iterable[GpuRecord]) -> tuple[Gpu, ...]:
+    """Each slice of a GPU in MIG mode as a device of its own, in its GPU's place."""
+    slices = {record.index: record.mig_devices for record in listed}
+    if not any(slices.values()):
+        return tuple(whole)
+    devices = [
+        device
+        for gpu in whole
+        for device in ([_slice(gpu, part) for part in slices.get(gpu.index) or ()] or [gpu])
+    ]
+    known = [device for device in devices if device.memory_mib]
+    return tuple(replace(device, index=index) for index, device in enumerate(known))
+
+
+def _slice(gpu: Gpu, part: MigDevice) -> Gpu:
+    profile = part.profile or "unknown"
+    return replace(
+        gpu,
+        name=f"{gpu.name} MIG {profile}",
+        memory_mib=part.memory_total_mib or slice_memory_mib(profile),
+        reserved_mib=None,
+        mig_profile=profile,
+        mig_parent=gpu.index,
+        mig_index=part.index,
+    )
+
+
+def slice_memory_mib(profile: str) -> int:
+    """Memory that a profile's name promises: "3g.40gb" is 40 GB; 0 for a name without a size.
+
+    The real figure is a little less (a 1g.10gb of an H100 has 9,856 MiB of 10,240). A compute
+    instance ("1c.3g.40gb") has the memory of its slice in common with its neighbours.
+    """
+    size = re.search(r"\.([0-9]{1,4})gb", profile)
+    return round(int(size[1]) * 1024 * 0.95) if size else 0
+
+
+def _among(links: Links | None, gpus: tuple[Gpu, ...]) -> Links | None:
+    """The links between GPUs that are there."""
+    if links is None:
+        return None
+    there = {gpu.index for gpu in gpus}
+    return tuple(link for link in links if link[0] in there and link[1] in there)
+
+
+def _card(device_id: str) -> Card | None:
+    found = cards_by_pci_id(device_id)
+    return found[0] if len(found) == 1 else None
+
+
+def _from_bus(index: int, card: Card, address: str, device_id: str, system: System) -> Gpu:
+    device = next((device for device in system.pci if device.address == address), None)
+    return Gpu(
+        index=index,
+        name=card.printed_name,
+        memory_mib=card.memory_mib or _unified(card, system) or 0,
+        compute_capability=card.compute_capability,
+        pci_address=address,
+        pci_device_id=device_id,
+        numa_node=device.numa_node if device else None,
+        pcie_width=device.pcie_width if device else None,
+        pcie_width_max=device.pcie_width_max if device else None,
+    )

@@ -1,0 +1,379 @@
+"""Which faults a host's answers show. Each function looks at one matter."""
+
+import re
+from collections.abc import Iterator
+
+from roles.hardware.answers import Answers
+from roles.hardware.devices import accelerators
+from roles.hardware.faults import Fault
+from roles.hardware.gpus import Hardware
+from roles.hardware.outputs.record import GpuRecord, Process
+from roles.hardware.outputs.smi_error import fault_of, parse_smi_error
+from roles.hardware.outputs.text import OutputError
+from roles.hardware.outputs.values import is_denied
+from roles.hardware.system import System
+from roles.hardware.xids import find_xid, xid_severity
+
+SMI_TIMEOUT_S = 30
+# More than a display server or a monitoring agent holds.
+FOREIGN_MIB = 256
+_FABRIC_OK = {"completed", "success", "n/a", "not supported"}
+_RECOVERY = {
+    "reset": "stop what uses the GPU, then: nvidia-smi --gpu-reset -i {gpu}",
+    "reboot": "reboot the host",
+    "drain p2p": "drain the host, then reboot it: peers of this GPU must not be used",
+    "drain and reset": "drain the host, then reset the GPU: nvidia-smi --gpu-reset -i {gpu}",
+}
+
+
+def faults_of(
+    answers: Answers, system: System, hardware: Hardware | None, foreign: list[Process]
+) -> tuple[Fault, ...]:
+    """Every fault that the answers show, the gravest first."""
+    found = [
+        *driver_faults(answers, system, hardware),
+        *gpu_faults(answers),
+        *incomplete_faults(answers, hardware),
+        *persistence_faults(answers),
+        *fabric_faults(answers, system, hardware),
+        *memory_faults(answers),
+        *log_faults(answers),
+        *driver_log_faults(answers),
+        *process_faults(answers, foreign),
+        *slot_faults(hardware),
+        *(_unreadable(told) for told in answers.unreadable),
+    ]
+    return tuple(sorted(dict.fromkeys(found), key=lambda fault: fault.severity != "stop"))
+
+
+def driver_faults(answers: Answers, system: System, hardware: Hardware | None) -> Iterator[Fault]:
+    """Why no driver answers, or answers for another version than is installed."""
+    if answers.query.hung:
+        yield Fault(
+            "driver-hangs",
+            "stop",
+            f"nvidia-smi gave no answer in {SMI_TIMEOUT_S} s",
+            "the driver hangs; look for Xid errors in the kernel log and reboot the host",
+        )
+    elif answers.error is not None:
+        yield Fault(answers.error.fault, "stop", answers.error.line, answers.error.remedy)
+    elif answers.gpus is None and answers.amd_gpus is None:
+        yield _no_driver(answers, system)
+    if "nouveau" in system.modules:
+        yield Fault(
+            "nouveau-loaded",
+            "stop",
+            "the kernel's nouveau driver holds the GPUs",
+            "blacklist nouveau (modprobe.d: blacklist nouveau, options nouveau modeset=0), rebuild "
+            "the initramfs, reboot",
+        )
+    loaded, installed = system.driver_loaded, system.driver_installed
+    if loaded and installed and loaded != installed:
+        yield Fault(
+            "driver-not-reloaded",
+            "warning",
+            f"driver {loaded} is loaded, {installed} is installed",
+            "reboot the host when it may stop serving; until then its tools may fail",
+        )
+
+
+def _no_driver(answers: Answers, system: System) -> Fault:
+    if not answers.query.missing:
+        said = answers.query.text.strip().splitlines()
+        return Fault(
+            "driver-fails",
+            "stop",
+            f"nvidia-smi failed with status {answers.query.status}: {said[0] if said else ''!r}",
+            "run it on the host and see; look at dmesg",
+        )
+    on_bus = accelerators(answers, system)
+    if not on_bus and (system.pci or not answers.no_lspci):
+        return Fault(
+            "no-gpu",
+            "stop",
+            "no nvidia-smi, and no NVIDIA or AMD GPU on the PCI bus",
+            "check that the host has its cards",
+        )
+    problem, remedy = "no nvidia-smi and no lspci", "install the NVIDIA driver and pciutils"
+    if any(device_id.startswith("10de:") for _, device_id in on_bus):
+        problem = "no nvidia-smi: the NVIDIA driver is not installed"
+        remedy = "install it (580 or newer for vLLM 0.33)"
+    elif on_bus:
+        problem = "no amd-smi and no rocm-smi: the ROCm driver is not installed"
+        remedy = "install amdgpu-dkms and amd-smi"
+    return Fault("driver-missing", "stop", problem, remedy)
+
+
+def gpu_faults(answers: Answers) -> Iterator[Fault]:
+    """GPUs that do not answer as they should."""
+    for message in answers.messages:
+        try:
+            told = parse_smi_error(message)
+        except OutputError:
+            continue
+        named = told.gpu_index is not None or told.pci_address is not None
+        absent = named and told.pci_address not in {gpu.pci_address for gpu in answers.gpus or ()}
+        severity = "warning" if absent else "stop"
+        yield Fault(told.fault, severity, told.line, told.remedy, told.gpu_index, absent)
+    sliced = {gpu.index for gpu in answers.slices}
+    for gpu in answers.gpus or answers.amd_gpus or ():
+        yield from _gpu_faults(gpu)
+        if gpu.mig_mode and gpu.index not in sliced:
+            yield Fault(
+                "mig-without-slices",
+                "stop",
+                f"GPU {gpu.index} ({gpu.name}) is in MIG mode and has no slice: CUDA cannot use it",
+                f"make slices (nvidia-smi mig -i {gpu.index} -cgi PROFILE -C), or end the mode "
+                f"(nvidia-smi -i {gpu.index} -mig 0)",
+                gpu.index,
+            )
+    status = answers.query.status
+    if answers.gpus and not answers.messages and status != "0":
+        yield Fault(
+            "driver-fails",
+            "warning",
+            f"nvidia-smi answered but ended with status {status}",
+            "run it on the host and see",
+        )
+
+
+def _gpu_faults(gpu: GpuRecord) -> Iterator[Fault]:
+    where = f"GPU {gpu.index if gpu.index is not None else '?'} ({gpu.name or 'no name'})"
+    if failed := _failed(gpu):
+        told = failed[0]
+        yield Fault(
+            fault_of(told) or "gpu-unreadable",
+            "stop",
+            f"{where} does not answer ({told})",
+            "reset the GPU (nvidia-smi --gpu-reset) or reboot the host",
+            gpu.index,
+        )
+    action = (gpu.recovery_action or "none").lower()
+    if action not in ("none", "n/a"):
+        remedy = _RECOVERY.get(action, "follow NVIDIA's GPU debug guidelines")
+        yield Fault(
+            "gpu-recovery",
+            "stop",
+            f"{where} asks for recovery: {gpu.recovery_action}",
+            remedy.format(gpu=gpu.index),
+            gpu.index,
+        )
+    if gpu.compute_mode and gpu.compute_mode.lower() == "prohibited":
+        yield Fault(
+            "compute-prohibited",
+            "stop",
+            f"{where} is in compute mode Prohibited",
+            f"nvidia-smi -i {gpu.index} -c DEFAULT",
+            gpu.index,
+        )
+
+
+def _failed(gpu: GpuRecord) -> list[str]:
+    """What the driver could not read, but for what only root may see, as much of a GPU in MIG mode:
+    a host is asked as an ordinary user."""
+    return [told for told in gpu.unreadable if not is_denied(told.partition(": ")[2])]
+
+
+def incomplete_faults(answers: Answers, hardware: Hardware | None) -> Iterator[Fault]:
+    """GPUs and slices that no plan can count on, since what they are was not told."""
+    found = hardware.gpus if hardware else ()
+    whole = {gpu.pci_address or gpu.index for gpu in found if not gpu.mig_profile}
+    slices = {(gpu.mig_parent, gpu.mig_index) for gpu in found if gpu.mig_profile}
+    parts = {gpu.index: gpu.mig_devices for gpu in answers.slices}
+    for gpu in answers.gpus or answers.amd_gpus or ():
+        where = f"GPU {gpu.index} ({gpu.name or 'no name'})"
+        missing = (gpu.pci_address or gpu.index) not in whole
+        for part in parts.get(gpu.index, ()):
+            missing = False
+            if (gpu.index, part.index) not in slices:
+                yield _incomplete(f"slice {part.index} of {where}", "memory", gpu.index)
+        if missing and not _failed(gpu):
+            yield _incomplete(where, "memory" if gpu.name else "name", gpu.index)
+
+
+def _incomplete(where: str, what: str, gpu: int | None) -> Fault:
+    return Fault(
+        "gpu-incomplete",
+        "warning",
+        f"{where} does not say its {what}, so it is left out",
+        "run nvidia-smi (or amd-smi) on the host as root and see",
+        gpu,
+    )
+
+
+def persistence_faults(answers: Answers) -> Iterator[Fault]:
+    """GPUs that fall asleep when nothing uses them."""
+    asleep = [str(gpu.index) for gpu in answers.gpus or () if gpu.persistence_mode is False]
+    if asleep:
+        yield Fault(
+            "persistence-off",
+            "warning",
+            f"no persistence mode on GPU {', '.join(asleep)}",
+            "enable nvidia-persistenced: without it each start of an engine waits 1-3 s a GPU",
+        )
+
+
+def fabric_faults(answers: Answers, system: System, hardware: Hardware | None) -> Iterator[Fault]:
+    """A host on an NVLink fabric that is not set up cannot start CUDA at all (error 802)."""
+    for gpu in answers.gpus or ():
+        status = (gpu.fabric_status or "n/a").lower()
+        if _fabric_state(gpu) == "completed" and status not in _FABRIC_OK:
+            yield Fault(
+                "fabric-failed",
+                "stop",
+                f"GPU {gpu.index} ({gpu.name}) could not join its NVLink fabric: "
+                f"{gpu.fabric_status}",
+                "look at the fabric manager's log and dmesg, then reset the GPU",
+                gpu.index,
+            )
+    states = {_fabric_state(gpu) for gpu in answers.gpus or ()}
+    waiting = sorted(states - _FABRIC_OK)
+    if states == {"completed"} or not (waiting or system.nvswitches):
+        return
+    why = (
+        f"GPUs wait for their NVLink fabric ({', '.join(waiting)})"
+        if waiting
+        else "this host has NVSwitches"
+    )
+    if system.fabric_manager != "active":
+        yield Fault(
+            "fabric-manager-down",
+            "stop",
+            f"{why}, and nvidia-fabricmanager is {system.fabric_manager}",
+            f"install nvidia-fabricmanager {system.driver_loaded or 'of the driver version'} and "
+            "run: systemctl enable --now nvidia-fabricmanager; where it runs elsewhere (a switch "
+            "of an NVL72 rack, a virtual machine's host), mend it there",
+        )
+    elif system.fabric_manager_version and system.driver_loaded not in (
+        None,
+        system.fabric_manager_version,
+    ):
+        yield Fault(
+            "fabric-manager-version",
+            "stop",
+            f"nvidia-fabricmanager is {system.fabric_manager_version}, the driver is "
+            f"{system.driver_loaded}",
+            "install exactly the driver's version",
+        )
+    elif waiting:
+        yield Fault(
+            "fabric-not-ready",
+            "stop",
+            f"{why}, although nvidia-fabricmanager is active",
+            "wait a minute after a start; else restart nvidia-fabricmanager and look at its log",
+        )
+
+
+def _fabric_state(gpu: GpuRecord) -> str:
+    return (gpu.fabric_state or "n/a").lower()
+
+
+def memory_faults(answers: Answers) -> Iterator[Fault]:
+    """Memory that has failed, or that waits for a reset to be replaced."""
+    for gpu in answers.gpus or ():
+        where = f"GPU {gpu.index} ({gpu.name})"
+        if gpu.remapped_rows_failed:
+            yield Fault(
+                "row-remap-failed",
+                "stop",
+                f"{where} could not replace a failed row of its memory",
+                "take the GPU out of service: it has to be exchanged",
+                gpu.index,
+            )
+        elif gpu.remapped_rows_pending or gpu.retired_pages_pending:
+            yield Fault(
+                "row-remap-pending",
+                "warning",
+                f"{where} has failed memory that the next reset replaces",
+                f"drain the host, then: nvidia-smi --gpu-reset -i {gpu.index}",
+                gpu.index,
+            )
+        elif gpu.ecc_uncorrected:
+            yield Fault(
+                "ecc-uncorrected",
+                "warning",
+                f"{where} counts {gpu.ecc_uncorrected} uncorrected memory errors",
+                "watch it; where the count grows, have the GPU exchanged",
+                gpu.index,
+            )
+
+
+def log_faults(answers: Answers) -> Iterator[Fault]:
+    """Xids of this boot by number and GPU, each once, with the last one's message."""
+    found: dict[tuple[int, str], list[str]] = {}
+    for xid in answers.kernel_log.xids:
+        found.setdefault((xid.xid, xid.pci), []).append(xid.message)
+    for (number, pci), messages in sorted(found.items()):
+        known = find_xid(number)
+        severity = xid_severity(number, messages[-1])
+        meaning = f"{known.meaning} ({severity})" if known else "not in NVIDIA's catalogue"
+        times = f", {len(messages)} times" if len(messages) > 1 else ""
+        said = f"; it says {messages[-1]!r}" if messages[-1] else ""
+        yield Fault(
+            f"xid-{number}",
+            "warning",
+            f"the kernel log of this boot has Xid {number} of the GPU at {pci}{times}: {meaning}"
+            f"{said}",
+            known.action if known else "look at the kernel log; watch the GPU",
+        )
+
+
+def driver_log_faults(answers: Answers) -> Iterator[Fault]:
+    """What the drivers' own lines of this boot say of a GPU without an Xid, each kind once."""
+    lines = (*answers.kernel_log.nvidia_faults, *answers.kernel_log.amd_faults)
+    for told in {(told.kind, told.pci): told for told in lines}.values():
+        yield Fault(
+            told.kind,
+            "warning",
+            f"the kernel log of this boot says of the GPU at {told.pci or '?'}: {told.message}",
+            "look at the kernel log; if it comes again, check the card's seat, power and cooling",
+        )
+
+
+def process_faults(answers: Answers, foreign: list[Process]) -> Iterator[Fault]:
+    """Processes that hold memory of a GPU and are not of this project."""
+    indexes = {gpu.uuid: gpu.index for gpu in answers.gpus or () if gpu.uuid}
+    for process in foreign:
+        index = indexes.get(process.gpu_uuid or "")
+        where = "a GPU" if index is None else f"GPU {index}"
+        held = f" with {process.used_memory_mib} MiB" if process.used_memory_mib else ""
+        yield Fault(
+            "foreign-process",
+            "warning",
+            f"process {process.pid} ({process.name}) uses {where}{held}",
+            "stop it, or keep that GPU out of the plan: an engine finds its memory taken",
+            index,
+        )
+
+
+def slot_faults(hardware: Hardware | None) -> Iterator[Fault]:
+    """Cards on fewer lanes or an older PCIe generation than they can do."""
+    slow: dict[str, list[str]] = {}
+    for gpu in hardware.gpus if hardware else ():
+        narrow = (gpu.pcie_width or 0) < (gpu.pcie_width_max or 0) and gpu.pcie_width
+        old = (gpu.pcie_generation or 0) < (gpu.pcie_generation_max or 0) and gpu.pcie_generation
+        if narrow or old:
+            has = f"PCIe {gpu.pcie_generation or '?'} x{gpu.pcie_width or '?'}"
+            can = f"PCIe {gpu.pcie_generation_max or '?'} x{gpu.pcie_width_max or '?'}"
+            slow.setdefault(f"{has} where {gpu.name} can do {can}", []).append(str(gpu.index))
+    for slot, indexes in slow.items():
+        yield Fault(
+            "slow-slot",
+            "warning",
+            f"GPU {', '.join(indexes)} has {slot}",
+            "check slot, riser and BIOS if GPUs work together on this host",
+        )
+
+
+def _unreadable(told: str) -> Fault:
+    return Fault(
+        "unreadable-output",
+        "warning",
+        f"the host printed what cannot be read as {told}",
+        "its facts are missing; run the tool on the host and report it",
+    )
+
+
+def is_ours(cgroup: str) -> bool:
+    """Whether a process's control group is one of this project's replicas."""
+    return re.search(r"/llm-engine@[^/]+\.service(?:/|$)", cgroup) is not None

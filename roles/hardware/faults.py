@@ -1,0 +1,29 @@
+"""What is wrong with a host's GPUs, by name, with what to do about it.
+
+Source of the remedies: NVIDIA's deployment guide and Xid catalogue, and public issue threads of
+engines that failed in each of these ways.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["stop", "warning"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: `kind` is a stable name, `stop` means that nothing can be served.
+
+    `absent` marks a GPU that does not answer at all: the others serve on, where the inventory does
+    not count on it.
+    """
+
+    kind: str
+    severity: Severity
+    problem: str
+    remedy: str
+    gpu: int | None = None
+    absent: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.remedy}"

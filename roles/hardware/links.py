@@ -1,0 +1,118 @@
+"""What the links of a host mean: NVLink islands, the worst link of a group, P2P between GPUs.
+
+Pure facts from the links of `Hardware`. Why they matter: collectives of vLLM need every pair
+of a group on NVLink for more than two GPUs, and are slowest over the worst link of the group.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from roles.hardware.gpus import Links
+
+# From the nearest to the farthest, as nvidia-smi's legend orders them; PSB and SOC are old names.
+_PCIE_ORDER = {"PSB": 0, "PIX": 0, "PXB": 1, "PHB": 2, "NODE": 3, "SYS": 4, "SOC": 4}
+_P2P_LABELS = {"OK": True, "CNS": False, "GNS": False, "TNS": False, "NS": False, "DR": False}
+_GEFORCE = re.compile(r"(?i)(?:NVIDIA )?GeForce RTX [345]0\d\d\b.*")
+_PROFESSIONAL = re.compile(
+    r"(?i)(?:(?:NVIDIA|Tesla|NVIDIA Tesla) )?"
+    # A vGPU's name ends in its memory and type: "NVIDIA L40S-48Q".
+    r"(?:(?:[AHBLTVP]\d{1,3}[A-Z]?|G[HB]\d{3})(?:[ -](?!MIG\b|(?:\d+-)*\d+[ABCQ]\b)[\w-]+)*"
+    r"|RTX A\d{4}|RTX \d{4}(?: SFF)? Ada Generation)"
+)
+
+
+@dataclass(frozen=True)
+class Island:
+    """GPUs joined by NVLink, directly or over each other, by index.
+
+    `kind` is "pair", "full mesh" (every pair has the same number of NVLinks, as over NVSwitch) or
+    "hybrid mesh" (numbers differ or pairs lack a link, as in the cubes of V100). `pairs` has the
+    number of NVLinks of each linked pair (lower index first) and `links_per_pair` that number if
+    every pair of the island has the same, else None.
+    """
+
+    gpus: tuple[int, ...]
+    kind: str
+    links_per_pair: int | None
+    pairs: tuple[tuple[int, int, int], ...]
+
+    @property
+    def fully_connected(self) -> bool:
+        """Whether every pair has NVLinks, however many."""
+        return len(self.pairs) == len(self.gpus) * (len(self.gpus) - 1) // 2
+
+
+def nvlink_count(label: str) -> int:
+    """18 of "NV18", 1 (there is one) of a declared "NV" and of AMD's "XGMI", else 0."""
+    match = re.fullmatch(r"NV(\d*)|XGMI", label)
+    return int(match[1] or 1) if match else 0
+
+
+def islands(links: Links) -> tuple[Island, ...]:
+    """The NVLink islands, by their lowest GPU; a GPU without NVLink is in none."""
+    pairs = [(i, j, count) for i, j, label in links if (count := nvlink_count(label))]
+    groups: list[set[int]] = []
+    for i, j, _ in pairs:
+        touching = [group for group in groups if i in group or j in group]
+        groups = [group for group in groups if group not in touching]
+        groups.append({i, j}.union(*touching))
+    return tuple(_island(sorted(group), pairs) for group in sorted(groups, key=min))
+
+
+def _island(gpus: list[int], pairs: list[tuple[int, int, int]]) -> Island:
+    own = tuple(pair for pair in pairs if pair[0] in gpus)
+    counts = {count for _, _, count in own}
+    uniform = len(counts) == 1 and len(own) == len(gpus) * (len(gpus) - 1) // 2
+    kind = "hybrid mesh" if not uniform else "pair" if len(gpus) == 2 else "full mesh"
+    return Island(tuple(gpus), kind, counts.pop() if uniform else None, own)
+
+
+def worst_link(links: Links, group: Iterable[int]) -> str | None:
+    """The label of the slowest pair in a group of indexes; None for fewer than two GPUs.
+
+    NV# (more is better) before PIX, PXB, PHB, NODE and SYS; a label nobody knows is the worst.
+    ValueError where nobody said how a pair is linked.
+    """
+    known = {(i, j): label for i, j, label in links}
+    pairs = list(combinations(sorted(set(group)), 2))
+    if unknown := [pair for pair in pairs if pair not in known]:
+        i, j = unknown[0]
+        raise ValueError(f"nothing is known of the link of GPU {i} and GPU {j}")
+    return max((known[pair] for pair in pairs), key=link_slowness, default=None)
+
+
+def link_slowness(label: str) -> tuple[int, int]:
+    """What to compare labels by: the faster link is the smaller, an unknown one the largest."""
+    count = nvlink_count(label)
+    return (-1, -count) if count else (_PCIE_ORDER.get(label, len(_PCIE_ORDER)), 0)
+
+
+def p2p_possible(
+    names: Sequence[str] | Mapping[int, str],
+    pairs: Iterable[tuple[int, int, str]] | None,
+    i: int,
+    j: int,
+    link: str | None = None,
+) -> bool | None:
+    """Whether GPUs i and j may read each other's memory; None if that is not known.
+
+    `names` are the driver's by GPU index, `pairs` those of `nvidia-smi topo -p2p r` where there is
+    one: its word decides, but for "U" (unknown). Otherwise an NVLink (`link` "NV4") means yes, a
+    GeForce RTX 30, 40 or 50 no (NVIDIA's driver restricts P2P on them: NCCL goes through host
+    memory), two alike data-centre, RTX A or RTX Ada cards yes. Anything else is unknown: mixed
+    cards, a virtual machine's GRID cards and vGPUs, MIG slices.
+
+    Source: vLLM 0.33's distributed/device_communicators, which ask for P2P; a real log of two RTX
+    3090 that talk over host memory (SHM) is in vLLM's issue 4383.
+    """
+    label = {(a, b): label for a, b, label in pairs or ()}.get((min(i, j), max(i, j)))
+    if label in _P2P_LABELS:
+        return _P2P_LABELS[label]
+    if link is not None and nvlink_count(link):
+        return True
+    one, other = names[i].strip(), names[j].strip()
+    if _GEFORCE.fullmatch(one) or _GEFORCE.fullmatch(other):
+        return False
+    return True if one == other and _PROFESSIONAL.fullmatch(one) else None

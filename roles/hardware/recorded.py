@@ -1,0 +1,194 @@
+"""The recorded hardware of an inventory's hosts: one YAML file, made to be read and committed."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from roles.hardware.difference import gpu_findings
+from roles.hardware.gpus import Gpu, Hardware, Links
+from roles.hardware.outputs.topo import LINK_LABELS, P2P_LABELS
+from roles.hardware.settings import check_card_name
+
+HEADER = "# Recorded by deploys/discover.py: a deploy stops a host whose hardware is another.\n"
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+Count = Annotated[int, Field(ge=0, le=4_194_304)]
+# As `entry` writes them: nvidia-smi's or AMD's labels, "?" for a pair that nobody told.
+_LINKS = re.compile(rf"{LINK_LABELS}|NV|XGMI|PCIE|\?")
+_P2P = re.compile(rf"{P2P_LABELS}|\?")
+
+
+class RecordedGpu(BaseModel):
+    """One GPU of a host as it was found; see `Gpu`. What was not found is left out.
+
+    `index` is left out where it is the GPU's place in the list.
+    """
+
+    model_config = _STRICT
+
+    index: Count | None = None
+    name: str
+    memory_mib: Annotated[int, Field(ge=1, le=4_194_304)]
+    reserved_mib: Count | None = None
+    compute_capability: Annotated[float, Field(ge=1, lt=100)] | None = None
+    pci_address: str | None = None
+    pci_device_id: str | None = None
+    numa_node: Count | None = None
+    pcie_generation: Count | None = None
+    pcie_generation_max: Count | None = None
+    pcie_width: Count | None = None
+    pcie_width_max: Count | None = None
+    mig_profile: str | None = None
+    mig_parent: Count | None = None
+    mig_index: Count | None = None
+    uuid: str | None = None
+    serial: str | None = None
+
+
+class RecordedHost(BaseModel):
+    """A host as it was found: GPUs in the driver's order, rows of link labels, "X" for itself."""
+
+    model_config = _STRICT
+
+    driver_version: Annotated[str, Field(pattern=r"^[ -~]{1,200}$")] | None = None
+    gpus: Annotated[list[RecordedGpu], Field(min_length=1)]
+    links: list[str] | None = None
+    p2p: list[str] | None = None
+
+
+def recorded_hardware(data: Any) -> Hardware:
+    """The hardware of one host's entry; ValueError names each entry that is wrong."""
+    try:
+        host = RecordedHost.model_validate(data)
+    except ValidationError as error:
+        told = (
+            f"{'.'.join(map(str, problem['loc'])) or 'entry'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise ValueError("; ".join(told)) from None
+    gpus = tuple(_gpu(index, gpu) for index, gpu in enumerate(host.gpus))
+    for before, gpu in pairwise(gpus):
+        if gpu.index <= before.index:
+            raise ValueError(f"gpus: index {gpu.index} stands behind {before.index}")
+    links = _pairs(host.links, gpus, "links", _LINKS)
+    return Hardware(gpus, links, _pairs(host.p2p, gpus, "p2p", _P2P), host.driver_version)
+
+
+def completed(declared: Hardware, recorded: Hardware | None) -> Hardware:
+    """Declared hardware with what is recorded of the same GPUs: a declaration is short."""
+    if recorded is None or any(gpu_findings(declared.gpus, recorded.gpus)):
+        return declared
+    return replace(recorded, links=declared.links or recorded.links)
+
+
+def entry(hardware: Hardware, identifiers: Mapping[int, Mapping[str, str]] | None = None) -> dict:
+    """One host's entry, made to be written; `identifiers` adds uuid and serial by GPU index."""
+    more = identifiers or {}
+    gpus = [
+        {
+            key: value
+            for key, value in {**vars(gpu), **more.get(gpu.index, {})}.items()
+            if value is not None and (key != "index" or value != place)
+        }
+        for place, gpu in enumerate(hardware.gpus)
+    ]
+    made: dict[str, Any] = {"driver_version": hardware.driver_version, "gpus": gpus}
+    made |= {
+        "links": _rows(hardware.links, hardware.gpus),
+        "p2p": _rows(hardware.p2p, hardware.gpus),
+    }
+    return {key: value for key, value in made.items() if value is not None}
+
+
+def recording(entries: Mapping[str, Any]) -> str:
+    """The file's text: hosts by name, a GPU a line, a row of links a line."""
+    if not entries:
+        return HEADER
+    text = yaml.dump(
+        dict(sorted(entries.items())),
+        Dumper=_Dumper,
+        sort_keys=False,
+        width=1000,
+        allow_unicode=True,
+    )
+    return HEADER + text
+
+
+def read_recording(text: str) -> dict[str, Any]:
+    """The entries of a file's text by host; ValueError where it is no mapping of hosts, or has one
+    host twice."""
+    try:
+        twice = _named_twice(yaml.compose(text, Loader=yaml.SafeLoader))
+        entries = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"not YAML: {error}") from None
+    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
+        raise ValueError("must map hosts to their hardware")
+    if twice:
+        raise ValueError(f"has {', '.join(twice)} twice")
+    return entries
+
+
+def _named_twice(document: yaml.Node | None) -> list[str]:
+    """The keys of a file that stand in it twice, of which YAML would drop the first."""
+    pairs = document.value if isinstance(document, yaml.MappingNode) else []
+    names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
+
+
+def _gpu(place: int, gpu: RecordedGpu) -> Gpu:
+    check_card_name(gpu.name)
+    said = gpu.model_dump(exclude={"index", "uuid", "serial"})
+    return Gpu(index=place if gpu.index is None else gpu.index, **said)
+
+
+def _rows(links: Links | None, gpus: tuple[Gpu, ...]) -> list[str] | None:
+    """A row for each GPU: its label to every GPU, "X" to itself, "?" where none was told."""
+    if links is None or len(gpus) < 2:
+        return None
+    label = {pair: name for i, j, name in links for pair in ((i, j), (j, i))}
+    indexes = [gpu.index for gpu in gpus]
+    return [" ".join("X" if i == j else label.get((i, j), "?") for j in indexes) for i in indexes]
+
+
+def _pairs(
+    rows: list[str] | None, gpus: tuple[Gpu, ...], where: str, labels: re.Pattern[str]
+) -> Links | None:
+    if rows is None:
+        return None
+    cells = [row.split() for row in rows]
+    if [len(row) for row in cells] != [len(gpus)] * len(gpus):
+        raise ValueError(f"{where}: needs a row and a column for each of the {len(gpus)} GPUs")
+    for i, row in enumerate(cells):
+        for j, label in enumerate(row):
+            if (label == "X") != (i == j) or label != cells[j][i]:
+                raise ValueError(f"{where}[{i}]: {label!r} to GPU {j} contradicts the other rows")
+            if i != j and not labels.fullmatch(label):
+                raise ValueError(f"{where}[{i}]: {label!r} is no label of nvidia-smi or amd-smi")
+    return tuple(
+        (a.index, b.index, cells[i][j])
+        for i, a in enumerate(gpus)
+        for j, b in enumerate(gpus)
+        if i < j and cells[i][j] != "?"
+    )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style for the file and its lists; a GPU stands in one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _mapping(dumper: yaml.SafeDumper, data: dict) -> yaml.MappingNode:
+    node = yaml.SafeDumper.represent_dict(dumper, data)
+    node.flow_style = "memory_mib" in data
+    return node
+
+
+_Dumper.add_representer(dict, _mapping)

@@ -1,0 +1,126 @@
+"""What a host's system says about its GPUs beside their own tools: kernel, modules, PCI bus."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_NVIDIA = "10de"
+_SWITCH_CLASS = "0680"
+
+
+@dataclass(frozen=True)
+class PciDevice:
+    """A GPU or NVSwitch as sysfs shows it; `pci_device_id` is "10de:26b9", both in lower case."""
+
+    address: str
+    class_code: str
+    pci_device_id: str
+    numa_node: int | None
+    kernel_driver: str | None
+    pcie_width: int | None
+    pcie_width_max: int | None
+
+    @property
+    def is_nvswitch(self) -> bool:
+        """Whether this is an NVSwitch, which wants the fabric manager."""
+        return self.class_code == _SWITCH_CLASS and self.pci_device_id.startswith(_NVIDIA)
+
+
+@dataclass(frozen=True)
+class System:
+    """One host's system. Versions are None where nothing is loaded or installed.
+
+    `driver_open` says whether the installed kernel modules are the open ones; `fabric_manager` is
+    "absent", "active" or what systemd calls its state.
+    """
+
+    os: str
+    kernel: str
+    ram_mib: int | None
+    dev_shm_mib: int | None
+    numa_nodes: int
+    secure_boot: bool | None
+    modules: tuple[str, ...]
+    driver_loaded: str | None
+    driver_installed: str | None
+    driver_open: bool | None
+    fabric_manager: str
+    fabric_manager_version: str | None
+    pci: tuple[PciDevice, ...]
+
+    @property
+    def nvswitches(self) -> int:
+        """Number of NVSwitches on the PCI bus."""
+        return sum(device.is_nvswitch for device in self.pci)
+
+
+def parse_system(parts: Mapping[str, str]) -> System:
+    """Read the parts of a report that come from the system; what cannot be told is None."""
+    license_text = parts["nvidia-license"].strip()
+    return System(
+        os=_one_line(parts["os"]) or "",
+        kernel=_one_line(parts["kernel"]) or "",
+        ram_mib=_mib(r"MemTotal:\s+([0-9]+) kB", parts["memory"]),
+        dev_shm_mib=_mib(r"\S+\s+([0-9]+)\s", parts["shm"]),
+        numa_nodes=len(parts["numa"].split()),
+        secure_boot=_secure_boot(parts["secure-boot"]),
+        modules=tuple(sorted(parts["modules"].split())),
+        driver_loaded=_version(parts["nvidia-loaded"]),
+        driver_installed=_version(parts["nvidia-installed"]),
+        driver_open=("GPL" in license_text) if license_text else None,
+        fabric_manager=_unit_state(parts["fabric-manager"]),
+        fabric_manager_version=_version(parts["fabric-manager"]),
+        pci=tuple(filter(None, map(_pci_device, parts["pci"].splitlines()))),
+    )
+
+
+def _one_line(text: str) -> str | None:
+    return " ".join(text.split()) or None
+
+
+def _mib(pattern: str, text: str) -> int | None:
+    match = re.search(pattern, text)
+    return int(match[1]) // 1024 if match else None
+
+
+def _secure_boot(text: str) -> bool | None:
+    """From mokutil's words, or from the EFI variable's bytes, of which the last one tells."""
+    if "SecureBoot enabled" in text:
+        return True
+    if "SecureBoot disabled" in text:
+        return False
+    numbers = text.split()
+    return numbers[-1] == "1" if numbers and all(map(str.isdigit, numbers)) else None
+
+
+def _version(text: str) -> str | None:
+    match = re.search(r"\b[0-9]{3,4}\.[0-9]{1,4}(?:\.[0-9]{1,4})?\b", text)
+    return match[0] if match else None
+
+
+def _unit_state(text: str) -> str:
+    shown = dict(re.findall(r"^(LoadState|ActiveState)=(\S*)", text, re.MULTILINE))
+    if shown.get("LoadState") in (None, "not-found"):
+        return "absent"
+    return shown.get("ActiveState", "unknown")
+
+
+def _pci_device(line: str) -> PciDevice | None:
+    match = re.fullmatch(
+        r"(\S+) 0x(\w{6}) 0x(\w{4}) 0x(\w{4}) numa=(-?[0-9]*) driver=(\S*) width=([0-9]*)/([0-9]*)",
+        line.strip(),
+    )
+    if match is None:
+        return None
+    address, kind, vendor, device, numa, driver, width, width_max = match.groups()
+    return PciDevice(
+        address=address.lower(),
+        class_code=kind[:4].lower(),
+        pci_device_id=f"{vendor}:{device}".lower(),
+        # A host with one node says -1.
+        numa_node=int(numa) if numa.isdigit() else None,
+        kernel_driver=driver or None,
+        pcie_width=int(width) if width else None,
+        # sysfs says 255 for what it does not know.
+        pcie_width_max=int(width_max) if width_max and width_max != "255" else None,
+    )
