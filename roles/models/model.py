@@ -1,61 +1,238 @@
-"""What a model is to a planner: its weights and the shape of its attention."""
+"""What a model is to a planner: its layers, what they keep for each token, and its parameters.
 
-from typing import Annotated, Self
+A `Model` is made from a config.json (`config.parse_config`). Its parameters are listed as vLLM 0.33
+allocates them (fused projections, padded vocabulary), so that their bytes on each GPU follow from
+how tensor, pipeline and expert parallel split them (`weights.weights_per_gpu`).
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
-# Integers as they are written: neither true nor "5" is one, and no product of them overflows.
-Count = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
-Bytes = Annotated[int, Field(strict=True, gt=0, lt=2**50)]
+VOCABULARY_PADDING = 64  # vLLM pads embeddings to whole 64s (vocab_parallel_embedding.py)
+
+AttentionKind = Literal["full", "sliding", "chunked", "mla"]
+RecurrentKind = Literal["gdn", "kda", "mamba1", "mamba2", "short_conv", "linear"]
+Split = Literal["replicated", "outputs", "inputs", "vocabulary"]
 
 
-class Model(BaseModel):
-    """A dense decoder model in one precision.
+@dataclass(frozen=True)
+class Format:
+    """How one number of a matrix is stored: `bits` each, and a scale for each block of the matrix.
 
-    Sizes are those of its config.json; `weight_bytes` is the sum of its safetensors files.
+    A block is `block_outputs` × `block_inputs` numbers, 0 meaning the whole side; `scale_bytes` are
+    what a block adds (scale and zero point together), 0 where there are no scales.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    bits: float
+    block_outputs: int = 0
+    block_inputs: int = 0
+    scale_bytes: float = 0
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", description="as on the model hub")
-    weight_bytes: Bytes = Field(description="bytes of the safetensors files together")
-    layers: Count = Field(description="num_hidden_layers of config.json")
-    hidden_size: Count = Field(description="hidden_size of config.json")
-    intermediate_size: Count = Field(description="intermediate_size of config.json")
-    attention_heads: Count = Field(description="num_attention_heads of config.json")
-    kv_heads: Count = Field(description="num_key_value_heads of config.json")
-    head_dim: Count = Field(
-        description="head_dim of config.json, or hidden_size / num_attention_heads"
-    )
-    vocab_size: Count = Field(description="vocab_size of config.json")
-    context_limit_tokens: Count = Field(description="max_position_embeddings of config.json")
-    kv_element_bytes: float = Field(
-        default=2,
-        ge=0.25,
-        le=4,
-        strict=True,
-        allow_inf_nan=False,
-        description="bytes of one element of the KV cache",
-    )
 
-    @field_validator("name")
-    @classmethod
-    def _no_way_up(cls, name: str) -> str:
-        # A name becomes part of paths on a host.
-        if {"", ".", ".."} & set(name.split("/")):
-            raise ValueError("a model's name has no empty part and none of dots alone")
-        return name
+@dataclass(frozen=True)
+class Weight:
+    """Parameters that vLLM allocates as one tensor.
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.attention_heads % self.kv_heads:
-            raise ValueError(
-                f"kv_heads ({self.kv_heads}) must divide attention_heads ({self.attention_heads}): "
-                "each KV head serves the same number of attention heads"
-            )
-        return self
+    `outputs` × `inputs` is one matrix; `split` says which side tensor parallel divides. A fused QKV
+    projection has `kv_outputs` of `kv_heads` heads besides: these are divided as long as there are
+    heads, and copied beyond. `experts` matrices are stacked in a mixture of experts (0: not one).
+    `name` is the module's path within its layer, as quantisation configs name it.
+    """
+
+    name: str
+    outputs: int
+    inputs: int
+    format: Format
+    split: Split = "replicated"
+    kv_outputs: int = 0
+    kv_heads: int = 0
+    experts: int = 0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention that keeps keys and values of tokens.
+
+    `window` is the sliding window or the chunk in tokens, 0 for full attention. For MLA `head_size`
+    is the latent (kv_lora_rank + qk_rope_head_dim), there is one head, and `value_head_size` is 0.
+    `index_bytes` is what a sparse-attention indexer keeps besides, a token (DeepSeek V3.2: 132).
+    """
+
+    kind: AttentionKind
+    heads: int
+    kv_heads: int
+    head_size: int
+    value_head_size: int
+    window: int = 0
+    index_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A layer whose state has one size whatever the request's length.
+
+    State of a request: (`conv_kernel` - 1) × `conv_channels` numbers in the model's dtype, and
+    `state_elements` numbers of `state_bytes` each; tensor parallel divides both. `heads` are the
+    value heads and `key_heads` the key heads or groups that tensor parallel must divide.
+    """
+
+    kind: RecurrentKind
+    heads: int
+    key_heads: int
+    conv_kernel: int
+    conv_channels: int
+    state_elements: int
+    state_bytes: int
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A feed-forward block; `gated` has three matrices (gate, up, down), else two."""
+
+    intermediate_size: int
+    gated: bool = True
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts: `per_token` of `count` run for a token, and a shared one for all."""
+
+    count: int
+    per_token: int
+    intermediate_size: int
+    shared_intermediate_size: int = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer. `own_kv` is false where it reads the KV cache of an earlier layer."""
+
+    mixer: Attention | Recurrent | None
+    mlp: Dense | Experts | None
+    weights: tuple[Weight, ...] = ()
+    own_kv: bool = True
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The checkpoint's quantisation: `method` as vLLM calls it, and the format of its linears.
+
+    `experts_only` is true where only experts are quantised (gpt-oss). `block_outputs` and
+    `block_inputs` of the format say what a GPU's part of a matrix must divide by.
+    """
+
+    method: str
+    linear: Format
+    ignored: tuple[str, ...] = ()
+    experts_only: bool = False
+    kv_cache_dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as vLLM serves it.
+
+    `weights_bytes` are the exact bytes of the checkpoint's tensors, None where they are not known;
+    `exact` is true where every parameter is known by shape, so that no margin is needed.
+    `first`, `last` and `everywhere` are the parameters on the first pipeline stage (embeddings), on
+    the last (head, norm; the tied embedding again) and on each (vision tower).
+    `scale` is what brings the shapes' bytes to `weights_bytes`; `rope_bytes` are rotary tables, on
+    every GPU. `margin` is the share that an estimate may be too
+    low by, 0 where `exact`.
+    """
+
+    id: str
+    architectures: tuple[str, ...]
+    model_type: str
+    hidden_size: int
+    vocabulary_size: int
+    context_limit_tokens: int
+    layers: tuple[Layer, ...]
+    first: tuple[Weight, ...]
+    last: tuple[Weight, ...]
+    everywhere: tuple[Weight, ...] = ()
+    tied_embeddings: bool = False
+    quantization: Quantization | None = None
+    dtype: str = "bfloat16"
+    weights_bytes: int | None = None
+    exact: bool = True
+    margin: float = 0.0
+    scale: float = 1.0
+    rope_bytes: int = 0
+    vision_heads: int = 0
+    warnings: tuple[str, ...] = ()
+    variant_of: str | None = None
+
+    def __hash__(self) -> int:
+        # Plans look models up by the thousand, and their layers are many.
+        return hash((self.id, self.weights_bytes, self.dtype, self.quantization, len(self.layers)))
+
+    @cached_property
+    def memo(self) -> dict[object, object]:
+        """What was worked out of this model before, by what was asked: for `weights` alone."""
+        return {}
 
     @property
-    def padded_vocab_size(self) -> int:
-        """The vocabulary as vLLM holds it: in whole 64s."""
-        return -(-self.vocab_size // 64) * 64
+    def name(self) -> str:
+        """The id, as clients and the model hub name the model."""
+        return self.id
+
+    @cached_property
+    def attentions(self) -> tuple[Attention, ...]:
+        """The attention of each layer that has one, in order, KV-sharing layers included."""
+        mixers = (layer.mixer for layer in self.layers)
+        return tuple(mixer for mixer in mixers if isinstance(mixer, Attention))
+
+    @cached_property
+    def attention_heads(self) -> int:
+        """Query heads of a layer, the most of any; 0 where no layer has attention."""
+        return max((attention.heads for attention in self.attentions), default=0)
+
+    @cached_property
+    def kv_heads(self) -> int:
+        """KV heads of a layer, the most of any; 1 for MLA."""
+        return max((attention.kv_heads for attention in self.attentions), default=0)
+
+    @cached_property
+    def head_size(self) -> int:
+        """Size of a head, the largest of any layer."""
+        return max((attention.head_size for attention in self.attentions), default=0)
+
+    @cached_property
+    def intermediate_size(self) -> int:
+        """Intermediate size of the widest dense feed-forward block, shared experts included."""
+        sizes = [0]
+        for layer in self.layers:
+            if isinstance(layer.mlp, Dense):
+                sizes.append(layer.mlp.intermediate_size)
+            elif isinstance(layer.mlp, Experts):
+                sizes.append(layer.mlp.shared_intermediate_size)
+        return max(sizes)
+
+    @cached_property
+    def experts(self) -> Experts | None:
+        """The mixture of experts of the first layer that has one; None for a dense model."""
+        found = (layer.mlp for layer in self.layers if isinstance(layer.mlp, Experts))
+        return next(found, None)
+
+    @cached_property
+    def is_mla(self) -> bool:
+        """Whether attention keeps one latent for all heads."""
+        return any(attention.kind == "mla" for attention in self.attentions)
+
+    @cached_property
+    def is_sparse(self) -> bool:
+        """Whether an indexer chooses which tokens attention looks at."""
+        return any(attention.index_bytes for attention in self.attentions)
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of one number of the model's dtype."""
+        return {"float32": 4}.get(self.dtype, 2)
+
+    @property
+    def padded_vocabulary_size(self) -> int:
+        """The vocabulary as vLLM holds it."""
+        return -(-self.vocabulary_size // VOCABULARY_PADDING) * VOCABULARY_PADDING

@@ -1,0 +1,73 @@
+"""Record a model that the catalog does not have, so that plans need no network.
+
+`read SOURCE` prints one JSON object to commit and to name in `services[].model`.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from roles.models.folder import read_folder
+from roles.models.hub import ENDPOINT, read_hub
+from roles.models.settings import RecordedModel, in_words
+
+
+def main(arguments: list[str]) -> int:
+    """Run the subcommand; 0, or 1 where something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m roles.models", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    read = commands.add_parser("read", help="print a model of the hub or of a folder as JSON")
+    read.add_argument("source", help="org/name, org/name@revision, a folder or a .gguf file")
+    read.add_argument("--id", default="", help="what clients call a folder's model; its name")
+    read.add_argument(
+        "--token-file", type=Path, help="file with the hub's token, for gated models; or HF_TOKEN"
+    )
+    read.add_argument("--endpoint", default=ENDPOINT, help="a mirror of the hub: https://HOST")
+    options = parser.parse_args(arguments)
+    try:
+        found = _read(options)
+        warnings = found.model().warnings
+    except ValidationError as error:
+        return _refused(f"{options.source}: {in_words(error)}")
+    except (ValueError, OSError) as error:
+        return _refused(f"{options.source}: {error}")
+    if found.weights_bytes is None:
+        warnings += ("no safetensors files: the plan reckons the weights from the config",)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(found.text(), end="")
+    return 0
+
+
+def _refused(problem: str) -> int:
+    print(problem, file=sys.stderr)
+    return 1
+
+
+def _read(options: argparse.Namespace) -> RecordedModel:
+    source = str(options.source)
+    path = Path(source).expanduser()
+    if path.exists() or source.startswith(("/", ".", "~")) or source.endswith(".gguf"):
+        return read_folder(path, model_id=options.id)
+    if options.id:
+        raise ValueError("--id is for a folder alone; a model of the hub has its name there")
+    return read_hub(source, token=_token(options.token_file), endpoint=options.endpoint)
+
+
+def _token(file: Path | None) -> str | None:
+    """The hub's token, of the file before the environment; None where neither has one."""
+    if file is not None and not file.is_file():
+        raise ValueError(f"{file} is not there: write the hub's token into it")
+    token = (file.read_text() if file else os.environ.get("HF_TOKEN", "")).strip()
+    if not token and file is None:
+        return None
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError(f"{file or 'HF_TOKEN'} does not hold a token: one line of ASCII is wanted")
+    return token
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

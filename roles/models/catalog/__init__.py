@@ -1,0 +1,71 @@
+"""Models whose shapes and sizes are known: the YAML files beside this one.
+
+A row has a model's `id`; `config`, the keys of its config.json that planning needs, or `like`, the
+row whose config it shares but for those keys (null takes one away); `weights_bytes`, the exact
+bytes of its tensors as vLLM loads them; `source`, where both come from; and `variant_of`, the model
+that it is a quantised form of.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from roles.models.config import parse_config
+from roles.models.model import Model
+
+
+@cache
+def find(name: str) -> Model:
+    """The model of that name on the hub; ValueError with close names where it is not known."""
+    row = rows().get(name)
+    if row is None:
+        close = _close(name)
+        guess = f"did you mean {' or '.join(close)}? Or " if close else ""
+        raise ValueError(
+            f"unknown model {name!r}: {guess}declare its sizes (weight_bytes, layers, hidden_size "
+            "and the others of its config.json)"
+        )
+    model = parse_config(_config(row), model_id=name, weights_bytes=row["weights_bytes"])
+    return replace(model, variant_of=row.get("variant_of"))
+
+
+def variants(name: str) -> tuple[str, ...]:
+    """The quantised forms of a model that the catalog knows, in its order."""
+    return tuple(key for key, row in rows().items() if row.get("variant_of") == name)
+
+
+def catalog_config(name: str) -> dict[str, Any]:
+    """The config of a model that the catalog knows, to plan it otherwise; KeyError else."""
+    return _config(rows()[name])
+
+
+@cache
+def rows() -> Mapping[str, Mapping[str, Any]]:
+    """All rows as written, by id."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: dict[str, Mapping[str, Any]] = {}
+    for file in sorted(Path(__file__).parent.glob("*.yaml")):
+        for row in yaml.load(file.read_text(encoding="utf-8"), Loader=loader):
+            found[row["id"]] = row
+    return found
+
+
+def _config(row: Mapping[str, Any]) -> dict[str, Any]:
+    own = row.get("config", {})
+    if "like" not in row:
+        return dict(own)
+    merged = _config(rows()[row["like"]]) | own
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def _close(name: str) -> list[str]:
+    """Names that look like `name`, with or without the organisation before the slash."""
+    by_key = {known.lower(): known for known in rows()}
+    by_key |= {known.lower().partition("/")[2]: known for known in rows()}
+    matches = difflib.get_close_matches(name.lower(), by_key, n=4)
+    return list(dict.fromkeys(by_key[match] for match in matches))[:3]

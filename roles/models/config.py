@@ -1,0 +1,308 @@
+"""From a model's config.json to a `Model`.
+
+Keys and defaults are those of transformers and of vLLM 0.33
+(`transformers_utils/model_arch_config_convertor.py`, `config/model.py`).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from roles.models.families import (
+    DEFAULTS,
+    KNOWN,
+    NO_ROTARY,
+    POSITIONS,
+    TIED_BY_DEFAULT,
+    UNGATED,
+    layer_count,
+)
+from roles.models.fields import Fields, text_fields
+from roles.models.layers import decoder_layers
+from roles.models.model import Attention, Format, Layer, Model, Weight
+from roles.models.parameters import Builder
+from roles.models.quantization import read_quantization
+from roles.models.vision import tower
+from roles.models.weights import checkpoint_bytes
+
+# How much more than its shapes say a model of an unknown kind may take: a guess, and said so.
+UNKNOWN_MARGIN = 0.05
+# A checkpoint's bytes this near to those of its shapes are no reason to doubt the shapes.
+SHAPES_SURE = 0.03
+_LIMITS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+# These leave max_position_embeddings as it is; others multiply it.
+_UNSCALED = frozenset(
+    ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "default")
+)
+_DTYPES = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_ALIASES = {
+    "hidden_size": ("n_embd", "n_embed", "d_model", "dim"),
+    "num_attention_heads": ("n_head", "n_heads", "decoder_attention_heads"),
+    "intermediate_size": (
+        *("ffn_dim", "n_inner", "ffn_hidden_size", "hidden_dim"),
+        *("ff_intermediate_size", "decoder_ffn_dim"),
+    ),
+    "num_hidden_layers": ("n_layer", "num_layers", "n_layers", "decoder_layers"),
+    "vocab_size": ("padded_vocab_size",),
+    "rms_norm_eps": ("norm_eps",),
+    "num_key_value_heads": ("n_kv_heads", "kv_n_heads"),
+    "num_experts": ("moe_num_experts",),
+    "num_experts_per_tok": ("moe_k", "moe_top_k"),
+}
+# Where DBRX and MPT keep a part of their sizes.
+_PARTS = ("attn_config", "ffn_config")
+# Their classes end in Model although they have a head.
+_GENERATING = ("LMHeadModel", "ChatModel", "ChatGLMModel")
+# What some models give for each layer; as large as the largest is never too little.
+_BY_LAYER = ("intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert")
+
+
+def parse_config(
+    config: Mapping[str, Any],
+    *,
+    model_id: str = "",
+    weights_bytes: int | None = None,
+    quantization: str | None = None,
+    dtype: str | None = None,
+    hf_quant: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model that a config.json describes.
+
+    `weights_bytes` are the exact bytes of the checkpoint's tensors, where they are known (the
+    `total_size` of model.safetensors.index.json). `quantization` and `dtype` are what the engine is
+    told (`--quantization`, `--dtype`); `quantization` counts where the checkpoint is not quantised
+    itself. `hf_quant` is NVIDIA's hf_quant_config.json. ValueError says which key is missing or
+    wrong, and what to do.
+    """
+    fields = _with_defaults(text_fields(config))
+    formats = read_quantization(_said_quantization(fields), hf_quant, quantization)
+    kind = _dtype(fields, dtype)
+    plain = Format(kind, 32 if kind == "float32" else 16)
+    build = Builder(fields, formats, plain, fields.integer("hidden_size"))
+    limit = context_limit(fields)
+    layers = decoder_layers(build, layer_count(fields), limit)
+    first, last, tied = _embeddings(build, layers)
+    warnings = _warnings(fields, model_id)
+    everywhere = tuple(tower(config, build))
+    model = Model(
+        id=model_id or str(config.get("_name_or_path") or ""),
+        architectures=tuple(config.get("architectures") or fields.get("architectures") or ()),
+        model_type=fields.model_type,
+        hidden_size=build.hidden,
+        vocabulary_size=fields.integer("vocab_size"),
+        context_limit_tokens=limit,
+        layers=layers,
+        first=first,
+        last=last,
+        everywhere=everywhere,
+        tied_embeddings=tied,
+        quantization=formats.quantization,
+        dtype=kind,
+        weights_bytes=weights_bytes,
+        rope_bytes=_rope_bytes(fields, layers),
+        vision_heads=_vision_heads(config),
+        warnings=warnings,
+    )
+    model = replace(model, exact=not warnings, margin=UNKNOWN_MARGIN if warnings else 0.0)
+    return replace(model, scale=_scale(model, plain)) if weights_bytes else model
+
+
+def _scale(model: Model, plain: Format) -> float:
+    """What brings the shapes' bytes to those of the checkpoint, quantised or not yet.
+
+    A checkpoint of a known kind that is only a little off holds what the engine does not load (MTP
+    layers, buffers), and nothing is scaled.
+    """
+    said = model.weights_bytes or 1
+    whole = checkpoint_bytes(model)
+    unquantised = checkpoint_bytes(_plainly(model, plain))
+    found = min((whole, unquantised), key=lambda count: abs(math.log(said / count)))
+    ratio = said / found
+    return 1.0 if model.exact and 1 - SHAPES_SURE < ratio < 1 + SHAPES_SURE else ratio
+
+
+def _plainly(model: Model, plain: Format) -> Model:
+    if model.quantization is None:
+        return model
+
+    def kept(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
+        return tuple(replace(weight, format=plain) for weight in weights)
+
+    layers = tuple(replace(layer, weights=kept(layer.weights)) for layer in model.layers)
+    return replace(model, layers=layers, first=kept(model.first), last=kept(model.last))
+
+
+def _with_defaults(fields: Fields) -> Fields:
+    """The fields under the names used here, with what transformers puts where they say nothing."""
+    parts = [fields.values.get(key) for key in _PARTS]
+    values: dict[str, Any] = {}
+    for part in parts:
+        values |= part if isinstance(part, Mapping) else {}
+    values = {key: value for key, value in values.items() if key != "model_type"}
+    values |= fields.values
+    for name, others in _ALIASES.items():
+        if values.get(name) is None:
+            found = next((values[key] for key in others if values.get(key) is not None), None)
+            if found is not None:
+                values[name] = found
+    if "model_type" not in values and not fields.outer.get("model_type"):
+        values["model_type"] = _type_by_architecture(fields.outer)
+    known = Fields(values, fields.outer)
+    kind = known.model_type
+    for name, default in DEFAULTS.get(kind, DEFAULTS["llama"] if not kind else {}).items():
+        if values.get(name) is None:
+            values[name] = default
+    for name in _BY_LAYER:
+        if isinstance(values.get(name), list):
+            values[name] = max(values[name], default=None)
+    unsaid = kind in UNGATED or kind not in KNOWN
+    if values.get("intermediate_size") is None and kind and unsaid:
+        values["intermediate_size"] = 4 * known.integer("hidden_size")
+    return Fields(values, fields.outer)
+
+
+def _type_by_architecture(outer: Mapping[str, Any]) -> str:
+    """The model type that a shortened config leaves out: the start of its architecture's name."""
+    names = outer.get("architectures") or [""]
+    stem = str(names[0]).split("For")[0].removesuffix("LMHeadModel").lower()
+    return stem if stem in KNOWN or stem in DEFAULTS else "llama" if "llama" in stem else ""
+
+
+def _said_quantization(fields: Fields) -> Mapping[str, Any]:
+    found = fields.anywhere("quantization_config", "compression_config", default={})
+    if not isinstance(found, Mapping):
+        raise ValueError(f"quantization_config is {found!r}: it must be a mapping")
+    if found and fields.get("expert_dtype") == "fp4":
+        return {**found, "expert_dtype": "fp4"}
+    return found
+
+
+def _dtype(fields: Fields, asked: str | None) -> str:
+    """The dtype that vLLM serves in; float32 checkpoints are served in 16 bits."""
+    said = asked if asked and asked != "auto" else fields.anywhere("dtype", "torch_dtype")
+    name = str(said or "bfloat16").removeprefix("torch.")
+    name = _DTYPES.get(name, name)
+    if name == "float32" and (not asked or asked == "auto"):
+        return "float16"
+    if name not in ("float16", "bfloat16", "float32"):
+        raise ValueError(f"dtype is {said!r}: use float16, bfloat16 or float32")
+    return name
+
+
+def context_limit(fields: Fields) -> int:
+    """The longest request in tokens that vLLM allows without being told otherwise."""
+    said = [fields.integer(name) for name in _LIMITS if fields.get(name)]
+    # Command R's limit is the longer of its two.
+    limit = fields.integer("model_max_length", default=min(said, default=2048))
+    scale = 1.0
+    if "gemma3" not in fields.model_type:
+        for rope in _ropes(fields):
+            kind = rope.get("rope_type") or rope.get("type") or "default"
+            if kind not in _UNSCALED and isinstance(rope.get("factor"), (int, float)):
+                scale = float(rope["factor"])
+    return int(limit * scale)
+
+
+def _ropes(fields: Fields) -> list[Mapping[str, Any]]:
+    """The rotary embeddings of a model; a model with sliding windows may have two."""
+    found = fields.mapping("rope_parameters", "rope_scaling") or {}
+    nested = [value for value in found.values() if isinstance(value, Mapping)]
+    return nested or [found]
+
+
+def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
+    """Rotary tables: cosines and sines for each position, one table for each kind of layer.
+
+    Linear scaling makes a table longer than the context where the config's limit is scaled already
+    (Gemma 3: eight times); local layers have a plain one.
+    """
+    if fields.model_type in NO_ROTARY:
+        return 0
+    said = [fields.integer(name) for name in _LIMITS if fields.get(name)]
+    ropes = fields.mapping("rope_parameters", "rope_scaling") or {}
+    share = float(fields.get("partial_rotary_factor", "rotary_pct", default=1.0))
+    tables = set()
+    for layer in layers:
+        mixer = layer.mixer
+        if not isinstance(mixer, Attention):
+            continue
+        local = mixer.kind == "sliding" and fields.model_type.startswith("gemma3")
+        own = {} if local else ropes.get(f"{mixer.kind}_attention", ropes)
+        part = float(own.get("partial_rotary_factor") or share)
+        scaled = (own.get("rope_type") or own.get("type")) == "linear"
+        positions = min(said, default=2048) * (float(own.get("factor") or 1) if scaled else 1)
+        if mixer.kind == "mla":
+            size, part = fields.integer("qk_rope_head_dim", default=64), 1.0
+        else:
+            size = mixer.head_size
+        # Gemma 4 keeps whole rows for layers that turn a part of them.
+        size = size if own.get("rope_type") == "proportional" else int(size * part)
+        base = own.get("rope_theta") or fields.get("rope_theta")
+        tables.add((int(positions) * size, local, scaled, base))
+    return sum(2 * numbers for numbers, *_ in tables)
+
+
+def _embeddings(
+    build: Builder, layers: tuple[Layer, ...]
+) -> tuple[tuple[Weight, ...], tuple[Weight, ...], bool]:
+    """The tensors of the first stage and of the last, and whether they share the embedding."""
+    fields, hidden = build.fields, build.hidden
+    vocabulary = fields.integer("vocab_size")
+    said = fields.get("tie_word_embeddings")
+    said = fields.outer.get("tie_word_embeddings") if said is None else said
+    tied = fields.model_type in TIED_BY_DEFAULT if said is None else bool(said)
+    table = build.formats.head or build.plain
+    first = [Weight("embed_tokens", vocabulary, hidden, table, "vocabulary")]
+    if per_layer := fields.integer("hidden_size_per_layer_input", default=0, least=0):
+        rows = fields.integer("vocab_size_per_layer_input", default=vocabulary)
+        width = per_layer * len(layers)
+        first.append(Weight("embed_tokens_per_layer", rows, width, table, "vocabulary"))
+        first += build.linear("per_layer_model_projection", width, hidden)
+    if fields.model_type in POSITIONS:
+        rows = fields.integer("max_position_embeddings", "n_positions", default=2048) + 2
+        first += build.kept("embed_positions", rows, hidden)
+    last = build.kept("norm", hidden)
+    names = fields.outer.get("architectures") or fields.get("architectures") or ["ForCausalLM"]
+    # An embedding model (MistralModel …) has no head.
+    headless = str(names[0]).endswith("Model") and not str(names[0]).endswith(_GENERATING)
+    if not tied and not headless:
+        head = build.formats.of("lm_head") if build.formats.quantization else None
+        # Methods quantise the head only where they name it.
+        named = any("lm_head" in targets for targets, _ in build.formats.groups)
+        format = build.formats.head or (head if named and head else build.plain)
+        last.append(Weight("lm_head", vocabulary, hidden, format, "vocabulary"))
+        if fields.model_type in ("phi", "gptj"):
+            last += build.kept("lm_head.bias", vocabulary)
+    return tuple(first), tuple(last), tied
+
+
+def _vision_heads(config: Mapping[str, Any]) -> int:
+    vision = config.get("vision_config")
+    if not isinstance(vision, Mapping):
+        return 0
+    heads = vision.get("num_attention_heads") or vision.get("num_heads")
+    heads = heads or vision.get("attention_heads")
+    return heads if isinstance(heads, int) else 0
+
+
+def _warnings(fields: Fields, model_id: str) -> tuple[str, ...]:
+    kind = fields.model_type
+    if kind in KNOWN:
+        return ()
+    name = model_id or "the model"
+    return (
+        f"{name} is of an unknown kind ({kind or 'no model_type'}): planned as an ordinary "
+        f"decoder that keeps every token, with {UNKNOWN_MARGIN:.0%} more weights; give its exact "
+        "weight bytes to be surer",
+    )

@@ -1,0 +1,90 @@
+"""A model in a local folder: config.json beside safetensors files, or one GGUF file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from roles.models import checkpoint
+from roles.models.settings import RecordedModel, nvidia_quantization
+
+# llama.cpp's names of the architecture's sizes, and those of config.json.
+_GGUF_KEYS = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.sliding_window": "sliding_window",
+    "context_length": "max_position_embeddings",
+    "expert_count": "num_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "moe_intermediate_size",
+}
+_GGUF_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gpt-oss": "gpt_oss"}
+
+
+def read_folder(folder: Path, *, model_id: str = "") -> RecordedModel:
+    """The model in a folder, or in a GGUF file, with the exact bytes of its tensors.
+
+    ValueError where a file is missing or damaged, with its name and what to do.
+    """
+    name = model_id or folder.resolve().name
+    if folder.suffix == ".gguf":
+        return _read_gguf(folder, name)
+    config = _load(folder / "config.json")
+    quantized = folder / "hf_quant_config.json"
+    return RecordedModel(
+        id=name,
+        config=dict(config),
+        weights_bytes=_weights_bytes(folder),
+        quantization=nvidia_quantization(_load(quantized) if quantized.is_file() else None),
+    )
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing: name the folder that a model was saved in") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): download it anew") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} holds {type(found).__name__}, not a mapping")
+    return found
+
+
+def _weights_bytes(folder: Path) -> int | None:
+    """Bytes of the tensors by their headers, else by the index; None where there are no files."""
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return sum(_header_bytes(file) for file in files)
+    index = folder / checkpoint.INDEX
+    return checkpoint.index_bytes(index.read_bytes(), str(index)) if index.is_file() else None
+
+
+def _header_bytes(path: Path) -> int:
+    with path.open("rb") as file:
+        size = checkpoint.header_size(file.read(8), str(path))
+        return checkpoint.header_bytes(file.read(size), str(path))
+
+
+def _read_gguf(path: Path, name: str) -> RecordedModel:
+    try:
+        with path.open("rb") as file:
+            metadata, size = checkpoint.gguf(file, str(path))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    kind = str(metadata.get("general.architecture", ""))
+    config: dict[str, Any] = {"model_type": _GGUF_TYPES.get(kind, kind)}
+    for theirs, ours in _GGUF_KEYS.items():
+        value = metadata.get(f"{kind}.{theirs}")
+        # Sizes that differ by layer come as lists; the largest is what counts most.
+        if isinstance(value, list):
+            value = max(value, default=None)
+        if value is not None:
+            config[ours] = value
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    config["vocab_size"] = metadata.get(f"{kind}.vocab_size") or len(tokens or ()) or None
+    return RecordedModel(id=name, config=config, weights_bytes=size, quantization="gguf q8_0")

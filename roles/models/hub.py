@@ -1,0 +1,164 @@
+"""A model on the model hub: its config and the bytes of its tensors, by a pinned revision."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from roles.models import checkpoint
+from roles.models.settings import RecordedModel, nvidia_quantization
+
+ENDPOINT = "https://huggingface.co"
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+_ENDPOINT = re.compile(r"^https?://[^/@\s]+(/[^@\s]*)?$")
+_SINGLE = "model.safetensors"
+# Enough for most headers, so that one request does.
+_FIRST_BYTES = 2**20
+
+
+class HubError(ValueError):
+    """The hub did not give a file; the message says why and what to do."""
+
+
+def read_hub(
+    name: str, *, token: str | None = None, endpoint: str = ENDPOINT, timeout_s: float = 20
+) -> RecordedModel:
+    """Read `org/name` or `org/name@revision`; a branch or tag is pinned to its commit.
+
+    HubError where the name, the revision or a file does not exist, where access is refused, and
+    where the hub cannot be reached; ValueError for a file that cannot be read.
+    """
+    path, _, revision = name.partition("@")
+    if not _NAME.match(path):
+        raise HubError(f"{name!r} is no name on the hub: write org/name or org/name@revision")
+    if not _ENDPOINT.match(endpoint):
+        raise HubError("the hub's endpoint must be an URL without credentials: https://HOST")
+    hub = _Hub(endpoint.rstrip("/"), path, token, timeout_s)
+    commit = hub.commit(revision or "main")
+    config = hub.mapping(commit, "config.json")
+    if config is None:
+        raise HubError(f"{path} has no config.json at {commit[:12]}: name another model")
+    return RecordedModel(
+        id=path,
+        revision=commit,
+        config=dict(config),
+        weights_bytes=hub.weights_bytes(commit),
+        quantization=nvidia_quantization(hub.mapping(commit, "hf_quant_config.json")),
+    )
+
+
+@dataclass(frozen=True)
+class _Hub:
+    endpoint: str
+    name: str
+    token: str | None
+    timeout_s: float
+
+    def commit(self, revision: str) -> str:
+        """The commit of a branch, a tag or a commit."""
+        if _COMMIT.match(revision):
+            return revision
+        content = self._get(f"/api/models/{self.name}/revision/{quote(revision, safe='')}")
+        if content is None:
+            raise HubError(
+                f"{self.name}@{revision} is not on {self.endpoint}: check the name and revision"
+            )
+        try:
+            found = str(json.loads(content).get("sha", ""))
+        except (ValueError, AttributeError) as error:
+            raise HubError(f"{self.endpoint} answered something else than JSON") from error
+        if not _COMMIT.match(found):
+            raise HubError(f"{self.endpoint} names no commit for {self.name}@{revision}")
+        return found
+
+    def mapping(self, commit: str, file: str) -> Mapping[str, Any] | None:
+        """A JSON file as a mapping; None where the model has no such file."""
+        content = self._get(self._path(commit, file))
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+        except ValueError as error:
+            raise HubError(f"{file} of {self.name} is no JSON: {error}") from error
+        if not isinstance(found, Mapping):
+            raise HubError(f"{file} of {self.name} holds {type(found).__name__}, not a mapping")
+        return found
+
+    def weights_bytes(self, commit: str) -> int | None:
+        """Bytes of the tensors by the index, or by the files' headers; None without either."""
+        index = self.mapping(commit, checkpoint.INDEX)
+        if index is None:
+            return self._file_bytes(commit, _SINGLE)
+        metadata, weight_map = index.get("metadata"), index.get("weight_map")
+        if not isinstance(weight_map, Mapping) or (
+            isinstance(metadata, Mapping) and metadata.get("total_size")
+        ):
+            return checkpoint.index_bytes(json.dumps(index), f"{self.name}/{checkpoint.INDEX}")
+        # Some publishers leave the total out.
+        files = sorted({str(file) for file in weight_map.values()})
+        sizes = [self._file_bytes(commit, file) for file in files]
+        return sum(size or 0 for size in sizes) if sizes and all(sizes) else None
+
+    def _file_bytes(self, commit: str, file: str) -> int | None:
+        """Bytes of the tensors of one safetensors file, by its header; None without the file."""
+        path, where = self._path(commit, file), f"{self.name}/{file}"
+        first = self._get(path, (0, _FIRST_BYTES - 1))
+        if first is None:
+            return None
+        size = checkpoint.header_size(first, where)
+        if len(first) >= 8 + size:
+            return checkpoint.header_bytes(first[8 : 8 + size], where)
+        whole = self._get(path, (0, 7 + size))
+        return None if whole is None else checkpoint.header_bytes(whole[8:], where)
+
+    def _path(self, commit: str, file: str) -> str:
+        return f"/{self.name}/resolve/{commit}/{file}"
+
+    def _get(self, path: str, part: tuple[int, int] | None = None) -> bytes | None:
+        """A file or a part of it from its beginning; None where it does not exist."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        most = part[1] + 1 if part else checkpoint.HEADER_LIMIT
+        if part:
+            headers["Range"] = f"bytes={part[0]}-{part[1]}"
+        try:
+            # Streamed, as a server may ignore the range of a file of many GB.
+            with requests.get(
+                self.endpoint + path, headers=headers, timeout=self.timeout_s, stream=True
+            ) as answer:
+                return self._content(answer, path, most)
+        except requests.RequestException as error:
+            # The error's own text may repeat the address, never the token.
+            raise HubError(
+                f"{self.endpoint} cannot be reached ({type(error).__name__}): plan with a model of "
+                "the catalog or a local folder, or try again"
+            ) from error
+
+    def _content(self, answer: requests.Response, path: str, most: int) -> bytes | None:
+        if answer.status_code in (401, 403):
+            raise HubError(self._refused(answer.status_code))
+        if answer.status_code == 404:
+            return None
+        if answer.status_code not in (200, 206):
+            raise HubError(f"{self.endpoint} answered {answer.status_code} for {path}: try again")
+        content = bytearray()
+        for chunk in answer.iter_content(2**16):
+            content += chunk
+            if len(content) >= most:
+                break
+        return bytes(content[:most])
+
+    def _refused(self, status: int) -> str:
+        if self.token:
+            return (
+                f"{self.name}: access is refused ({status}): accept the model's terms on "
+                f"{self.endpoint}/{self.name} with the account of the token"
+            )
+        return (
+            f"{self.name} is gated or does not exist ({status}): check the name, or give a token "
+            "of an account that may read it (HF_TOKEN or --token-file)"
+        )

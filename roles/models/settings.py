@@ -1,0 +1,182 @@
+"""What an inventory may say about a model that the catalog does not have."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from roles.models.config import parse_config
+from roles.models.fields import text_fields
+from roles.models.model import Model
+
+# Integers as they are written: neither true nor "5" is one, and no product of them overflows.
+Count = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
+Bytes = Annotated[int, Field(strict=True, gt=0, lt=2**50)]
+# More than any model has; each is a row of a plan's sums.
+_MOST_LAYERS = 1024
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+
+
+def _no_way_up(name: str) -> str:
+    # A name becomes part of paths on a host.
+    if {"", ".", ".."} & set(name.split("/")):
+        raise ValueError("a model's name has no empty part and none of dots alone")
+    return name
+
+
+ModelName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"),
+    AfterValidator(_no_way_up),
+]
+
+
+class DeclaredModel(BaseModel):
+    """A dense decoder model by its sizes: those of its config.json, and its safetensors' bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ModelName = Field(description="as on the model hub")
+    weight_bytes: Bytes = Field(description="bytes of the safetensors files together")
+    layers: Annotated[int, Field(strict=True, gt=0, le=_MOST_LAYERS)] = Field(
+        description="num_hidden_layers of config.json"
+    )
+    hidden_size: Count = Field(description="hidden_size of config.json")
+    intermediate_size: Count = Field(description="intermediate_size of config.json")
+    attention_heads: Count = Field(description="num_attention_heads of config.json")
+    kv_heads: Count = Field(description="num_key_value_heads of config.json")
+    head_dim: Count = Field(
+        description="head_dim of config.json, or hidden_size / num_attention_heads"
+    )
+    vocab_size: Count = Field(description="vocab_size of config.json")
+    context_limit_tokens: Count = Field(description="max_position_embeddings of config.json")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.attention_heads % self.kv_heads:
+            raise ValueError(
+                f"kv_heads ({self.kv_heads}) must divide attention_heads ({self.attention_heads}): "
+                "each KV head serves the same number of attention heads"
+            )
+        return self
+
+    def model(self) -> Model:
+        """The model of these sizes; its weights are as many bytes as declared."""
+        config: dict[str, Any] = {
+            "model_type": "llama",
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_attention_heads": self.attention_heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.context_limit_tokens,
+        }
+        return parse_config(config, model_id=self.name, weights_bytes=self.weight_bytes)
+
+
+class RecordedModel(BaseModel):
+    """A model by its config.json, as `python -m roles.models read` records it.
+
+    `revision` is the commit of the hub that it was read at; `weights_bytes` the bytes of its
+    tensors, None where no file says them. `quantization` is NVIDIA's hf_quant_config.json, or
+    "gguf …" for a GGUF file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: ModelName
+    revision: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")] | None = None
+    config: dict[str, Any] = Field(min_length=1)
+    weights_bytes: Bytes | None = None
+    quantization: (
+        Annotated[str, StringConstraints(pattern=r"^gguf( |$)")] | dict[str, Any] | None
+    ) = None
+
+    def model(self) -> Model:
+        """The model of this config; ValueError names what is wrong with it."""
+        told = self.quantization
+        try:
+            self._check_layers()
+            return parse_config(
+                self.config,
+                model_id=self.id,
+                weights_bytes=self.weights_bytes,
+                quantization=told if isinstance(told, str) else None,
+                hf_quant=told if isinstance(told, dict) else None,
+            )
+        except ValueError as error:
+            raise ValueError(f"config: {error}") from error
+        except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+            # A config may be anybody's JSON.
+            raise ValueError(f"config: cannot be read: {type(error).__name__}: {error}") from error
+
+    def text(self) -> str:
+        """The JSON object to commit; what is not known is left out."""
+        known = {key: value for key, value in self if value is not None}
+        return json.dumps(known, indent=2, ensure_ascii=False) + "\n"
+
+    def _check_layers(self) -> None:
+        said = text_fields(self.config).get(*_LAYER_KEYS)
+        if isinstance(said, (int, float)) and said > _MOST_LAYERS:
+            raise ValueError(f"{said} layers are more than any model has ({_MOST_LAYERS})")
+
+
+def nvidia_quantization(file: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a hf_quant_config.json says of the weights; None where it says nothing."""
+    said = (file or {}).get("quantization", file)
+    return dict(said) if said and isinstance(said, Mapping) else None
+
+
+def declared_model(value: Any) -> Model:
+    """The model that an inventory declares as a mapping: by its config, or by its sizes.
+
+    ValueError (pydantic's for sizes) says what is wrong.
+    """
+    if not isinstance(value, Mapping) or not {"id", "config"} & value.keys():
+        return DeclaredModel.model_validate(value).model()
+    return _recorded_model(value)
+
+
+def model_of_file(file: Path) -> Model:
+    """The model in a JSON file that was recorded; ValueError says what is wrong and what to do."""
+    again = f"python -m roles.models read SOURCE > {file}"
+    if not file.is_file():
+        raise ValueError(f"{file} is not there; make it: {again}")
+    try:
+        return _recorded_model(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: {error}; mend it, or make it anew: {again}") from None
+
+
+def _recorded_model(value: Any) -> Model:
+    try:
+        return RecordedModel.model_validate(value).model()
+    except ValidationError as error:
+        raise ValueError(in_words(error)) from None
+
+
+def in_words(error: ValidationError) -> str:
+    """What pydantic found, in one line."""
+    return "; ".join(_problem(detail) for detail in error.errors())
+
+
+def _problem(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: unknown key; known keys: {', '.join(RecordedModel.model_fields)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        message = "is missing"
+    return f"{where}: {message}" if where else message

@@ -1,0 +1,135 @@
+"""Vision and audio encoders of multimodal models, by the shapes of their configs.
+
+vLLM splits encoders over tensor parallel like the language model. Sources: transformers' model
+files; an encoder that is not known is taken for an ordinary vision transformer.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from roles.models.fields import Fields
+from roles.models.model import Split, Weight
+from roles.models.parameters import Builder
+
+_GATED = frozenset(("qwen2_5_vl", "qwen2_5_omni_vision_encoder", "pixtral", "gemma4_vision"))
+# What transformers puts where a config leaves it out.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "siglip_vision_model": {"image_size": 224, "patch_size": 16},
+    "clip_vision_model": {"image_size": 224, "patch_size": 32},
+    "pixtral": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24},
+    "qwen2_vl": {"embed_dim": 1280, "mlp_ratio": 4, "depth": 32},
+}
+
+
+def tower(config: Mapping[str, Any], build: Builder) -> list[Weight]:
+    """The tensors of a model's encoders and of the projector to the language model; may be none."""
+    inner = config.get("thinker_config")
+    source = inner if isinstance(inner, Mapping) else config
+    made: list[Weight] = []
+    for key in ("vision_config", "audio_config", "visual"):
+        own = source.get(key)
+        if isinstance(own, Mapping) and own:
+            made += _encoder(key.split("_")[0], own, source, build)
+    if config.get("model_type") == "whisper":
+        made += _encoder("audio", {**config, "num_hidden_layers": None}, config, build)
+    if config.get("model_type") == "phi3_v":
+        made += _encoder("vision", _CLIP_LARGE, config, build)
+    return made
+
+
+# Parameters of the one that Gemma 3n has, whose config says no sizes (MobileNet-V5-300M).
+_MOBILENET_V5 = 300_000_000
+_CLIP_LARGE = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "image_size": 336,
+    "patch_size": 14,
+}
+
+
+def _encoder(
+    name: str, own: Mapping[str, Any], config: Mapping[str, Any], build: Builder
+) -> list[Weight]:
+    kind = str(own.get("model_type") or config.get("model_type") or "")
+    fields = Fields({**_DEFAULTS.get(kind, {}), **own}, own)
+    if kind == "gemma3n_vision":
+        return build.kept("vision_tower.mobilenet", _MOBILENET_V5)
+    if not fields.get("hidden_size", "d_model", "vt_hidden_size", "embed_dim", "width"):
+        # Nothing to size it by; the language model's margin has to do.
+        return []
+    qwen2 = kind == "qwen2_vl"
+    # Qwen2-VL's hidden_size is that of the language model.
+    width = (
+        fields.integer("embed_dim")
+        if qwen2
+        else fields.integer("hidden_size", "d_model", "vt_hidden_size", "width")
+    )
+    depth = fields.integer(
+        "depth",
+        "num_hidden_layers",
+        "vt_num_hidden_layers",
+        "encoder_layers",
+        "layers",
+        default=24,
+    )
+    depth += fields.integer("num_global_layers", default=0, least=0)
+    ratio = fields.get("mlp_ratio", default=4)
+    inner = fields.integer(
+        "intermediate_size", "vt_intermediate_size", "encoder_ffn_dim", default=int(width * ratio)
+    )
+    gated = kind in _GATED
+    path = Builder(build.fields, build.formats, build.plain, width, f"{name}_tower.")
+    # Pixtral's is whole on every GPU, as logs at TP4 show; others are split.
+    outputs: Split = "replicated" if kind == "pixtral" else "outputs"
+    inputs: Split = "replicated" if kind == "pixtral" else "inputs"
+    made: list[Weight] = []
+    for _ in range(depth):
+        made += path.kept("qkv", 3 * width, width, outputs)
+        made += path.kept("proj", width, width, inputs)
+        made += path.kept("up", inner * (1 + gated), width, outputs)
+        made += path.kept("down", width, inner, inputs)
+        made += path.kept("norms", 9 * width + inner)
+    return made + _edges(kind, width, fields, config, path, build.hidden)
+
+
+def _edges(
+    kind: str,
+    width: int,
+    fields: Fields,
+    config: Mapping[str, Any],
+    path: Builder,
+    hidden: int,
+) -> list[Weight]:
+    """Patch and position embeddings, and the projector."""
+    patch = fields.integer("patch_size", default=14)
+    channels = 3 * fields.integer("temporal_patch_size", default=1)
+    made = path.kept("patch_embed", width, channels * patch * patch)
+    positions = fields.get("num_position_embeddings", "position_embedding_size")
+    image = fields.get("image_size")
+    if positions is None and isinstance(image, int) and kind != "pixtral":
+        positions = (image // patch) ** 2
+    if isinstance(positions, int):
+        made += path.kept("position_embed", positions, width)
+    if kind == "mllama_vision_model":
+        # Embeddings of tiles for 8 aspect ratios and none, and the levels put together.
+        tiles = fields.integer("max_num_tiles", default=4)
+        levels = 1 + len(fields.get("intermediate_layers_indices", default=[]))
+        made += path.kept("tile_embed", 9 * tiles * (int(positions or 0) + 3), width)
+        made += path.kept("projector", hidden, levels * width)
+        return made
+    merge = fields.get("spatial_merge_size") or config.get("spatial_merge_size") or 1
+    wide = width * int(merge) ** 2
+    if kind.startswith("qwen") or "merge" in kind:
+        mergers = 1 + len(fields.get("deepstack_visual_indexes", default=[]))
+        for _ in range(mergers):
+            made += path.kept("merger.up", wide, wide, "outputs")
+            made += path.kept("merger.down", hidden, wide, "inputs")
+        return made
+    if wide > width:
+        made += path.kept("merger", width, wide)
+    made += path.kept("projector.up", hidden, width)
+    if kind in ("clip_vision_model", "pixtral"):
+        made += path.kept("projector.down", hidden, hidden)
+    return made
