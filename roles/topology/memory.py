@@ -1,139 +1,363 @@
-"""Where a GPU's memory goes when vLLM serves a model in a given shape.
+"""Where a GPU's memory goes when vLLM serves a model in a given shape, and whether it starts.
 
-Source: vLLM 0.33's memory profile (`v1/worker/gpu_worker.py`, `engine/arg_utils.py`), summed up as
-KV = total × utilization − weights − sampler − max(forward, sampler's transients) − graphs − work.
+Source: vLLM's memory profile (`v1/worker/gpu_worker.py`): of the memory that CUDA gives, the
+budget is utilization x total; KV cache = budget - weights - what a step takes - CUDA graphs -
+memory that torch did not hand out.
 """
 
-import math
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from roles.hardware import Gpu
-from roles.models import Model
+from roles.hardware import Gpu, find_card, usable_memory_mib
+from roles.models import (
+    Attention,
+    KvCapacity,
+    Model,
+    kv_tokens,
+    pipeline_layers,
+    shape_problems,
+    weights_per_gpu,
+)
+from roles.topology.engine_versions import (
+    Rules,
+    Version,
+    batch_defaults,
+    engine_memory_gib,
+    parse_version,
+    rules,
+)
 from roles.topology.plan import MemorySum, Shape
+from roles.topology.transients import (
+    Step,
+    forward_bytes,
+    graph_gib,
+    picture_bytes,
+    sampler_bytes,
+)
 
 GIB = 2**30
-# What CUDA itself keeps of the total that the driver reports.
-DRIVER_GIB = 0.5
-# Alignment and buffers on top of the weights' own bytes.
-WEIGHTS_MARGIN = 1.01
-KV_BLOCK_TOKENS = 16
-# Embeddings are not quantised; where other weights are, this is an upper bound.
-WEIGHT_ELEMENT_BYTES = 2
-_LARGE_GRAPHS = re.compile(r"\bG?B[23]00\b", re.IGNORECASE)
-_SMALL_BATCH = re.compile(r"A100|\bGB10\b", re.IGNORECASE)
+# A CUDA context: what free memory lacks before anything is loaded (logs: 0.33 to 0.6 GiB).
+CONTEXT_GIB = 0.35
+# The promise: this share of the memory below the prediction, and never less than half a GiB.
+PROMISE_SHARE, PROMISE_LEAST_GIB = 0.03, 0.5
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """A GPU as far as memory goes: what nvidia-smi prints, and what CUDA gives of it, in MiB."""
+
+    name: str
+    total_mib: float
+    usable_mib: float
+    compute_capability: float | None = None
+    datacenter_links: bool = False
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a service asks of an engine, as far as it takes memory; None is vLLM's own default."""
+    """What a service asks of an engine, as far as it takes memory; None is vLLM's own default.
 
-    utilization: float = 0.92
-    kv_tokens: int = 0
-    step_tokens: int | None = None
-    requests: int | None = None
+    `kv_cache_memory_bytes` is the KV cache of each GPU given instead of measured; `utilization`
+    then does not matter. `measured_kv_gib` is what a log said instead of the prediction.
+    `other_used_gib` is what other processes hold on each GPU.
+    """
+
+    utilization: float | None = None
+    max_model_len: int | None = None
+    min_concurrency: int = 1
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
     eager: bool = False
-    kv_element_bytes: float | None = None
+    kv_cache_dtype: str = "auto"
+    engine_version: str | None = None
+    data_parallel_size: int = 1
+    other_used_gib: float = 0.0
+    cpu_offload_gib: float = 0.0
+    kv_cache_memory_bytes: int | None = None
+    measured_kv_gib: float | None = None
+
+    @property
+    def version(self) -> Version:
+        """The engine's version as numbers."""
+        return parse_version(self.engine_version)
 
 
-def batch_defaults(gpu: Gpu) -> tuple[int, int]:
-    """vLLM's defaults for a GPU: (tokens a step, requests at once).
-
-    A100 and GB10 count as small whatever memory they have (`engine/arg_utils.py`).
-    """
-    memory_gib = gpu.memory_mib / 1024
-    small = bool(_SMALL_BATCH.search(gpu.name))
-    if memory_gib >= 160 and not small:
-        return 16384, 1024
-    if memory_gib >= 70 and not small:
-        return 8192, 1024
-    return 2048, 256
+@lru_cache(maxsize=1024)
+def gpu_memory(gpu: Gpu) -> GpuMemory:
+    """The memory facts of a GPU: its own where it was observed, else the table's."""
+    card = find_card(gpu.name, gpu.memory_mib)
+    capability = gpu.compute_capability or (card.compute_capability if card else None)
+    usable = usable_memory_mib(gpu.memory_mib, card)
+    links = bool(card and card.nvlink_gb_s and not card.nvlink_optional)
+    return GpuMemory(gpu.name, gpu.memory_mib, usable, capability, links)
 
 
-def batch(gpu: Gpu, asked: Asked) -> tuple[int, int]:
+def batch(gpu: GpuMemory, asked: Asked, model_len: int) -> tuple[int, int]:
     """Tokens a step and requests at once; vLLM lowers its own number of requests to the tokens."""
-    default_tokens, default_requests = batch_defaults(gpu)
-    tokens = asked.step_tokens or default_tokens
-    return tokens, asked.requests or min(default_requests, tokens)
+    tokens, requests = batch_defaults(gpu.name, gpu.total_mib, asked.version, model_len)
+    tokens = asked.max_num_batched_tokens or tokens
+    return tokens, asked.max_num_seqs or min(requests, tokens)
 
 
-def kv_bytes_per_token(model: Model, shape: Shape, element_bytes: float | None = None) -> float:
-    """Bytes of KV cache that one token takes on the fullest GPU of a replica.
+@dataclass(frozen=True)
+class _Engine:
+    """All that a sum is about: what runs where, as asked, by the rules of its version."""
 
-    KV heads are split over TP and copied where TP exceeds them; layers are split over PP.
+    model: Model
+    gpu: GpuMemory
+    shape: Shape
+    asked: Asked
+    law: Rules
+    step: Step
+    length: int
+
+    @property
+    def budget_gib(self) -> float:
+        """What the engine may take of the GPU."""
+        return self.gpu.usable_mib / 1024 * (self.asked.utilization or self.law.utilization)
+
+    @property
+    def free_gib(self) -> float:
+        """What is free on the GPU at start."""
+        return self.gpu.usable_mib / 1024 - self.asked.other_used_gib - CONTEXT_GIB
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """GiB on a GPU of one pipeline stage, and what is left of the budget for KV cache."""
+
+    weights: float
+    sampler: float
+    activations: float
+    graphs: float
+    workspace: float
+    kv_cache: float
+    layers: int
+
+    @property
+    def taken(self) -> float:
+        """All but the KV cache."""
+        return self.weights + self.sampler + self.activations + self.graphs + self.workspace
+
+
+def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, asked: Asked) -> MemorySum:
+    """The memory of a GPU of the stage that binds, under `shape`; see MemorySum.
+
+    ValueError for a kv_cache_dtype that is none.
     """
-    heads = max(1, model.kv_heads / shape.tensor_parallel)
-    layers = math.ceil(model.layers / shape.pipeline_parallel)
-    return layers * 2 * heads * model.head_dim * (element_bytes or model.kv_element_bytes)
-
-
-def kv_needed_tokens(max_model_len: int, min_concurrency: int) -> int:
-    """Tokens of KV cache for `min_concurrency` requests of `max_model_len`, in whole blocks."""
-    blocks = math.ceil(max_model_len / KV_BLOCK_TOKENS)
-    return min_concurrency * blocks * KV_BLOCK_TOKENS
-
-
-def weight_bytes(model: Model, shape: Shape) -> float:
-    """Bytes of weights on the fullest GPU of a replica.
-
-    The embedding stays whole on the first stage and the head on the last, so a stage has its share
-    of the layers and one of them; taking but one of the two out of the total is an upper bound.
-    """
-    tp, pp = shape.tensor_parallel, shape.pipeline_parallel
-    layers = math.ceil(model.layers / pp)
-    table = model.padded_vocab_size * model.hidden_size * WEIGHT_ELEMENT_BYTES
-    # Declared sizes may contradict each other.
-    table = min(table, model.weight_bytes)
-    stage = (model.weight_bytes - table) * layers / model.layers + table
-    # Each GPU has at least one KV head: those beyond its even share are copies.
-    copied_heads = max(0.0, 1 - model.kv_heads / tp)
-    copies = layers * 2 * copied_heads * model.head_dim * model.hidden_size * WEIGHT_ELEMENT_BYTES
-    return stage / tp + copies
-
-
-def activation_bytes(model: Model, shape: Shape, tokens: int, requests: int) -> float:
-    """The largest transient of a step: the forward pass or the sampler, whichever is more."""
-    tp = shape.tensor_parallel
-    qkv = (model.attention_heads + 2 * model.kv_heads) * model.head_dim
-    widest = max(6 * model.intermediate_size / tp, 2 * qkv / tp + 2 * model.hidden_size)
-    sampling = min(requests, tokens) * model.vocab_size * (10 if tp == 1 else 14)
-    return max(tokens * (4 * model.hidden_size + widest), sampling)
-
-
-def graphs_gib(gpu: Gpu, asked: Asked, requests: int) -> float:
-    """Memory of the captured CUDA graphs.
-
-    SM100 and SM103 capture up to 1024 requests instead of 512: 2.0 GiB, an estimate from vLLM
-    0.33's list of capture sizes (`config/vllm.py`) and the pools that its logs report elsewhere
-    (0.4-0.6 GiB for up to 512); none was measured there.
-    """
-    if asked.eager:
-        return 0.0
-    if _LARGE_GRAPHS.search(gpu.name):
-        return 2.0
-    return 0.6 if requests <= 256 else 1.0
-
-
-def memory_sum(model: Model, gpu: Gpu, shape: Shape, asked: Asked) -> MemorySum:
-    """The memory of the fullest GPU of a replica under `shape`; see MemorySum."""
-    tokens, requests = batch(gpu, asked)
-    total = gpu.memory_mib / 1024
-    usable = total - DRIVER_GIB
-    taken = {
-        "headroom_gib": usable * (1 - asked.utilization),
-        "weights_gib": weight_bytes(model, shape) * WEIGHTS_MARGIN / GIB,
-        "sampler_gib": requests * model.vocab_size * (4 + 1 / 8) / GIB,
-        "activations_gib": activation_bytes(model, shape, tokens, requests) / GIB,
-        "graphs_gib": graphs_gib(gpu, asked, requests),
-        "workspace_gib": 0.4 if shape.tensor_parallel == 1 else 0.5,
-    }
-    left = usable - sum(taken.values())
-    per_token = kv_bytes_per_token(model, shape, asked.kv_element_bytes)
+    facts = gpu_memory(gpu) if isinstance(gpu, Gpu) else gpu
+    if model.is_mla and not rules(asked.version).latent_cache:
+        model = _without_latents(model)
+    engine = _engine(model, facts, shape, asked)
+    problem = _impossible(engine)
+    if shape.pipeline_parallel > len(model.layers):
+        # Refused already; the sum is of what there would be without stages.
+        engine = _engine(model, facts, replace(shape, pipeline_parallel=1), asked)
+    stages = _stages(engine)
+    available = [stage.kv_cache for stage in stages]
+    capacity = _capacity(engine, available)
+    tight = min(stages, key=lambda stage: stage.kv_cache / stage.layers)
+    margin = _promise_margin(engine)
+    promised = _capacity(engine, [gib - margin for gib in available])
+    problem = problem or _no_start(engine, stages, tight, capacity) or _whole_model(engine, stages)
+    total, usable = facts.total_mib / 1024, facts.usable_mib / 1024
     return MemorySum(
         total_gib=total,
-        driver_gib=DRIVER_GIB,
-        kv_cache_gib=left,
-        kv_needed_gib=asked.kv_tokens * per_token / GIB,
-        kv_tokens=max(0, int(left * GIB / per_token)),
-        **taken,
+        driver_gib=total - usable,
+        headroom_gib=usable - tight.taken - tight.kv_cache,
+        weights_gib=tight.weights,
+        sampler_gib=tight.sampler,
+        activations_gib=tight.activations,
+        graphs_gib=tight.graphs,
+        workspace_gib=tight.workspace,
+        kv_cache_gib=tight.kv_cache,
+        kv_needed_gib=_gib(asked.min_concurrency * capacity.blocks_per_request, capacity),
+        kv_tokens=capacity.tokens,
+        promised_kv_gib=max(0.0, tight.kv_cache - margin),
+        max_concurrency=capacity.max_concurrency,
+        promised_concurrency=promised.max_concurrency,
+        starts=not problem,
+        reason=problem or "",
     )
+
+
+@lru_cache(maxsize=64)
+def _without_latents(model: Model) -> Model:
+    """MLA as vLLM ran it before 0.7: keys and values of every head, padded to 256 numbers."""
+    layers = tuple(
+        replace(
+            layer,
+            mixer=replace(
+                layer.mixer,
+                kind="full",
+                kv_heads=layer.mixer.heads,
+                head_size=256,
+                value_head_size=256,
+            ),
+        )
+        if isinstance(layer.mixer, Attention)
+        else layer
+        for layer in model.layers
+    )
+    return replace(model, layers=layers)
+
+
+def _engine(model: Model, gpu: GpuMemory, shape: Shape, asked: Asked) -> _Engine:
+    length = asked.max_model_len or model.context_limit_tokens
+    tokens, requests = batch(gpu, asked, length)
+    step = Step(
+        tokens=tokens,
+        requests=requests,
+        tensor=shape.tensor_parallel,
+        stages=shape.pipeline_parallel,
+        data_parallel=asked.data_parallel_size,
+        expert_parallel=shape.expert_parallel,
+        capability=gpu.compute_capability,
+    )
+    return _Engine(model, gpu, shape, asked, rules(asked.version), step, length)
+
+
+def _stages(engine: _Engine) -> list[_Stage]:
+    parts = pipeline_layers(len(engine.model.layers), engine.shape.pipeline_parallel)
+    return [_stage(engine, number, layers) for number, layers in enumerate(parts)]
+
+
+def _stage(engine: _Engine, number: int, layers: int) -> _Stage:
+    model, asked, law, step = engine.model, engine.asked, engine.law, engine.step
+    is_last = number == engine.shape.pipeline_parallel - 1
+    transient = forward_bytes(model, step) + picture_bytes(model, step)
+    if is_last:
+        transient = max(transient, sampler_bytes(model, step, law))
+    logits = step.requests * model.padded_vocabulary_size if is_last else 0
+    counted = law.subtracts_graphs and not asked.eager
+    stage = _Stage(
+        weights=_weights_gib(engine, number),
+        sampler=logits * law.sampler_kept_bytes / GIB,
+        activations=transient / GIB,
+        graphs=graph_gib(model, step, layers) if counted else 0.0,
+        workspace=engine_memory_gib(law.version, step.tensor, engine.gpu.datacenter_links),
+        kv_cache=0.0,
+        layers=layers,
+    )
+    return replace(stage, kv_cache=_left_gib(engine, stage))
+
+
+def _weights_gib(engine: _Engine, number: int) -> float:
+    loaded = weights_per_gpu(
+        engine.model,
+        engine.shape.tensor_parallel,
+        engine.shape.pipeline_parallel,
+        number,
+        expert_parallel=engine.shape.expert_parallel,
+        data_parallel_size=engine.asked.data_parallel_size,
+    )
+    weights = loaded * (1 + engine.model.margin) / GIB
+    if not engine.asked.cpu_offload_gib:
+        return weights
+    return max(min(weights, _never_offloaded_gib(engine)), weights - engine.asked.cpu_offload_gib)
+
+
+def _never_offloaded_gib(engine: _Engine) -> float:
+    """The embedding and the head: only layers go to the CPU."""
+    model = engine.model
+    tables = 1 if model.tied_embeddings or engine.shape.pipeline_parallel > 1 else 2
+    numbers = tables * model.padded_vocabulary_size * model.hidden_size
+    return numbers * model.dtype_bytes / engine.shape.tensor_parallel / GIB
+
+
+def _left_gib(engine: _Engine, stage: _Stage) -> float:
+    """What is left for KV cache, or what was given or logged."""
+    asked = engine.asked
+    if asked.measured_kv_gib is not None:
+        return asked.measured_kv_gib
+    if asked.kv_cache_memory_bytes:
+        return asked.kv_cache_memory_bytes / GIB
+    foreign = asked.other_used_gib if engine.law.counts_all_memory else 0.0
+    return engine.budget_gib - foreign - stage.taken
+
+
+def _capacity(engine: _Engine, available_gib: list[float]) -> KvCapacity:
+    """What KV caches of these sizes hold, one for each stage."""
+    return kv_tokens(
+        engine.model,
+        [int(max(0.0, gib) * GIB) for gib in available_gib],
+        max_model_len=engine.length,
+        tensor_parallel_size=engine.shape.tensor_parallel,
+        pipeline_parallel_size=engine.shape.pipeline_parallel,
+        kv_cache_dtype=engine.asked.kv_cache_dtype,
+        max_num_batched_tokens=engine.step.tokens,
+        compute_capability=engine.gpu.compute_capability,
+        engine_version=engine.law.version,
+    )
+
+
+def _gib(blocks: int, capacity: KvCapacity) -> float:
+    return blocks * capacity.bytes_per_block / GIB
+
+
+def _impossible(engine: _Engine) -> str | None:
+    """Why vLLM would refuse before it looks at memory."""
+    shape, limit = engine.shape, engine.model.context_limit_tokens
+    problems = shape_problems(
+        engine.model,
+        shape.tensor_parallel,
+        shape.pipeline_parallel,
+        expert_parallel=shape.expert_parallel,
+        data_parallel_size=engine.asked.data_parallel_size,
+    )
+    if problems:
+        return f"{shape} is not possible: {problems[0]}"
+    if engine.length > limit:
+        return f"max_model_len {engine.length} is more than the model's {limit}"
+    return None
+
+
+def _no_start(
+    engine: _Engine, stages: list[_Stage], tight: _Stage, capacity: KvCapacity
+) -> str | None:
+    """Why memory does not do for a start, in the order in which vLLM finds out."""
+    asked, budget, free = engine.asked, engine.budget_gib, engine.free_gib
+    if asked.measured_kv_gib is not None:
+        return _too_little_kv(engine, tight, capacity)
+    if engine.law.checks_free_memory and free < budget and not asked.kv_cache_memory_bytes:
+        return f"{free:.1f} GiB are free at start, the budget is {budget:.1f} GiB"
+    weights = max(stage.weights for stage in stages)
+    if weights > free:
+        return f"{weights:.1f} GiB of weights do not fit {free:.1f} GiB"
+    peak = max(stage.weights + stage.activations for stage in stages)
+    if peak > free:
+        return f"weights and one step take {peak:.1f} GiB, {free:.1f} GiB are free"
+    whole = tight.taken + tight.kv_cache
+    if asked.kv_cache_memory_bytes and whole > free:
+        return f"with the KV cache asked for {whole:.1f} GiB are taken, {free:.1f} GiB are free"
+    return _too_little_kv(engine, tight, capacity)
+
+
+def _too_little_kv(engine: _Engine, tight: _Stage, capacity: KvCapacity) -> str | None:
+    needed = capacity.blocks_per_request + engine.law.spare_block
+    # An encoder keeps nothing: no block is needed.
+    if capacity.num_blocks >= needed or not capacity.blocks_per_request:
+        return None
+    return (
+        f"{max(0.0, tight.kv_cache):.2f} GiB are left for KV cache, one request needs "
+        f"{_gib(needed, capacity):.2f} GiB"
+    )
+
+
+def _whole_model(engine: _Engine, stages: list[_Stage]) -> str | None:
+    """vLLM 0.11.1 to 0.15 compared a whole model's KV cache with one stage's memory."""
+    if not engine.law.stages_ignored or len(stages) == 1:
+        return None
+    alone = replace(engine, shape=replace(engine.shape, pipeline_parallel=1))
+    whole = _capacity(alone, [min(stage.kv_cache for stage in stages)])
+    if whole.num_blocks >= whole.blocks_per_request:
+        return None
+    need = _gib(whole.blocks_per_request, whole)
+    return f"this version asks {need:.2f} GiB of KV cache of each stage: it counts all layers"
+
+
+def _promise_margin(engine: _Engine) -> float:
+    """GiB by which the promise is below the prediction; nothing where the KV cache is given."""
+    if engine.asked.kv_cache_memory_bytes or engine.asked.measured_kv_gib is not None:
+        return 0.0
+    return max(PROMISE_LEAST_GIB, PROMISE_SHARE * engine.gpu.usable_mib / 1024)

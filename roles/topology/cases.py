@@ -1,0 +1,148 @@
+"""Cases of the JSON-line commands: what they have in common, and the lines themselves."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from roles.models import Bytes, Model, catalog_config, find, parse_config
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+# The keys that say how long a request may be; without any vLLM takes what it is told.
+_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "seq_len")
+_LIMITS += ("model_max_length", "max_sequence_length", "max_seq_length", "max_target_positions")
+_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
+
+
+def without_nulls(data: Any) -> Any:
+    """The keys of a mapping that say something: null means the default, as a missing key does."""
+    if not isinstance(data, Mapping):
+        return data
+    return {key: value for key, value in data.items() if value is not None}
+
+
+class GpuSettings(BaseModel):
+    """The GPU of a case: its name, its memory, or both."""
+
+    model_config = STRICT
+
+    name: str | None = Field(default=None, description="as people write it: 'H100 80G'")
+    memory_gib: Annotated[float, Field(gt=0, lt=2**20, allow_inf_nan=False)] | None = Field(
+        default=None, description="its size, or what CUDA gives of it"
+    )
+
+
+class ModelCase(BaseModel):
+    """The model of a case, by its config.json or by its id in the catalog."""
+
+    model_config = STRICT
+
+    id: str | int | None = Field(default=None, description="comes back with the answer")
+    config: Annotated[dict[str, Any], Field(min_length=1)] | None = Field(
+        default=None, description="the model's config.json"
+    )
+    model: str | None = Field(default=None, description="instead of config: an id of the catalog")
+    weights_bytes: Bytes | None = Field(default=None, description="exact bytes of the tensors")
+    quantization: str | None = None
+    dtype: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return without_nulls(data)
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> "ModelCase":
+        if self.config is None and self.model is None:
+            raise ValueError("neither config nor model is set; set one of them")
+        return self
+
+
+AnyCase = TypeVar("AnyCase", bound=ModelCase)
+
+
+def answered(
+    lines: Iterable[str], kind: type[AnyCase], answer: Callable[[AnyCase], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The answer to each line that says something; {"id", "error"} for one that is wrong."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            yield _answered(number, line, kind, answer)
+
+
+def _answered(
+    number: int, line: str, kind: type[AnyCase], answer: Callable[[AnyCase], dict[str, Any]]
+) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return {"id": None, "error": f"line {number} is no JSON: {error}"}
+    if not isinstance(data, dict):
+        return {"id": None, "error": f"line {number} is no JSON object"}
+    try:
+        return answer(kind.model_validate(data))
+    except ValidationError as error:
+        return {"id": data.get("id"), "error": "; ".join(map(_in_words, error.errors()))}
+    except ValueError as error:
+        return {"id": data.get("id"), "error": str(error)}
+
+
+def _in_words(error: Any) -> str:
+    where = ".".join(map(str, error["loc"]))
+    return f"{where}: {error['msg']}" if where else error["msg"]
+
+
+def model_of(case: ModelCase, max_model_len: int | None) -> Model:
+    """The model of a case, for requests of some length; ValueError names what is wrong."""
+    told = (case.weights_bytes, case.quantization, case.dtype)
+    if case.config is not None:
+        model = _parsed(json.dumps(case.config, sort_keys=True), case.model or "", *told)
+        return _with_limit(model, case.config, max_model_len or 0)
+    name = str(case.model)
+    try:
+        known = find(name)
+    except ValueError as error:
+        raise ValueError(f"model: {error}; or set config") from error
+    if told == (None, None, None):
+        return known
+    weights = case.weights_bytes or (None if case.quantization else known.weights_bytes)
+    config = json.dumps(catalog_config(name), sort_keys=True)
+    return _parsed(config, name, weights, case.quantization, case.dtype)
+
+
+def _with_limit(model: Model, config: Mapping[str, Any], length: int) -> Model:
+    """The model, with the asked length as its limit where its config says none (vLLM takes it)."""
+    parts = [config, *(config[key] for key in _PARTS if isinstance(config.get(key), Mapping))]
+    said = any(part.get(key) for part in parts for key in _LIMITS)
+    if said or length <= model.context_limit_tokens:
+        return model
+    return replace(model, context_limit_tokens=length)
+
+
+def _bits(model: Model) -> float:
+    return model.quantization.linear.bits if model.quantization else 16
+
+
+@lru_cache(maxsize=512)
+def _parsed(
+    text: str, name: str, weights_bytes: int | None, quantization: str | None, dtype: str | None
+) -> Model:
+    """Cases often share a model; they have its config as text here."""
+    config = json.loads(text)
+    more: dict[str, Any] = {"model_id": name, "weights_bytes": weights_bytes, "dtype": dtype}
+    try:
+        model = parse_config(config, quantization=quantization, **more)
+        if quantization and config.pop("quantization_config", None):
+            # Another width than the config's: it is the config of another form of the model.
+            told = parse_config(config, quantization=quantization, **more)
+            if _bits(told) != _bits(model):
+                return told
+        return model
+    except ValueError as error:
+        raise ValueError(f"config: {error}") from error
+    except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+        # A config may be anybody's JSON.
+        raise ValueError(f"config: cannot be read: {type(error).__name__}: {error}") from error

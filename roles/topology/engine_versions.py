@@ -1,0 +1,111 @@
+"""What of vLLM's memory profile and defaults changed from version to version.
+
+Sources: vLLM 0.33's source for today's rules; for older ones what their logs show
+(tests/data/vllm-startup-memory.jsonl), from rows of several models each.
+"""
+
+import re
+from dataclasses import dataclass
+
+Version = tuple[int, ...]
+LATEST: Version = (0, 33, 0)
+V1: Version = (0, 8)
+
+_VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
+_SMALL_BATCH = re.compile(r"a100|\bgb10\b", re.IGNORECASE)
+_GIB_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How one version measures memory.
+
+    `sampler_bytes` are the sampler's transients a logit (number of the requests' vocabulary), and
+    `sampler_kept_bytes` what it keeps. `counts_all_memory`: all that is taken on the GPU counts
+    against the budget, other processes included. `checks_free_memory`: a start needs the whole
+    budget free. `subtracts_graphs`: CUDA graphs are inside of the budget. `spare_block`: a request
+    must leave one block free. `stages_ignored`: one request of the whole model must fit the
+    smallest stage (a fault of those versions). `latent_cache`: MLA keeps its latent, not all heads.
+    """
+
+    version: Version
+    utilization: float
+    sampler_bytes: float
+    sampler_kept_bytes: float
+    counts_all_memory: bool
+    checks_free_memory: bool
+    subtracts_graphs: bool
+    spare_block: bool
+    stages_ignored: bool
+    latent_cache: bool
+
+
+def parse_version(text: str | None) -> Version:
+    """The numbers of a version; the latest for None and for what names no release.
+
+    Builds of a clone without tags call themselves 0.1.dev: they say nothing about their age.
+    """
+    match = _VERSION.match(text or "")
+    if match is None or (text and ("0.1.dev" in text)):
+        return LATEST
+    return tuple(int(part or 0) for part in match.groups())
+
+
+def rules(version: Version) -> Rules:
+    """The rules of a version."""
+    return Rules(
+        version=version,
+        utilization=0.92 if version >= (0, 21) else 0.9,
+        # Sorting all logits took 38 bytes each; since 0.17 a kernel without sorting takes 15.
+        sampler_bytes=15.0 if version >= (0, 17) else 38.3,
+        # Counts of each request's tokens (int32) and a bit mask (`sample/penalties.py`).
+        sampler_kept_bytes=4 + 1 / 8 if version >= (0, 21) else 0.0,
+        counts_all_memory=version < (0, 6, 5) or V1 <= version < (0, 9, 1),
+        checks_free_memory=version >= (0, 9, 1),
+        subtracts_graphs=version >= (0, 21),
+        spare_block=version >= (0, 21),
+        stages_ignored=(0, 11, 1) <= version < (0, 16),
+        latent_cache=version >= (0, 7),
+    )
+
+
+def batch_defaults(
+    name: str, memory_mib: float, version: Version = LATEST, max_model_len: int = 0
+) -> tuple[int, int]:
+    """vLLM's defaults for a GPU: (tokens a step, requests at once).
+
+    A100 and GB10 count as small whatever memory they have (`engine/arg_utils.py`). Before 0.8 a
+    step took whole prompts: as many tokens as a request may have, or 512 (2048 from 0.6.4) where
+    requests of more than 32768 were cut.
+    """
+    if version < V1:
+        cut = max_model_len > 32768
+        whole = 512 if version < (0, 6, 4) else 2048
+        return (whole if cut else max(max_model_len, 2048)), 256
+    memory_gib = memory_mib / _GIB_MIB
+    small = bool(_SMALL_BATCH.search(name))
+    if memory_gib >= 160 and not small and version >= (0, 17):
+        return 16384, 1024
+    if memory_gib >= 70 and not small:
+        return 8192, 1024
+    # The first releases of V1 took 1024 requests on any GPU.
+    return 2048, 1024 if version < (0, 8, 5) else 256
+
+
+def engine_memory_gib(version: Version, tensor: int, datacenter_links: bool) -> float:
+    """Memory that torch did not hand out and that counts against the budget: GiB on one GPU.
+
+    Handles, workspaces of attention, and with tensor parallel the buffers of collectives (NCCL,
+    custom all-reduce; since 0.17 FlashInfer's, where GPUs have NVLink throughout). Versions that
+    count all memory see the CUDA context too.
+    """
+    if version < (0, 6, 4):
+        return 0.5 + 0.25 * tensor
+    if version < (0, 6, 5):
+        return 1.0 + 0.6 * tensor
+    collectives = 0.0 if tensor == 1 else 0.2
+    if tensor > 1 and datacenter_links:
+        collectives = 0.5 if version < (0, 17) else 1.8 if version < (0, 21) else 1.1
+    if V1 <= version < (0, 9, 1):
+        return 0.6 + collectives
+    return (0.1 if version < (0, 17) else 0.3) + collectives

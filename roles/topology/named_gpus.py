@@ -1,0 +1,82 @@
+"""A GPU as people name it, as far as its memory goes."""
+
+import re
+from functools import lru_cache
+
+from roles.hardware import Card, find_card, usable_memory_mib
+from roles.topology.memory import GpuMemory
+
+# Sizes that cards of one name are sold in, in GB. Where nobody says which, the data centre's usual
+# 80 GB is meant, else the smallest.
+_SIZES_GB = (80, 8, 10, 11, 12, 16, 24, 32, 40, 48, 96, 141, 180, 192)
+_SIZE = re.compile(r"(?<![\w.])(\d{1,3}) ?gi?b?\b", re.IGNORECASE)
+# What people leave out of a card's name; the editions of one card have the same memory.
+_SPELLINGS = ("{}", "RTX {}", "GTX {}", "RX {}", "{} Server Edition")
+# A size this near to a card's is that card's.
+_NEAR = 0.05
+# ECC and firmware take so much of the size that a card is sold by (L40S: 45 of 48 GiB), at most.
+_KEPT_BACK = 0.08
+
+
+@lru_cache(maxsize=4096)
+def named_gpu(name: str | None, memory_gib: float | None) -> GpuMemory:
+    """The GPU of a name ("H100 80G") or of a memory in GiB, or of both.
+
+    `memory_gib` is the card's size or what CUDA gives of it, whichever is nearer to the known
+    figures of the card. Of cards that share a name that of 80 GB is taken where no memory is said,
+    else the smallest.
+    ValueError where neither says a memory.
+    """
+    card = _card(name, memory_gib) if name else None
+    if card is not None and (card.memory_mib or memory_gib):
+        return _of_card(card, memory_gib)
+    if memory_gib is None and (size := _SIZE.search(name or "")):
+        memory_gib = float(size[1])
+    if memory_gib is None:
+        raise ValueError(
+            f"gpu: the memory of {name!r} is not known; set gpu.memory_gib"
+            if name
+            else "gpu: neither name nor memory_gib is set; set one of them"
+        )
+    # A round number is a size as it is sold, any other what CUDA said.
+    usable = memory_gib * 1024
+    if memory_gib == int(memory_gib):
+        usable = usable_memory_mib(int(usable))
+    return GpuMemory(name or f"{memory_gib:g} GiB", memory_gib * 1024, usable)
+
+
+def _card(name: str, memory_gib: float | None) -> Card | None:
+    spellings = (pattern.format(name) for pattern in _SPELLINGS)
+    found = (_said(spelling, memory_gib) for spelling in spellings)
+    return next((card for card in found if card is not None), None)
+
+
+def _said(name: str, memory_gib: float | None) -> Card | None:
+    found = find_card(name, int(memory_gib * 1024) if memory_gib else None)
+    if found is None and memory_gib is None:
+        sized = (find_card(f"{name} {size}GB") for size in _SIZES_GB)
+        found = next((card for card in sized if card is not None), None)
+    return found
+
+
+def _of_card(card: Card, memory_gib: float | None) -> GpuMemory:
+    links = bool(card.nvlink_gb_s and not card.nvlink_optional)
+    total = card.memory_mib or (memory_gib or 0) * 1024
+    usable = usable_memory_mib(card.memory_mib, card) if card.memory_mib else total
+    if memory_gib and memory_gib == int(memory_gib) and memory_gib * 1024 > total * (1 + _NEAR):
+        if memory_gib * 1024 * (1 - _KEPT_BACK) > total:
+            # A card rebuilt with more memory.
+            total = memory_gib * 1024
+            usable = usable_memory_mib(int(total))
+    elif memory_gib and _is_cudas(memory_gib * 1024, total, usable):
+        usable = memory_gib * 1024
+        total = max(total if abs(usable - total) <= _NEAR * total else 0, usable)
+    return GpuMemory(card.name, total, usable, card.compute_capability, links)
+
+
+def _is_cudas(given: float, total: float, usable: float) -> bool:
+    """Whether a given memory is what CUDA has: nearer to that than to the card's size, or of
+    neither, as on a slice."""
+    if abs(given - usable) > _NEAR * usable and abs(given - total) > _NEAR * total:
+        return True
+    return abs(given - usable) < abs(given - total)

@@ -1,0 +1,122 @@
+"""`predict`: what vLLM will say about its memory at start, one JSON object in, one out."""
+
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from roles.models import Count, find, variants
+from roles.topology.cases import GpuSettings, ModelCase, answered, model_of
+from roles.topology.memory import Asked
+from roles.topology.named_gpus import named_gpu
+from roles.topology.plan import MemorySum, Shape
+from roles.topology.remedies import Case, remedies
+
+Gib = Annotated[float, Field(strict=True, ge=0, lt=2**20, allow_inf_nan=False)]
+
+
+class CaseSettings(ModelCase):
+    """One start of vLLM; null is vLLM's own default."""
+
+    kv_cache_dtype: str | None = None
+    gpu: GpuSettings
+    tensor_parallel_size: Count | None = None
+    pipeline_parallel_size: Count | None = None
+    max_model_len: Count | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_num_seqs: Count | None = None
+    max_num_batched_tokens: Count | None = None
+    enforce_eager: bool | None = None
+    engine_version: str | None = Field(default=None, description="vLLM's, the newest if null")
+    data_parallel_size: Count | None = None
+    enable_expert_parallel: bool | None = None
+    other_used_gib: Gib | None = Field(default=None, description="held by other processes")
+    cpu_offload_gib: Gib | None = None
+    available_kv_gib: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+        default=None, description="known KV cache memory, instead of the prediction"
+    )
+
+
+class Answer(BaseModel):
+    """What vLLM will say; memory in GiB on each GPU."""
+
+    id: str | int | None
+    weights_gib: float
+    available_kv_gib: float
+    kv_cache_tokens: int
+    max_concurrency: float | None = Field(description="null where requests keep no KV cache")
+    fits: bool = Field(description="whether vLLM starts")
+    reason: str = Field(description="why not, and what would make it fit; empty where it does")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schemas of a line in and of a line out."""
+    return {"input": CaseSettings.model_json_schema(), "output": Answer.model_json_schema()}
+
+
+def answers(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The answer to each line; {"id", "error"} for one that is wrong."""
+    return answered(lines, CaseSettings, lambda case: predict(case).model_dump())
+
+
+def predict(case: CaseSettings) -> Answer:
+    """The answer to one case; ValueError names the field that is wrong."""
+    start = _start(case)
+    memory = _sum(start)
+    reason = memory.reason
+    if not memory.starts:
+        plain = start.model.quantization is None
+        forms = [find(name) for name in variants(start.model.id)] if plain else []
+        found = remedies(start, forms)
+        reason += "; fits with: " + ", or ".join(found) if found else ""
+    finite = memory.max_concurrency < float("inf")
+    return Answer(
+        id=case.id,
+        weights_gib=round(memory.weights_gib, 4),
+        available_kv_gib=round(memory.kv_cache_gib, 4),
+        kv_cache_tokens=memory.kv_tokens,
+        max_concurrency=round(memory.max_concurrency, 4) if finite else None,
+        fits=memory.starts,
+        reason=reason,
+    )
+
+
+def memory_of(case: CaseSettings) -> MemorySum:
+    """The memory sum of one case; ValueError names the field that is wrong."""
+    return _sum(_start(case))
+
+
+def _sum(start: Case) -> MemorySum:
+    try:
+        return start.memory()
+    except ValueError as error:
+        raise ValueError(f"kv_cache_dtype: {error}") from error
+
+
+def _start(case: CaseSettings) -> Case:
+    return Case(
+        model_of(case, case.max_model_len),
+        named_gpu(case.gpu.name, case.gpu.memory_gib),
+        Shape(
+            case.tensor_parallel_size or 1,
+            case.pipeline_parallel_size or 1,
+            bool(case.enable_expert_parallel),
+        ),
+        _asked(case),
+    )
+
+
+def _asked(case: CaseSettings) -> Asked:
+    return Asked(
+        utilization=case.gpu_memory_utilization,
+        max_model_len=case.max_model_len,
+        max_num_seqs=case.max_num_seqs,
+        max_num_batched_tokens=case.max_num_batched_tokens,
+        eager=bool(case.enforce_eager),
+        kv_cache_dtype=case.kv_cache_dtype or "auto",
+        engine_version=case.engine_version,
+        data_parallel_size=case.data_parallel_size or 1,
+        other_used_gib=case.other_used_gib or 0.0,
+        cpu_offload_gib=case.cpu_offload_gib or 0.0,
+        measured_kv_gib=case.available_kv_gib,
+    )
