@@ -1,0 +1,66 @@
+"""The choice among ways to serve by their estimates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from roles.topology.costs import Estimate
+
+# Estimates closer than this say nothing about which one is faster.
+TIE = 0.03
+
+ObjectiveKind = Literal["throughput", "latency"]
+
+
+class Option(Protocol):
+    """A number of equal replicas, with the estimate of each."""
+
+    @property
+    def replicas(self) -> int: ...
+
+    @property
+    def estimate(self) -> Estimate: ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a shape is chosen for: `throughput` of all replicas, or `latency` of a whole request.
+
+    Limits go first: shapes within them are preferred, and where none is, the one that exceeds
+    them least is chosen.
+    """
+
+    kind: ObjectiveKind = "throughput"
+    ttft_limit_ms: float | None = None
+    itl_limit_ms: float | None = None
+
+    def excess(self, estimate: Estimate) -> float:
+        """By which factor the estimate exceeds the limits at worst; 1 within them."""
+        ttft = estimate.ttft_ms / self.ttft_limit_ms if self.ttft_limit_ms else 0.0
+        itl = estimate.tpot_ms / self.itl_limit_ms if self.itl_limit_ms else 0.0
+        return max(1.0, ttft, itl)
+
+    def merit(self, option: Option) -> float:
+        """What is to be as large as possible: output tokens/s of all, or 1 / ms of a request."""
+        if self.kind == "latency":
+            return 1 / option.estimate.request_ms
+        return option.replicas * option.estimate.tokens_per_s
+
+
+def best(options: Sequence[Option], objective: Objective) -> int:
+    """The index of the best option under equal load in all.
+
+    Within TIE of the best, more replicas win, because a fault then costs less, and among as many
+    the better estimate. ValueError without options.
+    """
+    if not options:
+        raise ValueError("no shape to choose from: name at least one that fits")
+    least = min(objective.excess(option.estimate) for option in options)
+    allowed = [
+        index
+        for index, option in enumerate(options)
+        if objective.excess(option.estimate) <= least * (1 + TIE if least > 1 else 1)
+    ]
+    top = max(objective.merit(options[index]) for index in allowed)
+    tied = [index for index in allowed if objective.merit(options[index]) >= top * (1 - TIE)]
+    return max(tied, key=lambda index: (options[index].replicas, objective.merit(options[index])))

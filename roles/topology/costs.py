@@ -1,0 +1,118 @@
+"""What the performance estimate reads and gives: a GPU's rates, a model's costs, the load, the
+estimate. Plain numbers, so that the estimate depends on no card's or model's name."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+LinkKind = Literal["nvlink", "pcie"]
+Bound = Literal["weights", "kv", "compute", "links"]
+
+
+@dataclass(frozen=True)
+class GpuRates:
+    """Peak rates of one GPU, as in its datasheet, without sparsity.
+
+    `nvlink_gb_s` is the total of both directions of one GPU (datasheets' way), None without
+    NVLink; `pcie_gb_s` is one direction (32 for Gen4 x16, 64 for Gen5 x16). `fp8_tflops` is None
+    where tensor cores know no FP8.
+    """
+
+    memory_bandwidth_gb_s: float
+    bf16_tflops: float
+    fp8_tflops: float | None
+    nvlink_gb_s: float | None
+    pcie_gb_s: float
+
+    def __post_init__(self) -> None:
+        rates = (self.memory_bandwidth_gb_s, self.bf16_tflops, self.pcie_gb_s)
+        optional = (rate for rate in (self.fp8_tflops, self.nvlink_gb_s) if rate is not None)
+        if min(*rates, *optional) <= 0:
+            raise ValueError(f"a GPU's rates must be above 0: {self}")
+
+
+@dataclass(frozen=True)
+class Links:
+    """How the GPUs of a replica reach each other: the slowest link of the group.
+
+    `peers`: they may read each other's memory. False where the driver or the board forbids it
+    (consumer cards, some virtual machines); traffic then goes through the host's memory.
+    """
+
+    kind: LinkKind
+    peers: bool = True
+
+
+@dataclass(frozen=True)
+class ModelCosts:
+    """What one forward pass of a model reads and computes, over all its layers.
+
+    `dense_bytes` and `dense_parameters`: the weights that every token uses (attention, dense
+    MLPs, shared experts, routers), without embeddings and LM head. `head_bytes` and
+    `head_parameters`: the LM head, tied or not. `expert_bytes` and `expert_parameters`: one
+    routed expert of one layer. `kv_bytes_per_token_layer`: K and V of one token in one layer.
+    Layers with linear attention or a state-space block count in `layers` alone. `fp8_compute`:
+    weights and activations are FP8, so that a card with FP8 multiplies at that rate.
+    """
+
+    layers: int
+    hidden_size: int
+    dense_bytes: float
+    dense_parameters: float
+    head_bytes: float
+    head_parameters: float
+    query_heads: int
+    kv_heads: int
+    head_size: float
+    kv_bytes_per_token_layer: float
+    full_attention_layers: int
+    window_layers: int = 0
+    window_tokens: int = 0
+    latent_attention: bool = False
+    moe_layers: int = 0
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_bytes: float = 0.0
+    expert_parameters: float = 0.0
+    fp8_compute: bool = False
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The load of one replica: requests in flight, all of one size.
+
+    `concurrency` may lie below 1: few requests over many replicas leave some idle at times.
+    `batch_limit`: the most that run at once (max_num_seqs, or as many as the KV cache holds);
+    the others wait. None: all run.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    concurrency: float
+    batch_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.input_tokens < 1 or self.output_tokens < 1 or self.concurrency <= 0:
+            raise ValueError(f"a load needs tokens and requests above 0: {self}")
+        if self.batch_limit is not None and self.batch_limit < 1:
+            raise ValueError(f"batch_limit must be at least 1: {self}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate, not a measurement, of one replica under its load.
+
+    `tokens_per_s` counts output tokens. `tpot_ms` is the mean time between a request's output
+    tokens, the pauses for others' prompts included. `bound_by` is what most of it is spent on.
+    """
+
+    tokens_per_s: float
+    tokens_per_s_per_gpu: float
+    requests_per_s: float
+    ttft_ms: float
+    tpot_ms: float
+    bound_by: Bound
+
+    @property
+    def request_ms(self) -> float:
+        """The time of one whole request, from its arrival to its last token."""
+        return self.ttft_ms + self.tpot_ms * self.tokens_per_s / self.requests_per_s

@@ -1,0 +1,249 @@
+"""A roofline estimate of how fast one replica serves: prefill, decode, and both together.
+
+Every operation takes the longer of reading its bytes and computing its FLOPs, at a global part
+of the card's peak rates; a layer adds a constant for its kernel launches and tensor parallelism
+two all-reduces. The constants are the same for every card and model. It is an estimate: no
+request was measured.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from roles.topology.collectives import (
+    LINK_CALIBRATION,
+    LinkCalibration,
+    all_reduce_s,
+    hand_over_s,
+)
+from roles.topology.costs import Bound, Estimate, GpuRates, Links, ModelCosts, Workload
+
+# Activations travel between GPUs in 16 bits, whatever the weights are.
+ACTIVATION_BYTES = 2
+
+
+# Columns that vLLM's fused MoE kernel computes at once by default (fused_moe.py, BLOCK_SIZE_N).
+EXPERT_TILE = 64
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Global constants of the estimate, the same for every card and model.
+
+    Fitted by tests/benchmarks/throughput_regret.py on tests/data/throughput.jsonl, which prints
+    their errors on GPUs and models left out of the fit. Efficiencies are parts of the
+    datasheet's rate.
+    """
+
+    weight_read_efficiency: float = 0.76
+    expert_read_efficiency: float = 0.87
+    kv_read_efficiency: float = 0.67
+    gemm_efficiency: float = 0.70
+    expert_gemm_efficiency: float = 0.36
+    prefill_attention_efficiency: float = 0.60
+    layer_overhead_us: float = 29.0
+    moe_layer_overhead_us: float = 27.0
+    first_token_layer_overhead_us: float = 910.0
+    prompt_wait_per_doubling: float = 0.13
+    links: LinkCalibration = LINK_CALIBRATION
+
+
+CALIBRATION = Calibration()
+
+
+class _Step(NamedTuple):
+    """Seconds of one forward pass, by what they are spent on."""
+
+    weights: float
+    kv: float
+    compute: float
+    links: float
+    overhead: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+@dataclass(frozen=True)
+class _Replica:
+    """What stays the same over the steps of one estimate."""
+
+    costs: ModelCosts
+    rates: GpuRates
+    links: Links
+    gpus: int
+    stages: int
+    calibration: Calibration
+
+    @property
+    def flops_per_s(self) -> float:
+        fp8 = self.rates.fp8_tflops if self.costs.fp8_compute else None
+        return (fp8 or self.rates.bf16_tflops) * 1e12 * self.gpus
+
+    @property
+    def bytes_per_s(self) -> float:
+        return self.rates.memory_bandwidth_gb_s * 1e9 * self.gpus
+
+
+def estimate(
+    costs: ModelCosts,
+    rates: GpuRates,
+    links: Links,
+    tensor_parallel_size: int,
+    pipeline_parallel_size: int,
+    workload: Workload,
+    calibration: Calibration = CALIBRATION,
+) -> Estimate:
+    """The estimate of one replica of TP×PP GPUs under its load. Whether it fits is not asked.
+
+    A request's time is its prefill and then its output tokens; while it decodes, the prompts of
+    the other running requests come in one after another and lengthen those steps (chunked
+    prefill: a step holds the decoding requests and a prompt). Pipeline stages work on as many
+    parts of the batch at once, so that a pass goes through all of them with a part of the
+    batch; with fewer requests than stages some stages idle.
+
+    Raises ValueError for sizes below 1 and for NVLink without its rate.
+    """
+    if tensor_parallel_size < 1 or pipeline_parallel_size < 1:
+        raise ValueError("tensor and pipeline parallel sizes must be at least 1")
+    replica = _Replica(
+        costs, rates, links, tensor_parallel_size, pipeline_parallel_size, calibration
+    )
+    running = min(workload.concurrency, workload.batch_limit or math.inf)
+    batch = max(1.0, running / pipeline_parallel_size)
+    decode = _decode_step(replica, workload, batch)
+    first_token_s = _first_token_s(replica, workload, batch)
+    output = workload.output_tokens
+    requests_per_s = running / (first_token_s + output * decode.total)
+    waiting_s = (workload.concurrency - running) / requests_per_s
+    tokens_per_s = requests_per_s * output
+    return Estimate(
+        tokens_per_s=tokens_per_s,
+        tokens_per_s_per_gpu=tokens_per_s / (tensor_parallel_size * pipeline_parallel_size),
+        requests_per_s=requests_per_s,
+        ttft_ms=(waiting_s + first_token_s) * 1e3,
+        tpot_ms=decode.total * 1e3,
+        bound_by=_bound(decode),
+    )
+
+
+def _decode_step(replica: _Replica, workload: Workload, batch: float) -> _Step:
+    """The mean step of a request that decodes: some hold prompts of the batch's others."""
+    prompts_per_step = (batch - 1) / workload.output_tokens
+    mixed_part = min(1.0, prompts_per_step)
+    plain = _step(replica, workload, batch, 0.0)
+    if not mixed_part:
+        return plain
+    mixed = _step(replica, workload, batch, max(1.0, prompts_per_step))
+    return _Step(
+        *(a * (1 - mixed_part) + b * mixed_part for a, b in zip(plain, mixed, strict=True))
+    )
+
+
+def _first_token_s(replica: _Replica, workload: Workload, batch: float) -> float:
+    """Seconds until the first token: the prompt's step beside the others' decoding, the first
+    pass's launches, and some waiting for others' prompts, which grows slowly with the batch."""
+    calibration = replica.calibration
+    launch_s = replica.costs.layers * calibration.first_token_layer_overhead_us * 1e-6
+    own_s = _step(replica, workload, batch - 1, 1.0).total + launch_s
+    other_s = _step(replica, workload, 0.0, 1.0).total + launch_s
+    return own_s + calibration.prompt_wait_per_doubling * math.log2(batch) * other_s
+
+
+def _step(replica: _Replica, workload: Workload, decoding: float, prompts: float) -> _Step:
+    """One forward pass of `decoding` requests' next tokens and of `prompts` whole prompts."""
+    costs, calibration = replica.costs, replica.calibration
+    tokens = decoding + prompts * workload.input_tokens
+    dense_read_s, dense_compute_s = _dense_s(replica, tokens, decoding + prompts)
+    expert_read_s, expert_compute_s = _experts_s(replica, tokens)
+    message_bytes = tokens * costs.hidden_size * ACTIVATION_BYTES
+    link = (replica.rates, replica.links, calibration.links)
+    links_s = 2 * costs.layers * all_reduce_s(message_bytes, replica.gpus, *link)
+    if replica.stages > 1:
+        links_s += (replica.stages - 1) * hand_over_s(message_bytes, *link)
+    overhead_us = (
+        costs.layers * calibration.layer_overhead_us
+        + costs.moe_layers * calibration.moe_layer_overhead_us
+    )
+    return _Step(
+        weights=dense_read_s + expert_read_s,
+        kv=_kv_read_s(replica, workload, decoding),
+        compute=dense_compute_s
+        + expert_compute_s
+        + prompts * _prompt_attention_s(replica, workload.input_tokens),
+        links=links_s,
+        overhead=overhead_us * 1e-6,
+    )
+
+
+def _longer(read_s: float, compute_s: float) -> tuple[float, float]:
+    """The roofline: reading and computing overlap, so only the longer one counts."""
+    return (read_s, 0.0) if read_s >= compute_s else (0.0, compute_s)
+
+
+def _dense_s(replica: _Replica, tokens: float, sequences: float) -> tuple[float, float]:
+    """Reading and computing of the weights that every token uses; the LM head only computes
+    each sequence's last token."""
+    costs, calibration = replica.costs, replica.calibration
+    read = (costs.dense_bytes + costs.head_bytes) / replica.bytes_per_s
+    flops = 2 * (costs.dense_parameters * tokens + costs.head_parameters * sequences)
+    return _longer(
+        read / calibration.weight_read_efficiency,
+        flops / (replica.flops_per_s * calibration.gemm_efficiency),
+    )
+
+
+def _experts_s(replica: _Replica, tokens: float) -> tuple[float, float]:
+    """Reading and computing of routed experts: a pass reads only those that a token chose.
+
+    With k of E experts for each of t tokens, alike likely, E(1 - (1 - k/E)^t) are read. A GPU's
+    part of an expert counts in whole tiles of the kernel.
+    """
+    costs, calibration = replica.costs, replica.calibration
+    if not costs.moe_layers or not costs.experts:
+        return 0.0, 0.0
+    unread = (1 - min(1.0, costs.experts_per_token / costs.experts)) ** tokens
+    read = costs.moe_layers * costs.experts * (1 - unread) * costs.expert_bytes
+    chosen = costs.moe_layers * costs.experts_per_token * costs.expert_parameters
+    width = costs.expert_parameters / (3 * costs.hidden_size) / replica.gpus
+    tiles = math.ceil(width / EXPERT_TILE) * EXPERT_TILE / width if width > 0 else 1.0
+    return _longer(
+        tiles * read / (replica.bytes_per_s * calibration.expert_read_efficiency),
+        tiles * 2 * chosen * tokens / (replica.flops_per_s * calibration.expert_gemm_efficiency),
+    )
+
+
+def _kv_read_s(replica: _Replica, workload: Workload, decoding: float) -> float:
+    """Reading the KV cache of the decoding requests, at half of their output.
+
+    It is split by KV heads, and replicated beyond them; a latent cache (MLA) is not split.
+    """
+    costs = replica.costs
+    context = workload.input_tokens + workload.output_tokens / 2
+    rows = costs.full_attention_layers * context
+    rows += costs.window_layers * min(context, costs.window_tokens)
+    parts = 1 if costs.latent_attention else min(replica.gpus, costs.kv_heads)
+    read_bytes = decoding * rows * costs.kv_bytes_per_token_layer / parts
+    rate = replica.rates.memory_bandwidth_gb_s * 1e9 * replica.calibration.kv_read_efficiency
+    return read_bytes / rate
+
+
+def _prompt_attention_s(replica: _Replica, prompt_tokens: int) -> float:
+    """Attention of one prompt to itself, in 16 bits: QK and PV over the causal half."""
+    costs = replica.costs
+    pairs = costs.full_attention_layers * prompt_tokens**2 / 2
+    pairs += costs.window_layers * prompt_tokens * min(prompt_tokens / 2, costs.window_tokens)
+    flops = 4 * costs.query_heads * costs.head_size * pairs
+    peak = replica.rates.bf16_tflops * 1e12 * replica.gpus
+    return flops / (peak * replica.calibration.prefill_attention_efficiency)
+
+
+def _bound(step: _Step) -> Bound:
+    spent: dict[Bound, float] = {
+        "weights": step.weights,
+        "kv": step.kv,
+        "compute": step.compute,
+        "links": step.links,
+    }
+    return max(spent, key=lambda name: spent[name])

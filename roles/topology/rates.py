@@ -1,0 +1,162 @@
+"""From cards and models to the plain numbers that the performance estimate reads."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from roles.hardware import Gpu, Hardware, find_card, p2p_possible, worst_link
+from roles.models import Attention, Experts, Model, Weight, weight_bytes
+from roles.topology.costs import GpuRates, Links, ModelCosts
+
+# One direction of 16 lanes, GB/s (PCI-SIG: 1 GB/s a lane in generation 3, doubled by each next).
+_PCIE_X16_GB_S = {1: 4, 2: 8, 3: 16, 4: 32, 5: 64, 6: 128}
+# Traffic between sockets passes their bus too: practitioners see half the rate.
+_ACROSS_SOCKETS = 0.5
+# Bytes of a number of the KV cache; NVFP4 has 4 bits and an FP8 scale for each 16.
+_KV_ELEMENT_BYTES = {"fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "nvfp4": 0.5625}
+
+
+@lru_cache(maxsize=512)
+def gpu_rates(gpu: Gpu) -> GpuRates | None:
+    """Peak rates of a GPU from the table of cards; None for a card that is not in it.
+
+    A slice of a GPU in MIG mode has its share of the memory's bandwidth and of the cores.
+    """
+    card = find_card(gpu.name.partition(" MIG ")[0])
+    card = card or find_card(gpu.name.partition(" MIG ")[0], gpu.memory_mib)
+    if card is None or card.memory_bandwidth_gb_s is None or card.bf16_dense_tflops is None:
+        return None
+    share = 1.0
+    if gpu.mig_profile and card.memory_mib:
+        share = min(1.0, gpu.memory_mib / card.memory_mib)
+    return GpuRates(
+        memory_bandwidth_gb_s=card.memory_bandwidth_gb_s * share,
+        bf16_tflops=card.bf16_dense_tflops * share,
+        fp8_tflops=card.fp8_dense_tflops * share if card.fp8_dense_tflops else None,
+        nvlink_gb_s=card.nvlink_gb_s,
+        pcie_gb_s=_pcie_gb_s(gpu, card.pcie_generation or 4, card.pcie_lanes or 16),
+    )
+
+
+def _pcie_gb_s(gpu: Gpu, card_generation: int, card_lanes: int) -> float:
+    generation = min(gpu.pcie_generation or card_generation, card_generation)
+    lanes = min(gpu.pcie_width or card_lanes, card_lanes)
+    return _PCIE_X16_GB_S.get(generation, 32) * lanes / 16
+
+
+def group_rates(gpus: Sequence[Gpu], hardware: Hardware) -> GpuRates | None:
+    """Rates of each GPU of a replica: the slowest slot of the group is that of all."""
+    every = [gpu_rates(gpu) for gpu in gpus]
+    known = [rates for rates in every if rates is not None]
+    if len(known) < len(every):
+        return None
+    slowest = min(known, key=lambda rates: (rates.pcie_gb_s, rates.memory_bandwidth_gb_s))
+    if group_link(gpus, hardware) != "SYS":
+        return slowest
+    return replace(slowest, pcie_gb_s=slowest.pcie_gb_s * _ACROSS_SOCKETS)
+
+
+def group_link(gpus: Sequence[Gpu], hardware: Hardware) -> str | None:
+    """The label of the slowest link of a group; None for one GPU or where nobody said."""
+    if len(gpus) < 2 or hardware.links is None:
+        return None
+    try:
+        return worst_link(hardware.links, [gpu.index for gpu in gpus])
+    except ValueError:
+        return None
+
+
+def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> Links:
+    """How the GPUs of a replica reach each other.
+
+    Where nobody said, cards whose NVLink is part of the board (SXM) are taken to use it, and no
+    others. NVLink without a rate in the table counts as PCIe.
+    """
+    label = group_link(gpus, hardware)
+    card = find_card(gpus[0].name, gpus[0].memory_mib)
+    rate = card.nvlink_gb_s if card else None
+    nvlink = label.startswith("NV") or label == "XGMI" if label else False
+    if label is None and card is not None:
+        nvlink = card.nvlink_gb_s is not None and not card.nvlink_optional
+    names = {gpu.index: gpu.name for gpu in gpus}
+    indexes = sorted(names)
+    refused = any(
+        p2p_possible(names, hardware.p2p, i, j, label) is False
+        for i in indexes
+        for j in indexes
+        if i < j
+    )
+    return Links("nvlink" if nvlink and rate else "pcie", peers=not refused)
+
+
+@lru_cache(maxsize=256)
+def model_costs(model: Model, kv_cache_dtype: str = "auto") -> ModelCosts:
+    """What a forward pass of a model reads and computes, from its layers and parameters."""
+    dense_bytes = dense_parameters = 0.0
+    for layer in model.layers:
+        for weight in layer.weights:
+            if not weight.experts and not weight.name.endswith("absorbed"):
+                dense_bytes += weight_bytes(weight)
+                dense_parameters += _parameters(weight)
+    head = max((*model.last, *model.first), key=_parameters)
+    attentions = [layer.mixer for layer in model.layers if isinstance(layer.mixer, Attention)]
+    windows = [mixer for mixer in attentions if mixer.window]
+    first = attentions[0] if attentions else None
+    costs = ModelCosts(
+        layers=len(model.layers),
+        hidden_size=model.hidden_size,
+        dense_bytes=dense_bytes,
+        dense_parameters=dense_parameters,
+        head_bytes=weight_bytes(head),
+        head_parameters=_parameters(head),
+        query_heads=first.heads if first else 1,
+        kv_heads=first.kv_heads if first else 1,
+        head_size=first.head_size if first else 1,
+        kv_bytes_per_token_layer=_kv_bytes(model, first, kv_cache_dtype),
+        full_attention_layers=len(attentions) - len(windows),
+        window_layers=len(windows),
+        window_tokens=windows[0].window if windows else 0,
+        latent_attention=first is not None and first.kind == "mla",
+        fp8_compute=_computes_in_fp8(model),
+    )
+    return _with_experts(costs, model)
+
+
+def _with_experts(costs: ModelCosts, model: Model) -> ModelCosts:
+    layers = [layer for layer in model.layers if isinstance(layer.mlp, Experts)]
+    mixture = model.experts
+    if mixture is None:
+        return costs
+    routed = [weight for weight in layers[0].weights if weight.experts]
+    return replace(
+        costs,
+        moe_layers=len(layers),
+        experts=mixture.count,
+        experts_per_token=mixture.per_token,
+        expert_bytes=sum(map(weight_bytes, routed)) / mixture.count,
+        expert_parameters=sum(map(_parameters, routed)) / mixture.count,
+    )
+
+
+def _parameters(weight: Weight) -> float:
+    return float((weight.outputs + weight.kv_outputs) * weight.inputs * max(1, weight.experts))
+
+
+def _kv_bytes(model: Model, mixer: Attention | None, kv_cache_dtype: str) -> float:
+    if mixer is None:
+        return 0.0
+    said = kv_cache_dtype
+    if said == "auto" and model.quantization and model.quantization.kv_cache_dtype:
+        said = model.quantization.kv_cache_dtype
+    element = _KV_ELEMENT_BYTES.get(said, 2.0)
+    heads = 1 if mixer.kind == "mla" else mixer.kv_heads
+    return heads * (mixer.head_size + mixer.value_head_size) * element
+
+
+def _computes_in_fp8(model: Model) -> bool:
+    """Whether weights and activations are FP8: weight-only formats compute in 16 bits."""
+    return bool(
+        model.quantization
+        and not model.quantization.experts_only
+        and model.quantization.linear.name.startswith("fp8")
+    )
