@@ -1,27 +1,70 @@
-"""`python -m roles.topology fleet INVENTORY`: the fleet's plan, with no host contacted."""
+"""The fleet's plan with no host contacted, and predictions of vLLM's memory.
+
+`fleet INVENTORY` prints the plan; `predict` and `plan` read JSON lines and write JSON lines.
+"""
 
 import argparse
+import json
 import sys
+from pathlib import Path
+from types import ModuleType
 
-from roles.fleet import DeclarationError
-from roles.topology import explain
+from roles.topology import explain, plan_command, plan_differences, predict, saved
 
 
 def main(arguments: list[str]) -> int:
-    """Print the plan of an inventory; 0, or 1 with every problem on stderr."""
+    """Run one subcommand; 0, or 1 where something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m roles.topology", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fleet = commands.add_parser("fleet", help="plan every host of an inventory file")
     fleet.add_argument("inventory", help="for instance inventories/prod.py")
+    fleet.add_argument(
+        "--save", action="store_true", help="write inventories/plans/<inventory>.yaml"
+    )
+    prediction = commands.add_parser("predict", help="memory of vLLM starts, JSON lines")
+    prediction.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
+    plan = commands.add_parser("plan", help="plans of single hosts, JSON lines")
+    plan.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
     options = parser.parse_args(arguments)
+    if options.command in _LINES:
+        return _answer_lines(_LINES[options.command], options.schema)
+    return _fleet(options.inventory, options.save)
+
+
+_LINES = {"predict": predict, "plan": plan_command}
+
+
+def _answer_lines(command: ModuleType, only_schema: bool) -> int:
+    """Answer every line of stdin; 1 where one was wrong."""
+    if only_schema:
+        print(json.dumps(command.schema(), indent=2))
+        return 0
+    wrong = False
+    for answer in command.answers(sys.stdin):
+        print(json.dumps(answer, ensure_ascii=False))
+        wrong |= "error" in answer
+    return int(wrong)
+
+
+def _fleet(inventory: str, save: bool) -> int:
+    """Print the plan of an inventory, and save it if asked; 1 with every problem on stderr."""
     # pyinfra is imported only where an inventory has to be read as pyinfra reads it.
     from pyinfra_cli.exceptions import UnexpectedExternalError
 
-    from roles.fleet.inventory import load
+    from roles.fleet.discovery import write_whole
+    from roles.fleet.inventory import load, saved_plan_of
 
     try:
-        print(explain(load(options.inventory, secrets=False).plan), end="")
-    except (DeclarationError, OSError, SyntaxError) as error:
+        plans = load(inventory, secrets=False).plans
+        print("\n".join(map(explain, plans)), end="")
+        file = saved_plan_of(Path(inventory))
+        if save:
+            write_whole(file, saved(plans))
+            print(f"saved in {file}")
+        elif file.is_file():
+            told = plan_differences(file.read_text(encoding="utf-8"), plans)
+            print("\n".join([f"\nnot the plan saved in {file}:", *told]) if told else "as saved")
+    except (ValueError, OSError, SyntaxError) as error:
         print(error, file=sys.stderr)
         return 1
     except UnexpectedExternalError as error:

@@ -29,6 +29,7 @@ PLANNED = {
     "shutdown-timeout": "set launch.drain_timeout_s",
     "config": "set services[].arguments",
     "device-ids": _THE_PLAN,
+    "enable-expert-parallel": _THE_PLAN,
     "distributed-executor-backend": _THE_PLAN,
     **dict.fromkeys(
         (

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from roles.hardware import summary
+from roles.topology.clusters import cluster_words
 from roles.topology.plan import HostPlan, MemorySum, Plan
 
 HEADER = ("host", "GPUs", "replica", "on GPU", "shape", "port", "KV tokens", "requests at once")
@@ -14,6 +15,8 @@ def explain(plan: Plan) -> str:
     count = f"{len(plan.replicas)} replica{'s' if len(plan.replicas) != 1 else ''}"
     parts = [f"Plan for {plan.service}: {plan.model}, {count}", "", table([HEADER, *rows]), ""]
     parts += [line for host in plan.hosts for line in _details(host)]
+    parts += [f"as a cluster: {cluster_words(cluster)}" for cluster in plan.clusters]
+    parts += [f"no cluster: {problem}" for problem in plan.cluster_problems]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -42,10 +45,15 @@ def _rows(host: HostPlan) -> list[tuple[str, ...]]:
             str(replica.shape),
             str(replica.port),
             str(replica.memory.kv_tokens),
-            str(replica.memory.kv_tokens // replica.max_model_len),
+            _requests(replica.memory),
         )
         for replica in host.replicas
     ]
+
+
+def _requests(memory: MemorySum) -> str:
+    """Requests of the longest kind at once; a model without KV cache has no such limit."""
+    return str(int(memory.max_concurrency)) if memory.max_concurrency < 1e9 else "any"
 
 
 def _details(host: HostPlan) -> list[str]:
@@ -53,6 +61,10 @@ def _details(host: HostPlan) -> list[str]:
     sums = {str(replica.shape): replica.memory for replica in host.replicas}
     lines += [f"  memory a GPU, {shape}: {memory_line(memory)}" for shape, memory in sums.items()]
     lines += [f"  why: {reason}" for reason in host.reasons]
+    lines += [f"  rejected: {reason}" for reason in host.rejected]
+    # The last reason names most of them already.
+    untold = [one for one in host.remedies if not any(one in text for text in host.reasons)]
+    lines += [f"  would fit with: {remedy}" for remedy in untold]
     lines += [f"  warning: {warning}" for warning in host.warnings]
     return [*lines, ""]
 
@@ -70,4 +82,5 @@ def memory_line(memory: MemorySum) -> str:
         ("KV cache", memory.kv_cache_gib),
     )
     text = " + ".join(f"{name} {gib:.1f}" for name, gib in parts)
-    return f"{memory.total_gib:.1f} GiB = {text}"
+    promised = f" (at least {memory.promised_kv_gib:.1f} GiB of KV cache are promised)"
+    return f"{memory.total_gib:.1f} GiB = {text}{promised}"

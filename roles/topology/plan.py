@@ -1,21 +1,28 @@
 """The plan: which replicas run on which GPUs, with the numbers and the reasons for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from roles.hardware import Gpu
+from roles.topology.costs import Estimate
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How one replica is split over GPUs: TP × PP."""
+    """How one replica is split over GPUs: TP × PP, its experts whole on some of them or not."""
 
     tensor_parallel: int
     pipeline_parallel: int = 1
+    expert_parallel: bool = False
 
     @property
     def gpus(self) -> int:
         """Number of GPUs that one replica takes."""
         return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def with_experts(self) -> "Shape":
+        """The same with expert parallel."""
+        return replace(self, expert_parallel=True)
 
     def __str__(self) -> str:
         parts = []
@@ -23,12 +30,20 @@ class Shape:
             parts.append(f"TP{self.tensor_parallel}")
         if self.pipeline_parallel > 1:
             parts.append(f"PP{self.pipeline_parallel}")
-        return "×".join(parts) or "one GPU"
+        name = "×".join(parts) or "one GPU"
+        return f"{name} with expert parallel" if self.expert_parallel else name
 
 
 @dataclass(frozen=True)
 class MemorySum:
-    """Where one GPU's memory goes under a shape, in GiB; `kv_cache_gib` is what is left."""
+    """Where one GPU's memory goes under a shape, in GiB; the parts up to `kv_cache_gib` add up to
+    the total. With pipeline parallel it is a GPU of the stage that binds.
+
+    `headroom_gib` is what the engine must leave alone (1 - utilization), `workspace_gib` what torch
+    does not hand out. `kv_cache_gib` is predicted and may be below 0; `promised_kv_gib` is a lower
+    bound. `kv_tokens` and `max_concurrency` are what vLLM will print, `promised_concurrency` the
+    lower bound's. `starts` says whether vLLM would start, `reason` why not.
+    """
 
     total_gib: float
     driver_gib: float
@@ -41,18 +56,33 @@ class MemorySum:
     kv_cache_gib: float
     kv_needed_gib: float
     kv_tokens: int
+    promised_kv_gib: float = 0.0
+    max_concurrency: float = 0.0
+    promised_concurrency: float = 0.0
+    starts: bool = True
+    reason: str = ""
+
+    @property
+    def promised_kv_tokens(self) -> float:
+        """The lower bound of `kv_tokens`."""
+        if not self.max_concurrency or self.max_concurrency == float("inf"):
+            return self.kv_tokens
+        return self.kv_tokens * self.promised_concurrency / self.max_concurrency
 
     @property
     def fits(self) -> bool:
-        """Whether the KV cache that is left holds what the service asks for."""
-        return self.kv_cache_gib >= self.kv_needed_gib
+        """Whether it starts, and the KV cache that is left holds what the service asks for."""
+        return self.starts and self.kv_cache_gib >= self.kv_needed_gib
 
 
 @dataclass(frozen=True)
 class Replica:
     """One engine process group: one unit, one port, some GPUs of one host.
 
-    `number` counts the host's replicas from 0.
+    `number` counts the host's replicas from 0. `max_num_seqs` are the requests of one step where
+    vLLM's own number would leave no room, else None; `dtype` is "half" where
+    the card knows no bfloat16, else None. `weight` is its part of the requests against
+    those of other replicas; `expected` what it is estimated to do, where the load is stated.
     """
 
     name: str
@@ -65,11 +95,19 @@ class Replica:
     max_model_len: int
     gpu_memory_utilization: float
     memory: MemorySum
+    max_num_seqs: int | None = None
+    dtype: str | None = None
+    weight: int = 1
+    expected: Estimate | None = None
 
 
 @dataclass(frozen=True)
 class HostPlan:
-    """What one host runs and why; no replicas means that it cannot serve the model."""
+    """What one host runs and why; no replicas means that it cannot serve the model.
+
+    `rejected` are the other shapes with what speaks against each, `remedies` what would make the
+    model fit where it does not.
+    """
 
     host: str
     gpus: tuple[Gpu, ...]
@@ -77,15 +115,36 @@ class HostPlan:
     spare_gpus: tuple[int, ...]
     reasons: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Hosts that run one replica together; `memory` is of a GPU of the stage that binds.
+
+    With more than one data-parallel rank it is wide expert parallel.
+    """
+
+    hosts: tuple[str, ...]
+    shape: Shape
+    memory: MemorySum
+    data_parallel_size: int = 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The fleet's plan for one service, hosts in the inventory's order."""
+    """The fleet's plan for one service, hosts in the inventory's order.
+
+    `clusters` are the hosts that could hold the model together where none does alone, and
+    `cluster_problems` what speaks against those that could not.
+    """
 
     service: str
     model: str
     hosts: tuple[HostPlan, ...]
+    clusters: tuple[Cluster, ...] = ()
+    cluster_problems: tuple[str, ...] = ()
 
     @property
     def replicas(self) -> tuple[Replica, ...]:

@@ -1,189 +1,267 @@
 """The planner: (model, hardware, service) in, plan out. Pure: no host, clock or environment."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import replace
 
 from roles.hardware import Gpu, Hardware, find_card
-from roles.topology.memory import memory_sum
-from roles.topology.plan import HostPlan, MemorySum, Plan, Replica, Shape
+from roles.topology import words
+from roles.topology.allocation import allocate
+from roles.topology.candidates import Candidate
+from roles.topology.clusters import clusters
+from roles.topology.plan import HostPlan, Plan, Replica
+from roles.topology.serving import Serving, serve, speed
 from roles.topology.settings import ServiceSettings
-from roles.topology.shapes import objection, shapes
-from roles.topology.support import unsupported
+from roles.topology.support import planned_dtype
+from roles.topology.wanted import Wanted
 
-_OVER = {"nvlink": " over NVLink", "pcie": " over PCIe", None: ""}
+# A weight says how much more a replica does than the weakest; past this it says nothing new.
+MOST_WEIGHT = 20
 
 
-@dataclass
-class _Choice:
-    """The shape for a set of matched GPUs, or None, with the reasons that led to it."""
+def plan_services(
+    services: Sequence[ServiceSettings],
+    hardware: Mapping[str, Hardware],
+    ports: Mapping[str, Sequence[int]] | None = None,
+    prices: Mapping[str, float] | None = None,
+    pinned: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
+    network_gbit_s: Mapping[str, float] | None = None,
+) -> tuple[Plan, ...]:
+    """The plan of each service on its part of every host; see `allocate` and `plan_fleet`.
 
-    gpus: tuple[Gpu, ...]
-    shape: Shape | None = None
-    memory: MemorySum | None = None
-    reasons: list[str] = field(default_factory=list)
+    `pinned` names GPUs of services by host. A host's price is shared by GPUs. Raises ValueError
+    with a line for each host whose pins or ports are wrong.
+    """
+    if len(services) == 1 and not pinned:
+        return (plan_fleet(services[0], hardware, ports, prices, network_gbit_s),)
+    parts, problems = _parts(services, hardware, ports or {}, pinned or {})
+    if problems:
+        raise ValueError("\n".join(problems))
+    return tuple(
+        plan_fleet(
+            service,
+            {host: parts[host][service.name] for host in hardware},
+            prices={
+                host: price * len(parts[host][service.name].gpus) / len(hardware[host].gpus)
+                for host, price in (prices or {}).items()
+            },
+            network_gbit_s=network_gbit_s,
+        )
+        for service in services
+    )
+
+
+def _parts(
+    services: Sequence[ServiceSettings],
+    hardware: Mapping[str, Hardware],
+    ports: Mapping[str, Sequence[int]],
+    pinned: Mapping[str, Mapping[str, Sequence[int]]],
+) -> tuple[dict[str, dict[str, Hardware]], list[str]]:
+    """Each service's part of each host, and what is wrong with pins and ports."""
+    parts: dict[str, dict[str, Hardware]] = {}
+    problems = [
+        f"hosts[{host}].ports: are for one service; set first_port of each service instead"
+        for host in ports
+    ]
+    shares = {service.name: service.share for service in services}
+    for host, machine in hardware.items():
+        try:
+            parts[host] = allocate(machine, shares, pinned.get(host))
+        except ValueError as error:
+            problems.append(f"hosts[{host}].pinned_gpus: {error}")
+    return parts, problems
 
 
 def plan_fleet(
     service: ServiceSettings,
     hardware: Mapping[str, Hardware],
     ports: Mapping[str, Sequence[int]] | None = None,
+    prices: Mapping[str, float] | None = None,
+    network_gbit_s: Mapping[str, float] | None = None,
 ) -> Plan:
     """Plan one service over all hosts that have GPUs, in the order of `hardware`.
 
-    `ports` says a host's ports, first replica first; without it they count up from `first_port`.
-    Raises ValueError where `ports` names too few or too many, with a line for each such host.
+    The expected load is shared out by what the hosts' GPUs can read a second. `ports` says a host's
+    ports, first replica first; without it they count up from `first_port`. `prices` are the hosts'
+    monthly prices, `network_gbit_s` how fast hosts reach each other. Raises ValueError where
+    `ports` names too few or too many, a line for each host.
     """
+    hardware = {host: plannable(machine) for host, machine in hardware.items()}
+    hosts = _hosts(service, hardware, ports or {}, prices or {})
+    if service.single_endpoint:
+        hosts = _only_one(hosts)
+    if any(host.replicas for host in hosts) or len(hosts) < 2:
+        return Plan(service.name, service.model.id, _weighed(hosts))
+    found, against = clusters(service.model, service.asked, hardware, network_gbit_s)
+    return Plan(service.name, service.model.id, tuple(hosts), found, against)
+
+
+def _hosts(
+    service: ServiceSettings,
+    hardware: Mapping[str, Hardware],
+    ports: Mapping[str, Sequence[int]],
+    prices: Mapping[str, float],
+) -> list[HostPlan]:
+    """Each host by itself; one ValueError with what is wrong with the ports of any."""
+    shares = _shares(hardware)
     hosts: list[HostPlan] = []
     problems: list[str] = []
     for host, machine in hardware.items():
         try:
-            hosts.append(plan_host(service, host, machine, (ports or {}).get(host)))
+            own = plan_host(service, host, machine, ports.get(host), shares[host], prices.get(host))
         except ValueError as error:
             problems.append(f"hosts[{host}].ports: {error}")
+        else:
+            hosts.append(own)
     if problems:
         raise ValueError("\n".join(problems))
-    return Plan(service.name, service.model.name, tuple(hosts))
+    return hosts
 
 
 def plan_host(
-    service: ServiceSettings, host: str, hardware: Hardware, ports: Sequence[int] | None = None
+    service: ServiceSettings,
+    host: str,
+    hardware: Hardware,
+    ports: Sequence[int] | None = None,
+    share: float = 1.0,
+    price: float | None = None,
 ) -> HostPlan:
-    """Plan one host: on each set of matched cards the first shape that fits, as often as it does.
+    """Plan one host: on each set of equal cards the best shape, as often as it goes.
 
-    Raises ValueError where `ports` does not name as many ports as the host has replicas, if any.
+    `share` is the part of the service's expected load that this host gets, `price` what it costs a
+    month. Raises ValueError where `ports` does not name as many ports as the host has replicas.
     """
-    choices = [_choose(service, cards, hardware.links) for cards in _matched(hardware.gpus)]
-    groups = [(choice, group) for choice in choices for group in _groups(choice)]
+    wanted = wanted_of(service, share, price)
+    serving = serve(wanted, plannable(hardware))
+    replicas = _replicas(service, host, serving, ports)
+    reasons = serving.reasons + words.cost(serving.chosen, price)
+    spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
+    warnings = _warnings(hardware.gpus, replicas, spare) + serving.warnings
+    return HostPlan(
+        host,
+        hardware.gpus,
+        replicas,
+        spare,
+        reasons,
+        warnings,
+        serving.rejected,
+        serving.remedies,
+    )
+
+
+def plannable(hardware: Hardware) -> Hardware:
+    """The hardware without what no plan depends on, so that equal hosts are planned once."""
+    gpus = tuple(
+        gpu
+        if gpu.pci_address is None and gpu.pci_device_id is None
+        else replace(gpu, pci_address=None, pci_device_id=None)
+        for gpu in hardware.gpus
+    )
+    return replace(hardware, gpus=gpus, driver_version=None)
+
+
+def wanted_of(service: ServiceSettings, share: float = 1.0, price: float | None = None) -> Wanted:
+    """What a service wants of one host that gets a share of its load and costs so much a month."""
+    load = service.load
+    if load is not None:
+        load = replace(load, concurrency=max(load.concurrency * share, 1e-6))
+    return Wanted(
+        service.model,
+        service.asked,
+        service.chosen_for,
+        load,
+        service.single_endpoint,
+        price,
+        service.dtype,
+    )
+
+
+def _shares(hardware: Mapping[str, Hardware]) -> dict[str, float]:
+    speeds = {host: speed(machine.gpus) for host, machine in hardware.items()}
+    # In one order, so that the sum does not depend on that of the hosts.
+    total = sum(sorted(speeds.values())) or 1.0
+    return {host: speed / total for host, speed in speeds.items()}
+
+
+def _replicas(
+    service: ServiceSettings, host: str, serving: Serving, ports: Sequence[int] | None
+) -> tuple[Replica, ...]:
+    groups = [(one, group) for one in serving.chosen for group in one.groups]
     if ports is not None and groups and len(ports) != len(groups):
         raise ValueError(f"{len(ports)} ports for {len(groups)} replicas; name one for each")
-    replicas = tuple(
-        _replica(service, host, number, choice, group, ports)
-        for number, (choice, group) in enumerate(groups)
+    return tuple(
+        _replica(service, host, number, one, group, ports)
+        for number, (one, group) in enumerate(groups)
     )
-    used = {index for replica in replicas for index in replica.gpus}
-    spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in used)
-    reasons = tuple(reason for choice in choices for reason in choice.reasons)
-    warnings = _warnings(hardware.gpus, replicas, spare)
-    return HostPlan(host, hardware.gpus, replicas, spare, reasons, warnings)
-
-
-def _matched(gpus: tuple[Gpu, ...]) -> list[tuple[Gpu, ...]]:
-    """Cards of one name and size together: tensor parallel needs equal ones."""
-
-    def kind(gpu: Gpu) -> tuple[str, int]:
-        return gpu.name, gpu.memory_mib
-
-    groups = [tuple(group) for _, group in groupby(sorted(gpus, key=kind), key=kind)]
-    return sorted(groups, key=lambda group: group[0].index)
-
-
-def _choose(service: ServiceSettings, gpus: tuple[Gpu, ...], links: str | None) -> _Choice:
-    model, choice = service.model, _Choice(gpus)
-    if refused := unsupported(service, gpus[0]):
-        choice.reasons.append(refused)
-        return choice
-    for shape in shapes(len(gpus)):
-        if objected := objection(model, shape):
-            choice.reasons.append(f"{shape} is not possible: {objected}")
-            continue
-        memory = memory_sum(model, gpus[0], shape, service.asked)
-        if memory.fits:
-            choice.shape, choice.memory = shape, memory
-            choice.reasons.append(_why(service, gpus, shape, memory, _OVER[links]))
-            return choice
-        choice.reasons.append(_why_not(service, gpus[0], shape, memory))
-    choice.reasons.append(_remedy(service, gpus))
-    return choice
-
-
-def _groups(choice: _Choice) -> list[tuple[Gpu, ...]]:
-    if choice.shape is None:
-        return []
-    size = choice.shape.gpus
-    return [choice.gpus[i : i + size] for i in range(0, len(choice.gpus) - size + 1, size)]
 
 
 def _replica(
     service: ServiceSettings,
     host: str,
     number: int,
-    choice: _Choice,
+    candidate: Candidate,
     gpus: tuple[Gpu, ...],
     ports: Sequence[int] | None,
 ) -> Replica:
-    assert choice.shape and choice.memory
     return Replica(
         name=f"{service.name}-{number}",
         number=number,
         host=host,
         service=service.name,
         gpus=tuple(gpu.index for gpu in gpus),
-        shape=choice.shape,
+        shape=candidate.shape,
         port=ports[number] if ports is not None else service.first_port + number,
         max_model_len=service.max_model_len,
         gpu_memory_utilization=service.gpu_memory_utilization,
-        memory=choice.memory,
+        memory=candidate.memory,
+        max_num_seqs=candidate.max_num_seqs,
+        dtype=planned_dtype(service.model, service.dtype, gpus[0]),
+        weight=max(1, round(speed(gpus))),
+        expected=candidate.expected,
     )
 
 
-def _why(
-    service: ServiceSettings, gpus: tuple[Gpu, ...], shape: Shape, memory: MemorySum, over: str
-) -> str:
-    count = len(gpus) // shape.gpus
-    gives = f"{count} replica{'s' if count > 1 else ''}"
-    if shape.gpus == 1:
-        split = f"the model fits one {gpus[0].name}"
-    else:
-        split = f"{shape}{over} is the smallest shape that fits {gpus[0].name}"
-    return (
-        f"{split}: {memory.kv_cache_gib:.1f} GiB of KV cache a GPU, "
-        f"{memory.kv_needed_gib:.1f} needed for {service.min_concurrency} requests of "
-        f"{service.max_model_len} tokens; so {gives} of {shape}"
+def _weighed(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:
+    """Replicas with small whole weights against the weakest of the fleet."""
+    speeds = [replica.weight for host in hosts for replica in host.replicas]
+    weakest = min(speeds, default=1)
+
+    def weight(replica: Replica) -> int:
+        return min(MOST_WEIGHT, max(1, round(replica.weight / weakest)))
+
+    return tuple(
+        replace(host, replicas=tuple(replace(one, weight=weight(one)) for one in host.replicas))
+        for host in hosts
     )
 
 
-def _why_not(service: ServiceSettings, gpu: Gpu, shape: Shape, memory: MemorySum) -> str:
-    room = memory.total_gib - memory.driver_gib - memory.headroom_gib
-    if memory.weights_gib > room:
-        return (
-            f"{shape} does not fit {gpu.name}: {memory.weights_gib:.1f} GiB of weights, "
-            f"{room:.1f} GiB usable"
+def _only_one(hosts: Sequence[HostPlan]) -> list[HostPlan]:
+    """The plan with one endpoint: the host whose replica holds most requests; of equals the first
+    by name."""
+    able = [host for host in hosts if host.replicas]
+    if not able:
+        return list(hosts)
+    first = sorted(able, key=lambda host: (-host.replicas[0].memory.kv_tokens, host.host))[0]
+    return [
+        host
+        if host is first or not host.replicas
+        else replace(
+            host,
+            replicas=(),
+            spare_gpus=tuple(gpu.index for gpu in host.gpus),
+            warnings=(f"this host serves nothing: {first.host} is the single endpoint",),
         )
-    return (
-        f"{shape} does not fit {gpu.name}: {max(memory.kv_cache_gib, 0):.1f} GiB are left for KV "
-        f"cache, {memory.kv_needed_gib:.1f} needed for {service.min_concurrency} requests of "
-        f"{service.max_model_len} tokens"
-    )
-
-
-def _remedy(service: ServiceSettings, gpus: tuple[Gpu, ...]) -> str:
-    """What would make the model fit: fewer or shorter requests where that is enough, else GPUs."""
-    # One GPU is a shape that nothing speaks against, so there is always one.
-    possible = [shape for shape in shapes(len(gpus)) if not objection(service.model, shape)]
-    tokens = max(
-        memory_sum(service.model, gpus[0], shape, service.asked).kv_tokens for shape in possible
-    )
-    length = tokens // service.min_concurrency
-    name = f"{len(gpus)}x {gpus[0].name}"
-    if length >= 256:
-        return (
-            f"{service.model.name} does not fit {name} as asked; it would with max_model_len "
-            f"{length // 16 * 16}, or a smaller min_concurrency"
-        )
-    return (
-        f"{service.model.name} does not fit {name}; use more or larger GPUs, "
-        f"or a smaller or quantised model"
-    )
+        for host in hosts
+    ]
 
 
 def _warnings(
     gpus: tuple[Gpu, ...], replicas: tuple[Replica, ...], spare: tuple[int, ...]
 ) -> tuple[str, ...]:
     unknown = [
-        f"{name} is not in the table of cards: planned by its memory alone"
-        for name in dict.fromkeys(gpu.name for gpu in gpus)
-        if find_card(name) is None
+        f"{name} is not in the table of cards: planned by what it reports"
+        for name, memory_mib in dict.fromkeys((gpu.name, gpu.memory_mib) for gpu in gpus)
+        if find_card(name.partition(" MIG ")[0], memory_mib) is None
+        and find_card(name.partition(" MIG ")[0]) is None
     ]
     if not replicas:
         return ("this host serves nothing: the model does not run on its GPUs", *unknown)

@@ -1,12 +1,23 @@
 """What an inventory may say about a service: what is served, how long, to how many at once."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
-from roles.models import Bytes, Count, Model, find
-from roles.topology.arguments import KV_ELEMENT_BYTES, Argument, check_arguments
-from roles.topology.memory import Asked, kv_needed_tokens
+from roles.models import Bytes, Count, Model, declared_model, find, model_of_file
+from roles.topology.arguments import Argument, check_arguments
+from roles.topology.candidates import Load
+from roles.topology.choice import Objective, ObjectiveKind
+from roles.topology.memory import Asked
 
 # Wherever these go (a unit's name, a path, an argument), they need no quotes.
 Name = Annotated[
@@ -15,21 +26,27 @@ Name = Annotated[
 Weights = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@+-]*$")]
 
 
+# Requests of the longest kind that a replica must hold where nobody says how many.
+DEFAULT_MIN_CONCURRENCY = 8
+
+
 class ServiceSettings(BaseModel):
     """A model served under a name, with its needs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name = Field(description="name of the service; replicas are called NAME-0, NAME-1 …")
-    model: Annotated[Model, "text or mapping"] = Field(
-        description="a model of the catalog by name, or its sizes as a mapping; also the name "
-        "that clients ask for"
+    model: Annotated[InstanceOf[Model], "text or mapping"] = Field(
+        description="a model of the catalog by name, a file (.json) that `python -m roles.models "
+        "read` made, or a mapping: its id, config and weights_bytes, or its sizes; clients ask "
+        "for it by its id"
     )
     max_model_len: Count = Field(
         description="longest request in tokens, prompt and answer together"
     )
     min_concurrency: Count = Field(
-        default=8, description="requests of that length for which a replica must have KV cache"
+        default=DEFAULT_MIN_CONCURRENCY,
+        description="requests of that length for which a replica must have KV cache",
     )
     gpu_memory_utilization: float = Field(
         default=0.92,
@@ -37,6 +54,35 @@ class ServiceSettings(BaseModel):
         le=0.98,
         strict=True,
         description="share of a GPU's memory that an engine may take",
+    )
+    concurrency: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
+        default=None,
+        description="requests expected at once, over the whole fleet; without it the smallest "
+        "shape that fits is chosen",
+    )
+    input_tokens: Count | None = Field(
+        default=None, description="tokens of a usual prompt; 1024, or what max_model_len leaves"
+    )
+    output_tokens: Count | None = Field(
+        default=None, description="tokens of a usual answer; 256, or what max_model_len leaves"
+    )
+    objective: ObjectiveKind = Field(
+        default="throughput",
+        description="what the shape is chosen for at the stated concurrency",
+    )
+    ttft_limit_ms: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="the first token should come within this time"
+    )
+    itl_limit_ms: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="tokens should follow each other within this time"
+    )
+    single_endpoint: bool = Field(
+        default=False, description="one replica in all, as large as it goes, and no balancer"
+    )
+    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="part of each host's GPUs that the service gets beside others; an equal part "
+        "of what the others leave unless said",
     )
     weights: Weights | None = Field(
         default=None,
@@ -59,8 +105,12 @@ class ServiceSettings(BaseModel):
 
     @field_validator("model", mode="before")
     @classmethod
-    def _from_catalog(cls, value: Any) -> Any:
-        return find(value) if isinstance(value, str) else value
+    def _from_its_source(cls, value: Any) -> Any:
+        if isinstance(value, Model):
+            return value
+        if not isinstance(value, str):
+            return declared_model(value)
+        return model_of_file(Path(value)) if value.endswith(".json") else _of_catalog(value)
 
     @field_validator("max_model_len")
     @classmethod
@@ -72,6 +122,23 @@ class ServiceSettings(BaseModel):
                 f"set at most {model.context_limit_tokens}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _request_fits(self) -> "ServiceSettings":
+        needs_load = ("objective", "ttft_limit_ms", "itl_limit_ms", "input_tokens", "output_tokens")
+        told = [name for name in needs_load if name in self.model_fields_set]
+        if self.concurrency is None and told:
+            raise ValueError(
+                f"{told[0]} says nothing without a load; set concurrency, the requests expected at "
+                "once over the whole fleet"
+            )
+        said = (self.input_tokens or 0) + (self.output_tokens or 0)
+        if said > self.max_model_len:
+            raise ValueError(
+                f"input_tokens and output_tokens are {said} together, more than max_model_len "
+                f"{self.max_model_len}; lower them or raise it"
+            )
+        return self
 
     @field_validator("arguments")
     @classmethod
@@ -86,14 +153,39 @@ class ServiceSettings(BaseModel):
         requests = self.arguments.get("max-num-seqs")
         return Asked(
             utilization=self.gpu_memory_utilization,
-            kv_tokens=kv_needed_tokens(self.max_model_len, self.min_concurrency),
-            step_tokens=int(tokens) if tokens else None,
-            requests=int(requests) if requests else None,
+            max_model_len=self.max_model_len,
+            min_concurrency=self.min_concurrency,
+            max_num_batched_tokens=int(tokens) if tokens else None,
+            max_num_seqs=int(requests) if requests else None,
             eager=bool(self.arguments.get("enforce-eager")),
-            kv_element_bytes=KV_ELEMENT_BYTES[str(self.arguments.get("kv-cache-dtype", "auto"))],
+            kv_cache_dtype=str(self.arguments.get("kv-cache-dtype", "auto")),
         )
 
     @property
-    def half_precision(self) -> bool:
-        """Whether the engine is told to compute in float16, not in bfloat16."""
-        return self.arguments.get("dtype") in ("half", "float16")
+    def load(self) -> Load | None:
+        """The load that is expected, where its concurrency is stated."""
+        if self.concurrency is None:
+            return None
+        room = self.max_model_len
+        output = self.output_tokens or min(256, max(1, (room - (self.input_tokens or 0)) // 4))
+        return Load(self.concurrency, self.input_tokens or min(1024, max(1, room - output)), output)
+
+    @property
+    def chosen_for(self) -> Objective:
+        """What shapes are chosen for."""
+        return Objective(self.objective, self.ttft_limit_ms, self.itl_limit_ms)
+
+    @property
+    def dtype(self) -> str | None:
+        """What the engine is told to compute in, where it is told."""
+        said = self.arguments.get("dtype")
+        return None if said is None else str(said)
+
+
+def _of_catalog(name: str) -> Model:
+    try:
+        return find(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; or name a .json file that `python -m roles.models read` made of it"
+        ) from None

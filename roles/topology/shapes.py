@@ -1,10 +1,13 @@
-"""Which shapes of a replica a model allows at all (vLLM 0.33's own checks)."""
+"""The ways to split one replica over equal GPUs."""
 
-from roles.models import Model
+from functools import cache, lru_cache
+
+from roles.models import Model, shape_problems
 from roles.topology.plan import Shape
 
 
-def shapes(gpus: int) -> list[Shape]:
+@cache
+def shapes(gpus: int) -> tuple[Shape, ...]:
     """Every way to split one replica over at most `gpus` equal GPUs, the better ones first.
 
     More replicas come first, as a fault then costs less; then less pipeline parallel, which idles
@@ -16,22 +19,26 @@ def shapes(gpus: int) -> list[Shape]:
         for tp in range(1, size + 1)
         if size % tp == 0
     ]
-    return sorted(
-        found, key=lambda shape: (-(gpus // shape.gpus), shape.pipeline_parallel, shape.gpus)
+    return tuple(
+        sorted(
+            found, key=lambda shape: (-(gpus // shape.gpus), shape.pipeline_parallel, shape.gpus)
+        )
     )
 
 
-def objection(model: Model, shape: Shape) -> str | None:
-    """Why vLLM would refuse a shape for a model, in words; None where it would not."""
-    tp, pp = shape.tensor_parallel, shape.pipeline_parallel
-    if model.attention_heads % tp:
-        return f"{model.attention_heads} attention heads do not divide by {tp}"
-    if model.kv_heads % tp and tp % model.kv_heads:
-        return f"{model.kv_heads} KV heads and {tp} GPUs do not divide each other"
-    if model.intermediate_size % tp:
-        return f"intermediate size {model.intermediate_size} does not divide by {tp}"
-    if model.padded_vocab_size % tp:
-        return f"the padded vocabulary of {model.padded_vocab_size} does not divide by {tp}"
-    if pp > model.layers:
-        return f"{model.layers} layers are fewer than {pp} stages"
-    return None
+@lru_cache(maxsize=4096)
+def possible(model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
+    """The shape, with expert parallel where only that makes it possible; and why it is not."""
+    objections = _objections(model, shape)
+    if objections and model.experts and not _objections(model, shape.with_experts):
+        return shape.with_experts, ()
+    return shape, objections
+
+
+def _objections(model: Model, shape: Shape) -> tuple[str, ...]:
+    return shape_problems(
+        model,
+        shape.tensor_parallel,
+        shape.pipeline_parallel,
+        expert_parallel=shape.expert_parallel,
+    )

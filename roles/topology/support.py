@@ -1,26 +1,49 @@
 """Whether vLLM 0.33 runs on a card at all, whatever its memory."""
 
 from roles.hardware import Gpu, find_card
-from roles.topology.memory import batch
-from roles.topology.settings import ServiceSettings
+from roles.models import Model
+from roles.topology.memory import Asked, batch, gpu_memory
 
 # The wheel has code for 7.5 and newer; bfloat16 needs 8.0 (`platforms/cuda.py`).
 ENGINE_CAPABILITY = 7.5
 BFLOAT16_CAPABILITY = 8.0
 
 
-def unsupported(service: ServiceSettings, gpu: Gpu) -> str | None:
-    """Why an engine of the service would not start on a card, and what to do; None if it would."""
-    card = find_card(gpu.name)
-    if card is not None:
+# Their numbers overflow in float16 (`config/model.py`, _FLOAT16_NOT_SUPPORTED_MODELS).
+NO_HALF = ("gemma2", "gemma3", "plamo2", "glm4")
+
+
+def planned_dtype(model: Model, said: str | None, gpu: Gpu) -> str | None:
+    """`half` where a card knows no bfloat16 and nobody said what to compute in, else None."""
+    return "half" if said in (None, "auto") and _lacks_bfloat16(model, gpu) else None
+
+
+def _lacks_bfloat16(model: Model, gpu: Gpu) -> bool:
+    capability = gpu_memory(gpu).compute_capability
+    return model.dtype == "bfloat16" and capability is not None and capability < BFLOAT16_CAPABILITY
+
+
+def unsupported(model: Model, asked: Asked, said: str | None, gpu: Gpu) -> str | None:
+    """Why an engine would not start on a card, and what to do; None if it would.
+
+    `said` is the dtype that the engine is told to compute in, None where it is left to the plan.
+    """
+    card = find_card(gpu.name, gpu.memory_mib)
+    if card is not None and card.compute_capability is not None:
         has = f"{gpu.name} has compute capability {card.compute_capability:.1f}"
         if card.compute_capability < ENGINE_CAPABILITY:
             return f"{has}, vLLM 0.33 needs {ENGINE_CAPABILITY}; use a newer card"
-        if card.compute_capability < BFLOAT16_CAPABILITY and not service.half_precision:
+        if _lacks_bfloat16(model, gpu) and model.model_type.startswith(NO_HALF):
+            return (
+                f"{has}, bfloat16 needs {BFLOAT16_CAPABILITY}, and {model.model_type} does not run "
+                "in float16; use a newer card"
+            )
+        if card.compute_capability < BFLOAT16_CAPABILITY and said == "bfloat16":
             return (
                 f'{has}, bfloat16 needs {BFLOAT16_CAPABILITY}; set arguments: {{"dtype": "half"}}'
             )
-    tokens, requests = batch(gpu, service.asked)
+    length = asked.max_model_len or model.context_limit_tokens
+    tokens, requests = batch(gpu_memory(gpu), asked, length)
     if requests > tokens:
         return (
             f"max-num-seqs {requests} is more than the {tokens} tokens that a step has on "

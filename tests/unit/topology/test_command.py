@@ -1,6 +1,7 @@
 """`python -m roles.topology fleet`: the plan of an inventory file, or what is wrong with it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-def fleet(inventory: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def fleet(inventory: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "roles.topology", "fleet", inventory],
+        [sys.executable, "-m", "roles.topology", "fleet", inventory, *options],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
@@ -31,3 +32,17 @@ def test_the_examples_are_planned_without_their_secrets(name: str, tmp_path: Pat
     done = fleet(f"inventories/{name}.py", LAB_STATE=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "Plan for" in done.stdout
+
+
+def test_a_plan_is_compared_with_the_saved_one(tmp_path: Path):
+    text = (ROOT / "inventories/local.py").read_text()
+    file = tmp_path / "local.py"
+    file.write_text(text)
+    assert "saved in" in fleet(str(file), "--save").stdout
+    assert fleet(str(file)).stdout.rstrip().endswith("as saved")
+    file.write_text(re.sub(r'"max_model_len": \d+', '"max_model_len": 1024', text))
+    changed = fleet(str(file))
+    assert changed.returncode == 0 and "not the plan saved in" in changed.stdout
+    assert "max_model_len 1024, was" in changed.stdout
+    (tmp_path / "plans/local.yaml").write_text("nonsense")
+    assert fleet(str(file)).returncode == 1

@@ -20,8 +20,8 @@ def test_a_plan_is_explained():
     )
     assert "Plan for qwen: Qwen/Qwen2.5-14B-Instruct, 1 replica" in text
     row = next(line for line in text.splitlines() if line.startswith("gpu2 "))
-    assert row.split()[-6:] == ["qwen-0", "0,1", "TP2", "8001", "65086", "15"]
-    assert "one GPU does not fit NVIDIA GeForce RTX 4090: 27.8 GiB of weights" in text
+    assert row.split()[-6:] == ["qwen-0", "0,1", "TP2", "8001", "59728", "14"]
+    assert "one GPU does not fit NVIDIA GeForce RTX 4090: 27.6 GiB of weights" in text
     assert "TP2 is the smallest shape that fits" in text
     assert "this host serves nothing" in text
     assert all(line == line.rstrip() for line in text.splitlines())

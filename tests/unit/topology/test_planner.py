@@ -1,16 +1,16 @@
 """The planner: practitioners' cases as they say, and laws that hold for any hardware."""
 
-from time import perf_counter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.hardware import Gpu, Hardware, declared_hardware
-from roles.models import find
+from roles.models import shape_problems
 from roles.topology import ServiceSettings, plan_fleet, plan_host
 from roles.topology.memory import memory_sum
-from roles.topology.shapes import objection, shapes
+from roles.topology.planner import wanted_of
+from roles.topology.serving import attainable
+from roles.topology.shapes import shapes
 
 
 def service(
@@ -58,8 +58,8 @@ def test_spare_gpus_are_named():
 def test_what_does_not_fit_says_what_would():
     plan = plan_host(service(length=32768), "h", declared_hardware("2x NVIDIA A10G", None))
     assert plan.replicas == ()
-    assert "it would with max_model_len" in plan.reasons[-1]
-    length = int(plan.reasons[-1].split("max_model_len ")[1].split(",")[0])
+    assert plan.remedies[0].startswith("max_model_len ")
+    length = int(plan.remedies[0].split()[1])
     assert plan_host(
         service(length=length), "h", declared_hardware("2x NVIDIA A10G", None)
     ).replicas
@@ -67,8 +67,9 @@ def test_what_does_not_fit_says_what_would():
 
 def test_weights_over_all_gpus_call_for_more_of_them():
     plan = plan_host(service(), "h", declared_hardware("1x NVIDIA A10G", None))
-    assert "27.8 GiB of weights, 20.2 GiB usable" in plan.reasons[0]
-    assert "use more or larger GPUs" in plan.reasons[-1]
+    assert "27.6 GiB of weights, 20.3 GiB usable" in plan.reasons[0]
+    assert "2 GPUs like this (TP2)" in plan.reasons[-1]
+    assert "the quantised model Qwen/Qwen2.5-14B-Instruct-AWQ" in plan.remedies
 
 
 def test_pipeline_where_tensor_parallel_is_impossible():
@@ -76,15 +77,16 @@ def test_pipeline_where_tensor_parallel_is_impossible():
     assert planned("3x NVIDIA A10G", length=16384) == [("PP3", (0, 1, 2))]
 
 
-def test_a_table_that_stays_whole_can_be_too_much():
-    # 70B on 7 cards of 24 GiB: 12 layers and an embedding are 21 GiB, a seventh would be 19.
+def test_the_first_stage_holds_the_embedding_besides_its_layers():
+    # 70B on 7 cards of 24 GiB: 11 layers and an embedding are 19.5 GiB, a seventh would be 18.8.
     plan = plan_host(
         service("meta-llama/Llama-3.1-70B-Instruct", 2048, min_concurrency=1),
         "h",
         declared_hardware("7x NVIDIA GeForce RTX 4090", None),
     )
-    assert not plan.replicas
-    assert any(reason.startswith("PP7 does not fit") for reason in plan.reasons)
+    (replica,) = plan.replicas
+    assert str(replica.shape) == "PP7"
+    assert replica.memory.weights_gib == pytest.approx(19.52, abs=0.01)
 
 
 def test_ports_follow_each_other_or_the_host():
@@ -132,8 +134,12 @@ def test_the_reason_of_a_shape_names_the_links(links: str | None, said: str):
             "use a newer card",
         ),
         ("1x P100-PCIE-16GB", {"dtype": "half"}, "compute capability 6.0, vLLM 0.33 needs 7.5"),
-        ("8x Tesla T4", {}, '7.5, bfloat16 needs 8.0; set arguments: {"dtype": "half"}'),
-        ("8x Tesla T4", {"dtype": "bfloat16"}, "bfloat16 needs 8.0"),
+        ("8x Tesla T4", {}, None),
+        (
+            "8x Tesla T4",
+            {"dtype": "bfloat16"},
+            '7.5, bfloat16 needs 8.0; set arguments: {"dtype": "half"}',
+        ),
         ("8x Tesla T4", {"dtype": "half"}, None),
         ("8x Tesla T4", {"dtype": "float16"}, None),
         ("1x NVIDIA L40S", {"dtype": "half"}, None),
@@ -150,11 +156,35 @@ def test_a_card_on_which_the_engine_does_not_run(gpus: str, arguments: dict, rea
         assert plan.warnings[0].startswith("this host serves nothing")
 
 
+def test_cards_without_bfloat16_compute_in_half():
+    t4 = declared_hardware("8x Tesla T4")
+    asked = service("meta-llama/Llama-3.1-8B-Instruct", 1024)
+    assert {one.dtype for one in plan_host(asked, "h", t4).replicas} == {"half"}
+    newer = plan_host(asked, "h", declared_hardware("1x NVIDIA L40S"))
+    assert [one.dtype for one in newer.replicas] == [None]
+    gemma = plan_host(service("google/gemma-2-9b-it", 1024), "h", t4)
+    assert gemma.replicas == () and "gemma2 does not run in float16" in gemma.reasons[-1]
+
+
 def test_a_card_out_of_the_table_is_planned_by_its_memory():
     hardware = declared_hardware([{"name": "NVIDIA X1", "memory_mib": 49152, "count": 2}])
     plan = plan_host(service(), "h", hardware)
     assert len(plan.replicas) == 2
-    assert plan.warnings == ("NVIDIA X1 is not in the table of cards: planned by its memory alone",)
+    assert plan.warnings == ("NVIDIA X1 is not in the table of cards: planned by what it reports",)
+
+
+SIZES = {
+    "name": "meta-llama/Llama-3.1-8B-Instruct",
+    "weight_bytes": 16_060_522_496,
+    "layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "attention_heads": 32,
+    "kv_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 128256,
+    "context_limit_tokens": 131072,
+}
 
 
 @pytest.mark.parametrize(
@@ -164,18 +194,17 @@ def test_a_card_out_of_the_table_is_planned_by_its_memory():
         ({"attention_heads": 7, "kv_heads": 7, "intermediate_size": 11, "layers": 1}, 10**6),
         ({"weight_bytes": 2**50 - 1}, 16),
         ({"weight_bytes": 1, "vocab_size": 2**31 - 1, "hidden_size": 2**31 - 1}, 16),
-        (dict.fromkeys(("layers", "head_dim", "attention_heads", "kv_heads"), 2**31 - 1), 16),
-        ({"attention_heads": 1, "kv_heads": 1, "kv_element_bytes": 0.25}, 1000),
+        (dict.fromkeys(("head_dim", "attention_heads", "kv_heads"), 2**31 - 1), 16),
+        ({"layers": 1024}, 16),
+        ({"attention_heads": 1, "kv_heads": 1}, 1000),
     ],
 )
 @pytest.mark.parametrize("needs", [(1, 1), (131072, 2**31 - 1)])
-def test_odd_models_on_64_gpus_are_planned_at_once(sizes: dict, gib: int, needs: tuple[int, int]):
-    odd = find("meta-llama/Llama-3.1-8B-Instruct").model_dump() | sizes
+def test_odd_models_on_64_gpus_are_planned(sizes: dict, gib: int, needs: tuple[int, int]):
+    odd = SIZES | sizes
     asked = service(odd, needs[0], min_concurrency=needs[1])
     hardware = Hardware(tuple(Gpu(i, "odd", gib * 1024) for i in range(64)))
-    begun = perf_counter()
     plan = plan_host(asked, "h", hardware)
-    assert perf_counter() - begun < 0.5
     assert plan.reasons and (plan.replicas or plan.warnings)
 
 
@@ -227,7 +256,9 @@ def test_replicas_fit_on_equal_cards_in_an_allowed_shape(
         assert len({(card.name, card.memory_mib) for card in cards}) == 1
         assert len(cards) == replica.shape.gpus
         assert replica.memory.fits
-        assert not objection(asked.model, replica.shape)
+        assert not shape_problems(
+            asked.model, replica.shape.tensor_parallel, replica.shape.pipeline_parallel
+        )
 
 
 @given(services, hardware_of)
@@ -257,3 +288,54 @@ def test_shapes_are_every_split_once(gpus: int):
     found = shapes(gpus)
     assert len(set(found)) == len(found)
     assert {shape.gpus for shape in found} == set(range(1, gpus + 1))
+
+
+@given(
+    st.sampled_from(["Qwen/Qwen3-8B", "Qwen/Qwen2.5-14B-Instruct", "Qwen/Qwen3-30B-A3B"]),
+    st.sampled_from(["NVIDIA L40S", "NVIDIA H100 80GB HBM3", "NVIDIA A10G"]),
+    st.integers(1, 8),
+    st.sampled_from([1, 7, 64, 500]),
+    st.sampled_from(["throughput", "latency"]),
+    st.sampled_from(["pcie", "nvlink"]),
+)
+def test_one_gpu_more_never_lowers_what_can_be_had(
+    model: str, gpu: str, count: int, concurrency: int, objective: str, links: str
+):
+    wanted = wanted_of(
+        service(model, concurrency=concurrency, objective=objective, input_tokens=512)
+    )
+    most = []
+    for number in (count, count + 1):
+        hardware = declared_hardware(f"{number}x {gpu}", links)
+        most.append(attainable(wanted, hardware.gpus, hardware))
+    assert most[1] >= most[0] * (1 - 1e-9)
+
+
+def test_the_load_is_shared_by_what_hosts_can_read():
+    asked = service("Qwen/Qwen3-8B", concurrency=120, input_tokens=512, output_tokens=128)
+    machines = {
+        "big": declared_hardware("8x NVIDIA H100 80GB HBM3", "nvlink"),
+        "small": declared_hardware("1x NVIDIA L40S"),
+    }
+    plan = plan_fleet(asked, machines)
+    weights = {replica.host: replica.weight for replica in plan.replicas}
+    assert weights["small"] == 1 and weights["big"] >= 4
+    backwards = plan_fleet(asked, dict(reversed(machines.items())))
+    assert {host.host: host for host in plan.hosts} == {host.host: host for host in backwards.hosts}
+
+
+def test_the_cost_of_requests_follows_from_the_price():
+    asked = service("Qwen/Qwen3-8B", concurrency=64, input_tokens=512, output_tokens=128)
+    host = plan_host(asked, "h", declared_hardware("2x NVIDIA L40S"), price=1000.0)
+    (line,) = [reason for reason in host.reasons if reason.startswith("cost: ")]
+    rate = sum(one.expected.requests_per_s for one in host.replicas if one.expected)
+    cost = 1000 / (rate * 365.25 / 12 * 86400) * 1000
+    assert line.startswith(f"cost: {cost:.4g} per 1000 requests")
+
+
+def test_a_single_endpoint_is_on_one_host():
+    asked = service("Qwen/Qwen3-8B", single_endpoint=True)
+    machines = {name: declared_hardware("2x NVIDIA L40S") for name in ("b", "a")}
+    plan = plan_fleet(asked, machines)
+    assert [(one.host, str(one.shape)) for one in plan.replicas] == [("a", "TP2")]
+    assert "a is the single endpoint" in plan.hosts[0].warnings[0]

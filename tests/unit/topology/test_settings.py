@@ -1,11 +1,15 @@
 """What a service may say: numbers as numbers, and no option that works against the plan."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from roles.topology import ServiceSettings
+from roles.hardware import declared_hardware
+from roles.topology import ServiceSettings, plan_host
+from tests.unit.models.published import read
 
 DATA: dict[str, Any] = {
     "name": "s",
@@ -124,3 +128,47 @@ def test_options_that_cannot_be_reckoned_with_are_refused(arguments: dict, messa
     with pytest.raises(ValidationError) as error:
         service(arguments=arguments)
     assert message in str(error.value)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recorded model as `models/x.json` of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    file = Path("models/x.json")
+    file.parent.mkdir()
+    model = {"id": "acme/x", "config": read("Qwen3-0.6B"), "weights_bytes": 1_192_099_840}
+    file.write_text(json.dumps(model))
+    return file
+
+
+def test_a_model_may_be_a_file_or_what_is_in_it(recorded: Path):
+    by_file = service(model=str(recorded))
+    by_content = service(model=json.loads(recorded.read_text()))
+    assert by_file.model == by_content.model
+    assert (by_file.model.id, by_file.model.weights_bytes) == ("acme/x", 1_192_099_840)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("models/y.json", "models/y.json is not there; make it: python -m roles.models read"),
+        ("acme/x", "or name a .json file that `python -m roles.models read` made of it"),
+        ({"id": "acme/x"}, "config: is missing"),
+    ],
+)
+def test_a_model_that_is_not_there_says_how_to_get_it(recorded: Path, model: Any, message: str):
+    with pytest.raises(ValidationError) as error:
+        service(model=model)
+    assert [detail["loc"] for detail in error.value.errors()] == [("model",)]
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("gpus", ["1x NVIDIA L40S", "1x NVIDIA L40S + 2x NVIDIA A10G"])
+def test_a_plan_warns_once_of_an_unknown_kind(recorded: Path, gpus: str):
+    model = json.loads(recorded.read_text())
+    model["config"]["model_type"] = "novel"
+    plan = plan_host(service(model=model), "h", declared_hardware(gpus, None))
+    assert plan.replicas
+    assert [text.partition(":")[0] for text in plan.warnings] == [
+        "acme/x is of an unknown kind (novel)"
+    ]

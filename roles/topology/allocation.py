@@ -1,0 +1,75 @@
+"""Which GPUs of a host belong to which service: pinned ones first, the rest by shares."""
+
+from collections.abc import Mapping, Sequence
+
+from roles.hardware import Gpu, Hardware
+
+
+def allocate(
+    hardware: Hardware,
+    shares: Mapping[str, float | None],
+    pinned: Mapping[str, Sequence[int]] | None = None,
+) -> dict[str, Hardware]:
+    """The part of a host that each service gets, in the order of `shares`.
+
+    `pinned` names the GPUs of services by index; they get these and no others. What is left goes to
+    the other services by their shares, in whole GPUs, near ones together; services without a share
+    split what nobody claims. ValueError where a pin names no GPU of the host, or one twice.
+    """
+    pins = pinned or {}
+    _check_pins(hardware, shares, pins)
+    taken = {index for indexes in pins.values() for index in indexes}
+    free = sorted(
+        (gpu for gpu in hardware.gpus if gpu.index not in taken),
+        key=lambda gpu: (gpu.name, gpu.memory_mib, gpu.numa_node or 0, gpu.index),
+    )
+    counts = _counts(len(free), {name: shares[name] for name in shares if name not in pins})
+    parts: dict[str, Hardware] = {}
+    for name in shares:
+        if name in pins:
+            own = [gpu for gpu in hardware.gpus if gpu.index in pins[name]]
+        else:
+            own, free = free[: counts[name]], free[counts[name] :]
+        parts[name] = part_of(hardware, own)
+    return parts
+
+
+def part_of(hardware: Hardware, gpus: Sequence[Gpu]) -> Hardware:
+    """Some GPUs of a host, with the links among them."""
+    own = {gpu.index for gpu in gpus}
+
+    def among(links: tuple[tuple[int, int, str], ...] | None):
+        return None if links is None else tuple(one for one in links if {one[0], one[1]} <= own)
+
+    ordered = tuple(sorted(gpus, key=lambda gpu: gpu.index))
+    return Hardware(ordered, among(hardware.links), among(hardware.p2p), hardware.driver_version)
+
+
+def _check_pins(
+    hardware: Hardware, shares: Mapping[str, float | None], pins: Mapping[str, Sequence[int]]
+) -> None:
+    there = {gpu.index for gpu in hardware.gpus}
+    owner: dict[int, str] = {}
+    for name, indexes in pins.items():
+        if name not in shares:
+            raise ValueError(f"{name} is no service; it is one of {', '.join(shares)}")
+        for index in indexes:
+            if index not in there:
+                raise ValueError(f"{name}: the host has no GPU {index}")
+            if index in owner:
+                raise ValueError(f"{name}: GPU {index} is pinned to {owner[index]} too")
+            owner[index] = name
+
+
+def _counts(gpus: int, shares: Mapping[str, float | None]) -> dict[str, int]:
+    """Whole GPUs by shares: what is left goes to the largest fractions, the first of equals."""
+    stated = sum(share for share in shares.values() if share is not None)
+    silent = [name for name, share in shares.items() if share is None]
+    each = max(0.0, 1 - stated) / len(silent) if silent else 0.0
+    exact = {name: gpus * (each if share is None else share) for name, share in shares.items()}
+    counts = {name: int(part + 1e-9) for name, part in exact.items()}
+    over = round(sum(exact.values()) + 1e-9) - sum(counts.values())
+    by_fraction = sorted(exact, key=lambda name: counts[name] - exact[name])
+    for name in by_fraction[: max(0, over)]:
+        counts[name] += 1
+    return counts

@@ -1,0 +1,176 @@
+"""The ways to serve a model on equal GPUs of one host: which shapes are valid, fit, and do what."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from roles.hardware import Gpu, Hardware
+from roles.models import Model
+from roles.topology.costs import Estimate, Workload
+from roles.topology.grouping import groups
+from roles.topology.memory import Asked, batch, gpu_memory, memory_sum
+from roles.topology.performance import estimate
+from roles.topology.plan import MemorySum, Shape
+from roles.topology.rates import group_link, group_links, group_rates, model_costs
+from roles.topology.shapes import possible, shapes
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is expected of one host: requests in flight, all of one size."""
+
+    concurrency: float
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Equal replicas of one shape on some GPUs of a host, with what each is expected to do.
+
+    `expected` is of one replica under its part of the load, None where no load is stated or a
+    card's rates are not known. `max_num_seqs` are the
+    requests of a step where the planner says fewer than vLLM would take.
+    """
+
+    shape: Shape
+    groups: tuple[tuple[Gpu, ...], ...]
+    memory: MemorySum
+    link: str | None
+    max_num_seqs: int | None = None
+    expected: Estimate | None = None
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas these are."""
+        return len(self.groups)
+
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate, where there is one."""
+        assert self.expected is not None
+        return self.expected
+
+    @property
+    def requests_per_s(self) -> float | None:
+        """Finished requests of all replicas together."""
+        return self.replicas * self.expected.requests_per_s if self.expected else None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A shape that cannot serve: why, in words, and its memory where it is for memory."""
+
+    shape: Shape
+    why: str
+    memory: MemorySum | None = None
+
+
+def candidates(
+    model: Model,
+    asked: Asked,
+    gpus: Sequence[Gpu],
+    hardware: Hardware,
+    load: Load | None,
+    first_only: bool = False,
+) -> tuple[list[Candidate], list[Refused]]:
+    """Every shape that fits on equal GPUs, in the order of `shapes`, and those that do not.
+
+    A shape stands for as many replicas as there are GPUs for. Pipelines are tried where no
+    tensor-parallel shape fits: they idle with few requests. `first_only` stops at the first that
+    fits.
+    """
+    found: list[Candidate] = []
+    refused: list[Refused] = []
+    for shape in shapes(len(gpus)):
+        if shape.pipeline_parallel > 1 and any(one.shape.pipeline_parallel == 1 for one in found):
+            continue
+        tried = _tried(model, asked, gpus, hardware, shape)
+        if isinstance(tried, Refused):
+            refused.append(tried)
+            continue
+        found.append(tried)
+        if first_only:
+            break
+    if not first_only:
+        found = [one for one in found if one.shape.pipeline_parallel == 1] or found
+    return [with_load(one, model, asked, hardware, load) for one in found], refused
+
+
+def holding(options: Sequence[Candidate], load: Load) -> list[Candidate]:
+    """Those whose KV cache is sure to hold all requests expected at once; else those that should.
+
+    Beyond that requests wait or are begun anew. All of them where none holds as many.
+    """
+    sure = [one for one in options if one.memory.promised_kv_tokens >= _held(one, load)]
+    should = [one for one in options if one.memory.kv_tokens >= _held(one, load)]
+    return sure or should or list(options)
+
+
+def _held(candidate: Candidate, load: Load) -> float:
+    """Tokens that a replica's part of the load keeps at once."""
+    return load.concurrency / candidate.replicas * (load.input_tokens + load.output_tokens)
+
+
+def fewer(candidate: Candidate) -> Iterator[Candidate]:
+    """The same shape with each smaller number of replicas, the most first."""
+    for count in range(candidate.replicas - 1, 0, -1):
+        yield replace(candidate, groups=candidate.groups[:count], expected=None)
+
+
+def with_load(
+    candidate: Candidate, model: Model, asked: Asked, hardware: Hardware, load: Load | None
+) -> Candidate:
+    """The candidate with the estimate of a replica under its equal part of the load."""
+    if load is None:
+        return candidate
+    # The slowest group is what a user may meet.
+    group = max(
+        candidate.groups, key=lambda group: (len(group), group_link(group, hardware) == "SYS")
+    )
+    rates = group_rates(group, hardware)
+    if rates is None:
+        return candidate
+    workload = Workload(
+        load.input_tokens,
+        load.output_tokens,
+        load.concurrency / candidate.replicas,
+        _batch_limit(candidate, group[0], asked, load),
+    )
+    expected = estimate(
+        model_costs(model, asked.kv_cache_dtype),
+        rates,
+        group_links(group, hardware),
+        candidate.shape.tensor_parallel,
+        candidate.shape.pipeline_parallel,
+        workload,
+    )
+    return replace(candidate, expected=expected)
+
+
+def _batch_limit(candidate: Candidate, gpu: Gpu, asked: Asked, load: Load) -> int:
+    """Requests that a replica runs at once: as many as it may, and as its KV cache holds."""
+    length = asked.max_model_len or load.input_tokens + load.output_tokens
+    seats = batch(gpu_memory(gpu), asked, length)[1]
+    # A request holds its prompt and, on the mean, half of its answer.
+    held = candidate.memory.kv_tokens / (load.input_tokens + load.output_tokens / 2)
+    return max(1, min(seats, int(held)))
+
+
+def _tried(
+    model: Model, asked: Asked, gpus: Sequence[Gpu], hardware: Hardware, shape: Shape
+) -> Candidate | Refused:
+    if shape.gpus > 1 and gpus[0].mig_profile:
+        return Refused(shape, "slices of a GPU do not work together")
+    shape, objections = possible(model, shape)
+    if objections:
+        return Refused(shape, "; ".join(objections))
+    memory = _memory(model, gpus[0], shape, asked)
+    if not memory.fits:
+        return Refused(shape, "", memory)
+    found = groups(gpus, shape.gpus, hardware)
+    link = max((group_link(group, hardware) or "" for group in found), default="") or None
+    return Candidate(shape, tuple(found), memory, link)
+
+
+_memory = lru_cache(maxsize=4096)(memory_sum)

@@ -1,0 +1,131 @@
+"""Replicas that are larger than a host: tensor parallel inside each host, a pipeline across them.
+
+vLLM's pipeline hands over a step's activations between hosts and no more, which Ethernet carries;
+tensor parallel across hosts would send two all-reduces a layer. All hosts of a cluster must be
+alike: each stage waits for the slowest. Over fast links (RDMA of 200 Gbit/s and more a host, what
+deployments of DeepSeek's kind use) a mixture of experts is better served by wide expert parallel:
+attention is copied to data-parallel ranks, and experts are spread over all GPUs.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from roles.hardware import Hardware, summary
+from roles.models import Model, shape_problems
+from roles.topology.memory import Asked, memory_sum
+from roles.topology.plan import Cluster, MemorySum, Shape
+from roles.topology.shapes import possible
+
+# Each host of a cluster is one more whose fault stops the replica.
+MOST_HOSTS = 16
+WIDE_GBIT_S = 200
+
+
+def clusters(
+    model: Model,
+    asked: Asked,
+    hardware: Mapping[str, Hardware],
+    network_gbit_s: Mapping[str, float] | None = None,
+) -> tuple[tuple[Cluster, ...], tuple[str, ...]]:
+    """Clusters of as few matched hosts as hold the model, and what speaks against the others.
+
+    `hardware` are hosts that cannot hold the model alone, `network_gbit_s` how fast they reach each
+    other, as far as somebody said.
+    """
+    speeds = network_gbit_s or {}
+    found: list[Cluster] = []
+    problems: list[str] = []
+    alike = _alike(hardware)
+    for names in alike:
+        machine = hardware[names[0]]
+        wide = all(speeds.get(name, 0) >= WIDE_GBIT_S for name in names)
+        smallest = _smallest(model, asked, machine, len(names), wide)
+        if smallest is None:
+            problems.append(_too_few(names, machine))
+            continue
+        count, ranks, shape, memory = smallest
+        for first in range(0, len(names) - count + 1, count):
+            found.append(Cluster(tuple(names[first : first + count]), shape, memory, ranks))
+    if not found and len(alike) > 1:
+        problems.append(_unmatched(alike, hardware))
+    return tuple(found), tuple(problems)
+
+
+def cluster_words(cluster: Cluster) -> str:
+    """A cluster in words."""
+    how = "tensor parallel inside each host, the pipeline across them"
+    if cluster.data_parallel_size > 1:
+        how = f"{cluster.data_parallel_size} data-parallel ranks, experts over all GPUs"
+    return (
+        f"{', '.join(cluster.hosts)} together: {cluster.shape}, {how}; "
+        f"{cluster.memory.weights_gib:.1f} GiB of weights and "
+        f"{cluster.memory.kv_cache_gib:.1f} GiB of KV cache on a GPU"
+    )
+
+
+def _smallest(
+    model: Model, asked: Asked, machine: Hardware, hosts: int, wide: bool
+) -> tuple[int, int, Shape, MemorySum] | None:
+    """Fewest hosts, data-parallel ranks, and the widest shape that fits them."""
+    if not machine.matched or not machine.gpus or machine.gpus[0].mig_profile:
+        return None
+    for count in range(2, min(hosts, MOST_HOSTS) + 1):
+        for shape, ranks in _ways(model, len(machine.gpus), count, wide):
+            # Each data-parallel rank has its part of the requests, and a KV cache of its own.
+            own = replace(
+                asked,
+                data_parallel_size=ranks,
+                min_concurrency=math.ceil(asked.min_concurrency / ranks),
+            )
+            memory = memory_sum(model, machine.gpus[0], shape, own)
+            if memory.fits:
+                return count, ranks, shape, memory
+    return None
+
+
+def _ways(model: Model, gpus: int, hosts: int, wide: bool) -> Iterator[tuple[Shape, int]]:
+    """Shapes that vLLM would start, with data-parallel ranks: wide ones first where they pay."""
+    for tensor in range(1, gpus + 1):
+        ranks = gpus * hosts // tensor
+        shape = Shape(tensor, 1, True)
+        if (
+            wide
+            and model.experts
+            and gpus % tensor == 0
+            and not _wide_problems(model, tensor, ranks)
+        ):
+            yield shape, ranks
+    for wished in _shapes(gpus, hosts):
+        shape, objections = possible(model, wished)
+        if not objections:
+            yield shape, 1
+
+
+def _wide_problems(model: Model, tensor: int, ranks: int) -> tuple[str, ...]:
+    return shape_problems(model, tensor, expert_parallel=True, data_parallel_size=ranks)
+
+
+def _shapes(gpus: int, hosts: int) -> Iterator[Shape]:
+    for tensor in range(gpus, 0, -1):
+        if gpus % tensor == 0:
+            yield Shape(tensor, gpus // tensor * hosts)
+
+
+def _alike(hardware: Mapping[str, Hardware]) -> list[list[str]]:
+    """Names of hosts with the same GPUs, each group sorted; the order of hosts does not matter."""
+    groups: dict[tuple, list[str]] = {}
+    for name in sorted(hardware):
+        key = tuple((gpu.name, gpu.memory_mib) for gpu in hardware[name].gpus)
+        groups.setdefault(key, []).append(name)
+    return sorted(groups.values())
+
+
+def _too_few(names: Sequence[str], machine: Hardware) -> str:
+    what = "mixed cards do not work together" if not machine.matched else "it is too large"
+    return f"no cluster of {len(names)} times {summary(machine.gpus)}: {what}"
+
+
+def _unmatched(alike: Sequence[Sequence[str]], hardware: Mapping[str, Hardware]) -> str:
+    kinds = "; ".join(f"{', '.join(names)}: {summary(hardware[names[0]].gpus)}" for names in alike)
+    return f"hosts of a cluster must be alike, and these are not: {kinds}"

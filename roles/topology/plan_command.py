@@ -1,0 +1,251 @@
+"""`plan`: the plan of one host for one model, one JSON object in, one out."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel, Field, model_validator
+
+from roles.hardware import Gpu, Hardware, declared_links, slice_memory_mib
+from roles.models import Count
+from roles.topology import words
+from roles.topology.candidates import Candidate, Load
+from roles.topology.cases import (
+    STRICT,
+    GpuSettings,
+    ModelCase,
+    answered,
+    model_of,
+    without_nulls,
+)
+from roles.topology.choice import Objective, ObjectiveKind
+from roles.topology.layer_split import LayerSplit, split_words
+from roles.topology.memory import Asked
+from roles.topology.named_gpus import named_gpu
+from roles.topology.serving import Serving, serve
+from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
+from roles.topology.wanted import Wanted
+
+# Where nobody says how long requests are.
+_INPUT_TOKENS, _OUTPUT_TOKENS = 1024, 256
+
+
+class HostCase(BaseModel):
+    """The GPUs of the host, in the driver's order, and how they are linked."""
+
+    model_config = STRICT
+
+    gpus: list[GpuSettings] = Field(min_length=1, max_length=64)
+    links: str | None = Field(
+        default=None, description='"nvlink", "pcie" or the text of nvidia-smi topo -m'
+    )
+
+
+class WorkloadCase(BaseModel):
+    """What is expected: requests in flight on this host, all of one size."""
+
+    model_config = STRICT
+
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    concurrency: float | None = Field(default=None, gt=0, le=1e7, allow_inf_nan=False)
+
+
+class ObjectiveCase(BaseModel):
+    """What the shape is chosen for, with limits."""
+
+    model_config = STRICT
+
+    kind: ObjectiveKind = "throughput"
+    ttft_limit_ms: float | None = Field(default=None, gt=0)
+    itl_limit_ms: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return without_nulls(data)
+
+
+class PlanCase(ModelCase):
+    """One host to plan."""
+
+    host: HostCase
+    workload: WorkloadCase = WorkloadCase()
+    objective: ObjectiveKind | ObjectiveCase = "throughput"
+    max_model_len: Count | None = Field(
+        default=None, description="the longest request; the workload's unless said"
+    )
+    min_concurrency: Count = Field(
+        default=DEFAULT_MIN_CONCURRENCY, description="requests of that length a replica must hold"
+    )
+    single_endpoint: bool = False
+    price_per_month: float | None = Field(default=None, ge=0, description="of the host")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a line in, and what a line out holds."""
+    return {"input": PlanCase.model_json_schema(), "output": _OUTPUT}
+
+
+_OUTPUT = {
+    "id": "of the case",
+    "engine": "vllm, or llama.cpp for cards that differ and hold the model only together",
+    "replicas": [
+        {
+            "gpus": "indexes, in the host's order",
+            "tensor_parallel_size": "integer",
+            "pipeline_parallel_size": "integer",
+            "tensor_split": "with llama.cpp: GiB of room of each card",
+            "enable_expert_parallel": "true or false",
+            "max_num_seqs": "integer; null is vLLM's own",
+            "kv_cache_tokens": "integer",
+        }
+    ],
+    "spare_gpus": "indexes",
+    "expected": "an estimate for the whole host; null where no load or no rates are known",
+    "why": "texts",
+    "rejected": "texts",
+    "warnings": "texts",
+    "error": "instead of a plan: why there is none",
+    "remedies": "with error: what would make it fit",
+}
+
+
+def answers(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The plan of each line; {"id", "error", "remedies"} where there is none."""
+    for answer in answered(lines, PlanCase, _planned):
+        yield {"remedies": [], **answer} if "error" in answer else answer
+
+
+def _planned(case: PlanCase) -> dict[str, Any]:
+    hardware = _hardware(case.host)
+    return _told(case, hardware, serve(_wanted(case), hardware))
+
+
+def _wanted(case: PlanCase) -> Wanted:
+    work = case.workload
+    output = work.output_tokens or _OUTPUT_TOKENS
+    inputs = work.input_tokens or _INPUT_TOKENS
+    length = case.max_model_len or inputs + output
+    model = model_of(case, length)
+    if length > model.context_limit_tokens > 0:
+        raise ValueError(
+            f"requests of {length} tokens are more than {model.context_limit_tokens}, the model's "
+            "limit; lower workload.input_tokens or output_tokens"
+        )
+    load = Load(work.concurrency, inputs, output) if work.concurrency else None
+    asked = Asked(max_model_len=length, min_concurrency=case.min_concurrency)
+    return Wanted(
+        model,
+        asked,
+        _objective(case),
+        load,
+        case.single_endpoint,
+        case.price_per_month,
+        case.dtype,
+    )
+
+
+def _objective(case: PlanCase) -> Objective:
+    said = case.objective
+    if isinstance(said, str):
+        return Objective(said)
+    return Objective(said.kind, said.ttft_limit_ms, said.itl_limit_ms)
+
+
+def _hardware(host: HostCase) -> Hardware:
+    gpus = tuple(_gpu(index, gpu) for index, gpu in enumerate(host.gpus))
+    return Hardware(gpus, declared_links(host.links, len(gpus)))
+
+
+def _gpu(index: int, gpu: GpuSettings) -> Gpu:
+    whole, _, profile = (gpu.name or "").partition(" MIG ")
+    if profile:
+        return _slice(index, gpu, whole, profile)
+    known = named_gpu(gpu.name, gpu.memory_gib)
+    return Gpu(
+        index, known.name, round(known.total_mib), compute_capability=known.compute_capability
+    )
+
+
+def _slice(index: int, gpu: GpuSettings, whole: str, profile: str) -> Gpu:
+    """A slice as `nvidia-smi -L` names it: its GPU, and its profile ("3g.40gb")."""
+    memory_mib = round(gpu.memory_gib * 1024) if gpu.memory_gib else slice_memory_mib(profile)
+    if not memory_mib:
+        raise ValueError(f"host.gpus[{index}]: the memory of {profile!r} is not known; set it")
+    known = named_gpu(whole, None)
+    return Gpu(
+        index,
+        f"{known.name} MIG {profile}",
+        memory_mib,
+        compute_capability=known.compute_capability,
+        mig_profile=profile,
+    )
+
+
+def _told(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any]:
+    if serving.split:
+        return _told_split(case, serving.split, serving)
+    if not serving.chosen:
+        return {
+            "id": case.id,
+            "error": "; ".join(serving.reasons[-1:]),
+            "remedies": list(serving.remedies),
+            "why": list(serving.reasons),
+        }
+    cost = words.cost(serving.chosen, case.price_per_month)
+    return {
+        "id": case.id,
+        "engine": "vllm",
+        "replicas": [_replica(one, group) for one in serving.chosen for group in one.groups],
+        "spare_gpus": [gpu.index for gpu in hardware.gpus if gpu.index not in serving.used],
+        "expected": _expected(serving.chosen),
+        "why": [*serving.reasons, *cost],
+        "rejected": list(serving.rejected),
+        "warnings": list(serving.warnings),
+    }
+
+
+def _told_split(case: PlanCase, split: LayerSplit, serving: Serving) -> dict[str, Any]:
+    """Cards that differ, and hold the model only together."""
+    replica = {
+        "gpus": list(split.gpus),
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": len(split.gpus),
+        "tensor_split": list(split.tensor_split),
+    }
+    return {
+        "id": case.id,
+        "engine": "llama.cpp",
+        "replicas": [replica],
+        "spare_gpus": [],
+        "expected": None,
+        "why": [split_words(split)],
+        "rejected": list(serving.reasons),
+        "warnings": ["vLLM wants equal cards; layers take turns, so the cards work one by one"],
+    }
+
+
+def _replica(one: Candidate, group: tuple[Gpu, ...]) -> dict[str, Any]:
+    return {
+        "gpus": [gpu.index for gpu in group],
+        "tensor_parallel_size": one.shape.tensor_parallel,
+        "pipeline_parallel_size": one.shape.pipeline_parallel,
+        "enable_expert_parallel": one.shape.expert_parallel,
+        "max_num_seqs": one.max_num_seqs,
+        "kv_cache_tokens": one.memory.kv_tokens,
+        "expected": asdict(one.expected) if one.expected else None,
+    }
+
+
+def _expected(chosen: Iterable[Candidate]) -> dict[str, float] | None:
+    """Of the whole host: sums of rates, and the times of the slowest replica."""
+    known = [(one.replicas, one.expected) for one in chosen if one.expected]
+    if not known:
+        return None
+    return {
+        "tokens_per_s": sum(count * one.tokens_per_s for count, one in known),
+        "requests_per_s": sum(count * one.requests_per_s for count, one in known),
+        "ttft_ms": max(one.ttft_ms for _, one in known),
+        "tpot_ms": max(one.tpot_ms for _, one in known),
+    }

@@ -1,0 +1,243 @@
+"""How one host serves a model: each set of equal cards by itself, in the best shape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from itertools import groupby
+
+from roles.hardware import Gpu, Hardware
+from roles.models import Model, find, variants
+from roles.topology import words
+from roles.topology.candidates import (
+    Candidate,
+    Load,
+    Refused,
+    candidates,
+    fewer,
+    holding,
+    with_load,
+)
+from roles.topology.choice import TIE, Objective, best
+from roles.topology.layer_split import LayerSplit, layer_split, split_words
+from roles.topology.memory import gpu_memory
+from roles.topology.plan import Shape
+from roles.topology.rates import gpu_rates
+from roles.topology.remedies import Case, remedies
+from roles.topology.support import unsupported
+from roles.topology.wanted import Wanted
+
+# Requests of one step where vLLM's own number leaves no room for KV cache.
+FEWER_SEQS = 64
+# Memory bandwidth of a card that is not in the table: that of an L4.
+UNKNOWN_GB_S = 300.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How one host serves: replicas of one shape on each kind of card, with what led to it.
+
+    `split` is what llama.cpp could do where the cards differ and none of their kinds serves.
+    """
+
+    chosen: tuple[Candidate, ...]
+    reasons: tuple[str, ...]
+    rejected: tuple[str, ...]
+    warnings: tuple[str, ...]
+    remedies: tuple[str, ...]
+    split: LayerSplit | None = None
+
+    @property
+    def used(self) -> frozenset[int]:
+        """Indexes of the GPUs that serve."""
+        return frozenset(gpu.index for one in self.chosen for group in one.groups for gpu in group)
+
+
+@lru_cache(maxsize=4096)
+def serve(wanted: Wanted, hardware: Hardware) -> Serving:
+    """How a host serves a model: each set of equal cards by itself, as engines need equal ones."""
+    loads = _part_loads(wanted.load, matched(hardware.gpus))
+    parts = [
+        _serve_equal(replace(wanted, load=load), gpus, hardware)
+        for gpus, load in zip(matched(hardware.gpus), loads, strict=True)
+    ]
+    if wanted.single_endpoint:
+        parts = _best_part(parts)
+    split = None
+    if len(parts) > 1 and not any(part.chosen for part in parts):
+        whole = [gpu for gpu in hardware.gpus if not gpu.mig_profile]
+        split = layer_split(wanted.model, wanted.asked, whole) if len(whole) > 1 else None
+    return Serving(
+        tuple(one for part in parts for one in part.chosen),
+        tuple(text for part in parts for text in part.reasons),
+        tuple(text for part in parts for text in part.rejected),
+        tuple(
+            dict.fromkeys(
+                (*wanted.model.warnings, *(text for part in parts for text in part.warnings))
+            )
+        ),
+        tuple(text for part in parts for text in part.remedies)
+        + ((f"{split_words(split)}; planned, not installed yet",) if split else ()),
+        split,
+    )
+
+
+def matched(gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
+    """Cards of one name and size together: an engine wants equal ones."""
+
+    def kind(gpu: Gpu) -> tuple[str, int]:
+        return gpu.name, gpu.memory_mib
+
+    grouped = [tuple(group) for _, group in groupby(sorted(gpus, key=kind), key=kind)]
+    ordered = [tuple(sorted(group, key=lambda gpu: gpu.index)) for group in grouped]
+    return sorted(ordered, key=lambda group: group[0].index)
+
+
+def _serve_equal(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> Serving:
+    if refused := unsupported(wanted.model, wanted.asked, wanted.dtype, gpus[0]):
+        return Serving((), (refused,), (), (), (refused.rpartition("; ")[2],))
+    load = wanted.load if gpu_rates(gpus[0]) else None
+    first_only = load is None and not wanted.single_endpoint
+    found, without = candidates(
+        wanted.model, wanted.asked, gpus, hardware, load, first_only=first_only
+    )
+    if not found and wanted.asked.max_num_seqs is None:
+        # What a step of many requests takes may be all that a small card lacks.
+        asked = replace(wanted.asked, max_num_seqs=max(FEWER_SEQS, wanted.asked.min_concurrency))
+        found, _ = candidates(wanted.model, asked, gpus, hardware, load, first_only=first_only)
+        found = [replace(one, max_num_seqs=asked.max_num_seqs) for one in found]
+        wanted = replace(wanted, asked=asked) if found else wanted
+    if not found:
+        return _cannot(wanted, gpus, without)
+    every = _options(wanted, found, hardware, load)
+    options = holding(every, load) if load is not None else every
+    chosen = options[_chosen(wanted, options)]
+    rest = _filled(wanted, gpus, chosen, found, hardware, load)
+    if rest and load is not None:
+        left = sum(len(group) for one in rest for group in one.groups) / len(gpus)
+        own = replace(load, concurrency=load.concurrency * (1 - left))
+        beside = with_load(chosen, wanted.model, wanted.asked, hardware, own)
+        if _worse(wanted.objective, [chosen], [beside, *rest]):
+            rest = []
+        else:
+            chosen = beside
+    reasons = (words.why(wanted, gpus, chosen, load), *(words.filled(one) for one in rest))
+    reasons += words.fewer_seqs(chosen)
+    warnings = words.unknown_rates(wanted, gpus[0])
+    rejected = words.rejected(wanted, gpus[0], chosen, every, without, load)
+    return Serving((chosen, *rest), reasons, rejected, warnings, ())
+
+
+def attainable(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> float:
+    """The most of the objective that any shape on equal GPUs would do under the stated load.
+
+    Whether it holds all requests at once does not count; 0 where none fits or no load is stated.
+    """
+    load = wanted.load if gpu_rates(gpus[0]) else None
+    found, _ = candidates(wanted.model, wanted.asked, gpus, hardware, load)
+    options = _options(wanted, found, hardware, load) if load is not None else []
+    return max(map(wanted.objective.merit, options), default=0.0)
+
+
+def _options(
+    wanted: Wanted, found: Sequence[Candidate], hardware: Hardware, load: Load | None
+) -> list[Candidate]:
+    """What may be chosen: each shape as often as it goes; under a stated load also less often."""
+    if wanted.single_endpoint:
+        single = [replace(one, groups=one.groups[:1], expected=None) for one in found]
+        return [with_load(one, wanted.model, wanted.asked, hardware, load) for one in single]
+    if load is None:
+        return list(found)
+    less = [
+        with_load(one, wanted.model, wanted.asked, hardware, load)
+        for candidate in found
+        for one in fewer(candidate)
+    ]
+    return [*found, *less]
+
+
+def _chosen(wanted: Wanted, options: Sequence[Candidate]) -> int:
+    if all(option.expected is not None for option in options):
+        return best(options, wanted.objective)
+    if wanted.single_endpoint:
+        return max(
+            range(len(options)),
+            key=lambda index: (
+                -options[index].shape.pipeline_parallel,
+                options[index].shape.tensor_parallel,
+            ),
+        )
+    return 0
+
+
+def _filled(
+    wanted: Wanted,
+    gpus: Sequence[Gpu],
+    chosen: Candidate,
+    found: Sequence[Candidate],
+    hardware: Hardware,
+    load: Load | None,
+) -> list[Candidate]:
+    """Smaller replicas on the GPUs that the chosen shape leaves over."""
+    if wanted.single_endpoint:
+        return []
+    used = {gpu.index for group in chosen.groups for gpu in group}
+    left = tuple(gpu for gpu in gpus if gpu.index not in used)
+    smallest = min(one.shape.gpus for one in found)
+    if len(left) < smallest or len(left) >= chosen.shape.gpus:
+        return []
+    part = None
+    if load is not None:
+        served = len(left) - len(left) % smallest
+        part = replace(load, concurrency=load.concurrency * served / len(gpus))
+    more, _ = candidates(wanted.model, wanted.asked, left, hardware, part, first_only=True)
+    return [replace(one, max_num_seqs=chosen.max_num_seqs) for one in more[:1]]
+
+
+def _worse(objective: Objective, alone: list[Candidate], together: list[Candidate]) -> bool:
+    """Whether more replicas do less: few requests on the slower ones may."""
+    if any(one.expected is None for one in together):
+        return False
+    if objective.kind == "latency":
+        slowest = max(one.estimate.request_ms for one in together)
+        return slowest > (1 + TIE) * max(one.estimate.request_ms for one in alone)
+    before = sum(objective.merit(one) for one in alone)
+    return sum(objective.merit(one) for one in together) < (1 - TIE) * before
+
+
+def _cannot(wanted: Wanted, gpus: tuple[Gpu, ...], without: Sequence[Refused]) -> Serving:
+    fits_nowhere = [words.refused(gpus[0], wanted.asked, one) for one in without]
+    possible = [one.shape for one in without if one.memory is not None] or [Shape(1)]
+    widest = max(possible, key=lambda shape: (shape.gpus, shape.tensor_parallel))
+    case = Case(wanted.model, gpu_memory(gpus[0]), widest, wanted.asked)
+    told = remedies(case, _variants(wanted.model.id))
+    summary = words.cannot(wanted, gpus, told)
+    return Serving((), (*fits_nowhere, summary), (), (), told)
+
+
+@cache
+def _variants(name: str) -> tuple[Model, ...]:
+    return tuple(map(find, variants(name)))
+
+
+def _best_part(parts: list[Serving]) -> list[Serving]:
+    """Of several kinds of cards, the one whose single replica is largest."""
+    able = [part for part in parts if part.chosen] or parts[:1]
+    keep = max(able, key=lambda part: max((c.memory.kv_tokens for c in part.chosen), default=0))
+    return [keep]
+
+
+def _part_loads(load: Load | None, parts: Sequence[Sequence[Gpu]]) -> list[Load | None]:
+    """The load of each set of equal cards: by what they can read a second."""
+    if load is None:
+        return [None] * len(parts)
+    speeds = [speed(gpus) for gpus in parts]
+    total = sum(speeds) or 1.0
+    return [
+        replace(load, concurrency=load.concurrency * max(speed / total, 1e-6)) for speed in speeds
+    ]
+
+
+def speed(gpus: Sequence[Gpu]) -> float:
+    """What some GPUs can read a second, in GB; a card that nobody knows counts as a slow one."""
+    rates = [gpu_rates(gpu) for gpu in gpus]
+    return sum(one.memory_bandwidth_gb_s if one else UNKNOWN_GB_S for one in rates)

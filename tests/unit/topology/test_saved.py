@@ -1,0 +1,51 @@
+"""Saved plans: what is written, and what differs from it."""
+
+import pytest
+
+from roles.hardware import declared_hardware
+from roles.topology import Plan, ServiceSettings, plan_differences, plan_fleet, saved
+
+SERVICE = ServiceSettings.model_validate(
+    {"name": "s", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
+)
+
+
+def plan(**gpus: str) -> Plan:
+    return plan_fleet(SERVICE, {host: declared_hardware(said) for host, said in gpus.items()})
+
+
+def test_a_saved_plan_is_made_to_be_read():
+    assert saved([plan(a="2x NVIDIA GeForce RTX 4090")]).split("\n", 2)[2] == (
+        "s:\n  model: Qwen/Qwen2.5-14B-Instruct\n  hosts:\n    a:\n"
+        "      s-0:\n        gpus: [0, 1]\n        tensor_parallel_size: 2\n"
+        "        pipeline_parallel_size: 1\n        port: 8001\n        max_model_len: 4096\n"
+    )
+
+
+def test_the_same_plan_differs_in_nothing():
+    made = plan(a="2x NVIDIA L40S", b="1x NVIDIA A10G")
+    assert plan_differences(saved([made]), [made]) == []
+
+
+def test_what_differs_is_named():
+    before = saved([plan(a="2x NVIDIA L40S", b="4x NVIDIA A10G")])
+    told = plan_differences(before, [plan(a="1x NVIDIA L40S", b="4x NVIDIA L40S")])
+    assert [line.split(" (")[0].split(":")[0] for line in told] == [
+        "a/s-1 is gone",
+        "b/s-0 is gpus [0], tensor_parallel_size 1, pipeline_parallel_size 1, port 8001, "
+        "max_model_len 4096, was gpus [0, 1], tensor_parallel_size 2, pipeline_parallel_size 1, "
+        "port 8001, max_model_len 4096",
+        "b/s-1 is gpus [1], tensor_parallel_size 1, pipeline_parallel_size 1, port 8002, "
+        "max_model_len 4096, was gpus [2, 3], tensor_parallel_size 2, pipeline_parallel_size 1, "
+        "port 8002, max_model_len 4096",
+        "b/s-2 is new",
+        "b/s-3 is new",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1", "hosts: 3", "a: {hosts: {a: 3}}", "a: {", "service: s"]
+)
+def test_what_is_no_saved_plan_is_refused(text: str):
+    with pytest.raises(ValueError, match="no saved plan"):
+        plan_differences(text, [plan(a="1x NVIDIA L40S")])
