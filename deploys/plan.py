@@ -2,4 +2,4 @@
 
 from roles.fleet.deploy import admitted, announced
 
-admitted(announced())
+admitted(announced(several=True))

@@ -16,13 +16,15 @@ DRAINED = "its host is drained"
 class Server:
     """One replica as the balancer sees it.
 
-    `out` says why it gets no requests; `kept` why it ought to get none, but has to, because
-    nothing better is left. Both are None for a good one, and one of them always is.
+    `weight` is its part of the requests against the others'. `out` says why it gets no requests;
+    `kept` why it ought to get none, but has to, because nothing better is left. Both are None for a
+    good one, and one of them always is.
     """
 
     name: str
     address: str
     port: int
+    weight: int = 1
     out: str | None = None
     kept: str | None = None
 
@@ -80,7 +82,8 @@ def _server(
         out = DRAINED
     elif name in failures:
         out = f"its completion failed: {failures[name]}"
-    return Server(name, _address(replica.host, addresses), replica.port, out)
+    address = _address(replica.host, addresses)
+    return Server(name, address, replica.port, replica.weight, out)
 
 
 def _keep(server: Server) -> Server:

@@ -3,7 +3,7 @@ settings name: those must be there."""
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 from roles.engine import EngineSettings
 from roles.fleet.problems import DeclarationError, merged, problems_of
 from roles.fleet.settings import FleetSettings, HostSettings
-from roles.hardware import Hardware, declared_hardware
-from roles.topology import Plan, ServiceSettings, plan_fleet
+from roles.hardware import Hardware, completed, declared_hardware, recorded_hardware
+from roles.topology import Plan, ServiceSettings, cluster_words, plan_services
 
 GPU_HOSTS, BALANCERS = "gpu_hosts", "balancers"
 ROLES = (GPU_HOSTS, BALANCERS)
@@ -26,12 +26,14 @@ Settings = TypeVar("Settings", bound=BaseModel)
 class Declaration:
     """One inventory as it was written: data of `all`, and of each host, under our key.
 
-    `hosts` maps a host's name to its groups, its merged data and the name it is reached by.
+    `hosts` maps a host's name to its groups, its merged data and the name it is reached by;
+    `recorded` maps it to the entry of the recorded hardware, as it was read.
     """
 
     name: str
     fleet: Mapping[str, Any]
     hosts: Mapping[str, "DeclaredHost"]
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ class DeclaredHost:
 
 @dataclass(frozen=True)
 class Host:
-    """A checked host: its roles, its address, its GPUs where it has any."""
+    """A checked host: its roles, its address, its GPUs where it has any.
+
+    `devices` is what CUDA calls a planned GPU where that is not its index, by that index.
+    """
 
     name: str
     roles: frozenset[str]
@@ -54,16 +59,25 @@ class Host:
     engine: EngineSettings
     drained: bool
     ports: tuple[int, ...] | None
+    price_per_month: float | None = None
+    pinned_gpus: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    network_gbit_s: float | None = None
+    devices: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Everything that a deploy needs to know, checked, with the plan for its service."""
+    """Everything that a deploy needs to know, checked, with the plan of each service."""
 
     name: str
     settings: FleetSettings
     hosts: tuple[Host, ...]
-    plan: Plan
+    plans: tuple[Plan, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the service that the fleet serves."""
+        return self.plans[0]
 
     @property
     def service(self) -> ServiceSettings:
@@ -89,28 +103,37 @@ class Fleet:
         return {host.name: host for host in self.hosts}[name]
 
 
-def build(declaration: Declaration, secrets: bool = True) -> Fleet:
+def build(declaration: Declaration, secrets: bool = True, hardware: bool = True) -> Fleet:
     """Check a whole declaration and plan it.
 
     Without `secrets` the files that hold keys may be missing: a plan can be reviewed without them.
-    Raises DeclarationError with every problem found, each with its path and what to do.
+    Without `hardware` the GPUs of a host may be unknown, as before they are first recorded; nothing
+    is planned then. Raises DeclarationError with every problem found, each with its path and what
+    to do.
     """
     problems: list[str] = []
     settings = _parsed(FleetSettings, declaration.fleet, "", problems, secrets)
     hosts = [
-        _host(name, declared, declaration.fleet.get("engine"), problems, secrets)
+        _host(name, declared, declaration, problems, secrets)
         for name, declared in declaration.hosts.items()
     ]
     good = tuple(host for host in hosts if host is not None)
     if len(good) == len(hosts):
-        problems += [*_roles_missing(good), *_shared_addresses(good)]
+        wanted = ROLES
+        if settings is not None and all(one.single_endpoint for one in settings.services):
+            wanted = (GPU_HOSTS,)
+        problems += [*_roles_missing(good, wanted), *_shared_addresses(good)]
     if settings is None or problems:
         raise DeclarationError(declaration.name, problems)
-    plan = _plan(settings.services[0], good, problems)
-    problems += [*_fits_nowhere(plan), *_port_clashes(settings, good, plan)]
+    unknown = [host.name for host in good if GPU_HOSTS in host.roles and not host.hardware]
+    if unknown and not hardware:
+        return Fleet(declaration.name, settings, good, _no_plans(settings))
+    problems += [_undiscovered(name) for name in unknown]
+    plans = _plans(settings, good, problems)
+    problems += [*_fits_nowhere(plans), *_port_clashes(settings, good, plans)]
     if problems:
         raise DeclarationError(declaration.name, problems)
-    return Fleet(declaration.name, settings, good, plan)
+    return Fleet(declaration.name, settings, good, plans)
 
 
 def _parsed(
@@ -128,7 +151,11 @@ def _parsed(
 
 
 def _host(
-    name: str, declared: DeclaredHost, engine: Any, problems: list[str], secrets: bool
+    name: str,
+    declared: DeclaredHost,
+    declaration: Declaration,
+    problems: list[str],
+    secrets: bool,
 ) -> Host | None:
     where = f"hosts[{name}]"
     if not HOST_NAME.fullmatch(name):
@@ -140,12 +167,24 @@ def _host(
     settings = _parsed(HostSettings, declared.data, where, problems)
     if settings is None:
         return None
+    engine = declaration.fleet.get("engine")
     own_engine = _engine(engine, settings.engine, f"{where}.engine", problems, secrets)
-    hardware = _hardware(settings, roles, where, problems)
+    hardware = _hardware(settings, declaration.recorded.get(name), roles, where, problems)
     address = _address(settings, declared.reached_by, where, problems)
     if own_engine is None or address is None:
         return None
-    return Host(name, roles, address, hardware, own_engine, settings.drained, settings.ports)
+    return Host(
+        name,
+        roles,
+        address,
+        hardware,
+        own_engine,
+        settings.drained,
+        settings.ports,
+        settings.price_per_month,
+        settings.pinned_gpus,
+        settings.network_gbit_s,
+    )
 
 
 def _engine(
@@ -160,20 +199,31 @@ def _engine(
 
 
 def _hardware(
-    settings: HostSettings, roles: frozenset[str], where: str, problems: list[str]
+    settings: HostSettings, entry: Any, roles: frozenset[str], where: str, problems: list[str]
 ) -> Hardware | None:
+    """The host's GPUs: as declared, with what is recorded of the same ones; else as recorded."""
     if GPU_HOSTS not in roles:
         if settings.gpus is not None:
             problems.append(f"{where}.gpus: the host is not in {GPU_HOSTS}; put it there")
         return None
-    if settings.gpus is None:
-        problems.append(f'{where}.gpus: declare the GPUs, for instance "2x NVIDIA L40S"')
-        return None
     try:
-        return declared_hardware(settings.gpus, settings.links)
+        recorded = recorded_hardware(entry) if entry is not None else None
+    except ValueError as error:
+        problems.append(
+            f"{where}: its recorded hardware cannot be read: {error}; delete the entry and record "
+            "it again with deploys/discover.py"
+        )
+        return None
+    if settings.gpus is None:
+        if settings.links is not None:
+            problems.append(f"{where}.links: declare gpus too, or leave links to what is recorded")
+        return recorded
+    try:
+        declared = declared_hardware(settings.gpus, settings.links)
     except ValueError as error:
         problems.append(f"{where}.gpus: {error}")
         return None
+    return completed(declared, recorded)
 
 
 def _address(
@@ -193,8 +243,8 @@ def _address(
         return None
 
 
-def _roles_missing(hosts: tuple[Host, ...]) -> Iterator[str]:
-    for role in ROLES:
+def _roles_missing(hosts: tuple[Host, ...], wanted: tuple[str, ...]) -> Iterator[str]:
+    for role in wanted:
         if hosts and not any(role in host.roles for host in hosts):
             yield f"{role}: no host is in this group; add one"
 
@@ -210,34 +260,62 @@ def _shared_addresses(hosts: tuple[Host, ...]) -> Iterator[str]:
         seen.setdefault(host.address, host.name)
 
 
-def _plan(service: ServiceSettings, hosts: tuple[Host, ...], problems: list[str]) -> Plan:
+def _plans(
+    settings: FleetSettings, hosts: tuple[Host, ...], problems: list[str]
+) -> tuple[Plan, ...]:
     hardware = {host.name: host.hardware for host in hosts if host.hardware is not None}
     ports = {host.name: host.ports for host in hosts if host.ports is not None}
+    prices = {h.name: h.price_per_month for h in hosts if h.price_per_month is not None}
+    pinned = {host.name: host.pinned_gpus for host in hosts if host.pinned_gpus}
+    speeds = {h.name: h.network_gbit_s for h in hosts if h.network_gbit_s is not None}
     try:
-        return plan_fleet(service, hardware, ports)
+        return plan_services(settings.services, hardware, ports, prices, pinned, speeds)
     except ValueError as error:
         problems += str(error).splitlines()
-        return Plan(service.name, service.model.name, ())
+        return _no_plans(settings)
 
 
-def _fits_nowhere(plan: Plan) -> Iterator[str]:
-    if plan.hosts and not plan.replicas:
-        reasons = dict.fromkeys(host.reasons[-1] for host in plan.hosts)
-        yield f"services[0].model: {plan.model} fits no host: {'; '.join(reasons)}"
+def _no_plans(settings: FleetSettings) -> tuple[Plan, ...]:
+    return tuple(Plan(service.name, service.model.id, ()) for service in settings.services)
 
 
-def _port_clashes(settings: FleetSettings, hosts: tuple[Host, ...], plan: Plan) -> Iterator[str]:
+def _undiscovered(name: str) -> str:
+    return (
+        f"hosts[{name}].gpus: are neither declared nor recorded; record them with "
+        'deploys/discover.py, or declare them, for instance "2x NVIDIA L40S"'
+    )
+
+
+def _fits_nowhere(plans: tuple[Plan, ...]) -> Iterator[str]:
+    for number, plan in enumerate(plans):
+        where = f"services[{number}].model"
+        if not plan.hosts or plan.replicas:
+            continue
+        reasons = dict.fromkeys(reason for host in plan.hosts for reason in host.reasons[-1:])
+        told = "; ".join(reasons) or "it gets no GPU; give it a share or pinned_gpus"
+        yield f"{where}: {plan.model} fits no host: {told}"
+        for cluster in plan.clusters:
+            words = cluster_words(cluster)
+            yield f"{where}: would fit {words}; clusters are planned, not deployed yet"
+        for problem in plan.cluster_problems:
+            yield f"{where}: {problem}"
+
+
+def _port_clashes(
+    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
+) -> Iterator[str]:
     for host in hosts:
         taken: dict[int, str] = {}
         if BALANCERS in host.roles:
             taken[settings.balancer.port] = "the balancer"
-        host_plan = plan.on(host.name)
-        for replica in host_plan.replicas if host_plan else ():
+        own = [plan.on(host.name) for plan in plans]
+        for replica in (replica for plan in own if plan for replica in plan.replicas):
             if not 1024 <= replica.port <= 65535:
                 yield f"hosts[{host.name}].ports: {replica.port} is outside 1024-65535"
             if replica.port in taken:
                 yield (
                     f"hosts[{host.name}].ports: {replica.name} and {taken[replica.port]} would "
-                    f"both listen on {replica.port}; give each its own port"
+                    f"both listen on {replica.port}; set ports of the host, or another "
+                    "services[].first_port"
                 )
             taken.setdefault(replica.port, replica.name)

@@ -12,12 +12,13 @@ from pyinfra_cli.util import exec_file
 
 from roles.fleet.fleet import Declaration, DeclaredHost, Fleet, build
 from roles.fleet.problems import DeclarationError, merged
+from roles.hardware import read_recording
 
 KEY = "llm"
 
 _being_checked: set[str] = set()
 # The inventory of this run: pyinfra does not tell a deploy which file it read.
-checked_name = "inventory"
+checked_file = Path("inventory.py")
 
 
 class InventoryError(PyinfraError):
@@ -27,20 +28,22 @@ class InventoryError(PyinfraError):
 def check(file: str) -> None:
     """Refuse this inventory if anything in it is wrong. To be the last line of an inventory file.
 
-    pyinfra runs the file and its group data before it connects to a host, and so does this.
+    pyinfra runs the file and its group data before it connects to a host, and so does this. The
+    GPUs of a host may still be unknown: deploys/discover.py is there to record them.
     """
-    global checked_name
+    global checked_file
     path = str(Path(file).resolve())
     if path in _being_checked:
         return
     try:
-        checked_name = load(path).name
+        load(path, hardware=False)
     except DeclarationError as error:
         raise InventoryError(str(error)) from None
+    checked_file = Path(path)
 
 
-def load(file: str, secrets: bool = True) -> Fleet:
-    """The fleet that an inventory file declares; no host is contacted. For `secrets` see `build`.
+def load(file: str, secrets: bool = True, hardware: bool = True) -> Fleet:
+    """The fleet that an inventory file declares; no host is contacted. For the rest see `build`.
 
     Raises DeclarationError with every problem in it, FileNotFoundError where there is no file.
     """
@@ -58,7 +61,12 @@ def load(file: str, secrets: bool = True) -> Fleet:
         _being_checked.discard(path)
     if twice:
         raise DeclarationError(Path(path).stem, twice)
-    return build(declaration(Path(path).stem, inventory), secrets)
+    return build(declaration(Path(path), inventory), secrets, hardware)
+
+
+def recording_of(file: Path) -> Path:
+    """Where the recorded hardware of an inventory file's hosts is."""
+    return file.parent / "hardware" / f"{file.stem}.yaml"
 
 
 def named_twice(attributes: Mapping[str, Any]) -> list[str]:
@@ -77,8 +85,13 @@ def named_twice(attributes: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def declaration(name: str, inventory: Inventory) -> Declaration:
-    """What a pyinfra inventory says under our key, on each level of its data."""
+def saved_plan_of(file: Path) -> Path:
+    """Where the saved plan of an inventory file is, if it was saved."""
+    return file.parent / "plans" / f"{file.stem}.yaml"
+
+
+def declaration(file: Path, inventory: Inventory) -> Declaration:
+    """What an inventory file says under our key, on each level of its data, and its recording."""
     hosts = {}
     for host in inventory:
         data: dict[str, Any] = {}
@@ -88,7 +101,19 @@ def declaration(name: str, inventory: Inventory) -> Declaration:
         data = merged(data, _ours(own, f"host {host.name}"))
         reached_by = str(own.get("ssh_hostname") or host.name)
         hosts[host.name] = DeclaredHost(frozenset(host.groups), data, reached_by)
-    return Declaration(name, _ours(inventory.get_data(), "all"), hosts)
+    return Declaration(file.stem, _ours(inventory.get_data(), "all"), hosts, recorded(file))
+
+
+def recorded(file: Path) -> Mapping[str, Any]:
+    """The entries of the recorded hardware of an inventory file's hosts; DeclarationError."""
+    recording = recording_of(file)
+    if not recording.is_file():
+        return {}
+    try:
+        return read_recording(recording.read_text(encoding="utf-8"))
+    except ValueError as error:
+        problem = f"{error}; delete the file and record it anew: deploys/discover.py"
+        raise DeclarationError(str(recording), [problem]) from None
 
 
 def _ours(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:

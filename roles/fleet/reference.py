@@ -16,7 +16,7 @@ from roles.balancer import BalancerSettings
 from roles.engine import EngineSettings
 from roles.fleet.settings import FleetSettings, HostSettings
 from roles.launch import LaunchSettings
-from roles.models import Model
+from roles.models import DeclaredModel
 from roles.topology import ServiceSettings
 from roles.validation import ValidationSettings
 
@@ -27,7 +27,7 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`llm` of `all`", FleetSettings),
     ("`llm` of a host or a group", HostSettings),
     ("`services[]`", ServiceSettings),
-    ("`services[].model`, where the catalog has no such model", Model),
+    ("`services[].model`, where the catalog has no such model", DeclaredModel),
     ("`engine`", EngineSettings),
     ("`launch`", LaunchSettings),
     ("`balancer`", BalancerSettings),

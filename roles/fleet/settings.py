@@ -1,8 +1,8 @@
 """The root of what an inventory declares: one `llm` key of `all`, of a group or of a host."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, field_validator
 
 from roles.balancer import BalancerSettings
 from roles.engine import EngineSettings
@@ -19,7 +19,9 @@ class FleetSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     services: tuple[ServiceSettings, ...] = Field(
-        min_length=1, max_length=1, description="what is served: one service, see below"
+        min_length=1,
+        max_length=8,
+        description="what is served, see below; several are planned, one is deployed so far",
     )
     balancer: BalancerSettings = Field(description="nginx in front, see below")
     engine: EngineSettings = Field(
@@ -31,6 +33,18 @@ class FleetSettings(BaseModel):
     validation: ValidationSettings = Field(
         default_factory=ValidationSettings, description="how hosts are proved, see below"
     )
+
+    @field_validator("services")
+    @classmethod
+    def _go_together(cls, services: tuple[ServiceSettings, ...]) -> tuple[ServiceSettings, ...]:
+        names = [service.name for service in services]
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                raise ValueError(f"{name} is there {names.count(name)} times; give each its name")
+        shares = sum(service.share or 0 for service in services)
+        if shares > 1 + 1e-9:
+            raise ValueError(f"their shares add up to {shares:g}; make that at most 1")
+        return services
 
 
 class HostSettings(BaseModel):
@@ -45,8 +59,18 @@ class HostSettings(BaseModel):
         description="IP address that balancers and engines know the host by; `ssh_hostname` or the "
         "host's name where that is an IP address",
     )
+    price_per_month: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
+        default=None, description="what the host costs a month, for the cost of requests in a plan"
+    )
     ports: tuple[Count, ...] | None = Field(
         default=None, description="ports of the host's replicas in order, instead of counting up"
+    )
+    network_gbit_s: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="how fast the host reaches others like it, for models larger than a host",
+    )
+    pinned_gpus: dict[str, tuple[Annotated[int, Field(ge=0)], ...]] = Field(
+        default={}, description="GPUs by index that belong to a service, by its name"
     )
     drained: bool = Field(
         default=False,

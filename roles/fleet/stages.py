@@ -4,12 +4,12 @@ from functools import partial
 
 from pyinfra import host as pyinfra_host
 from pyinfra.api import operation
-from pyinfra.api.exceptions import PyinfraError
 
 from roles.balancer import certificate_paths
 from roles.balancer.deploy import balancer
 from roles.balancer.operations import set_aside, take_back
 from roles.engine.deploy import install
+from roles.fleet.deploy import wants
 from roles.fleet.fleet import BALANCERS, GPU_HOSTS, Fleet, Host
 from roles.launch import unit_name
 from roles.launch.deploy import HostLaunch, current_roll, roll_over, serve, start
@@ -77,6 +77,7 @@ def _launch(fleet: Fleet, host: Host) -> HostLaunch:
         settings=fleet.settings.launch,
         service=fleet.service,
         engine=host.engine,
+        devices=host.devices,
         address=host.address,
         balancers={other.name: other.address for other in fleet.having(BALANCERS)},
         engine_key=fleet.settings.balancer.engine_key,
@@ -116,10 +117,7 @@ def barrier(reason: str) -> None:
 
 def wants_validation() -> bool:
     """Whether `--data validate=…` leaves the validation in; it stays in where nothing is said."""
-    said = pyinfra_host.data.get("validate", True)
-    if not isinstance(said, bool):
-        raise PyinfraError(f"--data validate={said}: say true or false")
-    return said
+    return wants("validate", default=True)
 
 
 def report(fleet: Fleet) -> None:

@@ -232,11 +232,13 @@ def roll(previous):
 
 def make_room(replica, previous, done):
     """Stop old replicas that hold a GPU or the port that a new one needs."""
+    # By index and, where a host's devices go by their UUIDs, by these.
+    wanted = {str(index) for index in replica["gpus"]} | set(replica.get("devices", ()))
     for name in previous["replicas"]:
         if name in done or name == replica["name"] or not active(name):
             continue
         gpus, port = holdings(name, previous)
-        if port == replica["port"] or gpus & set(replica["gpus"]):
+        if port == replica["port"] or gpus & wanted:
             run("systemctl", "stop", unit(name))
             forget(name)
 
@@ -247,10 +249,10 @@ def holdings(name, previous):
     for suffix in ("env", "yaml"):
         old = previous["files"].get("%s/%s.%s" % (REPLICAS, name, suffix))
         text += base64.b64decode(old["content"]).decode() if old else ""
-    gpus = re.search(r'^(?:CUDA|HIP)_VISIBLE_DEVICES="([\d,]*)"', text, re.MULTILINE)
+    gpus = re.search(r'^(?:CUDA|HIP)_VISIBLE_DEVICES="([^"]*)"', text, re.MULTILINE)
     port = re.search(r"^port: (\d+)", text, re.MULTILINE)
-    indices = gpus.group(1).split(",") if gpus else []
-    return {int(index) for index in indices if index}, int(port.group(1)) if port else None
+    named = gpus.group(1).split(",") if gpus else []
+    return set(filter(None, named)), int(port.group(1)) if port else None
 
 
 def install(previous):

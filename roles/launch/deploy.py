@@ -22,13 +22,15 @@ _rolls: dict[State, Roll] = {}
 class HostLaunch:
     """All that launch needs to know of one host.
 
-    `address` is the host's own; `balancers` maps names to the addresses that may reach its engines.
+    `devices` is what CUDA calls a GPU of the plan where that is not its index; `address` is the
+    host's own; `balancers` maps names to the addresses that may reach its engines.
     """
 
     plan: HostPlan
     settings: LaunchSettings
     service: ServiceSettings
     engine: EngineSettings
+    devices: Mapping[int, str]
     address: str
     balancers: Mapping[str, str]
     engine_key: str
@@ -44,10 +46,12 @@ class HostLaunch:
             self.balancers.values(),
             self.engine_key,
             self.engine.hub_token,
+            self.devices,
         )
         return {
             "planned": self.plan.replicas,
             "files": files,
+            "devices": self.devices,
             "digests": digests(self.plan, files, self.engine),
             "engine": self.engine,
             "launch": self.settings,

@@ -23,6 +23,7 @@ def replicas(
     planned: Sequence[Replica],
     files: Sequence[HostFile],
     digests: Mapping[str, str],
+    devices: Mapping[int, str],
     engine: EngineSettings,
     launch: LaunchSettings,
     model: str,
@@ -36,6 +37,7 @@ def replicas(
     + planned: the replicas of this host
     + files: every file of them, as `roles.launch.render.host_files` makes them
     + digests: what each replica runs from; it restarts when that changes
+    + devices: what CUDA calls a GPU of the plan where that is not its index
     + engine: the engine's settings
     + launch: the launch settings
     + model: the name that a completion is asked of
@@ -59,7 +61,7 @@ def replicas(
         host.log_styled(message, fg="yellow", log_func=logger.warning)
         host.noop(message)
         return
-    task = _task(planned, files, digests, engine, launch, model, key)
+    task = _task(planned, files, digests, devices, engine, launch, model, key)
     yield StringCommand("python3", "-", _stdin=script(part("serving.py") + part("apply.py"), task))
 
 
@@ -105,6 +107,7 @@ def _task(
     planned: Sequence[Replica],
     files: Sequence[HostFile],
     digests: Mapping[str, str],
+    devices: Mapping[int, str],
     engine: EngineSettings,
     launch: LaunchSettings,
     model: str,
@@ -124,6 +127,7 @@ def _task(
                 "name": replica.name,
                 "port": replica.port,
                 "gpus": replica.gpus,
+                "devices": [devices[gpu] for gpu in replica.gpus if gpu in devices],
                 "digest": digests[replica.name],
             }
             for replica in planned

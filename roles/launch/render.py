@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -70,12 +71,17 @@ def internal_ports(launch: LaunchSettings, number: int) -> tuple[int, int]:
 
 
 def environment_of(
-    replica: Replica, engine: EngineSettings, launch: LaunchSettings
+    replica: Replica,
+    engine: EngineSettings,
+    launch: LaunchSettings,
+    devices: Mapping[int, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """The environment of a replica, without secrets."""
-    devices = ",".join(map(str, replica.gpus))
+    """The environment of a replica, without secrets.
+
+    `devices` is what CUDA calls a GPU where that is not its index, as with slices of MIG GPUs.
+    """
     return {
-        VISIBLE_DEVICES[engine.device]: devices,
+        VISIBLE_DEVICES[engine.device]: ",".join(devices.get(i, str(i)) for i in replica.gpus),
         # Otherwise mixed cards are numbered by speed, not as nvidia-smi and the plan do.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "HOME": f"/var/lib/llm/{replica.name}",
@@ -104,6 +110,9 @@ def options_of(
         "port": replica.port,
         "tensor-parallel-size": replica.shape.tensor_parallel,
         "pipeline-parallel-size": replica.shape.pipeline_parallel,
+        **({"enable-expert-parallel": True} if replica.shape.expert_parallel else {}),
+        **({"dtype": replica.dtype} if replica.dtype else {}),
+        **({"max-num-seqs": replica.max_num_seqs} if replica.max_num_seqs else {}),
         "max-model-len": replica.max_model_len,
         "gpu-memory-utilization": replica.gpu_memory_utilization,
         "shutdown-timeout": launch.drain_timeout_s,
@@ -119,11 +128,12 @@ def replica_files(
     engine: EngineSettings,
     launch: LaunchSettings,
     address: str,
+    devices: Mapping[int, str] = MappingProxyType({}),
 ) -> list[HostFile]:
     """A replica's environment file and its engine's configuration file."""
     jinja = _environment()
     env = jinja.get_template("systemd/replica.env.j2").render(
-        name=replica.name, environment=environment_of(replica, engine, launch)
+        name=replica.name, environment=environment_of(replica, engine, launch, devices)
     )
     config = jinja.get_template("vllm/replica.yaml.j2").render(
         name=replica.name, options=options_of(replica, service, launch, address)
@@ -186,6 +196,7 @@ def host_files(
     balancers: Iterable[str],
     engine_key: str,
     hub_token: str | None = None,
+    devices: Mapping[int, str] = MappingProxyType({}),
 ) -> list[HostFile]:
     """Every file that launch writes on a host, in the order in which they are to be written."""
     files = [secrets_file(engine_key, hub_token), unit_file(engine, launch)]
@@ -193,7 +204,7 @@ def host_files(
         ports = [replica.port for replica in plan.replicas]
         files += firewall_files(launch, balancers, ports)
     for replica in plan.replicas:
-        files += replica_files(replica, service, engine, launch, address)
+        files += replica_files(replica, service, engine, launch, address, devices)
     return files
 
 

@@ -121,6 +121,7 @@ def parse_observations(data: Mapping[str, Any]) -> HostObservations:
     """The host program's output, read. Raises KeyError, TypeError, ValueError if it is not that."""
     gpus, gpu_error = _gpus(data)
     apps = data.get("apps") or {"ok": True, "text": ""}
+    read = apps["ok"] or _processes(data)
     return HostObservations(
         completions={name: answer(item) for name, item in data.get("completions", {}).items()},
         streams={name: answer(item) for name, item in data.get("streams", {}).items()},
@@ -129,7 +130,7 @@ def parse_observations(data: Mapping[str, Any]) -> HostObservations:
         after={unit: parse_unit(text) for unit, text in data.get("units_after", {}).items()},
         gpus=gpus,
         gpu_error=gpu_error,
-        process_error="" if apps["ok"] else str(apps["text"]).strip(),
+        process_error="" if read else str(apps["text"]).strip(),
         unfinished=str(data.get("unfinished", "")),
     )
 
@@ -152,7 +153,8 @@ def number(text: str) -> int | None:
 
 def _gpus(data: Mapping[str, Any]) -> tuple[dict[int, GpuState], str]:
     query = data.get("gpus") or {"ok": False, "text": "not asked"}
-    rows = _rows(query["text"], 4) if query["ok"] else []
+    # Where one GPU does not answer, nvidia-smi ends with an error after the rows of the others.
+    rows = _rows(query["text"], 4)
     if not rows:
         return {}, str(query["text"]).strip() or "nvidia-smi printed nothing"
     processes = _processes(data)
@@ -176,7 +178,7 @@ def _processes(data: Mapping[str, Any]) -> dict[str, list[GpuProcess]]:
     found: dict[str, list[GpuProcess]] = {}
     cgroups = data.get("cgroups", {})
     apps = data.get("apps") or {"ok": False, "text": ""}
-    for line in str(apps["text"]).splitlines() if apps["ok"] else []:
+    for line in str(apps["text"]).splitlines():
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) >= 4:
             uuid, pid, name, memory = cells[0], cells[1], ",".join(cells[2:-1]), cells[-1]

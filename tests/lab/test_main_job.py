@@ -136,4 +136,4 @@ def test_plan_is_shown_checked_against_the_hosts(fleet: Fleet):
     run = fleet.pyinfra("inventories/lab.py", "deploys/plan.py", "-y")
     assert run.status == 0
     assert "TP2 is the smallest shape that fits NVIDIA A10G" in run.text
-    assert "GPUs as declared: 4x NVIDIA A10G" in run.text
+    assert "GPUs as in the inventory: 4x NVIDIA A10G" in run.text

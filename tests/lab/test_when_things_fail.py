@@ -59,10 +59,10 @@ def test_another_gpu_than_declared_stops_that_host_alone(fleet: Fleet):
     finally:
         faults.clear("gpu3")
     assert run.status == 1
-    assert "declared: 4x NVIDIA A10G" in run.text
-    assert "3x NVIDIA A10G" in run.text
+    assert "4x NVIDIA A10G (23028 MiB) in the inventory" in run.text
+    assert "the host reports: 3x NVIDIA A10G" in run.text
     assert run.failed() == {"gpu3"}, run.text
-    assert "Mend the host or change gpus in the inventory" in run.text
+    assert "Mend the host, or take its new state" in run.text
     assert fleet.engines("gpu3")[unit] == before
     assert written == fleet.ssh(
         "gpu3", "sudo find /etc/llm /opt/llm/engines -maxdepth 2 -printf '%p %T@\\n'"

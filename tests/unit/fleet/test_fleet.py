@@ -115,7 +115,7 @@ def test_bad_settings_are_refused(key: Path, fleet: dict, expected: str):
             "hosts['x y']: use letters",
         ),
         ({"x\n": ("balancers", {}, "10.0.0.9")}, "hosts['x\\n']: use letters"),
-        ({"x": ("gpu_hosts", {}, "10.0.0.9")}, "hosts[x].gpus: declare the GPUs"),
+        ({"x": ("gpu_hosts", {}, "10.0.0.9")}, "hosts[x].gpus: are neither declared nor recorded"),
         ({"x": ("gpu_hosts", {"gpus": "2x NVIDIA L41S"}, "10.0.0.9")}, "hosts[x].gpus: "),
         ({"x": ("gpu_hosts", {"gpu": "1x NVIDIA L40S"}, "10.0.0.9")}, "did you mean gpus?"),
         ({"x": ("balancers", {"gpus": "1x NVIDIA L40S"}, "10.0.0.9")}, "not in gpu_hosts"),
@@ -158,7 +158,7 @@ def test_a_model_that_fits_nowhere_is_refused(key: Path):
     small = {"gpu-1": ("gpu_hosts", {"gpus": "1x NVIDIA A10G"}, "10.0.0.11"), "lb-1": HOSTS["lb-1"]}
     (problem,) = problems(declared(key, small))
     assert problem.startswith("services[0].model: Qwen/Qwen2.5-14B-Instruct fits no host: ")
-    assert "use more or larger GPUs" in problem
+    assert "2 GPUs like this (TP2)" in problem
 
 
 def test_balancer_and_engine_of_one_host_need_two_ports(key: Path):
@@ -187,3 +187,56 @@ def test_every_problem_is_named_at_once(key: Path):
         "hosts[x]",
         "hosts[x].address",
     ]
+
+
+def several(key: Path, *more: dict[str, Any], **hosts: Any) -> Declaration:
+    base = {"model": "Qwen/Qwen3-8B", "max_model_len": 4096}
+    services = [base | {"name": f"s{number}"} | own for number, own in enumerate(more)]
+    return declared(key, HOSTS | hosts, services=services)
+
+
+def test_several_services_share_the_hosts(key: Path):
+    fleet = build(several(key, {}, {"first_port": 9001}))
+    placed = {plan.service: [(one.host, one.gpus) for one in plan.replicas] for plan in fleet.plans}
+    assert placed == {
+        "s0": [("gpu-1", (0,)), ("gpu-2", (0, 1))],
+        "s1": [("gpu-1", (1,)), ("gpu-2", (2, 3))],
+    }
+
+
+def test_pinned_gpus_belong_to_their_service(key: Path):
+    pinned = ("gpu_hosts", {"gpus": "2x NVIDIA L40S", "pinned_gpus": {"s1": [0, 1]}}, "10.0.0.11")
+    fleet = build(several(key, {}, {"first_port": 9001}, **{"gpu-1": pinned}))
+    assert [one.host for one in fleet.plans[0].replicas if one.host == "gpu-1"] == []
+    assert [one.gpus for one in fleet.plans[1].replicas if one.host == "gpu-1"] == [(0,), (1,)]
+
+
+@pytest.mark.parametrize(
+    ("services", "hosts", "expected"),
+    [
+        (({}, {"name": "s0"}), {}, "s0 is there 2 times"),
+        (({"share": 0.7}, {"share": 0.7}), {}, "their shares add up to 1.4"),
+        (({}, {}), {}, "would both listen on 8001"),
+        (
+            ({}, {"first_port": 9001}),
+            {"gpu-1": ("gpu_hosts", {"gpus": "2x NVIDIA L40S", "ports": [1, 2]}, "10.0.0.11")},
+            "hosts[gpu-1].ports: are for one service",
+        ),
+        (
+            ({}, {"first_port": 9001}),
+            {
+                "gpu-1": (
+                    "gpu_hosts",
+                    {"gpus": "2x NVIDIA L40S", "pinned_gpus": {"s2": [0]}},
+                    "10.0.0.11",
+                )
+            },
+            "hosts[gpu-1].pinned_gpus: s2 is no service",
+        ),
+    ],
+)
+def test_services_that_do_not_go_together_are_refused(
+    key: Path, services: tuple, hosts: dict, expected: str
+):
+    found = problems(several(key, *services, **hosts))
+    assert any(expected in problem for problem in found), found

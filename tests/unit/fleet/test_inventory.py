@@ -96,3 +96,46 @@ def test_a_host_that_is_listed_twice_is_not_lost_in_silence(tmp_path: Path, key:
     host = '("gpu-1", {"ssh_hostname": "192.0.2.11"}),'
     with pytest.raises(DeclarationError, match="gpu_hosts: 'gpu-1' is listed 2 times"):
         load(written(tmp_path, text.replace(host, host * 2)))
+
+
+RECORDED = (
+    "gpu-1:\n  driver_version: '595.80'\n  gpus:\n  - {name: NVIDIA A10G, memory_mib: 23028}\n"
+)
+
+
+def recorded(folder: Path, key: Path, text: str) -> str:
+    """An inventory whose gpu-1 is not declared, beside a recording with this text."""
+    (folder / "hardware").mkdir()
+    (folder / "hardware" / "site.yaml").write_text(text)
+    inventory = INVENTORY.replace('{{"gpus": "1x NVIDIA L40S", ', "{{")
+    return written(folder, inventory.format(length=4096, key=key))
+
+
+def test_hardware_that_is_not_declared_is_what_is_recorded(tmp_path: Path, key: Path):
+    fleet = load(recorded(tmp_path, key, RECORDED))
+    hardware = fleet.host("gpu-1").hardware
+    assert hardware is not None and hardware.driver_version == "595.80"
+    assert [gpu.name for gpu in hardware.gpus] == ["NVIDIA A10G"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("gpu-1: {", "delete the file and record it anew: deploys/discover.py"),
+        (RECORDED.replace("23028", "0"), "gpus.0.memory_mib"),
+        (RECORDED.replace("23028", "0"), "delete the entry and record it again"),
+    ],
+)
+def test_a_recording_that_cannot_be_read_says_what_to_do(
+    tmp_path: Path, key: Path, text: str, told: str
+):
+    with pytest.raises(DeclarationError) as caught:
+        load(recorded(tmp_path, key, text), hardware=False)
+    assert told in str(caught.value)
+
+
+def test_hosts_may_be_unknown_until_they_are_recorded(tmp_path: Path, key: Path):
+    file = recorded(tmp_path, key, "")
+    assert load(file, hardware=False).plan.hosts == ()
+    with pytest.raises(DeclarationError, match=r"hosts\[gpu-1\]\.gpus: are neither declared nor"):
+        load(file)

@@ -17,6 +17,7 @@ class Host:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.units, self.log = root, {}, []
         self.broken: set[str] = set()
+        self.uuids: dict[int, str] = {}
         for name in ("etc/llm/replicas", "etc/llm/secrets", "engines", "units", "state/applied"):
             (root / name).mkdir(parents=True)
         monkeypatch.setattr(apply, "STATE", str(root / "state"))
@@ -71,10 +72,12 @@ class Host:
         files, planned = [], []
         for name, (port, gpus) in replicas.items():
             text = json.dumps({"port": port, "gpus": gpus, "engine": engine})
-            visible = ",".join(map(str, gpus))
+            visible = ",".join(self.uuids.get(gpu, str(gpu)) for gpu in gpus)
             config = self.file(f"{name}.yaml", f"port: {port}\n{text}\n")
             files += [self.file(f"{name}.env", f'CUDA_VISIBLE_DEVICES="{visible}"\n'), config]
-            planned.append({"name": name, "port": port, "gpus": gpus, "digest": f"{engine} {text}"})
+            replica = {"name": name, "port": port, "gpus": gpus, "digest": f"{engine} {text}"}
+            devices = [self.uuids[gpu] for gpu in gpus if gpu in self.uuids]
+            planned.append({**replica, "devices": devices})
         task = {
             "files": files,
             "replicas": planned,
@@ -155,6 +158,15 @@ def test_changed_shapes_ports_and_names(host: Host, old: dict, new: dict):
     assert host.serving() == {name: gpus for name, (_, gpus) in new.items()}
     left = {path.stem for path in (host.root / "etc/llm/replicas").iterdir()}
     assert left == set(new)
+
+
+def test_gpus_that_go_by_their_uuids_are_made_room_for(host: Host):
+    host.deploy("e1", **TWO)
+    # A third GPU does not answer: the others are named, and one replica takes both.
+    host.uuids = {0: "GPU-a", 1: "GPU-b"}
+    host.deploy("e1", q0=(8001, [0, 1]))
+    host.deploy("e1", **TWO)
+    assert host.serving() == {"q0": [0], "q1": [1]}
 
 
 def test_a_failed_change_of_shape_brings_the_old_shape_back(host: Host):

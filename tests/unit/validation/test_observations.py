@@ -53,6 +53,17 @@ def test_unreadable_gpus_say_why(query: object, error: str) -> None:
     assert observed.gpu_error == error
 
 
+def test_a_gpu_that_does_not_answer_hides_no_other() -> None:
+    lost = "Unable to determine the device handle for GPU2: 0000:00:1D.0: GPU is lost.  Reboot it\n"
+    both = {
+        "gpus": {"ok": False, "text": lost + GPUS},
+        "apps": {"ok": False, "text": lost + APPS},
+    }
+    observed = parsed(**both)
+    assert observed.gpus == parsed().gpus
+    assert (observed.gpu_error, observed.process_error) == ("", "")
+
+
 def test_unreadable_processes_say_why() -> None:
     observed = parsed(apps={"ok": False, "text": "Unknown Error\n"})
     assert observed.process_error == "Unknown Error"

@@ -1,0 +1,5 @@
+"""Record the GPUs of every host in inventories/hardware/. Changes nothing on hosts."""
+
+from roles.fleet.deploy import discovered
+
+discovered()

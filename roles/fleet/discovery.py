@@ -1,0 +1,34 @@
+"""Writes what is kept beside an inventory: inventories/hardware/<inventory>.yaml, and plans."""
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from roles.hardware import read_recording, recording
+
+
+def record(file: Path, entries: Mapping[str, Any]) -> None:
+    """Put entries of hosts into a recording, beside those of other hosts; all or nothing.
+
+    Several runs may record at once: each keeps what the others wrote.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        known = read_recording(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        write_whole(file, recording(known | dict(entries)))
+    finally:
+        # At once: under gevent, os.close waits for the event loop, which the next lock would block.
+        fcntl.flock(folder, fcntl.LOCK_UN)
+        os.close(folder)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that nobody ever sees a part of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)

@@ -1,0 +1,113 @@
+"""Hardware that is recorded instead of declared: discover, deploy, a lost GPU, the new state."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.lab import faults
+from tests.lab.conftest import ROOT, Fleet
+
+GPUS = ("2x NVIDIA L40S", "2x NVIDIA GeForce RTX 4090", "4x NVIDIA A10G")
+
+
+@pytest.fixture
+def undeclared(inventory):
+    """The lab's inventory without any word of GPUs."""
+    return inventory(*((f', "llm": {{"gpus": "{gpus}"}}', "") for gpus in GPUS))
+
+
+def test_recorded_hardware_is_planned_compared_and_renewed(fleet: Fleet, undeclared):
+    unknown = fleet.deploy(inventory=undeclared)
+    assert unknown.status != 0
+    assert "hosts[gpu1].gpus: are neither declared nor recorded" in unknown.text
+    assert "deploys/discover.py" in unknown.text
+
+    found = fleet.pyinfra(undeclared, "deploys/discover.py", "-y")
+    assert found.status == 0, found.text
+    file = undeclared.parent / "hardware" / "lab.yaml"
+    first = file.read_bytes()
+    hosts = yaml.safe_load(first)
+    assert {name: len(host["gpus"]) for name, host in hosts.items()} == {
+        "gpu1": 2,
+        "gpu2": 2,
+        "gpu3": 4,
+    }
+    assert hosts["gpu2"]["links"] == ["X PHB", "PHB X"]
+    assert hosts["gpu1"]["driver_version"] == "595.80"
+    assert b"GPU-" not in first
+    fleet.pyinfra(undeclared, "deploys/discover.py", "-y")
+    assert file.read_bytes() == first
+
+    # What is recorded is what the lab's own inventory declares: nothing is to be done.
+    same = fleet.deploy("--data", "validate=false", inventory=undeclared)
+    assert same.status == 0, same.text
+    assert same.changes == 0, same.text
+
+    before = fleet.engines("gpu3")
+    faults.gpu_lost("gpu3", 2)
+    try:
+        lost = fleet.deploy("--data", "validate=false", inventory=undeclared)
+        assert lost.status == 1
+        assert "GPU 2 (NVIDIA A10G at 0000:" in lost.text and "is missing" in lost.text
+        assert "reboot the host" in lost.text
+        assert "--data accept_hardware=true" in lost.text
+        whole = "llm-engine@qwen2.5-14b-0.service"
+        assert fleet.engines("gpu3")[whole] == before[whole]
+
+        kept = fleet.pyinfra(undeclared, "deploys/discover.py", "-y")
+        assert "Not recorded: mend it" in kept.text
+        assert file.read_bytes() == first
+
+        taken = fleet.deploy("--data", "accept_hardware=true", inventory=undeclared)
+        assert taken.status == 0, taken.text
+        assert "gpu3 is accepted as 3x NVIDIA A10G" in taken.text
+        gpus = yaml.safe_load(file.read_text())["gpu3"]["gpus"]
+        assert [gpu.get("index") for gpu in gpus] == [None, None, 3]
+        assert list(fleet.engines("gpu3")) == ["llm-engine@qwen2.5-14b-0.service"]
+    finally:
+        faults.clear("gpu3")
+    # The GPU is back: again the host has other hardware than is recorded.
+    back = fleet.deploy("--data", "validate=false", inventory=undeclared)
+    assert back.status == 1 and "is new" in back.text
+    restored = fleet.deploy()
+    assert restored.status == 0, restored.text
+    assert sorted(fleet.engines("gpu3")) == sorted(before)
+
+
+def test_the_facts_of_live_hosts_as_json(fleet: Fleet):
+    shown = fleet.pyinfra(
+        "inventories/lab.py", "fact", "roles.hardware.facts.Hardware", "--limit", "gpu1", "--json"
+    )
+    assert shown.status == 0, shown.text
+    text = shown.text[shown.text.index("{") : shown.text.rindex("}") + 1]
+    said = json.loads(text)
+    host = next(iter(next(iter(said.values())).values())) if "gpu1" not in said else said["gpu1"]
+    assert [gpu["name"] for gpu in host["hardware"]["gpus"]] == ["NVIDIA L40S"] * 2
+    assert host["system"]["os"] == "debian 12"
+
+
+def test_a_deploy_is_held_to_the_saved_plan(fleet: Fleet, inventory):
+    file = inventory()
+    saved = subprocess.run(
+        [sys.executable, "-m", "roles.topology", "fleet", str(file), "--save"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert saved.returncode == 0, saved.stderr
+    plan = file.parent / "plans" / "lab.yaml"
+    assert str(plan) in saved.stdout
+    assert fleet.pyinfra(file, "deploys/plan.py", "-y").status == 0
+
+    inventory(('"max_model_len": 4096,', '"max_model_len": 2048,'))
+    held = fleet.pyinfra(file, "deploys/plan.py", "-y")
+    assert held.status != 0
+    assert "the plan is not the saved one" in held.text
+    assert "max_model_len 2048, was" in held.text and "accept_plan=true" in held.text
+    accepted = fleet.pyinfra(file, "deploys/plan.py", "-y", "--data", "accept_plan=true")
+    assert accepted.status == 0, accepted.text
+    assert "max_model_len: 2048" in plan.read_text()
+    assert fleet.pyinfra(file, "deploys/plan.py", "-y").status == 0

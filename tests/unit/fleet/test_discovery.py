@@ -1,0 +1,49 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from roles.fleet.discovery import record
+from roles.hardware import read_recording
+
+ROOT = Path(__file__).parents[3]
+HOST = {"gpus": [{"name": "NVIDIA L40S", "memory_mib": 46068}]}
+
+
+def test_other_hosts_stay(tmp_path: Path):
+    file = tmp_path / "hardware" / "prod.yaml"
+    record(file, {"b": HOST})
+    record(file, {"a": HOST})
+    assert read_recording(file.read_text()) == {"a": HOST, "b": HOST}
+
+
+def test_the_same_facts_leave_the_same_file(tmp_path: Path):
+    file = tmp_path / "prod.yaml"
+    record(file, {"a": HOST, "b": HOST})
+    first = file.read_bytes()
+    record(file, {"b": HOST})
+    assert file.read_bytes() == first
+    assert [path.name for path in tmp_path.iterdir()] == ["prod.yaml"]
+
+
+def test_runs_beside_each_other_lose_nothing(tmp_path: Path):
+    file = tmp_path / "prod.yaml"
+    program = (
+        "import sys; from pathlib import Path; from roles.fleet.discovery import record\n"
+        "for n in range(10): record(Path(sys.argv[1]), {f'{sys.argv[2]}-{n}': {'gpus': []}})"
+    )
+    runs = [
+        subprocess.Popen([sys.executable, "-c", program, str(file), name], cwd=ROOT)
+        for name in ("a", "b", "c")
+    ]
+    assert [run.wait(timeout=30) for run in runs] == [0, 0, 0]
+    assert len(read_recording(file.read_text())) == 30
+
+
+def test_a_damaged_recording_is_not_overwritten(tmp_path: Path):
+    file = tmp_path / "prod.yaml"
+    file.write_text("a: {")
+    with pytest.raises(ValueError):
+        record(file, {"b": HOST})
+    assert file.read_text() == "a: {"
