@@ -21,9 +21,11 @@ gpu_hosts = [
             # "ssh_user": "deploy",
             # "ssh_key": "~/.ssh/id_ed25519",
             "llm": {
-                # How many of which card; several kinds are joined by " + ".
+                # How many of which card; several kinds are joined by " + ". Or leave gpus and links
+                # out and record them: pyinfra inventories/prod.py deploys/discover.py -y
                 "gpus": "2x NVIDIA L40S",
-                # How the GPUs reach each other: "nvlink" (every pair) or "pcie".
+                # How the GPUs reach each other: "nvlink" (every pair), "pcie", or what
+                # `nvidia-smi topo -m` prints.
                 "links": "pcie",
             },
         },
@@ -41,7 +43,7 @@ _settings = {
         {
             # Replicas are called NAME-0, NAME-1 … on each host.
             "name": "qwen2.5-14b",
-            # A model of the catalog (roles/models/catalog.yaml), or its sizes as a mapping. Clients
+            # A model of the catalog (roles/models/catalog), or its sizes as a mapping. Clients
             # ask for it by this name.
             "model": "Qwen/Qwen2.5-14B-Instruct",
             # The longest request in tokens, prompt and answer together.

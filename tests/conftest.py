@@ -3,5 +3,5 @@
 from hypothesis import settings
 
 # A busy machine is no reason to fail: the laws are about results, not about time.
-settings.register_profile("no deadline", deadline=None, max_examples=50)
+settings.register_profile("no deadline", deadline=None, max_examples=30)
 settings.load_profile("no deadline")
