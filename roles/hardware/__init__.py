@@ -11,6 +11,7 @@ from roles.hardware.difference import findings as findings
 from roles.hardware.difference import summary as summary
 from roles.hardware.gpus import Gpu as Gpu
 from roles.hardware.gpus import Hardware as Hardware
+from roles.hardware.gpus import links_among as links_among
 from roles.hardware.links import link_slowness as link_slowness
 from roles.hardware.links import p2p_possible as p2p_possible
 from roles.hardware.links import worst_link as worst_link

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from roles.hardware.answers import Answers
 from roles.hardware.cards import Card, cards_by_pci_id, find_card
-from roles.hardware.gpus import Gpu, Hardware, Links
+from roles.hardware.gpus import Gpu, Hardware, links_among
 from roles.hardware.outputs.record import GpuRecord, MigDevice
 from roles.hardware.settings import fit_card_name
 from roles.hardware.system import PciDevice, System
@@ -28,12 +28,9 @@ def observed_hardware(answers: Answers, system: System) -> Hardware | None:
     if any(gpu.mig_profile for gpu in gpus):
         # Slices do not reach each other, so no link of their GPUs is theirs.
         return Hardware(gpus, driver_version=driver)
-    return Hardware(
-        gpus,
-        _among(answers.topology.links if answers.topology else answers.amd_links, gpus),
-        _among(answers.p2p, gpus),
-        driver,
-    )
+    there = {gpu.index for gpu in gpus}
+    links = answers.topology.links if answers.topology else answers.amd_links
+    return Hardware(gpus, links_among(links, there), links_among(answers.p2p, there), driver)
 
 
 def presumed_hardware(answers: Answers, system: System) -> Hardware | None:
@@ -137,14 +134,6 @@ def slice_memory_mib(profile: str) -> int:
     """
     size = re.search(r"\.([0-9]{1,4})gb", profile)
     return round(int(size[1]) * 1024 * 0.95) if size else 0
-
-
-def _among(links: Links | None, gpus: tuple[Gpu, ...]) -> Links | None:
-    """The links between GPUs that are there."""
-    if links is None:
-        return None
-    there = {gpu.index for gpu in gpus}
-    return tuple(link for link in links if link[0] in there and link[1] in there)
 
 
 def _card(device_id: str) -> Card | None:

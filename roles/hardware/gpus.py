@@ -1,5 +1,6 @@
 """What GPUs a host has: declared by a person, recorded or observed, in the same types."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,6 +9,13 @@ SOME_NVLINK = "NV"
 SOME_PCIE = "PCIE"
 
 Links = tuple[tuple[int, int, str], ...]
+
+
+def links_among(links: Links | None, indexes: Collection[int]) -> Links | None:
+    """The links of which both GPUs are among some; None where nobody said any."""
+    if links is None:
+        return None
+    return tuple(link for link in links if link[0] in indexes and link[1] in indexes)
 
 
 @dataclass(frozen=True)

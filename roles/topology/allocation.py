@@ -1,8 +1,9 @@
 """Which GPUs of a host belong to which service: pinned ones first, the rest by shares."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from roles.hardware import Gpu, Hardware
+from roles.hardware import Gpu, Hardware, links_among
 
 
 def allocate(
@@ -37,12 +38,12 @@ def allocate(
 def part_of(hardware: Hardware, gpus: Sequence[Gpu]) -> Hardware:
     """Some GPUs of a host, with the links among them."""
     own = {gpu.index for gpu in gpus}
-
-    def among(links: tuple[tuple[int, int, str], ...] | None):
-        return None if links is None else tuple(one for one in links if {one[0], one[1]} <= own)
-
-    ordered = tuple(sorted(gpus, key=lambda gpu: gpu.index))
-    return Hardware(ordered, among(hardware.links), among(hardware.p2p), hardware.driver_version)
+    return replace(
+        hardware,
+        gpus=tuple(sorted(gpus, key=lambda gpu: gpu.index)),
+        links=links_among(hardware.links, own),
+        p2p=links_among(hardware.p2p, own),
+    )
 
 
 def _check_pins(
