@@ -1,14 +1,12 @@
 """Whether vLLM 0.33 runs on a card at all, whatever its memory."""
 
-from roles.hardware import Gpu, find_card
+from roles.hardware import Gpu
 from roles.models import Model
 from roles.topology.memory import Asked, batch, gpu_memory
 
 # The wheel has code for 7.5 and newer; bfloat16 needs 8.0 (`platforms/cuda.py`).
 ENGINE_CAPABILITY = 7.5
 BFLOAT16_CAPABILITY = 8.0
-
-
 # Their numbers overflow in float16 (`config/model.py`, _FLOAT16_NOT_SUPPORTED_MODELS).
 NO_HALF = ("gemma2", "gemma3", "plamo2", "glm4")
 
@@ -28,17 +26,17 @@ def unsupported(model: Model, asked: Asked, said: str | None, gpu: Gpu) -> str |
 
     `said` is the dtype that the engine is told to compute in, None where it is left to the plan.
     """
-    card = find_card(gpu.name, gpu.memory_mib)
-    if card is not None and card.compute_capability is not None:
-        has = f"{gpu.name} has compute capability {card.compute_capability:.1f}"
-        if card.compute_capability < ENGINE_CAPABILITY:
+    capability = gpu_memory(gpu).compute_capability
+    if capability is not None:
+        has = f"{gpu.name} has compute capability {capability:.1f}"
+        if capability < ENGINE_CAPABILITY:
             return f"{has}, vLLM 0.33 needs {ENGINE_CAPABILITY}; use a newer card"
         if _lacks_bfloat16(model, gpu) and model.model_type.startswith(NO_HALF):
             return (
                 f"{has}, bfloat16 needs {BFLOAT16_CAPABILITY}, and {model.model_type} does not run "
                 "in float16; use a newer card"
             )
-        if card.compute_capability < BFLOAT16_CAPABILITY and said == "bfloat16":
+        if capability < BFLOAT16_CAPABILITY and said == "bfloat16":
             return (
                 f'{has}, bfloat16 needs {BFLOAT16_CAPABILITY}; set arguments: {{"dtype": "half"}}'
             )

@@ -1,5 +1,7 @@
 """The planner: practitioners' cases as they say, and laws that hold for any hardware."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,6 +156,14 @@ def test_a_card_on_which_the_engine_does_not_run(gpus: str, arguments: dict, rea
     if reason:
         assert reason in plan.reasons[-1]
         assert plan.warnings[0].startswith("this host serves nothing")
+
+
+def test_a_card_out_of_the_table_is_as_capable_as_it_reports():
+    old = Gpu(0, "NVIDIA X7", 81920, compute_capability=7.0)
+    plan = plan_host(service(), "h", Hardware((old,)))
+    assert plan.replicas == () and "compute capability 7.0" in plan.reasons[-1]
+    newer = replace(old, compute_capability=9.0)
+    assert plan_host(service(), "h", Hardware((newer,))).replicas
 
 
 def test_cards_without_bfloat16_compute_in_half():
