@@ -4,8 +4,11 @@ from roles.models.catalog import catalog_config as catalog_config
 from roles.models.catalog import find as find
 from roles.models.catalog import variants as variants
 from roles.models.config import parse_config as parse_config
+from roles.models.config import states_length as states_length
 from roles.models.kv_cache import KvCapacity as KvCapacity
 from roles.models.kv_cache import kv_tokens as kv_tokens
+from roles.models.kv_groups import CacheOptions as CacheOptions
+from roles.models.kv_groups import token_bytes as token_bytes
 from roles.models.model import Attention as Attention
 from roles.models.model import Experts as Experts
 from roles.models.model import Model as Model

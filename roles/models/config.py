@@ -200,6 +200,12 @@ def _dtype(fields: Fields, asked: str | None) -> str:
     return name
 
 
+def states_length(config: Mapping[str, Any]) -> bool:
+    """Whether a config limits a request's length; without that vLLM takes what it is told."""
+    fields = text_fields(config)
+    return any(fields.get(name) for name in _LIMITS)
+
+
 def context_limit(fields: Fields) -> int:
     """The longest request in tokens that vLLM allows without being told otherwise."""
     said = [fields.integer(name) for name in _LIMITS if fields.get(name)]

@@ -11,7 +11,7 @@ from roles.topology.grouping import groups
 from roles.topology.memory import Asked, batch, gpu_memory, memory_sum
 from roles.topology.performance import estimate
 from roles.topology.plan import MemorySum, Shape
-from roles.topology.rates import group_link, group_links, group_rates, model_costs
+from roles.topology.rates import group_links, group_rates, model_costs, slowest_group
 from roles.topology.shapes import possible, shapes
 
 
@@ -125,9 +125,7 @@ def with_load(
     if load is None:
         return candidate
     # The slowest group is what a user may meet.
-    group = max(
-        candidate.groups, key=lambda group: (len(group), group_link(group, hardware) == "SYS")
-    )
+    group, _ = slowest_group(candidate.groups, hardware)
     rates = group_rates(group, hardware)
     if rates is None:
         return candidate
@@ -169,7 +167,7 @@ def _tried(
     if not memory.fits:
         return Refused(shape, "", memory)
     found = groups(gpus, shape.gpus, hardware)
-    link = max((group_link(group, hardware) or "" for group in found), default="") or None
+    _, link = slowest_group(found, hardware)
     return Candidate(shape, tuple(found), memory, link)
 
 

@@ -8,13 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from roles.models import Bytes, Model, catalog_config, find, parse_config
+from roles.models import Bytes, Model, catalog_config, find, parse_config, states_length
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
-# The keys that say how long a request may be; without any vLLM takes what it is told.
-_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "seq_len")
-_LIMITS += ("model_max_length", "max_sequence_length", "max_seq_length", "max_target_positions")
-_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
 def without_nulls(data: Any) -> Any:
@@ -115,9 +111,7 @@ def model_of(case: ModelCase, max_model_len: int | None) -> Model:
 
 def _with_limit(model: Model, config: Mapping[str, Any], length: int) -> Model:
     """The model, with the asked length as its limit where its config says none (vLLM takes it)."""
-    parts = [config, *(config[key] for key in _PARTS if isinstance(config.get(key), Mapping))]
-    said = any(part.get(key) for part in parts for key in _LIMITS)
-    if said or length <= model.context_limit_tokens:
+    if length <= model.context_limit_tokens or states_length(config):
         return model
     return replace(model, context_limit_tokens=length)
 

@@ -4,16 +4,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from roles.hardware import Gpu, Hardware, find_card, p2p_possible, worst_link
-from roles.models import Attention, Experts, Model, Weight, weight_bytes
+from roles.hardware import Gpu, Hardware, find_card, link_slowness, p2p_possible, worst_link
+from roles.models import (
+    Attention,
+    CacheOptions,
+    Experts,
+    Model,
+    Weight,
+    token_bytes,
+    weight_bytes,
+)
 from roles.topology.costs import GpuRates, Links, ModelCosts
 
 # One direction of 16 lanes, GB/s (PCI-SIG: 1 GB/s a lane in generation 3, doubled by each next).
 _PCIE_X16_GB_S = {1: 4, 2: 8, 3: 16, 4: 32, 5: 64, 6: 128}
 # Traffic between sockets passes their bus too: practitioners see half the rate.
 _ACROSS_SOCKETS = 0.5
-# Bytes of a number of the KV cache; NVFP4 has 4 bits and an FP8 scale for each 16.
-_KV_ELEMENT_BYTES = {"fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0, "nvfp4": 0.5625}
 
 
 @lru_cache(maxsize=512)
@@ -66,6 +72,15 @@ def group_link(gpus: Sequence[Gpu], hardware: Hardware) -> str | None:
         return None
 
 
+def slowest_group(
+    groups: Sequence[tuple[Gpu, ...]], hardware: Hardware
+) -> tuple[tuple[Gpu, ...], str | None]:
+    """The group over the slowest link, the first of equals, and that link's label."""
+    labelled = [(group, group_link(group, hardware)) for group in groups]
+    # A group of which nobody said more says least of the others.
+    return max(labelled, key=lambda one: (one[1] is not None, link_slowness(one[1] or "")))
+
+
 def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> Links:
     """How the GPUs of a replica reach each other.
 
@@ -102,6 +117,7 @@ def model_costs(model: Model, kv_cache_dtype: str = "auto") -> ModelCosts:
     attentions = [layer.mixer for layer in model.layers if isinstance(layer.mixer, Attention)]
     windows = [mixer for mixer in attentions if mixer.window]
     first = attentions[0] if attentions else None
+    cache = CacheOptions(kv_cache_dtype=kv_cache_dtype)
     costs = ModelCosts(
         layers=len(model.layers),
         hidden_size=model.hidden_size,
@@ -112,7 +128,7 @@ def model_costs(model: Model, kv_cache_dtype: str = "auto") -> ModelCosts:
         query_heads=first.heads if first else 1,
         kv_heads=first.kv_heads if first else 1,
         head_size=first.head_size if first else 1,
-        kv_bytes_per_token_layer=_kv_bytes(model, first, kv_cache_dtype),
+        kv_bytes_per_token_layer=token_bytes(model, first, cache) if first else 0.0,
         full_attention_layers=len(attentions) - len(windows),
         window_layers=len(windows),
         window_tokens=windows[0].window if windows else 0,
@@ -140,17 +156,6 @@ def _with_experts(costs: ModelCosts, model: Model) -> ModelCosts:
 
 def _parameters(weight: Weight) -> float:
     return float((weight.outputs + weight.kv_outputs) * weight.inputs * max(1, weight.experts))
-
-
-def _kv_bytes(model: Model, mixer: Attention | None, kv_cache_dtype: str) -> float:
-    if mixer is None:
-        return 0.0
-    said = kv_cache_dtype
-    if said == "auto" and model.quantization and model.quantization.kv_cache_dtype:
-        said = model.quantization.kv_cache_dtype
-    element = _KV_ELEMENT_BYTES.get(said, 2.0)
-    heads = 1 if mixer.kind == "mla" else mixer.kv_heads
-    return heads * (mixer.head_size + mixer.value_head_size) * element
 
 
 def _computes_in_fp8(model: Model) -> bool:

@@ -55,10 +55,10 @@ class Serving:
 @lru_cache(maxsize=4096)
 def serve(wanted: Wanted, hardware: Hardware) -> Serving:
     """How a host serves a model: each set of equal cards by itself, as engines need equal ones."""
-    loads = _part_loads(wanted.load, matched(hardware.gpus))
+    kinds = matched(hardware.gpus)
     parts = [
         _serve_equal(replace(wanted, load=load), gpus, hardware)
-        for gpus, load in zip(matched(hardware.gpus), loads, strict=True)
+        for gpus, load in zip(kinds, _part_loads(wanted.load, kinds), strict=True)
     ]
     if wanted.single_endpoint:
         parts = _best_part(parts)

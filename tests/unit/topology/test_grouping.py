@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from roles.hardware import Gpu, Hardware, worst_link
 from roles.hardware.outputs.topo import parse_topo
 from roles.topology.grouping import groups
+from roles.topology.rates import slowest_group
 
 TOPO = Path(__file__).parents[2] / "data" / "gpu-outputs" / "topo"
 
@@ -50,6 +51,17 @@ def test_near_gpus_work_together(name: str, size: int, expected: list | None):
     else:
         assert hardware.links is not None
         assert {worst_link(hardware.links, group) for group in found} == {"NV2"}
+
+
+def test_the_slowest_group_is_told_by_its_link_and_not_by_the_alphabet():
+    # In the alphabet NODE comes before NV4, and PHB before PIX.
+    gpus = tuple(Gpu(i, "card", 24576) for i in range(4))
+    for fast, slow in (("NV4", "NODE"), ("PIX", "PHB"), ("NV18", "NV4")):
+        hardware = Hardware(gpus, ((0, 1, fast), (2, 3, slow)))
+        pairs = [gpus[:2], gpus[2:]]
+        assert slowest_group(pairs, hardware) == (gpus[2:], slow)
+        assert slowest_group(pairs[::-1], hardware) == (gpus[2:], slow)
+    assert slowest_group([gpus[:1], gpus[1:2]], Hardware(gpus)) == (gpus[:1], None)
 
 
 def numa_host(*nodes: int) -> Hardware:
