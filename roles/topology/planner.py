@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from roles.hardware import Gpu, Hardware, find_card
+from roles.hardware import Gpu, Hardware
 from roles.topology import words
 from roles.topology.allocation import allocate
 from roles.topology.candidates import Candidate
 from roles.topology.clusters import clusters
 from roles.topology.plan import HostPlan, Plan, Replica
+from roles.topology.rates import card_of
 from roles.topology.serving import Serving, serve, speed
 from roles.topology.settings import ServiceSettings
 from roles.topology.support import planned_dtype
@@ -259,9 +260,7 @@ def _warnings(
 ) -> tuple[str, ...]:
     unknown = [
         f"{name} is not in the table of cards: planned by what it reports"
-        for name, memory_mib in dict.fromkeys((gpu.name, gpu.memory_mib) for gpu in gpus)
-        if find_card(name.partition(" MIG ")[0], memory_mib) is None
-        and find_card(name.partition(" MIG ")[0]) is None
+        for name in dict.fromkeys(gpu.name for gpu in gpus if card_of(gpu) is None)
     ]
     if not replicas:
         return ("this host serves nothing: the model does not run on its GPUs", *unknown)

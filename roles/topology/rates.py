@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from roles.hardware import Gpu, Hardware, find_card, link_slowness, p2p_possible, worst_link
+from roles.hardware import Card, Gpu, Hardware, find_card, link_slowness, p2p_possible, worst_link
 from roles.models import (
     Attention,
     CacheOptions,
@@ -22,14 +22,19 @@ _PCIE_X16_GB_S = {1: 4, 2: 8, 3: 16, 4: 32, 5: 64, 6: 128}
 _ACROSS_SOCKETS = 0.5
 
 
+def card_of(gpu: Gpu) -> Card | None:
+    """The card of a GPU, or that a slice is part of; None for one that is not in the table."""
+    whole = gpu.name.partition(" MIG ")[0]
+    return find_card(whole) or find_card(whole, gpu.memory_mib)
+
+
 @lru_cache(maxsize=512)
 def gpu_rates(gpu: Gpu) -> GpuRates | None:
     """Peak rates of a GPU from the table of cards; None for a card that is not in it.
 
     A slice of a GPU in MIG mode has its share of the memory's bandwidth and of the cores.
     """
-    card = find_card(gpu.name.partition(" MIG ")[0])
-    card = card or find_card(gpu.name.partition(" MIG ")[0], gpu.memory_mib)
+    card = card_of(gpu)
     if card is None or card.memory_bandwidth_gb_s is None or card.bf16_dense_tflops is None:
         return None
     share = 1.0
@@ -88,7 +93,7 @@ def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> Links:
     others. NVLink without a rate in the table counts as PCIe.
     """
     label = group_link(gpus, hardware)
-    card = find_card(gpus[0].name, gpus[0].memory_mib)
+    card = card_of(gpus[0])
     rate = card.nvlink_gb_s if card else None
     nvlink = label.startswith("NV") or label == "XGMI" if label else False
     if label is None and card is not None:
