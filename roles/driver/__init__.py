@@ -1,0 +1,14 @@
+"""GPU drivers on the hosts: which one, from where, and what loads it. Pure code only."""
+
+from roles.driver.choice import Choice as Choice
+from roles.driver.choice import choose as choose
+from roles.driver.choice import is_amd as is_amd
+from roles.driver.choice import problems_of_declaration as problems_of_declaration
+from roles.driver.decision import NEEDED_MIB as NEEDED_MIB
+from roles.driver.decision import good_enough as good_enough
+from roles.driver.mended import MENDED as MENDED
+from roles.driver.mended import MENDED_BY_ANOTHER_DRIVER as MENDED_BY_ANOTHER_DRIVER
+from roles.driver.mended import MENDED_BY_REBOOT as MENDED_BY_REBOOT
+from roles.driver.packages import plan as plan
+from roles.driver.settings import DriverSettings as DriverSettings
+from roles.driver.system import OperatingSystem as OperatingSystem

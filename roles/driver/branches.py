@@ -1,0 +1,80 @@
+"""The branches of NVIDIA's driver, and which cards each can serve: data.
+
+Sources: "Supported Drivers and CUDA Toolkit Versions" of NVIDIA's Data Center Drivers, release 615
+(docs.nvidia.com/datacenter/tesla/drivers, 2026-09-09: R535 long-term until June 2026, R580
+long-term until June 2028, R595 production until March 2027, R610 new-feature until August 2026);
+"Kernel Modules" of NVIDIA's Driver Installation Guide, releases 610 and 620 (which modules which
+cards need; the open ones are NVIDIA's choice from 560 on; from 620 on there are no others); release
+notes of 570 (Blackwell), 580 (B300; the last branch for Maxwell, Pascal and Volta). Looked up on
+2026-11-21.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Modules = Literal["open", "proprietary"]
+Kind = Literal["long-term", "production", "new-feature"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """`ends` is the last month with fixes, "2028-06"; None where NVIDIA has not said."""
+
+    number: int
+    kind: Kind
+    ends: str | None
+    ended: bool = False
+
+
+BRANCHES = (
+    Branch(535, "long-term", "2026-06", ended=True),
+    Branch(550, "production", "2025-06", ended=True),
+    Branch(570, "production", "2026-02", ended=True),
+    Branch(580, "long-term", "2028-06"),
+    Branch(590, "new-feature", None, ended=True),
+    Branch(595, "production", "2027-03"),
+    Branch(610, "new-feature", "2026-08", ended=True),
+    Branch(615, "new-feature", None),
+)
+
+# Of these the open modules are the only ones.
+OPEN_ONLY_FROM = 620
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What cards up to a compute capability can use: kinds of modules, first and last branch."""
+
+    below: float
+    modules: tuple[Modules, ...]
+    first: int
+    last: int | None
+
+
+_REACH = (
+    Reach(5.0, (), 0, 470),
+    Reach(7.5, ("proprietary",), 0, 580),
+    Reach(8.9, ("open", "proprietary"), 0, None),
+    Reach(10.0, ("open", "proprietary"), 525, None),
+    Reach(10.3, ("open",), 570, None),
+    Reach(10.35, ("open",), 580, None),
+    Reach(12.1, ("open",), 570, None),
+    # What is newer than this table is newer than these branches too, but for its modules' kind.
+    Reach(99.0, ("open",), 580, None),
+)
+_UNKNOWN = Reach(0.0, ("open", "proprietary"), 0, None)
+
+
+def reach_of(compute_capability: float | None) -> Reach:
+    """What a card of this compute capability can use; anything where it is not known."""
+    if compute_capability is None:
+        return _UNKNOWN
+    return next(reach for reach in _REACH if compute_capability < reach.below)
+
+
+def listed(branches: tuple[Branch, ...] = BRANCHES) -> str:
+    """The branches in words: "580 (long-term), 595 (production)"."""
+    return ", ".join(
+        f"{branch.number} ({branch.kind}{', no longer maintained' if branch.ended else ''})"
+        for branch in branches
+    )

@@ -1,0 +1,330 @@
+"""What is to be done about a host's driver, from what it says of it. Pure."""
+
+from dataclasses import dataclass, replace
+
+from roles.driver.branches import BRANCHES, listed
+from roles.driver.choice import (
+    Choice,
+    branch_of,
+    choose,
+    fits,
+    is_amd,
+    kinds_of_modules,
+    needs_fabric_manager,
+    pinned_branch,
+)
+from roles.driver.packages import PackagePlan, is_driver, plan
+from roles.driver.reboot import reboot_reasons
+from roles.driver.settings import DriverSettings
+from roles.driver.state import DriverState
+from roles.engine import EngineNeeds
+from roles.hardware import Gpu
+
+# What a driver and the building of its modules take at most, above what is left over by a margin:
+# compute-only packages with firmware unpack to some 1.2 GB, an initramfs to some 60 MB.
+NEEDED_MIB = {"/usr": 1500, "/var": 700, "/boot": 100}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted of a host's driver."""
+
+    settings: DriverSettings
+    needs: EngineNeeds
+    gpus: tuple[Gpu, ...]
+    upgrade: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do: `plan` is None where nothing is to be installed, and `why` says why.
+
+    `keep` says that the driver stays, and only what the plan adds is installed beside it: a fabric
+    manager, or AMD's tool.
+    """
+
+    why: str
+    choice: Choice | None = None
+    plan: PackagePlan | None = None
+    keep: bool = False
+
+
+def decide(request: Request, state: DriverState) -> Decision:
+    """What to do on a host; ValueError with every reason why it cannot be helped."""
+    if not request.gpus:
+        return Decision("the host has no GPU")
+    if request.settings.install == "never":
+        return Decision("driver.install is never")
+    if is_amd(request.gpus):
+        return _decide_amd(request, state)
+    there = usable(request, state)
+    upgrade = request.upgrade and bool(state.driver_packages)
+    if there is not None and not upgrade and not _is_unfinished(request, state, there):
+        return _beside(request, state, there, _told(state, there))
+    if state.unpackaged:
+        raise ValueError(_unpackaged(request, state))
+    chosen = _chosen(request, state)
+    pinned = pinned_branch(request.settings)
+    if there is not None and pinned is None and (chosen.branch or 0) < branch_of(there):
+        why = f"driver {there} is newer than what is known here ({listed()}): it stays"
+        return _beside(request, state, there, why)
+    return Decision("", chosen, plan_of(request, state, chosen))
+
+
+def usable(request: Request, state: DriverState) -> str | None:
+    """The version of a driver that is good enough: it answers, or waits to; None for none."""
+    return state.answers if serves(request, state) else waiting(request, state)
+
+
+def _told(state: DriverState, version: str) -> str:
+    if state.answers == version:
+        return f"driver {version} serves"
+    if state.loaded == version:
+        return f"driver {version} is loaded, and does not answer"
+    return f"driver {version} is installed, and has to be loaded"
+
+
+def serves(request: Request, state: DriverState) -> bool:
+    """Whether the driver that answers is good enough, so that it stays as it is."""
+    return good_enough(request.settings, request.needs, state.answers)
+
+
+def works(request: Request, state: DriverState) -> bool:
+    """Whether the driver, NVIDIA's or AMD's, answers and is good enough."""
+    if is_amd(request.gpus):
+        return (state.amd_gpus or 0) >= len(request.gpus)
+    return serves(request, state)
+
+
+def good_enough(settings: DriverSettings, needs: EngineNeeds, version: str | None) -> bool:
+    """Whether a driver of NVIDIA's version ("580.95.05") is one that engine and settings accept."""
+    if version is None:
+        return False
+    branch = branch_of(version)
+    if needs.driver_branch is not None and branch < needs.driver_branch:
+        return False
+    if settings.version is not None:
+        return version == settings.version
+    return pinned_branch(settings) in (None, branch)
+
+
+def waiting(request: Request, state: DriverState) -> str | None:
+    """The version of an installed driver that is good enough and has only to be loaded, or asked
+    again: whoever put it there, and by which packages. None where there is none."""
+    if any(map(is_driver, state.half)) or not state.has_nvidia_smi:
+        return None
+    if state.library is None and good_enough(request.settings, request.needs, state.loaded):
+        # Nothing but its silence speaks against the driver that is loaded: a GPU may be lost.
+        return state.loaded
+    for kernel in (state.next_kernel, state.kernel):
+        # A reboot boots the next kernel: the running one's module serves only without.
+        lasts = kernel == state.next_kernel or not reboot_reasons(state)
+        version = state.modules.get(kernel)
+        if version is not None and lasts and version == state.library:
+            kind = "open" if kernel in state.open_modules else "proprietary"
+            if _is_accepted(request, version, kind) and _is_trusted(state, version):
+                return version
+    return None
+
+
+def _is_accepted(request: Request, version: str, kind: str) -> bool:
+    settings, needs, gpus = request.settings, request.needs, request.gpus
+    return (
+        good_enough(settings, needs, version)
+        and fits(branch_of(version), needs, gpus)
+        and kind in kinds_of_modules(gpus)
+        and settings.kernel_modules in ("auto", kind)
+    )
+
+
+def _is_trusted(state: DriverState, version: str) -> bool:
+    """Whether packages brought a version; one of another origin must have been loaded."""
+    if state.unpackaged:
+        return state.loaded == version
+    return version in state.driver_packages.values()
+
+
+def _is_unfinished(request: Request, state: DriverState, version: str) -> bool:
+    """Whether more is to be asked of an idle driver: it is of the very packages that are chosen.
+
+    Modules for the kernel that boots next may have to be built.
+    """
+    if version in (state.answers, state.loaded):
+        return False
+    try:
+        return not missing(plan_of(request, state, _chosen(request, state)), state)
+    except ValueError:
+        return False
+
+
+def _beside(request: Request, state: DriverState, version: str, why: str) -> Decision:
+    """A driver stays; a fabric manager of its version is added where it is needed."""
+    # One that was just removed may run on; systemd then still knows its unit.
+    good = state.fabric_manager.there and fabric_manager_version(state) == version
+    if good or not needs_fabric_manager(request.gpus, state.nvswitches):
+        return Decision(why)
+    branch = branch_of(version)
+    if branch not in {one.number for one in BRANCHES}:
+        raise ValueError(
+            f"driver: this host has NVSwitches and needs nvidia-fabricmanager {version}, and "
+            f"branch {branch} is not one that is known here ({listed()}); install it by hand, or "
+            "choose a driver.branch"
+        )
+    settings = request.settings.model_copy(update={"branch": branch})
+    chosen = choose(
+        settings, request.needs, request.gpus, state.system, nvswitches=state.nvswitches
+    )
+    chosen = replace(chosen, version=version)
+    return Decision(why, chosen, plan_of(request, state, chosen), keep=True)
+
+
+def fabric_manager_version(state: DriverState) -> str | None:
+    """The installed fabric manager's version, by itself or its package."""
+    packaged = [v for name, v in state.driver_packages.items() if name.startswith("nvidia-fabric")]
+    return state.fabric_manager_version or next(iter(packaged), None)
+
+
+def _chosen(request: Request, state: DriverState) -> Choice:
+    if state.container:
+        raise ValueError(_contained(state))
+    chosen = choose(
+        _in_its_branch(request, state),
+        request.needs,
+        request.gpus,
+        state.system,
+        nvswitches=state.nvswitches,
+        secure_boot=state.secure_boot,
+        own_key_enrolled=state.own_key_enrolled,
+    )
+    if chosen.packaging == "precompiled" and request.settings.packaging == "auto":
+        # There was no precompiled module for this kernel when the driver was installed.
+        by_dkms = replace(chosen, packaging="dkms")
+        if plan_of(request, state, by_dkms).driver[-1] in state.packages:
+            return by_dkms
+    return chosen
+
+
+def _in_its_branch(request: Request, state: DriverState) -> DriverSettings:
+    """The settings; where they leave the branch open, that of the host's driver if it does."""
+    settings, has = request.settings, state.answers or state.loaded or state.module
+    if has is None or is_amd(request.gpus) or pinned_branch(settings) is not None:
+        return settings
+    branch = branch_of(has)
+    known = branch in {one.number for one in BRANCHES}
+    if not known or not fits(branch, request.needs, request.gpus):
+        return settings
+    return settings.model_copy(update={"branch": branch})
+
+
+def plan_of(request: Request, state: DriverState, chosen: Choice) -> PackagePlan:
+    """The packages of a choice on a host."""
+    settings = request.settings
+    own_key = settings.mirror_key_file is not None
+    kinds = state.kinds_of_kernel
+    return plan(chosen, state.system, state.kernel, settings.mirror, own_key, kinds)
+
+
+def _decide_amd(request: Request, state: DriverState) -> Decision:
+    """The kernel's own amdgpu does as well, where it offers the GPUs and something lists them."""
+    upgrade = request.upgrade and "amdgpu-dkms" in state.packages
+    if works(request, state) and not upgrade:
+        return Decision(f"amd-smi lists {state.amd_gpus} GPUs")
+    if "amdgpu" in state.in_kernel and state.kfd_gpus >= len(request.gpus) and not upgrade:
+        return _amd_tool(request, state)
+    chosen = _chosen(request, state)
+    return Decision("", chosen, plan_of(request, state, chosen))
+
+
+def _amd_tool(request: Request, state: DriverState) -> Decision:
+    """An amdgpu that serves stays; amd-smi is added where nothing could list its GPUs."""
+    why = f"amdgpu offers {state.kfd_gpus} GPUs"
+    if state.has_rocm_smi:
+        return Decision(why)
+    # No module comes with it, so Secure Boot is no matter.
+    chosen = choose(request.settings, request.needs, request.gpus, state.system)
+    whole = plan_of(request, state, chosen)
+    tool = replace(whole, driver=(), headers=(), kernel=(), dkms=False, epel=False)
+    tool = replace(tool, extra=("amd-smi-lib",))
+    return Decision(why, chosen, tool, keep=True)
+
+
+def _contained(state: DriverState) -> str:
+    return (
+        f"driver: this host is a container ({state.container}), which has its kernel and its "
+        "driver from the machine that it runs on; install the driver there"
+    )
+
+
+def _unpackaged(request: Request, state: DriverState) -> str:
+    has = state.answers or state.module
+    return (
+        f"driver: {has or 'of an unknown version'} was installed outside of packages (NVIDIA's "
+        f".run installer or by hand) and is {_why_not_good(request, has)}; packages must not be "
+        "installed over it. Remove it with nvidia-uninstall, reboot, and deploy again"
+    )
+
+
+def _why_not_good(request: Request, version: str | None) -> str:
+    least = request.needs.driver_branch
+    if least and version and branch_of(version) < least:
+        return f"older than {request.needs.name} needs ({least})"
+    if version and good_enough(request.settings, request.needs, version) and request.upgrade:
+        return "not the newest, which upgrade_driver asks for"
+    return "not the one that the settings ask for, or does not answer"
+
+
+def in_use(request: Request, state: DriverState, decision: Decision) -> str | None:
+    """Why a driver must not be replaced under the replicas that run; None where it may be.
+
+    A loaded module stays until a reboot, and does not work with libraries of another version.
+    """
+    module = "amdgpu" if is_amd(request.gpus) else "nvidia"
+    loaded = module in state.in_kernel or state.loaded or state.answers
+    if decision.plan is None or decision.keep or not loaded or not state.replicas:
+        return None
+    if request.settings.reboot == "when-needed":
+        return None
+    has, units = state.answers or state.loaded, " ".join(state.replicas)
+    return (
+        f"driver: {has or module} is loaded and is {_why_not_good(request, has)}; another one "
+        f"serves only after a reboot, and replicas run here ({units}), so nothing was changed. "
+        'Allow the reboot with driver.reboot: "when-needed", or drain this host and stop them '
+        f"(systemctl stop {units}), and deploy again"
+    )
+
+
+def missing(plan: PackagePlan, state: DriverState) -> list[str]:
+    """The packages of a plan that the host has not."""
+    return [name for name in (*plan.versioned, *plan.extra) if name not in state.packages]
+
+
+def is_settled(chosen: Choice, plan: PackagePlan, state: DriverState) -> bool:
+    """Whether all packages of a plan are there, of one accepted version, with a module to load."""
+    if state.interrupted or missing(plan, state):
+        return False
+    if chosen.vendor == "amd":
+        return True
+    versions = {state.driver_packages[name] for name in plan.versioned if name in state.packages}
+    if len(versions) != 1 or not chosen.accepts(next(iter(versions))):
+        return False
+    if state.modules.get(state.next_kernel) in versions:
+        return True
+    # For a kernel without headers nothing can be built.
+    return state.modules.get(state.kernel) in versions and state.next_kernel not in state.headers
+
+
+def too_full(state: DriverState) -> str | None:
+    """Why there is no room for a driver; None where there is."""
+    needed: dict[str, int] = {}
+    paths: dict[str, list[str]] = {}
+    for path, (mount, _) in state.free_mib.items():
+        needed[mount] = needed.get(mount, 0) + NEEDED_MIB[path]
+        paths.setdefault(mount, []).append(path)
+    for mount, mib in needed.items():
+        free = min(state.free_mib[path][1] for path in paths[mount])
+        if free < mib:
+            return (
+                f"driver: {free} MiB are free on {mount} ({', '.join(paths[mount])}), and the "
+                f"driver needs {mib}; make room (apt-get clean, old kernels, logs) and deploy again"
+            )
+    return None

@@ -1,0 +1,44 @@
+"""Puts the GPU driver on a host."""
+
+from pyinfra.api.deploy import deploy
+
+from roles.driver import operations
+from roles.driver.decision import Request
+from roles.driver.job import Job, Turn, always
+from roles.driver.settings import DriverSettings
+from roles.engine import EngineNeeds
+from roles.hardware import Hardware
+
+
+def job_of(
+    settings: DriverSettings, needs: EngineNeeds, hardware: Hardware | None, upgrade: bool = False
+) -> Job:
+    """What is wanted of a host's driver; it says what is to be done, and what was.
+
+    `upgrade`: take the newest version of the branch, and the kernel's with it.
+    """
+    gpus = hardware.gpus if hardware is not None else ()
+    return Job(Request(settings, needs, gpus, upgrade))
+
+
+@deploy("Driver is possible")
+def considered(job: Job) -> None:
+    """Stop a host that no driver can be put on, before a change; `job.to_do` says what is ahead."""
+    operations.possible(name="Check that a driver can be had", job=job)
+
+
+@deploy("Driver")
+def driver(job: Job, turn: Turn = always) -> None:
+    """Install the driver that the GPUs and the engine need; one that serves already stays.
+
+    `turn`: whether the host may be changed now, asked when each operation is executed; where it
+    may not, nothing is done. The host was `considered` before.
+    """
+    ours = {"job": job, "turn": turn}
+    operations.finished(name="Finish an interrupted installation", **ours)
+    operations.repository(name="Set up the repository", **ours)
+    operations.installed(name="Install the driver", **ours)
+    operations.nouveau_blocked(name="Block nouveau", **ours)
+    operations.held(name="Hold driver and kernel together", **ours)
+    operations.loaded(name="Load the driver", **ours)
+    operations.serving(name="Run the driver's daemons", **ours)

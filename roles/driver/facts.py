@@ -1,0 +1,129 @@
+"""What of a driver is on a host, and what its repositories have."""
+
+import base64
+import re
+import shlex
+from collections.abc import Sequence
+
+from pyinfra.api import FactBase
+from pyinfra.api.exceptions import FactProcessError
+
+from roles.driver.scripts import APT, DNF, refusal_command
+from roles.driver.state import SCRIPT, DriverState, parse_state
+
+
+class DriverReport(FactBase[DriverState | None]):
+    """Driver, packages, modules, units and disks of a host in one command."""
+
+    @staticmethod
+    def default() -> DriverState | None:
+        return None
+
+    def command(self, paths: Sequence[str] = ()) -> str:
+        return " ".join(["sh", "-c", shlex.quote(SCRIPT), "ask", *map(shlex.quote, paths)])
+
+    def process(self, output: list[str]) -> DriverState:
+        try:
+            return parse_state(output)
+        # Any other exception would end the run for every host.
+        except (ValueError, KeyError) as error:
+            raise FactProcessError(f"the host's driver cannot be read: {error}") from error
+
+
+class AvailablePackages(FactBase[tuple[dict[str, list[str]], str]]):
+    """The versions of packages that a host's repositories have, of each the newest first.
+
+    With `refresh` their indexes are read anew; the text beside is what went wrong with that.
+    """
+
+    @staticmethod
+    def default() -> tuple[dict[str, list[str]], str]:
+        return {}, ""
+
+    def command(
+        self, packages: Sequence[str], stream: str | None = None, refresh: bool = False
+    ) -> str:
+        names = " ".join(shlex.quote(name) for name in packages)
+        # A stream that is not enabled yet hides its packages; the version of each tells them apart.
+        modular = "--disable-modular-filtering " if stream else ""
+        form = shlex.quote("%{name} | %{version}-%{release} | %{arch}")
+        update = f"{APT} update 2>&1 </dev/null | sed -n 's/^\\(E\\|W\\|Err\\):/error &/p'; "
+        said = "s/^.*\\(Error:\\|Status code\\|Curl error\\)/error &/p"
+        metadata = f"{DNF} makecache --refresh 2>&1 </dev/null | sed -n '{said}'; "
+        return (
+            f"export LC_ALL=C; if command -v apt-cache >/dev/null; then {update if refresh else ''}"
+            f"apt-cache madison {names} 2>/dev/null; else {metadata if refresh else ''}"
+            f"dnf -q repoquery {modular}--available --qf {form} {names} 2>/dev/null; fi; echo asked"
+        )
+
+    def process(self, output: list[str]) -> tuple[dict[str, list[str]], str]:
+        found: dict[str, list[str]] = {}
+        errors = [line.removeprefix("error ") for line in output if line.startswith("error ")]
+        for line in output:
+            if line.startswith("error "):
+                continue
+            fields = [field.strip() for field in line.split("|")]
+            if len(fields) >= 3 and fields[0] and fields[1]:
+                found.setdefault(fields[0], []).append(fields[1])
+                # A kernel's package of dnf goes by all of them.
+                whole = f"{fields[0]}-{fields[1]}.{fields[2]}"
+                found.setdefault(whole, []).append(fields[1])
+        numbers = {v: list(map(int, re.findall(r"\d+", v))) for vs in found.values() for v in vs}
+        versions = {
+            name: sorted(dict.fromkeys(several), key=lambda v: numbers[v], reverse=True)
+            for name, several in found.items()
+        }
+        return versions, "\n".join(dict.fromkeys(errors))
+
+
+class Refusal(FactBase[str | None]):
+    """Why apt would not install packages together; None where it would. Nothing is changed."""
+
+    @staticmethod
+    def default() -> str | None:
+        return None
+
+    def command(self, packages: Sequence[str]) -> str:
+        return refusal_command(packages)
+
+    def process(self, output: list[str]) -> str | None:
+        return None if output[-1].strip() == "fits" else " ".join(map(str.strip, output))
+
+
+class FetchedKey(FactBase[tuple[bool, str]]):
+    """A repository's key as the host can fetch it: whether it came, and it in base64, or why not.
+
+    apt brings a program of its own for this: a bare host need not have curl or wget.
+    """
+
+    @staticmethod
+    def default() -> tuple[bool, str]:
+        return False, "the host said nothing"
+
+    def command(self, url: str) -> str:
+        quoted = shlex.quote(url)
+        return (
+            "t=$(mktemp -d) && "
+            "if [ -x /usr/lib/apt/apt-helper ]; then "
+            f'/usr/lib/apt/apt-helper -o Acquire::Retries=2 download-file {quoted} "$t/key"; '
+            f'else curl -fsSL --retry 2 --max-time 60 -o "$t/key" {quoted}; fi >"$t/said" 2>&1; '
+            'if [ -s "$t/key" ]; then echo "key $(base64 <"$t/key" | tr -d "\\n")"; '
+            'else echo "failed $(tail -n 3 "$t/said" | tr "\\n" " ")"; fi; rm -rf "$t"'
+        )
+
+    def process(self, output: list[str]) -> tuple[bool, str]:
+        for line in output:
+            word, _, rest = line.partition(" ")
+            if word == "key" and not _is_base64(rest.strip()):
+                return False, "it came incomplete"
+            if word in ("key", "failed"):
+                return word == "key", rest.strip()
+        raise FactProcessError("the host did not say whether it fetched the key")
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True

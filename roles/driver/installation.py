@@ -1,0 +1,293 @@
+"""Which versions of which packages are installed, from what the repositories have. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from roles.driver.choice import Choice
+from roles.driver.decision import Decision, Request, is_settled, missing, plan_of, usable
+from roles.driver.packages import PackagePlan, is_driver, is_of_one_kernel, upstream
+from roles.driver.state import DriverState
+from roles.driver.system import OperatingSystem
+
+Available = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What one run of the package manager does.
+
+    `version` is NVIDIA's, None where no module comes with it; `whole` maps a package to the full
+    version that is installed; `release` are held packages that may change now; `upgraded` are
+    those that come along to their newest version; `restarted` is a unit that runs the old one.
+    """
+
+    plan: PackagePlan
+    system: OperatingSystem
+    whole: tuple[tuple[str, str], ...]
+    extra: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    release: tuple[str, ...] = ()
+    upgraded: tuple[str, ...] = ()
+    version: str | None = None
+    restarted: str | None = None
+
+
+def wanted_names(request: Request, decision: Decision, state: DriverState) -> list[str]:
+    """The packages whose versions have to be known."""
+    plan = decision.plan
+    assert plan is not None and decision.choice is not None
+    names = [*plan.versioned, *plan.extra, *plan.headers, *_next_headers(plan, state)]
+    names += kernel_packages_of(plan, state)
+    if decision.choice.packaging == "precompiled":
+        instead = plan_of(request, state, replace(decision.choice, packaging="dkms"))
+        names += [*instead.versioned, *instead.extra, *instead.headers]
+    return list(dict.fromkeys(names))
+
+
+def installation(
+    request: Request, decision: Decision, state: DriverState, available: Available
+) -> Installation | None:
+    """What to install; None where an upgrade finds nothing newer.
+
+    ValueError, with what there is, where the repositories do not have what is needed.
+    """
+    plan, chosen = decision.plan, decision.choice
+    assert plan is not None and chosen is not None
+    if chosen.vendor == "amd":
+        return _amd(plan, state, available)
+    if decision.keep:
+        return _beside(chosen, plan, state, available)
+    newer = _newer_kernel(plan, state, available) if request.upgrade else []
+    signed = _signed(plan, newer)
+    if absent := [n for n in signed if n not in state.packages and not available.get(n)]:
+        decision = by_dkms(request, decision, state, ", ".join(absent))
+        return installation(request, decision, state, available)
+    version = target_version(chosen, plan.versioned, plan, state, available, request.upgrade)
+    whole = _whole(plan.versioned, version, available)
+    if request.upgrade:
+        newest = [*whole, *((name, available[name][0]) for name in signed if available.get(name))]
+        same = all(state.packages.get(name) == full for name, full in newest)
+        settled = same and not newer and is_settled(chosen, plan, state)
+        if settled or _goes_back(request, chosen, version, state):
+            return None
+    extra = [name for name in missing(plan, state) if name in plan.extra and not _is_signed(name)]
+    return Installation(
+        plan=plan,
+        system=state.system,
+        whole=whole,
+        extra=(*(n for n in signed if request.upgrade or n not in state.packages), *extra),
+        headers=(*_headers(plan, state, available), *_more_headers(plan, state, available, newer)),
+        release=_release(state, newer),
+        upgraded=tuple(newer),
+        version=version,
+    )
+
+
+def by_dkms(request: Request, decision: Decision, state: DriverState, why: str) -> Decision:
+    """With modules that are built on the host in place of signed ones.
+
+    ValueError where they must be signed, or are already; `why` they cannot be had.
+    """
+    plan, chosen = decision.plan, decision.choice
+    assert plan is not None and chosen is not None
+    rejected = state.secure_boot and not state.own_key_enrolled
+    has = any(_is_signed(name) and name in state.packages for name in plan.extra)
+    if request.settings.packaging == "precompiled" or rejected or has:
+        raise ValueError(
+            f"driver: the distribution has no signed modules for kernel {state.kernel} that go "
+            f"with its driver ({why}); upgrade the kernel (apt-get install "
+            f"{' '.join(kernel_packages_of(plan, state))}), reboot, and deploy again"
+        )
+    built = replace(chosen, packaging="dkms")
+    return replace(decision, choice=built, plan=plan_of(request, state, built))
+
+
+def _signed(plan: PackagePlan, newer: Sequence[str]) -> list[str]:
+    """The packages of signed modules: with a newer kernel those of the running one stay behind."""
+    signed = filter(_is_signed, plan.extra)
+    return [name for name in signed if not (newer and is_of_one_kernel(name))]
+
+
+def _is_signed(name: str) -> bool:
+    return name.startswith("linux-modules-nvidia-")
+
+
+def _more_headers(
+    plan: PackagePlan, state: DriverState, available: Available, newer: Sequence[str]
+) -> tuple[str, ...]:
+    """Headers that come with a newer kernel: with them DKMS builds the module for it too."""
+    if not plan.dkms or not newer:
+        return ()
+    names = filter(_is_headers, kernel_packages_of(plan, state))
+    return tuple(name for name in names if name not in state.packages and available.get(name))
+
+
+def _goes_back(request: Request, chosen: Choice, version: str, state: DriverState) -> bool:
+    """Whether an upgrade would bring an older driver than the one there is, unasked."""
+    there = usable(request, state)
+    if chosen.version is not None or there is None:
+        return False
+    return _numbers(version) < _numbers(there)
+
+
+def _beside(
+    chosen: Choice, plan: PackagePlan, state: DriverState, available: Available
+) -> Installation:
+    """The fabric manager of a driver that stays."""
+    version = target_version(chosen, plan.fabric, plan, state, available)
+    absent = [n for n in plan.extra if n not in state.packages and not _is_module(n)]
+    # With another driver loaded it would not start.
+    now = chosen.version in (state.answers, state.loaded)
+    return Installation(
+        plan=replace(plan, stream=None, epel=False),
+        system=state.system,
+        whole=_whole(plan.fabric, version, available),
+        extra=tuple(absent) if chosen.nvlsm else (),
+        release=tuple(name for name in plan.fabric if name in state.held),
+        restarted="nvidia-fabricmanager" if state.fabric_manager.active and now else None,
+    )
+
+
+def _is_module(name: str) -> bool:
+    # The others are of the fabric manager.
+    return name == "dkms" or _is_signed(name)
+
+
+def target_version(
+    chosen: Choice,
+    names: Sequence[str],
+    plan: PackagePlan,
+    state: DriverState,
+    available: Available,
+    upgrade: bool = False,
+) -> str:
+    """NVIDIA's version to install of packages; ValueError, with what there is, where none will do.
+
+    The newest that all of them are to be had in; without an upgrade the newest of what is there
+    already stays: what an interrupted run began is brought to its end.
+    """
+    offered = {name: {upstream(v) for v in available.get(name, ())} for name in names}
+    there = {state.driver_packages[name] for name in names if name in state.packages}
+    common = set.intersection(*offered.values()) if offered else set()
+    fitting = sorted(filter(chosen.accepts, common), key=_numbers)
+    if not upgrade and there:
+        newest = max(there, key=_numbers)
+        if newest in fitting:
+            return newest
+    if fitting:
+        return fitting[-1]
+    raise ValueError(_nothing_fits(chosen, plan, offered))
+
+
+def _nothing_fits(chosen: Choice, plan: PackagePlan, offered: Mapping[str, set[str]]) -> str:
+    wanted = chosen.version or f"of branch {chosen.branch}"
+    where = "driver.version" if chosen.version else "driver.branch"
+    url = plan.repository.url if plan.repository else "the distribution's repository"
+    told = "; ".join(
+        f"{name}: {', '.join(sorted(versions, key=_numbers)) or 'none'}"
+        for name, versions in offered.items()
+    )
+    return (
+        f"{where}: {url} has no version {wanted} of all packages of the driver; it has {told}. "
+        "Choose one of these, or another driver.source or driver.mirror"
+    )
+
+
+def _whole(names: Sequence[str], version: str, available: Available) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name, next(full for full in available[name] if upstream(full) == version))
+        for name in names
+    )
+
+
+def kernel_packages_of(plan: PackagePlan, state: DriverState) -> tuple[str, ...]:
+    """What brings the newest kernel: the packages that the host has, else those of its kind."""
+    kinds = state.kinds_of_kernel
+    if not kinds:
+        return plan.kernel
+    return tuple(f"linux-{what}-{kind}" for kind in kinds for what in ("image", "headers"))
+
+
+def _newer_kernel(plan: PackagePlan, state: DriverState, available: Available) -> list[str]:
+    return [
+        name
+        for name in kernel_packages_of(plan, state)
+        if name in state.packages
+        and available.get(name)
+        and available[name][0] != state.packages[name]
+    ]
+
+
+def _headers(plan: PackagePlan, state: DriverState, available: Available) -> tuple[str, ...]:
+    """The packages that modules are built with: headers of the running kernel, where there are any.
+
+    Repositories drop those of older kernels; then the newest kernel comes with its headers, and
+    the host needs a reboot.
+    """
+    if not plan.dkms:
+        return ()
+    then = tuple(name for name in _next_headers(plan, state) if available.get(name))
+    if state.kernel in state.headers:
+        return then
+    if all(available.get(name) or name in state.packages for name in plan.headers):
+        return (*(name for name in plan.headers if name not in state.packages), *then)
+    newest = tuple(name for name in kernel_packages_of(plan, state) if available.get(name))
+    if not any(map(_is_headers, newest)):
+        raise ValueError(
+            f"driver: no repository of this host has {' '.join(plan.headers)}, which DKMS builds "
+            "the module with, nor a newer kernel with its headers; upgrade the host's kernel, "
+            "reboot, and deploy again"
+        )
+    return newest
+
+
+def _next_headers(plan: PackagePlan, state: DriverState) -> tuple[str, ...]:
+    """The headers of the kernel that boots next, where that is another one and they are missing."""
+    if state.next_kernel == state.kernel or state.next_kernel in state.headers:
+        return ()
+    return tuple(name.replace(state.kernel, state.next_kernel) for name in plan.headers)
+
+
+def _is_headers(name: str) -> bool:
+    return "headers" in name or "devel" in name
+
+
+def _release(state: DriverState, more: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in state.held if is_driver(name) or name in more))
+
+
+def _amd(plan: PackagePlan, state: DriverState, available: Available) -> Installation | None:
+    names = [*plan.driver, *plan.extra]
+    absent = [name for name in names if not available.get(name)]
+    if absent:
+        url = plan.repository.url if plan.repository else ""
+        raise ValueError(f"driver: {url} has no {', '.join(absent)}; check driver.mirror")
+    whole = tuple((name, available[name][0]) for name in names)
+    if all(state.packages.get(name) == version for name, version in whole):
+        return None
+    headers = _headers(plan, state, available)
+    return Installation(plan, state.system, whole, (), headers, _release(state, ()))
+
+
+def to_hold(state: DriverState) -> list[str]:
+    """Installed packages that must change together only: the driver's, and the kernel's."""
+    driver = [name for name in state.driver_packages if name != "nvlsm"]
+    if not driver:
+        return []
+    kernel = [name for name in state.packages if _is_kernel(name, state)]
+    return sorted({*driver, *kernel})
+
+
+def _is_kernel(name: str, state: DriverState) -> bool:
+    """The running kernel's packages, and those that draw in a newer one."""
+    if not state.system.uses_apt:
+        return name in ("kernel", "kernel-core", "kernel-modules", "kernel-modules-core") or (
+            name.startswith("kernel-devel")
+        )
+    if not name.startswith(("linux-image-", "linux-headers-", "linux-modules-")):
+        return False
+    return not is_of_one_kernel(name) or state.kernel in name or state.next_kernel in name
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]

@@ -1,0 +1,343 @@
+"""Brings a host's driver to what is wanted of it. Everything is decided when the run executes."""
+
+import base64
+import shlex
+
+from pyinfra import host, logger
+from pyinfra.api import FunctionCommand, State, StringCommand, operation
+from pyinfra.api.host import Host
+
+from roles.driver import scripts
+from roles.driver.choice import is_amd, needs_fabric_manager
+from roles.driver.decision import (
+    Decision,
+    in_use,
+    is_settled,
+    serves,
+    too_full,
+    works,
+)
+from roles.driver.facts import AvailablePackages, FetchedKey, Refusal
+from roles.driver.installation import Installation, by_dkms, installation, to_hold, wanted_names
+from roles.driver.job import IB_UMAD, NOUVEAU, Job, Turn, always
+from roles.driver.keys import fingerprint, own_key, vendor_key
+from roles.driver.packages import Repository, is_driver
+from roles.driver.reboot import reboot_reasons
+from roles.driver.state import DriverState
+from roles.files import HostFile, archive
+
+
+@operation()
+def possible(job: Job):
+    """
+    Stop this host where no driver can be installed on it, before anything is changed there.
+
+    It is stopped too where the driver in use would have to be replaced and nobody may reboot it.
+
+    + job: what is wanted of the host
+    """
+    state = job.state()
+    if state is None:
+        host.noop("the host said nothing of its driver")
+        return
+    decision = job.decision(state)
+    if decision is None:
+        yield _stopped(job.failed or "")
+        return
+    installs = decision.plan is not None and not _done(job, decision, state)
+    # Whether there is anything newer for a driver that works is seen later.
+    blocked = None if works(job.request, state) else in_use(job.request, state, decision)
+    full = too_full(state) if installs and not decision.keep else None
+    if installs and (why := blocked or full):
+        yield _stopped(why)
+        return
+    reboots = job.reboot_reasons()
+    if job.request.settings.reboot == "when-needed":
+        reboots += job.reboot_wishes()
+    job.to_do = installs or bool(reboots) or any(map(is_driver, state.half))
+    host.noop(decision.why or "a driver can be installed")
+
+
+@operation()
+def finished(job: Job, turn: Turn = always):
+    """
+    Bring to its end what an earlier run's package manager was cut off in.
+
+    + job: what is wanted of the host
+    + turn: whether the host may be changed now; asked when the operation is executed
+    """
+    state, decision = _at_turn(job, turn)
+    cut_off = state is not None and state.interrupted and _concerned(job)
+    # What somebody else left undone is in the way only where something is to be installed.
+    ours = state is not None and any(map(is_driver, state.half))
+    if state is None or decision is None or not cut_off or not (decision.plan or ours):
+        host.noop("no installation was interrupted")
+        return
+    release = sorted(name for name in state.held if is_driver(name))
+    yield _sh(scripts.finish_script(state.system, release))
+    job.changed()
+
+
+@operation()
+def repository(job: Job, turn: Turn = always):
+    """
+    Write the repository's key and file, once its index was read and its signature is good.
+
+    + job: what is wanted of the host
+    + turn: whether the host may be changed now; asked when the operation is executed
+    """
+    state, decision = _at_turn(job, turn)
+    plan = decision.plan if decision else None
+    wanted = plan.repository if plan else None
+    if not (state and decision and plan and wanted) or _done(job, decision, state):
+        host.noop("no repository is needed")
+        return
+    if _known(wanted, job, state):
+        host.noop(f"{wanted.url} is there")
+        return
+    key = ""
+    if host.state.is_executing:
+        try:
+            key = _key(wanted, job)
+        except ValueError as error:
+            yield _stopped(str(error))
+            return
+    files = [HostFile(wanted.key_path, key), HostFile(wanted.path, wanted.content)]
+    yield _sh(scripts.repository_script(plan, state.system), archive(files))
+    job.refreshed = True
+    job.changed()
+
+
+@operation()
+def installed(job: Job, turn: Turn = always):
+    """
+    Install the driver's packages in one version, with the headers that its modules need.
+
+    + job: what is wanted of the host
+    + turn: whether the host may be changed now; asked when the operation is executed
+    """
+    state, decision = _at_turn(job, turn)
+    if state is None or decision is None or decision.plan is None or decision.choice is None:
+        host.noop(decision.why if decision else "nothing can be installed")
+        return
+    if _done(job, decision, state):
+        host.noop("the driver's packages are installed")
+        return
+    if not host.state.is_executing:
+        yield StringCommand("true")
+        return
+    names = wanted_names(job.request, decision, state)
+    found, errors = _available(job, names, decision.plan.stream)
+    source = decision.plan.repository
+    try:
+        if source and source.url in errors:
+            raise ValueError(f"driver: {source.check_url} cannot be read")
+        todo = installation(job.request, decision, state, found)
+        if todo and (why := _refused(todo)):
+            built = by_dkms(job.request, decision, state, why)
+            todo = installation(job.request, built, state, found)
+    except ValueError as error:
+        yield _stopped("\n".join([str(error), *scripts.told(errors)]))
+        return
+    if todo is None:
+        host.noop("the driver's packages are the newest")
+        return
+    if blocked := in_use(job.request, state, decision):
+        yield _stopped(blocked)
+        return
+    yield _sh(scripts.install_script(todo))
+    job.changed()
+
+
+@operation()
+def nouveau_blocked(job: Job, turn: Turn = always):
+    """
+    Keep the kernel's nouveau driver from the GPUs, now and in the initramfs.
+
+    + job: what is wanted of the host
+    + turn: whether the host may be changed now; asked when the operation is executed
+    """
+    state, decision = _at_turn(job, turn)
+    if state is None or decision is None or is_amd(job.request.gpus) or not state.driver_packages:
+        host.noop("no driver of NVIDIA is installed")
+        return
+    written = state.files.get(NOUVEAU.path) == NOUVEAU.state
+    blocked = written or (state.nouveau_blocked and "nouveau" not in state.in_kernel)
+    # A driver that serves shows that nouveau is out of the way.
+    if serves(job.request, state) or (blocked and not state.initramfs_old):
+        host.noop("nouveau is blocked")
+        return
+    commands = [] if written else [scripts.write_command(NOUVEAU.path, NOUVEAU.content)]
+    yield _sh(scripts.explained([*commands, scripts.initramfs_command(state.system)]))
+    job.changed()
+
+
+@operation()
+def held(job: Job, turn: Turn = always):
+    """
+    Hold the driver's and the kernel's packages, so that they change together only.
+
+    + job: what is wanted of the host
+    + turn: whether the host may be changed now; asked when the operation is executed
+    """
+    state, decision = _at_turn(job, turn)
+    if state is None or decision is None or not _concerned(job):
+        host.noop("no package of a driver is held")
+        return
+    loose = [name for name in to_hold(state) if name not in state.held]
+    if not loose:
+        host.noop("the driver's packages are held")
+        return
+    yield _sh(scripts.hold_script(state.system, loose))
+    job.changed()
+
+
+@operation()
+def loaded(job: Job, turn: Turn = always):
+    """
+    Load the driver's module where nothing is in its way; else a reboot does.
+
+    + job: what is wanted of the host
+    + turn: whether the host may be changed now; asked when the operation is executed
+    """
+    state, decision = _at_turn(job, turn)
+    amd = is_amd(job.request.gpus)
+    module = "amdgpu" if amd else "nvidia"
+    there = state and (state.amdgpu_module if amd else state.module)
+    if state is None or decision is None or not there or not _concerned(job):
+        host.noop("there is no module to load")
+        return
+    if module in state.in_kernel or reboot_reasons(state, amd):
+        host.noop("the module is loaded" if module in state.in_kernel else "a reboot loads it")
+        return
+    more = "" if amd else "; modprobe nvidia-uvm >/dev/null 2>&1; true"
+    yield _sh(scripts.explained([f"run modprobe {module}{more}"]))
+    job.changed()
+
+
+@operation()
+def serving(job: Job, turn: Turn = always):
+    """
+    Have the persistence daemon run, and the fabric manager where the host has NVSwitches.
+
+    + job: what is wanted of the host
+    + turn: whether the host may be changed now; asked when the operation is executed
+    """
+    state, decision = _at_turn(job, turn)
+    if state is None or decision is None or is_amd(job.request.gpus) or not _concerned(job):
+        host.noop("there is no daemon to run")
+        return
+    ready = state.loaded is not None and not reboot_reasons(state)
+    commands = []
+    units = [("nvidia-persistenced", state.persistence)]
+    if needs_fabric_manager(job.request.gpus, state.nvswitches):
+        units.append(("nvidia-fabricmanager", state.fabric_manager))
+        if "nvlsm" in state.packages and state.files.get(IB_UMAD.path) != IB_UMAD.state:
+            commands.append(scripts.write_command(IB_UMAD.path, IB_UMAD.content))
+            commands.append("modprobe ib_umad >/dev/null 2>&1 || :")
+    for name, unit in units:
+        if unit.there and not unit.enabled:
+            commands.append(f"run systemctl enable {name}")
+        # Without a module there is nothing that it could keep awake; after the reboot it starts.
+        if unit.there and not unit.active and ready:
+            commands.append(f"run systemctl start {name}")
+    if not commands:
+        host.noop("its daemons run" if ready else "its daemons start with the module")
+        return
+    yield _sh(scripts.explained(commands))
+    job.changed()
+
+
+def _at_turn(job: Job, turn: Turn) -> tuple[DriverState, Decision] | tuple[None, None]:
+    """What the host says, and what to do; nothing where it cannot be helped or may not be changed.
+
+    While a run is prepared a turn is taken for granted: what it would do is to be told.
+    """
+    if host.state.is_executing and not turn():
+        return None, None
+    state = job.state()
+    decision = job.decision(state) if state else None
+    return (state, decision) if state and decision else (None, None)
+
+
+def _concerned(job: Job) -> bool:
+    """Whether the host's driver is anything to this run."""
+    return bool(job.request.gpus) and job.request.settings.install != "never"
+
+
+def _done(job: Job, decision: Decision, state: DriverState) -> bool:
+    """Whether all of a plan is there already, and nobody asked for what is newer."""
+    plan, chosen = decision.plan, decision.choice
+    if plan is None or chosen is None:
+        return True
+    if decision.keep and chosen.vendor == "nvidia":
+        has = {state.driver_packages.get(name) for name in plan.fabric}
+        return has == {chosen.version} and not state.interrupted
+    return is_settled(chosen, plan, state) and not job.request.upgrade
+
+
+def _known(wanted: Repository, job: Job, state: DriverState) -> bool:
+    """Whether the repository is set up, by us with the right key, or by somebody else."""
+    key = state.keys.get(wanted.key_path)
+    written = state.files.get(wanted.path) == HostFile(wanted.path, wanted.content).state
+    if written and key:
+        return _is_right(base64.b64decode(key), wanted, job)
+    # A second file for one URL with another key is an error for apt.
+    url = wanted.url.rstrip("/")
+    others = [line for line in state.sources if not line.startswith(f"{wanted.path}:")]
+    mirrored = job.request.settings.mirror is not None
+    return not mirrored and any(url in line for line in others)
+
+
+def _is_right(key: bytes, wanted: Repository, job: Job) -> bool:
+    own = job.request.settings.mirror_key_file
+    try:
+        return fingerprint(key) == (
+            fingerprint(own.read_bytes()) if own else wanted.key_fingerprint
+        )
+    except ValueError:
+        return False
+
+
+def _key(wanted: Repository, job: Job) -> str:
+    """The key that signs a repository, as text; ValueError where it is not the one it must be."""
+    own = job.request.settings.mirror_key_file
+    if own is not None:
+        return own_key(own)
+    came, what = host.get_fact(FetchedKey, url=wanted.key_url)
+    if not came:
+        raise ValueError(
+            f"driver: the key {wanted.key_url} could not be fetched: {what}; check the network and "
+            "driver.mirror, or give the key by driver.mirror_key_file"
+        )
+    return vendor_key(base64.b64decode(what), wanted.key_url, wanted.key_fingerprint or "")
+
+
+def _available(job: Job, names: list[str], stream: str | None) -> tuple[dict[str, list[str]], str]:
+    """The versions that the host's repositories have, and what went wrong while they were read."""
+    fresh, job.refreshed = job.refreshed, True
+    return host.get_fact(AvailablePackages, packages=names, stream=stream, refresh=not fresh)
+
+
+def _refused(todo: Installation) -> str | None:
+    """Why apt would not install signed modules: those of an older kernel fit older drivers."""
+    if not any(name.startswith("linux-modules-nvidia-") for name in todo.extra):
+        return None
+    return host.get_fact(Refusal, packages=scripts.apt_names(todo))
+
+
+def _sh(script: str, given: str | None = None) -> StringCommand:
+    if given is None:
+        return StringCommand("sh", "-c", shlex.quote(script))
+    return StringCommand("sh", "-c", shlex.quote(script), _stdin=given)
+
+
+def _stopped(why: str) -> FunctionCommand:
+    """A command that fails this host alone, with the reason in print."""
+    return FunctionCommand(_fail, (why,), {})
+
+
+def _fail(state: State, host: Host, why: str) -> bool:
+    for line in why.splitlines():
+        host.log_styled(line, fg="red", log_func=logger.error)
+    return False

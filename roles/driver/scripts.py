@@ -1,0 +1,368 @@
+"""The shell scripts that change a host's packages, and what their errors mean. Pure.
+
+POSIX sh. The output of a package manager is kept back, and printed only where it failed: its
+errors, then what they mean and what to do. Sources of the messages: apt's and dpkg's own (apt-get
+2.4 to 3.0), dnf 4's.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+from roles.driver.installation import Installation
+from roles.driver.packages import PackagePlan, Repository
+from roles.driver.system import OperatingSystem
+
+APT = (
+    "apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 -o Acquire::http::Timeout=30 "
+    "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
+)
+DNF = "dnf -y --setopt=retries=2 --setopt=timeout=30"
+
+_OPTIONS = "--no-install-recommends --allow-downgrades"
+
+# (what the output says, what that means and what to do): the first that fits is told.
+MEANINGS = (
+    (
+        "No space left|not enough free space|You don't have enough|needs [0-9]+ ?[KMG]B (more )?"
+        "(space )?on|insufficient space",
+        "the disk is full: make room (apt-get clean, old kernels, logs) and deploy again; what was "
+        "begun is then brought to its end",
+    ),
+    (
+        "NO_PUBKEY|not signed|EXPKEYSIG|BADSIG|signatures? (was|were|couldn't|could not|is|are)|"
+        "GPG check FAILED|public key",
+        "the repository is signed by another key than the one that is trusted, or not at all; "
+        "check driver.mirror, and give the key of a mirror by driver.mirror_key_file",
+    ),
+    (
+        " 404 |[Ss]tatus code: 404|does not have a Release file|Hash Sum mismatch.*404",
+        "the repository has no such file (HTTP 404): check driver.mirror and whether it has a "
+        "folder for this system; a mirror that was just updated needs its index anew",
+    ),
+    (
+        " 40[13] |[Ss]tatus code: 40[13]",
+        "the repository refuses (HTTP 401 or 403): check driver.mirror and its access rules",
+    ),
+    (
+        "Hash Sum mismatch|File has unexpected size|[Cc]hecksum|Release file .* expired",
+        "the repository changed while it was read, or a proxy keeps an old copy of it: deploy "
+        "again in some minutes, or mend the mirror",
+    ),
+    (
+        "Could not resolve|Temporary failure resolving|Could not connect|Connection timed out|"
+        "Connection refused|Connection failed|Network is unreachable|Failed to connect|"
+        "Unable to connect|Curl error|Cannot download|Failed to download",
+        "the repository cannot be reached from this host: check the network, DNS and proxy, or "
+        "give a mirror by driver.mirror",
+    ),
+    (
+        "Could not get lock|is locked by another process|Unable to acquire the dpkg frontend lock|"
+        "is another process using it|[Ww]aiting for process",
+        "another program installs packages (unattended-upgrades, cloud-init): wait for it and "
+        "deploy again",
+    ),
+    (
+        "unmet dependencies|held broken packages|conflicting requests|nothing provides|"
+        "Depends: .* but",
+        "the packages do not fit together: look for other repositories of NVIDIA's driver on the "
+        "host (apt-cache policy, dnf repolist) and for packages that are held",
+    ),
+    (
+        "Unable to locate package|has no installation candidate|Unable to find a match|"
+        "No match for argument|Version .* was not found|missing groups or modules|"
+        "Unable to resolve argument",
+        "the repository does not have that package: check driver.branch, driver.version and "
+        "driver.source",
+    ),
+    (
+        "Error! Bad return status for module build|Bad return status|error: dkms|dkms.*failed|"
+        "installed (nvidia|amdgpu).*post-installation script",
+        "DKMS could not build the module: look at /var/lib/dkms/*/*/build/make.log; the headers, "
+        "or the compiler, may not fit the kernel",
+    ),
+    (
+        "dpkg was interrupted|dpkg --configure -a",
+        "an earlier installation was cut off and cannot be finished: run dpkg --configure -a on "
+        "the host and see",
+    ),
+)
+
+
+# The lines of an error: dnf's goes on to the end, those of apt and dpkg on lines that are indented.
+_ERRORS = (
+    "/^Error:/ {all = 1} "
+    "/^(E|W|Err|error|dpkg: error)[:! ]|^ +(40|50)[0-9] |[Ss]tatus code|Curl error/ "
+    "{go = 1; print; next} "
+    "all || (go && /^ /) {print; next} {go = 0}"
+)
+
+
+def explained(commands: Iterable[str]) -> str:
+    """A script that runs commands one after the other, and tells why one failed."""
+    lines = [
+        "set -u",
+        "export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1 LC_ALL=C",
+        'log=$(mktemp 2>/dev/null) || { log=/dev/shm/llm-driver.$$; : >"$log"; }',
+        "trap 'rm -f \"$log\"' EXIT",
+        "tell() {",
+        f"said=$(awk {shlex.quote(_ERRORS)} \"$log\" | awk '!seen[$0]++' | tail -n 12)",
+        'if [ -n "$said" ]; then echo "$said"; else tail -n 6 "$log"; fi >&2',
+        *_meanings(),
+        "exit 1",
+        "}",
+        # dnf and apt read from what is left of the input otherwise.
+        'run() { "$@" >"$log" 2>&1 </dev/null || tell; }',
+        *commands,
+    ]
+    return "\n".join(lines)
+
+
+def _meanings() -> list[str]:
+    lines = []
+    for number, (pattern, words) in enumerate(MEANINGS):
+        lines.append(f'{"el" if number else ""}if grep -qE {shlex.quote(pattern)} "$log"; then')
+        lines.append(f"echo {shlex.quote('driver: ' + words)} >&2")
+    return [*lines, "fi"]
+
+
+def finish_script(system: OperatingSystem, release: Sequence[str]) -> str:
+    """Bring an interrupted installation to its end; `release` are held packages that it may change.
+
+    Where apt would have to remove something for it, that is left to the installation that follows.
+    """
+    if not system.uses_apt:
+        return explained(["run rpm --verifydb"])
+    configure = "dpkg --force-confdef --force-confold --configure -a"
+    mend = f"{APT} -f install --no-remove --allow-downgrades"
+    return explained(
+        [
+            # What was cut off may want what was not unpacked yet: then apt mends it.
+            f'{configure} >"$log" 2>&1 </dev/null || :',
+            *([f"run apt-mark unhold {_words(release)}"] if release else []),
+            f'{mend} >"$log" 2>&1 </dev/null || :',
+            f"run {configure}",
+        ]
+    )
+
+
+def repository_script(plan: PackagePlan, system: OperatingSystem) -> str:
+    """Write a repository's key and file, staged in a tar on the input, once its index was read.
+
+    The index is read, and its signature checked, from the staged file alone: where that fails
+    nothing has changed on the host. apt's preferences come before the repository that they rule.
+    """
+    repository = plan.repository
+    assert repository is not None
+    stage = [
+        "STAGE=$(mktemp -d) || exit 1",
+        'trap \'rm -rf "$STAGE" "$log"\' EXIT',
+        'base64 -d | tar -xf - -C "$STAGE" || exit 1',
+        # apt reads as a user of its own.
+        'chmod -R a+rX "$STAGE"',
+    ]
+    preferences = [write_command(*plan.preferences)] if plan.preferences else []
+    paths = (shlex.quote(repository.key_path), shlex.quote(repository.path))
+    put = [
+        f'install -D -m 644 "$STAGE"{path} {path}.new && mv -f {path}.new {path} || exit 1'
+        for path in paths
+    ]
+    if system.uses_apt:
+        # Of the host's other repositories one may be broken: that is no reason to stop.
+        update = f'{APT} update >"$log" 2>&1 </dev/null || :'
+        return explained([*stage, *_apt_reads(repository), *preferences, *put, update])
+    return explained([*stage, *_dnf_reads(repository), *put, f"run rpm --import {paths[0]}"])
+
+
+def _apt_reads(repository: Repository) -> list[str]:
+    """See that apt reads a staged repository's index."""
+    asked = shlex.quote(f"driver: {repository.check_url} was asked for")
+    return [
+        'mkdir -p "$STAGE/lists/partial"; chmod 755 "$STAGE/lists"',
+        f'sed "s|signed-by={repository.key_path}|signed-by=$STAGE{repository.key_path}|" '
+        f'"$STAGE"{shlex.quote(repository.path)} >"$STAGE/check.list"; '
+        'chmod 644 "$STAGE/check.list"',
+        f'{APT} update -o Dir::Etc::SourceList="$STAGE/check.list" '
+        '-o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists="$STAGE/lists" '
+        '-o Dir::Cache::pkgcache="" -o Dir::Cache::srcpkgcache="" '
+        '-o APT::Update::Error-Mode=any >"$log" 2>&1 </dev/null && '
+        "! grep -qE '^(E|Err|W: (Failed|GPG))' \"$log\" || "
+        f"{{ echo {asked} >&2; tell; }}",
+    ]
+
+
+def _dnf_reads(repository: Repository) -> list[str]:
+    """See that dnf reads a staged repository's index."""
+    asked = shlex.quote(f"driver: {repository.check_url} was asked for")
+    return [
+        # Some systems' dnf goes on without a repository that does not answer.
+        f'sed "s|file://{repository.key_path}|file://$STAGE{repository.key_path}|; '
+        f's|^enabled=1|&\\nskip_if_unavailable=0|" "$STAGE"{shlex.quote(repository.path)} '
+        '>"$STAGE/check.repo"',
+        f'{DNF} --setopt=reposdir="$STAGE" --setopt=cachedir="$STAGE/cache" makecache '
+        f'>"$log" 2>&1 </dev/null || {{ echo {asked} >&2; tell; }}',
+    ]
+
+
+def install_script(todo: Installation) -> str:
+    """Install a driver: all of its packages in one go, then see that there is a module."""
+    commands = _apt_commands(todo) if todo.system.uses_apt else _dnf_commands(todo)
+    if todo.restarted:
+        commands.append(f"run systemctl try-restart {todo.restarted}")
+    return explained([*commands, *_module_check(todo)])
+
+
+def _apt_commands(todo: Installation) -> list[str]:
+    commands = []
+    if todo.plan.preferences:
+        path, content = todo.plan.preferences
+        # Without it the dependencies of a package would come from the newest branch.
+        commands.append(write_command(path, content))
+    if todo.release:
+        commands.append(f"run apt-mark unhold {_words(todo.release)}")
+    if todo.headers:
+        commands.append(f"run {APT} install {_OPTIONS} {_words(todo.headers)}")
+    commands.append(f"run {APT} install {_OPTIONS} {_words(apt_names(todo))}")
+    if todo.upgraded:
+        commands.append(_KERNEL_MARK)
+    return commands
+
+
+def apt_names(todo: Installation) -> list[str]:
+    """All that goes together: signed modules fit one kernel and one version of the driver."""
+    names = [f"{name}={version}" for name, version in todo.whole]
+    return [*names, *todo.extra, *todo.upgraded]
+
+
+def refusal_command(packages: Iterable[str]) -> str:
+    """Ask apt whether packages can be installed together: it prints "fits", or why not."""
+    simulated = f"apt-get -q -s -o Debug::NoLocking=1 install {_OPTIONS}"
+    simulated += f" --allow-change-held-packages {_words(packages)}"
+    return (
+        f"export LC_ALL=C; said=$({simulated} 2>&1 </dev/null) && echo fits || "
+        'printf "%s\\n" "$said" | grep -vE "^(Reading|Building) " | tail -n 8'
+    )
+
+
+def _dnf_commands(todo: Installation) -> list[str]:
+    commands = []
+    if todo.plan.epel:
+        commands += _epel(todo.system)
+    if todo.plan.stream:
+        module, stream = todo.plan.stream.split(":")
+        enabled = (
+            f"dnf -q module list --enabled {module} 2>/dev/null | grep -qE ' {stream} .*\\[e\\]'"
+        )
+        switch = f"run {DNF} module reset {module}; run {DNF} module enable {todo.plan.stream}"
+        commands.append(f"{enabled} || {{ {switch}; }}")
+    if todo.release:
+        commands.append(f"run {DNF} versionlock delete {_words(todo.release)}")
+    if todo.headers:
+        commands.append(f"run {DNF} install {_words(todo.headers)}")
+    if todo.upgraded:
+        commands.append(f"run {DNF} upgrade --allowerasing {_words(todo.upgraded)}")
+        commands.append(_KERNEL_MARK)
+    names = [f"{name}-{version}" for name, version in todo.whole]
+    weak = "--setopt=install_weak_deps=False --allowerasing"
+    commands.append(f"run {DNF} install {weak} {_words((*names, *todo.extra))}")
+    return commands
+
+
+def _epel(system: OperatingSystem) -> list[str]:
+    """DKMS is in EPEL, and what it builds with in CodeReady Builder (NVIDIA's guide)."""
+    release = system.release
+    arch = system.arch
+    if system.id == "rhel":
+        crb = f"codeready-builder-for-rhel-{release}-{arch}-rpms"
+        enable = (
+            f"{{ subscription-manager repos --enable {crb} || dnf config-manager --set-enabled "
+        )
+        enable += "codeready-builder-for-rhel-9-rhui-rpms; }"
+        epel = f"https://dl.fedoraproject.org/pub/epel/epel-release-latest-{release}.noarch.rpm"
+    else:
+        enable, epel = "dnf config-manager --set-enabled crb", "epel-release"
+    there = "dnf -q repoquery --available dkms 2>/dev/null | grep -q ."
+    return [
+        # A mirror of EPEL that the host has already does as well.
+        f"rpm -q dkms >/dev/null 2>&1 || {there} || {{ run {DNF} install dnf-plugins-core; "
+        f'{enable} >"$log" 2>&1 </dev/null; run {DNF} install {epel}; }}'
+    ]
+
+
+def _module_check(todo: Installation) -> list[str]:
+    """See that the module is there, in the version of its libraries; DKMS gets a second chance."""
+    if todo.version is None:
+        return []
+    want = shlex.quote(todo.version)
+    has = 'modinfo -k "$k" -F version nvidia 2>/dev/null'
+    build = 'dkms autoinstall -k "$k" >"$log" 2>&1 </dev/null'
+    again = f'[ -e "/lib/modules/$k/build" ] && [ "$({has})" != {want} ] && {build}; '
+    words = (
+        f"driver: there is no module of driver {todo.version} for any kernel of this host; "
+        "look at dkms status and /var/lib/dkms/nvidia/*/build/make.log"
+    )
+    return [
+        "found=",
+        "for d in /lib/modules/*; do k=${d##*/}; "
+        f"{again if todo.plan.dkms else ''}"
+        f'[ "$({has})" = {want} ] && found=yes; done',
+        f'[ -n "$found" ] || {{ echo {shlex.quote(words)} >&2; tell; }}',
+        *([_next_check(todo.version)] if todo.upgraded else []),
+    ]
+
+
+def _next_check(version: str) -> str:
+    """See that the kernel that was upgraded finds the module once it boots."""
+    has = f'[ "$(modinfo -k "$n" -F version nvidia 2>/dev/null)" = {shlex.quote(version)} ]'
+    words = f"driver: there is no module of driver {version} for kernel $n, which boots next"
+    return f'{_NEWEST_KERNEL}; [ -z "$n" ] || {has} || {{ echo "{words}" >&2; tell; }}'
+
+
+def hold_script(system: OperatingSystem, names: Sequence[str]) -> str:
+    """Hold packages, so that nobody upgrades one without the others."""
+    if system.uses_apt:
+        return explained([f"run apt-mark hold {_words(names)}"])
+    return explained(
+        [
+            "rpm -q python3-dnf-plugin-versionlock >/dev/null 2>&1 || "
+            f"run {DNF} install python3-dnf-plugin-versionlock",
+            f"run {DNF} versionlock add {_words(names)}",
+        ]
+    )
+
+
+def initramfs_command(system: OperatingSystem) -> str:
+    """Rebuild the initramfs of every kernel, where the host has a program for it."""
+    program = "update-initramfs -u -k all" if system.uses_apt else "dracut --force --regenerate-all"
+    name = program.split()[0]
+    # Containers and the like boot without one.
+    return f"! command -v {name} >/dev/null 2>&1 || run {program}"
+
+
+def write_command(path: str, content: str) -> str:
+    """Write a small file that holds no secret, by a rename."""
+    put = f"printf %s {shlex.quote(content)} >{path}.new && chmod 644 {path}.new"
+    return f"mkdir -p {path.rpartition('/')[0]} && {put} && mv -f {path}.new {path} || exit 1"
+
+
+_NEWEST_KERNEL = "n=$(ls -1 /boot | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1)"
+# A reboot clears /run, and with it the wish for one.
+_KERNEL_MARK = (
+    f"{_NEWEST_KERNEL}; "
+    '[ -z "$n" ] || [ "$n" = "$(uname -r)" ] || echo "$n" >/run/llm-kernel-upgraded'
+)
+
+
+def meaning_of(text: str) -> str | None:
+    """What an error of a package manager means, and what to do; None where it is not known."""
+    return next((words for pattern, words in MEANINGS if re.search(pattern, text)), None)
+
+
+def told(errors: str) -> list[str]:
+    """Errors of a package manager, and what they mean, in lines."""
+    means = meaning_of(errors)
+    return [*errors.splitlines(), *([f"driver: {means}"] if means else [])]
+
+
+def _words(names: Iterable[str]) -> str:
+    return " ".join(shlex.quote(name) for name in names)

@@ -1,0 +1,262 @@
+"""What a host says of its driver: the output of `ask.sh`, read into one object. Pure."""
+
+import base64
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from roles.driver.packages import is_driver, is_of_one_kernel, upstream
+from roles.driver.system import OperatingSystem
+
+SCRIPT = Path(__file__).with_name("ask.sh").read_text(encoding="utf-8")
+
+_MARK = "@@ "
+_VERSION = re.compile(r"[0-9]{3,4}\.[0-9]{1,4}(?:\.[0-9]{1,4})?")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of systemd: whether there is one, whether it runs and starts at boot."""
+
+    there: bool = False
+    active: bool = False
+    enabled: bool = False
+
+
+@dataclass(frozen=True)
+class DriverState:
+    """A host's driver and what it rests on. Versions are NVIDIA's ("580.95.05"), None for none.
+
+    `next_kernel` boots next; `module` is the version for the running kernel, `modules` for each,
+    `open_modules` names the kernels whose module is the open one;
+    `packages` maps a package to its version, `half` are those left in the middle; `answers` is the
+    version that nvidia-smi reports, `amd_gpus` how many GPUs amd-smi lists (None: it fails),
+    `kfd_gpus` how many amdgpu offers. `replicas` are the units of ours that run on the host.
+    `container` says that the host has its kernel from another machine, as systemd calls it.
+    `kernel_upgraded` says that a deploy upgraded the kernel since the last boot.
+    `free_mib` maps /usr, /boot and /var to their file system and its free MiB.
+    """
+
+    system: OperatingSystem
+    kernel: str
+    next_kernel: str
+    headers: frozenset[str] = frozenset()
+    packages: Mapping[str, str] = field(default_factory=dict)
+    half: tuple[str, ...] = ()
+    held: frozenset[str] = frozenset()
+    interrupted: bool = False
+    module: str | None = None
+    modules: Mapping[str, str] = field(default_factory=dict)
+    open_modules: frozenset[str] = frozenset()
+    amdgpu_module: str | None = None
+    loaded: str | None = None
+    in_kernel: frozenset[str] = frozenset()
+    library: str | None = None
+    answers: str | None = None
+    has_nvidia_smi: bool = False
+    amd_gpus: int | None = None
+    has_rocm_smi: bool = False
+    kfd_gpus: int = 0
+    replicas: tuple[str, ...] = ()
+    container: str | None = None
+    outside: bool = False
+    nouveau_blocked: bool = False
+    initramfs_old: bool = False
+    persistence: Unit = Unit()
+    fabric_manager: Unit = Unit()
+    fabric_manager_version: str | None = None
+    nvswitches: int = 0
+    free_mib: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    secure_boot: bool = False
+    own_key_enrolled: bool = False
+    reboot_required_by: tuple[str, ...] = ()
+    kernel_upgraded: bool = False
+    sources: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def driver_packages(self) -> dict[str, str]:
+        """The installed packages of a driver, with NVIDIA's version of each."""
+        return {
+            name: upstream(version) for name, version in self.packages.items() if is_driver(name)
+        }
+
+    @property
+    def kinds_of_kernel(self) -> tuple[str, ...]:
+        """What kinds of kernel apt's packages draw in: "amd64", "generic-hwe-24.04"."""
+        start = "linux-image-"
+        images = [name for name in self.packages if name.startswith(start)]
+        return tuple(name.removeprefix(start) for name in images if not is_of_one_kernel(name))
+
+    @property
+    def unpackaged(self) -> bool:
+        """Whether there is a driver that no package brought: NVIDIA's .run installer, by hand."""
+        there = self.module is not None or self.answers is not None
+        return self.outside or (there and not self.driver_packages)
+
+
+def parse_state(lines: Sequence[str]) -> DriverState:
+    """Read the output of `SCRIPT`; ValueError where it is cut short."""
+    parts = _parts(lines)
+    system = OperatingSystem(*[*parts["os"].split(), "", "", ""][:3])
+    kernel = parts["kernel"].strip()
+    packages, half = _packages(parts["packages"])
+    return DriverState(
+        system=system,
+        kernel=kernel,
+        next_kernel=parts["next"].strip() or _newest(parts["kernels"].split()) or kernel,
+        headers=frozenset(parts["headers"].split()),
+        packages=packages,
+        half=half,
+        held=frozenset(_held(parts["held"], system.uses_apt)),
+        interrupted=bool(parts["interrupted"].strip()) or bool(half),
+        **_driver(parts),
+        free_mib=_free(parts["free"]),
+        secure_boot=_secure_boot(parts["secure-boot"]),
+        own_key_enrolled="already enrolled" in parts["own-key"],
+        reboot_required_by=tuple(dict.fromkeys(parts["reboot-required"].split())),
+        kernel_upgraded=bool(parts["kernel-upgraded"].strip()),
+        sources=tuple(parts["sources"].splitlines()),
+        files=_by_last_word(parts["files"]),
+        keys=_keys(parts["keys"]),
+    )
+
+
+def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
+    """What is told of the driver itself: its modules, tools and daemons, and who uses it."""
+    return {
+        "module": _version(parts["module"]),
+        "modules": _by_first_word(parts["modules"]),
+        "open_modules": frozenset(parts["open-modules"].split()),
+        "amdgpu_module": parts["amdgpu-module"].strip() or None,
+        "loaded": _version(parts["loaded"]),
+        "in_kernel": frozenset(parts["in-kernel"].split()),
+        "library": max(parts["library"].split(), key=_numbers, default=None),
+        "answers": _version(parts["answers"]),
+        "has_nvidia_smi": bool(parts["nvidia-smi"].strip()),
+        "amd_gpus": int(parts["amd-answers"]) if parts["amd-answers"].strip().isdigit() else None,
+        "has_rocm_smi": bool(parts["rocm-smi"].strip()),
+        "kfd_gpus": len(parts["kfd"].splitlines()),
+        "replicas": tuple(parts["replicas"].split()),
+        "container": _container(parts["container"].strip()),
+        "outside": bool(parts["outside"].strip()),
+        "nouveau_blocked": bool(parts["nouveau-blocked"].strip()),
+        "initramfs_old": bool(parts["initramfs-old"].strip()),
+        "persistence": _unit(parts["nvidia-persistenced"]),
+        "fabric_manager": _unit(parts["nvidia-fabricmanager"]),
+        "fabric_manager_version": _version(parts["fabric-manager-version"]),
+        "nvswitches": len(parts["switches"].split()),
+    }
+
+
+def _keys(text: str) -> dict[str, str]:
+    """Key files by their paths, in base64; one that is cut short counts as none."""
+    found = {}
+    for line in text.splitlines():
+        path, _, key = line.partition(" ")
+        if not key:
+            continue
+        with contextlib.suppress(ValueError):
+            base64.b64decode(key, validate=True)
+            found[path] = key
+    return found
+
+
+def _container(kind: str) -> str | None:
+    """What kind of container the host is, of those that cannot have modules of their own."""
+    return kind if kind in ("wsl", "docker", "podman", "lxc", "lxc-libvirt", "openvz") else None
+
+
+def _parts(lines: Sequence[str]) -> dict[str, str]:
+    texts: dict[str, list[str]] = {}
+    label = None
+    for line in lines:
+        if line.startswith(_MARK):
+            label = line.removeprefix(_MARK).strip()
+            texts[label] = []
+        elif label:
+            texts[label].append(line)
+    if "end" not in texts:
+        raise ValueError(f"the host's report on its driver is cut short after {label or 'nothing'}")
+    return {label: "\n".join(text).strip("\n") for label, text in texts.items()}
+
+
+def _packages(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Installed packages, and those that an earlier run left in the middle (dpkg's state letters).
+
+    Of several versions of a package, as rpm has of kernels, the newest counts.
+    """
+    installed: dict[str, str] = {}
+    half = []
+    for line in text.splitlines():
+        name, version, state, *_ = [*line.split(), "", "", ""]
+        name = name.partition(":")[0]
+        if state[1:2] == "i" and len(state) <= 2:
+            installed[name] = max(version, installed.get(name, version), key=_numbers)
+        elif state[1:2] in ("H", "U", "F", "W", "t") or state[2:3] == "R":
+            half.append(name)
+            installed[name] = version
+    return installed, tuple(half)
+
+
+def _held(text: str, apt: bool) -> list[str]:
+    """Names that are held; dnf's list has "name-epoch:version-release.*"."""
+    lines = [line.strip() for line in text.splitlines()]
+    if apt:
+        return [line.partition(":")[0] for line in lines if line]
+    found = [
+        re.match(r"(.+)-(?:[0-9]+:)?[^-]+-[^-]+$", line) for line in lines if line[:1] not in "#!"
+    ]
+    return [match[1] for match in found if match]
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
+def _newest(kernels: list[str]) -> str | None:
+    return max(kernels, key=_numbers, default=None)
+
+
+def _version(text: str) -> str | None:
+    match = _VERSION.search(text)
+    return match[0] if match else None
+
+
+def _unit(text: str) -> Unit:
+    shown = dict(re.findall(r"^(\w+)=(\S*)", text, re.MULTILINE))
+    return Unit(
+        shown.get("LoadState") == "loaded",
+        shown.get("ActiveState") == "active",
+        shown.get("UnitFileState") in ("enabled", "static", "generated"),
+    )
+
+
+def _free(text: str) -> dict[str, tuple[str, int]]:
+    found = {}
+    rows = [line.split() for line in text.splitlines()]
+    # df prints one row for each path asked, with the mount point that it is on.
+    for path, row in zip(("/usr", "/boot", "/var"), rows, strict=False):
+        if len(row) >= 2 and row[1].isdigit():
+            found[path] = (row[-1], int(row[1]) // 1024)
+    return found if len(rows) == 3 else {}
+
+
+def _secure_boot(text: str) -> bool:
+    if "SecureBoot" in text:
+        return "SecureBoot enabled" in text
+    numbers = text.split()
+    return bool(numbers) and numbers[-1] == "1"
+
+
+def _by_first_word(text: str) -> dict[str, str]:
+    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+
+
+def _by_last_word(text: str) -> dict[str, str]:
+    rows = [line.rsplit(" ", 1) for line in text.splitlines() if " " in line]
+    return {path: state for state, path in rows}
