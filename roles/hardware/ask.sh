@@ -18,11 +18,13 @@ part os; (. /etc/os-release && echo "$ID $VERSION_ID")
 part kernel; uname -r
 part memory; grep MemTotal /proc/meminfo
 part shm; df -Pk /dev/shm | tail -n 1
+part virtualization; if has systemd-detect-virt; then limit 10 systemd-detect-virt; fi
+part numa-balancing; first_line /proc/sys/kernel/numa_balancing
 part numa; ls -d /sys/devices/system/node/node[0-9]*
 part secure-boot
 if has mokutil; then mokutil --sb-state; else
 od -An -t u1 /sys/firmware/efi/efivars/SecureBoot-* | head -n 1; fi
-part modules; grep -oE '^(nvidia|nvidia_uvm|nouveau|amdgpu) ' /proc/modules
+part modules; for m in nvidia nvidia_uvm nouveau amdgpu; do [ -d "/sys/module/$m" ] && echo "$m"; done
 part nvidia-loaded; first_line /sys/module/nvidia/version
 part nvidia-installed; limit 10 modinfo -F version nvidia
 part nvidia-license; limit 10 modinfo -F license nvidia
@@ -38,10 +40,22 @@ echo "${device##*/} $kind $(first_line "$device/vendor") $(first_line "$device/d
 "numa=$(first_line "$device/numa_node") driver=${driver##*/}" \
 "width=$(first_line "$device/current_link_width")/$(first_line "$device/max_link_width")"
 done
+part paths
+bridges=""
+for device in /sys/bus/pci/devices/*; do
+case "$(first_line "$device/class")" in 0x03*|0x12*) ;; *) continue ;; esac
+path=$(readlink -f "$device")
+echo "${device##*/} iommu=$(first_line "$device/iommu_group/type") $path"
+above=${path#*/pci*/}
+case "$above" in */*) bridges="$bridges $(echo "${above%/*}" | tr / ' ')" ;; esac
+done
 
 # The tools run side by side: without persistence mode each would wake the GPUs up again.
+work=
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+# dash runs no EXIT trap for a signal, as when nobody reads the answers any more.
+trap 'exit 1' HUP INT PIPE TERM
 work=$(mktemp -d -p /dev/shm || mktemp -d) || { part no-room; part end; exit 0; }
-trap 'rm -rf "$work"' EXIT
 asked=""
 # ask NAME PROGRAM COMMAND...
 ask() {
@@ -72,6 +86,11 @@ kernel_log() {
 { limit 20 sudo -n journalctl -k -b -o short-iso --no-pager || limit 10 sudo -n dmesg ||
 limit 10 dmesg; } 2>/dev/null | grep -E 'NVRM|nvidia-nvswitch|amdgpu' | tail -n 300
 }
+# Only root is shown what bridges do, and each is asked alone: some devices are slow to read.
+acs() {
+limit 20 sudo -n sh -c 'for bridge; do lspci -D -vv -s "$bridge"; done' sh \
+$(echo "$bridges" | tr ' ' '\n' | sort -u) | awk '/^[0-9a-f]/ { at = $1 } /ACSCtl:/ { print at, $0 }'
+}
 ask query nvidia-smi query
 if has nvidia-smi; then
 ask list nvidia-smi smi -L
@@ -84,6 +103,7 @@ ask version nvidia-smi smi --version
 fi
 ask lspci lspci limit 20 lspci -D -nn
 ask kernel-log sh kernel_log
+if [ -n "$bridges" ]; then ask acs lspci acs; fi
 if has amd-smi; then
 ask amd-smi amd-smi limit 30 amd-smi static --json
 ask amd-topology amd-smi limit 30 amd-smi topology --json

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from roles.hardware.answers import Answers
 from roles.hardware.cards import Card, cards_by_pci_id, find_card
-from roles.hardware.gpus import Gpu, Hardware, links_among
+from roles.hardware.gpus import Gpu, Hardware, links_among, moved_links
 from roles.hardware.outputs.record import GpuRecord, MigDevice
 from roles.hardware.settings import fit_card_name
 from roles.hardware.system import PciDevice, System
@@ -23,14 +23,17 @@ def observed_hardware(answers: Answers, system: System) -> Hardware | None:
     bus = {device.address: device for device in system.pci}
     whole = [gpu for gpu in (_gpu(record, bus, system) for record in records) if gpu]
     whole.sort(key=lambda gpu: gpu.index)
-    gpus = _with_slices(whole, answers.slices)
     driver = next((record.driver_version for record in records if record.driver_version), None)
-    if any(gpu.mig_profile for gpu in gpus):
-        # Slices do not reach each other, so no link of their GPUs is theirs.
-        return Hardware(gpus, driver_version=driver)
-    there = {gpu.index for gpu in gpus}
     links = answers.topology.links if answers.topology else answers.amd_links
-    return Hardware(gpus, links_among(links, there), links_among(answers.p2p, there), driver)
+    devices = _with_slices(whole, answers.slices)
+    if devices == whole:
+        there = {gpu.index for gpu in whole}
+        among = links_among(links, there), links_among(answers.p2p, there)
+        return Hardware(tuple(whole), *among, driver_version=driver)
+    gpus = tuple(replace(device, index=place) for place, device in enumerate(devices))
+    # Slices do not reach each other, so no link of their GPUs is theirs.
+    places = {device.index: place for place, device in enumerate(devices) if not device.mig_profile}
+    return Hardware(gpus, moved_links(links, places), moved_links(answers.p2p, places), driver)
 
 
 def presumed_hardware(answers: Answers, system: System) -> Hardware | None:
@@ -73,7 +76,7 @@ def accelerators(answers: Answers, system: System) -> list[tuple[str, str]]:
 
 def _gpu(record: GpuRecord, bus: Mapping[str, PciDevice], system: System) -> Gpu | None:
     card = find_card(record.name, record.memory_total_mib) if record.name else None
-    memory_mib = record.memory_total_mib or _unified(card, system)
+    memory_mib = record.memory_total_mib or _unified(card, system) or _untold(record, card)
     name = fit_card_name(record.name or "")
     if record.index is None or not name or not memory_mib:
         return None
@@ -99,18 +102,25 @@ def _unified(card: Card | None, system: System) -> int | None:
     return system.ram_mib if card and card.unified_memory else None
 
 
-def _with_slices(whole: list[Gpu], listed: Iterable[GpuRecord]) -> tuple[Gpu, ...]:
-    """Each slice of a GPU in MIG mode as a device of its own, in its GPU's place."""
+def _untold(record: GpuRecord, card: Card | None) -> int | None:
+    """The memory of a GPU in MIG mode, which its driver tells root alone: that of its card.
+
+    Source: NVML's nvmlDeviceGetMemoryInfo, of MIG mode.
+    """
+    return card.memory_mib if card and record.mig_mode else None
+
+
+def _with_slices(whole: list[Gpu], listed: Iterable[GpuRecord]) -> list[Gpu]:
+    """Each slice of a GPU in MIG mode as a device, in its GPU's place and with its index."""
     slices = {record.index: record.mig_devices for record in listed}
     if not any(slices.values()):
-        return tuple(whole)
+        return whole
     devices = [
         device
         for gpu in whole
         for device in ([_slice(gpu, part) for part in slices.get(gpu.index) or ()] or [gpu])
     ]
-    known = [device for device in devices if device.memory_mib]
-    return tuple(replace(device, index=index) for index, device in enumerate(known))
+    return [device for device in devices if device.memory_mib]
 
 
 def _slice(gpu: Gpu, part: MigDevice) -> Gpu:

@@ -11,6 +11,7 @@ from roles.hardware.outputs.record import GpuRecord, Process
 from roles.hardware.outputs.smi_error import fault_of, parse_smi_error
 from roles.hardware.outputs.text import OutputError
 from roles.hardware.outputs.values import is_denied
+from roles.hardware.peers import peer_faults
 from roles.hardware.system import System
 from roles.hardware.xids import find_xid, xid_severity
 
@@ -41,6 +42,7 @@ def faults_of(
         *driver_log_faults(answers),
         *process_faults(answers, foreign),
         *slot_faults(hardware),
+        *peer_faults(system, hardware),
         *(_unreadable(told) for told in answers.unreadable),
     ]
     return tuple(sorted(dict.fromkeys(found), key=lambda fault: fault.severity != "stop"))

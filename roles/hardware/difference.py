@@ -3,11 +3,16 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from roles.hardware.gpus import SOME_NVLINK, SOME_PCIE, Gpu, Hardware, Links
+from roles.hardware.cards import cards_by_pci_id, find_card
+from roles.hardware.devices import accelerators
+from roles.hardware.gpus import SOME_NVLINK, SOME_PCIE, Gpu, Hardware, Links, by_driver_index
 from roles.hardware.report import HostReport
 
 # Drivers of one card differ by a few MiB in what they report.
 MEMORY_TOLERANCE = 0.01
+# A slice has up to a tenth less than its profile's name promises, by card and driver; the profile
+# itself is compared by name.
+SLICE_TOLERANCE = 0.1
 
 ADVICE = (
     "Mend the host, or take its new state: change gpus in the inventory where they are declared "
@@ -18,8 +23,9 @@ ADVICE = (
 def difference(expected: Hardware, report: HostReport) -> str | None:
     """None where the host has what the inventory says, else both sides and what differs.
 
-    Compared are number, names and memory (within 1 %) of GPUs, and links and driver as far as the
-    inventory says them. A host whose driver cannot be asked differs: its message shows the PCI bus.
+    Compared are number, names and memory (within 1 %; of slices 10 %) of GPUs, and links and driver
+    as far as the inventory says them. A host whose driver cannot be asked differs: its message
+    shows the PCI bus.
     """
     observed = report.hardware
     if observed is None:
@@ -31,6 +37,26 @@ def difference(expected: Hardware, report: HostReport) -> str | None:
         f"{summary(expected.gpus)} in the inventory; the host reports: "
         f"{summary(observed.gpus)} — {told}. {_sentences(report)}{ADVICE}"
     )
+
+
+def bus_difference(expected: Hardware, report: HostReport) -> str | None:
+    """The same for a host that has no driver yet, by its PCI bus: number and kinds of its cards.
+
+    A device that the table of cards does not know may be any card.
+    """
+    # A slice of a GPU stands for it: the bus shows no slices.
+    wanted = {index: devices[0] for index, devices in by_driver_index(expected.gpus).items()}
+    on_bus = accelerators(report.answers, report.system)
+    found = [cards_by_pci_id(device_id) for _, device_id in on_bus]
+    told = []
+    if len(wanted) != len(found):
+        told.append(f"{len(found)} GPUs are on the bus, not {len(wanted)}")
+    for (index, gpu), known in zip(wanted.items(), found, strict=False):
+        card = find_card(gpu.name, None if gpu.mig_profile else gpu.memory_mib)
+        if known and card is not None and card not in known:
+            names = " or ".join(sorted({one.printed_name for one in known}))
+            told.append(f"GPU {index} is {names} by its PCI id, not {gpu.name}")
+    return _bus_words(expected, report, told) if told else None
 
 
 def findings(expected: Hardware, observed: Hardware) -> Iterator[str]:
@@ -85,7 +111,8 @@ def _finding(wanted: Gpu | None, found: Gpu | None) -> str | None:
         return f"GPU {found.index} ({found.name}) is new"
     if wanted.name != found.name:
         return f"GPU {found.index} is {found.name}, not {wanted.name}"
-    if abs(found.memory_mib - wanted.memory_mib) > MEMORY_TOLERANCE * wanted.memory_mib:
+    tolerance = SLICE_TOLERANCE if wanted.mig_profile else MEMORY_TOLERANCE
+    if abs(found.memory_mib - wanted.memory_mib) > tolerance * wanted.memory_mib:
         return f"GPU {found.index} has {found.memory_mib} MiB, not {wanted.memory_mib} MiB"
     return None
 
@@ -113,17 +140,28 @@ def _same_link(expected: str, found: str) -> bool:
     return expected == found
 
 
+def _bus_words(expected: Hardware, report: HostReport, told: Sequence[str]) -> str:
+    shown = _on_bus(report)
+    return (
+        f"{summary(expected.gpus)} in the inventory; the host's PCI bus shows {shown} — "
+        f"{'; '.join(told)}. {ADVICE}"
+    )
+
+
 def _unasked(expected: Hardware, report: HostReport) -> str:
     """The message where no driver could be asked, with what the PCI bus shows."""
+    return (
+        f"{summary(expected.gpus)} in the inventory; no driver of the host could be asked "
+        f"(its PCI bus shows {_on_bus(report)}). {_sentences(report)}Mend the host."
+    )
+
+
+def _on_bus(report: HostReport) -> str:
     bus = [
         f"{gpu.name or 'a device'} [{gpu.pci_device_id or '?'}] at {gpu.pci_address}"
         for gpu in report.answers.pci_gpus
     ]
-    shown = summary(report.presumed.gpus) if report.presumed else ", ".join(bus) or "no GPU"
-    return (
-        f"{summary(expected.gpus)} in the inventory; no driver of the host could be asked "
-        f"(its PCI bus shows {shown}). {_sentences(report)}Mend the host."
-    )
+    return summary(report.presumed.gpus) if report.presumed else ", ".join(bus) or "no GPU"
 
 
 def _sentences(report: HostReport) -> str:

@@ -7,7 +7,7 @@ from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host
 
-from roles.hardware import report
+from roles.hardware import cuda, report
 
 
 class HostReport(FactBase[report.HostReport | None]):
@@ -38,6 +38,21 @@ class Hardware(FactBase[dict[str, Any]]):
 
     def process(self, output: list[str]) -> dict[str, Any]:
         return asdict(HostReport().process(output))
+
+
+class CudaStart(FactBase[str]):
+    """What CUDA's own library says when it starts; see `roles.hardware.cuda`. Asked as root, which
+    makes the device files where they are missing."""
+
+    @staticmethod
+    def default() -> str:
+        return ""
+
+    def command(self) -> str:
+        return cuda.SCRIPT
+
+    def process(self, output: list[str]) -> str:
+        return "\n".join(output)
 
 
 def observe(host: Host) -> report.HostReport | None:

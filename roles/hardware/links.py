@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from roles.hardware.gpus import Links
+from roles.hardware.gpus import Links, LinkVerdict
 
 # From the nearest to the farthest, as nvidia-smi's legend orders them; PSB and SOC are old names.
 _PCIE_ORDER = {"PSB": 0, "PIX": 0, "PXB": 1, "PHB": 2, "NODE": 3, "SYS": 4, "SOC": 4}
@@ -21,6 +21,13 @@ _PROFESSIONAL = re.compile(
     r"(?:(?:[AHBLTVP]\d{1,3}[A-Z]?|G[HB]\d{3})(?:[ -](?!MIG\b|(?:\d+-)*\d+[ABCQ]\b)[\w-]+)*"
     r"|RTX A\d{4}|RTX \d{4}(?: SFF)? Ada Generation)"
 )
+# P2P that is slower than host memory by more than this is no use.
+_SLOWER = 0.9
+_NOT_WORKING = {
+    "hangs": "hang in an all-reduce",
+    "wrong": "get a wrong result of an all-reduce",
+    "fails": "fail in an all-reduce",
+}
 
 
 @dataclass(frozen=True)
@@ -116,3 +123,70 @@ def p2p_possible(
     if _GEFORCE.fullmatch(one) or _GEFORCE.fullmatch(other):
         return False
     return True if one == other and _PROFESSIONAL.fullmatch(one) else None
+
+
+def p2p_fault(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerdict | None:
+    """The first verdict for which a group of GPUs is to do without P2P; None where none says so.
+
+    That is one of some of its GPUs with P2P that did not work, or was slower than without. NCCL
+    uses P2P only where it may: a run over another transport says nothing of P2P's speed.
+    """
+    among = _among(verdicts, group)
+    without = {one.gpus: one for one in among if not one.p2p}
+    with_p2p = (one for one in among if one.p2p)
+    return next(
+        (one for one in with_p2p if not one.works or _slower(one, without.get(one.gpus))), None
+    )
+
+
+def broken_together(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerdict | None:
+    """The first verdict for which some GPUs cannot work together at all, else None.
+
+    What did not work with P2P and was not measured without it counts: nobody saw it work.
+    """
+    among = _among(verdicts, group)
+    p2p_off = p2p_fault(among, group) is not None
+    measured = {(one.gpus, one.p2p) for one in among}
+    for one in among:
+        other_way = (one.gpus, not one.p2p) in measured
+        if not one.works and (not other_way or (not one.p2p and p2p_off)):
+            return one
+    return None
+
+
+def measured_gb_s(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> float | None:
+    """The least bus bandwidth that was measured over some GPUs, in the way that they are to work.
+
+    None where nothing was. What gloo measured on a CPU says nothing of GPUs.
+    """
+    among = _among(verdicts, group)
+    p2p = p2p_fault(among, group) is None
+    rates = (
+        one.gb_s
+        for one in among
+        if one.works and one.p2p == p2p and (one.library or "").startswith(("nccl", "rccl"))
+    )
+    return min((rate for rate in rates if rate is not None), default=None)
+
+
+def verdict_words(verdict: LinkVerdict) -> str:
+    """Why GPUs do not work together, or not with P2P, in words for a person."""
+    *first, last = map(str, verdict.gpus)
+    by = [verdict.library, f"driver {verdict.driver_version}" if verdict.driver_version else None]
+    known = ", ".join(text for text in by if text)
+    source = f" ({known})" if known else ""
+    what = _NOT_WORKING.get(verdict.outcome, "are faster without P2P in an all-reduce")
+    detail = f": {verdict.detail}" if verdict.outcome == "fails" and verdict.detail else ""
+    return f"GPUs {', '.join(first)} and {last} {what}{source}{detail}"
+
+
+def _among(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> list[LinkVerdict]:
+    own = set(group)
+    return [one for one in verdicts if own.issuperset(one.gpus)]
+
+
+def _slower(with_p2p: LinkVerdict, without: LinkVerdict | None) -> bool:
+    if without is None or not without.works or without.gb_s is None or with_p2p.gb_s is None:
+        return False
+    uses_p2p = (with_p2p.transport or "").startswith("P2P")
+    return uses_p2p and with_p2p.gb_s < without.gb_s * _SLOWER

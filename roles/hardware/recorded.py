@@ -1,7 +1,7 @@
 """The recorded hardware of an inventory's hosts: one YAML file, made to be read and committed."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from roles.hardware.difference import gpu_findings
-from roles.hardware.gpus import Gpu, Hardware, Links
+from roles.hardware.gpus import Gpu, Hardware, Links, LinkVerdict, Outcome
 from roles.hardware.outputs.topo import LINK_LABELS, P2P_LABELS
 from roles.hardware.settings import check_card_name
 
@@ -21,6 +21,7 @@ Count = Annotated[int, Field(ge=0, le=4_194_304)]
 # As `entry` writes them: nvidia-smi's or AMD's labels, "?" for a pair that nobody told.
 _LINKS = re.compile(rf"{LINK_LABELS}|NV|XGMI|PCIE|\?")
 _P2P = re.compile(rf"{P2P_LABELS}|\?")
+Words = Annotated[str, Field(pattern=r"^[ -~]{1,300}$")]
 
 
 class RecordedGpu(BaseModel):
@@ -50,6 +51,22 @@ class RecordedGpu(BaseModel):
     serial: str | None = None
 
 
+class RecordedVerdict(BaseModel):
+    """What an all-reduce over some of the host's GPUs did; see `LinkVerdict`."""
+
+    model_config = _STRICT
+
+    gpus: Annotated[list[Count], Field(min_length=2, max_length=64)]
+    p2p: bool
+    outcome: Outcome
+    gb_s: Annotated[float, Field(ge=0, lt=1e6)] | None = None
+    transport: Words | None = None
+    library: Words | None = None
+    driver_version: Words | None = None
+    engine: Words | None = None
+    detail: Words | None = None
+
+
 class RecordedHost(BaseModel):
     """A host as it was found: GPUs in the driver's order, rows of link labels, "X" for itself."""
 
@@ -59,6 +76,7 @@ class RecordedHost(BaseModel):
     gpus: Annotated[list[RecordedGpu], Field(min_length=1)]
     links: list[str] | None = None
     p2p: list[str] | None = None
+    interconnect: list[RecordedVerdict] | None = None
 
 
 def recorded_hardware(data: Any) -> Hardware:
@@ -76,7 +94,35 @@ def recorded_hardware(data: Any) -> Hardware:
         if gpu.index <= before.index:
             raise ValueError(f"gpus: index {gpu.index} stands behind {before.index}")
     links = _pairs(host.links, gpus, "links", _LINKS)
-    return Hardware(gpus, links, _pairs(host.p2p, gpus, "p2p", _P2P), host.driver_version)
+    p2p = _pairs(host.p2p, gpus, "p2p", _P2P)
+    verdicts = _verdicts(host.interconnect or [], gpus)
+    return Hardware(gpus, links, p2p, host.driver_version, verdicts)
+
+
+def with_verdicts(data: Any, hardware: Hardware, verdicts: Sequence[LinkVerdict]) -> dict[str, Any]:
+    """A host's entry with these verdicts instead of its own.
+
+    `data` is the entry that there is, None or one of other GPUs where the host is declared: it then
+    becomes one of `hardware`, but names no driver, as nothing may begin to differ by it.
+    """
+    if data is None or not _same_gpus(hardware, recorded_hardware(data)):
+        data = entry(replace(hardware, driver_version=None, interconnect=()))
+    kept = {key: value for key, value in data.items() if key != "interconnect"}
+    return kept | ({"interconnect": _verdict_lines(verdicts)} if verdicts else {})
+
+
+def keeping_verdicts(found: Hardware, recorded: Hardware | None) -> Hardware:
+    """Hardware that was just found, with the verdicts that are recorded of the same GPUs."""
+    if recorded is None or not _same_gpus(found, recorded):
+        return found
+    return replace(found, interconnect=recorded.interconnect)
+
+
+def _same_gpus(one: Hardware, other: Hardware) -> bool:
+    """Also by index, which is what verdicts go by."""
+    return [gpu.index for gpu in one.gpus] == [gpu.index for gpu in other.gpus] and not any(
+        gpu_findings(one.gpus, other.gpus)
+    )
 
 
 def completed(declared: Hardware, recorded: Hardware | None) -> Hardware:
@@ -101,6 +147,7 @@ def entry(hardware: Hardware, identifiers: Mapping[int, Mapping[str, str]] | Non
     made |= {
         "links": _rows(hardware.links, hardware.gpus),
         "p2p": _rows(hardware.p2p, hardware.gpus),
+        "interconnect": _verdict_lines(hardware.interconnect) or None,
     }
     return {key: value for key, value in made.items() if value is not None}
 
@@ -147,6 +194,30 @@ def _gpu(place: int, gpu: RecordedGpu) -> Gpu:
     return Gpu(index=place if gpu.index is None else gpu.index, **said)
 
 
+def _verdict_lines(verdicts: Sequence[LinkVerdict]) -> list[dict[str, Any]]:
+    ordered = sorted(verdicts, key=lambda one: (len(one.gpus), one.gpus, not one.p2p))
+    return [
+        {key: value for key, value in vars(one).items() if value is not None}
+        | {"gpus": list(one.gpus)}
+        for one in ordered
+    ]
+
+
+def _verdicts(said: Sequence[RecordedVerdict], gpus: tuple[Gpu, ...]) -> tuple[LinkVerdict, ...]:
+    there = {gpu.index for gpu in gpus}
+    seen: set[tuple[tuple[int, ...], bool]] = set()
+    for number, one in enumerate(said):
+        where, key = f"interconnect[{number}].gpus", (tuple(one.gpus), one.p2p)
+        if one.gpus != sorted(set(one.gpus)):
+            raise ValueError(f"{where}: {one.gpus} are not in ascending order")
+        if unknown := set(one.gpus) - there:
+            raise ValueError(f"{where}: the host has no GPU {min(unknown)}")
+        if key in seen:
+            raise ValueError(f"{where}: {one.gpus} is there twice with p2p {one.p2p}")
+        seen.add(key)
+    return tuple(LinkVerdict(**{**one.model_dump(), "gpus": tuple(one.gpus)}) for one in said)
+
+
 def _rows(links: Links | None, gpus: tuple[Gpu, ...]) -> list[str] | None:
     """A row for each GPU: its label to every GPU, "X" to itself, "?" where none was told."""
     if links is None or len(gpus) < 2:
@@ -179,7 +250,7 @@ def _pairs(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style for the file and its lists; a GPU stands in one line."""
+    """Block style for the file and its lists; a GPU stands in one line, as does a verdict."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -187,7 +258,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _mapping(dumper: yaml.SafeDumper, data: dict) -> yaml.MappingNode:
     node = yaml.SafeDumper.represent_dict(dumper, data)
-    node.flow_style = "memory_mib" in data
+    node.flow_style = "memory_mib" in data or "outcome" in data
     return node
 
 

@@ -19,6 +19,8 @@ _SYSTEM = (
     *("os", "kernel", "memory", "shm", "numa", "secure-boot", "modules", "nvidia-loaded"),
     *("nvidia-installed", "nvidia-license", "fabric-manager", "pci"),
 )
+# What hosts of another kind, or users without sudo, do not tell.
+_SYSTEM_TOO = ("virtualization", "numa-balancing", "paths", "acs")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class HostReport:
 def parse_report(lines: Sequence[str]) -> HostReport:
     """Read the output of `SCRIPT`; ValueError where it is cut short, or says why it has to be."""
     parts = _parts(lines)
-    system = parse_system({name: parts[name].text for name in _SYSTEM})
+    system = parse_system(
+        {name: part.text for name, part in parts.items() if name in (*_SYSTEM, *_SYSTEM_TOO)}
+    )
     answers = read_answers(parts)
     hardware = observed_hardware(answers, system)
     foreign = foreign_processes(answers, parts["owners"].text)

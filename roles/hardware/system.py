@@ -27,11 +27,25 @@ class PciDevice:
 
 
 @dataclass(frozen=True)
+class GpuPath:
+    """Where a GPU stands on the PCI bus: the bridges above it, the root's first.
+
+    `iommu` is how the IOMMU treats it ("DMA", "DMA-FQ", "identity"), None where there is none.
+    """
+
+    address: str
+    bridges: tuple[str, ...]
+    iommu: str | None = None
+
+
+@dataclass(frozen=True)
 class System:
     """One host's system. Versions are None where nothing is loaded or installed.
 
     `driver_open` says whether the installed kernel modules are the open ones; `fabric_manager` is
-    "absent", "active" or what systemd calls its state.
+    "absent", "active" or what systemd calls its state. `virtualization` is what systemd calls it
+    ("none", "kvm"), `redirecting` the bridges that send what GPUs say to each other up to the CPU
+    (ACS), as far as root could see them.
     """
 
     os: str
@@ -47,6 +61,10 @@ class System:
     fabric_manager: str
     fabric_manager_version: str | None
     pci: tuple[PciDevice, ...]
+    virtualization: str | None = None
+    numa_balancing: bool = False
+    gpu_paths: tuple[GpuPath, ...] = ()
+    redirecting: tuple[str, ...] = ()
 
     @property
     def nvswitches(self) -> int:
@@ -71,6 +89,11 @@ def parse_system(parts: Mapping[str, str]) -> System:
         fabric_manager=_unit_state(parts["fabric-manager"]),
         fabric_manager_version=_version(parts["fabric-manager"]),
         pci=tuple(filter(None, map(_pci_device, parts["pci"].splitlines()))),
+        virtualization=_one_line(parts.get("virtualization", "")),
+        # 2 is for memory tiers, and moves nothing between nodes of one kind.
+        numa_balancing=parts.get("numa-balancing", "").strip() in ("1", "3"),
+        gpu_paths=tuple(filter(None, map(_gpu_path, parts.get("paths", "").splitlines()))),
+        redirecting=tuple(filter(None, map(_redirecting, parts.get("acs", "").splitlines()))),
     )
 
 
@@ -124,3 +147,23 @@ def _pci_device(line: str) -> PciDevice | None:
         # sysfs says 255 for what it does not know.
         pcie_width_max=int(width_max) if width_max and width_max != "255" else None,
     )
+
+
+_ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+
+
+def _gpu_path(line: str) -> GpuPath | None:
+    """A GPU, how the IOMMU treats it and its folder, which lies in those of the bridges above."""
+    match = re.fullmatch(r"(\S+) iommu=(\S*) (/\S+)", line.strip())
+    if match is None:
+        return None
+    above = [part for part in match[3].lower().split("/") if _ADDRESS.fullmatch(part)]
+    return GpuPath(match[1].lower(), tuple(above[:-1]), match[2] or None)
+
+
+def _redirecting(line: str) -> str | None:
+    """The bridge of a line of `lspci -vv` whose access control redirects requests or answers."""
+    match = re.match(r"(\S+)\s+ACSCtl:(.*)", line.strip())
+    if match is None or not re.search(r"\b(ReqRedir|CmpltRedir)\+", match[2]):
+        return None
+    return match[1].lower()

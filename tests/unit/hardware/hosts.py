@@ -81,7 +81,7 @@ def output(**parts: str) -> list[str]:
     statuses = {name: text for name, text in parts.items() if name.endswith("_status")}
     texts = default | {name: text for name, text in parts.items() if name not in statuses}
     tools = {"query", "list", "topo", "topo_p2p", "apps", "version", "lspci", "details", "nvlink"}
-    tools |= {"amd_smi", "amd_topology", "rocm_smi", "kernel_log"}
+    tools |= {"amd_smi", "amd_topology", "rocm_smi", "kernel_log", "acs"}
     lines = []
     for name, text in texts.items():
         lines += ["", f"@@ {name.replace('_', '-')}", *text.split("\n")]

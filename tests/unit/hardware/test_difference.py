@@ -5,6 +5,7 @@ import pytest
 from roles.hardware import (
     Gpu,
     Hardware,
+    bus_difference,
     declared_hardware,
     difference,
     findings,
@@ -145,3 +146,51 @@ def test_summary_keeps_the_order():
         "1x NVIDIA L4 (23034 MiB) + 2x NVIDIA L40S (46068 MiB) + 1x NVIDIA L4 (23034 MiB)"
     )
     assert summary(()) == "no GPU"
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ("2x NVIDIA L40S", None),
+        ("3x NVIDIA L40S", "2 GPUs are on the bus, not 3"),
+        ("2x NVIDIA L4", "GPU 0 is NVIDIA L40S by its PCI id, not NVIDIA L4"),
+    ],
+)
+def test_a_host_without_a_driver_is_compared_by_its_bus(declared: str, told: str | None):
+    report = parse_report(output(query="", query_status="missing"))
+    assert report.hardware is None
+    found = bus_difference(declared_hardware(declared), report)
+    assert found is None if told is None else told in (found or "")
+
+
+def test_a_slice_stands_for_its_gpu_on_the_bus():
+    slices = tuple(
+        Gpu(n, "NVIDIA L40S", 20000, mig_profile="3g.20gb", mig_parent=n // 2, mig_index=n % 2)
+        for n in range(4)
+    )
+    report = parse_report(output(query="", query_status="missing"))
+    assert bus_difference(Hardware(slices), report) is None
+
+
+def test_whole_gpus_beside_slices_stand_for_themselves_on_the_bus():
+    # Devices are counted anew behind slices: the third GPU is device 3, and so on.
+    whole, half = Gpu(0, "NVIDIA L40S", 46068), Gpu(0, "NVIDIA L40S", 20000, mig_profile="3g.20gb")
+    bus = "\n".join(
+        f"0000:0{n}:00.0 0x030200 0x10de 0x26b9 numa=0 driver= width=16/16" for n in range(1, 4)
+    )
+    report = parse_report(output(query="", query_status="missing", lspci="", pci=bus))
+    for parents in ([0, 0, None, 2, 2], [0, 0, None, None], [None, 1, 1, None]):
+        devices = tuple(
+            replace(whole, index=n) if parent is None else replace(half, index=n, mig_parent=parent)
+            for n, parent in enumerate(parents)
+        )
+        assert bus_difference(Hardware(devices), report) is None
+
+
+def test_a_device_that_no_table_knows_may_be_any_card():
+    bus = "\n".join(
+        f"0000:0{n}:00.0 0x030200 0x10de 0xffff numa=0 driver= width=16/16" for n in (1, 2)
+    )
+    report = parse_report(output(query="", query_status="missing", lspci="", pci=bus))
+    assert bus_difference(DECLARED, report) is None
+    assert "not 1" in (bus_difference(declared_hardware("1x NVIDIA L40S"), report) or "")

@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 from roles.hardware import (
     Gpu,
     Hardware,
+    LinkVerdict,
     completed,
     declared_hardware,
     entry,
+    keeping_verdicts,
     read_recording,
     recorded_hardware,
     recording,
+    with_verdicts,
 )
 
 L40S = Hardware(
@@ -140,3 +143,77 @@ def test_a_declaration_is_completed_by_what_is_recorded_of_the_same_gpus():
     assert completed(declared, None) == declared
     linked = declared_hardware("3x L40S", "pcie")
     assert completed(linked, L40S) == replace(L40S, links=linked.links)
+
+
+HANGS = LinkVerdict(
+    (0, 1), True, "hangs", None, None, "nccl 2.30.7", "595.80", "vllm-0.33.0-cuda-0", "not done"
+)
+WORKS = LinkVerdict((0, 1), False, "works", 11.3, "SHM/direct/direct", "nccl 2.30.7", "595.80", "v")
+
+
+def test_a_verdict_stands_in_a_line():
+    text = recording({"gpu1": with_verdicts(entry(L40S), L40S, [WORKS, HANGS])})
+    assert text.endswith(
+        "  interconnect:\n"
+        "  - {gpus: [0, 1], p2p: true, outcome: hangs, library: nccl 2.30.7, "
+        "driver_version: '595.80', engine: vllm-0.33.0-cuda-0, detail: not done}\n"
+        "  - {gpus: [0, 1], p2p: false, outcome: works, gb_s: 11.3, transport: SHM/direct/direct, "
+        "library: nccl 2.30.7, driver_version: '595.80', engine: v}\n"
+    )
+    assert recorded_hardware(read_recording(text)["gpu1"]) == replace(
+        L40S, interconnect=(HANGS, WORKS)
+    )
+
+
+def test_verdicts_change_nothing_else_of_an_entry():
+    identifiers = {0: {"uuid": "GPU-1"}}
+    before = entry(L40S, identifiers)
+    once = with_verdicts(before, L40S, [HANGS])
+    assert {key: once[key] for key in before} == before
+    assert with_verdicts(once, L40S, []) == before
+    assert entry(replace(L40S, interconnect=(HANGS,))) == with_verdicts(entry(L40S), L40S, [HANGS])
+
+
+@pytest.mark.parametrize("data", [None, entry(Hardware(L40S.gpus[:1], driver_version="1"))])
+def test_a_declared_host_gets_an_entry_that_pins_no_driver(data: dict | None):
+    declared = declared_hardware("3x NVIDIA L40S")
+    made = with_verdicts(data, replace(declared, driver_version="595.80"), [WORKS])
+    assert "driver_version" not in made
+    assert completed(declared, recorded_hardware(made)) == replace(declared, interconnect=(WORKS,))
+
+
+def test_found_hardware_keeps_verdicts_of_the_same_gpus_alone():
+    known = replace(L40S, interconnect=(WORKS,))
+    newer = replace(L40S, driver_version="600.10")
+    assert keeping_verdicts(newer, known) == replace(newer, interconnect=(WORKS,))
+    assert keeping_verdicts(newer, None) == newer
+    fewer = Hardware(L40S.gpus[:2])
+    assert keeping_verdicts(fewer, known) == fewer
+
+
+@pytest.mark.parametrize(
+    ("verdict", "why"),
+    [
+        ({"gpus": [0]}, "interconnect.0.gpus"),
+        ({"gpus": [1, 0]}, r"interconnect\[0\].gpus: \[1, 0\] are not in ascending order"),
+        ({"gpus": [0, 0]}, "not in ascending order"),
+        ({"gpus": [0, 7]}, "the host has no GPU 7"),
+        ({"outcome": "good"}, "interconnect.0.outcome"),
+        ({"p2p": "yes"}, "interconnect.0.p2p"),
+        ({"gb_s": -1.0}, "interconnect.0.gb_s"),
+        ({"detail": "a\nb"}, "interconnect.0.detail"),
+        ({"speed": 3}, "interconnect.0.speed"),
+    ],
+)
+def test_verdicts_are_read_strictly(verdict: dict, why: str):
+    data = entry(L40S) | {
+        "interconnect": [{"gpus": [0, 1], "p2p": True, "outcome": "works"} | verdict]
+    }
+    with pytest.raises(ValueError, match=why):
+        recorded_hardware(data)
+
+
+def test_a_group_and_way_has_one_verdict():
+    twice = [{"gpus": [0, 1], "p2p": True, "outcome": "works"}] * 2
+    with pytest.raises(ValueError, match="is there twice"):
+        recorded_hardware(entry(L40S) | {"interconnect": twice})

@@ -94,6 +94,19 @@ def test_mig_slices_are_devices_of_their_own():
     assert report.identifiers[1] == {"uuid": report.devices[1], "serial": "0000000000000"}
     assert report.identifiers[6]["serial"] == "0000000000003"
     assert report.hardware.links is None
+    # Of the matrix the links between the whole GPUs 1, 2 and 3 are left, as devices 4, 5 and 6.
+    topo = "\n".join(
+        (
+            "\tGPU0\tGPU1\tGPU2\tGPU3\tCPU Affinity\tNUMA Affinity",
+            "GPU0\t X \tNV12\tNV4\tSYS\t0-63\t0",
+            "GPU1\tNV12\t X \tNV8\tPHB\t0-63\t0",
+            "GPU2\tNV4\tNV8\t X \tPIX\t0-63\t0",
+            "GPU3\tSYS\tPHB\tPIX\t X \t0-63\t0",
+        )
+    )
+    linked = process(query=query(*rows), list=listing, topo=topo)
+    assert linked.hardware is not None
+    assert linked.hardware.links == ((4, 5, "NV8"), (4, 6, "PHB"), (5, 6, "PIX"))
 
 
 def test_slices_count_although_another_gpu_is_lost():
@@ -111,6 +124,15 @@ def test_slices_count_although_another_gpu_is_lost():
     # Of 71, 35 and 18 GB a little less is there.
     assert [gpu.memory_mib // 1024 for gpu in report.hardware.gpus] == [67, 67, 33, 17, 17]
     assert kinds(report) == ["gpu-lost"]
+
+
+def test_slices_count_although_only_root_is_told_their_gpus_memory():
+    listing = data("smi-L/linux-x86_64_nvidia-h200-mig_590.48.01.txt")
+    denied = row(0, "NVIDIA H200", total="[Insufficient Permissions]", mig="Enabled")
+    report = process(query=query(denied), list=listing)
+    assert report.hardware is not None
+    assert [gpu.mig_profile for gpu in report.hardware.gpus][2:] == ["2g.35gb"] + ["1g.18gb"] * 2
+    assert report.faults == ()
 
 
 def test_the_state_of_nvlinks_is_a_fact():
