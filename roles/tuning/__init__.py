@@ -1,0 +1,6 @@
+"""What serving needs of a host beside its driver: limits, shared memory, power, MIG. Pure only."""
+
+from roles.tuning.mig import foreseen as foreseen
+from roles.tuning.mig import with_mig as with_mig
+from roles.tuning.settings import TuningSettings as TuningSettings
+from roles.tuning.steps import shm_wanted_mib as shm_wanted_mib

@@ -1,0 +1,123 @@
+"""The hardware of a host whose GPUs are, or will be, sliced as its inventory declares. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from roles.hardware import (
+    Gpu,
+    Hardware,
+    HostReport,
+    by_driver_index,
+    find_card,
+    moved_links,
+    slice_memory_mib,
+)
+from roles.tuning.mig_cards import by_size, layout_problem
+
+Mig = Mapping[int, Sequence[str]]
+
+
+def with_mig(hardware: Hardware, mig: Mig | None) -> Hardware:
+    """The hardware as it is once the GPUs that `mig` names are sliced so.
+
+    Slices that are there already in that layout are kept with all that is known of them; of one
+    that is not there the memory is what its profile's name promises. Links and verdicts are those
+    of the whole GPUs among each other, as slices do not reach each other. ValueError, which begins
+    with `mig`, where a GPU is not there, its card cannot be sliced so, or it is AMD's.
+    """
+    if not mig:
+        return hardware
+    groups = by_driver_index(hardware.gpus)
+    for index in sorted(mig):
+        if index not in groups:
+            there = ", ".join(map(str, groups)) or "none"
+            raise ValueError(f"mig[{index}]: there is no GPU {index}; the host has {there}")
+        whole = _whole(groups[index][0])
+        card = find_card(whole.name, whole.memory_mib or None)
+        if problem := layout_problem(card, mig[index]):
+            raise ValueError(f"mig[{index}]: {problem}")
+        if layout(groups[index]) != by_size(mig[index]):
+            groups[index] = [
+                _slice(whole, index, number, profile)
+                for number, profile in enumerate(by_size(mig[index]))
+            ]
+    return _of(hardware, [device for group in groups.values() for device in group])
+
+
+def _of(hardware: Hardware, devices: Sequence[Gpu]) -> Hardware:
+    """These devices of a host, counted anew, with what is known between its whole GPUs."""
+    places = {device.index: place for place, device in enumerate(devices) if not device.mig_profile}
+    return Hardware(
+        tuple(replace(device, index=place) for place, device in enumerate(devices)),
+        moved_links(hardware.links, places),
+        moved_links(hardware.p2p, places),
+        hardware.driver_version,
+        tuple(
+            replace(one, gpus=tuple(places[gpu] for gpu in one.gpus))
+            for one in hardware.interconnect
+            if places.keys() >= set(one.gpus)
+        ),
+    )
+
+
+def foreseen(report: HostReport, mig: Mig | None) -> HostReport:
+    """The report of a host as it will be once its GPUs are sliced as declared.
+
+    For the comparison before that is done: whole GPUs, other slices and a GPU in MIG mode without
+    any are then no difference and no fault. Where it cannot be sliced so, it is left as it is.
+    """
+    if not mig:
+        return report
+
+    def sliced(hardware: Hardware | None) -> Hardware | None:
+        try:
+            return hardware and with_mig(hardware, mig)
+        except ValueError:
+            return hardware
+
+    faults = tuple(
+        fault
+        for fault in report.faults
+        if not (fault.kind == "mig-without-slices" and fault.gpu in mig)
+    )
+    return replace(
+        report,
+        hardware=sliced(report.hardware),
+        presumed=sliced(report.presumed),
+        faults=faults,
+    )
+
+
+def layout(devices: Sequence[Gpu]) -> tuple[str, ...]:
+    """The profiles of one GPU's slices, the largest first; none where it is whole."""
+    return by_size([device.mig_profile for device in devices if device.mig_profile])
+
+
+def _whole(device: Gpu) -> Gpu:
+    """The GPU that a slice is of; its memory is then not known (0)."""
+    if device.mig_profile is None:
+        return device
+    name = device.name.removesuffix(f" MIG {device.mig_profile}")
+    card = find_card(name)
+    memory_mib = card.memory_mib if card and card.memory_mib else 0
+    return replace(
+        device,
+        name=name,
+        memory_mib=memory_mib,
+        mig_profile=None,
+        mig_parent=None,
+        mig_index=None,
+    )
+
+
+def _slice(whole: Gpu, parent: int, number: int, profile: str) -> Gpu:
+    """As `roles.hardware` shows a slice that is there."""
+    return replace(
+        whole,
+        name=f"{whole.name} MIG {profile}",
+        memory_mib=slice_memory_mib(profile),
+        reserved_mib=None,
+        mig_profile=profile,
+        mig_parent=parent,
+        mig_index=number,
+    )

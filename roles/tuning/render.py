@@ -1,0 +1,34 @@
+"""The files with which a host sets its GPUs, now and after each reboot. Pure: settings in, text
+out."""
+
+from pathlib import Path
+
+import jinja2
+
+from roles.files import HostFile
+from roles.tuning.mig_cards import by_size
+from roles.tuning.settings import TuningSettings
+
+TEMPLATES = Path(__file__).parents[2] / "templates"
+UNIT_NAME = "llm-gpu-settings.service"
+UNIT = f"/etc/systemd/system/{UNIT_NAME}"
+SCRIPT = "/etc/llm/gpu-settings.sh"
+
+
+def gpu_files(settings: TuningSettings) -> list[HostFile]:
+    """The unit and its script; none where nothing about GPUs is set."""
+    if not settings.mig and settings.power_limit_w is None:
+        return []
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    mig = [(gpu, by_size(profiles)) for gpu, profiles in sorted((settings.mig or {}).items())]
+    script = jinja.get_template("systemd/gpu-settings.sh.j2").render(
+        mig=mig, power_limit_w=settings.power_limit_w
+    )
+    unit = jinja.get_template("systemd/llm-gpu-settings.service.j2").render(script=SCRIPT)
+    return [HostFile(SCRIPT, script, mode="755"), HostFile(UNIT, unit)]

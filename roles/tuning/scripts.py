@@ -1,0 +1,96 @@
+"""The shell script that changes a host as `Steps` say. Pure."""
+
+from roles.tuning.render import SCRIPT, UNIT, UNIT_NAME
+from roles.tuning.steps import Steps
+
+FSTAB = "/etc/fstab"
+
+# Every other line stays, byte for byte. An error that the old table has too is not this one's: an
+# unplugged disk must not keep /dev/shm small.
+_FSTAB = """\
+fstab=$(readlink -f {fstab})
+[ -e "$fstab" ] || (umask 022; : >"$fstab")
+new=$(mktemp -d)
+trap 'rm -rf "$new" "$fstab.pyinfra-new"' EXIT
+awk -v size={size_mib}m '
+/^[ \\t]*[^# \\t]/ && $2 ~ "^/dev/shm/*$" {{
+count = split($4, options, ","); kept = ""
+for (i = 1; i <= count; i++)
+if (options[i] !~ /^(size|nr_blocks)=/) kept = kept options[i] ","
+print $1, $2, $3, kept "size=" size, ($5 == "" ? 0 : $5), ($6 == "" ? 0 : $6)
+found = 1; next
+}}
+{{ print }}
+END {{ if (!found) print "tmpfs /dev/shm tmpfs rw,nosuid,nodev,size=" size " 0 0" }}
+' "$fstab" >"$new/fstab"
+errors() {{
+LC_ALL=C findmnt --verify --tab-file "$1" 2>&1 | grep -E '^ *\\[E\\]|parse error at' |
+sed "s|$1||" | sort
+}}
+errors "$fstab" >"$new/before" || true
+errors "$new/fstab" >"$new/after" || true
+told=$(comm -13 "$new/before" "$new/after")
+[ -z "$told" ] || {{
+echo "the new {fstab} is not as it must be, the old one stays: $told" >&2
+exit 1
+}}
+cp -a "$fstab" "$fstab.pyinfra-new"
+cat "$new/fstab" >"$fstab.pyinfra-new"
+sync "$fstab.pyinfra-new"
+mv -f "$fstab.pyinfra-new" "$fstab"
+systemctl daemon-reload"""
+
+
+def fstab_script(size_mib: int, fstab: str = FSTAB) -> str:
+    """Write the size of /dev/shm into fstab, which systemd applies at boot; checked, then moved."""
+    return _FSTAB.format(size_mib=size_mib, fstab=fstab)
+
+
+def shm_script(steps: Steps) -> str:
+    """Grow /dev/shm now, and for the next boot; "" where it is large enough."""
+    parts = []
+    if steps.fstab_mib:
+        parts.append(f"(\nset -eu\n{fstab_script(steps.fstab_mib)}\n)")
+    if steps.shm_mib:
+        parts.append(f"mount -o remount,size={steps.shm_mib}m /dev/shm")
+    return "\n".join(parts)
+
+
+def check_script() -> str:
+    """Reads the staged unit and script before they replace the old ones."""
+    return (
+        f'sh -n "$STAGE"{SCRIPT} && '
+        f'said=$(systemd-analyze verify --man=no "$STAGE"{UNIT} 2>&1) && '
+        # Its exit status is 0 for a key or a value that it does not know.
+        '{ ! printf "%s\\n" "$said" | grep llm-; }'
+    )
+
+
+def restore_script(steps: Steps) -> str:
+    """Give each GPU its own power limit back; "" where none has another.
+
+    It comes before all that says that there was one of ours, and asks every GPU: what one does not
+    take is tried again by the next run.
+    """
+    if not steps.restore:
+        return ""
+    lines = [f"nvidia-smi -i {gpu} -pl {watts:g} || failed=1" for gpu, watts in steps.restore]
+    return "\n".join(["failed=", *lines, '[ -z "$failed" ]'])
+
+
+def gpu_script(steps: Steps) -> str:
+    """Set what the installed unit sets, or take it away again; "" where neither is to be done."""
+    lines = []
+    if steps.absent:
+        lines.append(f"systemctl disable --now --quiet {UNIT_NAME} || true")
+        lines += [f"rm -f {path}" for path in steps.absent]
+        lines.append("systemctl daemon-reload")
+    if steps.changed:
+        lines.append("systemctl daemon-reload")
+    if steps.apply:
+        lines += [
+            f"systemctl enable --quiet {UNIT_NAME}",
+            f"systemctl restart {UNIT_NAME} || {{ journalctl -u {UNIT_NAME} -n 20 -o cat >&2; "
+            "exit 1; }",
+        ]
+    return "\n".join(lines)
