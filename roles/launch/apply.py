@@ -7,6 +7,7 @@ engine and the old replicas are put back, and the end of the new one's log is pr
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -47,9 +48,24 @@ def ensure_user(name):
     except KeyError:
         run("useradd", "--system", "--user-group", "--home-dir", STATE, "--shell",
             "/usr/sbin/nologin", name)  # fmt: skip
-    # These own the device files of AMD GPUs; NVIDIA's are open to all.
-    for group in ("video", "render"):
-        run("usermod", "-a", "-G", group, name, ok=())
+    groups = unit_groups()
+    for group in groups:
+        run("groupadd", "--system", "--force", group)
+        run("usermod", "-a", "-G", group, name)
+    missing = set(groups) - set(run("id", "-nG", name).split())
+    if missing:
+        raise LaunchError("user %s is not in the groups %s, which own the GPUs' device files"
+                          % (name, ", ".join(sorted(missing))))  # fmt: skip
+
+
+def unit_groups():
+    """The groups that the unit wants for its processes: AMD's device files belong to them."""
+    for file in TASK["files"]:
+        if file["path"] == UNITS + "/llm-engine@.service":
+            text = base64.b64decode(file["content"]).decode()
+            named = re.search("^SupplementaryGroups=(.*)", text, re.MULTILINE)
+            return named.group(1).split() if named else []
+    return []
 
 
 def check(files):
@@ -350,6 +366,14 @@ def alone():
         yield
 
 
+def in_words(error):
+    """An error for a person; the system's own word for a full disk names no place."""
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        place = error.filename or "%s, /etc or /var" % tempfile.gettempdir()
+        return "no space is left (%s): make room, see df -h, and run again" % place
+    return error
+
+
 def main():
     """Do it all, or put everything back and say why on the standard error."""
     os.makedirs(os.path.join(STATE, "applied"), mode=0o755, exist_ok=True)
@@ -360,7 +384,7 @@ def main():
                 link_engine(TASK["engine"])
             check(TASK["files"])
         except (LaunchError, OSError) as error:
-            sys.exit("nothing was changed: %s" % error)
+            sys.exit("nothing was changed: %s" % in_words(error))
         previous = remember(*everything())
         try:
             install(previous)
@@ -368,7 +392,7 @@ def main():
         except (LaunchError, OSError) as error:
             outcome = put_back(previous)
             finish(previous)
-            sys.exit("%s\n%s" % (error, outcome))
+            sys.exit("%s\n%s" % (in_words(error), outcome))
         finish(previous)
         remove_old_engines()
 

@@ -1,53 +1,40 @@
 """Moves a host's replicas from what runs to what is planned."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, State, StringCommand, operation
 from pyinfra.api.host import Host
 
-from roles.engine import EngineSettings
 from roles.files import HostFile
 from roles.launch.facts import Launched, NotServing
+from roles.launch.host_launch import HostLaunch
 from roles.launch.probing import SecretInput, part, script
 from roles.launch.roll import Roll
-from roles.launch.settings import LaunchSettings
 from roles.launch.state import to_do
-from roles.topology import Replica
 
 
 @operation()
-def replicas(
-    planned: Sequence[Replica],
-    files: Sequence[HostFile],
-    digests: Mapping[str, str],
-    devices: Mapping[int, str],
-    engine: EngineSettings,
-    launch: LaunchSettings,
-    model: str,
-    key: str,
-    roll: Roll,
-    fresh_only: bool = False,
-):
+def replicas(launch: HostLaunch, roll: Roll, fresh_only: bool = False):
     """
     Bring a host's replicas to the plan; each must answer a real completion, or the old is put back.
 
-    + planned: the replicas of this host
-    + files: every file of them, as `roles.launch.render.host_files` makes them
-    + digests: what each replica runs from; it restarts when that changes
-    + devices: what CUDA calls a GPU of the plan where that is not its index
-    + engine: the engine's settings
-    + launch: the launch settings
-    + model: the name that a completion is asked of
-    + key: the engines' key
+    + launch: the host's plan with all that its files follow from, read when the run executes
     + roll: the roll of this run
     + fresh_only: leave a host that serves already to the roll
     """
+    files = launch.files
     # Replicas that left the plan are found by their units, not by paths.
     state = host.get_fact(Launched, paths=[file.path for file in files])
-    reasons = to_do(state, files, digests, engine.version_name, launch.firewall and bool(planned))
+    reasons = to_do(
+        state,
+        files,
+        launch.digests(files),
+        launch.engine.version_name,
+        launch.settings.firewall and bool(launch.plan.replicas),
+    )
     if not reasons:
         host.noop("all replicas run as planned")
         return
@@ -61,20 +48,17 @@ def replicas(
         host.log_styled(message, fg="yellow", log_func=logger.warning)
         host.noop(message)
         return
-    task = _task(planned, files, digests, devices, engine, launch, model, key)
-    yield StringCommand("python3", "-", _stdin=script(part("serving.py") + part("apply.py"), task))
+    program = script(part("serving.py") + part("apply.py"), _task(launch, files))
+    yield StringCommand("python3", "-", _stdin=program)
 
 
 @operation()
-def serving(planned: Sequence[Replica], launch: LaunchSettings, model: str, key: str, roll: Roll):
+def serving(launch: HostLaunch, roll: Roll):
     """
     Wait until each of a host's replicas answers a real completion; a host that booted a moment ago
     may be loading its weights still. Changes nothing, and fails the host where one does not serve.
 
-    + planned: the replicas of this host
-    + launch: the launch settings
-    + model: the name that a completion is asked of
-    + key: the engines' key
+    + launch: the host's plan, read when the run executes
     + roll: the roll of this run: what it left alone runs from old settings, and is not asked
     """
     if host.name in roll.left_alone:
@@ -84,10 +68,10 @@ def serving(planned: Sequence[Replica], launch: LaunchSettings, model: str, key:
         host.noop("replicas are asked when the run executes")
         return
     task = {
-        "replicas": [{"name": replica.name, "port": replica.port} for replica in planned],
-        "start_timeout_s": launch.start_timeout_s,
-        "model": model,
-        "key": key,
+        "replicas": [{"name": one.name, "port": one.port} for one in launch.plan.replicas],
+        "start_timeout_s": launch.settings.start_timeout_s,
+        "model": launch.service.model.name,
+        "key": launch.engine_key,
     }
     program = script(part("serving.py") + part("await_serving.py"), task)
     said = host.get_fact(NotServing, _stdin=SecretInput(program))
@@ -103,16 +87,9 @@ def _fail(state: State, host: Host, said: str) -> bool:
     return False
 
 
-def _task(
-    planned: Sequence[Replica],
-    files: Sequence[HostFile],
-    digests: Mapping[str, str],
-    devices: Mapping[int, str],
-    engine: EngineSettings,
-    launch: LaunchSettings,
-    model: str,
-    key: str,
-) -> dict[str, Any]:
+def _task(launch: HostLaunch, files: Sequence[HostFile]) -> dict[str, Any]:
+    planned, devices = launch.plan.replicas, launch.devices
+    digests = launch.digests(files)
     return {
         "files": [
             {
@@ -133,11 +110,11 @@ def _task(
             for replica in planned
         ],
         "names": [replica.name for replica in planned],
-        "engine": engine.version_name,
-        "keep": engine.keep,
-        "firewall": launch.firewall and bool(planned),
-        "user": launch.user,
-        "start_timeout_s": launch.start_timeout_s,
-        "model": model,
-        "key": key,
+        "engine": launch.engine.version_name,
+        "keep": launch.engine.keep,
+        "firewall": launch.settings.firewall and bool(planned),
+        "user": launch.settings.user,
+        "start_timeout_s": launch.settings.start_timeout_s,
+        "model": launch.service.model.name,
+        "key": launch.engine_key,
     }

@@ -93,6 +93,7 @@ def environment_of(
         "VLLM_PORT": str(internal_ports(launch, replica.number)[0]),
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
+        **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
         "VLLM_NO_USAGE_STATS": "1",
         "PATH": "/opt/llm/engines/current/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
         **engine.environment,
@@ -115,6 +116,8 @@ def options_of(
         **({"max-num-seqs": replica.max_num_seqs} if replica.max_num_seqs else {}),
         "max-model-len": replica.max_model_len,
         "gpu-memory-utilization": replica.gpu_memory_utilization,
+        # vLLM's own all-reduce reads the other GPUs' memory as NCCL's P2P does.
+        **({} if replica.p2p else {"disable-custom-all-reduce": True}),
         "shutdown-timeout": launch.drain_timeout_s,
     }
     if service.kv_cache_memory_bytes:

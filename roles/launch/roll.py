@@ -12,7 +12,8 @@ class Roll:
 
     A balancer that failed does, whenever it did: nobody would see that requests still arrive.
     `restarting` are the hosts that must restart replicas, `set_aside` those that get no requests
-    meanwhile, `left_alone` those that a stopped roll did not reach.
+    meanwhile, `left_alone` those that a stopped roll did not reach, `lost` those that did not come
+    back from it: they get no requests until they serve again.
     """
 
     state: State
@@ -21,6 +22,7 @@ class Roll:
     restarting: set[str] = field(default_factory=set)
     set_aside: set[str] = field(default_factory=set)
     left_alone: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
 
     def stopped_by(self) -> str:
         """Names of the hosts whose failure stops the roll, or "" while there are none."""

@@ -43,6 +43,7 @@ def part_of(hardware: Hardware, gpus: Sequence[Gpu]) -> Hardware:
         gpus=tuple(sorted(gpus, key=lambda gpu: gpu.index)),
         links=links_among(hardware.links, own),
         p2p=links_among(hardware.p2p, own),
+        interconnect=tuple(one for one in hardware.interconnect if own.issuperset(one.gpus)),
     )
 
 

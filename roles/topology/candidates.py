@@ -7,7 +7,7 @@ from functools import lru_cache
 from roles.hardware import Gpu, Hardware
 from roles.models import Model
 from roles.topology.costs import Estimate, Workload
-from roles.topology.grouping import groups
+from roles.topology.grouping import broken_links, groups
 from roles.topology.memory import Asked, batch, gpu_memory, memory_sum
 from roles.topology.performance import estimate
 from roles.topology.plan import MemorySum, Shape
@@ -59,11 +59,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Refused:
-    """A shape that cannot serve: why, in words, and its memory where it is for memory."""
+    """A shape that cannot serve: why, in words, and its memory where it is for memory.
+
+    `apart`: it would fit, but no GPUs that it needs work together.
+    """
 
     shape: Shape
     why: str
     memory: MemorySum | None = None
+    apart: bool = False
 
 
 def candidates(
@@ -167,6 +171,8 @@ def _tried(
     if not memory.fits:
         return Refused(shape, "", memory)
     found = groups(gpus, shape.gpus, hardware)
+    if not found:
+        return Refused(shape, "; ".join(broken_links(hardware, gpus)), apart=True)
     _, link = slowest_group(found, hardware)
     return Candidate(shape, tuple(found), memory, link)
 

@@ -20,6 +20,9 @@ class LinkCalibration:
 
 
 LINK_CALIBRATION = LinkCalibration()
+# A measured all-reduce that reaches less than this part of the estimated rate corrects it: a riser
+# of one lane, say. What is nearer is within what the estimate may be off by.
+FAR_BELOW = 0.5
 
 
 def all_reduce_s(
@@ -34,20 +37,39 @@ def all_reduce_s(
     A ring moves 2(n-1)/n of the message over each GPU's link. NVLink and a pair of PCIe peers do
     this at their own link's rate. More PCIe GPUs, or GPUs that are no peers, share the host's
     bridges and memory: the traffic of all n GPUs goes through one path. (vLLM has its fast
-    all-reduce only for NVLink and for two PCIe peers; else it is NCCL's ring.) Raises
-    ValueError for NVLink without its rate.
+    all-reduce only for NVLink and for two PCIe peers; else it is NCCL's ring.) Where far less was
+    measured, that counts. Raises ValueError for NVLink without its rate.
     """
     if gpus <= 1:
         return 0.0
+    rate_gb_s = estimated_gb_s(gpus, rates, links, calibration)
+    if measured_far_below(gpus, rates, links, calibration):
+        rate_gb_s = links.measured_gb_s or rate_gb_s
+    latency_us = calibration.latency_us + calibration.latency_per_peer_us * (gpus - 1)
+    moved_bytes = 2 * (gpus - 1) / gpus * message_bytes
+    return latency_us * 1e-6 + moved_bytes / (rate_gb_s * 1e9)
+
+
+def measured_far_below(
+    gpus: int, rates: GpuRates, links: Links, calibration: LinkCalibration = LINK_CALIBRATION
+) -> bool:
+    """Whether far less was measured between a replica's GPUs than their links should do."""
+    measured = links.measured_gb_s
+    limit = FAR_BELOW * estimated_gb_s(gpus, rates, links, calibration)
+    return measured is not None and 0 < measured < limit
+
+
+def estimated_gb_s(
+    gpus: int, rates: GpuRates, links: Links, calibration: LinkCalibration = LINK_CALIBRATION
+) -> float:
+    """The bus bandwidth of an all-reduce by the table of cards."""
     if links.kind == "nvlink":
         if rates.nvlink_gb_s is None:
             raise ValueError("links are nvlink but the GPU's nvlink_gb_s is None: state its rate")
         rate_gb_s = rates.nvlink_gb_s / 2
     else:
         rate_gb_s = rates.pcie_gb_s if gpus == 2 and links.peers else rates.pcie_gb_s / gpus
-    latency_us = calibration.latency_us + calibration.latency_per_peer_us * (gpus - 1)
-    moved_bytes = 2 * (gpus - 1) / gpus * message_bytes
-    return latency_us * 1e-6 + moved_bytes / (rate_gb_s * 1e9 * calibration.efficiency)
+    return rate_gb_s * calibration.efficiency
 
 
 def hand_over_s(

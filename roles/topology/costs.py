@@ -36,10 +36,12 @@ class Links:
 
     `peers`: they may read each other's memory. False where the driver or the board forbids it
     (consumer cards, some virtual machines); traffic then goes through the host's memory.
+    `measured_gb_s`: the bus bandwidth of a large all-reduce over them, where one was measured.
     """
 
     kind: LinkKind
     peers: bool = True
+    measured_gb_s: float | None = None
 
 
 @dataclass(frozen=True)

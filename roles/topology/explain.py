@@ -20,6 +20,11 @@ def explain(plan: Plan) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+def explain_host(host: HostPlan) -> str:
+    """The plan of one host alone: its replicas, memory sum, reasons and warnings."""
+    return "\n".join([table([HEADER, *_rows(host)]), "", *_details(host)]).rstrip() + "\n"
+
+
 def table(rows: Iterable[Sequence[str]]) -> str:
     """Rows of text in aligned columns, the first row underlined."""
     rows = list(rows)

@@ -1,10 +1,12 @@
 """Which GPUs of a host work together: near ones first, over NVLink and inside a NUMA node."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from roles.hardware import Gpu, Hardware, link_slowness
+from roles.hardware import Gpu, Hardware, broken_together, link_slowness, verdict_words
 
 Distance = Callable[[Gpu, Gpu], tuple[int, int]]
+# Farther than any link: GPUs that do not work together.
+_APART = (99, 0)
 
 
 def groups(gpus: Sequence[Gpu], size: int, hardware: Hardware) -> list[tuple[Gpu, ...]]:
@@ -12,25 +14,60 @@ def groups(gpus: Sequence[Gpu], size: int, hardware: Hardware) -> list[tuple[Gpu
 
     Groups whose every pair is linked best are formed first, then those over the next slower kind
     of link, so that what must cross a NUMA node or leave an NVLink island is as little as can be.
+    GPUs whose all-reduce was seen not to work are in no group together: none where none is left. A
+    pipeline's stages hand over through the same library and the same links, so this goes for them
+    too.
     """
     if size == 1:
         return [(gpu,) for gpu in gpus]
     distance = _distance(hardware)
-    limits = sorted({distance(a, b) for a in gpus for b in gpus if a.index < b.index})
-    left, found = list(gpus), []
-    for limit in limits:
-        for seed in gpus:
-            if len(left) < size:
-                break
-            group = _grown(seed, left, size, limit, distance) if seed in left else None
-            if group:
-                found.append(group)
-                left = [gpu for gpu in left if gpu not in group]
+    apart = {a: sum(distance(a, b) == _APART for b in gpus if b is not a) for a in gpus}
+    limits = sorted({distance(a, b) for a in gpus for b in gpus if a.index < b.index} - {_APART})
+    found = _formed(gpus, size, hardware, limits, distance, apart)
+    if len(found) < len(gpus) // size and any(apart.values()):
+        # Near ones first may leave those over that do not work together.
+        others = _formed(gpus, size, hardware, limits[-1:], distance, apart)
+        found = max(found, others, key=len)
     return sorted(found, key=lambda group: group[0].index)
 
 
+def _formed(
+    gpus: Sequence[Gpu],
+    size: int,
+    hardware: Hardware,
+    limits: Sequence[tuple[int, int]],
+    distance: Distance,
+    apart: Mapping[Gpu, int],
+) -> list[tuple[Gpu, ...]]:
+    """Groups within the first limit, then of what is left within the next. Those that work with
+    fewest others (`apart` counts the rest) choose first and are chosen first."""
+    left, found = list(gpus), []
+    for limit in limits:
+        for seed in sorted(gpus, key=lambda gpu: -apart[gpu]):
+            if len(left) < size:
+                break
+            group = _grown(seed, left, size, limit, distance, apart) if seed in left else None
+            if group and not broken_together(hardware.interconnect, [g.index for g in group]):
+                found.append(group)
+                left = [gpu for gpu in left if gpu not in group]
+    return found
+
+
+def broken_links(hardware: Hardware, gpus: Sequence[Gpu]) -> tuple[str, ...]:
+    """Which of some GPUs do not work together, in words, each set once."""
+    there = {gpu.index for gpu in gpus}
+    sets = {one.gpus for one in hardware.interconnect if there.issuperset(one.gpus)}
+    verdicts = (broken_together(hardware.interconnect, one) for one in sorted(sets))
+    return tuple(dict.fromkeys(verdict_words(one) for one in verdicts if one is not None))
+
+
 def _grown(
-    seed: Gpu, left: Sequence[Gpu], size: int, limit: tuple[int, int], distance: Distance
+    seed: Gpu,
+    left: Sequence[Gpu],
+    size: int,
+    limit: tuple[int, int],
+    distance: Distance,
+    apart: Mapping[Gpu, int],
 ) -> tuple[Gpu, ...] | None:
     """The seed with the nearest GPUs, none farther from another than `limit`."""
     group = [seed]
@@ -40,7 +77,7 @@ def _grown(
         near = {gpu: far for gpu, far in near.items() if far <= limit}
         if len(group) + len(near) < size:
             return None
-        newest = min(near, key=lambda gpu: (near[gpu], gpu.index))
+        newest = min(near, key=lambda gpu: (near[gpu], -apart[gpu], gpu.index))
         group.append(newest)
         del near[newest]
         near = {gpu: max(far, distance(newest, gpu)) for gpu, far in near.items()}
@@ -50,9 +87,14 @@ def _grown(
 def _distance(hardware: Hardware) -> Distance:
     """How far two GPUs are apart: by their link, and by their NUMA nodes."""
     labels = {(i, j): label for i, j, label in hardware.links or ()}
+    pairs = {one.gpus for one in hardware.interconnect if len(one.gpus) == 2}
+    apart_pairs = {pair for pair in pairs if broken_together(hardware.interconnect, pair)}
 
     def distance(a: Gpu, b: Gpu) -> tuple[int, int]:
-        label = labels.get((min(a.index, b.index), max(a.index, b.index)))
+        pair = (min(a.index, b.index), max(a.index, b.index))
+        if pair in apart_pairs:
+            return _APART
+        label = labels.get(pair)
         apart = a.numa_node is not None and b.numa_node is not None and a.numa_node != b.numa_node
         if label is None:
             return (0, 0) if not apart else (1, 0)

@@ -99,6 +99,7 @@ class Replica:
     dtype: str | None = None
     weight: int = 1
     expected: Estimate | None = None
+    p2p: bool = True
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,23 @@ class HostPlan:
     warnings: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
+
+
+def with_p2p_of(old: HostPlan, new: HostPlan) -> HostPlan | None:
+    """An old plan with P2P as a new one has it; None where they differ in more than that.
+
+    Weights and estimates are the old plan's: what they say is not in a replica's files.
+    """
+
+    def rest(replica: Replica) -> Replica:
+        return replace(replica, p2p=True, weight=1, expected=None)
+
+    if list(map(rest, old.replicas)) != list(map(rest, new.replicas)):
+        return None
+    replicas = tuple(
+        replace(before, p2p=now.p2p) for before, now in zip(old.replicas, new.replicas, strict=True)
+    )
+    return replace(old, replicas=replicas)
 
 
 @dataclass(frozen=True)

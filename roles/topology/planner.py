@@ -3,16 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from roles.hardware import Gpu, Hardware
+from roles.hardware import Gpu, Hardware, p2p_fault, verdict_words
 from roles.topology import words
 from roles.topology.allocation import allocate
 from roles.topology.candidates import Candidate
 from roles.topology.clusters import clusters
+from roles.topology.collectives import measured_far_below
 from roles.topology.plan import HostPlan, Plan, Replica
-from roles.topology.rates import card_of
+from roles.topology.rates import card_of, group_links, group_rates
 from roles.topology.serving import Serving, serve, speed
 from roles.topology.settings import ServiceSettings
-from roles.topology.support import planned_dtype
+from roles.topology.support import OLDEST_CAPABILITY, planned_dtype
 from roles.topology.wanted import Wanted
 
 # A weight says how much more a replica does than the weakest; past this it says nothing new.
@@ -133,8 +134,9 @@ def plan_host(
     """
     wanted = wanted_of(service, share, price)
     serving = serve(wanted, plannable(hardware))
-    replicas = _replicas(service, host, serving, ports)
-    reasons = serving.reasons + words.cost(serving.chosen, price)
+    replicas = _replicas(service, host, serving, ports, hardware)
+    reasons = serving.reasons + _without_p2p(replicas, hardware) + _slow(serving, hardware)
+    reasons += words.cost(serving.chosen, price)
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
     warnings = _warnings(hardware.gpus, replicas, spare) + serving.warnings
     return HostPlan(
@@ -173,6 +175,9 @@ def wanted_of(service: ServiceSettings, share: float = 1.0, price: float | None 
         service.single_endpoint,
         price,
         service.dtype,
+        # What each host's own engine needs, `roles.driver.problems_of_declaration` holds its cards
+        # against.
+        OLDEST_CAPABILITY,
     )
 
 
@@ -184,13 +189,17 @@ def _shares(hardware: Mapping[str, Hardware]) -> dict[str, float]:
 
 
 def _replicas(
-    service: ServiceSettings, host: str, serving: Serving, ports: Sequence[int] | None
+    service: ServiceSettings,
+    host: str,
+    serving: Serving,
+    ports: Sequence[int] | None,
+    hardware: Hardware,
 ) -> tuple[Replica, ...]:
     groups = [(one, group) for one in serving.chosen for group in one.groups]
     if ports is not None and groups and len(ports) != len(groups):
         raise ValueError(f"{len(ports)} ports for {len(groups)} replicas; name one for each")
     return tuple(
-        _replica(service, host, number, one, group, ports)
+        _replica(service, host, number, one, group, ports, hardware)
         for number, (one, group) in enumerate(groups)
     )
 
@@ -202,13 +211,15 @@ def _replica(
     candidate: Candidate,
     gpus: tuple[Gpu, ...],
     ports: Sequence[int] | None,
+    hardware: Hardware,
 ) -> Replica:
+    indexes = tuple(gpu.index for gpu in gpus)
     return Replica(
         name=f"{service.name}-{number}",
         number=number,
         host=host,
         service=service.name,
-        gpus=tuple(gpu.index for gpu in gpus),
+        gpus=indexes,
         shape=candidate.shape,
         port=ports[number] if ports is not None else service.first_port + number,
         max_model_len=service.max_model_len,
@@ -218,7 +229,32 @@ def _replica(
         dtype=planned_dtype(service.model, service.dtype, gpus[0]),
         weight=max(1, round(speed(gpus))),
         expected=candidate.expected,
+        p2p=p2p_fault(hardware.interconnect, indexes) is None,
     )
+
+
+def _without_p2p(replicas: Sequence[Replica], hardware: Hardware) -> tuple[str, ...]:
+    """Which replicas do without P2P, and why."""
+    faults = {one.name: p2p_fault(hardware.interconnect, one.gpus) for one in replicas}
+    return tuple(
+        f"{name} does without P2P: with it {verdict_words(fault)}"
+        for name, fault in faults.items()
+        if fault is not None
+    )
+
+
+def _slow(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
+    """Which GPUs work together far slower than their links should."""
+    told = []
+    for group in (group for one in serving.chosen for group in one.groups if len(group) > 1):
+        rates, links = group_rates(group, hardware), group_links(group, hardware)
+        if rates is not None and measured_far_below(len(group), rates, links):
+            names = ", ".join(str(gpu.index) for gpu in group)
+            told.append(
+                f"GPUs {names}: an all-reduce was measured at {links.measured_gb_s:g} GB/s, far "
+                "below what their links should do; estimates go by it"
+            )
+    return tuple(told)
 
 
 def _weighed(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from roles.hardware import Card, Gpu, Hardware, find_card, link_slowness, p2p_possible, worst_link
+from roles.hardware import (
+    Card,
+    Gpu,
+    Hardware,
+    find_card,
+    link_slowness,
+    measured_gb_s,
+    p2p_fault,
+    p2p_possible,
+    worst_link,
+)
 from roles.models import (
     Attention,
     CacheOptions,
@@ -92,6 +102,11 @@ def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> Links:
     Where nobody said, cards whose NVLink is part of the board (SXM) are taken to use it, and no
     others. NVLink without a rate in the table counts as PCIe.
     """
+    group = [gpu.index for gpu in gpus]
+    measured = measured_gb_s(hardware.interconnect, group)
+    if p2p_fault(hardware.interconnect, group):
+        # NVLink is used by P2P alone.
+        return Links("pcie", peers=False, measured_gb_s=measured)
     label = group_link(gpus, hardware)
     card = card_of(gpus[0])
     rate = card.nvlink_gb_s if card else None
@@ -106,7 +121,7 @@ def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> Links:
         for j in indexes
         if i < j
     )
-    return Links("nvlink" if nvlink and rate else "pcie", peers=not refused)
+    return Links("nvlink" if nvlink and rate else "pcie", not refused, measured)
 
 
 @lru_cache(maxsize=256)

@@ -69,7 +69,8 @@ def _entry(replica: Replica) -> dict[str, Any]:
         "port": replica.port,
         "max_model_len": replica.max_model_len,
     }
-    return entry | ({"enable_expert_parallel": True} if shape.expert_parallel else {})
+    entry |= {"enable_expert_parallel": True} if shape.expert_parallel else {}
+    return entry | ({} if replica.p2p else {"p2p": False})
 
 
 def _words(entry: Any) -> str:

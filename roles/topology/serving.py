@@ -18,6 +18,7 @@ from roles.topology.candidates import (
     with_load,
 )
 from roles.topology.choice import TIE, Objective, best
+from roles.topology.grouping import broken_links, groups
 from roles.topology.layer_split import LayerSplit, layer_split, split_words
 from roles.topology.memory import gpu_memory
 from roles.topology.plan import Shape
@@ -93,7 +94,9 @@ def matched(gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
 
 
 def _serve_equal(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> Serving:
-    if refused := unsupported(wanted.model, wanted.asked, wanted.dtype, gpus[0]):
+    if refused := unsupported(
+        wanted.model, wanted.asked, wanted.dtype, gpus[0], wanted.least_capability
+    ):
         return Serving((), (refused,), (), (), (refused.rpartition("; ")[2],))
     load = wanted.load if gpu_rates(gpus[0]) else None
     first_only = load is None and not wanted.single_endpoint
@@ -107,7 +110,7 @@ def _serve_equal(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> S
         found = [replace(one, max_num_seqs=asked.max_num_seqs) for one in found]
         wanted = replace(wanted, asked=asked) if found else wanted
     if not found:
-        return _cannot(wanted, gpus, without)
+        return _cannot(wanted, gpus, without, hardware)
     every = _options(wanted, found, hardware, load)
     options = holding(every, load) if load is not None else every
     chosen = options[_chosen(wanted, options)]
@@ -121,6 +124,7 @@ def _serve_equal(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> S
         else:
             chosen = beside
     reasons = (words.why(wanted, gpus, chosen, load), *(words.filled(one) for one in rest))
+    reasons += words.not_together(broken_links(hardware, gpus))
     reasons += words.fewer_seqs(chosen)
     warnings = words.unknown_rates(wanted, gpus[0])
     rejected = words.rejected(wanted, gpus[0], chosen, every, without, load)
@@ -183,7 +187,7 @@ def _filled(
     used = {gpu.index for group in chosen.groups for gpu in group}
     left = tuple(gpu for gpu in gpus if gpu.index not in used)
     smallest = min(one.shape.gpus for one in found)
-    if len(left) < smallest or len(left) >= chosen.shape.gpus:
+    if len(left) < smallest or groups(left, chosen.shape.gpus, hardware):
         return []
     part = None
     if load is not None:
@@ -204,8 +208,13 @@ def _worse(objective: Objective, alone: list[Candidate], together: list[Candidat
     return sum(objective.merit(one) for one in together) < (1 - TIE) * before
 
 
-def _cannot(wanted: Wanted, gpus: tuple[Gpu, ...], without: Sequence[Refused]) -> Serving:
+def _cannot(
+    wanted: Wanted, gpus: tuple[Gpu, ...], without: Sequence[Refused], hardware: Hardware
+) -> Serving:
     fits_nowhere = [words.refused(gpus[0], wanted.asked, one) for one in without]
+    if any(one.apart for one in without):
+        summary = words.cannot_together(wanted, gpus, broken_links(hardware, gpus))
+        return Serving((), (*fits_nowhere, summary), (), (), ("GPUs that work together",))
     possible = [one.shape for one in without if one.memory is not None] or [Shape(1)]
     widest = max(possible, key=lambda shape: (shape.gpus, shape.tensor_parallel))
     case = Case(wanted.model, gpu_memory(gpus[0]), widest, wanted.asked)

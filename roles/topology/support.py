@@ -1,11 +1,13 @@
-"""Whether vLLM 0.33 runs on a card at all, whatever its memory."""
+"""Whether an engine runs on a card at all, whatever its memory."""
 
 from roles.hardware import Gpu
 from roles.models import Model
 from roles.topology.memory import Asked, batch, gpu_memory
 
-# The wheel has code for 7.5 and newer; bfloat16 needs 8.0 (`platforms/cuda.py`).
+# The wheel of vLLM 0.33 has code for 7.5 and newer, those for CUDA 12 for 7.0 and newer; bfloat16
+# needs 8.0 (`platforms/cuda.py`).
 ENGINE_CAPABILITY = 7.5
+OLDEST_CAPABILITY = 7.0
 BFLOAT16_CAPABILITY = 8.0
 # Their numbers overflow in float16 (`config/model.py`, _FLOAT16_NOT_SUPPORTED_MODELS).
 NO_HALF = ("gemma2", "gemma3", "plamo2", "glm4")
@@ -21,16 +23,20 @@ def _lacks_bfloat16(model: Model, gpu: Gpu) -> bool:
     return model.dtype == "bfloat16" and capability is not None and capability < BFLOAT16_CAPABILITY
 
 
-def unsupported(model: Model, asked: Asked, said: str | None, gpu: Gpu) -> str | None:
+def unsupported(
+    model: Model, asked: Asked, said: str | None, gpu: Gpu, least: float = ENGINE_CAPABILITY
+) -> str | None:
     """Why an engine would not start on a card, and what to do; None if it would.
 
-    `said` is the dtype that the engine is told to compute in, None where it is left to the plan.
+    `least` is the compute capability that the engine needs; `said` is the dtype that the engine is
+    told to compute in, None where it is left to the plan.
     """
     capability = gpu_memory(gpu).compute_capability
     if capability is not None:
         has = f"{gpu.name} has compute capability {capability:.1f}"
-        if capability < ENGINE_CAPABILITY:
-            return f"{has}, vLLM 0.33 needs {ENGINE_CAPABILITY}; use a newer card"
+        if capability < least:
+            engine = "vLLM 0.33" if least >= ENGINE_CAPABILITY else "vLLM"
+            return f"{has}, {engine} needs {least}; use a newer card"
         if _lacks_bfloat16(model, gpu) and model.model_type.startswith(NO_HALF):
             return (
                 f"{has}, bfloat16 needs {BFLOAT16_CAPABILITY}, and {model.model_type} does not run "

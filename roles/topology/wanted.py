@@ -6,6 +6,7 @@ from roles.models import Model
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective
 from roles.topology.memory import Asked
+from roles.topology.support import ENGINE_CAPABILITY
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class Wanted:
     """A model, what each replica must hold, and what a shape is chosen for under which load.
 
     `load` is this host's part, None where none is stated; `price_per_month` is the host's;
-    `dtype` is what the engine is told to compute in, None or "auto" where it is left to it.
+    `least_capability` is the compute capability that the engine needs, that of vLLM 0.33 unless
+    said; `dtype` is what the engine is told to compute in, None or "auto" where it is left to it.
     """
 
     model: Model
@@ -23,3 +25,4 @@ class Wanted:
     single_endpoint: bool = False
     price_per_month: float | None = None
     dtype: str | None = None
+    least_capability: float = ENGINE_CAPABILITY

@@ -111,6 +111,21 @@ def cannot(wanted: Wanted, gpus: Sequence[Gpu], remedies: Sequence[str]) -> str:
     return f"{wanted.model.id} does not fit {name} as asked; {would}"
 
 
+def cannot_together(wanted: Wanted, gpus: Sequence[Gpu], broken: Sequence[str]) -> str:
+    """That a model would fit, were it not for GPUs that do not work together."""
+    name = f"{len(gpus)}x {gpus[0].name}"
+    return (
+        f"{wanted.model.id} does not run on {name}: it needs GPUs that work together, and "
+        f"{'; '.join(broken)}; mend them and delete the host's interconnect from its recorded "
+        "hardware to have it measured again, or use a smaller model"
+    )
+
+
+def not_together(broken: Sequence[str]) -> tuple[str, ...]:
+    """Which GPUs no replica was planned on together."""
+    return tuple(f"no replica over GPUs that do not work together: {text}" for text in broken)
+
+
 def unknown_rates(wanted: Wanted, gpu: Gpu) -> tuple[str, ...]:
     """The warning that a shape was chosen by its size alone, though a load is stated."""
     if wanted.load is None or gpu_rates(gpu) is not None:

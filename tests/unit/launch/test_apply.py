@@ -228,7 +228,9 @@ def test_a_full_disk_at_the_first_file_changes_nothing(host: Host):
 
     with host.monkeypatch.context() as disk:
         disk.setattr(apply, "install", full)
-        with pytest.raises(SystemExit, match=r"No space left(.|\n)*The old settings are back"):
+        with pytest.raises(
+            SystemExit, match=r"no space is left \((.|\n)*make room(.|\n)*The old settings are back"
+        ):
             host.deploy("e2", **TWO, q2=(8003, [2]))
     assert host.serving() == {"q0": [0], "q1": [1]}
     assert host.engine == "e1"

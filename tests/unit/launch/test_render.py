@@ -1,6 +1,7 @@
 """The files of replicas: what the plan says arrives in them, quoted, and secrets in one only."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from roles.engine import EngineSettings
 from roles.hardware import declared_hardware
-from roles.launch import LaunchSettings
+from roles.launch import HostLaunch, LaunchSettings
 from roles.launch.render import (
     digests,
     environment_of,
@@ -135,3 +136,25 @@ def test_a_replica_restarts_only_for_what_it_runs_from(change: dict, restarted: 
     before = digests(plan(), files(), ENGINE)
     after = digests(plan(), files(**change), change.get("engine", ENGINE))
     assert [name for name in after if after[name] != before[name]] == restarted
+
+
+def test_without_p2p_nccl_and_the_engine_are_both_told():
+    first, second = plan().replicas
+    off = replace(first, p2p=False)
+    assert environment_of(off, ENGINE, LAUNCH)["NCCL_P2P_DISABLE"] == "1"
+    assert options_of(off, service(), LAUNCH, "10.0.0.1")["disable-custom-all-reduce"] is True
+    assert "NCCL_P2P_DISABLE" not in environment_of(second, ENGINE, LAUNCH)
+    assert "disable-custom-all-reduce" not in options_of(second, service(), LAUNCH, "10.0.0.1")
+
+
+def test_a_launch_goes_by_the_plan_that_it_has_when_it_is_asked():
+    launch = HostLaunch(plan(), LAUNCH, service(), ENGINE, {}, "10.0.0.1", {"lb": "10.0.0.9"}, KEY)
+    before = launch.files
+    assert before == files()
+    digests_before = launch.digests(before)
+    first, second = launch.plan.replicas
+    launch.plan = replace(launch.plan, replicas=(replace(first, p2p=False), second))
+    now = launch.digests(launch.files)
+    # Only the replica that does without P2P restarts.
+    assert now[first.name] != digests_before[first.name]
+    assert now[second.name] == digests_before[second.name]

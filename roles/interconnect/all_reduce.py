@@ -1,0 +1,343 @@
+"""Runs on a host, on the engine's own Python (`python -`), as nobody of importance: all-reduces.
+
+Each test is one process a GPU, forked after torch is imported. Every rank sends data that depends
+on its number, compares each result with the sum that is right, and times the largest. One line of
+JSON is printed a test, as soon as it is known; `roles.interconnect.verdicts` reads them. Everything
+ends with this process: it runs in a unit of its own, and ends itself when nobody reads its output
+any more.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import statistics
+import sys
+import tempfile
+import time
+
+from roles.interconnect.ways import ways
+
+# What to do; `roles.interconnect.program` sets it.
+TASK = {}
+
+MARK = "@@ "
+TIMED = 7
+# So many times an all-reduce's limit the ranks may take to start: drivers wake up, and libraries
+# are loaded.
+START_TIMES = 3
+# So long the other ranks may take to say what is wrong, once one of them has.
+GRACE_S = 3
+# What of NCCL's log is wanted: channels with their transports, versions, sizes, warnings.
+LOG_WORDS = ("NCCL version", "NCCL WARN", " via ", "nranks", "nvls channels")
+MOST_LOG_LINES = 400
+
+
+class WrongResultError(Exception):
+    """An all-reduce ended with something else than the sum."""
+
+
+def bus_gb_s(ranks, size, seconds):
+    """Bus bandwidth of a message of `size` bytes, in decimal GB/s (NCCL-tests, PERFORMANCE.md)."""
+    return 2 * (ranks - 1) / ranks * size / seconds / 1e9
+
+
+def all_reduces(device, rank, ranks, sizes):
+    """Check each size, and time the last; GB/s. WrongResultError where a sum is not right.
+
+    `device` makes data, and reduces and compares it: torch's, or one of a test.
+    """
+    total = ranks * (ranks + 1) // 2
+    for size in sizes:
+        for _ in range(2):
+            check(device, rank, total, size)
+    size, times = sizes[-1], []
+    data = device.data(size, rank + 1)
+    for _ in range(TIMED):
+        device.wait()
+        start = time.perf_counter()
+        device.all_reduce(data)
+        device.wait()
+        times.append(time.perf_counter() - start)
+    check(device, rank, total, size)
+    return bus_gb_s(ranks, size, statistics.median(times))
+
+
+def check(device, rank, total, size):
+    data = device.data(size, rank + 1)
+    device.all_reduce(data)
+    device.wait()
+    if not device.same(data, device.data(size, total)):
+        raise WrongResultError("rank %d has a wrong sum of %d bytes" % (rank, size))
+
+
+class TorchDevice:
+    """Data on one GPU, or on the CPU, and the all-reduce of torch.distributed."""
+
+    def __init__(self, torch, rank, cpu):
+        self.torch, self.cpu = torch, cpu
+        self.place = torch.device("cpu") if cpu else torch.device("cuda", rank)
+        if not cpu:
+            torch.cuda.set_device(self.place)
+
+    def data(self, size, factor):
+        """`size` bytes of whole numbers that float32 holds exactly, their sums too."""
+        numbers = self.torch.arange(size // 4, device=self.place, dtype=self.torch.int32) % 1021
+        return (numbers * factor).to(self.torch.float32)
+
+    def all_reduce(self, data):
+        self.torch.distributed.all_reduce(data)
+
+    def same(self, one, other):
+        return bool(self.torch.equal(one, other))
+
+    def wait(self):
+        if not self.cpu:
+            self.torch.cuda.synchronize()
+
+
+def library(torch):
+    """The library that reduces, with its version."""
+    if TASK["cpu"]:
+        return "gloo"
+    name = "rccl" if getattr(torch.version, "hip", None) else "nccl"
+    return "%s %s" % (name, ".".join(map(str, torch.cuda.nccl.version())))
+
+
+def run_rank(torch, test, rank, folder, say):
+    """What one process of a test does; `say` tells the parent how far it is."""
+    from datetime import timedelta
+
+    ranks = len(test["devices"])
+    say({"library": library(torch)})
+    device = TorchDevice(torch, rank, TASK["cpu"])
+    device.data(4, 1)
+    device.wait()
+    say({"ready": True})
+    torch.distributed.init_process_group(
+        "gloo" if TASK["cpu"] else "nccl",
+        # A file, as torch's TCP store listens on every address.
+        store=torch.distributed.FileStore(os.path.join(folder, "store"), ranks),
+        rank=rank,
+        world_size=ranks,
+        # The parent decides what hangs; torch must not end it first.
+        timeout=timedelta(seconds=10 * TASK["timeout_s"]),
+    )
+    say({"gb_s": all_reduces(device, rank, ranks, TASK["sizes"])})
+
+
+def call_itself(name):
+    """Give this process a name that tells a person what it is at."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+        file.write(name)
+
+
+def rank_process(torch, test, rank, folder, pipe):
+    """Set the forked process up, run the rank, and tell how it ended."""
+    call_itself("link-start")
+    log = os.open(os.path.join(folder, "rank.%d.log" % rank), os.O_WRONLY | os.O_CREAT, 0o600)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.environ[TASK["visible"]] = ",".join(test["devices"])
+    os.environ["NCCL_DEBUG"] = "INFO"
+    os.environ["NCCL_DEBUG_FILE"] = os.path.join(folder, "nccl.%p.log")
+    os.environ.pop("NCCL_P2P_DISABLE", None)
+    if not test["p2p"]:
+        os.environ["NCCL_P2P_DISABLE"] = "1"
+
+    def say(what):
+        os.write(pipe, (json.dumps(what) + "\n").encode())
+        if "ready" in what:
+            call_itself("link-p2p" if test["p2p"] else "link-nop2p")
+
+    try:
+        run_rank(torch, test, rank, folder, say)
+    except WrongResultError as error:
+        say({"wrong": str(error)})
+    except BaseException as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        text = ": ".join([type(error).__name__, *(lines[-1:] or [])])
+        memory = "out of memory" in str(error).lower()
+        say({"error": text, "memory": memory})
+
+
+class Rank:
+    """A rank's process as its parent sees it."""
+
+    def __init__(self, torch, test, number, folder):
+        self.number, self.said, self.status, self.rest = number, {}, None, b""
+        self.log = os.path.join(folder, "rank.%d.log" % number)
+        self.pipe, end = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self.pipe)
+            try:
+                rank_process(torch, test, number, folder, end)
+            finally:
+                # No clean end: a library's own could wait for the others for ever.
+                os._exit(0)
+        os.close(end)
+        os.set_blocking(self.pipe, False)
+
+    def look(self):
+        """Read what it has said, and whether it has ended."""
+        # First of all this: what it says at its end must not be overlooked.
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = status if pid else None
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self.pipe, 65536):
+                self.rest += chunk
+        *lines, self.rest = self.rest.split(b"\n")
+        for line in lines:
+            self.said.update(json.loads(line))
+
+    @property
+    def told(self):
+        """Whether it has told an outcome."""
+        return bool({"gb_s", "wrong", "error"} & set(self.said))
+
+    @property
+    def died(self):
+        """Whether it has ended without one."""
+        return self.status is not None and not self.told
+
+    def last_words(self):
+        with contextlib.suppress(OSError), open(self.log, errors="replace") as file:
+            lines = [line.strip() for line in file if line.strip()]
+            if lines:
+                return lines[-1]
+        if os.WIFSIGNALED(self.status or 0):
+            return "ended by signal %d" % os.WTERMSIG(self.status or 0)
+        return "ended without a word"
+
+    def end(self):
+        """Kill it. One that hangs in the kernel is left to it: waiting would hang as well."""
+        os.close(self.pipe)
+        with contextlib.suppress(ProcessLookupError):
+            if self.status is None:
+                os.kill(self.pid, signal.SIGKILL)
+        end = time.monotonic() + GRACE_S
+        while self.status is None and time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = status if pid else None
+            time.sleep(0.02)
+
+
+def reader_is_gone():
+    """Whether nobody reads the output any more, as when the connection broke."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return bool(poll.poll(0))
+
+
+def watch(ranks):
+    """Wait until every rank has told its outcome, one has failed, or time is up."""
+    deadline, ready = time.monotonic() + START_TIMES * TASK["timeout_s"], False
+    while time.monotonic() < deadline:
+        for rank in ranks:
+            rank.look()
+        if not ready and all("ready" in rank.said for rank in ranks):
+            deadline, ready = time.monotonic() + TASK["timeout_s"], True
+        if all(rank.told for rank in ranks):
+            return
+        if any(rank.died or {"wrong", "error"} & set(rank.said) for rank in ranks):
+            deadline = min(deadline, time.monotonic() + GRACE_S)
+            if all(rank.told or rank.died for rank in ranks):
+                return
+        if reader_is_gone():
+            raise SystemExit(1)
+        time.sleep(0.02)
+
+
+def outcome(ranks):
+    """The outcome of a test from what its ranks told.
+
+    `unready`: a rank failed, or was not done in time, before it was ready. This says nothing of the
+    links between GPUs: until then each rank is alone with its GPU.
+    """
+    unready = any("ready" not in rank.said for rank in ranks)
+    for rank in ranks:
+        if "wrong" in rank.said:
+            return {"outcome": "wrong", "detail": rank.said["wrong"]}
+    for rank in ranks:
+        if "error" in rank.said:
+            memory = any(one.said.get("memory") for one in ranks)
+            found = {"outcome": "fails", "detail": rank.said["error"]}
+            return dict(found, memory=memory, unready=unready)
+    for rank in ranks:
+        if rank.died:
+            text = "rank %d: %s" % (rank.number, rank.last_words())
+            return {"outcome": "fails", "detail": text, "unready": unready}
+    if unready:
+        text = "start not done in %g s" % (START_TIMES * TASK["timeout_s"])
+        return {"outcome": "hangs", "detail": text, "unready": True}
+    if not all(rank.told for rank in ranks):
+        return {"outcome": "hangs", "detail": "all-reduce not done in %g s" % TASK["timeout_s"]}
+    return {"outcome": "works", "gb_s": min(rank.said["gb_s"] for rank in ranks)}
+
+
+def nccl_log(folder):
+    """The lines of NCCL's logs that tell of transports, versions and warnings."""
+    found = []
+    for name in sorted(os.listdir(folder)):
+        if name.startswith("nccl."):
+            with open(os.path.join(folder, name), errors="replace") as file:
+                found += [line for line in file if any(word in line for word in LOG_WORDS)]
+    return "".join(found[:MOST_LOG_LINES])
+
+
+def run_test(torch, test):
+    """One test: fork its ranks, watch them, end them; what is known of it."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        ranks = []
+        try:
+            for number in range(len(test["devices"])):
+                ranks.append(Rank(torch, test, number, folder))
+            watch(ranks)
+            known = {"gpus": test["gpus"], "p2p": test["p2p"], **outcome(ranks)}
+        finally:
+            for rank in ranks:
+                rank.end()
+        names = [rank.said["library"] for rank in ranks if "library" in rank.said]
+        return known | ({"library": names[0]} if names else {}) | {"log": nccl_log(folder)}
+
+
+def busy_devices():
+    """What the replicas that run have been given, each by its index or UUID."""
+    return {name for text in sys.argv[1:] for name in text.split(",") if name}
+
+
+def tell(what):
+    print(MARK + json.dumps(what), flush=True)
+
+
+def main():
+    """Run every test that is wanted; a line each."""
+    os.environ.update(TASK["environment"])
+    held, idle = busy_devices(), []
+    for group in TASK["groups"]:
+        if held & (set(map(str, group["gpus"])) | set(group["devices"])):
+            tell({"gpus": group["gpus"], "busy": True})
+        else:
+            idle.append(group)
+    if not idle:
+        # To load torch takes a while, and this may be so at each run.
+        return tell({"done": True})
+    try:
+        torch = importlib.import_module("torch")
+        importlib.import_module("torch.distributed")
+    except Exception as error:
+        return tell({"problem": "the engine's Python has no torch: %s" % error})
+    results = TASK["known"]
+    for group in idle:
+        while (p2p := ways(group, results)) is not None:
+            results.append(run_test(torch, dict(group, p2p=p2p)))
+            tell(results[-1])
+    return tell({"done": True})
+
+
+if __name__ == "__main__":
+    main()

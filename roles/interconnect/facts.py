@@ -1,0 +1,18 @@
+"""What all-reduces on a host did, in one command."""
+
+from pyinfra.api import FactBase
+
+from roles.engine import EngineSettings
+from roles.interconnect.program import command
+
+
+class AllReduces(FactBase[list[str]]):
+    """The lines of the program that measures; it is the `_stdin`."""
+
+    default = list
+
+    def command(self, engine: EngineSettings, user: str, seconds: int) -> str:
+        return command(engine, user, seconds)
+
+    def process(self, output: list[str]) -> list[str]:
+        return output

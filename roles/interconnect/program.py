@@ -1,0 +1,117 @@
+"""The program that measures on a host, and the command that runs it there. Pure: text out."""
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from roles.engine import EngineSettings
+from roles.hardware import LinkVerdict
+from roles.interconnect.all_reduce import START_TIMES
+from roles.interconnect.settings import InterconnectSettings
+from roles.interconnect.verdicts import Group
+from roles.launch import VISIBLE_DEVICES
+
+HERE = Path(__file__).parent
+UNIT = "llm-interconnect"
+# NCCL reduces small messages by other protocols than large ones; the last size is timed.
+SIZES = {"nccl": (4096, 2**20, 64 * 2**20), "gloo": (4096, 2**18, 4 * 2**20)}
+# A cold disk reads torch's gigabytes slowly.
+IMPORT_S = 300
+# A process that was killed may take so long to end: three seconds each, and something over.
+END_S = 10
+
+# On a host all texts are one program; here they are modules that can be read and tested.
+_IMPORT = re.compile(r"^from roles\.interconnect\.\w+ import .*$", re.MULTILINE)
+
+
+def program(
+    groups: Sequence[Group],
+    known: Sequence[LinkVerdict],
+    engine: EngineSettings,
+    settings: InterconnectSettings,
+    devices: Mapping[int, str],
+) -> str:
+    """The text that the engine's Python is to run. `known` verdicts are not measured again."""
+    cpu = engine.device == "cpu"
+    task: dict[str, Any] = {
+        "groups": [
+            {
+                "gpus": group.gpus,
+                "devices": [devices.get(gpu, str(gpu)) for gpu in group.gpus],
+                "p2p": group.p2p,
+                "without": group.without,
+            }
+            for group in groups
+        ],
+        "known": [{"gpus": one.gpus, "p2p": one.p2p, "outcome": one.outcome} for one in known],
+        "cpu": cpu,
+        "sizes": SIZES["gloo" if cpu else "nccl"],
+        "timeout_s": settings.timeout_s,
+        "visible": VISIBLE_DEVICES[engine.device],
+        "environment": _environment(engine),
+    }
+    text = "\n".join((HERE / name).read_text() for name in ("ways.py", "all_reduce.py"))
+    data = f"TASK = json.loads({json.dumps(task)!r})"
+    return _IMPORT.sub("", text).replace("TASK = {}", data, 1)
+
+
+def limit_s(groups: Sequence[Group], settings: InterconnectSettings) -> int:
+    """After how many seconds the program has ended whatever happens: each test starts and reduces
+    within its limits, in two ways."""
+    return IMPORT_S + sum(
+        2 * ((START_TIMES + 1) * settings.timeout_s + 3 * len(group.gpus) + END_S)
+        for group in groups
+    )
+
+
+def command(engine: EngineSettings, user: str, seconds: int) -> str:
+    """The shell command that runs the program, which comes on the standard input.
+
+    The program runs as the engines' user (one of its own where there is none yet) in a transient
+    unit: systemd ends all that it started when it ends, when its time is up, or when nobody reads
+    its output any more. Its arguments are the devices that running replicas hold.
+    """
+    python = f"/opt/llm/engines/{engine.version_name}/bin/python"
+    properties = (
+        *(f"RuntimeMaxSec={seconds}", "TimeoutStopSec=5", "PrivateTmp=yes", "RemoveIPC=yes"),
+        *("LimitMEMLOCK=infinity", "NoNewPrivileges=yes", "ProtectSystem=strict"),
+        *("ProtectHome=yes", "UMask=0077"),
+    )
+    options = " ".join(f"-p {one}" for one in properties)
+    # As the replicas' units do: cards' device files may not be there yet.
+    wake = (
+        "timeout 60 nvidia-smi -L; timeout 60 nvidia-modprobe -c 0 -u"
+        if engine.device == "cuda"
+        else ":"
+    )
+    return "\n".join(
+        [
+            f"{{ {wake}; }} </dev/null >/dev/null 2>&1",
+            f"if id -u {shlex.quote(user)} >/dev/null 2>&1; "
+            f"then as=User={shlex.quote(user)}; else as=DynamicUser=yes; fi",
+            "groups=; for g in video render; do "
+            'getent group "$g" >/dev/null && groups="$groups $g"; done',
+            "busy=$(systemctl list-units --plain --no-legend "
+            "--state=active,activating,reloading,deactivating 'llm-engine@*' </dev/null "
+            "| sed -n 's/^llm-engine@\\(.*\\)\\.service .*/\\1/p' | while read -r name; do "
+            'sed -n \'s/^\\(CUDA\\|HIP\\)_VISIBLE_DEVICES="\\([^"]*\\)"$/\\2/p\' '
+            '"/etc/llm/replicas/$name.env"; done 2>/dev/null)',
+            f"timeout -k 10 {seconds + 30} systemd-run --quiet --pipe --wait --collect "
+            f'--unit={UNIT} -p "$as" -p "SupplementaryGroups=$groups" {options} '
+            f"{shlex.quote(python)} - $busy 2>&1 || true",
+        ]
+    )
+
+
+def _environment(engine: EngineSettings) -> dict[str, str]:
+    """What the engines' own environment has that NCCL or gloo goes by."""
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        "HOME": "/tmp",
+        **engine.environment,
+    }

@@ -1,0 +1,21 @@
+"""What an inventory may say about the measuring of how GPUs reach each other."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class InterconnectSettings(BaseModel):
+    """Whether and how long all-reduces over the GPUs of each planned replica are measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    measure: bool = Field(
+        default=True,
+        description="measure all-reduces over the GPUs of each replica before it first starts",
+    )
+    timeout_s: int = Field(
+        default=60,
+        ge=5,
+        le=600,
+        description="seconds that the all-reduces of a test may take; then they hang; its "
+        "processes may take three times as long to start",
+    )

@@ -1,0 +1,224 @@
+"""Which all-reduces a plan needs, and what those that were run say. Pure."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, get_args
+
+from roles.engine import EngineSettings
+from roles.hardware import (
+    Hardware,
+    LinkVerdict,
+    Outcome,
+    OutputError,
+    find_card,
+    p2p_fault,
+    parse_nccl,
+)
+from roles.interconnect.ways import ways
+from roles.topology import HostPlan
+
+MARK = "@@ "
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some GPUs to be measured: with P2P unless a setting forbids it, and `without` it as well."""
+
+    gpus: tuple[int, ...]
+    p2p: bool
+    without: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a host answered: verdicts, groups that were in use, and what went wrong otherwise."""
+
+    verdicts: tuple[LinkVerdict, ...] = ()
+    busy: tuple[tuple[int, ...], ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def valid(
+    verdicts: Iterable[LinkVerdict], engine: EngineSettings, driver_version: str | None
+) -> tuple[LinkVerdict, ...]:
+    """The verdicts that were measured with this engine and driver."""
+    name = engine.version_name
+    return tuple(
+        one for one in verdicts if (one.engine, one.driver_version) == (name, driver_version)
+    )
+
+
+def unmeasured(
+    plan: HostPlan, hardware: Hardware, known: Sequence[LinkVerdict], engine: EngineSettings
+) -> list[Group]:
+    """The groups of which something is still to be measured, small ones first.
+
+    Wanted are, of each replica, every two neighbours and all its GPUs; and what is recorded but
+    does not count any more, as a plan that goes by it may be better without.
+    """
+    wanted = {one.gpus for one in hardware.interconnect}
+    for replica in plan.replicas:
+        if len(replica.gpus) > 1:
+            wanted |= {*pairwise(replica.gpus), replica.gpus}
+    results = [{"gpus": one.gpus, "p2p": one.p2p, "outcome": one.outcome} for one in known]
+    groups = [_group(gpus, hardware, engine) for gpus in sorted(wanted, key=_small_first)]
+    return [group for group in groups if ways(vars(group), results) is not None]
+
+
+def merged(
+    before: Sequence[LinkVerdict], known: Sequence[LinkVerdict], new: Sequence[LinkVerdict]
+) -> tuple[LinkVerdict, ...]:
+    """All verdicts after some were measured: of a group that was measured no old ones stay."""
+    measured = {one.gpus for one in new}
+    kept = [one for one in before if one in known or one.gpus not in measured]
+    by_way = {(one.gpus, one.p2p): one for one in (*kept, *new)}
+    return tuple(
+        by_way[way] for way in sorted(by_way, key=lambda way: (*_small_first(way[0]), way))
+    )
+
+
+def parse_answer(
+    lines: Iterable[str],
+    engine: EngineSettings,
+    driver_version: str | None,
+    asked: Iterable[tuple[int, ...]],
+) -> Measured:
+    """Read the output of the host's program; lines of others' among it are the last words.
+
+    What is not as the program writes it, or of other GPUs than those that were `asked` for, is a
+    problem.
+    """
+    lines = list(lines)
+    told = [_json(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
+    wanted = set(asked)
+    verdicts, busy, problems = [], [], []
+    for one in told:
+        try:
+            if "gpus" in one and _gpus(one) not in wanted:
+                raise ValueError(f"GPUs that were not asked for: {one['gpus']}")
+            if (found := _read(one, engine, driver_version)) is None:
+                continue
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            found = f"the host's answer is not as expected ({_printable(repr(error))[:80]})"
+        kept = {str: problems, tuple: busy}.get(type(found), verdicts)
+        kept.append(found)
+    if not problems and not any("done" in one for one in told):
+        others = [line for line in lines if line.strip() and not line.startswith(MARK)]
+        last = f": {_printable(others[-1])}" if others else ""
+        problems.append(f"the measuring did not come to its end{last}")
+    return Measured(tuple(verdicts), tuple(busy), tuple(dict.fromkeys(problems)))
+
+
+def told(verdicts: Sequence[LinkVerdict], groups: Iterable[tuple[int, ...]]) -> Iterator[str]:
+    """A line for each group: "GPUs 0,1: works, 21.3 GB/s over SHM (P2P: hangs)"."""
+    for gpus in groups:
+        own = {one.p2p: one for one in verdicts if one.gpus == gpus}
+        if not own:
+            continue
+        used = own.get(p2p_fault(verdicts, gpus) is None) or next(iter(own.values()))
+        other = own.get(not used.p2p)
+        way = "P2P" if not used.p2p else "without P2P"
+        more = f" ({way}: {_words(other)})" if other else "" if used.p2p else " (without P2P)"
+        yield f"{_named(gpus)}: {_words(used)}{more}"
+
+
+def _group(gpus: tuple[int, ...], hardware: Hardware, engine: EngineSettings) -> Group:
+    names = {gpu.name for gpu in hardware.gpus if gpu.index in gpus}
+    cards = [find_card(name) for name in names]
+    # Who forbids P2P in the engine's environment does so for its all-reduces here too.
+    allowed = engine.environment.get("NCCL_P2P_DISABLE", "0") == "0"
+    return Group(gpus, allowed, any(card is not None and card.consumer for card in cards))
+
+
+def _small_first(gpus: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    return len(gpus), gpus
+
+
+def _read(
+    one: Mapping[str, Any], engine: EngineSettings, driver_version: str | None
+) -> LinkVerdict | tuple[int, ...] | str | None:
+    """A verdict, GPUs that are in use, or a problem, of one line; None where it has none.
+
+    KeyError, TypeError or ValueError where it is not what the host's program writes.
+    """
+    if "problem" in one:
+        return _printable(str(one["problem"]))
+    if one.get("busy"):
+        return _gpus(one)
+    if one.get("memory"):
+        return f"{_named(_gpus(one))}: {_printable(one['detail'])}; free the GPUs' memory"
+    if one.get("unready"):
+        return f"{_named(_gpus(one))}: a process did not start: {_printable(one['detail'])}"
+    return _verdict(one, engine, driver_version) if "outcome" in one else None
+
+
+def _gpus(one: Mapping[str, Any]) -> tuple[int, ...]:
+    gpus = one["gpus"]
+    if not isinstance(gpus, list) or not gpus or not all(type(gpu) is int for gpu in gpus):
+        raise ValueError(f"gpus {gpus}")
+    return tuple(gpus)
+
+
+def _json(text: str) -> Mapping[str, Any]:
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        return {"problem": "the host's answer is not as expected (no JSON)"}
+    return read if isinstance(read, dict) else {}
+
+
+def _verdict(
+    one: Mapping[str, Any], engine: EngineSettings, driver_version: str | None
+) -> LinkVerdict:
+    rate, outcome, way = one.get("gb_s"), one["outcome"], one["p2p"]
+    if outcome not in get_args(Outcome) or type(way) is not bool:
+        raise ValueError(f"outcome {outcome}, p2p {way}")
+    # Not a number compares as false.
+    if rate is not None and not (type(rate) in (int, float) and 0 <= rate < 1e6):
+        raise ValueError(f"gb_s {rate}")
+    if outcome == "works" and rate is None:
+        raise ValueError("it works, without gb_s")
+    return LinkVerdict(
+        gpus=_gpus(one),
+        p2p=way,
+        outcome=outcome,
+        gb_s=float(f"{rate:.3g}") if rate is not None else None,
+        transport=_transport(_said(one, "log") or ""),
+        library=_printable(library) if (library := _said(one, "library")) else None,
+        driver_version=driver_version,
+        engine=engine.version_name,
+        detail=_printable(one["detail"]) if one.get("detail") else None,
+    )
+
+
+def _said(one: Mapping[str, Any], key: str) -> str | None:
+    if not isinstance(text := one.get(key), str | None):
+        raise TypeError(f"{key} is no text")
+    return text
+
+
+def _transport(log: str) -> str | None:
+    try:
+        return ", ".join(parse_nccl(log).transports) or None
+    except OutputError:
+        return None
+
+
+def _printable(text: str) -> str:
+    return re.sub(r"[^ -~]+", " ", text).strip()[:300] or "?"
+
+
+def _named(gpus: Sequence[int]) -> str:
+    return f"GPUs {','.join(map(str, gpus))}"
+
+
+def _words(verdict: LinkVerdict) -> str:
+    if not verdict.works:
+        detail = f", {verdict.detail}" if verdict.detail else ""
+        return f"{verdict.outcome}{detail}"
+    parts = (verdict.transport or verdict.library or "?").split(", ")
+    over = "+".join(dict.fromkeys(part.split("/")[0] for part in parts))
+    return f"works, {verdict.gb_s} GB/s over {over}"
