@@ -1,0 +1,195 @@
+"""Is anything in the way: ports in use, firewalls, SELinux, AppArmor. Pure."""
+
+import re
+from collections.abc import Iterator
+
+from roles.preflight.answers import Listener
+from roles.preflight.case import Case, Check, ok, skipped, stop, warning
+
+OUR_TABLE = "pyinfra_llm"
+
+
+def access_checks(case: Case) -> Iterator[Check]:
+    """Every check of what could be in the way."""
+    yield from ports(case)
+    yield from firewalls(case)
+    yield selinux(case)
+    yield denials(case)
+
+
+def ports(case: Case) -> Iterator[Check]:
+    """Ports of replicas and balancer that somebody else has."""
+    if case.answers.listeners is None:
+        yield skipped("ports", "the host has no ss (iproute2)")
+        return
+    found = [*_replica_ports(case), *_internal_ports(case), *_balancer_port(case)]
+    yield from found
+    if not found:
+        yield ok("ports", ", ".join(map(str, _planned(case))) or "none is planned")
+
+
+def _planned(case: Case) -> list[int]:
+    own = list(case.engine.ports) if case.engine else []
+    return sorted([*own, *([case.needs.balancer.port] if case.needs.balancer else [])])
+
+
+def _at(case: Case, port: int) -> Listener | None:
+    """Who listens on a port; of several the one that is not ours."""
+    found = [one for one in case.answers.listeners or () if one.port == port]
+    return next((one for one in found if not _is_engine(one)), found[0] if found else None)
+
+
+def _is_engine(listener: Listener) -> bool:
+    return re.search(r"/llm-engine@[^/]+\.service(?:/|$)", listener.cgroup) is not None
+
+
+def _user(case: Case, listener: Listener) -> str:
+    if listener.program is not None:
+        unit = listener.cgroup.rsplit("/", 1)[-1]
+        where = f" of {unit}" if unit.endswith(".service") else ""
+        return f"{listener.program} (process {listener.pid}{where})"
+    return "somebody" if case.answers.root else "somebody (sudo would tell who)"
+
+
+def _taken(case: Case, name: str, listener: Listener, what: str, setting: str) -> Check:
+    told = stop if listener.program is not None else warning
+    return told(
+        name,
+        f"port {listener.port}, planned for {what}, is used by {_user(case, listener)}",
+        f"stop it (sudo ss -ltnp sport = :{listener.port}), or set {setting}",
+    )
+
+
+def _replica_ports(case: Case) -> Iterator[Check]:
+    for port, replica in (case.engine.ports if case.engine else {}).items():
+        listener = _at(case, port)
+        if listener and not _is_engine(listener) and not _may_be_ours(case, listener):
+            yield _taken(
+                case, f"port:{port}", listener, replica, "services[].first_port or the host's ports"
+            )
+
+
+def _may_be_ours(case: Case, listener: Listener) -> bool:
+    """Without sudo nobody sees whose a port is; where an engine is installed it may be ours."""
+    return listener.program is None and case.answers.engine_installed
+
+
+def _internal_ports(case: Case) -> Iterator[Check]:
+    if case.engine is None or case.engine.internal_ports is None:
+        return
+    first, last = case.engine.internal_ports
+    for one in case.answers.listeners or ():
+        inside = first <= one.port <= last
+        if inside and not _is_engine(one) and not _may_be_ours(case, one):
+            yield warning(
+                f"port:{one.port}",
+                f"port {one.port}, of {first}-{last} for the replicas' own processes, is used by "
+                f"{_user(case, one)}",
+                "stop it, or set launch.internal_ports_from",
+            )
+
+
+def _balancer_port(case: Case) -> Iterator[Check]:
+    if case.needs.balancer is None:
+        return
+    listener = _at(case, case.needs.balancer.port)
+    if listener is None or (listener.program is None and not case.answers.root):
+        if listener:
+            yield warning(
+                f"port:{listener.port}",
+                f"port {listener.port} is used; without sudo nobody sees by whom",
+                f"see that it is our nginx: sudo ss -ltnp sport = :{listener.port}",
+            )
+        return
+    ours = listener.program == "nginx" and case.answers.our_site
+    if not ours:
+        yield _taken(case, f"port:{listener.port}", listener, "the balancer", "balancer.port")
+
+
+def firewalls(case: Case) -> Iterator[Check]:
+    """Firewalls of the host that let nobody in."""
+    planned, rules = _planned(case), case.answers.firewall_rules
+    if not planned:
+        return
+    for kind, remedy in (
+        ("ufw", "sudo ufw allow {port}/tcp"),
+        ("firewalld", "sudo firewall-cmd --permanent --add-port={port}/tcp; firewall-cmd --reload"),
+    ):
+        if kind not in case.answers.firewalls:
+            continue
+        shut = [port for port in planned if not _lets_in(kind, rules, port)]
+        if shut:
+            yield warning(
+                "firewall",
+                f"{kind} is active and says nothing of port {', '.join(map(str, shut))}",
+                "; ".join(remedy.replace("{port}", str(port)) for port in shut),
+            )
+        else:
+            yield ok("firewall", f"{kind} lets in what is planned")
+        return
+    if where := _dropping_chain(rules):
+        yield warning(
+            "firewall",
+            f"{where} drops what no rule accepts",
+            f"see that it accepts port {', '.join(map(str, planned))}: sudo nft list ruleset",
+        )
+    elif case.answers.root:
+        yield ok("firewall", "none drops by default")
+    else:
+        yield skipped("firewall", "was not seen, it needs sudo")
+
+
+def _lets_in(kind: str, rules: tuple[str, ...], port: int) -> bool:
+    """Whether `ufw status` or firewall-cmd's lists name a port."""
+    own = [rule.removeprefix(f"{kind} ") for rule in rules if rule.startswith(f"{kind} ")]
+    if kind == "ufw":
+        return any(re.match(rf"{port}(/tcp)?\s+ALLOW", rule) for rule in own)
+    words = [word for rule in own for word in rule.split()]
+    return f"{port}/tcp" in words or (port == 443 and "https" in words)
+
+
+def _dropping_chain(rules: tuple[str, ...]) -> str | None:
+    """The input chain of somebody else whose policy is drop."""
+    table = chain = ""
+    for rule in rules:
+        if match := re.match(r"nft table (\S+ \S+) \{", rule):
+            table = match[1]
+        elif match := re.match(r"nft \s*chain (\S+) \{", rule):
+            chain = match[1]
+        elif "hook input" in rule and "policy drop" in rule and not table.endswith(OUR_TABLE):
+            return f"nftables' chain {chain} of table {table}"
+    if any(rule.startswith("iptables -P INPUT DROP") for rule in rules):
+        return "iptables' chain INPUT"
+    return None
+
+
+def selinux(case: Case) -> Check:
+    """Enforcing SELinux lets nginx reach no engine, and has no rules for engines."""
+    if not case.answers.selinux_enforcing:
+        return ok("selinux", "not enforcing")
+    if case.needs.balancer:
+        return warning(
+            "selinux",
+            "enforcing: nginx may not connect to engines",
+            "sudo setsebool -P httpd_can_network_connect 1",
+        )
+    return warning(
+        "selinux",
+        "enforcing, and there are no rules for engines: it may deny them files and devices",
+        "watch for denials: sudo ausearch -m avc -ts recent | audit2why",
+    )
+
+
+def denials(case: Case) -> Check:
+    """What SELinux or AppArmor denied our programs since the host booted."""
+    if not case.answers.root:
+        return skipped("denials", "were not seen, it needs sudo")
+    found = case.answers.denials
+    if found:
+        return warning(
+            "denials",
+            f"{len(found)} denials of this boot concern engines or nginx, the last: "
+            f"{found[-1][-300:]}",
+            "SELinux: sudo ausearch -m avc -ts boot | audit2why; AppArmor: sudo aa-logprof",
+        )
+    return ok("denials", "none of this boot concerns us")

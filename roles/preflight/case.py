@@ -1,0 +1,95 @@
+"""One host's case: what it said, what is needed of it; and one check's result."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from roles.hardware import HostReport
+from roles.preflight.answers import Answers
+from roles.preflight.needs import EngineHost, HostNeeds
+
+Severity = Literal["stop", "warning", "ok", "skipped"]
+
+MIB, GIB = 2**20, 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: its stable name, how grave it is, what was seen, the remedy.
+
+    `stop`: a deploy would fail on this host; `skipped`: it could not be seen, or does not matter.
+    `news`: to be told although nothing is wrong.
+    """
+
+    name: str
+    severity: Severity
+    seen: str
+    remedy: str = ""
+    news: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that checks look at. `clock_difference_s` is the host's clock less this machine's."""
+
+    answers: Answers
+    report: HostReport
+    needs: HostNeeds
+    clock_difference_s: float | None = None
+
+    @property
+    def engine(self) -> EngineHost | None:
+        """What engines need, if some are planned here and the run installs them."""
+        return self.needs.installed_engine
+
+    @property
+    def os_name(self) -> str:
+        """The distribution's ID: debian, ubuntu, rhel, rocky …"""
+        return self.report.system.os.partition(" ")[0]
+
+    @property
+    def os_version(self) -> str:
+        """Its VERSION_ID, "" where it has none."""
+        return self.report.system.os.partition(" ")[2]
+
+    @property
+    def packages_missing(self) -> tuple[str, ...]:
+        """Packages of the distribution that a deploy will install."""
+        return self.answers.missing_packages or ()
+
+    @property
+    def must_install_engine(self) -> bool:
+        """Whether the engine's version is not there yet."""
+        return self.engine is not None and not self.answers.engine_installed
+
+
+def ok(name: str, seen: str, news: bool = False) -> Check:
+    """Nothing to do."""
+    return Check(name, "ok", seen, news=news)
+
+
+def skipped(name: str, why: str) -> Check:
+    """Not seen, or of no matter here."""
+    return Check(name, "skipped", why)
+
+
+def warning(name: str, seen: str, remedy: str) -> Check:
+    """To be known; a deploy goes on."""
+    return Check(name, "warning", seen, remedy)
+
+
+def stop(name: str, seen: str, remedy: str) -> Check:
+    """A deploy would fail."""
+    return Check(name, "stop", seen, remedy)
+
+
+def size(number: float) -> str:
+    """Bytes for a person."""
+    for unit, bytes_ in (("TiB", 2**40), ("GiB", GIB), ("MiB", MIB)):
+        if number >= bytes_:
+            return f"{number / bytes_:.1f} {unit}"
+    return f"{number / 1024:.0f} KiB"
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    """(3, 11) as 3.11."""
+    return ".".join(map(str, version))

@@ -1,0 +1,54 @@
+"""All checks of one host, in the order of the report. Pure."""
+
+from roles.hardware import HostReport
+from roles.preflight.access_checks import access_checks
+from roles.preflight.answers import Answers
+from roles.preflight.case import Case, Check
+from roles.preflight.disk_checks import disk_checks, folders
+from roles.preflight.gpu_checks import gpu_checks
+from roles.preflight.needs import HostNeeds, all_packages
+from roles.preflight.network_checks import network_checks, urls
+from roles.preflight.questions import Questions
+from roles.preflight.system_checks import system_checks
+
+_AREAS = (system_checks, disk_checks, network_checks, gpu_checks, access_checks)
+
+
+def checks(
+    answers: Answers,
+    report: HostReport,
+    needs: HostNeeds,
+    clock_difference_s: float | None = None,
+) -> tuple[Check, ...]:
+    """Every check of a host, of those that apply to what it is needed for."""
+    case = Case(answers, report, needs, clock_difference_s)
+    return tuple(dict.fromkeys(check for area in _AREAS for check in area(case)))
+
+
+def questions(report: HostReport, needs: HostNeeds) -> Questions:
+    """What a host must be asked for these checks."""
+    engine = needs.installed_engine
+    weights = engine.weights if engine else ()
+    house = engine.wheelhouse if engine else None
+    return Questions(
+        python=engine.python if engine else "python3",
+        engine=engine.folder if engine else "",
+        wheelhouse=house if house and house.startswith("/") else "",
+        folders=folders(needs),
+        packages=tuple(all_packages(needs)),
+        hub_folders=tuple(one.hub_folder for one in weights if one.hub_folder),
+        weights_folders=tuple(one.source for one in weights if not one.hub_folder),
+        urls=urls(report, needs),
+    )
+
+
+def clock_difference(asked_at: float, answered_at: float, answers: Answers) -> float:
+    """The host's clock less this one's, 0 where it may be right.
+
+    The host began to answer after it was asked and ended before the answer was here, each to a
+    second: what lies between is the way of the answer, not a difference.
+    """
+    least, most = answers.clock_end - answered_at, answers.clock + 1 - asked_at
+    if least > 0:
+        return least
+    return most if most < 0 else 0.0

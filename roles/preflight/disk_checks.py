@@ -1,0 +1,310 @@
+"""Is there room: disks, weights, memory. Pure.
+
+The sizes of engines are estimates of an installed environment: torch with CUDA's libraries and vLLM
+took 8-10 GiB on disk with 2026's wheels, ROCm's twice that; uv unpacks them into the temporary
+folder first (--no-cache).
+"""
+
+from collections.abc import Iterator
+
+from roles.driver import NEEDED_MIB
+from roles.preflight.answers import Files, Folder
+from roles.preflight.case import GIB, MIB, Case, Check, ok, size, skipped, stop, warning
+from roles.preflight.driver_need import installs
+from roles.preflight.needs import CACHE, ENGINES, HostNeeds, Weights
+from roles.tuning import shm_wanted_mib
+
+_ENGINE_BYTES = {"cuda": 12 * GIB, "rocm": 24 * GIB, "cpu": 3 * GIB}
+_ENGINE_INODES = 100_000
+_DRIVER_BYTES = {folder: mib * MIB for folder, mib in NEEDED_MIB.items()}
+_BALANCER_BYTES = 512 * MIB
+# What a few packages and logs take anyhow.
+_LEAST_BYTES, _LEAST_INODES = 200 * MIB, 5_000
+_WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".gguf")
+# The largest file of most checkpoints: what transformers splits at.
+_SHARD_BYTES = 5 * GIB
+# What the units of engines do not see (ProtectHome=, PrivateTmp=).
+_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+
+
+def folders(needs: HostNeeds) -> tuple[str, ...]:
+    """The folders whose disks are asked for."""
+    own = ("/", "/var")
+    if needs.driver:
+        own += tuple(_DRIVER_BYTES)
+    if engine := needs.installed_engine:
+        hubs = tuple(one.hub_folder for one in engine.weights if one.hub_folder)
+        own += (ENGINES, CACHE, "/tmp", *hubs)
+    return own
+
+
+def disk_checks(case: Case) -> Iterator[Check]:
+    """Every check of disks and memory."""
+    if case.answers.no_room:
+        yield stop(
+            "temporary-files",
+            "neither /dev/shm nor /tmp takes a file (full, or read-only)",
+            "make room there: df -h /dev/shm /tmp; df -i /tmp",
+        )
+    yield from mounts(case)
+    yield inodes(case)
+    yield from together(case)
+    if case.engine:
+        yield engine_disk(case)
+        yield temporary_disk(case)
+        for weights in case.engine.weights:
+            yield (
+                weights_folder(case, weights) if not weights.hub_folder else hub_disk(case, weights)
+            )
+        yield memory(case)
+        yield shared_memory(case)
+    if case.needs.driver:
+        yield from driver_disks(case)
+    if case.needs.balancer:
+        yield _room(case, "disk-balancer", "/var", _BALANCER_BYTES, "for nginx and its logs")
+
+
+def together(case: Case) -> Iterator[Check]:
+    """What each has room for alone may not have it together, on one file system."""
+    sums: dict[str, dict[str, int]] = {}
+    for folder, needed, what in _wanted(case):
+        found = case.answers.folders.get(folder)
+        if found and found.mount and found.free_bytes is not None and needed > 0:
+            sums.setdefault(found.mount, {})[what] = needed
+    for mount, parts in sums.items():
+        free = next(
+            one.free_bytes or 0 for one in case.answers.folders.values() if one.mount == mount
+        )
+        total = sum(parts.values())
+        fits_each = all(needed <= free for needed in parts.values())
+        if len(parts) > 1 and fits_each and total > free:
+            told = " + ".join(f"{size(needed)} {what}" for what, needed in parts.items())
+            yield stop(
+                "disk-together",
+                f"{size(free)} free on {mount}, {size(total)} are needed: {told}",
+                f"make room on {mount}, or put {CACHE} on another disk",
+            )
+
+
+def _wanted(case: Case) -> Iterator[tuple[str, int, str]]:
+    engine = case.engine
+    if engine and case.must_install_engine:
+        yield ENGINES, _ENGINE_BYTES[engine.device], f"for {engine.needs.name}"
+    for one in engine.weights if engine else ():
+        held = held_bytes(case, one)
+        if one.hub_folder and engine and engine.hub and not is_whole(held, one):
+            yield one.hub_folder, int(one.size_bytes * 1.1) - held, f"for {one.source}"
+    if installs(case.report, case.needs):
+        for folder, needed in _DRIVER_BYTES.items():
+            yield folder, needed, f"for the driver in {folder}"
+
+
+def _room(case: Case, name: str, folder: str, needed: int, what: str) -> Check:
+    found = case.answers.folders.get(folder)
+    if found is None or found.free_bytes is None:
+        return skipped(name, f"the file system of {folder} does not say")
+    seen = f"{size(found.free_bytes)} free on {found.mount} for {folder}"
+    if found.free_bytes < needed:
+        return stop(
+            name,
+            f"{seen}, {size(needed)} are needed {what}",
+            f"make room on {found.mount}, or mount a larger disk at {folder}",
+        )
+    return ok(name, seen)
+
+
+def engine_disk(case: Case) -> Check:
+    """Room for the engine's packages."""
+    assert case.engine
+    if not case.must_install_engine:
+        return skipped("disk-engine", "the engine is installed")
+    needed = _ENGINE_BYTES[case.engine.device]
+    return _room(case, "disk-engine", ENGINES, needed, f"for {case.engine.needs.name}")
+
+
+def temporary_disk(case: Case) -> Check:
+    """uv unpacks wheels into /tmp before they go where they belong."""
+    assert case.engine
+    if not case.must_install_engine:
+        return skipped("disk-temporary", "the engine is installed")
+    needed = _ENGINE_BYTES[case.engine.device]
+    folder, target = case.answers.folders.get("/tmp"), case.answers.folders.get(ENGINES)
+    if folder and target and folder.mount == target.mount:
+        # Files are linked, not copied, within one file system.
+        return ok("disk-temporary", f"/tmp is on {folder.mount}, as {ENGINES}")
+    found = _room(case, "disk-temporary", "/tmp", needed, f"to unpack {case.engine.needs.name}")
+    if found.severity != "stop" or folder is None or folder.free_bytes is None:
+        return found
+    # How much it is at once is an estimate.
+    told = stop if folder.free_bytes < needed / 2 else warning
+    return told(
+        found.name,
+        found.seen,
+        "make /tmp larger (a tmpfs: sudo mount -o remount,size=16G /tmp; or sudo systemctl mask "
+        "tmp.mount and reboot)",
+    )
+
+
+def hub_disk(case: Case, weights: Weights) -> Check:
+    """Room for what the engine will load from the hub, less what is there."""
+    name, folder = f"weights:{weights.source}", weights.hub_folder or ""
+    present = held_bytes(case, weights)
+    needed = int(weights.size_bytes * 1.1) - present
+    if is_whole(present, weights):
+        return ok(name, f"{size(present)} in the hub's cache on the host")
+    if case.engine and case.engine.hub is None:
+        return stop(
+            name,
+            f"the engine is told to stay offline, and {folder} holds {size(present)} of about "
+            f"{size(weights.size_bytes)}",
+            "load the weights there first, set services[].weights to a folder on the host, or take "
+            "HF_HUB_OFFLINE out of engine.environment",
+        )
+    return _room(case, name, folder, needed, f"for {weights.source}, beside {size(present)}")
+
+
+def held_bytes(case: Case, weights: Weights) -> int:
+    """Bytes of a model that are in the hub's cache on the host."""
+    held = case.answers.hub.get(weights.hub_folder or "")
+    return sum(bytes_ for _, bytes_ in held.sizes) if held else 0
+
+
+def is_whole(present: int, weights: Weights) -> bool:
+    """Whether this many bytes may be all: file formats differ by a little."""
+    return present >= weights.size_bytes * 0.95 > 0
+
+
+def weights_folder(case: Case, weights: Weights) -> Check:
+    """A folder with weights: there, whole, and where engines can read it."""
+    name, folder = f"weights:{weights.source}", weights.source
+    found = case.answers.weights.get(folder)
+    if not case.answers.root:
+        return skipped(name, "was not seen, it needs sudo")
+    if found is None or found.real is None:
+        return stop(
+            name, f"{folder} is not on the host", "copy the weights there, or mount their disk"
+        )
+    if hidden := [place for place in _HIDDEN if _is_below(found.real, place)]:
+        return stop(
+            name,
+            f"{folder} is in {hidden[0]}, which the engines' units do not see",
+            "move the weights, for instance to /srv/models, and change services[].weights",
+        )
+    return _weights_inside(name, found, weights)
+
+
+def _weights_inside(name: str, found: Files, weights: Weights) -> Check:
+    names = [file for file, _ in found.sizes]
+    held = sum(bytes_ for file, bytes_ in found.sizes if file.endswith(_WEIGHT_FILES))
+    if "config.json" not in names and not any(file.endswith(".gguf") for file in names):
+        return stop(
+            name,
+            f"{weights.source} has no config.json",
+            "name the folder that holds config.json and the *.safetensors files",
+        )
+    if not held:
+        return stop(name, f"{weights.source} has no *.safetensors", "copy the weights there whole")
+    if not found.readable:
+        return stop(
+            name,
+            f"others than root cannot read {weights.source}",
+            f"sudo chmod -R a+rX {weights.source} (and a+x on the folders above)",
+        )
+    seen = f"{size(held)} in {weights.source}"
+    if not is_whole(held, weights):
+        return warning(
+            name,
+            f"{seen}, about {size(weights.size_bytes)} are expected",
+            "copy what is missing, unless another model stands in here on purpose",
+        )
+    return ok(name, seen)
+
+
+def _is_below(path: str, place: str) -> bool:
+    return path == place or path.startswith(f"{place}/")
+
+
+def mounts(case: Case) -> Iterator[Check]:
+    """File systems that cannot be written, or from which nothing may run."""
+    bad: dict[str, str] = {}
+    for folder, found in case.answers.folders.items():
+        if "ro" in found.options and not _is_below(folder, "/boot"):
+            bad[f"{found.mount} is mounted read-only"] = (
+                f"see why (dmesg), then: sudo mount -o remount,rw {found.mount}"
+            )
+        if "noexec" in found.options and folder in (ENGINES, CACHE):
+            bad[f"{found.mount} is mounted noexec, engines run code from {folder}"] = (
+                f"take noexec from {found.mount} in /etc/fstab, then: "
+                f"sudo mount -o remount,exec {found.mount}"
+            )
+    for seen, remedy in bad.items():
+        yield stop("mounts", seen, remedy)
+    if not bad:
+        yield ok("mounts", "can be written")
+
+
+def inodes(case: Case) -> Check:
+    """A file system can be full of files while bytes are free."""
+    for folder, found in case.answers.folders.items():
+        is_engines = folder == ENGINES and case.must_install_engine
+        least = _ENGINE_INODES if is_engines else _LEAST_INODES
+        if found.free_inodes is not None and found.free_inodes < least and not _is_boot(found):
+            return stop(
+                "inodes",
+                f"{found.mount} has room for {found.free_inodes} more files",
+                f"delete many small files there: sudo du --inodes -x {found.mount} | sort -n | "
+                "tail",
+            )
+    return ok("inodes", "enough")
+
+
+def _is_boot(found: Folder) -> bool:
+    return (found.mount or "").startswith("/boot")
+
+
+def driver_disks(case: Case) -> Iterator[Check]:
+    """Room for the driver's packages, and for the initramfs that is made anew."""
+    needs_room = installs(case.report, case.needs)
+    for folder, needed in _DRIVER_BYTES.items():
+        name = f"disk-driver:{folder}"
+        if needs_room:
+            yield _room(case, name, folder, needed, "for the driver")
+        else:
+            yield skipped(name, "no driver is to be installed")
+
+
+def memory(case: Case) -> Check:
+    """RAM to load weights through: a file of them at a time for each GPU's process."""
+    assert case.engine
+    found = case.answers.memory_mib
+    if found is None:
+        return skipped("memory", "the host does not say")
+    sizes = [*case.answers.hub.values(), *case.answers.weights.values()]
+    files = [bytes_ for one in sizes for _, bytes_ in one.sizes]
+    largest = max(files, default=0) or _SHARD_BYTES
+    needed = largest + 4 * GIB * max(1, case.engine.replicas)
+    if case.engine.device == "cpu":
+        held = sum(files) or sum(one.size_bytes for one in case.engine.weights)
+        needed = held * max(1, case.engine.replicas)
+    seen = f"{size(found * MIB)}"
+    if found * MIB < needed:
+        return warning(
+            "memory",
+            f"{seen}, about {size(needed)} are wanted to load the weights",
+            "add memory, or expect slow loading and watch for the kernel's out-of-memory killer",
+        )
+    return ok("memory", seen)
+
+
+def shared_memory(case: Case) -> Check:
+    """NCCL's and vLLM's processes of one replica talk through /dev/shm, which the tuning grows."""
+    assert case.engine
+    found = case.report.system.dev_shm_mib
+    if case.engine.most_gpus < 2:
+        return skipped("shared-memory", "no replica has more than one GPU")
+    if found is None:
+        return skipped("shared-memory", "the host does not say")
+    memory_mib = case.answers.memory_mib or 0
+    wanted = shm_wanted_mib(case.engine.shm_gib, case.engine.most_gpus, memory_mib)
+    grows = f"; the tuning makes it {size(wanted * MIB)}" if found < wanted else ""
+    return ok("shared-memory", size(found * MIB) + grows)

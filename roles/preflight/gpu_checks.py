@@ -1,0 +1,195 @@
+"""Will the GPUs serve: as planned, known to the engine, with a driver that suits it, well. Pure."""
+
+from collections.abc import Iterator
+
+from roles.driver import MENDED, MENDED_BY_ANOTHER_DRIVER, MENDED_BY_REBOOT, Choice
+from roles.hardware import Gpu, bus_difference, difference, find_card, summary
+from roles.preflight.case import Case, Check, ok, skipped, stop, warning
+from roles.preflight.driver_need import (
+    chosen_driver,
+    driver_wanted,
+    has_gpu,
+    installs,
+    loaded_version,
+    why_install,
+)
+
+# A GPU at rest holds less.
+_IDLE_MIB = 1024
+
+
+def gpu_checks(case: Case) -> Iterator[Check]:
+    """Every check of GPUs and their driver."""
+    if case.needs.expected is None:
+        return
+    yield as_planned(case)
+    yield driver(case)
+    yield from secure_boot(case)
+    yield from capability(case)
+    yield from faults(case)
+    yield memory_in_use(case)
+
+
+def _gpus(case: Case) -> tuple[Gpu, ...]:
+    """As the host shows them, by its driver or its PCI bus; else as the inventory says."""
+    found = case.report.hardware or case.report.presumed or case.needs.expected
+    return found.gpus if found else ()
+
+
+def as_planned(case: Case) -> Check:
+    """The inventory's GPUs against the host's, by PCI ids where no driver answers."""
+    expected, report = case.needs.expected, case.report
+    assert expected
+    if report.hardware is not None:
+        different = difference(expected, report)
+        if different:
+            return stop("gpus", different, "")
+        return ok("gpus", summary(report.hardware.gpus))
+    if report.presumed is None and not has_gpu(report):
+        return stop(
+            "gpus",
+            f"{summary(expected.gpus)} in the inventory; the host has no GPU on its PCI bus",
+            "check that the host has its cards (a virtual machine: that they are passed through)",
+        )
+    if different := bus_difference(expected, report):
+        return stop("gpus", different, "")
+    return ok("gpus", f"{summary(expected.gpus)}, by the PCI bus")
+
+
+def driver(case: Case) -> Check:
+    """Whether the driver suits the engine, or will be made to."""
+    settings, wanted = case.needs.driver, driver_wanted(case.needs)
+    why, loaded = why_install(case.report, case.needs), loaded_version(case.report)
+    if why is None:
+        if loaded:
+            return ok("driver", f"{loaded}{f', {wanted} is needed' if wanted else ''}")
+        return skipped("driver", "none is needed")
+    if settings is None or settings.install == "never":
+        return stop(
+            "driver",
+            f"{why}, and driver.install is never",
+            "install it on the host, or set driver.install: when-needed",
+        )
+    try:
+        chosen = chosen_driver(case.report, case.needs, case.answers.machine)
+    except ValueError as error:
+        return stop("driver", f"{why}, and none can be had", _one_line(error))
+    if loaded and settings.reboot == "never":
+        return warning(
+            "driver",
+            f"{why}: {_told(chosen)} will be installed, and works after a reboot",
+            "allow it with driver.reboot: when-needed, or reboot the host after the run",
+        )
+    return ok("driver", f"{why}: {_told(chosen)} will be installed", news=True)
+
+
+def _told(chosen: Choice | None) -> str:
+    if chosen is None:
+        return "one"
+    if chosen.vendor == "amd":
+        return f"amdgpu ({chosen.packaging})"
+    version = chosen.version or chosen.branch
+    return f"{version} ({chosen.modules}, {chosen.packaging}, from {chosen.source})"
+
+
+def secure_boot(case: Case) -> Iterator[Check]:
+    """Modules that nobody signed are not loaded under Secure Boot."""
+    if not case.report.system.secure_boot:
+        yield ok("secure-boot", "off, or not there")
+        return
+    try:
+        chosen_driver(case.report, case.needs, case.answers.machine)
+        chosen_driver(case.report, case.needs, case.answers.machine, secure_boot=True)
+    except ValueError as error:
+        if "Secure Boot" not in str(error):
+            return
+        if case.answers.own_key_enrolled:
+            yield ok("secure-boot", "on, and the host's own key is enrolled")
+            return
+        # Without sudo nobody sees which keys are enrolled.
+        told = stop if case.answers.root else warning
+        seen = "on: unsigned modules are refused, and no key of the host's own is enrolled"
+        yield told("secure-boot", seen, _one_line(error))
+        return
+    yield ok("secure-boot", "on, with signed modules")
+
+
+def _one_line(error: ValueError) -> str:
+    return "; ".join(str(error).splitlines())
+
+
+def capability(case: Case) -> Iterator[Check]:
+    """Cards that no current engine can use."""
+    engine = case.needs.engine
+    least = engine.needs.compute_capability if engine else None
+    if engine is None or least is None:
+        yield skipped("compute-capability", "the engine does not ask for one")
+        return
+    known, old = 0, {}
+    for gpu in _gpus(case):
+        card = find_card(gpu.name, gpu.memory_mib)
+        found = gpu.compute_capability or (card.compute_capability if card else None)
+        known += found is not None
+        if found is not None and found < least:
+            old.setdefault(f"{gpu.name} has compute capability {found}", []).append(gpu.index)
+    for seen, indexes in old.items():
+        yield stop(
+            "compute-capability",
+            f"GPU {', '.join(map(str, indexes))}: {seen}, {engine.needs.name} needs {least}",
+            "no driver changes that: use newer cards, or an older engine (engine.requirement)",
+        )
+    if not known:
+        yield skipped("compute-capability", "it is not known for these cards")
+    elif not old:
+        yield ok("compute-capability", f"{least} or more")
+
+
+def faults(case: Case) -> Iterator[Check]:
+    """The faults that the host's report shows, each under its own name."""
+    for fault in case.report.faults:
+        name = f"gpu:{fault.kind}"
+        if _will_be_mended(case, fault.kind):
+            yield _mended(case, name, fault.kind, fault.problem, fault.remedy)
+        else:
+            yield Check(name, fault.severity, fault.problem, fault.remedy)
+    if not case.report.faults:
+        yield ok("gpu-health", "no fault")
+
+
+def _will_be_mended(case: Case, kind: str) -> bool:
+    settings = case.needs.driver
+    if settings is None or settings.install == "never":
+        return False
+    return kind in MENDED or (
+        kind in MENDED_BY_ANOTHER_DRIVER and installs(case.report, case.needs)
+    )
+
+
+def _mended(case: Case, name: str, kind: str, problem: str, remedy: str) -> Check:
+    assert case.needs.driver
+    if kind in MENDED_BY_REBOOT and case.needs.driver.reboot == "never":
+        return warning(
+            name,
+            f"{problem}; it takes a reboot",
+            f"allow it with driver.reboot: when-needed, or by hand: {remedy}",
+        )
+    return ok(name, f"{problem}: the driver stage sees to it")
+
+
+def memory_in_use(case: Case) -> Check:
+    """GPUs whose memory is held though no process shows: left behind by a killed one."""
+    busy = {process.gpu_uuid for process in case.report.answers.processes}
+    held = [
+        f"GPU {gpu.index} ({gpu.memory_used_mib} MiB)"
+        for gpu in case.report.answers.gpus or ()
+        if gpu.uuid not in busy and (gpu.memory_used_mib or 0) > _IDLE_MIB
+    ]
+    if held:
+        return warning(
+            "gpu-memory",
+            f"memory is held and no process shows: {', '.join(held)}",
+            "look for a process in a container (sudo fuser -v /dev/nvidia*); else reboot the host",
+        )
+    if not case.report.answers.gpus:
+        return skipped("gpu-memory", "no driver answers")
+    return ok("gpu-memory", "free, or held by processes that show")

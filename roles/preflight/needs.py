@@ -1,0 +1,168 @@
+"""What a deploy will need of one host, from what is declared and planned. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from roles.driver import DriverSettings
+from roles.engine import EngineNeeds, EngineSettings, engine_needs
+from roles.hardware import Hardware
+from roles.launch import INTERNAL_PORTS
+from roles.models import Model, weights_per_gpu
+from roles.topology import Replica, ServiceSettings
+
+ENGINES = "/opt/llm/engines"
+CACHE = "/var/cache/llm"
+PYPI = "https://pypi.org/simple"
+HUB = "https://huggingface.co"
+# What the balancer's role installs.
+BALANCER_PACKAGES = ("nginx", "openssl", "python3", "procps")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that engines load: a folder on the host, or a name on the hub and its cache there.
+
+    `size_bytes` are those of the checkpoint, as far as its shapes tell.
+    """
+
+    source: str
+    size_bytes: int
+    hub_folder: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineHost:
+    """What the planned engines need. `ports` maps each planned port to its replica.
+
+    `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the size of /dev/shm that is
+    set (None: the tuning's own). `hub` is None where no weights come from one, or the engine is
+    told to stay offline.
+    """
+
+    needs: EngineNeeds
+    device: str
+    python: str
+    folder: str
+    packages: tuple[str, ...]
+    index_url: str | None
+    extra_index_urls: tuple[str, ...]
+    wheelhouse: str | None
+    weights: tuple[Weights, ...]
+    hub: str | None
+    hub_token: bool
+    ports: Mapping[int, str]
+    internal_ports: tuple[int, int] | None
+    most_gpus: int
+    replicas: int
+    shm_gib: int | None = None
+
+
+@dataclass(frozen=True)
+class BalancerHost:
+    """What a balancer needs beside a system."""
+
+    port: int
+    packages: tuple[str, ...] = BALANCER_PACKAGES
+
+
+@dataclass(frozen=True)
+class HostNeeds:
+    """What a deploy needs of one host; None where it has no such role in it.
+
+    `expected` are the GPUs that the inventory says; `driver` is what may be done where no driver
+    answers that suits the engine. With `only_driver` the run ends with it: the engine says what
+    driver it needs, and is not installed.
+    """
+
+    expected: Hardware | None = None
+    driver: DriverSettings | None = None
+    engine: EngineHost | None = None
+    balancer: BalancerHost | None = None
+    only_driver: bool = False
+
+    @property
+    def installed_engine(self) -> EngineHost | None:
+        """What engines need where the run installs them."""
+        return None if self.only_driver else self.engine
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service with its replicas on one host."""
+
+    service: ServiceSettings
+    replicas: tuple[Replica, ...] = field(default=())
+
+
+def engine_host(
+    settings: EngineSettings,
+    served: Sequence[Served],
+    internal_ports_from: int,
+    shm_gib: int | None = None,
+) -> EngineHost:
+    """What engines need of a host that runs these replicas."""
+    replicas = [replica for one in served for replica in one.replicas]
+    weights = tuple(_weights(one.service, settings.environment) for one in served if one.replicas)
+    last = internal_ports_from + INTERNAL_PORTS * len(replicas) - 1
+    return EngineHost(
+        needs=engine_needs(settings),
+        device=settings.device,
+        python=settings.python,
+        folder=f"{ENGINES}/{settings.version_name}",
+        packages=settings.system_packages,
+        index_url=settings.index_url,
+        extra_index_urls=settings.extra_index_urls,
+        wheelhouse=settings.wheelhouse,
+        weights=weights,
+        hub=_hub(settings.environment) if any(one.hub_folder for one in weights) else None,
+        hub_token=settings.hub_token_file is not None,
+        ports={replica.port: replica.name for replica in replicas},
+        internal_ports=(internal_ports_from, last) if replicas else None,
+        most_gpus=max((len(replica.gpus) for replica in replicas), default=0),
+        replicas=len(replicas),
+        shm_gib=shm_gib,
+    )
+
+
+def without_engine(needs: HostNeeds) -> HostNeeds:
+    """The same host where a run ends with its driver, which must still suit the engine."""
+    return replace(needs, only_driver=True, balancer=None)
+
+
+def _weights(service: ServiceSettings, environment: Mapping[str, str]) -> Weights:
+    source = service.weights or service.model.name
+    size = _size_bytes(service.model)
+    if source.startswith("/"):
+        return Weights(source, size)
+    return Weights(source, size, f"{_hub_cache(environment)}/models--{source.replace('/', '--')}")
+
+
+def _size_bytes(model: Model) -> int:
+    return model.weights_bytes or weights_per_gpu(model, 1)
+
+
+def _hub_cache(environment: Mapping[str, str]) -> str:
+    """Where huggingface_hub keeps what it loaded, by its own environment variables."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if environment.get(name):
+            return environment[name].rstrip("/")
+    return f"{environment.get('HF_HOME', f'{CACHE}/hub').rstrip('/')}/hub"
+
+
+def _hub(environment: Mapping[str, str]) -> str | None:
+    offline = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    if any(_is_on(environment.get(name)) for name in offline):
+        return None
+    if _is_on(environment.get("VLLM_USE_MODELSCOPE")):
+        return "https://www.modelscope.cn"
+    return environment.get("HF_ENDPOINT", HUB).rstrip("/")
+
+
+def _is_on(value: str | None) -> bool:
+    return (value or "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def all_packages(needs: HostNeeds) -> Iterable[str]:
+    """Packages of the distribution that a deploy will see to."""
+    engine = needs.installed_engine.packages if needs.installed_engine else ()
+    return dict.fromkeys((*engine, *(needs.balancer.packages if needs.balancer else ())))

@@ -1,0 +1,279 @@
+"""Does the host reach what it loads from: packages, weights, drivers. Pure."""
+
+from collections.abc import Iterator
+
+from roles.hardware import HostReport
+from roles.preflight.answers import Reach
+from roles.preflight.case import Case, Check, Severity, ok, skipped, stop, warning
+from roles.preflight.disk_checks import held_bytes, is_whole
+from roles.preflight.driver_need import installs, repository_url
+from roles.preflight.needs import HUB, PYPI, HostNeeds
+
+# Where PyPI's files are, and the hub's: other names than those that list them, which firewalls
+# forget. Source: PyPI's simple index; the hub's /.well-known/meta.json.
+_PYPI_FILES = "https://files.pythonhosted.org/"
+_HUB_FILES = "https://transfer.xethub.hf.co/"
+
+# curl's exit statuses (curl.1), as far as they tell something to a person.
+_FAILURES = {
+    5: "the proxy's name cannot be resolved",
+    6: "its name cannot be resolved (DNS)",
+    7: "the connection was refused, or there is no way there",
+    28: "no answer in time",
+    35: "TLS failed",
+    47: "it redirects without end",
+    52: "an empty answer",
+    56: "the connection broke (a proxy that refuses?)",
+    60: "its TLS certificate is not trusted",
+    97: "the proxy failed",
+    124: "no answer in time",
+    137: "no answer in time",
+}
+_REMEDIES = {
+    5: "mend http_proxy and https_proxy in /etc/environment on the host",
+    6: "see /etc/resolv.conf on the host (resolvectl status); behind a proxy set https_proxy in "
+    "/etc/environment",
+    35: "see whether a firewall on the way breaks TLS: curl -v {url}",
+    60: "put the authority's certificate into /usr/local/share/ca-certificates and run "
+    "sudo update-ca-certificates; see the host's clock",
+}
+_REMEDY = (
+    "open the way in the firewall, set https_proxy in /etc/environment on the host, or {else_}"
+)
+
+
+def urls(report: HostReport, needs: HostNeeds) -> tuple[tuple[str, str], ...]:
+    """What a host is to ask for, by the names of the checks."""
+    return (*_engine_urls(needs), *_hub_urls(needs), *_driver_urls(report, needs))
+
+
+def _engine_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
+    engine = needs.installed_engine
+    if engine is None:
+        return
+    if engine.wheelhouse:
+        if not engine.wheelhouse.startswith("/"):
+            yield "wheelhouse", engine.wheelhouse
+        return
+    # pip loads uv from there first, so it must have it.
+    yield "index", f"{(engine.index_url or PYPI).rstrip('/')}/uv/"
+    if engine.index_url is None:
+        yield "index-files", _PYPI_FILES
+    for number, url in enumerate(engine.extra_index_urls, 1):
+        yield f"extra-index-{number}", url
+
+
+def _hub_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
+    engine = needs.installed_engine
+    if engine is None or engine.hub is None:
+        return
+    names = [one.source for one in engine.weights if one.hub_folder]
+    for number, name in enumerate(names, 1):
+        is_hub = "modelscope" not in engine.hub
+        page = f"/{name}/resolve/main/config.json" if is_hub else f"/models/{name}"
+        yield f"hub-{number}", engine.hub + page
+    if engine.hub == HUB:
+        yield "hub-files", _HUB_FILES
+
+
+def _driver_urls(report: HostReport, needs: HostNeeds) -> Iterator[tuple[str, str]]:
+    url = repository_url(report, needs)
+    if url:
+        yield "driver-repository", url
+
+
+def network_checks(case: Case) -> Iterator[Check]:
+    """Every check of what the host reaches."""
+    if case.engine:
+        yield from engine_sources(case)
+        yield from hub(case)
+        yield from pip_index(case)
+    if case.needs.driver:
+        yield driver_repository(case)
+    yield distribution(case)
+    yield from proxies(case)
+
+
+def _asked(case: Case) -> dict[str, str]:
+    return dict(urls(case.report, case.needs))
+
+
+def engine_sources(case: Case) -> Iterator[Check]:
+    """The package index, or the folder or URL that stands for it."""
+    assert case.engine
+    house = case.engine.wheelhouse
+    asked = _asked(case)
+    names = [name for name in asked if name.startswith(("index", "extra-index", "wheelhouse"))] or [
+        "wheelhouse"
+    ]
+    if not case.must_install_engine:
+        yield from (skipped(f"reach-{name}", "the engine is installed") for name in names)
+        return
+    if house and house.startswith("/"):
+        yield _wheel_folder(case, house)
+        return
+    for name in names:
+        strict = name in ("index", "wheelhouse")
+        other = "set engine.index_url to a mirror, or engine.wheelhouse to a folder with all wheels"
+        yield _reached(case, name, asked[name], strict, "stop", other)
+
+
+def pip_index(case: Case) -> Iterator[Check]:
+    """An index that pip knows and uv (--no-config) does not."""
+    found, engine = case.answers.pip_index, case.engine
+    if engine and found and not (engine.index_url or engine.wheelhouse):
+        yield warning(
+            "pip-index",
+            f"pip is configured to use {found}; the engine's installer does not read that",
+            f"set engine.index_url: {found}",
+        )
+
+
+def _wheel_folder(case: Case, folder: str) -> Check:
+    found = case.answers.wheels
+    if not found:
+        seen = f"{folder} is not on the host" if found is None else f"{folder} holds no wheel"
+        return stop("reach-wheelhouse", seen, "copy all wheels of the engine there")
+    return ok("reach-wheelhouse", f"{found} wheels in {folder}")
+
+
+def hub(case: Case) -> Iterator[Check]:
+    """The model hub, if weights come from it; they may be in the host's cache already."""
+    assert case.engine
+    asked = _asked(case)
+    names = [name for name in asked if name.startswith("hub-")]
+    on_hub = [one for one in case.engine.weights if one.hub_folder]
+    if not names:
+        why = "the engine stays offline" if on_hub else "weights come from a folder"
+        yield skipped("reach-hub", why)
+        return
+    whole = all(is_whole(held_bytes(case, one), one) for one in on_hub)
+    for name in names:
+        gravest: Severity = "warning" if whole or name == "hub-files" else "stop"
+        strict = name != "hub-files"
+        other = (
+            "set HF_ENDPOINT in engine.environment to a mirror, or services[].weights to a folder"
+        )
+        yield (
+            skipped(f"reach-{name}", f"{asked[name]} has no such page")
+            if _has_no_page(case, name)
+            else _gated(case, name, asked[name], gravest)
+            or _reached(case, name, asked[name], strict, gravest, other)
+        )
+
+
+def _has_no_page(case: Case, name: str) -> bool:
+    """The hub answers 401 for a model that is not there, and 404 for one without config.json."""
+    found = case.answers.reach.get(name)
+    return found is not None and found.http_status == 404
+
+
+def _gated(case: Case, name: str, url: str, gravest: Severity) -> Check | None:
+    found = case.answers.reach.get(name)
+    if not case.engine or found is None or found.http_status not in (401, 403):
+        return None
+    if name == "hub-files":
+        return None
+    if case.engine.hub_token:
+        return ok(f"reach-{name}", f"{url} wants a token, engine.hub_token_file has one")
+    return Check(
+        f"reach-{name}",
+        gravest,
+        f"{url} answers HTTP {found.http_status}: the model is gated, or is not there",
+        "correct the model's name or services[].weights, or accept its licence on the hub and set "
+        "engine.hub_token_file",
+    )
+
+
+def driver_repository(case: Case) -> Check:
+    """The vendor's repository, if a driver comes from there."""
+    asked = _asked(case).get("driver-repository")
+    name = "reach-driver-repository"
+    if asked is None:
+        will = installs(case.report, case.needs)
+        why = "nothing is loaded from it" if will else "no driver is to be installed"
+        return skipped(name, why)
+    other = "set driver.mirror to a mirror (where signed modules are: driver.source: distribution)"
+    return _reached(case, "driver-repository", asked, True, "stop", other)
+
+
+def distribution(case: Case) -> Check:
+    """The distribution's repositories. apt goes on without one that does not answer."""
+    name, urls_ = "reach-distribution", case.answers.distribution
+    missing = " ".join(case.packages_missing)
+    if not urls_:
+        if not missing:
+            return skipped(name, "no repository by URL is configured, and no package is missing")
+        return warning(
+            name,
+            f"no repository by URL is configured, and packages are missing: {missing}",
+            "see /etc/apt/sources.list.d",
+        )
+    strict = case.os_name in ("debian", "ubuntu")
+    other = "change /etc/apt/sources.list.d to a mirror"
+    found = [
+        _reached(case, f"distribution-{number}", url, strict, "warning", other)
+        for number, url in enumerate(urls_, 1)
+    ]
+    bad = [check for check in found if check.severity == "warning"]
+    if not bad:
+        return ok(name, f"{len(urls_)} repositories answer")
+    seen = "; ".join(check.seen for check in bad)
+    if missing and len(bad) == len(urls_):
+        return stop(name, f"{seen}; needed for {missing}", bad[0].remedy)
+    return warning(name, seen, bad[0].remedy)
+
+
+def proxies(case: Case) -> Iterator[Check]:
+    """Proxies that the user has and sudo takes away."""
+    own = {line.partition("=")[0].lower(): line for line in case.answers.proxies}
+    roots = {line.partition("=")[0].lower() for line in case.answers.root_proxies}
+    if not own:
+        yield skipped("proxies", "none is set")
+    elif case.answers.root and (lost := sorted(set(own) - roots)):
+        yield warning(
+            "proxies",
+            f"{', '.join(own[name] for name in lost)} is set, but not for what sudo runs",
+            'add to /etc/sudoers.d: Defaults env_keep += "http_proxy https_proxy no_proxy"',
+        )
+    else:
+        yield ok("proxies", " ".join(own.values()))
+
+
+def _reached(case: Case, name: str, url: str, strict: bool, gravest: Severity, other: str) -> Check:
+    """Whether a URL answered, if `strict` with less than HTTP 400; `gravest` is for where not."""
+    found, check = case.answers.reach.get(name), f"reach-{name}"
+    remedy = _REMEDY.replace("{else_}", other)
+    if name in (hung.removeprefix("reach-") for hung in case.answers.hung):
+        return Check(check, gravest, f"{url}: no answer in time", remedy)
+    if found is None:
+        return skipped(check, f"{url} was not asked for")
+    if found.tool == "none":
+        return skipped(check, "the host has neither curl nor python3")
+    if found.exit_status or not found.http_status:
+        return Check(check, gravest, f"{url}: {_failure(found)}", _remedy(found, url, remedy))
+    if found.http_status in (401, 407):
+        return warning(
+            check,
+            f"{url} answers HTTP {found.http_status}",
+            "put credentials into the hosts' /root/.netrc (407: into the proxy's URL)",
+        )
+    if strict and found.http_status >= 400:
+        return Check(
+            check,
+            gravest,
+            f"{url} answers HTTP {found.http_status}",
+            f"correct the URL, or {other}",
+        )
+    return ok(check, url)
+
+
+def _failure(found: Reach) -> str:
+    said = found.said.removeprefix(f"curl: ({found.exit_status}) ")[:200]
+    known = _FAILURES.get(found.exit_status, f"{found.tool} failed with {found.exit_status}")
+    return f"{known}: {said}" if said else known
+
+
+def _remedy(found: Reach, url: str, usual: str) -> str:
+    own = _REMEDIES.get(found.exit_status)
+    return own.replace("{url}", url) if own else usual

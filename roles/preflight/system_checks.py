@@ -1,0 +1,262 @@
+"""Is the system one that can be set up: distribution, libraries, sudo, clock. Pure."""
+
+from collections.abc import Iterator
+
+from roles.driver import OperatingSystem
+from roles.preflight.case import Case, Check, dotted, ok, skipped, stop, warning
+
+# systemd 247 brought LoadCredential= and what later units rely on.
+LEAST_SYSTEMD = 247
+# The Python that `python3` is there, where it is not installed yet.
+_PYTHONS = {
+    "debian 12": (3, 11),
+    "debian 13": (3, 13),
+    "ubuntu 22.04": (3, 10),
+    "ubuntu 24.04": (3, 12),
+}
+# What systemd-detect-virt calls systems that run on another's kernel.
+CONTAINERS = frozenset(
+    (
+        *("systemd-nspawn", "lxc", "lxc-libvirt", "docker", "podman", "openvz", "wsl"),
+        *("proot", "pouch", "container-other"),
+    )
+)
+CLOCK_WARNING_S, CLOCK_STOP_S = 60, 300
+
+
+def system_checks(case: Case) -> Iterator[Check]:
+    """Every check of the system itself."""
+    yield operating_system(case)
+    yield sudo(case)
+    yield from host_name(case)
+    yield umask(case)
+    yield systemd(case)
+    yield clock_difference(case)
+    yield clock_synchronised(case)
+    yield package_manager(case)
+    yield reboot_pending(case)
+    if case.engine:
+        yield architecture(case)
+        yield glibc(case)
+        yield python(case)
+
+
+def operating_system(case: Case) -> Check:
+    """Engines and nginx are installed with apt; drivers also with dnf."""
+    system = OperatingSystem(case.os_name, case.os_version, case.answers.machine)
+    seen = case.report.system.os or "no /etc/os-release"
+    installs = case.engine or case.needs.balancer
+    if system.uses_apt or (system.family and not installs):
+        return ok("os", seen)
+    supported = "Debian 12 and 13, Ubuntu 22.04 and 24.04"
+    if system.family:
+        return stop(
+            "os",
+            f"{seen}: drivers are installed there, engines and nginx are installed with apt alone",
+            f"use {supported} on this host; RHEL, Rocky and Alma 9 go as far as deploys/drivers.py",
+        )
+    if case.os_name in ("debian", "ubuntu"):
+        return warning("os", f"{seen} is not tested", f"use {supported}")
+    return stop("os", f"{seen} is not supported", f"use {supported}")
+
+
+def architecture(case: Case) -> Check:
+    """Engines' wheels are tested on x86_64."""
+    machine = case.answers.machine
+    if machine == "x86_64":
+        return ok("architecture", machine)
+    if machine == "aarch64":
+        return warning(
+            "architecture",
+            "aarch64 is not tested",
+            "see that the package index has wheels of the engine for it",
+        )
+    return stop("architecture", f"{machine}: engines have no wheels for it", "use x86_64")
+
+
+def glibc(case: Case) -> Check:
+    """Wheels say which C library they need at least (manylinux)."""
+    assert case.engine
+    found, least = case.answers.glibc, case.engine.needs.glibc
+    if found is None:
+        return warning(
+            "glibc", "the C library does not say its version", "use a distribution with glibc"
+        )
+    if found < least:
+        return stop(
+            "glibc",
+            f"{dotted(found)}, {case.engine.needs.name} needs {dotted(least)}",
+            "upgrade the distribution",
+        )
+    return ok("glibc", dotted(found))
+
+
+def python(case: Case) -> Check:
+    """The Python that engine.python names, and its venv module."""
+    assert case.engine
+    name, least = case.engine.python, case.engine.needs.python
+    found, wanted = case.answers.python, f"{case.engine.needs.name} needs {dotted(least)}"
+    if not case.must_install_engine:
+        return skipped("python", "the engine is installed")
+    if not case.answers.python_there:
+        expected = _PYTHONS.get(case.report.system.os)
+        if name != "python3" or expected is None:
+            return stop("python", f"no {name}", _install_python(case, name))
+        if expected < least:
+            return stop("python", f"{name} will be {dotted(expected)}, {wanted}", _newer(case))
+        return ok("python", f"{name} {dotted(expected)} comes with python3-venv")
+    if found is None:
+        return stop("python", f"{name} does not run", f"try it on the host: {name} --version")
+    if found[:2] < least:
+        return stop("python", f"{name} is {dotted(found)}, {wanted}", _newer(case))
+    if not case.answers.python_venv and name != "python3":
+        return stop(
+            "python", f"{name} has no module venv or ensurepip", _install_python(case, name)
+        )
+    if not case.answers.python_venv:
+        return ok("python", f"{name} {dotted(found)}; python3-venv will be installed")
+    return ok("python", f"{name} {dotted(found)} with venv")
+
+
+def _newer(case: Case) -> str:
+    assert case.engine
+    least = dotted(case.engine.needs.python)
+    return (
+        f"install a newer one (sudo apt-get install python{least}-venv python{least}-dev) and set "
+        f"engine.python to python{least}; or use a newer distribution"
+    )
+
+
+def _install_python(case: Case, name: str) -> str:
+    return f"sudo apt-get install {name}-venv {'python3' if name == 'python3' else name}-dev"
+
+
+def systemd(case: Case) -> Check:
+    """Replicas are units."""
+    version, init = case.answers.systemd, case.answers.init
+    if init != "systemd":
+        return stop(
+            "systemd",
+            f"process 1 is {init or 'unknown'}, not systemd",
+            "boot the host with systemd; a plain container is no host",
+        )
+    if version is None or version < LEAST_SYSTEMD:
+        return stop(
+            "systemd", f"version {version}, {LEAST_SYSTEMD} is needed", "upgrade the distribution"
+        )
+    return ok("systemd", str(version))
+
+
+def sudo(case: Case) -> Check:
+    """Everything that needs root is done with passwordless sudo."""
+    if not case.report.passwordless_sudo:
+        if case.report.root:
+            return stop("sudo", "sudo is not installed", "as root: apt-get install sudo")
+        if "tty" in case.answers.root_said:
+            return stop(
+                "sudo",
+                "sudo wants a terminal (requiretty)",
+                "add to /etc/sudoers.d: Defaults:USER !requiretty",
+            )
+        return stop(
+            "sudo",
+            "no passwordless sudo for this user",
+            "add to /etc/sudoers.d: USER ALL=(ALL) NOPASSWD: ALL",
+        )
+    if case.answers.no_room:
+        return ok("sudo", "passwordless")
+    if not case.answers.root:
+        hung = "root" in case.answers.hung
+        said = "no answer in time" if hung else case.answers.root_said or "no answer"
+        return stop(
+            "sudo",
+            f"sudo runs not every command: {said}",
+            "allow every command: USER ALL=(ALL) NOPASSWD: ALL",
+        )
+    return ok("sudo", "passwordless")
+
+
+def host_name(case: Case) -> Iterator[Check]:
+    """sudo looks its host up each time; where that fails each command may wait for DNS."""
+    if "unable to resolve host" in case.answers.root_said:
+        yield warning(
+            "host-name",
+            "sudo cannot resolve the host's own name, and may wait for it at each command",
+            'echo "127.0.1.1 $(hostname)" | sudo tee -a /etc/hosts',
+        )
+
+
+def umask(case: Case) -> Check:
+    """What root makes in /opt/llm must be readable to the user that runs engines."""
+    found = case.answers.umask
+    if found is None:
+        return skipped("umask", "was not seen, it needs sudo")
+    if found & 0o005:
+        return stop(
+            "umask",
+            f"sudo makes files with umask {found:04o}: engines could not read what is installed",
+            "add to /etc/sudoers.d: Defaults umask=0022, umask_override",
+        )
+    return ok("umask", f"{found:04o}")
+
+
+def clock_difference(case: Case) -> Check:
+    """With a clock that is wrong certificates are not valid."""
+    difference = case.clock_difference_s
+    if difference is None:
+        return skipped("clock-difference", "was not measured")
+    how = "ahead of" if difference > 0 else "behind"
+    seen = f"{abs(difference):.0f} s {how} this machine's clock"
+    remedy = "sudo timedatectl set-ntp true; then see timedatectl (and this machine's clock)"
+    if abs(difference) > CLOCK_STOP_S:
+        return stop("clock-difference", f"{seen}: TLS would fail", remedy)
+    if abs(difference) > CLOCK_WARNING_S:
+        return warning("clock-difference", seen, remedy)
+    return ok("clock-difference", "as this machine's" if abs(difference) < 1 else seen)
+
+
+def clock_synchronised(case: Case) -> Check:
+    """Whether something keeps the clock right."""
+    found = case.answers.synchronised
+    if case.report.system.virtualization in CONTAINERS:
+        return skipped(
+            "clock-synchronised", "a container has the clock of the machine that it is on"
+        )
+    if found is None:
+        return skipped("clock-synchronised", "timedatectl does not say")
+    if not found:
+        return warning(
+            "clock-synchronised",
+            "nothing keeps the clock right",
+            "sudo apt-get install systemd-timesyncd (or chrony); sudo timedatectl set-ntp true",
+        )
+    return ok("clock-synchronised", "by NTP")
+
+
+def package_manager(case: Case) -> Check:
+    """Whether apt can work now."""
+    if case.answers.dpkg_audit:
+        return warning(
+            "package-manager",
+            f"packages are half installed: {case.answers.dpkg_audit[:200]}",
+            "sudo dpkg --configure -a; sudo apt-get -f install",
+        )
+    if case.answers.packaging_busy:
+        return warning(
+            "package-manager",
+            "something installs packages now (unattended-upgrades?)",
+            "wait until it is done: sudo fuser -v /var/lib/dpkg/lock-frontend",
+        )
+    return ok("package-manager", "idle")
+
+
+def reboot_pending(case: Case) -> Check:
+    """The distribution's own wish for a reboot."""
+    if case.answers.reboot_required:
+        what = f" for {case.answers.reboot_for}" if case.answers.reboot_for else ""
+        return warning(
+            "reboot-pending",
+            f"the distribution wants a reboot{what}",
+            "reboot the host before it serves: sudo systemctl reboot",
+        )
+    return ok("reboot-pending", "no")

@@ -1,0 +1,114 @@
+from dataclasses import replace
+
+import pytest
+
+from roles.driver import DriverSettings
+from roles.engine import EngineSettings
+from roles.hardware import declared_hardware
+from roles.preflight import BalancerHost, HostNeeds, Served, engine_host
+from roles.preflight.checks import questions
+from roles.preflight.needs import EngineHost, all_packages
+from roles.topology import ServiceSettings, plan_services
+from tests.unit.preflight.hosts import needs, report
+from tests.unit.preflight.test_checks import BARE
+
+SERVICE = {"name": "qwen", "model": "Qwen/Qwen2.5-7B-Instruct", "max_model_len": 4096}
+
+
+def engine(service: dict | None = None, **settings: object) -> EngineHost:
+    own = ServiceSettings.model_validate(SERVICE | (service or {}))
+    (plan,) = plan_services((own,), {"gpu1": declared_hardware("2x NVIDIA L40S", None)}, {}, {})
+    host = plan.on("gpu1")
+    assert host
+    return engine_host(EngineSettings.model_validate(settings), [Served(own, host.replicas)], 29000)
+
+
+def test_what_is_planned_is_needed():
+    found = engine()
+    assert found.ports == {8001: "qwen-0", 8002: "qwen-1"}
+    assert found.internal_ports == (29000, 29199)
+    assert (found.most_gpus, found.replicas) == (1, 2)
+    assert found.folder.startswith("/opt/llm/engines/vllm-0.33.0-cuda-")
+    (weights,) = found.weights
+    assert weights.hub_folder == "/var/cache/llm/hub/hub/models--Qwen--Qwen2.5-7B-Instruct"
+    assert 15.2e9 < weights.size_bytes < 15.3e9
+
+
+@pytest.mark.parametrize(
+    ("service", "environment", "hub", "cache"),
+    [
+        ({"weights": "/srv/m"}, {}, None, None),
+        ({"weights": "a/b"}, {"HF_HOME": "/data/hf/"}, "https://huggingface.co", "/data/hf/hub"),
+        ({"weights": "a/b"}, {"HF_HUB_CACHE": "/d"}, "https://huggingface.co", "/d"),
+        ({"weights": "a/b"}, {"HF_HUB_OFFLINE": "1"}, None, "/var/cache/llm/hub/hub"),
+        (
+            {"weights": "a/b"},
+            {"HF_ENDPOINT": "http://hub.local:8/"},
+            "http://hub.local:8",
+            "/var/cache/llm/hub/hub",
+        ),
+    ],
+)
+def test_where_weights_come_from(service: dict, environment: dict, hub: str, cache: str):
+    found = engine(service, environment=environment)
+    assert found.hub == hub
+    assert found.weights[0].hub_folder == (f"{cache}/models--a--b" if cache else None)
+
+
+def urls(wanted: HostNeeds, **host: str) -> dict[str, str]:
+    return dict(questions(report(**host), wanted).urls)
+
+
+def test_what_a_host_is_to_reach():
+    assert urls(needs()) == {
+        "index": "https://pypi.org/simple/uv/",
+        "index-files": "https://files.pythonhosted.org/",
+        "hub-1": "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json",
+        "hub-files": "https://transfer.xethub.hf.co/",
+    }
+
+
+def test_mirrors_stand_for_the_public_places():
+    own = needs(
+        index_url="https://pip.local/simple",
+        extra_index_urls=("https://wheels.local/",),
+        hub="http://hub.local",
+    )
+    assert urls(own) == {
+        "index": "https://pip.local/simple/uv/",
+        "extra-index-1": "https://wheels.local/",
+        "hub-1": "http://hub.local/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json",
+    }
+    assert urls(needs(wheelhouse="http://w.local/", hub=None)) == {"wheelhouse": "http://w.local/"}
+    house = questions(report(), needs(wheelhouse="/srv/wheels", hub=None))
+    assert (house.wheelhouse, house.urls) == ("/srv/wheels", ())
+
+
+@pytest.mark.parametrize(
+    ("os", "settings", "url"),
+    [
+        ("ubuntu 24.04", {}, None),
+        ("ubuntu 24.04", {"source": "nvidia"}, "ubuntu2404/x86_64/InRelease"),
+        ("debian 12", {}, "debian12/x86_64/InRelease"),
+        ("rocky 9.4", {}, "rhel9/x86_64/repodata/repomd.xml"),
+        ("ubuntu 24.04", {"source": "distribution"}, None),
+        ("ubuntu 24.04", {"install": "never"}, None),
+    ],
+)
+def test_where_a_driver_comes_from(os: str, settings: dict, url: str | None):
+    wanted = replace(needs(), driver=DriverSettings.model_validate(settings))
+    base = "https://developer.download.nvidia.com/compute/cuda/repos"
+    found = urls(wanted, **BARE | {"os": os}).get("driver-repository")
+    assert found == (f"{base}/{url}" if url else None)
+    assert "driver-repository" not in urls(wanted, os=os), "a driver that suits is left alone"
+
+
+def test_the_driver_may_come_from_a_mirror():
+    settings = DriverSettings.model_validate({"mirror": "http://mirror.local/cuda/"})
+    found = urls(replace(needs(), driver=settings), **BARE)
+    assert found["driver-repository"] == "http://mirror.local/cuda/ubuntu2404/x86_64/InRelease"
+
+
+def test_packages_of_both_roles_are_asked_for_once():
+    both = replace(needs(packages=("gcc", "python3")), balancer=BalancerHost(443))
+    assert list(all_packages(both)) == ["gcc", "python3", "nginx", "openssl", "procps"]
