@@ -1,7 +1,8 @@
 """From GPU hosts to one served, load-balanced, validated LLM endpoint."""
 
 from roles.fleet import stages
-from roles.fleet.deploy import admitted, announced
+from roles.fleet.admission import passed
+from roles.fleet.deploy import announced
 
 fleet = announced()
 # `--data validate=false` leaves the proof out.
@@ -9,7 +10,9 @@ validate = stages.wants_validation()
 
 if validate:
     stages.report(fleet)
-if this_host := admitted(fleet):
+if this_host := passed(fleet):
+    stages.drivers(fleet, this_host)
+    stages.barrier("GPUs are ready")
     stages.engines(fleet, this_host)
     stages.barrier("Engines are installed, and fresh hosts have started")
     stages.roll(fleet, this_host)

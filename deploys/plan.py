@@ -1,5 +1,6 @@
 """Show the plan, checked against what the hosts report. Changes nothing."""
 
-from roles.fleet.deploy import admitted, announced
+from roles.fleet.admission import compared
+from roles.fleet.deploy import announced
 
-admitted(announced(several=True))
+compared(announced(several=True))

@@ -179,31 +179,30 @@ def serving(answers: Answers):
 
 
 @operation()
-def set_aside(addresses: Collection[str], wanted: Callable[[], bool]):
+def set_aside(addresses: Callable[[], Collection[str]]):
     """
     Send no new requests to the replicas at these addresses, until `take_back`.
 
-    + addresses: IP addresses of hosts
-    + wanted: asked when the operation is executed; where it says no, nothing is done
+    + addresses: IP addresses of hosts, asked when the operation is executed
 
     Where no other replica is in, they stay in: the upstream is never empty.
     """
-    yield from _edited(set_aside_script(addresses), wanted)
+    yield from _edited(set_aside_script, addresses)
 
 
 @operation()
-def take_back(addresses: Collection[str], wanted: Callable[[], bool]):
+def take_back(addresses: Callable[[], Collection[str]]):
     """
     Undo `set_aside`: the site is as it was, byte for byte.
 
-    + addresses: IP addresses of hosts
-    + wanted: asked when the operation is executed; where it says no, nothing is done
+    + addresses: IP addresses of hosts, asked when the operation is executed
     """
-    yield from _edited(take_back_script(addresses), wanted)
+    yield from _edited(take_back_script, addresses)
 
 
-def _edited(script: str, wanted: Callable[[], bool]):
-    if state.is_executing and wanted():
-        yield StringCommand("sh", "-c", shlex.quote(script))
+def _edited(script: Callable[[Collection[str]], str], addresses: Callable[[], Collection[str]]):
+    found = addresses() if state.is_executing else ()
+    if found:
+        yield StringCommand("sh", "-c", shlex.quote(script(found)))
     else:
         host.noop("nothing restarts here" if state.is_executing else "decided when executed")

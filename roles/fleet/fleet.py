@@ -3,23 +3,32 @@ settings name: those must be there."""
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from roles.engine import EngineSettings
+from roles.driver import DriverSettings, is_amd, problems_of_declaration
+from roles.engine import EngineSettings, engine_needs
 from roles.fleet.problems import DeclarationError, merged, problems_of
 from roles.fleet.settings import FleetSettings, HostSettings
-from roles.hardware import Hardware, completed, declared_hardware, recorded_hardware
-from roles.topology import Plan, ServiceSettings, cluster_words, plan_services
+from roles.hardware import (
+    Hardware,
+    LinkVerdict,
+    completed,
+    declared_hardware,
+    recorded_hardware,
+)
+from roles.topology import HostPlan, Plan, ServiceSettings, cluster_words, plan_services
+from roles.tuning import TuningSettings, with_mig
 
 GPU_HOSTS, BALANCERS = "gpu_hosts", "balancers"
 ROLES = (GPU_HOSTS, BALANCERS)
 HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Settings = TypeVar("Settings", bound=BaseModel)
+OwnSettings = tuple[EngineSettings, DriverSettings, TuningSettings]
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,9 @@ class DeclaredHost:
 class Host:
     """A checked host: its roles, its address, its GPUs where it has any.
 
-    `devices` is what CUDA calls a planned GPU where that is not its index, by that index.
+    `devices` is what CUDA calls a planned GPU where that is not its index, by that index, and
+    `driver_version` the driver's that reports them: both are known once the host was asked.
+    `unready` says that its driver has a fault that a deploy is to mend.
     """
 
     name: str
@@ -57,12 +68,16 @@ class Host:
     address: str
     hardware: Hardware | None
     engine: EngineSettings
+    driver: DriverSettings
+    tuning: TuningSettings
     drained: bool
     ports: tuple[int, ...] | None
     price_per_month: float | None = None
     pinned_gpus: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     network_gbit_s: float | None = None
     devices: Mapping[int, str] = field(default_factory=dict)
+    driver_version: str | None = None
+    unready: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +151,22 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
     return Fleet(declaration.name, settings, good, plans)
 
 
+def replanned(fleet: Fleet, name: str, interconnect: tuple[LinkVerdict, ...]) -> HostPlan:
+    """One host's plan, had it these verdicts of its links; ValueError where there is none."""
+    hosts = tuple(
+        replace(host, hardware=replace(host.hardware, interconnect=interconnect))
+        if host.name == name and host.hardware
+        else host
+        for host in fleet.hosts
+    )
+    problems: list[str] = []
+    plans = _plans(fleet.settings, hosts, problems)
+    plan = None if problems else plans[0].on(name)
+    if plan is None:
+        raise ValueError("; ".join(problems) or f"{name} has no GPUs")
+    return plan
+
+
 def _parsed(
     kind: type[Settings],
     data: Mapping[str, Any],
@@ -167,18 +198,20 @@ def _host(
     settings = _parsed(HostSettings, declared.data, where, problems)
     if settings is None:
         return None
-    engine = declaration.fleet.get("engine")
-    own_engine = _engine(engine, settings.engine, f"{where}.engine", problems, secrets)
-    hardware = _hardware(settings, declaration.recorded.get(name), roles, where, problems)
+    own = _own_settings(settings, declaration.fleet, where, problems, secrets)
+    hardware = _hardware(settings, declaration.recorded.get(name), roles, own, where, problems)
     address = _address(settings, declared.reached_by, where, problems)
-    if own_engine is None or address is None:
+    if own is None or address is None:
         return None
+    if hardware is not None:
+        own = _for_cards(own, settings, hardware)
+        _check_driver(own, settings, hardware, where, problems)
     return Host(
         name,
         roles,
         address,
         hardware,
-        own_engine,
+        *own,
         settings.drained,
         settings.ports,
         settings.price_per_month,
@@ -187,43 +220,112 @@ def _host(
     )
 
 
-def _engine(
-    fleet: Any, own: Mapping[str, Any], where: str, problems: list[str], secrets: bool
-) -> EngineSettings | None:
-    """The engine's settings on a host; what is wrong with the fleet's is named there, not here."""
+def _own_settings(
+    settings: HostSettings, fleet: Mapping[str, Any], where: str, problems: list[str], secrets: bool
+) -> OwnSettings | None:
+    """What holds on one host of the settings that may differ there; None where any is wrong."""
+
+    def own(kind: type[Settings], name: str) -> Settings | None:
+        differs = getattr(settings, name)
+        return _own(kind, fleet.get(name), differs, f"{where}.{name}", problems, secrets)
+
+    engine, driver = own(EngineSettings, "engine"), own(DriverSettings, "driver")
+    tuning = own(TuningSettings, "tuning")
+    if engine is None or driver is None or tuning is None:
+        return None
+    return engine, driver, tuning
+
+
+def _for_cards(own: OwnSettings, settings: HostSettings, hardware: Hardware) -> OwnSettings:
+    """The settings without what the fleet says of NVIDIA's driver, on a host with AMD's cards."""
+    if not is_amd(hardware.gpus):
+        return own
+    engine, driver, tuning = own
+    nvidia = {"branch": None, "version": None, "kernel_modules": "auto", "packaging": "auto"}
+    left = {key: value for key, value in nvidia.items() if key not in settings.driver}
+    return engine, driver.model_copy(update=left), tuning
+
+
+def _check_driver(
+    own: OwnSettings, settings: HostSettings, hardware: Hardware, where: str, problems: list[str]
+) -> None:
+    """Note why the driver that is declared cannot be had for a host's GPUs."""
+    engine, driver, tuning = own
+    if tuning.power_limit_w is not None and is_amd(hardware.gpus):
+        problems.append(
+            f"{where}.tuning.power_limit_w: is set by nvidia-smi, and the GPUs are AMD's; leave it "
+            "out"
+        )
+    for problem in problems_of_declaration(driver, engine_needs(engine), hardware.gpus):
+        # What the fleet declares is wrong once, not on each host.
+        shared = problem.startswith("driver.") and not settings.driver
+        told = problem if shared else f"{where}.{problem}"
+        problems += [] if told in problems else [told]
+
+
+def _own(
+    kind: type[Settings],
+    fleet: Any,
+    own: Mapping[str, Any],
+    where: str,
+    problems: list[str],
+    secrets: bool,
+) -> Settings | None:
+    """A role's settings on a host; what is wrong with the fleet's is named there, not here."""
     found: list[str] = []
     base = fleet if isinstance(fleet, Mapping) else {}
-    settings = _parsed(EngineSettings, merged(base, own), where, found, secrets)
+    settings = _parsed(kind, merged(base, own), where, found, secrets)
     problems += found if own else []
     return settings
 
 
 def _hardware(
-    settings: HostSettings, entry: Any, roles: frozenset[str], where: str, problems: list[str]
+    settings: HostSettings,
+    entry: Any,
+    roles: frozenset[str],
+    own: OwnSettings | None,
+    where: str,
+    problems: list[str],
 ) -> Hardware | None:
-    """The host's GPUs: as declared, with what is recorded of the same ones; else as recorded."""
+    """The host's GPUs: as declared, with what is recorded of the same ones; else as recorded.
+
+    Where MIG slices are declared, they are what the host will have.
+    """
+    mig = own[2].mig if own else None
     if GPU_HOSTS not in roles:
         if settings.gpus is not None:
             problems.append(f"{where}.gpus: the host is not in {GPU_HOSTS}; put it there")
         return None
+    recorded, declared = _recorded(entry, where, problems), _declared(settings, where, problems)
     try:
-        recorded = recorded_hardware(entry) if entry is not None else None
+        recorded = with_mig(recorded, mig) if recorded else None
+        return completed(with_mig(declared, mig), recorded) if declared else recorded
+    except ValueError as error:
+        problems.append(f"{where}.tuning.{error}")
+        return None
+
+
+def _recorded(entry: Any, where: str, problems: list[str]) -> Hardware | None:
+    try:
+        return recorded_hardware(entry) if entry is not None else None
     except ValueError as error:
         problems.append(
             f"{where}: its recorded hardware cannot be read: {error}; delete the entry and record "
             "it again with deploys/discover.py"
         )
         return None
+
+
+def _declared(settings: HostSettings, where: str, problems: list[str]) -> Hardware | None:
     if settings.gpus is None:
         if settings.links is not None:
             problems.append(f"{where}.links: declare gpus too, or leave links to what is recorded")
-        return recorded
+        return None
     try:
-        declared = declared_hardware(settings.gpus, settings.links)
+        return declared_hardware(settings.gpus, settings.links)
     except ValueError as error:
         problems.append(f"{where}.gpus: {error}")
         return None
-    return completed(declared, recorded)
 
 
 def _address(

@@ -13,11 +13,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from roles.balancer import BalancerSettings
+from roles.driver import DriverSettings
 from roles.engine import EngineSettings
 from roles.fleet.settings import FleetSettings, HostSettings
+from roles.interconnect import InterconnectSettings
 from roles.launch import LaunchSettings
 from roles.models import DeclaredModel
 from roles.topology import ServiceSettings
+from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
 
 BEGIN = "<!-- settings: made by `make reference`, do not edit -->"
@@ -29,6 +32,9 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`services[]`", ServiceSettings),
     ("`services[].model`, where the catalog has no such model", DeclaredModel),
     ("`engine`", EngineSettings),
+    ("`driver`", DriverSettings),
+    ("`tuning`", TuningSettings),
+    ("`interconnect`", InterconnectSettings),
     ("`launch`", LaunchSettings),
     ("`balancer`", BalancerSettings),
     ("`validation`", ValidationSettings),

@@ -5,11 +5,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, field_validator
 
 from roles.balancer import BalancerSettings
+from roles.driver import DriverSettings
 from roles.engine import EngineSettings
 from roles.hardware import GpusDeclaration, LinksDeclaration
+from roles.interconnect import InterconnectSettings
 from roles.launch import LaunchSettings
 from roles.models import Count
 from roles.topology import ServiceSettings
+from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
 
 
@@ -26,6 +29,16 @@ class FleetSettings(BaseModel):
     balancer: BalancerSettings = Field(description="nginx in front, see below")
     engine: EngineSettings = Field(
         default_factory=EngineSettings, description="the engine's build, see below"
+    )
+    driver: DriverSettings = Field(
+        default_factory=DriverSettings, description="the GPU driver, see below"
+    )
+    tuning: TuningSettings = Field(
+        default_factory=TuningSettings, description="limits and the GPUs' state, see below"
+    )
+    interconnect: InterconnectSettings = Field(
+        default_factory=InterconnectSettings,
+        description="how it is measured that GPUs work together, see below",
     )
     launch: LaunchSettings = Field(
         default_factory=LaunchSettings, description="how replicas run, see below"
@@ -79,3 +92,16 @@ class HostSettings(BaseModel):
     engine: dict[str, Any] = Field(
         default={}, description="settings of the engine that differ on this host"
     )
+    driver: dict[str, Any] = Field(
+        default={}, description="settings of the driver that differ on this host"
+    )
+    tuning: dict[str, Any] = Field(
+        default={}, description="settings of the tuning that differ on this host"
+    )
+
+    @field_validator("driver")
+    @classmethod
+    def _of_one_host(cls, driver: dict[str, Any]) -> dict[str, Any]:
+        if "reboot_batches" in driver:
+            raise ValueError("reboot_batches is of the fleet; set it under llm of all")
+        return driver

@@ -1,6 +1,7 @@
 """Validation of hosts and of the endpoint; the report comes at the very end of the run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from pyinfra import host
 from pyinfra.api import deploy
@@ -12,13 +13,21 @@ from roles.validation.run import current
 from roles.validation.settings import ValidationSettings
 
 
-def report_at_end(settings: ValidationSettings, planned: Iterable[str]) -> None:
+def report_at_end(
+    settings: ValidationSettings,
+    planned: Iterable[str],
+    stopped: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Have this run end with a report that names every planned host (GPU hosts, balancers).
+
+    `stopped` says of hosts, at the end, why they were stopped before anything was done there.
 
     Called first in a deploy file, so that hosts that cannot be reached, or that stop before they
     are validated, stand in the report as failed. Hosts outside --limit are left out.
     """
-    current(host.state, settings.report_dir).plan(planned)
+    run = current(host.state, settings.report_dir)
+    run.plan(planned)
+    run.stopped = stopped
 
 
 @deploy("Validation")

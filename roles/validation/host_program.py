@@ -129,6 +129,7 @@ def gather(seen, task, chat, chat_stream, in_parallel):
     seen["streams"] = ask(chat_stream)
     seen["gpus"] = nvidia_smi(GPU_QUERY)
     seen["apps"] = nvidia_smi(APP_QUERY)
+    seen["list"] = run_command("nvidia-smi", "-L")
     seen["cgroups"] = cgroups(seen["apps"])
     serving = [replica for replica in replicas if seen["completions"][replica["name"]]["ok"]]
     if serving:

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from roles.hardware import OutputError, parse_smi_list
+
 
 @dataclass(frozen=True)
 class PlannedReplica:
     """What validation must find of one replica.
 
     `unit` is its systemd unit, `base_url` its address on its own host (`http://127.0.0.1:8001`),
-    `model` the name it is served under and `gpus` the driver's indices. A layer split (llama.cpp)
+    `model` the name it is served under and `gpus` the driver's indices; `sliced` are those of which
+    it has but a MIG slice, so that other replicas may be there too. A layer split (llama.cpp)
     counts as pipeline parallel: its GPUs take turns.
     """
 
@@ -21,6 +24,7 @@ class PlannedReplica:
     gpus: tuple[int, ...]
     tensor_parallel: int
     pipeline_parallel: int = 1
+    sliced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,11 @@ def _rows(text: str, columns: int) -> list[list[str]]:
 
 
 def _processes(data: Mapping[str, Any]) -> dict[str, list[GpuProcess]]:
-    """Compute processes by the UUID of their GPU. A process's name may itself hold commas."""
+    """Compute processes by the UUID of their GPU, also where the driver names its MIG slice.
+
+    A process's name may itself hold commas.
+    """
+    parents = _parents(data.get("list") or {"text": ""})
     found: dict[str, list[GpuProcess]] = {}
     cgroups = data.get("cgroups", {})
     apps = data.get("apps") or {"ok": False, "text": ""}
@@ -183,8 +191,22 @@ def _processes(data: Mapping[str, Any]) -> dict[str, list[GpuProcess]]:
         if len(cells) >= 4:
             uuid, pid, name, memory = cells[0], cells[1], ",".join(cells[2:-1]), cells[-1]
             process = GpuProcess(pid, name, number(memory), cgroups.get(pid))
-            found.setdefault(uuid, []).append(process)
+            found.setdefault(parents.get(uuid, uuid), []).append(process)
     return found
+
+
+def _parents(listed: Mapping[str, Any]) -> dict[str, str]:
+    """The UUID of the GPU that a slice is of, by the slice's own."""
+    try:
+        gpus = parse_smi_list(str(listed["text"])).gpus
+    except OutputError:
+        return {}
+    return {
+        device.uuid: gpu.uuid
+        for gpu in gpus
+        for device in gpu.mig_devices
+        if device.uuid and gpu.uuid
+    }
 
 
 def _samples(texts: list[str]) -> dict[str, list[int]]:

@@ -7,7 +7,7 @@ change the exit status.
 
 import atexit
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class Run:
     folder: Path
     planned: dict[str, None] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
+    stopped: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self, hosts: Iterable[str]) -> None:
         """Add names of hosts that must be validated, in the order of the report."""
@@ -45,7 +46,8 @@ class Run:
             own = [verdict for verdict in self.verdicts if verdict.host == name]
             host = hosts.get(name)
             if not own and (host is None or self.state.is_host_in_limit(host)):
-                evidence = f"not validated: {why_not(self.state, host)}"
+                why = self.stopped.get(name) or why_not(self.state, host)
+                evidence = f"not validated: {why}"
                 own = [Verdict(name, name, "host", "fail", evidence)]
             found += own
         return found

@@ -85,7 +85,8 @@ def _findings(
         found += [judge_processes(replica, seen, settings), judge_memory(replica, seen, settings)]
     if replica.name in seen.loads:
         found += [judge_load(replica, seen)]
-        if seen.gpus:
+        # The driver tells how busy a GPU is, but not its slices.
+        if seen.gpus and set(replica.gpus) - set(replica.sliced):
             found += [judge_utilization(replica, seen, settings)]
     if replica.unit in seen.after:
         found += [judge_stability(replica, seen)]
@@ -132,7 +133,7 @@ def judge_processes(
         return Finding("process", "fail", f"processes could not be read: {seen.process_error}")
     listed = any(state.processes for state in seen.gpus.values())
     judged = [
-        _gpu_processes(gpu, replica.unit, seen.gpus.get(gpu), listed, settings.minimum_memory_mib)
+        _gpu_processes(gpu, replica, seen.gpus.get(gpu), listed, settings.minimum_memory_mib)
         for gpu in replica.gpus
     ]
     remedy = f"Compare systemctl status {replica.unit} with nvidia-smi; stop what is not planned."
@@ -140,13 +141,18 @@ def judge_processes(
 
 
 def _gpu_processes(
-    gpu: int, unit: str, state: GpuState | None, listed: bool, minimum_mib: int
+    gpu: int, replica: PlannedReplica, state: GpuState | None, listed: bool, minimum_mib: int
 ) -> tuple[Outcome, str]:
     if state is None:
         return "fail", f"GPU {gpu} is not there"
+    unit = replica.unit
     own = [process for process in state.processes if process.belongs_to(unit)]
     hidden = [process for process in state.processes if process.cgroup is None]
     foreign = [process for process in state.processes if process not in own + hidden]
+    if gpu in replica.sliced:
+        # Other replicas have other slices of it.
+        template = f"{unit.partition('@')[0]}@"
+        foreign = [p for p in foreign if not (p.unit or "").startswith(template)]
     if foreign:
         # A desktop's compositor is a compute process too and does no harm; an engine does.
         small = all((process.memory_mib or minimum_mib) < minimum_mib for process in foreign)
@@ -214,6 +220,8 @@ def judge_utilization(
     idle = settings.idle_utilization_percent
     judged: list[tuple[Outcome, str]] = []
     for gpu in replica.gpus:
+        if gpu in replica.sliced:
+            continue
         state = seen.gpus.get(gpu)
         samples = state.utilization_percent if state else ()
         if not samples:

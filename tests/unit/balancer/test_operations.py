@@ -105,17 +105,16 @@ def test_a_dry_run_asks_nobody(tmp_path: Path):
 
 
 @pytest.mark.parametrize("operation", [operations.set_aside, operations.take_back])
-def test_wanted_is_asked_when_the_run_executes(operation: Any):
+def test_addresses_are_asked_when_the_run_executes(operation: Any):
     asked: list[str] = []
 
-    def wanted() -> bool:
+    def addresses() -> list[str]:
         asked.append("now")
-        return len(asked) > 1
+        return ["10.0.0.1"] if len(asked) > 1 else []
 
-    given = {"addresses": ["10.0.0.1"], "wanted": wanted}
-    assert commands(operation, {}, executing=False, **given) == [] and not asked
-    assert commands(operation, {}, **given) == []
-    assert len(commands(operation, {}, **given)) == 1
+    assert commands(operation, {}, executing=False, addresses=addresses) == [] and not asked
+    assert commands(operation, {}, addresses=addresses) == []
+    assert len(commands(operation, {}, addresses=addresses)) == 1
     assert len(asked) == 2
 
 

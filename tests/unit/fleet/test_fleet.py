@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from roles.fleet import Declaration, DeclarationError, DeclaredHost, build
+from roles.fleet.fleet import replanned
+from roles.hardware import LinkVerdict
 
 HOSTS: dict[str, Any] = {
     "gpu-1": ("gpu_hosts", {"gpus": "2x NVIDIA L40S"}, "10.0.0.11"),
@@ -64,6 +66,17 @@ def test_a_host_can_differ_in_its_engine(key: Path):
     assert fleet.host("gpu-2").engine.environment == {"A": "1"}
 
 
+def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
+    hosts = {
+        "gpu-1": ("gpu_hosts", {"gpus": "2x Tesla V100-SXM2-32GB"}, "10.0.0.11"),
+        "lb-1": ("balancers", {}, "10.0.0.10"),
+    }
+    (problem,) = problems(declared(key, hosts))
+    assert "needs 7.5" in problem and "vLLM 0.32 as +cu129, or 0.19" in problem
+    fleet = build(declared(key, hosts, engine={"requirement": "vllm==0.19.1"}))
+    assert fleet.plan.replicas
+
+
 @pytest.mark.parametrize(
     ("fleet", "expected"),
     [
@@ -119,6 +132,20 @@ def test_bad_settings_are_refused(key: Path, fleet: dict, expected: str):
         ({"x": ("gpu_hosts", {"gpus": "2x NVIDIA L41S"}, "10.0.0.9")}, "hosts[x].gpus: "),
         ({"x": ("gpu_hosts", {"gpu": "1x NVIDIA L40S"}, "10.0.0.9")}, "did you mean gpus?"),
         ({"x": ("balancers", {"gpus": "1x NVIDIA L40S"}, "10.0.0.9")}, "not in gpu_hosts"),
+        (
+            {"x": ("gpu_hosts", {"gpus": "2x AMD Instinct MI300X"}, "10.0.0.9")},
+            "hosts[x].engine.device: cuda does not run on AMD Instinct MI300X",
+        ),
+        (
+            {
+                "x": (
+                    "gpu_hosts",
+                    {"gpus": "1x AMD Instinct MI300X", "tuning": {"power_limit_w": 300}},
+                    "10.0.0.9",
+                )
+            },
+            "hosts[x].tuning.power_limit_w: is set by nvidia-smi, and the GPUs are AMD's",
+        ),
         ({"x": ("balancers", {}, "lb.example.com")}, "hosts[x].address: 'lb.example.com' is no IP"),
         ({"x": ("balancers", {"address": "10.0.0.1;"}, "x")}, "hosts[x].address: "),
         (
@@ -240,3 +267,42 @@ def test_services_that_do_not_go_together_are_refused(
 ):
     found = problems(several(key, *services, **hosts))
     assert any(expected in problem for problem in found), found
+
+
+def test_a_host_is_planned_anew_with_what_was_measured_on_it(key: Path):
+    fleet = build(declared(key))
+    hangs = LinkVerdict((0, 1), True, "hangs")
+    off = replanned(fleet, "gpu-2", (hangs, LinkVerdict((0, 1), False, "works")))
+    assert [one.p2p for one in off.replicas] == [False, True]
+    assert replanned(fleet, "gpu-2", ()) == fleet.plan.on("gpu-2")
+    apart = replanned(fleet, "gpu-2", (hangs,))
+    assert [one.gpus for one in apart.replicas] == [(0, 2), (1, 3)]
+
+
+def test_a_new_plan_may_not_go_with_the_ports(key: Path):
+    gpus = {"gpus": "4x NVIDIA A10G", "ports": (8001, 8002)}
+    fleet = build(declared(key, HOSTS | {"gpu-2": ("gpu_hosts", gpus, "10.0.0.12")}))
+    pairs = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3))
+    hang = tuple(LinkVerdict(pair, True, "hangs") for pair in pairs)
+    with pytest.raises(ValueError, match=r"hosts\[gpu-2\].ports: 2 ports for 1 replicas"):
+        replanned(fleet, "gpu-2", hang)
+
+
+def with_amd(**own: Any) -> dict[str, Any]:
+    """The hosts with one more of AMD's cards, whose driver may have settings of its own."""
+    mine = {"gpus": "2x AMD Instinct MI300X", "engine": {"device": "rocm"}} | own
+    return HOSTS | {"gpu-3": ("gpu_hosts", mine, "10.0.0.13")}
+
+
+def test_what_the_fleet_says_of_nvidias_driver_is_not_for_hosts_with_amds_cards(key: Path):
+    fleet = build(declared(key, with_amd(), driver={"branch": 580, "reboot": "when-needed"}))
+    assert fleet.host("gpu-1").driver.branch == 580
+    assert fleet.host("gpu-3").driver.branch is None
+    assert fleet.host("gpu-3").driver.reboot == "when-needed"
+    told = problems(declared(key, with_amd(driver={"branch": 580})))
+    assert any("hosts[gpu-3].driver.branch: is NVIDIA's" in line for line in told)
+
+
+def test_batches_are_of_the_fleet(key: Path):
+    told = problems(declared(key, with_amd(driver={"reboot_batches": 2})))
+    assert any("reboot_batches is of the fleet" in line for line in told)

@@ -38,6 +38,14 @@ def test_gpus_their_processes_and_samples_are_joined() -> None:
     assert gpus[1].processes == (GpuProcess("[N/A]", "[Not Found]", 5, None),)
 
 
+def test_a_process_on_a_slice_is_on_its_gpu() -> None:
+    listed = "GPU 0: NVIDIA H100 PCIe (UUID: GPU-a)\n  MIG 3g.40gb Device 0: (UUID: MIG-c)\n"
+    apps = {"ok": True, "text": "MIG-c, 10, VLLM::EngineCore, 20000\nMIG-d, 11, x, 1\n"}
+    for text, found in ((listed, ["10"]), ("No devices were found", []), ("", [])):
+        gpus = parsed(apps=apps, list={"ok": True, "text": text}).gpus
+        assert [process.pid for process in gpus[0].processes] == found
+
+
 @pytest.mark.parametrize(
     ("query", "error"),
     [

@@ -281,3 +281,27 @@ def test_the_level_is_the_upper_quartile(samples: list[int], value: int) -> None
 
 def test_a_running_unit_is_stable() -> None:
     assert judge(seen(before={UNIT: RUNNING}))["stability"].outcome == "pass"
+
+
+OTHER = process("77", "0::/system.slice/system-llm.slice/llm@chat-1.service\n")
+STRANGER = process("78", "0::/system.slice/jupyter.service\n")
+
+
+def test_other_replicas_may_have_other_slices_of_a_gpu():
+    busy = {0: gpu(process(), OTHER), 1: gpu(process("4243"))}
+    sliced = replace(REPLICA, sliced=(0,))
+    assert judge(seen(gpus=busy))["process"].outcome == "fail"
+    assert judge(seen(gpus=busy), sliced)["process"].outcome == "pass"
+    strange = busy | {0: gpu(process(), OTHER, STRANGER)}
+    found = judge(seen(gpus=strange), sliced)["process"]
+    assert found.outcome == "fail" and "pid 78" in found.evidence
+    assert "pid 77" not in found.evidence
+    alone = busy | {0: gpu(OTHER)}
+    assert judge(seen(gpus=alone), sliced)["process"].outcome == "fail"
+
+
+def test_how_busy_a_slice_is_nobody_tells():
+    silent = {0: gpu(used=()), 1: gpu(process("4243"))}
+    found = judge(seen(gpus=silent), replace(REPLICA, sliced=(0,)))["utilization"]
+    assert (found.outcome, found.evidence) == ("pass", "GPU 1: 99% (mean 95%, max 99%)")
+    assert "utilization" not in judge(seen(gpus=silent), replace(REPLICA, sliced=(0, 1)))

@@ -1,0 +1,194 @@
+"""Reboots a host and waits until it is back and serves what it served before."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from paramiko import SSHException
+from pyinfra import host, logger
+from pyinfra.api import FactBase, FunctionCommand, State, StringCommand, operation
+from pyinfra.api.exceptions import ConnectError, FactProcessError
+from pyinfra.api.host import Host
+from pyinfra.connectors.ssh import SSHConnector
+
+from roles.launch import part, script
+from roles.launch.roll import Roll
+from roles.reboot.waiting import LOOK, Boot, Waiting, parse_boot, wait
+
+COMMAND_TIMEOUT_S = 40
+
+
+@dataclass
+class Reboots:
+    """What all hosts of a run know of its reboots: who needs one and why, and how the roll is."""
+
+    roll: Roll
+    reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+
+class CurrentBoot(FactBase[Boot | None]):
+    """Which boot a host is in, and which replicas run."""
+
+    @staticmethod
+    def default() -> Boot | None:
+        return None
+
+    def command(self) -> str:
+        return LOOK
+
+    def process(self, output: list[str]) -> Boot:
+        try:
+            return parse_boot(output)
+        except ValueError as error:
+            raise FactProcessError(str(error)) from error
+
+
+@dataclass
+class Need:
+    """Whether one host needs a reboot; each is asked when an operation is executed.
+
+    `reasons`: why it does, and what it serves without one but better with (`wishes`). `waits`: its
+    driver is changed at its turn only, and may then need one. `undrained`: why nobody would pass it
+    by, "" where somebody does, or nothing serves.
+    """
+
+    allowed: bool
+    reasons: Callable[[], Sequence[str]]
+    wishes: Callable[[], Sequence[str]]
+    waits: Callable[[], bool]
+    undrained: Callable[[], str]
+
+
+@operation()
+def asked(need: Need, reboots: Reboots, at_turn: bool = False):
+    """
+    Note whether a host needs a reboot; changes nothing, and fails a host that must not have one.
+
+    + need: whether it does
+    + reboots: what the hosts of this run know of each other
+    + at_turn: all that waited for the host's turn is done
+    """
+    if not host.state.is_executing:
+        host.noop("asked when the run executes")
+        return
+    waits = need.waits() and not at_turn
+    why = () if waits else tuple(need.reasons())
+    better = () if waits else tuple(need.wishes())
+    if not (waits or why or (better and need.allowed)):
+        for wish in better:
+            _warn(f"a reboot would be good: {wish}")
+        host.noop("no reboot is needed")
+        return
+    told = "; ".join((*why, *better)) or "its driver has to be changed"
+    if refused := _refused(need, told):
+        yield _failing(refused)
+        return
+    reboots.roll.restarting.add(host.name)
+    if not waits:
+        reboots.reasons[host.name] = (*why, *better)
+    host.noop(f"waits for its turn: {told}" if waits else f"needs a reboot: {told}")
+
+
+def _refused(need: Need, told: str) -> str:
+    """Why this host is not rebooted by this run, or ""."""
+    if not isinstance(host.connector, SSHConnector):
+        return f"needs a reboot ({told}), and this run is on it: reboot it, run again"
+    if not need.allowed:
+        return (
+            f'needs a reboot ({told}). Allow it with driver.reboot = "when-needed", or reboot the '
+            "host yourself, and run again"
+        )
+    undrained = need.undrained()
+    return f"needs a reboot ({told}): {undrained}" if undrained else ""
+
+
+def _warn(text: str) -> None:
+    host.log_styled(text, fg="yellow", log_func=logger.warning)
+
+
+@operation(is_idempotent=False)
+def rebooted(reboots: Reboots, batch: Sequence[str], timeout_s: int, start_timeout_s: int):
+    """
+    Reboot a host that needs it, wait until it is back, and until its replicas serve again.
+
+    + reboots: what the hosts of this run know of each other
+    + batch: the hosts whose turn it is
+    + timeout_s: seconds until the host must be back
+    + start_timeout_s: seconds until a replica that ran before must answer a completion
+    """
+    if not host.state.is_executing or host.name not in reboots.roll.restarting:
+        host.noop("not rebooted")
+        return
+    if not reboots.roll.wants(batch):
+        yield _failing(f"not rebooted, as {reboots.roll.stopped_by()} failed: see there, run again")
+        return
+    if host.name not in reboots.reasons:
+        host.noop("no reboot is needed any more")
+        return
+    before = host.get_fact(CurrentBoot)
+    if before is None:
+        return
+    logger.info(f"{host.print_prefix}is rebooted: {'; '.join(reboots.reasons[host.name])}")
+    # Taken out again below: whatever goes wrong on the way, nobody is sent to a host that is away.
+    reboots.roll.lost.add(host.name)
+    # Detached, so that the command ends before the connection does.
+    yield StringCommand("sh", "-c", "'(sleep 1; systemctl reboot) </dev/null >/dev/null 2>&1 &'")
+    yield FunctionCommand(_await_boot, (before, timeout_s), {})
+    if before.replicas:
+        task = {"names": before.replicas, "start_timeout_s": start_timeout_s, "key": ""}
+        program = script(part("serving.py") + part("serving_again.py"), task)
+        yield StringCommand("python3", "-", _stdin=program)
+    reboots.roll.lost.discard(host.name)
+    reboots.done.add(host.name)
+
+
+def _await_boot(state: State, host: Host, before: Boot, timeout_s: int) -> bool:
+    waiting = Waiting(before.boot_id)
+    start = time.monotonic()
+    back = wait(waiting, lambda: _look(host), timeout_s, time.monotonic, time.sleep)
+    if back:
+        host.connected = True
+        logger.info(f"{host.print_prefix}is back after {time.monotonic() - start:.0f} s")
+        return True
+    host.log_styled(
+        f"did not come back within {timeout_s} s of its reboot. Last seen: {waiting.last_seen()}. "
+        "Look at its console, or raise driver.reboot_timeout_s. Balancers send it nothing until a "
+        "deploy finds it serving",
+        fg="red",
+        log_func=logger.error,
+    )
+    return False
+
+
+def _look(host: Host) -> Boot | str:
+    """One look through a new connection: the old one may hang for as long as TCP does."""
+    try:
+        _close(host)
+        host.connector.connect()
+        ok, output = host.run_shell_command(
+            StringCommand(LOOK), _timeout=COMMAND_TIMEOUT_S, _shell_executable="sh"
+        )
+        return parse_boot(output.stdout_lines) if ok else "it does not answer a command"
+    except ConnectError as error:
+        return str(error)
+    except (SSHException, EOFError, OSError, ValueError) as error:
+        return f"the connection was lost ({str(error) or type(error).__name__})"
+
+
+def _close(host: Host) -> None:
+    client: Any = getattr(host.connector, "client", None)
+    if client is not None:
+        client.close()
+    host.connector.disconnect()
+
+
+def _failing(said: str) -> FunctionCommand:
+    # Only a command that fails can fail this host alone.
+    return FunctionCommand(_fail, (said,), {})
+
+
+def _fail(state: State, host: Host, said: str) -> bool:
+    host.log_styled(said, fg="red", log_func=logger.error)
+    return False

@@ -1,0 +1,155 @@
+"""What the operations do by what a host says; no host is contacted."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api import FunctionCommand
+from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.context import ctx_host
+
+from roles.launch.roll import Roll
+from roles.reboot import Boot
+from roles.reboot.operations import CurrentBoot, Need, Reboots, asked, rebooted
+
+
+class Host:
+    """Answers one fact, and keeps what was not done."""
+
+    def __init__(self, executing: bool = True, over_ssh: bool = True, boot: Boot | None = None):
+        self.name = "gpu1"
+        self.print_prefix = "gpu1: "
+        self.state: Any = SimpleNamespace(is_executing=executing, failed_hosts=[])
+        self.connector = SSHConnector.__new__(SSHConnector) if over_ssh else object()
+        self.boot = boot or Boot("old")
+        self.noops: list[str] = []
+        self.said: list[str] = []
+
+    def get_fact(self, fact: Any, **_: Any) -> Any:
+        assert fact is CurrentBoot
+        return self.boot
+
+    def noop(self, why: str) -> None:
+        self.noops.append(why)
+
+    def log_styled(self, text: str, **_: Any) -> None:
+        self.said.append(text)
+
+
+def run(host: Host, operation: Any, **arguments: Any) -> list[Any]:
+    with ctx_host.use(host):
+        return list(operation._inner(**arguments))
+
+
+def reboots(host: Host) -> Reboots:
+    return Reboots(Roll(host.state, frozenset()))
+
+
+def need(why: tuple[str, ...] = (), allowed: bool = True, **more: Any) -> Need:
+    return Need(
+        allowed,
+        lambda: why,
+        lambda: more.get("wishes", ()),
+        lambda: more.get("waits", False),
+        lambda: more.get("undrained", ""),
+    )
+
+
+def ask(host: Host, why: tuple[str, ...], allowed: bool) -> tuple[Reboots, list[Any]]:
+    known = reboots(host)
+    return known, run(host, asked, need=need(why, allowed), reboots=known)
+
+
+def failure(host: Host, commands: list[Any]) -> str:
+    (command,) = commands
+    assert isinstance(command, FunctionCommand)
+    assert command.function(host.state, host, *command.args) is False
+    return host.said[0]
+
+
+def test_nothing_is_rebooted_that_needs_none():
+    host = Host()
+    known, commands = ask(host, (), True)
+    assert commands == [] and host.noops == ["no reboot is needed"]
+    turn = {"batch": ["gpu1"], "timeout_s": 9, "start_timeout_s": 9}
+    assert run(host, rebooted, reboots=known, **turn) == []
+
+
+def test_a_dry_run_asks_nothing():
+    host = Host(executing=False)
+    known, commands = ask(host, ("nouveau is loaded",), True)
+    assert commands == [] and not known.reasons
+
+
+def test_a_reboot_that_is_not_allowed_fails_the_host_with_the_setting():
+    host = Host()
+    known, commands = ask(host, ("nouveau is loaded",), False)
+    assert failure(host, commands) == (
+        'needs a reboot (nouveau is loaded). Allow it with driver.reboot = "when-needed", or '
+        "reboot the host yourself, and run again"
+    )
+    assert not known.roll.restarting
+
+
+def test_the_machine_of_the_run_itself_is_not_rebooted():
+    host = Host(over_ssh=False)
+    assert "this run is on it" in failure(host, ask(host, ("nouveau is loaded",), True)[1])
+
+
+@pytest.mark.parametrize("replicas", [(), ("m-0", "m-1")])
+def test_a_host_in_turn_is_rebooted_and_waited_for(replicas: tuple[str, ...]):
+    host = Host(boot=Boot("old", replicas=replicas))
+    known, _ = ask(host, ("nouveau is loaded",), True)
+    turn = {"batch": ["gpu1"], "timeout_s": 9, "start_timeout_s": 9}
+    commands = run(host, rebooted, reboots=known, **turn)
+    assert "systemctl reboot" in str(commands[0])
+    assert isinstance(commands[1], FunctionCommand)
+    assert len(commands) == 2 + bool(replicas)
+    assert known.done == {"gpu1"} and not known.roll.lost
+
+
+def test_a_host_that_fails_on_the_way_stays_out_of_the_balancers():
+    host = Host()
+    known, _ = ask(host, ("nouveau is loaded",), True)
+    turn = {"batch": ["gpu1"], "timeout_s": 9, "start_timeout_s": 9}
+    with ctx_host.use(host):
+        commands = iter(rebooted._inner(reboots=known, **turn))
+        next(commands)
+        next(commands)
+    assert known.roll.lost == {"gpu1"} and not known.done
+
+
+def test_nobody_is_rebooted_after_one_was_lost():
+    host = Host()
+    known, _ = ask(host, ("nouveau is loaded",), True)
+    assert known.roll.wants(["gpu1"])
+    host.state.failed_hosts = [SimpleNamespace(name="gpu0")]
+    turn = {"batch": ["gpu1"], "timeout_s": 9, "start_timeout_s": 9}
+    said = failure(host, run(host, rebooted, reboots=known, **turn))
+    assert said == "not rebooted, as gpu0 failed: see there, run again"
+
+
+def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
+    host, newer = Host(), ("kernel 6.2 waits",)
+    known = reboots(host)
+    assert run(host, asked, need=need(allowed=False, wishes=newer), reboots=known) == []
+    assert host.said == ["a reboot would be good: kernel 6.2 waits"] and not known.reasons
+    assert run(host, asked, need=need(wishes=newer), reboots=known) == []
+    assert known.reasons == {"gpu1": newer}
+
+
+def test_a_host_that_serves_waits_for_its_turn():
+    host = Host()
+    known = reboots(host)
+    waiting = need(("driver 1 is loaded, 2 is installed",), waits=True)
+    assert run(host, asked, need=waiting, reboots=known) == []
+    assert known.roll.restarting == {"gpu1"} and not known.reasons
+    assert run(host, asked, need=waiting, reboots=known, at_turn=True) == []
+    assert known.reasons == {"gpu1": ("driver 1 is loaded, 2 is installed",)}
+
+
+def test_a_host_that_nobody_would_pass_by_is_not_rebooted():
+    host = Host()
+    alone = need(("nouveau is loaded",), undrained="it serves, and …: add --limit lb1")
+    said = failure(host, run(host, asked, need=alone, reboots=reboots(host)))
+    assert said == "needs a reboot (nouveau is loaded): it serves, and …: add --limit lb1"
