@@ -4,4 +4,9 @@ Each host is a Debian with systemd as PID 1, sshd and an address of its own. Onl
 simulated: the GPU hardware (nvidia-smi and lspci answer from a recorded profile) and the size of
 the weights. Use it by `python -m tests.lab` or, from pytest, by `tests.lab.hosts` and
 `tests.lab.faults`.
+
+Two more hosts are booted only by name: `bare1` and `bare2`, as a provider hands them over, with
+GPUs and without a driver. There the kernel's modules and the PCI bus are simulated as well
+(gpu/kernel.py), and stand-ins for the vendor's packages come from a signed repository (drivers.py).
+What can go wrong while a driver is installed is in `tests.lab.driver_faults`.
 """

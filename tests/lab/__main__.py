@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from . import faults, holder, hosts
+from . import driver_faults, faults, holder, hosts
 from .build import build
 from .paths import HOSTS, LabError
 
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     cable = commands.add_parser("cable", help="pull or plug the network cable")
     cable.add_argument("host", choices=HOSTS)
     cable.add_argument("state", choices=["up", "down"])
-    fault = commands.add_parser("fault", help="break a GPU or the driver: see --help")
+    fault = commands.add_parser("fault", help="break a GPU, the driver or a boot: see --help")
     fault.add_argument("host", choices=HOSTS)
     kinds = fault.add_subparsers(dest="kind", required=True)
     kinds.add_parser("gpu-lost", help="the GPU falls off the bus").add_argument("index", type=int)
@@ -44,7 +44,28 @@ def parser() -> argparse.ArgumentParser:
     foreign.add_argument("index", type=int)
     foreign.add_argument("mib", type=int)
     kinds.add_parser("clear", help="all is well again")
+    for name, (text, value) in DRIVER_FAULTS.items():
+        kind = kinds.add_parser(name, help=text)
+        if value:
+            kind.add_argument("value", metavar=value)
+    mirror = commands.add_parser("mirror", help="how the driver repository answers")
+    mirror.add_argument("state", choices=list(driver_faults.Mirror))
     return top
+
+
+DRIVER_FAULTS: dict[str, tuple[str, str | None]] = {
+    "no-boot": ("its next boot hangs", None),
+    "slow-boot": ("its boots take that much longer", "SECONDS"),
+    "boots": ("it boots as it should", None),
+    "secure-boot": ("Secure Boot from the next boot on", "on|off"),
+    "full-disk": ("no space left in a folder", "FOLDER"),
+    "disk-free": ("the folder has its disk back", "FOLDER"),
+    "pause-install": ("the next driver installation stops in the middle", None),
+    "go-on": ("it goes on", None),
+    "partial-upgrade": ("libraries of another version than the module", "VERSION"),
+    "fabric-manager": ("one of another version, or none", "VERSION|none"),
+    "nouveau": ("nouveau has the GPUs from the next boot on", None),
+}
 
 
 ONE_HOST = {
@@ -53,6 +74,8 @@ ONE_HOST = {
     "stop": "orderly shutdown",
     "no-sudo": "take the deploy user's sudo away",
     "sudo": "give it back",
+    "add": "boot a fresh host beside those that are up",
+    "remove": "end a host and leave nothing of it",
 }
 
 
@@ -86,6 +109,8 @@ def _run(given: argparse.Namespace) -> int:
             hosts.cable(given.host, given.state)
         case "fault":
             _fault(given)
+        case "mirror":
+            driver_faults.mirror(given.state)
         case name:
             action = {
                 "power-off": hosts.power_off,
@@ -93,6 +118,8 @@ def _run(given: argparse.Namespace) -> int:
                 "stop": hosts.stop,
                 "no-sudo": faults.no_sudo,
                 "sudo": faults.sudo,
+                "add": hosts.add,
+                "remove": hosts.remove,
             }[name]
             action(given.host)
     print(f"lab: {given.command} done in {time.monotonic() - started:.1f} s")
@@ -111,6 +138,22 @@ def _fault(given: argparse.Namespace) -> None:
             faults.foreign_process(given.host, given.index, given.mib)
         case "clear":
             faults.clear(given.host)
+        case _:
+            _driver_fault(given)
+
+
+def _driver_fault(given: argparse.Namespace) -> None:
+    match given.kind:
+        case "slow-boot":
+            driver_faults.slow_boot(given.host, float(given.value))
+        case "secure-boot":
+            driver_faults.secure_boot(given.host, given.value == "on")
+        case "fabric-manager":
+            version = None if given.value == "none" else given.value
+            driver_faults.fabric_manager(given.host, version)
+        case kind:
+            fault = getattr(driver_faults, kind.replace("-", "_"))
+            fault(given.host, *([given.value] if "value" in given else []))
 
 
 def _status() -> int:

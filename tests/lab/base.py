@@ -12,7 +12,7 @@ SUITE = "bookworm"
 INCLUDE = [
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
     *("python3", "python3-venv", "python3-apt", "ca-certificates", "curl"),
-    *("iproute2", "nftables", "procps"),
+    *("iproute2", "nftables", "procps", "kmod"),
     # Not for the hosts' sake: with it the lab writes kernel messages into their journals.
     "systemd-journal-remote",
 ]
@@ -25,6 +25,8 @@ NEEDED = {
     "ssh": "openssh-client",
     "ip": "iproute2",
     "dpkg-scanpackages": "dpkg-dev",
+    "gcc": "gcc",
+    "gpg": "gpg",
 }
 
 # nspawn mounts the v1 cgroup controllers read-only for the payload, and systemd then ignores
@@ -33,6 +35,17 @@ LAB_INIT = """#!/bin/sh
 for controller in /sys/fs/cgroup/*; do
     [ -d "$controller" ] && [ ! -L "$controller" ] && mount -o remount,rw,bind "$controller"
 done
+# A bare host's kernel is simulated; it boots before everything else.
+kernel=/usr/lib/lab-gpu/kernel.py
+[ ! -e "$kernel" ] || python3 "$kernel" boot
+# The others come with a driver, whose modules are loaded.
+loaded=/usr/lib/lab-gpu/loaded
+if [ -d "$loaded" ]; then
+    mount -o remount,bind,rw /sys
+    mkdir -p /sys/module
+    mount --bind "$loaded" /sys/module
+    mount -o remount,bind,ro /sys
+fi
 exec /lib/systemd/systemd
 """
 APT_SOURCE = f"deb [trusted=yes] http://{CONTROL_ADDRESS}:{HTTP_PORT}/apt/ ./\n"

@@ -15,7 +15,17 @@ rm -rf "$disk/work/work/incompat"
 mount -t overlay -o "volatile,lowerdir=$base,upperdir=$disk/upper,workdir=$disk/work" overlay "$root"
 export SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
 
+# A firmware that takes its time, or never comes to an end: nothing answers meanwhile.
+firmware() {
+    [ -e "$disk/firmware/no-boot" ] || [ -e "$disk/firmware/boot-delay" ] || return 0
+    ip -n labsw link set "$name" down
+    while [ -e "$disk/firmware/no-boot" ]; do sleep 0.2; done
+    [ ! -e "$disk/firmware/boot-delay" ] || sleep "$(cat "$disk/firmware/boot-delay")"
+    ip -n labsw link set "$name" up
+}
+
 while :; do
+    firmware
     # The namespace outlives a reboot; the rules in it would not outlive a real one.
     nsenter --net="/run/netns/$namespace" nft flush ruleset
     status=0

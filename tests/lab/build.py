@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import base, keys, model, wheelhouse
+from . import base, drivers, keys, model, wheelhouse
 from .paths import STATE, others
 
 
@@ -19,10 +19,15 @@ class Built:
     repository: Path
     wheels: Path
     model: Path
+    drivers: Path
+
+    def parts(self) -> list[Path]:
+        """The folders of the parts."""
+        return [self.base.parent, self.repository, self.wheels, self.model, self.drivers]
 
     def forget_older(self) -> None:
         """Remove what older recipes left; only while no host is up, which may use it."""
-        for path in (self.base.parent, self.repository, self.wheels, self.model):
+        for path in self.parts():
             for old in others(path):
                 shutil.rmtree(old)
 
@@ -34,4 +39,5 @@ def build() -> Built:
     with (STATE / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         root = base.base() / "root"
-        return Built(root, base.repository(root), wheelhouse.wheelhouse(), model.model())
+        wheels, weights = wheelhouse.wheelhouse(), model.model()
+        return Built(root, base.repository(root), wheels, weights, drivers.repositories())

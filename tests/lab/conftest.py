@@ -148,6 +148,8 @@ def lab() -> Iterator[Fleet]:
         hosts.down(force=True)
     hosts.up()
     shutil.rmtree(ROOT / "reports", ignore_errors=True)
+    # What was measured on other hosts of these names.
+    (ROOT / "inventories/hardware/lab.yaml").unlink(missing_ok=True)
     yield Fleet()
     hosts.down()
 

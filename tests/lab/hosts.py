@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,10 +12,11 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import cgroups, holder, keys, network
+from . import cgroups, drivers, holder, keys, network
 from .build import Built, build
 from .paths import (
     CONTROL_ADDRESS,
@@ -45,12 +48,17 @@ GPU_UNITS = {
 """The simulated driver: started by the first nvidia-smi."""
 
 
+DEBIAN_SOURCE = f"deb [trusted=yes] http://{CONTROL_ADDRESS}:{HTTP_PORT}/debian/ ./\n"
+"""The kernel's and dkms's stand-ins, of bare hosts."""
+
+
 def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
-    """Boot fresh hosts (all, if none is named) and return once each accepts a login.
+    """Boot fresh hosts (all but the bare, if none is named); return once each accepts a login.
 
     `kept` lets the lab outlive this process; otherwise whoever comes after it may clear it.
     """
-    chosen = [host(name) for name in names] if names else list(HOSTS.values())
+    usual = [name for name, each in HOSTS.items() if not each.bare]
+    chosen = [host(name) for name in names or usual]
     holder.take(kept)
     built = build()
     _clear()
@@ -67,6 +75,29 @@ def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
     _wait_for_logins(chosen)
     # Last, because it holds the lab: an `up` that was killed must not.
     _serve_files(built, kept)
+
+
+def add(name: str) -> None:
+    """Boot a fresh host beside those that are up."""
+    if not BASE.exists():
+        raise LabError("the lab is down")
+    if running()[name]:
+        raise LabError(f"{name} is on already")
+    each = host(name)
+    built = build()
+    sh(["rm", "-rf", "--one-file-system", each.disk])
+    _make_disk(each, replace(built, base=BASE.resolve()))
+    _boot(each)
+    _wait_for_logins([each])
+
+
+def remove(name: str) -> None:
+    """End a host and leave nothing of it; the others stay up."""
+    each = host(name)
+    cgroups.end(name)
+    network.unplug(each)
+    for folder in (each.disk, each.runtime):
+        sh(["rm", "-rf", "--one-file-system", folder])
 
 
 def down(force: bool = False) -> None:
@@ -86,8 +117,12 @@ def running() -> dict[str, bool]:
 
 def power_off(name: str) -> None:
     """Power loss: every process ends at once, with what it had not yet written."""
-    os.kill(outer_pid(name, 1), signal.SIGKILL)
-    cgroups.end(host(name).name)
+    if not running()[host(name).name]:
+        raise LabError(f"{name} is off")
+    # One that hangs in its firmware has no process yet.
+    with contextlib.suppress(LabError):
+        os.kill(outer_pid(name, 1), signal.SIGKILL)
+    cgroups.end(name)
 
 
 def stop(name: str) -> None:
@@ -107,6 +142,27 @@ def power_on(name: str) -> None:
         raise LabError(f"{name} is on already")
     _boot(host(name))
     _wait_for_logins([host(name)])
+
+
+def boot_id(name: str) -> str:
+    """What a host calls this boot of its; empty if it does not answer."""
+    return ssh(name, "cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+
+def reboot(name: str) -> None:
+    """Let a host reboot itself, and wait until it accepts a login again."""
+    before = boot_id(name)
+    ssh(name, "sudo systemctl reboot")
+    wait_for_boot(name, before)
+
+
+def wait_for_boot(name: str, before: str) -> None:
+    """Wait until a host accepts logins in another boot than `before`."""
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    while boot_id(name) in ("", before):
+        if time.monotonic() > deadline:
+            raise LabError(f"{name} does not come back")
+        time.sleep(0.1)
 
 
 def cable(name: str, state: str) -> None:
@@ -229,6 +285,9 @@ def _serve_files(built: Built, kept: bool) -> None:
     WWW.mkdir()
     (WWW / "apt").symlink_to(built.repository)
     (WWW / "wheels").symlink_to(built.wheels)
+    (WWW / "debian").symlink_to(built.drivers / "debian")
+    (WWW / drivers.PATH_OF_DRIVERS).parent.mkdir(parents=True)
+    (WWW / drivers.PATH_OF_DRIVERS).symlink_to(built.drivers / drivers.PATH_OF_DRIVERS)
     server = [sys.executable, "-m", "http.server", str(HTTP_PORT), "--bind", CONTROL_ADDRESS]
     server += ["--directory", str(WWW)]
     held = holder.descriptors() if kept else ()
@@ -240,6 +299,7 @@ def _serve_files(built: Built, kept: bool) -> None:
 def _make_disk(host: Host, built: Built) -> None:
     (host.disk / "work").mkdir(parents=True)
     (host.disk / "upper").mkdir()
+    host.firmware.mkdir()
     login_key = keys.LOGIN_KEY.with_suffix(".pub").read_text()
     host_key = keys.host_key(host.name)
     public = host_key.with_suffix(".pub").read_text()
@@ -250,7 +310,8 @@ def _make_disk(host: Host, built: Built) -> None:
     _put(host, built, "etc/ssh/ssh_host_ed25519_key.pub", public, 0o644)
     if host.gpus is None:
         return
-    for tool, source in (("nvidia-smi", "nvidia_smi.py"), ("lspci", "lspci.py")):
+    tools = {"lspci": "lspci.py"} | ({} if host.bare else {"nvidia-smi": "nvidia_smi.py"})
+    for tool, source in tools.items():
         _put(host, built, f"usr/bin/{tool}", (HERE / "gpu" / source).read_text(), 0o755)
     for path, text in GPU_UNITS.items():
         _put(host, built, f"etc/systemd/system/{path}", text, 0o644)
@@ -258,6 +319,43 @@ def _make_disk(host: Host, built: Built) -> None:
     shutil.copy(HERE / "profiles" / f"{host.gpus}.json", host.gpu_state / "profile.json")
     shutil.copy(HERE / "gpu" / "driver.py", host.gpu_state)
     (host.gpu_state / "faults.json").write_text("{}\n")
+    if host.bare:
+        _make_bare(host, built)
+    else:
+        _load_driver(host)
+
+
+def _load_driver(host: Host) -> None:
+    """The modules of a driver that the host came with, as /sys/module shows them."""
+    profile = json.loads((host.gpu_state / "profile.json").read_text())
+    for name in ("nvidia", "nvidia_uvm"):
+        (host.gpu_state / "loaded" / name).mkdir(parents=True)
+    version = host.gpu_state / "loaded/nvidia/version"
+    version.write_text(f"{profile['fields']['driver_version']}\n")
+
+
+def _make_bare(host: Host, built: Built) -> None:
+    """What a bare host has: a simulated kernel with its packages, and no driver."""
+    for source in ("kernel.py", "installed_smi.py", "nvidia_smi.py", "cuda_start.py"):
+        shutil.copy(HERE / "gpu" / source, host.gpu_state)
+    packages = drivers.installed_debs(built.drivers)
+    # dpkg's own scripts run in the host's root, so it is put together for them once.
+    script = f"""set -eu
+mount -t overlay -o lowerdir={built.base},upperdir={host.disk}/upper,workdir={host.disk}/work \\
+    overlay {host.runtime}/root
+mkdir {host.runtime}/root/packages
+mount --bind {built.drivers}/debian {host.runtime}/root/packages
+chroot {host.runtime}/root dpkg -i {" ".join(f"/packages/{each.name}" for each in packages)}
+umount {host.runtime}/root/packages
+rmdir {host.runtime}/root/packages
+"""
+    (host.runtime / "root").mkdir(parents=True, exist_ok=True)
+    sh(["unshare", "--mount", "--propagation", "private", "sh", "-c", script])
+    _put(host, built, "etc/apt/sources.list.d/lab-debian.list", DEBIAN_SOURCE, 0o644)
+    # Last: while packages are installed the real ones do their work.
+    for tool in ("sbin/modprobe", "sbin/rmmod", "sbin/lsmod", "bin/lsmod"):
+        text = f'#!/bin/sh\nexec python3 /usr/lib/lab-gpu/kernel.py {Path(tool).name} "$@"\n'
+        _put(host, built, f"usr/{tool}", text, 0o755)
 
 
 def _put(host: Host, built: Built, name: str, text: str, mode: int, owner: int = 0) -> None:

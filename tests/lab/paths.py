@@ -35,11 +35,16 @@ class LabError(Exception):
 
 @dataclass(frozen=True)
 class Host:
-    """A host of the lab; `gpus` names its GPU profile, None means that it has no GPU."""
+    """A host of the lab; `gpus` names its GPU profile, None means that it has no GPU.
+
+    A bare host is one as a provider hands it over: its GPUs are on the PCI bus and no driver is
+    installed. It is booted only where it is named.
+    """
 
     name: str
     address: str
     gpus: str | None = None
+    bare: bool = False
 
     @property
     def namespace(self) -> str:
@@ -55,6 +60,11 @@ class Host:
         return self.disk / "gpu"
 
     @property
+    def firmware(self) -> Path:
+        """Settings that outlive the host's disk: how, and whether, it boots."""
+        return self.disk / "firmware"
+
+    @property
     def runtime(self) -> Path:
         return RUNTIME / self.name
 
@@ -66,6 +76,8 @@ HOSTS = {
         Host("gpu1", "10.99.0.11", "l40s-2x"),
         Host("gpu2", "10.99.0.12", "rtx-4090-2x"),
         Host("gpu3", "10.99.0.13", "a10g-4x"),
+        Host("bare1", "10.99.0.14", "l40s-2x", bare=True),
+        Host("bare2", "10.99.0.15", "h100-8x", bare=True),
     )
 }
 

@@ -46,6 +46,12 @@ def test_recorded_hardware_is_planned_compared_and_renewed(fleet: Fleet, undecla
     assert same.status == 0, same.text
     assert same.changes == 0, same.text
 
+    # A driver that somebody else has upgraded is recorded, not refused.
+    file.write_bytes(first.replace(b"595.80", b"590.48.01"))
+    renewed = fleet.deploy("--data", "validate=false", inventory=undeclared)
+    assert renewed.status == 0 and renewed.changes == 0, renewed.text
+    assert file.read_bytes() == first
+
     before = fleet.engines("gpu3")
     faults.gpu_lost("gpu3", 2)
     try:

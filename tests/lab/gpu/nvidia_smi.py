@@ -3,12 +3,18 @@
 
 What a card is (its name, memory, links, every field of --query-gpu) comes from the profile; who
 uses it comes from the simulated driver. Knows -L, --query-gpu, --query-compute-apps, -i, topo -m,
-nvlink -s, --version and the plain table; anything else is an option that it does not recognize.
+nvlink -s, --version, -q -x (of slices) and the plain table; as root also -pl, -mig, and mig with
+-cgi and -C, -dci, -dgi. Anything else is an option that it does not recognize.
+
+What is set is kept in two files: the power limit and the slices in SET, which a boot clears as it
+does on a real card, and the MIG mode, which a real card keeps too, in KEPT.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import socket
 import sys
@@ -17,6 +23,9 @@ from pathlib import Path
 
 STATE = Path("/usr/lib/lab-gpu")
 SOCKET = "/run/lab-gpu.sock"
+SET = Path("/run/lab-gpu-set.json")
+KEPT = Path("/var/lib/lab-gpu-kept.json")
+NO_PERMISSION, NOT_DONE = 4, 255
 INVALID, NO_DEVICES, NO_DRIVER, GPU_LOST, MISMATCH = 2, 6, 9, 15, 18
 """Exit statuses of the real tool."""
 ALIASES = {
@@ -67,6 +76,8 @@ class Gpus:
             raise SmiError(f"{text}NVML library version: {faults['mismatch']}\n", MISMATCH)
         self.status = 0
         self._live: dict | None = None
+        self.set: dict = read_json(SET)
+        self.kept: dict = read_json(KEPT)
 
     def field(self, name: str) -> str:
         """A recorded field, by its name in the header."""
@@ -140,7 +151,7 @@ class Gpus:
         busy = self.live()["utilization"][index]
         used, total = self.used_mib(index), self.mib("memory.total [MiB]")
         idle = self.profile["idle"]
-        limit = float(self.field("power.limit [W]").split()[0])
+        limit = self.power_limit(index)
         power = f"{idle['power_w'] + busy / 100 * (0.8 * limit - idle['power_w']):.2f} W"
         gpu, bus = self.profile["gpus"][index], self.bus_id(index)
         live = {
@@ -160,12 +171,62 @@ class Gpus:
             "temperature.gpu": str(idle["temperature"] + round(busy * 0.35)),
             "pstate": "P0" if busy or used > CONTEXT_MIB else "P8",
             "gpu_recovery_action": self.recovery.get(str(index), "None"),
+            "power.limit [W]": f"{self.power_limit(index):.2f} W",
+            "enforced.power.limit [W]": f"{self.power_limit(index):.2f} W",
         }
+        if str(index) in self.kept:
+            live |= {
+                f"mig.mode.{when}": "Enabled" if self.mig_mode(index, when) else "Disabled"
+                for when in ("current", "pending")
+            }
         live |= {f"power.draw{kind} [W]": power for kind in ("", ".average", ".instant")}
         row = self.profile["fields"] | live
         if row["gpu_recovery_action"] == "Reset":
             row |= {name: "[GPU requires reset]" for name in row if bare(name) in RESET_FIELDS}
         return row
+
+    def power_limit(self, index: int) -> float:
+        """What was set, in watts, else what the profile says."""
+        said = self.set.get("power", {}).get(str(index))
+        return said if said is not None else watts(self.field("power.limit [W]"))
+
+    def can_slice(self) -> bool:
+        """Whether the card knows MIG: others have no such mode, neither on nor off."""
+        return self.profile["fields"].get("mig.mode.current") in ("Enabled", "Disabled")
+
+    def mig_mode(self, index: int, when: str = "current") -> bool:
+        """The MIG mode now, or after the next reset (`pending`)."""
+        said = self.kept.get(str(index), {}).get(when)
+        return self.profile["fields"].get(f"mig.mode.{when}") == "Enabled" if said is None else said
+
+    def slices(self, index: int) -> list[dict]:
+        """The slices of a GPU in MIG mode, in the order of their instances."""
+        if not self.mig_mode(index):
+            return []
+        made = self.set.get("slices", {}).get(str(index), [])
+        made = [one for one in made if not one.get("bare")]
+        return sorted(made, key=lambda one: one["instance"])
+
+    def held_by(self, index: int) -> list[dict]:
+        return [process for process in self.processes("processes") if process["gpu"] == index]
+
+
+def watts(cell: str) -> float:
+    return float(cell.split()[0])
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(path: Path, data: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(data))
+    os.replace(new, path)
 
 
 CONTEXT_MIB = 100
@@ -264,6 +325,214 @@ def listing(gpus: Gpus, selector: str | None, nvlink: bool = False) -> None:
         print(f"GPU {index}: {gpus.field('name')} (UUID: {gpus.uuid(index)})")
         if nvlink:
             print("Device does not have or support Nvlink")
+        for number, one in enumerate([] if nvlink else gpus.slices(index)):
+            profile, own = one["profile"], slice_uuid(gpus, index, one)
+            print(f"  MIG {profile:<12}Device {number:>2}: (UUID: {own})")
+
+
+def slice_uuid(gpus: Gpus, index: int, one: dict) -> str:
+    """The same for the same place on the same GPU, as the real ones are."""
+    text = hashlib.sha256(f"{gpus.uuid(index)}/{one['instance']}".encode()).hexdigest()
+    return "MIG-" + "-".join([text[:8], text[8:12], text[12:16], text[16:20], text[20:32]])
+
+
+def set_power(gpus: Gpus, wanted: str, selector: str | None) -> None:
+    """-pl W"""
+    chosen = gpus.chosen(selector)
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", wanted):
+        raise SmiError(f"Invalid power limit specified: {wanted}\n", INVALID)
+    power = gpus.set.setdefault("power", {})
+    for index in chosen:
+        bus, limit = gpus.bus_id(index), float(wanted)
+        if os.geteuid():
+            raise SmiError(denied(f"Unable to set power limit for GPU {bus}"), NO_PERMISSION)
+        least, most = (watts(gpus.field(f"power.{end}_limit [W]")) for end in ("min", "max"))
+        if not least <= limit <= most:
+            raise SmiError(
+                f"Provided power limit {limit:.2f} W is not a valid power limit which should be "
+                f"between {least:.2f} W and {most:.2f} W for GPU {bus}\n"
+                "Terminating early due to previous errors.\n",
+                INVALID,
+            )
+        before = gpus.power_limit(index)
+        power[str(index)] = limit
+        print(f"Power limit for GPU {bus} was set to {limit:.2f} W from {before:.2f} W.")
+    write_json(SET, gpus.set)
+    print("All done.")
+
+
+def denied(what: str) -> str:
+    return f"{what}: Insufficient Permissions\nTerminating early due to previous errors.\n"
+
+
+def set_mig(gpus: Gpus, wanted: str, selector: str | None) -> None:
+    """-mig 0|1: at once, unless processes use the GPU or the profile says `mig_needs_reset`."""
+    if wanted not in ("0", "1"):
+        raise SmiError(f"Invalid MIG mode specified: {wanted}\n", INVALID)
+    verb = "enable" if wanted == "1" else "disable"
+    for index in gpus.chosen(selector):
+        bus, mode = gpus.bus_id(index), {"pending": wanted == "1"}
+        if os.geteuid():
+            raise SmiError(denied(f"Unable to {verb} MIG Mode for GPU {bus}"), NO_PERMISSION)
+        if not gpus.can_slice():
+            print(f"Unable to {verb} MIG Mode for GPU {bus}: Not Supported")
+            print("Treating as warning and moving on.")
+            continue
+        waits = f"Warning: MIG mode is in pending {verb} state for GPU {bus}:"
+        if gpus.held_by(index):
+            print(f"{waits}In use by another client")
+            print(IN_USE.format(bus=bus))
+            mode["current"] = gpus.mig_mode(index)
+        elif gpus.profile.get("mig_needs_reset") and gpus.mig_mode(index) != mode["pending"]:
+            print(f"{waits}Not Supported")
+            again = "Reboot the system or try nvidia-smi --gpu-reset to make MIG mode effective on"
+            print(f"{again} GPU {bus}")
+            mode["current"] = gpus.mig_mode(index)
+        else:
+            print(f"{verb.capitalize()}d MIG Mode for GPU {bus}")
+            mode["current"] = mode["pending"]
+            gpus.set.get("slices", {}).pop(str(index), None)
+        gpus.kept[str(index)] = mode
+    write_json(KEPT, gpus.kept)
+    write_json(SET, gpus.set)
+    print("All done.")
+
+
+IN_USE = (
+    "{bus} is currently being used by one or more other processes (e.g. CUDA application or a "
+    "monitoring application such as another instance of nvidia-smi). Please first kill all "
+    "processes using the device and retry the command or reboot the system to make MIG mode "
+    "effective."
+)
+# Profile number, first instance and places of each size, by its slices of compute and of memory.
+SIZES = {
+    (1, 1): (19, 7, range(7), 1),
+    (1, 2): (15, 3, range(0, 8, 2), 2),
+    (2, 2): (14, 3, range(0, 6, 2), 2),
+    (3, 4): (9, 1, range(0, 8, 4), 4),
+    (4, 4): (5, 1, range(1), 4),
+    (7, 8): (0, 0, range(1), 8),
+}
+
+
+def mig(gpus: Gpus, options: list[str], selector: str | None) -> None:
+    """mig [-i N] -cgi P,P -C | -dci | -dgi"""
+    chosen = [index for index in gpus.chosen(selector) if gpus.mig_mode(index)]
+    if not chosen:
+        raise SmiError("No MIG-enabled devices found.\n", NO_DEVICES)
+    if os.geteuid():
+        raise SmiError("Insufficient Permissions\n", NO_PERMISSION)
+    match options:
+        case ["-cgi", profiles, "-C"]:
+            for index in chosen:
+                create(gpus, index, profiles.split(","))
+        case ["-dci"] | ["-dgi"]:
+            for index in chosen:
+                destroy(gpus, index, whole=options == ["-dgi"])
+        case _:
+            raise unknown(options[0] if options else "mig")
+    write_json(SET, gpus.set)
+
+
+def create(gpus: Gpus, index: int, profiles: list[str]) -> None:
+    """Make slices, each at the first place that is free."""
+    made = gpus.set.setdefault("slices", {}).setdefault(str(index), [])
+    memory = gpus.mib("memory.total [MiB]") / 1024
+    for profile in profiles:
+        match = re.fullmatch(r"([1-7])g\.([0-9]+)gb", profile)
+        compute = int(match[1]) if match else 0
+        parts = max(1, round(8 * int(match[2]) / memory)) if match else 0
+        size = SIZES.get((compute, parts))
+        if size is None:
+            raise SmiError(
+                f"Unable to create a GPU instance on GPU {index:>2} using profile {profile}: "
+                "Invalid Argument\nFailed to create GPU instances: Invalid Argument\n",
+                NOT_DONE,
+            )
+        number, first, starts, length = size
+        taken = {at for one in made for at in range(one["start"], one["start"] + one["length"])}
+        free = [s for s in starts if not taken & set(range(s, s + length))]
+        if not free or compute + sum(int(one["profile"][0]) for one in made) > 7:
+            raise SmiError(
+                f"Unable to create a GPU instance on GPU {index:>2} using profile {number}: "
+                "Insufficient Resources\nFailed to create GPU instances: Insufficient Resources\n",
+                NOT_DONE,
+            )
+        instance = first + list(starts).index(free[0])
+        one = {"profile": profile, "instance": instance, "number": number}
+        one |= {"start": free[0], "length": length}
+        made.append(one)
+        # The real one makes each at once, and leaves what it made where a later one fails.
+        write_json(SET, gpus.set)
+        where = f"on GPU {index:>2}"
+        print(
+            f"Successfully created GPU instance ID {instance:>2} {where} using profile "
+            f"MIG {profile} (ID {number:>2})"
+        )
+        print(
+            f"Successfully created compute instance ID  0 {where} GPU instance ID {instance:>2} "
+            f"using profile MIG {profile} (ID {compute - 1:>2})"
+        )
+
+
+def destroy(gpus: Gpus, index: int, whole: bool) -> None:
+    """Destroy a GPU's compute instances, or the GPU instances that have none left."""
+    made = gpus.set.get("slices", {}).get(str(index), [])
+    there = [one for one in made if whole or not one.get("bare")]
+    if not there:
+        kind = "GPU" if whole else "compute"
+        raise SmiError(f"No {kind} instances found: Not Found\n", NO_DEVICES)
+    for one in list(there):
+        where = f"from GPU {index:>2}"
+        what = f"GPU instance ID {one['instance']:>2} {where}"
+        if not whole:
+            what = f"compute instance ID  0 {where} GPU instance ID {one['instance']:>2}"
+        if gpus.held_by(index) or (whole and not one.get("bare")):
+            kind = "GPU" if whole else "compute"
+            raise SmiError(
+                f"Unable to destroy {what}: In use by another client\n"
+                f"Failed to destroy {kind} instances: In use by another client\n",
+                NOT_DONE,
+            )
+        print(f"Successfully destroyed {what}")
+        if whole:
+            made.remove(one)
+        else:
+            one["bare"] = True
+
+
+def xml(gpus: Gpus, selector: str | None) -> None:
+    """-q -x, as far as slices are concerned."""
+    chosen = gpus.chosen(selector)
+    print('<?xml version="1.0" ?>\n<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v12.dtd">')
+    print(f"<nvidia_smi_log>\n\t<driver_version>{gpus.field('driver_version')}</driver_version>")
+    print(f"\t<cuda_version>{gpus.profile['cuda_version']}</cuda_version>")
+    print(f"\t<attached_gpus>{len(chosen)}</attached_gpus>")
+    for index in chosen:
+        current = "Enabled" if gpus.mig_mode(index) else "Disabled"
+        pending = "Enabled" if gpus.mig_mode(index, "pending") else "Disabled"
+        if not gpus.can_slice():
+            current = pending = "N/A"
+        print(f'\t<gpu id="{gpus.bus_id(index)}">')
+        print(f"\t\t<product_name>{gpus.field('name')}</product_name>")
+        print(f"\t\t<mig_mode>\n\t\t\t<current_mig>{current}</current_mig>")
+        print(f"\t\t\t<pending_mig>{pending}</pending_mig>\n\t\t</mig_mode>\n\t\t<mig_devices>")
+        for number, one in enumerate(gpus.slices(index)):
+            xml_slice(gpus, number, one)
+        print("" if gpus.slices(index) else "\t\t\tNone")
+        print(f"\t\t</mig_devices>\n\t\t<uuid>{gpus.uuid(index)}</uuid>\n\t</gpu>")
+    print("</nvidia_smi_log>")
+
+
+def xml_slice(gpus: Gpus, number: int, one: dict) -> None:
+    """One slice; an eighth of the card's memory keeps some 3 % for itself."""
+    total = int(gpus.mib("memory.total [MiB]") * one["length"] / 8 * 0.97)
+    print(f"\t\t\t<mig_device>\n\t\t\t\t<index>{number}</index>")
+    print(f"\t\t\t\t<gpu_instance_id>{one['instance']}</gpu_instance_id>")
+    print("\t\t\t\t<compute_instance_id>0</compute_instance_id>\n\t\t\t\t<fb_memory_usage>")
+    print(f"\t\t\t\t\t<total>{total} MiB</total>\n\t\t\t\t\t<reserved>0 MiB</reserved>")
+    print(f"\t\t\t\t\t<used>0 MiB</used>\n\t\t\t\t\t<free>{total} MiB</free>")
+    print("\t\t\t\t</fb_memory_usage>\n\t\t\t</mig_device>")
 
 
 def version(gpus: Gpus) -> None:
@@ -334,6 +603,7 @@ def card(row: dict[str, str]) -> list[str]:
 def run(arguments: list[str]) -> int:
     """Do what the arguments ask; the exit status."""
     layout = selector = mode = fields = None
+    mig_options: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         option, given, value = argument.partition("=")
@@ -345,6 +615,14 @@ def run(arguments: list[str]) -> int:
             selector = value if given else next(rest, "")
         elif option in ("-L", "--list-gpus", "--version") and not given:
             mode = option
+        elif argument in ("-pl", "-mig") and mode is None:
+            mode, fields = argument, next(rest, "")
+        elif argument == "mig" and mode is None:
+            mode = argument
+        elif mode == "mig":
+            mig_options.append(argument)
+        elif (argument, mode) in (("-q", None), ("-x", "-q")):
+            mode = f"{mode or ''} {argument}".strip()
         elif argument in ("topo", "nvlink") and mode is None:
             mode = f"{argument} {next(rest, '')}"
         else:
@@ -361,6 +639,14 @@ def run(arguments: list[str]) -> int:
             topology(gpus)
         case "nvlink -s" | "nvlink --status":
             listing(gpus, selector, nvlink=True)
+        case "-pl":
+            set_power(gpus, fields or "", selector)
+        case "-mig":
+            set_mig(gpus, fields or "", selector)
+        case "mig":
+            mig(gpus, mig_options, selector)
+        case "-q -x":
+            xml(gpus, selector)
         case "--query-gpu" | "--query-compute-apps" if layout:
             ask = query_gpu if mode == "--query-gpu" else query_apps
             ask(gpus, fields or "", layout, selector)

@@ -1,0 +1,107 @@
+"""A host as its provider hands it over joins a fleet, and reboots without a lost request."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.lab import debs, drivers, hosts
+from tests.lab.conftest import Fleet
+
+OLD, NEW, _ = drivers.VERSIONS
+BARE = hosts.host("bare1")
+HOST = (
+    f'    ("bare1", {{**_ssh, "ssh_hostname": "{BARE.address}", '
+    '"llm": {"gpus": "2x NVIDIA L40S"}}),\n]\n\nbalancers'
+)
+
+
+def driver(version: str) -> str:
+    """Settings of the driver, as the inventory has them."""
+    settings = {
+        "mirror": "http://10.99.0.1:8080/cuda/repos",
+        "mirror_key_file": str(debs.REPOSITORY_KEY),
+        "version": version,
+        "reboot": "when-needed",
+    }
+    return f'"driver": {settings!r},\n    "launch": {{'
+
+
+@pytest.fixture
+def with_bare(fleet: Fleet, inventory) -> Iterator[tuple[Path, Path]]:
+    """The lab's inventory with a bare host, before and after its driver's upgrade."""
+    hosts.remove("bare1")
+    hosts.add("bare1")
+    joined = ("]\n\nbalancers", HOST)
+    before = inventory(joined, ('"launch": {', driver(OLD)))
+    text = before.read_text()
+    after = before.with_name("after.py")
+    after.write_text(text.replace(f"'{OLD}'", f"'{NEW}'"))
+    yield before, after
+    hosts.remove("bare1")
+    again = fleet.deploy("--data", "validate=false")
+    assert again.status == 0, again.text
+
+
+@contextmanager
+def asking(fleet: Fleet) -> Iterator[list[int]]:
+    """Ask the balancer one completion after the other meanwhile; their statuses."""
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            statuses.append(fleet.ask()[0])
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    yield statuses
+    over.set()
+    asker.join(90)
+
+
+def of_bare(fleet: Fleet) -> dict[str, bool]:
+    return {
+        server: is_in
+        for server, is_in in fleet.upstream().items()
+        if server.startswith(f"{BARE.address}:")
+    }
+
+
+def test_a_bare_host_serves_and_is_rebooted_aside(fleet: Fleet, with_bare: tuple[Path, Path]):
+    before, after = with_bare
+    some = ("--limit", "bare1", "--limit", "lb1")
+    run = fleet.deploy(*some, inventory=before)
+    assert run.status == 0, run.text
+    assert "[bare1] is rebooted: the kernel's nouveau driver still holds the GPUs" in run.text
+    assert f"driver {OLD} (open modules)" in run.text
+    assert of_bare(fleet) == {f"{BARE.address}:8001": True, f"{BARE.address}:8002": True}
+    again = fleet.deploy(*some, "--data", "validate=false", inventory=before)
+    assert again.status == 0 and again.changes == 0, again.text
+
+    # Nothing is changed under engines that serve, where their host must not be rebooted.
+    never = after.with_name("never.py")
+    never.write_text(after.read_text().replace("'when-needed'", "'never'"))
+    run = fleet.pyinfra(never, "deploys/drivers.py", "-y", *some)
+    assert run.status == 1 and "driver.reboot" in run.text, run.text
+    version = "nvidia-smi --query-gpu=driver_version --format=csv,noheader"
+    assert set(fleet.ssh("bare1", version).splitlines()) == {OLD}
+
+    # Nor is it rebooted where nobody would pass it by.
+    run = fleet.pyinfra(after, "deploys/drivers.py", "-y", "--limit", "bare1")
+    assert run.status == 1 and "--limit lb1" in run.text, run.text
+
+    engines, boot = fleet.engines("bare1"), hosts.boot_id("bare1")
+    with asking(fleet) as statuses:
+        run = fleet.pyinfra(after, "deploys/drivers.py", "-y", *some)
+    assert run.status == 0, run.text
+    assert hosts.boot_id("bare1") != boot
+    assert re.search(r"\[bare1\] is back after \d+ s", run.text), run.text
+    assert f"driver {NEW} (open modules)" in run.text
+    # Taken back only once its replicas answered again.
+    assert of_bare(fleet) == {f"{BARE.address}:8001": True, f"{BARE.address}:8002": True}
+    assert fleet.engines("bare1").keys() == engines.keys()
+    assert set(statuses) == {200}, statuses

@@ -1,0 +1,125 @@
+"""All-reduces on real hosts, over gloo: what they measure is recorded, and the run goes by it."""
+
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from tests.lab import hosts, network
+from tests.lab.conftest import ROOT, Fleet, Run
+
+FIRST, SECOND = "llm-engine@qwen2.5-14b-0.service", "llm-engine@qwen2.5-14b-1.service"
+LIMITED = ('"launch": {', '"interconnect": {"timeout_s": 6},\n    "launch": {')
+# Stops one process of each test whose name is given, until its standard input is closed.
+STOPPER = """
+import os, select, signal, sys
+stopped = set()
+while not select.select([sys.stdin], [], [], 0.003)[0]:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            name = open("/proc/%s/comm" % pid).read().strip()
+        except OSError:
+            continue
+        if name in sys.argv[1:] and not any(os.path.exists("/proc/" + one) for one in stopped):
+            os.kill(int(pid), signal.SIGSTOP)
+            stopped.add(pid)
+"""
+
+
+@contextmanager
+def hanging(host: str, *names: str) -> Iterator[None]:
+    """Let one rank of each all-reduce of these names hang on a host."""
+    line = f"sudo python3 -c {shlex.quote(STOPPER)} {' '.join(names)}"
+    stopper = subprocess.Popen(
+        network.inside([*hosts.ssh_command(host), line]), stdin=subprocess.PIPE
+    )
+    try:
+        yield
+    finally:
+        stopper.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_before(lab: Fleet, first_run: Run) -> Iterator[None]:
+    """Leave the hosts as the first run left them."""
+    yield
+    again = lab.deploy("--data", "validate=false")
+    assert again.status == 0, again.text
+
+
+def verdicts(inventory_folder, host: str) -> list[dict]:
+    text = (inventory_folder / "hardware" / "lab.yaml").read_text()
+    return yaml.safe_load(text)[host].get("interconnect", [])
+
+
+def deploy(fleet: Fleet, inventory) -> Run:
+    options = ("--limit", "gpu3", "--data", "validate=false")
+    return fleet.deploy(*options, inventory=inventory)
+
+
+def left_over(fleet: Fleet, host: str) -> str:
+    """Processes of a measurement, and its unit."""
+    return fleet.ssh(
+        host, "cat /proc/[0-9]*/comm | grep '^link-'; systemctl is-active llm-interconnect; true"
+    )
+
+
+def test_the_first_run_records_links_that_work(fleet: Fleet, first_run: Run):
+    found = {host: verdicts(ROOT / "inventories", host) for host in ("gpu2", "gpu3")}
+    assert [(one["gpus"], one["p2p"]) for one in found["gpu2"]] == [([0, 1], True), ([0, 1], False)]
+    assert [(one["gpus"], one["p2p"]) for one in found["gpu3"]] == [([0, 1], True), ([2, 3], True)]
+    for one in found["gpu2"] + found["gpu3"]:
+        assert (one["outcome"], one["library"], one["driver_version"]) == (
+            "works",
+            "gloo",
+            "595.80",
+        )
+        assert one["gb_s"] > 0
+    assert "GPUs 2,3: works" in first_run.text
+    environment = fleet.ssh("gpu3", "sudo cat /etc/llm/replicas/*.env")
+    assert "NCCL_P2P_DISABLE" not in environment
+    assert left_over(fleet, "gpu3").split() == ["inactive"]
+
+
+def test_p2p_that_hangs_is_off_in_the_same_run(fleet: Fleet, inventory):
+    limited = inventory(LIMITED)
+    fleet.ssh("gpu3", "sudo systemctl stop 'llm-engine@*'")
+    with hanging("gpu3", "link-p2p"):
+        run = deploy(fleet, limited)
+    assert run.status == 0, run.text
+    assert "(P2P: hangs" in run.text
+    assert left_over(fleet, "gpu3").split() == ["inactive"]
+    found = verdicts(limited.parent, "gpu3")
+    assert [(one["p2p"], one["outcome"]) for one in found] == [
+        (True, "hangs"),
+        (False, "works"),
+        (True, "hangs"),
+        (False, "works"),
+    ]
+    for number in (0, 1):
+        files = fleet.ssh("gpu3", f"sudo cat /etc/llm/replicas/qwen2.5-14b-{number}.*")
+        assert 'NCCL_P2P_DISABLE="1"' in files
+        assert "disable-custom-all-reduce: true" in files
+    assert sorted(fleet.engines("gpu3")) == [FIRST, SECOND]
+
+    again = deploy(fleet, limited)
+    assert again.status == 0, again.text
+    assert again.changes == 0, again.text
+    assert "qwen2.5-14b-0 does without P2P: with it GPUs 0 and 1 hang" in again.text
+
+
+def test_gpus_that_never_work_together_stop_the_host_with_its_new_plan(fleet: Fleet, inventory):
+    limited = inventory(LIMITED)
+    before = fleet.engines("gpu3")[SECOND]
+    fleet.ssh("gpu3", f"sudo systemctl stop {FIRST}")
+    with hanging("gpu3", "link-p2p", "link-nop2p"):
+        run = deploy(fleet, limited)
+    assert run.status == 1
+    assert "GPUs 2,3 were not measured, as replicas serve from them" in run.text, run.text
+    assert "the verdicts change its plan; nothing was started or stopped here" in run.text
+    assert "GPUs 0 and 1 hang in an all-reduce" in run.text
+    assert [one["outcome"] for one in verdicts(limited.parent, "gpu3")] == ["hangs", "hangs"]
+    assert fleet.engines("gpu3") == {SECOND: before}

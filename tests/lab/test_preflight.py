@@ -1,0 +1,78 @@
+"""What hosts lack is told before a deploy, all at once, and nothing is changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import faults, hosts
+from tests.lab.conftest import ROOT, Fleet, Run
+
+
+def preflight(fleet: Fleet, *options: str, inventory: Path | str = "inventories/lab.py") -> Run:
+    """`pyinfra INVENTORY deploys/preflight.py -y OPTIONS`."""
+    return fleet.pyinfra(inventory, "deploys/preflight.py", "-y", *options)
+
+
+def checks(host: str) -> dict[str, dict[str, Any]]:
+    """Each check of a host by its name, from the report."""
+    report = json.loads((ROOT / "reports" / "preflight.json").read_text())
+    return {check["name"]: check for check in report["hosts"][host]["checks"]}
+
+
+def test_a_good_fleet_passes(lab: Fleet):
+    run = preflight(lab)
+    assert run.status == 0, run.text
+    for host in hosts.HOSTS.values():
+        if host.bare:
+            continue
+        stops = [one for one in checks(host.name).values() if one["severity"] == "stop"]
+        assert not stops
+    assert checks("gpu1")["gpus"]["severity"] == "ok"
+    assert checks("gpu1")["sudo"]["severity"] == "ok"
+
+
+@pytest.fixture
+def damaged(lab: Fleet):
+    """Hosts that lack this and that."""
+    faults.no_sudo("gpu2")
+    faults.driver_mismatch("gpu3")
+    lab.ssh("gpu1", "sudo systemd-run --unit=taken python3 -m http.server 29150")
+    yield
+    lab.ssh("gpu1", "sudo systemctl stop taken")
+    faults.clear("gpu3")
+    faults.sudo("gpu2")
+
+
+def test_all_that_hosts_lack_is_told_at_once(lab: Fleet, damaged: None, inventory):
+    # Nobody mends a driver that nobody may install.
+    lacking = inventory(
+        ('"launch": {', '"driver": {"install": "never"},\n    "launch": {'),
+        ("/srv/models/tiny", "/srv/models/none"),
+    )
+    run = preflight(lab, inventory=lacking)
+    assert run.status == 1
+    for host, check, seen in (
+        ("gpu1", "weights:/srv/models/none", ""),
+        ("gpu2", "sudo", ""),
+        ("gpu3", "gpu:driver-library-mismatch", ""),
+    ):
+        found = checks(host)[check]
+        assert found["severity"] == "stop" and found["remedy"] and seen in found["seen"], found
+        assert f"[{host}] stopped, nothing was changed here: preflight: " in run.text
+    port = next(one for name, one in checks("gpu1").items() if "29150" in one["seen"])
+    assert port["severity"] in ("stop", "warning") and port["remedy"], port
+    # The balancer lacks nothing.
+    assert "[lb1]   stopped" not in run.text
+
+
+def test_a_deploy_stops_only_the_hosts_that_lack_something(fleet: Fleet):
+    faults.no_sudo("gpu2")
+    try:
+        run = fleet.deploy("--data", "validate=false")
+    finally:
+        faults.sudo("gpu2")
+    assert run.status == 1
+    assert "[gpu2] stopped, nothing was changed here: preflight: sudo" in run.text
+    assert run.changes == 0, run.text
