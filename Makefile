@@ -26,12 +26,14 @@ down: $(READY)
 
 test: unit render lab
 
-# Side by side, for machines with two cores: the purely computed half, and all others.
-COMPUTED := tests/unit/hardware tests/unit/models tests/unit/topology
+# Side by side, for machines with two cores: what computes, what waits for programs, and the rest.
+COMPUTE := tests/unit/hardware tests/unit/models tests/unit/topology
+WAIT := tests/unit/balancer tests/unit/interconnect tests/unit/preflight tests/unit/tuning tests/unit/validation
 unit: $(READY)
-	@$(BIN)/pytest $(COMPUTED) & computed=$$!; \
-	$(BIN)/pytest tests/unit $(COMPUTED:%=--ignore=%); others=$$?; \
-	wait $$computed && exit $$others
+	@$(BIN)/pytest $(COMPUTE) & computing=$$!; \
+	$(BIN)/pytest $(WAIT) & waiting=$$!; \
+	$(BIN)/pytest tests/unit $(COMPUTE:%=--ignore=%) $(WAIT:%=--ignore=%); rest=$$?; \
+	wait $$computing && wait $$waiting && exit $$rest
 
 render: $(READY)
 	@sh tests/packages.sh nginx-light nftables systemd openssl curl
