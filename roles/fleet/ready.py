@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pyinfra import host, logger
-from pyinfra.api import FunctionCommand, State, operation
-from pyinfra.api.host import Host as PyinfraHost
+from pyinfra.api import operation
 
+from roles.failing import failing
 from roles.fleet.fleet import Host
 from roles.hardware import HostReport, cuda_fault, difference, summary
 from roles.hardware.facts import CudaStart, observe
@@ -28,11 +28,11 @@ def ready(declared: Host, changed: Callable[[], bool], on_ready: Callable[[HostR
     if report is None:
         return
     if why := not_ready(declared, report) or _cuda(declared, report):
-        yield FunctionCommand(_fail, (f"the GPUs are not ready: {why}",), {})
+        yield failing(f"the GPUs are not ready: {why}")
         return
     logger.info(f"{host.print_prefix}GPUs are ready: {in_words(report)}")
     if why := on_ready(report):
-        yield FunctionCommand(_fail, (why,), {})
+        yield failing(why)
         return
     host.noop("the GPUs are ready")
 
@@ -64,8 +64,3 @@ def in_words(report: HostReport) -> str:
     if report.system.fabric_manager == "active":
         told += f", fabric manager {report.system.fabric_manager_version or '?'}"
     return told
-
-
-def _fail(state: State, host: PyinfraHost, said: str) -> bool:
-    host.log_styled(said, fg="red", log_func=logger.error)
-    return False

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyinfra import host, logger
-from pyinfra.api import FunctionCommand, State, StringCommand, operation
-from pyinfra.api.host import Host
+from pyinfra.api import StringCommand, operation
 
+from roles.failing import failing
 from roles.files import HostFile
 from roles.launch.facts import Launched, NotServing
 from roles.launch.host_launch import HostLaunch
@@ -76,15 +76,9 @@ def serving(launch: HostLaunch, roll: Roll):
     program = script(part("serving.py") + part("await_serving.py"), task)
     said = host.get_fact(NotServing, _stdin=SecretInput(program))
     if said:
-        # Only a command that fails can fail this host alone.
-        yield FunctionCommand(_fail, (said,), {})
+        yield failing(said)
     else:
         host.noop("all replicas serve")
-
-
-def _fail(state: State, host: Host, said: str) -> bool:
-    host.log_styled(said, fg="red", log_func=logger.error)
-    return False
 
 
 def _task(launch: HostLaunch, files: Sequence[HostFile]) -> dict[str, Any]:

@@ -2,4 +2,3 @@
 that is not. Pure code only."""
 
 from roles.reboot.waiting import Boot as Boot
-from roles.reboot.waiting import parse_boot as parse_boot

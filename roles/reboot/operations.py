@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import ConnectError, FactProcessError
 from pyinfra.api.host import Host
 from pyinfra.connectors.ssh import SSHConnector
 
+from roles.failing import failing
 from roles.launch import part, script
 from roles.launch.roll import Roll
 from roles.reboot.waiting import LOOK, Boot, Waiting, parse_boot, wait
@@ -83,7 +84,7 @@ def asked(need: Need, reboots: Reboots, at_turn: bool = False):
         return
     told = "; ".join((*why, *better)) or "its driver has to be changed"
     if refused := _refused(need, told):
-        yield _failing(refused)
+        yield failing(refused)
         return
     reboots.roll.restarting.add(host.name)
     if not waits:
@@ -122,7 +123,7 @@ def rebooted(reboots: Reboots, batch: Sequence[str], timeout_s: int, start_timeo
         host.noop("not rebooted")
         return
     if not reboots.roll.wants(batch):
-        yield _failing(f"not rebooted, as {reboots.roll.stopped_by()} failed: see there, run again")
+        yield failing(f"not rebooted, as {reboots.roll.stopped_by()} failed: see there, run again")
         return
     if host.name not in reboots.reasons:
         host.noop("no reboot is needed any more")
@@ -182,13 +183,3 @@ def _close(host: Host) -> None:
     if client is not None:
         client.close()
     host.connector.disconnect()
-
-
-def _failing(said: str) -> FunctionCommand:
-    # Only a command that fails can fail this host alone.
-    return FunctionCommand(_fail, (said,), {})
-
-
-def _fail(state: State, host: Host, said: str) -> bool:
-    host.log_styled(said, fg="red", log_func=logger.error)
-    return False

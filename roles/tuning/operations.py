@@ -2,10 +2,10 @@
 
 import shlex
 
-from pyinfra import host, logger
-from pyinfra.api import FunctionCommand, State, StringCommand, operation
-from pyinfra.api.host import Host
+from pyinfra import host
+from pyinfra.api import StringCommand, operation
 
+from roles.failing import failing
 from roles.files import archive
 from roles.files.operations import install_script
 from roles.tuning.facts import TuningState
@@ -24,11 +24,11 @@ def tuned(settings: TuningSettings, gpus_together: int = 1):
     """
     state = host.get_fact(TuningState)
     if state is None:
-        yield FunctionCommand(_fail, ("the host does not say how it is tuned",), {})
+        yield failing("the host does not say how it is tuned")
         return
     todo = steps(settings, state, gpus_together)
     if todo.problems:
-        yield FunctionCommand(_fail, ("; ".join(todo.problems),), {})
+        yield failing("; ".join(todo.problems))
         return
     if not todo.words:
         host.noop("memory and GPUs are as they must be")
@@ -47,8 +47,3 @@ def change_script(todo: Steps) -> str:
         install = f"(\n{script}\n)"
     parts = ["set -eu", shm_script(todo), restore_script(todo), install, gpu_script(todo)]
     return "\n".join(part for part in parts if part)
-
-
-def _fail(state: State, host: Host, said: str) -> bool:
-    host.log_styled(said, fg="red", log_func=logger.error)
-    return False
