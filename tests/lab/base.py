@@ -27,6 +27,8 @@ NEEDED = {
     "dpkg-scanpackages": "dpkg-dev",
     "gcc": "gcc",
     "gpg": "gpg",
+    # Makes keys for gpg, which only recommends it.
+    "gpg-agent": "gpg-agent",
 }
 
 # nspawn mounts the v1 cgroup controllers read-only for the payload, and systemd then ignores
