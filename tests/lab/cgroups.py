@@ -7,6 +7,7 @@ hold. Everything that the lab starts lives in one of these, so clearing needs no
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -51,8 +52,18 @@ def processes(name: str = "") -> set[int]:
     for top in _tops():
         for folder, _, files in os.walk(top / name):
             if "cgroup.procs" in files:
-                found.update(map(int, (Path(folder) / "cgroup.procs").read_text().split()))
+                found.update(_listed(Path(folder) / "cgroup.procs"))
     return found
+
+
+def _listed(file: Path) -> list[int]:
+    """The processes of one group; none of one that ends meanwhile, as that of an SSH session."""
+    try:
+        return [int(pid) for pid in file.read_text().split()]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            return []
+        raise
 
 
 def end(name: str = "", timeout: float = 20) -> None:

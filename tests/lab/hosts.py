@@ -241,7 +241,7 @@ def outer_pid(name: str, pid: int) -> int:
     for outer in sorted(cgroups.processes(host(name).name)):
         try:
             status = Path(f"/proc/{outer}/status").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             continue
         spaces = next((x for x in status.splitlines() if x.startswith("NSpid:")), "").split()
         if len(spaces) > 2 and spaces[-1] == str(pid):
