@@ -145,16 +145,30 @@ def _is_trusted(state: DriverState, version: str) -> bool:
 
 
 def _is_unfinished(request: Request, state: DriverState, version: str) -> bool:
-    """Whether more is to be asked of an idle driver: it is of the very packages that are chosen.
+    """Whether more is to be asked of a driver: it is of the very packages that are chosen.
 
-    Modules for the kernel that boots next may have to be built.
+    Modules may have to be built: an idle one's for the kernel that boots next, a serving one's that
+    were lost.
     """
-    if version in (state.answers, state.loaded):
+    if version == state.answers and not _is_lost(state, version):
+        return False
+    if version == state.loaded and version != state.answers:
         return False
     try:
-        return not missing(plan_of(request, state, _chosen(request, state)), state)
+        wanted = plan_of(request, state, _chosen(request, state))
     except ValueError:
         return False
+    return not missing(wanted, state) and (wanted.dkms or version != state.answers)
+
+
+def _is_lost(state: DriverState, version: str) -> bool:
+    """Whether a driver that serves would not after a reboot, for which no other kernel waits.
+
+    An upgrade that was cut off leaves it so: DKMS has removed its module, or built the new one.
+    """
+    kernel = state.kernel
+    can_be_built = kernel == state.next_kernel and kernel in state.headers
+    return can_be_built and state.modules.get(kernel) != version
 
 
 def _beside(request: Request, state: DriverState, version: str, why: str) -> Decision:
@@ -199,7 +213,7 @@ def _chosen(request: Request, state: DriverState) -> Choice:
     if chosen.packaging == "precompiled" and request.settings.packaging == "auto":
         # There was no precompiled module for this kernel when the driver was installed.
         by_dkms = replace(chosen, packaging="dkms")
-        if plan_of(request, state, by_dkms).driver[-1] in state.packages:
+        if plan_of(request, state, by_dkms).modules in state.packages:
             return by_dkms
     return chosen
 
@@ -285,9 +299,12 @@ def in_use(request: Request, state: DriverState, decision: Decision) -> str | No
     if request.settings.reboot == "when-needed":
         return None
     has, units = state.answers or state.loaded, " ".join(state.replicas)
+    why = f"is {_why_not_good(request, has)}"
+    if not request.upgrade and works(request, state):
+        why = f"serves, and its module on the disk is {state.module or 'lost'}"
     return (
-        f"driver: {has or module} is loaded and is {_why_not_good(request, has)}; another one "
-        f"serves only after a reboot, and replicas run here ({units}), so nothing was changed. "
+        f"driver: {has or module} is loaded and {why}; another one serves only "
+        f"after a reboot, and replicas run here ({units}), so nothing was changed. "
         'Allow the reboot with driver.reboot: "when-needed", or drain this host and stop them '
         f"(systemctl stop {units}), and deploy again"
     )

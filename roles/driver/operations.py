@@ -142,7 +142,9 @@ def installed(job: Job, turn: Turn = always):
     if todo is None:
         host.noop("the driver's packages are the newest")
         return
-    if blocked := in_use(job.request, state, decision):
+    blocked = in_use(job.request, state, decision)
+    # The version that serves can be made whole on the disk under what uses it.
+    if blocked and todo.version != state.answers:
         yield _stopped(blocked)
         return
     yield _sh(scripts.install_script(todo))

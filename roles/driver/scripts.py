@@ -134,7 +134,7 @@ def finish_script(system: OperatingSystem, release: Sequence[str]) -> str:
     if not system.uses_apt:
         return explained(["run rpm --verifydb"])
     configure = "dpkg --force-confdef --force-confold --configure -a"
-    mend = f"{APT} -f install --no-remove --allow-downgrades"
+    mend = f"{APT} -f install --no-remove {_OPTIONS}"
     return explained(
         [
             # What was cut off may want what was not unpacked yet: then apt mends it.
@@ -293,21 +293,35 @@ def _module_check(todo: Installation) -> list[str]:
     """See that the module is there, in the version of its libraries; DKMS gets a second chance."""
     if todo.version is None:
         return []
-    want = shlex.quote(todo.version)
-    has = 'modinfo -k "$k" -F version nvidia 2>/dev/null'
-    build = 'dkms autoinstall -k "$k" >"$log" 2>&1 </dev/null'
-    again = f'[ -e "/lib/modules/$k/build" ] && [ "$({has})" != {want} ] && {build}; '
-    words = (
-        f"driver: there is no module of driver {todo.version} for any kernel of this host; "
-        "look at dkms status and /var/lib/dkms/nvidia/*/build/make.log"
-    )
+    has = f'[ "$({_MODULE_OF_K})" = {shlex.quote(todo.version)} ]'
+    none = f"driver: there is no module of driver {todo.version} for"
+    look = "look at dkms status and /var/lib/dkms/nvidia/*/build/make.log"
     return [
+        *(_built(todo, has, f"{none} kernel $k, which runs; {look}") if todo.plan.dkms else []),
         "found=",
-        "for d in /lib/modules/*; do k=${d##*/}; "
-        f"{again if todo.plan.dkms else ''}"
-        f'[ "$({has})" = {want} ] && found=yes; done',
-        f'[ -n "$found" ] || {{ echo {shlex.quote(words)} >&2; tell; }}',
+        f"for d in /lib/modules/*; do k=${{d##*/}}; {has} && found=yes; done",
+        f'[ -n "$found" ] || {{ echo "{none} any kernel of this host; {look}" >&2; tell; }}',
         *([_next_check(todo.version)] if todo.upgraded else []),
+    ]
+
+
+_MODULE_OF_K = 'modinfo -k "$k" -F version nvidia 2>/dev/null'
+
+
+def _built(todo: Installation, has: str, none: str) -> list[str]:
+    """Build for every kernel what is missing; a package that lost its module is installed again.
+
+    DKMS no longer knows of a module whose upgrade was cut off: the package manager has gone back to
+    the old package without building its module anew.
+    """
+    can = '[ -e "/lib/modules/$k/build" ]'
+    again = f"{APT} install --reinstall" if todo.system.uses_apt else f"{DNF} reinstall"
+    return [
+        f"for d in /lib/modules/*; do k=${{d##*/}}; {can} && ! {has} && "
+        'dkms autoinstall -k "$k" >"$log" 2>&1 </dev/null; done',
+        f"k=$(uname -r); if {can} && ! {has}; then "
+        f'{again} {todo.plan.modules} >"$log" 2>&1 </dev/null; '
+        f'{has} || {{ echo "{none}" >&2; tell; }}; fi',
     ]
 
 

@@ -63,6 +63,7 @@ DRIVER_FAULTS: dict[str, tuple[str, str | None]] = {
     "pause-install": ("the next driver installation stops in the middle", None),
     "go-on": ("it goes on", None),
     "partial-upgrade": ("libraries of another version than the module", "VERSION"),
+    "lose-module": ("the modules of this version vanish from its disk", "VERSION"),
     "fabric-manager": ("one of another version, or none", "VERSION|none"),
     "nouveau": ("nouveau has the GPUs from the next boot on", None),
 }

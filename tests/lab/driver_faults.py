@@ -126,6 +126,12 @@ def partial_upgrade(name: str, version: str) -> None:
     _apt(name, f"install --no-install-recommends {packages}")
 
 
+def lose_module(name: str, version: str) -> None:
+    """Remove the driver's modules from the disk by dkms, as a package's prerm does; they stay
+    loaded."""
+    _must(name, f"sudo dkms remove -m nvidia -v {version} --all")
+
+
 def fabric_manager(name: str, version: str | None) -> None:
     """Put a fabric manager of this version in place of the right one, or take it away (None)."""
     if version is None:

@@ -76,7 +76,8 @@ class Bare:
         """See that the run made these hosts ready, and what they say themselves."""
         assert run.status == 0, run.text
         for name in names or GPUS:
-            assert READY[name].format(version) in run.text, run.text
+            said = re.findall(r"GPUs are ready: .*", run.text)
+            assert READY[name].format(version) in said, run.text
             smi = "nvidia-smi --query-gpu=driver_version,persistence_mode --format=csv,noheader"
             assert set(self.lab.ssh(name, smi).splitlines()) == {f"{version}, Enabled"}
 
@@ -203,6 +204,16 @@ def test_a_full_disk_is_named_and_the_old_driver_goes_on(ready: Bare):
     assert run.status == 1 and "the disk is full" in run.text, run.text
     ready.well(ready.deploy("bare1", version=NEW), NEW, "bare1")
     ready.well(ready.deploy("bare1"), OLD, "bare1")
+
+
+def test_a_driver_that_serves_and_has_lost_its_module_is_made_whole(ready: Bare):
+    """As the packages of an upgrade leave it that was cut off before it came to the libraries."""
+    driver_faults.lose_module("bare1", OLD)
+    before = hosts.boot_id("bare1")
+    assert hosts.ssh("bare1", "modinfo nvidia").returncode
+    ready.well(ready.deploy("bare1"), OLD, "bare1")
+    assert hosts.boot_id("bare1") == before
+    assert ready.deploy("bare1").changes == 0
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,32 @@ def test_a_driver_that_cannot_serve_is_replaced(
     assert found.plan is not None and not found.keep
 
 
+LOST: dict[str, str] = {"module": "", "modules": "", "open_modules": ""}
+ANOTHER = {"module": "580.105.08", "modules": f"{DEBIAN['kernel']} 580.105.08"}
+
+
+@pytest.mark.parametrize("parts", [LOST, ANOTHER])
+def test_a_driver_that_serves_and_would_not_after_a_reboot_is_made_whole(parts: dict[str, str]):
+    """As an upgrade on a full disk leaves it: dkms has removed the old module, dpkg has kept it."""
+    found = decide(request(), state(installed(), **parts))
+    assert found.plan is not None and not found.keep
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        # Another's packages are not ours to mend, and what brought this one is not known.
+        providers(answers="580.95.05", loaded="580.95.05", in_kernel="nvidia ") | LOST,
+        {**DEBIAN, "answers": "580.95.05", "loaded": "580.95.05", "in-kernel": "nvidia "},
+        # Nothing can be built, or only for a kernel that somebody else brought.
+        {**installed(), **LOST, "headers": ""},
+        {**installed(), "kernels": f"{DEBIAN['kernel']}\n6.1.0-40-amd64"},
+    ],
+)
+def test_a_driver_that_serves_stays_where_its_module_is_not_ours_to_build(host: dict[str, str]):
+    assert decide(request(), state(host)).plan is None
+
+
 def test_an_old_driver_that_waits_is_replaced():
     found = decide(request(), state(providers("570.172.08")))
     assert found.choice is not None and found.choice.branch == 580

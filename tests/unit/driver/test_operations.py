@@ -208,6 +208,31 @@ def test_a_driver_that_serves_stays(host: dict[str, str], done: list[str]):
     assert run(Host(state(host)), request()) == done
 
 
+LOST: dict[str, str] = {"module": "", "modules": "", "open_modules": ""}
+REPLICAS = {"replicas": "llm-engine@a.service"}
+
+
+def test_a_module_that_was_lost_is_built_again_even_under_replicas():
+    seen = state(installed(), **KNOWN, **LOST, **REPLICAS)
+    host = Host(seen, AvailablePackages=available())
+    (script,) = run(host, request(**MIRROR), *STEPS[:4])
+    assert f"{APT} nvidia-driver-cuda=580.95.05-1 nvidia-kernel-open-dkms=580.95.05-1" in script
+    assert f"{scripts.APT} install --reinstall nvidia-kernel-open-dkms" in script
+
+
+def test_a_driver_that_was_replaced_by_half_is_not_made_whole_under_replicas():
+    another = {"module": "580.105.08", "modules": f"{DEBIAN['kernel']} 580.105.08"}
+    packages = installed()["packages"].replace("open-dkms 580.95.05", "open-dkms 580.105.08")
+    seen = state(installed(), **KNOWN, **another, **REPLICAS, packages=packages)
+    host = Host(seen, AvailablePackages=available())
+    (told,) = run(host, request(**MIRROR), *STEPS[:4])
+    assert told.startswith(
+        "driver: 580.95.05 is loaded and serves, and its module on the disk is 580.105.08;"
+    )
+    done = run(host, request(**MIRROR, reboot="when-needed"), *STEPS[:4])
+    assert "nvidia-driver-cuda=580.105.08-1" in done[0]
+
+
 def test_an_old_driver_is_unheld_and_replaced():
     seen = state(installed("570.172.08"), **KNOWN)
     done = run(Host(seen, AvailablePackages=available()), request(**MIRROR), *STEPS[:4])
@@ -239,7 +264,9 @@ def test_a_half_done_upgrade_is_brought_to_its_end():
     done = run(Host(seen, AvailablePackages=available(offered)), request(**MIRROR), *STEPS[:4])
     assert len(done) == 2
     configure = "dpkg --force-confdef --force-confold --configure -a"
-    mend = f"{scripts.APT} -f install --no-remove --allow-downgrades"
+    # Of the modules that the libraries recommend the first are the proprietary ones.
+    options = "--no-install-recommends --allow-downgrades"
+    mend = f"{scripts.APT} -f install --no-remove {options}"
     assert done[0].splitlines() == [
         f'{configure} >"$log" 2>&1 </dev/null || :',
         "run apt-mark unhold libcuda1 nvidia-driver-cuda nvidia-kernel-open-dkms "

@@ -101,7 +101,8 @@ def test_a_kernel_that_came_along_must_have_a_module(built: str, ok: bool, tmp_p
     (tmp_path / "modinfo").chmod(0o755)
     whole = todo(DEBIAN, "6.1.0-37-amd64", upgraded=("linux-image-amd64",))
     lines = commands(scripts.install_script(whole))
-    check = scripts.explained(lines[lines.index("found=") :]).replace("/boot", f"{tmp_path}/boot")
+    start = next(n for n, line in enumerate(lines) if line.startswith("for d in"))
+    check = scripts.explained(lines[start:]).replace("/boot", f"{tmp_path}/boot")
     done = subprocess.run(
         ["dash", "-c", check.replace("/lib/modules", f"{tmp_path}/modules")],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -271,29 +272,39 @@ def test_a_repository_is_written_only_once_its_index_was_read(
 
 
 @pytest.mark.parametrize(
-    ("versions", "builds", "ok"),
+    ("versions", "builds", "reinstalls", "ok"),
     [
-        ({"6.1.0-37-amd64": "580.95.05"}, "", True),
-        ({"6.1.0-37-amd64": "570.172.08"}, "", False),
+        ({"6.1.0-37-amd64": "580.95.05"}, "", "", True),
+        ({"6.1.0-37-amd64": "570.172.08"}, "", "", False),
         # What the packages' own DKMS run has missed is built now.
-        ({"6.1.0-37-amd64": "570.172.08"}, "580.95.05", True),
-        ({}, "", False),
+        ({"6.1.0-37-amd64": "570.172.08"}, "580.95.05", "", True),
+        # DKMS no longer knows of a module whose upgrade was cut off; its package brings it back.
+        ({"6.1.0-37-amd64": ""}, "", "580.95.05", True),
+        # For another kernel it is there, and does not help.
+        ({"6.1.0-37-amd64": "", "6.1.0-35-amd64": "580.95.05"}, "", "580.95.05", True),
+        ({}, "", "", False),
     ],
 )
 def test_a_module_must_be_there_in_the_version_of_its_libraries(
-    versions: dict[str, str], builds: str, ok: bool, tmp_path: Path
+    versions: dict[str, str], builds: str, reinstalls: str, ok: bool, tmp_path: Path
 ):
     for kernel, version in versions.items():
         (tmp_path / "modules" / kernel / "build").mkdir(parents=True)
         (tmp_path / "modules" / kernel / "version").write_text(version)
     modules = tmp_path / "modules"
-    (tmp_path / "modinfo").write_text(f'#!/bin/sh\ncat "{modules}/$2/version"\n')
-    put = f'echo {builds} >"{modules}/$3/version"' if builds else "exit 1"
-    (tmp_path / "dkms").write_text(f"#!/bin/sh\n{put}\n")
-    for name in ("modinfo", "dkms"):
+    running = modules / "6.1.0-37-amd64/version"
+    programs = {
+        "modinfo": f'cat "{modules}/$2/version"',
+        "dkms": f'echo {builds} >"{modules}/$3/version"' if builds else "exit 1",
+        "uname": "echo 6.1.0-37-amd64",
+        "apt-get": f"echo {reinstalls} >{running}" if reinstalls else "exit 1",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     lines = commands(scripts.install_script(todo(DEBIAN, "6.1.0-37-amd64")))
-    check = scripts.explained(lines[lines.index("found=") :])
+    start = next(n for n, line in enumerate(lines) if line.startswith("for d in"))
+    check = scripts.explained(lines[start:])
     done = subprocess.run(
         ["dash", "-c", check.replace("/lib/modules", str(modules))],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -302,6 +313,8 @@ def test_a_module_must_be_there_in_the_version_of_its_libraries(
     )
     assert done.returncode == (0 if ok else 1)
     assert ("there is no module of driver 580.95.05" in done.stderr) is not ok
+    if reinstalls:
+        assert running.read_text().strip() == reinstalls
 
 
 def test_the_input_reaches_the_archive_and_nobody_else():
