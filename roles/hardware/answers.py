@@ -51,11 +51,13 @@ ABSENT = Part("", MISSING)
 class Answers:
     """What the tools of one host said.
 
-    `gpus` is None where the driver could not be asked; then `error` may say why. `slices` are the
+    `query` and `amd` are what NVIDIA's and AMD's tools said of the GPUs as they said it. `gpus` is
+    None where the driver could not be asked; then `error` may say why. `slices` are the
     GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read.
     """
 
     query: Part
+    amd: Part
     gpus: tuple[GpuRecord, ...] | None
     messages: tuple[str, ...]
     error: SmiError | None
@@ -77,6 +79,7 @@ def read_answers(parts: Mapping[str, Part]) -> Answers:
     """Read the parts that tools printed."""
     reader = _Reader(parts)
     query = parts.get("query", ABSENT)
+    amd = [parts.get(name, ABSENT) for name in ("amd-smi", "rocm-smi")]
     asked = reader.read("query", parse_query_gpu, any_status=True, quietly=True)
     version = reader.read("version", parse_smi_version)
     amd_gpus, amd_links = _amd(reader)
@@ -85,6 +88,7 @@ def read_answers(parts: Mapping[str, Part]) -> Answers:
     apps = reader.read("apps", parse_query_apps)
     return Answers(
         query=query,
+        amd=next((part for part in amd if not part.missing), ABSENT),
         gpus=asked.gpus if asked else None,
         messages=asked.messages if asked else (),
         error=_error(query) if asked is None else None,

@@ -13,7 +13,8 @@ part() { echo; echo "@@ $1"; }
 first_line() { head -n 1 "$1"; }
 
 part user; id -u
-part sudo; limit 10 sudo -n true >/dev/null && echo yes
+as_root=
+part sudo; if limit 10 sudo -n true >/dev/null; then as_root="sudo -n"; echo yes; fi
 part os; (. /etc/os-release && echo "$ID $VERSION_ID")
 part kernel; uname -r
 part memory; grep MemTotal /proc/meminfo
@@ -101,14 +102,17 @@ ask apps nvidia-smi smi --query-compute-apps=gpu_uuid,pid,process_name,used_memo
 --format=csv,nounits
 ask version nvidia-smi smi --version
 fi
+# Who is not in the groups of AMD's devices is told nothing, or less. sudo has a PATH of its own, and
+# `limit` cannot end what runs as root.
+amd() { tool=$(command -v "$1"); shift; limit 35 $as_root timeout -k 5 30 "$tool" "$@"; }
 ask lspci lspci limit 20 lspci -D -nn
 ask kernel-log sh kernel_log
 if [ -n "$bridges" ]; then ask acs lspci acs; fi
 if has amd-smi; then
-ask amd-smi amd-smi limit 30 amd-smi static --json
-ask amd-topology amd-smi limit 30 amd-smi topology --json
+ask amd-smi amd-smi amd amd-smi static --json
+ask amd-topology amd-smi amd amd-smi topology --json
 else
-ask rocm-smi rocm-smi limit 30 rocm-smi --showproductname --showmeminfo vram --showbus --showtopo
+ask rocm-smi rocm-smi amd rocm-smi --showproductname --showmeminfo vram --showbus --showtopo
 fi
 # Not `wait`: a process that hangs in the kernel outlives its own limit.
 answered() { for name in $asked; do grep -q '^@@= ' "$work/$name" || return 1; done; }

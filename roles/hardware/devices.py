@@ -11,15 +11,20 @@ from roles.hardware.outputs.record import GpuRecord, MigDevice
 from roles.hardware.settings import fit_card_name
 from roles.hardware.system import PciDevice, System
 
+# The graphics of AMD's desktop processors have half a GiB, or two, of the system's memory.
+_LEAST_AMD_MIB = 4096
+
 
 def observed_hardware(answers: Answers, system: System) -> Hardware | None:
     """The GPUs that answer their driver; None where no driver could be asked.
 
     A GPU whose index, name or memory the driver does not tell is left out: `diagnosis` names it.
+    Graphics of an AMD processor are no GPU to serve on, though amd-smi lists them beside cards.
     """
     records = answers.gpus if answers.gpus is not None else answers.amd_gpus
     if records is None:
         return None
+    records = [record for record in records if not is_integrated(record)]
     bus = {device.address: device for device in system.pci}
     whole = [gpu for gpu in (_gpu(record, bus, system) for record in records) if gpu]
     whole.sort(key=lambda gpu: gpu.index)
@@ -72,6 +77,13 @@ def accelerators(answers: Answers, system: System) -> list[tuple[str, str]]:
         for address, device_id in found.items()
         if device_id.startswith("10de:") or cards_by_pci_id(device_id)
     )
+
+
+def is_integrated(record: GpuRecord) -> bool:
+    """Whether this is the graphics of an AMD processor."""
+    memory_mib, device_id = record.memory_total_mib, record.pci_device_id or ""
+    small = memory_mib is not None and memory_mib < _LEAST_AMD_MIB
+    return small and device_id.startswith("1002:") and not cards_by_pci_id(device_id)
 
 
 def _gpu(record: GpuRecord, bus: Mapping[str, PciDevice], system: System) -> Gpu | None:

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from roles.hardware.answers import Answers
-from roles.hardware.devices import accelerators
+from roles.hardware.answers import Answers, Part
+from roles.hardware.devices import accelerators, is_integrated
 from roles.hardware.faults import Fault
 from roles.hardware.gpus import Hardware
 from roles.hardware.outputs.record import GpuRecord, Process
@@ -96,6 +96,8 @@ def _no_driver(answers: Answers, system: System) -> Fault:
             "no nvidia-smi, and no NVIDIA or AMD GPU on the PCI bus",
             "check that the host has its cards",
         )
+    if not answers.amd.missing and not any(ours.startswith("10de:") for _, ours in on_bus):
+        return _amd_fails(answers.amd, system)
     problem, remedy = "no nvidia-smi and no lspci", "install the NVIDIA driver and pciutils"
     if any(device_id.startswith("10de:") for _, device_id in on_bus):
         problem = "no nvidia-smi: the NVIDIA driver is not installed"
@@ -104,6 +106,31 @@ def _no_driver(answers: Answers, system: System) -> Fault:
         problem = "no amd-smi and no rocm-smi: the ROCm driver is not installed"
         remedy = "install amdgpu-dkms and amd-smi"
     return Fault("driver-missing", "stop", problem, remedy)
+
+
+def _amd_fails(said: Part, system: System) -> Fault:
+    """Why AMD's tool lists no GPU, by what it printed.
+
+    Sources: amdsmi's check_required_groups (an error in ROCm 7.0, a warning before it) and its
+    amdsmi_init, which both print to the terminal.
+    """
+    if said.hung:
+        told = f"amd-smi gave no answer in {SMI_TIMEOUT_S} s"
+        remedy = "the driver hangs; look for amdgpu in the kernel log and reboot the host"
+        return Fault("driver-hangs", "stop", told, remedy)
+    if "amdgpu" not in system.modules:
+        told = "amdgpu is not loaded, so amd-smi lists no GPU"
+        return Fault("driver-not-loaded", "stop", told, "modprobe amdgpu; if that fails, see dmesg")
+    lines = [line.strip() for line in said.text.splitlines() if line.strip()] or [""]
+    line = lines[-1 if "Traceback" in said.text else 0]
+    remedy = "look for amdgpu in the kernel log: dmesg | grep amdgpu"
+    if re.search("required groups|[Pp]ermission", said.text):
+        remedy = (
+            "let the login use sudo without a password, or add it to the groups of the devices "
+            "(usermod -aG render,video USER)"
+        )
+    told = f"amd-smi lists no GPU (status {said.status}): {line[:200]!r}"
+    return Fault("driver-fails", "stop", told, remedy)
 
 
 def gpu_faults(answers: Answers) -> Iterator[Fault]:
@@ -189,7 +216,7 @@ def incomplete_faults(answers: Answers, hardware: Hardware | None) -> Iterator[F
             missing = False
             if (gpu.index, part.index) not in slices:
                 yield _incomplete(f"slice {part.index} of {where}", "memory", gpu.index)
-        if missing and not _failed(gpu):
+        if missing and not _failed(gpu) and not is_integrated(gpu):
             yield _incomplete(where, "memory" if gpu.name else "name", gpu.index)
 
 

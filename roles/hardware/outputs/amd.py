@@ -78,9 +78,10 @@ class Gpus:
 
 
 def said(value: str) -> str | None:
-    """The value without blanks, or None where the tool says that it has none."""
+    """The value without blanks, or None where the tool says that it has none, or was not told."""
     value = value.strip()
-    return None if value.upper() in _NOT_SAID else value
+    denied = value.startswith("AMDSMI_STATUS_")
+    return None if denied or value.upper() in _NOT_SAID else value
 
 
 def whole_number(value: str, line: Line | None) -> int | None:

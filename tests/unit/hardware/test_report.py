@@ -192,6 +192,65 @@ def test_an_amd_host():
     assert report.faults == ()
 
 
+ON_BUS = "0000:0c:00.0 0x120000 0x1002 0x74a1 numa=0 driver= width=16/16"
+GROUPS = "User is missing the following required groups: render, video. Please add user to these"
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "told"),
+    [
+        # What ROCm 7.0 says to a login outside of the groups, and amdsmi without its module.
+        (
+            {
+                "modules": "amdgpu",
+                "amd_smi": f"Traceback (most recent call last):\nRuntimeError: WARNING: {GROUPS}",
+                "amd_smi_status": "1",
+            },
+            "driver-fails",
+            "usermod -aG render,video USER",
+        ),
+        (
+            {"modules": "", "amd_smi": "ERROR:root:Unable to detect", "amd_smi_status": "255"},
+            "driver-not-loaded",
+            "modprobe amdgpu",
+        ),
+        (
+            {"modules": "amdgpu", "amd_smi": "Segmentation fault", "amd_smi_status": "139"},
+            "driver-fails",
+            "status 139): 'Segmentation fault'",
+        ),
+        ({"modules": "amdgpu", "amd_smi_status": "hung"}, "driver-hangs", "reboot the host"),
+    ],
+)
+def test_an_amd_tool_that_lists_no_gpu(parts: dict[str, str], kind: str, told: str):
+    report = process(**NO_DRIVER, lspci="", pci=ON_BUS, **{"amd_smi": "", **parts})
+    (fault,) = report.faults
+    assert (fault.kind, fault.severity) == (kind, "stop")
+    assert told in str(fault)
+
+
+def test_a_processors_graphics_beside_amds_cards_are_no_gpu():
+    """As amd-smi lists a Ryzen's after two cards."""
+    graphics = """{"gpu": 2, "asic": {"market_name": "Granite Ridge [Radeon Graphics]",
+      "device_id": "0x13c0"}, "bus": {"bdf": "0000:7a:00.0"},
+      "vram": {"size": {"value": 512, "unit": "MB"}},
+      "driver": {"name": "amdgpu", "version": "AMDSMI_STATUS_FILE_ERROR - Problem accessing a file"}
+    }"""
+    static = f"{AMD_STATIC.removesuffix(']')}, {graphics}]"
+    report = process(**NO_DRIVER, modules="amdgpu", lspci="", amd_smi=static)
+    assert report.hardware is not None and report.hardware.driver_version is None
+    assert [gpu.index for gpu in report.hardware.gpus] == [0, 1]
+    assert report.faults == ()
+
+
+def test_what_amd_smi_says_before_its_json_is_passed_over():
+    """ROCm 6.4 warns so, 7.1 and newer name the devices; both go on."""
+    for said in (f"WARNING: {GROUPS}", "Permission needed to access required GPU device node(s):"):
+        report = process(**NO_DRIVER, modules="amdgpu", lspci="", amd_smi=f"{said}\n{AMD_STATIC}")
+        assert report.hardware is not None and len(report.hardware.gpus) == 2
+        assert report.faults == ()
+
+
 @pytest.mark.parametrize(
     ("printed", "name"),
     [
@@ -514,6 +573,19 @@ def test_the_script_on_a_host_with_gpus(tmp_path: Path):
     assert report.hardware is not None
     assert [gpu.name for gpu in report.hardware.gpus] == ["NVIDIA L40S"]
     assert len(report.answers.pci_gpus) == 2
+
+
+def test_amd_smi_is_asked_as_root_where_the_login_may(tmp_path: Path):
+    program(tmp_path, "nvidia-smi", "exit 127")
+    static, topology = f"cat <<'END'\n{AMD_STATIC}\nEND", f"cat <<'END'\n{AMD_TOPOLOGY}\nEND"
+    told = f'case "$1" in static) {static}\n;; topology) {topology}\n;; esac'
+    program(tmp_path, "amd-smi", f'if [ -z "$AS_ROOT" ]; then exit 1; fi\n{told}')
+    assert run_script(tmp_path).hardware is None
+    program(tmp_path, "sudo", 'shift; AS_ROOT=yes exec "$@"')
+    report = run_script(tmp_path)
+    assert report.hardware is not None
+    assert [gpu.name for gpu in report.hardware.gpus] == ["AMD Instinct MI300X"] * 2
+    assert report.hardware.links == ((0, 1, "XGMI"),)
 
 
 def test_an_older_driver_is_asked_for_less(tmp_path: Path):
