@@ -52,9 +52,13 @@ part answers; limit 30 nvidia-smi --query-gpu=driver_version --format=csv,nohead
 part nvidia-smi; command -v nvidia-smi
 part amd-answers; limit 30 amd-smi version >/dev/null && limit 30 amd-smi list | grep -c '^GPU'
 part rocm-smi; command -v rocm-smi
-# What amdgpu gives programs to compute on; a node without SIMD units is a CPU.
+# What amdgpu gives programs to compute on, and its memory; a node without SIMD units is a CPU.
 part kfd
-grep -sE '^simd_count [1-9]' /sys/class/kfd/kfd/topology/nodes/*/properties
+for node in /sys/class/kfd/kfd/topology/nodes/*; do
+grep -q '^simd_count [1-9]' "$node/properties" || continue
+echo "$(sed -n 's/^device_id //p' "$node/properties")" \
+"$(sed -n 's/^size_in_bytes //p' "$node"/mem_banks/*/properties | sort -n | tail -n 1)"
+done
 part replicas
 limit 10 systemctl list-units --plain --no-legend --state=active 'llm-engine@*' | awk '{print $1}'
 part container; if has systemd-detect-virt; then limit 10 systemd-detect-virt -c; fi

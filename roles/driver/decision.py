@@ -34,6 +34,11 @@ class Request:
     gpus: tuple[Gpu, ...]
     upgrade: bool = False
 
+    @property
+    def amd_gpus(self) -> int:
+        """How many GPUs the host has, where they are AMD's."""
+        return len(self.gpus) if is_amd(self.gpus) else 0
+
 
 @dataclass(frozen=True)
 class Decision:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from pyinfra import host
 
-from roles.driver.choice import is_amd
 from roles.driver.decision import Decision, Request, decide
 from roles.driver.facts import DriverReport
 from roles.driver.reboot import reboot_reasons, reboot_wishes
@@ -71,7 +70,7 @@ class Job:
     def reboot_reasons(self) -> tuple[str, ...]:
         """Why the host has to be rebooted before its driver serves; empty where it need not."""
         state = self.state()
-        return reboot_reasons(state, is_amd(self.request.gpus)) if state else ()
+        return reboot_reasons(state, self.request.amd_gpus) if state else ()
 
     def reboot_wishes(self) -> tuple[str, ...]:
         """Why a reboot would be good, though the driver serves without one; empty where none is."""

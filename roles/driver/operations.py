@@ -209,7 +209,7 @@ def loaded(job: Job, turn: Turn = always):
     if state is None or decision is None or not there or not _concerned(job):
         host.noop("there is no module to load")
         return
-    if module in state.in_kernel or reboot_reasons(state, amd):
+    if module in state.in_kernel or reboot_reasons(state, job.request.amd_gpus):
         host.noop("the module is loaded" if module in state.in_kernel else "a reboot loads it")
         return
     more = "" if amd else "; modprobe nvidia-uvm >/dev/null 2>&1; true"

@@ -4,12 +4,13 @@ from roles.driver.packages import is_driver
 from roles.driver.state import DriverState
 
 
-def reboot_reasons(state: DriverState, amd: bool = False) -> tuple[str, ...]:
+def reboot_reasons(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
     """Why the installed driver serves only after a reboot; empty where it does, or there is none.
 
-    A module that is only not loaded is loaded without a reboot.
+    A module that is only not loaded is loaded without a reboot. `amd_gpus`: how many GPUs the host
+    has, where they are AMD's.
     """
-    return tuple(_amd_reasons(state) if amd else _nvidia_reasons(state))
+    return tuple(_amd_reasons(state, amd_gpus) if amd_gpus else _nvidia_reasons(state))
 
 
 def reboot_wishes(state: DriverState) -> tuple[str, ...]:
@@ -40,9 +41,10 @@ def _nvidia_reasons(state: DriverState):
         yield f"{', '.join(asking)} asked for a reboot"
 
 
-def _amd_reasons(state: DriverState):
+def _amd_reasons(state: DriverState, gpus: int):
     built = state.amdgpu_module is not None and "/dkms/" in state.amdgpu_module
     # What rocm-smi alone can list serves as well.
-    serves = state.amd_gpus is not None or (state.has_rocm_smi and state.kfd_gpus)
+    by_rocm_smi = state.kfd_gpus if state.has_rocm_smi else 0
+    serves = max(state.amd_gpus or 0, by_rocm_smi) >= gpus
     if built and not serves and "amdgpu" in state.in_kernel:
         yield "amdgpu of the kernel is loaded, the one of amdgpu-dkms is installed"

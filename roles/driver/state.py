@@ -10,6 +10,7 @@ from typing import Any
 
 from roles.driver.packages import is_driver, is_of_one_kernel, upstream
 from roles.driver.system import OperatingSystem
+from roles.hardware import is_integrated
 
 SCRIPT = Path(__file__).with_name("ask.sh").read_text(encoding="utf-8")
 
@@ -34,7 +35,8 @@ class DriverState:
     `open_modules` names the kernels whose module is the open one;
     `packages` maps a package to its version, `half` are those left in the middle; `answers` is the
     version that nvidia-smi reports, `amd_gpus` how many GPUs amd-smi lists (None: it fails),
-    `kfd_gpus` how many amdgpu offers. `replicas` are the units of ours that run on the host.
+    `kfd_gpus` how many amdgpu offers; the graphics of a processor are in neither. `replicas` are
+    the units of ours that run on the host.
     `container` says that the host has its kernel from another machine, as systemd calls it.
     `kernel_upgraded` says that a deploy upgraded the kernel since the last boot.
     `free_mib` maps /usr, /boot and /var to their file system and its free MiB.
@@ -128,6 +130,7 @@ def parse_state(lines: Sequence[str]) -> DriverState:
 
 def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
     """What is told of the driver itself: its modules, tools and daemons, and who uses it."""
+    listed, nodes = parts["amd-answers"].strip(), _are_integrated(parts["kfd"])
     return {
         "module": _version(parts["module"]),
         "modules": _by_first_word(parts["modules"]),
@@ -138,9 +141,9 @@ def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
         "library": max(parts["library"].split(), key=_numbers, default=None),
         "answers": _version(parts["answers"]),
         "has_nvidia_smi": bool(parts["nvidia-smi"].strip()),
-        "amd_gpus": int(parts["amd-answers"]) if parts["amd-answers"].strip().isdigit() else None,
+        "amd_gpus": int(listed) - nodes.count(True) if listed.isdigit() else None,
         "has_rocm_smi": bool(parts["rocm-smi"].strip()),
-        "kfd_gpus": len(parts["kfd"].splitlines()),
+        "kfd_gpus": nodes.count(False),
         "replicas": tuple(parts["replicas"].split()),
         "container": _container(parts["container"].strip()),
         "outside": bool(parts["outside"].strip()),
@@ -151,6 +154,16 @@ def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
         "fabric_manager_version": _version(parts["fabric-manager-version"]),
         "nvswitches": len(parts["switches"].split()),
     }
+
+
+def _are_integrated(text: str) -> list[bool]:
+    """Of each node of the kernel's (PCI device in decimal, bytes) whether it is integrated."""
+    found = []
+    for line in text.splitlines():
+        device, size, *_ = [*line.split(), "", ""]
+        memory_mib = int(size) // 2**20 if size.isdigit() else None
+        found.append(is_integrated(f"1002:{int(device):04x}", memory_mib) if device else False)
+    return found
 
 
 def _keys(text: str) -> dict[str, str]:

@@ -37,6 +37,9 @@ Generation = Literal[
 # with ECC print a sixteenth less than their name says.
 _MEMORY_TOLERANCE = 0.05
 _SIZE_TOLERANCE = 0.07
+_LEAST_AMD_MIB = 4096
+# Strix Halo: a processor with the memory and the graphics to serve models.
+_LARGE_APUS = ("1002:1586",)
 
 
 class Card(BaseModel):
@@ -124,6 +127,16 @@ def find_card(name: str, memory_mib: int | None = None) -> Card | None:
 def cards_by_pci_id(device_id: str) -> tuple[Card, ...]:
     """The cards with the PCI id "10de:2330", ordered by name; several sizes may share one."""
     return _by_pci_id().get(device_id.lower(), ())
+
+
+def is_integrated(device_id: str | None, memory_mib: int | None) -> bool:
+    """Whether a device with the PCI id "1002:13c0" is the graphics of an AMD desktop processor.
+
+    They have half a GiB, or two, of the system's memory, and tools list them beside cards.
+    """
+    known = device_id in _LARGE_APUS or cards_by_pci_id(device_id or "")
+    small = memory_mib is not None and memory_mib < _LEAST_AMD_MIB
+    return small and (device_id or "").startswith("1002:") and not known
 
 
 def close_names(name: str, limit: int = 5) -> list[str]:

@@ -5,14 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from roles.hardware.answers import Answers
-from roles.hardware.cards import Card, cards_by_pci_id, find_card
+from roles.hardware.cards import Card, cards_by_pci_id, find_card, is_integrated
 from roles.hardware.gpus import Gpu, Hardware, links_among, moved_links
 from roles.hardware.outputs.record import GpuRecord, MigDevice
 from roles.hardware.settings import fit_card_name
 from roles.hardware.system import PciDevice, System
-
-# The graphics of AMD's desktop processors have half a GiB, or two, of the system's memory.
-_LEAST_AMD_MIB = 4096
 
 
 def observed_hardware(answers: Answers, system: System) -> Hardware | None:
@@ -24,7 +21,7 @@ def observed_hardware(answers: Answers, system: System) -> Hardware | None:
     records = answers.gpus if answers.gpus is not None else answers.amd_gpus
     if records is None:
         return None
-    records = [record for record in records if not is_integrated(record)]
+    records = [one for one in records if not is_integrated(one.pci_device_id, one.memory_total_mib)]
     bus = {device.address: device for device in system.pci}
     whole = [gpu for gpu in (_gpu(record, bus, system) for record in records) if gpu]
     whole.sort(key=lambda gpu: gpu.index)
@@ -77,13 +74,6 @@ def accelerators(answers: Answers, system: System) -> list[tuple[str, str]]:
         for address, device_id in found.items()
         if device_id.startswith("10de:") or cards_by_pci_id(device_id)
     )
-
-
-def is_integrated(record: GpuRecord) -> bool:
-    """Whether this is the graphics of an AMD processor."""
-    memory_mib, device_id = record.memory_total_mib, record.pci_device_id or ""
-    small = memory_mib is not None and memory_mib < _LEAST_AMD_MIB
-    return small and device_id.startswith("1002:") and not cards_by_pci_id(device_id)
 
 
 def _gpu(record: GpuRecord, bus: Mapping[str, PciDevice], system: System) -> Gpu | None:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 from roles.hardware.answers import Answers, Part
-from roles.hardware.devices import accelerators, is_integrated
+from roles.hardware.cards import is_integrated
+from roles.hardware.devices import accelerators
 from roles.hardware.faults import Fault
 from roles.hardware.gpus import Hardware
 from roles.hardware.outputs.record import GpuRecord, Process
@@ -216,7 +217,8 @@ def incomplete_faults(answers: Answers, hardware: Hardware | None) -> Iterator[F
             missing = False
             if (gpu.index, part.index) not in slices:
                 yield _incomplete(f"slice {part.index} of {where}", "memory", gpu.index)
-        if missing and not _failed(gpu) and not is_integrated(gpu):
+        graphics = is_integrated(gpu.pci_device_id, gpu.memory_total_mib)
+        if missing and not graphics and not _failed(gpu):
             yield _incomplete(where, "memory" if gpu.name else "name", gpu.index)
 
 

@@ -688,7 +688,7 @@ def test_amd_gets_its_driver_where_amd_smi_does_not_list_the_gpus():
 
 
 def test_amd_smi_comes_alone_where_amdgpu_offers_the_gpus():
-    kfd = "\n".join(f"/nodes/{n}/properties:simd_count 1216" for n in range(8))
+    kfd = "\n".join(["29857 206141652992"] * 8)
     host = Host(
         state(UBUNTU, in_kernel="amdgpu ", kfd=kfd),
         AvailablePackages=available({"amd-smi-lib": ["1"]}),

@@ -202,14 +202,24 @@ def test_reboot_reasons(parts: dict[str, str], reasons: tuple[str, ...]):
                 "amdgpu_module": "/lib/modules/x/updates/dkms/amdgpu.ko",
                 "in_kernel": "amdgpu ",
                 "rocm_smi": "/opt/rocm/bin/rocm-smi",
-                "kfd": "/sys/class/kfd/kfd/topology/nodes/1/properties:simd_count 1216",
+                "kfd": "29857 206141652992",
             },
             (),
+        ),
+        # The graphics of the processor are all that the kernel's own knows.
+        (
+            {
+                "amdgpu_module": "/lib/modules/x/updates/dkms/amdgpu.ko",
+                "in_kernel": "amdgpu ",
+                "amd_answers": "1",
+                "kfd": "5056 536870912",
+            },
+            ("amdgpu of the kernel is loaded, the one of amdgpu-dkms is installed",),
         ),
     ],
 )
 def test_reboot_reasons_of_amd(parts: dict[str, str], reasons: tuple[str, ...]):
-    assert reboot_reasons(state(**parts), amd=True) == reasons
+    assert reboot_reasons(state(**parts), amd_gpus=1) == reasons
 
 
 @pytest.mark.parametrize(
@@ -232,8 +242,10 @@ def test_what_runs_and_what_can_be_asked():
     found = state(
         installed(),
         replicas="llm-engine@a.service\nllm-engine@b.service",
-        kfd="/sys/class/kfd/kfd/topology/nodes/1/properties:simd_count 1216\n"
-        "/sys/class/kfd/kfd/topology/nodes/2/properties:simd_count 1216",
+        # A card, a processor's graphics, one without a size, and Strix Halo.
+        kfd="29857 206141652992\n5056 536870912\n65535 \n5510 536870912",
+        amd_answers="4",
     )
     assert found.replicas == ("llm-engine@a.service", "llm-engine@b.service")
-    assert (found.kfd_gpus, found.has_nvidia_smi, found.has_rocm_smi) == (2, True, False)
+    assert (found.kfd_gpus, found.amd_gpus) == (3, 3)
+    assert (found.has_nvidia_smi, found.has_rocm_smi) == (True, False)
