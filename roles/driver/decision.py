@@ -167,13 +167,14 @@ def _is_unfinished(request: Request, state: DriverState, version: str) -> bool:
 
 
 def _is_lost(state: DriverState, version: str) -> bool:
-    """Whether a driver that serves would not after a reboot, for which no other kernel waits.
+    """Whether a driver that serves would not after a reboot: no kernel has its module any more.
 
-    An upgrade that was cut off leaves it so: DKMS has removed its module, or built the new one.
+    An upgrade that was cut off leaves it so: DKMS has removed the module, or built the new one. One
+    that is missing only for a kernel that waits is left to whoever brought that kernel.
     """
-    kernel = state.kernel
-    can_be_built = kernel == state.next_kernel and kernel in state.headers
-    return can_be_built and state.modules.get(kernel) != version
+    kernels = (state.kernel, state.next_kernel)
+    can_be_built = not state.headers.isdisjoint(kernels)
+    return can_be_built and all(state.modules.get(kernel) != version for kernel in kernels)
 
 
 def _beside(request: Request, state: DriverState, version: str, why: str) -> Decision:

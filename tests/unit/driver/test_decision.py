@@ -92,7 +92,10 @@ LOST: dict[str, str] = {"module": "", "modules": "", "open_modules": ""}
 ANOTHER = {"module": "580.105.08", "modules": f"{DEBIAN['kernel']} 580.105.08"}
 
 
-@pytest.mark.parametrize("parts", [LOST, ANOTHER])
+WAITING_KERNEL = {"kernels": f"{DEBIAN['kernel']}\n6.1.0-40-amd64"}
+
+
+@pytest.mark.parametrize("parts", [LOST, ANOTHER, LOST | WAITING_KERNEL])
 def test_a_driver_that_serves_and_would_not_after_a_reboot_is_made_whole(parts: dict[str, str]):
     """As an upgrade on a full disk leaves it: dkms has removed the old module, dpkg has kept it."""
     found = decide(request(), state(installed(), **parts))
@@ -107,7 +110,7 @@ def test_a_driver_that_serves_and_would_not_after_a_reboot_is_made_whole(parts: 
         {**DEBIAN, "answers": "580.95.05", "loaded": "580.95.05", "in-kernel": "nvidia "},
         # Nothing can be built, or only for a kernel that somebody else brought.
         {**installed(), **LOST, "headers": ""},
-        {**installed(), "kernels": f"{DEBIAN['kernel']}\n6.1.0-40-amd64"},
+        {**installed(), **WAITING_KERNEL, "headers": f"{DEBIAN['kernel']}\n6.1.0-40-amd64"},
     ],
 )
 def test_a_driver_that_serves_stays_where_its_module_is_not_ours_to_build(host: dict[str, str]):
