@@ -16,12 +16,15 @@ def observed_hardware(answers: Answers, system: System) -> Hardware | None:
     """The GPUs that answer their driver; None where no driver could be asked.
 
     A GPU whose index, name or memory the driver does not tell is left out: `diagnosis` names it.
-    Graphics of an AMD processor are no GPU to serve on, though amd-smi lists them beside cards.
+    Graphics of an AMD processor are no GPU to serve on, though amd-smi lists them beside cards; a
+    driver that offers nothing else is none for the cards.
     """
     records = answers.gpus if answers.gpus is not None else answers.amd_gpus
     if records is None:
         return None
     records = [one for one in records if not is_integrated(one.pci_device_id, one.memory_total_mib)]
+    if not records and answers.gpus is None:
+        return None
     bus = {device.address: device for device in system.pci}
     whole = [gpu for gpu in (_gpu(record, bus, system) for record in records) if gpu]
     whole.sort(key=lambda gpu: gpu.index)

@@ -60,7 +60,7 @@ def driver_faults(answers: Answers, system: System, hardware: Hardware | None) -
         )
     elif answers.error is not None:
         yield Fault(answers.error.fault, "stop", answers.error.line, answers.error.remedy)
-    elif answers.gpus is None and answers.amd_gpus is None:
+    elif answers.gpus is None and hardware is None:
         yield _no_driver(answers, system)
     if "nouveau" in system.modules:
         yield Fault(
@@ -97,6 +97,9 @@ def _no_driver(answers: Answers, system: System) -> Fault:
             "no nvidia-smi, and no NVIDIA or AMD GPU on the PCI bus",
             "check that the host has its cards",
         )
+    if answers.amd_gpus is not None:
+        told = "amdgpu drives none of the AMD cards on the PCI bus"
+        return Fault("driver-missing", "stop", told, "install amdgpu-dkms, reboot")
     if not answers.amd.missing and not any(ours.startswith("10de:") for _, ours in on_bus):
         return _amd_fails(answers.amd, system)
     problem, remedy = "no nvidia-smi and no lspci", "install the NVIDIA driver and pciutils"

@@ -241,6 +241,11 @@ def test_a_processors_graphics_beside_amds_cards_are_no_gpu():
     assert report.hardware is not None and report.hardware.driver_version is None
     assert [gpu.index for gpu in report.hardware.gpus] == [0, 1]
     assert report.faults == ()
+    # The kernel's own amdgpu may know nothing but them: the cards are as the bus shows them.
+    alone = process(**NO_DRIVER, modules="amdgpu", lspci="", pci=ON_BUS, amd_smi=f"[{graphics}]")
+    assert alone.hardware is None and alone.presumed is not None
+    assert [gpu.name for gpu in alone.presumed.gpus] == ["AMD Instinct MI300X"]
+    assert kinds(alone) == ["driver-missing"]
 
 
 def test_what_amd_smi_says_before_its_json_is_passed_over():
