@@ -57,6 +57,7 @@ DRIVER_FAULTS: dict[str, tuple[str, str | None]] = {
     "no-boot": ("its next boot hangs", None),
     "slow-boot": ("its boots take that much longer", "SECONDS"),
     "boots": ("it boots as it should", None),
+    "newer-amdgpu": ("the kernel's own amdgpu knows all cards from the next boot on", None),
     "secure-boot": ("Secure Boot from the next boot on", "on|off"),
     "full-disk": ("no space left in a folder", "FOLDER"),
     "disk-free": ("the folder has its disk back", "FOLDER"),

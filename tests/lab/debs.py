@@ -17,6 +17,7 @@ from .paths import KEYS, sh
 GNUPG = KEYS / "gnupg"
 REPOSITORY_KEY = KEYS / "driver-repository.asc"
 """The public key of the stand-in driver repository, as `signed-by` takes it."""
+SUITE_INDEX = "main/binary-amd64"
 KEY_OWNER = "Lab driver repository <lab@example.invalid>"
 
 
@@ -71,26 +72,46 @@ def build_deb(deb: Deb, folder: Path) -> None:
         (control / name).chmod(0o755)
     for each in [root, *(path for path in root.rglob("*") if path.is_dir())]:
         each.chmod(0o755)
-    name = f"{deb.name}_{deb.version}_{deb.architecture}.deb"
+    # An epoch is in no file's name.
+    name = f"{deb.name}_{deb.version.rpartition(':')[2]}_{deb.architecture}.deb"
     sh(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", root, folder / name])
     shutil.rmtree(root)
 
 
 def build_repository(debs: list[Deb], folder: Path) -> None:
     """A flat repository of these packages, without a signature."""
+    _build_debs(debs, folder)
+    _write_index(folder, ".", folder)
+
+
+def build_suite(debs: list[Deb], folder: Path, suite: str) -> Path:
+    """A repository with a suite and its component main, without a signature; the suite's folder."""
+    _build_debs(debs, folder / "pool")
+    in_suite = folder / "dists" / suite
+    _write_index(folder, "pool", in_suite / SUITE_INDEX)
+    return in_suite
+
+
+def _build_debs(debs: list[Deb], folder: Path) -> None:
     folder.mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda deb: build_deb(deb, folder), debs))
-    index = sh(["dpkg-scanpackages", "--multiversion", "."], cwd=folder).stdout
+
+
+def _write_index(root: Path, packages: str, folder: Path) -> None:
+    index = sh(["dpkg-scanpackages", "--multiversion", packages], cwd=root).stdout
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "Packages").write_text(index)
     (folder / "Packages.gz").write_bytes(gzip.compress(index.encode(), mtime=0))
 
 
-def sign_repository(folder: Path, origin: str, label: str) -> None:
-    """Write and sign a flat repository's Release."""
+def sign_repository(folder: Path, origin: str, label: str, suite: str | None = None) -> None:
+    """Write and sign the Release of a flat repository, or of a suite in its folder."""
     lines = [f"Origin: {origin}", f"Label: {label}", "Architectures: amd64", f"Date: {date()}"]
+    lines += [f"Suite: {suite}", f"Codename: {suite}", "Components: main"] if suite else []
     lines.append("SHA256:")
-    for name in ("Packages", "Packages.gz"):
+    place = f"{SUITE_INDEX}/" if suite else ""
+    for name in (f"{place}Packages", f"{place}Packages.gz"):
         data = (folder / name).read_bytes()
         lines.append(f" {hashlib.sha256(data).hexdigest()} {len(data)} {name}")
     (folder / "Release").write_text("\n".join(lines) + "\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import drivers, hosts, network
 from .paths import CONTROL_ADDRESS, HTTP_PORT, SWITCH, WWW, LabError, host, sh
+from .scripts import PAUSE, PAUSED
 
 TABLE = "lab-mirror"
 LIBRARIES = ("libcuda1", "libnvidia-ml1", "libnvidia-cfg1", "libnvidia-ptxjitcompiler1")
@@ -49,6 +50,11 @@ def secure_boot(name: str, is_on: bool = True) -> None:
     """Switch Secure Boot on or off in a bare host's firmware: from its next boot on."""
     setting = _bare(name) / "secure-boot"
     setting.touch() if is_on else setting.unlink(missing_ok=True)
+
+
+def newer_amdgpu(name: str) -> None:
+    """Let the kernel's own amdgpu know all cards, as later kernels do: from the next boot on."""
+    (_bare(name) / "newer-amdgpu").touch()
 
 
 def full_disk(name: str, folder: str = "/usr/src", free_kib: int = 64) -> None:
@@ -100,13 +106,13 @@ def mirror(state: Mirror | str) -> None:
 
 def pause_install(name: str) -> None:
     """Let the next installation of kernel modules stop in its postinst, until `go_on`."""
-    _must(name, f"sudo touch {drivers.PAUSE}")
+    _must(name, f"sudo touch {PAUSE}")
 
 
 def wait_for_pause(name: str, timeout_s: float = 60) -> None:
     """Return once the installation has stopped there: the moment to cut the power."""
     deadline = time.monotonic() + timeout_s
-    while hosts.ssh(name, f"test -e {drivers.PAUSED}").returncode:
+    while hosts.ssh(name, f"test -e {PAUSED}").returncode:
         if time.monotonic() > deadline:
             raise LabError(f"{name}: no installation has come to the pause in {timeout_s} s")
         time.sleep(0.1)
@@ -114,7 +120,7 @@ def wait_for_pause(name: str, timeout_s: float = 60) -> None:
 
 def go_on(name: str) -> None:
     """Let a paused installation go on."""
-    _must(name, f"sudo rm -f {drivers.PAUSE}")
+    _must(name, f"sudo rm -f {PAUSE}")
 
 
 def partial_upgrade(name: str, version: str) -> None:

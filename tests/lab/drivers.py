@@ -1,4 +1,4 @@
-"""Stand-ins for what a driver's installation takes from Debian and from NVIDIA.
+"""Stand-ins for what a driver's installation takes from Debian and from NVIDIA; AMD's: `amd`.
 
 Names, versions and dependencies are those of NVIDIA's repository for Debian 12 (developer.download.
 nvidia.com/compute/cuda/repos/debian12/x86_64): every library and tool needs exactly its own version
@@ -14,9 +14,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from . import debs
+from . import amd, debs
 from .debs import Deb
 from .paths import HERE, cached, sh
+from .scripts import dkms_scripts, script
 from .standins.dkms import SIGNED, module_file
 
 VERSIONS = ("580.95.05", "580.105.08", "590.48.01")
@@ -25,41 +26,11 @@ KERNEL_VERSION = "6.1.0-lab1"
 NEWER_KERNEL = re.sub(r"\d+", lambda found: str(int(found[0]) + 1), KERNEL, count=1)
 """A kernel that the repository has and no host runs: what an unwanted upgrade would bring."""
 PATH_OF_DRIVERS = "cuda/repos/debian12/x86_64"
+MADE_BY = ("debs.py", "scripts.py", "amd.py", "drivers.py")
 STANDINS = HERE / "standins"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 MODULES = ("nvidia", "nvidia-uvm", "nvidia-modeset", "nvidia-drm", "nvidia-peermem")
 
-PAUSE, PAUSED = "/run/lab-pause", "/run/lab-paused"
-"""While the first is there, the driver's postinst waits, and says so by the second."""
-POSTINST_PAUSE = f"""
-if [ -e {PAUSE} ]; then
-    touch {PAUSED}
-    while [ -e {PAUSE} ]; do sleep 0.1; done
-    rm -f {PAUSED}
-fi
-"""
-# As dkms's common.postinst, which the real packages call.
-POSTINST_DKMS = """#!/bin/sh
-set -e
-[ "$1" = configure ] || exit 0
-@PAUSE@
-kernel=$(uname -r)
-echo "Loading new nvidia-@VERSION@ DKMS files..."
-dkms status -m nvidia -v @VERSION@ | grep -q "nvidia/@VERSION@" || dkms add -m nvidia -v @VERSION@
-echo "Building for $kernel"
-if [ ! -e "/lib/modules/$kernel/build" ]; then
-    echo "Module build for kernel $kernel was skipped since the"
-    echo "kernel headers for this kernel do not seem to be installed."
-    exit 0
-fi
-echo "Building initial module for $kernel"
-dkms install -m nvidia -v @VERSION@ -k "$kernel"
-echo "Done."
-"""
-PRERM_DKMS = """#!/bin/sh
-set -e
-! dkms status -m nvidia | grep -q "nvidia/@VERSION@" || dkms remove -m nvidia -v @VERSION@ --all
-"""
 POSTINST_HEADERS = """#!/bin/sh
 set -e
 [ "$1" = configure ] || exit 0
@@ -88,7 +59,7 @@ WantedBy=multi-user.target
 def repositories() -> Path:
     """The folder with Debian's stand-ins (`debian`) and NVIDIA's (PATH_OF_DRIVERS), signed."""
     debs.make_repository_key()
-    sources = [*sorted(STANDINS.glob("*")), HERE / "debs.py", Path(__file__)]
+    sources = [*sorted(STANDINS.glob("*")), *(HERE / name for name in MADE_BY)]
     texts = [source.read_text() for source in sources if source.is_file()]
     recipe = repr((KERNEL, texts, debs.REPOSITORY_KEY.read_text()))
     return cached("drivers", recipe, _make_repositories)
@@ -102,6 +73,9 @@ def _make_repositories(partial: Path) -> None:
     found.append(Deb("nvlsm", "2025.06.6-1", files={"opt/nvidia/nvlsm/sbin/nvlsm": (0o755, "")}))
     debs.build_repository(found, drivers)
     debs.sign_repository(drivers, "NVIDIA", "NVIDIA CUDA")
+    for path, packages in amd.repositories().items():
+        suite = debs.build_suite(packages, partial / path, amd.SUITE)
+        debs.sign_repository(suite, "repo.radeon.com", "AMD", amd.SUITE)
 
 
 def installed_debs(repositories: Path) -> list[Path]:
@@ -109,13 +83,6 @@ def installed_debs(repositories: Path) -> list[Path]:
     names = ("initramfs-tools", f"linux-image-{KERNEL}", "linux-image-amd64")
     found = [f"{name}_{KERNEL_VERSION}_*.deb" for name in names]
     return [next((repositories / "debian").glob(pattern)) for pattern in found]
-
-
-def script(text: str, **values: str) -> str:
-    """A text with its @NAMES@ filled in."""
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    return text
 
 
 def debian_debs() -> list[Deb]:
@@ -147,15 +114,18 @@ def debian_debs() -> list[Deb]:
 
 
 def kernel_debs(kernel: str, version: str) -> list[Deb]:
-    """A kernel's image (with nouveau), its headers, and the packages that follow the newest."""
+    """A kernel's image with nouveau and amdgpu, its headers, and what draws in the newest."""
     image, headers = f"linux-image-{kernel}", f"linux-headers-{kernel}"
     fields = {"license": "GPL and additional rights", "name": "nouveau"}
     nouveau = module_file(fields | {"vermagic": f"{kernel} SMP"}) + SIGNED
+    amdgpu = module_file({**fields, "name": "amdgpu", "vermagic": f"{kernel} SMP"}) + SIGNED
     base = f"lib/modules/{kernel}"
+    graphics = f"{base}/kernel/drivers/gpu/drm"
     files = {
         f"boot/vmlinuz-{kernel}": (0o644, "a kernel\n"),
         f"boot/config-{kernel}": (0o644, "CONFIG_MODULES=y\n"),
-        f"{base}/kernel/drivers/gpu/drm/nouveau/nouveau.ko": (0o644, nouveau),
+        f"{graphics}/nouveau/nouveau.ko": (0o644, nouveau),
+        f"{graphics}/amd/amdgpu/amdgpu.ko": (0o644, amdgpu),
     } | {f"{base}/modules.{name}": (0o644, "") for name in ("order", "builtin")}
     source = f"usr/src/{headers}/Makefile"
     return [
@@ -293,10 +263,7 @@ def module_deb(flavour: str, version: str) -> Deb:
             # As much as a small disk notices: the real source has 90 MB.
             f"{source}/nv-kernel.o_binary": (0o644, os.urandom(1 << 20)),
         },
-        scripts={
-            "postinst": script(POSTINST_DKMS, VERSION=version, PAUSE=POSTINST_PAUSE),
-            "prerm": script(PRERM_DKMS, VERSION=version),
-        },
+        scripts=dkms_scripts("nvidia", version),
     )
 
 

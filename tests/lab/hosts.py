@@ -286,6 +286,7 @@ def _serve_files(built: Built, kept: bool) -> None:
     (WWW / "apt").symlink_to(built.repository)
     (WWW / "wheels").symlink_to(built.wheels)
     (WWW / "debian").symlink_to(built.drivers / "debian")
+    (WWW / "amd").symlink_to(built.drivers / "amd")
     (WWW / drivers.PATH_OF_DRIVERS).parent.mkdir(parents=True)
     (WWW / drivers.PATH_OF_DRIVERS).symlink_to(built.drivers / drivers.PATH_OF_DRIVERS)
     server = [sys.executable, "-m", "http.server", str(HTTP_PORT), "--bind", CONTROL_ADDRESS]
@@ -336,7 +337,7 @@ def _load_driver(host: Host) -> None:
 
 def _make_bare(host: Host, built: Built) -> None:
     """What a bare host has: a simulated kernel with its packages, and no driver."""
-    for source in ("kernel.py", "installed_smi.py", "nvidia_smi.py", "cuda_start.py"):
+    for source in ("kernel.py", "installed_smi.py", "nvidia_smi.py", "cuda_start.py", "amd_smi.py"):
         shutil.copy(HERE / "gpu" / source, host.gpu_state)
     packages = drivers.installed_debs(built.drivers)
     # dpkg's own scripts run in the host's root, so it is put together for them once.

@@ -78,6 +78,8 @@ HOSTS = {
         Host("gpu3", "10.99.0.13", "a10g-4x"),
         Host("bare1", "10.99.0.14", "l40s-2x", bare=True),
         Host("bare2", "10.99.0.15", "h100-8x", bare=True),
+        Host("bare3", "10.99.0.16", "mi300x-2x", bare=True),
+        Host("bare4", "10.99.0.17", "r9700-2x", bare=True),
     )
 }
 

@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 """The simulated kernel of a bare host: its PCI bus, and which driver modules are loaded.
 
-`boot` runs before systemd. It shows the profile's devices under /sys/bus/pci/devices and the loaded
+`boot` runs before systemd. It shows the profile's devices under /sys/bus/pci/devices, the loaded
 modules under /sys/module (and in /proc/modules, where this machine's kernel has such a file to put
-it over), and decides as a real boot does, from the host's own disk: nouveau is loaded from the
-initramfs unless it was blocked when that was made; else a driver module that is there for this
-kernel is. As `modprobe`, `rmmod` and `lsmod` it does these tools' work for these modules, and hands
-all others to the real ones. No module of this machine is ever touched.
+it over) and what amdgpu offers under /sys/class/kfd. It decides as a real boot does, from the
+host's own disk: nouveau is loaded from the initramfs unless it was blocked when that was made; else
+a driver module that is there for this kernel is. As `modprobe`, `rmmod` and `lsmod` it does these
+tools' work for these modules, and hands all others to the real ones. No module of this machine is
+ever touched.
 
 Secure Boot is a setting of the firmware (the file `secure-boot` among what the lab shows the host):
 with it, modules without a signature are refused.
@@ -36,12 +37,15 @@ NEEDS: dict[str, str | None] = {
     "nvidia_uvm": "nvidia",
     "nvidia_peermem": "nvidia",
     "nouveau": None,
+    "amdgpu": None,
 }
 """The simulated modules, and what each needs."""
-SIZES = {"nvidia": 14376960, "nvidia_uvm": 2076672, "nouveau": 3321856}
+SIZES = {"nvidia": 14376960, "nvidia_uvm": 2076672, "nouveau": 3321856, "amdgpu": 20013056}
 AT_BOOT = ("nvidia", "nvidia_modeset", "nvidia_drm")
 SIGNED = b"~Module signature appended~\n"
 EFI_GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
+KNOWN_TO_STOCK_AMDGPU = ("164e", "740c", "740f")
+"""Of the profiles' devices, and their like: Linux 6.1 knows neither MI300X nor RDNA4."""
 TOO_NEW_FOR_NOUVEAU = ("23", "29", "2b")
 """Hopper and Blackwell: Debian 12's nouveau does not drive them."""
 USERS = (
@@ -67,9 +71,21 @@ def nvidia_gpus() -> list[dict]:
     return [d for d in profile()["pci"] if d["ids"].startswith("10de:") and d["class"][:2] == "03"]
 
 
+def amd_gpus(modules: dict[str, str]) -> list[dict]:
+    """The AMD devices that amdgpu drives: the kernel's own has no version, and knows older ones."""
+    if "amdgpu" not in modules:
+        return []
+    mine = [d for d in profile()["pci"] if d["ids"].startswith("1002:")]
+    if modules["amdgpu"] or (STATE / "newer-amdgpu").exists():
+        return mine
+    return [device for device in mine if device["ids"][5:] in KNOWN_TO_STOCK_AMDGPU]
+
+
 def module_path(name: str) -> Path | None:
     """The module's file for the running kernel; `-` and `_` are the same in modules' names."""
-    for file in sorted(MODULES.rglob("*.ko")):
+    # What DKMS built goes before what the kernel came with.
+    files = sorted(MODULES.rglob("*.ko"), key=lambda file: ("updates" not in file.parts, file))
+    for file in files:
         if file.stem.replace("-", "_") == name:
             return file
     return None
@@ -142,6 +158,7 @@ def show(modules: dict[str, str]) -> None:
         (folder / "refcnt").write_text(f"{len(users(name, modules))}\n")
         if modules[name]:
             (folder / "version").write_text(f"{modules[name]}\n")
+    show_compute_nodes(amd_gpus(modules))
     (SELF / "modules").write_text("".join(f"{line}\n" for line in table(modules)))
     for device in profile()["pci"]:
         link = SELF / "pci" / f"0000:{device['address']}" / "driver"
@@ -149,6 +166,26 @@ def show(modules: dict[str, str]) -> None:
         if driver := driver_of(device, modules):
             link.symlink_to(f"../../../bus/pci/drivers/{driver}")
     (SELF / "loaded.json").write_text(json.dumps(modules))
+
+
+def show_compute_nodes(devices: list[dict]) -> None:
+    """What amdgpu offers to compute on: the CPU and each device, as /sys/class/kfd has it."""
+    root = SELF / "class/kfd/kfd"
+    shutil.rmtree(root, ignore_errors=True)
+    if not devices:
+        return
+    told = {gpu["address"]: gpu for gpu in profile()["amd"]}
+    nodes = [(0, 0, 0), *((int(d["ids"][5:], 16), *sizes(told[d["address"]])) for d in devices)]
+    for number, (device_id, simd_count, size) in enumerate(nodes):
+        node = root / "topology/nodes" / str(number)
+        (node / "mem_banks/0").mkdir(parents=True)
+        text = f"simd_count {simd_count}\nvendor_id {4098 if device_id else 0}\n"
+        (node / "properties").write_text(f"cpu_cores_count 0\n{text}device_id {device_id}\n")
+        (node / "mem_banks/0/properties").write_text(f"heap_type 1\nsize_in_bytes {size}\n")
+
+
+def sizes(gpu: dict) -> tuple[int, int]:
+    return gpu["simd_count"], gpu["memory_mib"] << 20
 
 
 def users(name: str, modules: dict[str, str]) -> list[str]:
@@ -169,6 +206,8 @@ def table(modules: dict[str, str]) -> list[str]:
 
 def driver_of(device: dict, modules: dict[str, str]) -> str | None:
     """The name of the driver that has taken the device."""
+    if device in amd_gpus(modules):
+        return "amdgpu"
     if not device["ids"].startswith("10de:"):
         return None
     if device["class"][:2] == "03":
@@ -198,6 +237,18 @@ def make_pci() -> None:
             (folder / name).write_text(f"{text}\n")
 
 
+def make_class() -> None:
+    """A /sys/class with a place for kfd, which the real one, of this machine's kernel, has not."""
+    real, shown = Path("/sys/class"), SELF / "class"
+    (shown / "kfd").mkdir(parents=True)
+    aside = real.with_name("class.real")
+    aside.mkdir()
+    bind(real, str(aside))
+    for entry in aside.iterdir():
+        (shown / entry.name).symlink_to(f"../{aside.name}/{entry.name}")
+    bind(shown, str(real))
+
+
 def bind(source: Path, target: str) -> None:
     subprocess.run(["mount", "--bind", str(source), target], check=True)
 
@@ -218,6 +269,8 @@ def boot() -> None:
     subprocess.run(["mount", "-o", "remount,bind,rw", "/sys"], check=True)
     for name in ("module", "firmware"):
         Path("/sys", name).mkdir(exist_ok=True)
+    if "amd" in profile():
+        make_class()
     bind(SELF / "module", "/sys/module")
     bind(SELF / "pci", "/sys/bus/pci/devices")
     bind(SELF / "firmware", "/sys/firmware")
@@ -237,6 +290,9 @@ def load_at_boot() -> None:
         # It is loaded unless both say no: from the initramfs, or later from the disk.
         wanted = [] if blocked(early, "nouveau") and blocked(late, "nouveau") else ["nouveau"]
     wanted += [n for n in AT_BOOT if ids and module_path(n) and not blocked(late, n)]
+    path = module_path("amdgpu")
+    if path and amd_gpus({"amdgpu": module_version(path)}) and not blocked(late, "amdgpu"):
+        wanted.append("amdgpu")
     for name in wanted:
         try:
             insert(name)
