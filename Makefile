@@ -27,13 +27,15 @@ down: $(READY)
 test: unit render lab
 
 # Side by side, for machines with two cores: what computes, what waits for programs, and the rest.
-COMPUTE := tests/unit/hardware tests/unit/models tests/unit/topology
+DEVICES := tests/unit/hardware
+PLANS := tests/unit/models tests/unit/topology
 WAIT := tests/unit/balancer tests/unit/interconnect tests/unit/preflight tests/unit/tuning tests/unit/validation
 unit: $(READY)
-	@$(BIN)/pytest $(COMPUTE) & computing=$$!; \
+	@$(BIN)/pytest $(DEVICES) & devices=$$!; \
+	$(BIN)/pytest $(PLANS) & plans=$$!; \
 	$(BIN)/pytest $(WAIT) & waiting=$$!; \
-	$(BIN)/pytest tests/unit $(COMPUTE:%=--ignore=%) $(WAIT:%=--ignore=%); rest=$$?; \
-	wait $$computing && wait $$waiting && exit $$rest
+	$(BIN)/pytest tests/unit $(patsubst %,--ignore=%,$(DEVICES) $(PLANS) $(WAIT)); rest=$$?; \
+	wait $$devices && wait $$plans && wait $$waiting && exit $$rest
 
 render: $(READY)
 	@sh tests/packages.sh nginx-light nftables systemd openssl curl

@@ -18,7 +18,7 @@ from roles.hardware import report
 from roles.preflight.answers import Answers, parse_answers
 from roles.preflight.questions import Questions, command
 
-ROLE = Path(__file__).parents[3] / "roles" / "preflight"
+ROLE = Path(__file__).parents[2] / "roles" / "preflight"
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def fleet(inventory: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:

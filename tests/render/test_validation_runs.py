@@ -15,7 +15,7 @@ from tests.unit.launch.stand_in import chat_engine, engine, send
 from tests.unit.validation.certificate import self_signed
 from tests.unit.validation.fakes import NVIDIA_SMI_HIDDEN, SYSTEMCTL, programs
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 UP = "127.0.0.1:8001"
 SETTINGS = "ValidationSettings(load_s=1, load_concurrency=1, completion_timeout_s=5)"
 HOST_DEPLOY = """
