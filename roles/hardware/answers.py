@@ -51,13 +51,14 @@ ABSENT = Part("", MISSING)
 class Answers:
     """What the tools of one host said.
 
-    `query` and `amd` are what NVIDIA's and AMD's tools said of the GPUs as they said it. `gpus` is
+    `query` and `amd` are what NVIDIA's and AMD's tools (`amd_tool`) said of the GPUs. `gpus` is
     None where the driver could not be asked; then `error` may say why. `slices` are the
     GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read.
     """
 
     query: Part
     amd: Part
+    amd_tool: str
     gpus: tuple[GpuRecord, ...] | None
     messages: tuple[str, ...]
     error: SmiError | None
@@ -79,7 +80,7 @@ def read_answers(parts: Mapping[str, Part]) -> Answers:
     """Read the parts that tools printed."""
     reader = _Reader(parts)
     query = parts.get("query", ABSENT)
-    amd = [parts.get(name, ABSENT) for name in ("amd-smi", "rocm-smi")]
+    amd_tool = "rocm-smi" if parts.get("amd-smi", ABSENT).missing else "amd-smi"
     asked = reader.read("query", parse_query_gpu, any_status=True, quietly=True)
     version = reader.read("version", parse_smi_version)
     amd_gpus, amd_links = _amd(reader)
@@ -88,7 +89,8 @@ def read_answers(parts: Mapping[str, Part]) -> Answers:
     apps = reader.read("apps", parse_query_apps)
     return Answers(
         query=query,
-        amd=next((part for part in amd if not part.missing), ABSENT),
+        amd=parts.get(amd_tool, ABSENT),
+        amd_tool=amd_tool,
         gpus=asked.gpus if asked else None,
         messages=asked.messages if asked else (),
         error=_error(query) if asked is None else None,

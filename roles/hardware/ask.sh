@@ -1,6 +1,7 @@
-# What a host says of itself, in one go. POSIX sh, as the ordinary user, from no terminal, so that
-# nothing can wait for an answer. Each part begins with "@@ NAME" and, where a program was asked,
-# ends with "@@= STATUS" (missing: no such program; hung: no answer, not even to SIGKILL).
+# What a host says of itself, in one go. POSIX sh, as the ordinary user but for what root alone is
+# told, from no terminal, so that nothing can wait for an answer. Each part begins with "@@ NAME"
+# and, where a program was asked, ends with "@@= STATUS" (missing: no such program; hung: no answer,
+# not even to SIGKILL).
 exec 2>/dev/null </dev/null
 # Neither lspci's nor WSL's folder must be on an ssh user's PATH.
 PATH="$PATH:/usr/sbin:/sbin:/opt/rocm/bin:/usr/lib/wsl/lib"
@@ -104,7 +105,10 @@ ask version nvidia-smi smi --version
 fi
 # Who is not in the groups of AMD's devices is told nothing, or less. sudo has a PATH of its own, and
 # `limit` cannot end what runs as root.
-amd() { tool=$(command -v "$1"); shift; limit 35 $as_root timeout -k 5 30 "$tool" "$@"; }
+amd() {
+tool=$(command -v "$1"); shift
+if has timeout; then limit 35 $as_root timeout -k 5 30 "$tool" "$@"; else $as_root "$tool" "$@"; fi
+}
 ask lspci lspci limit 20 lspci -D -nn
 ask kernel-log sh kernel_log
 if [ -n "$bridges" ]; then ask acs lspci acs; fi

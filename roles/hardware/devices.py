@@ -22,11 +22,15 @@ def observed_hardware(answers: Answers, system: System) -> Hardware | None:
     records = answers.gpus if answers.gpus is not None else answers.amd_gpus
     if records is None:
         return None
-    records = [one for one in records if not is_integrated(one.pci_device_id, one.memory_total_mib)]
-    if not records and answers.gpus is None:
-        return None
+    if answers.gpus is None:
+        records = [one for one in records if not is_graphics(one, system)]
+        # AMD's tool does not speak for NVIDIA's cards.
+        on_bus = accelerators(answers, system)
+        if not records or any(device_id.startswith("10de:") for _, device_id in on_bus):
+            return None
     bus = {device.address: device for device in system.pci}
-    whole = [gpu for gpu in (_gpu(record, bus, system) for record in records) if gpu]
+    share_mib = system.ram_mib // max(1, len(records)) if system.ram_mib else None
+    whole = [gpu for gpu in (_gpu(record, bus, system, share_mib) for record in records) if gpu]
     whole.sort(key=lambda gpu: gpu.index)
     driver = next((record.driver_version for record in records if record.driver_version), None)
     links = answers.topology.links if answers.topology else answers.amd_links
@@ -51,8 +55,9 @@ def presumed_hardware(answers: Answers, system: System) -> Hardware | None:
     cards = [_card(device_id) for _, device_id in on_bus]
     if not on_bus or not all(cards):
         return None
+    share_mib = system.ram_mib // len(on_bus) if system.ram_mib else None
     gpus = tuple(
-        _from_bus(index, card, address, device_id, system)
+        _from_bus(index, card, address, device_id, system, share_mib)
         for index, (card, (address, device_id)) in enumerate(zip(cards, on_bus, strict=True))
         if card is not None
     )
@@ -72,16 +77,31 @@ def accelerators(answers: Answers, system: System) -> list[tuple[str, str]]:
     found |= {
         device.address: device.pci_device_id for device in system.pci if not device.is_nvswitch
     }
+    # Of cards that are newer than the table AMD's accelerators can be told: they show no picture.
+    computing = {
+        device.address
+        for device in system.pci
+        if device.pci_device_id.startswith("1002:") and device.is_accelerator
+    }
     return sorted(
         (address, device_id)
         for address, device_id in found.items()
-        if device_id.startswith("10de:") or cards_by_pci_id(device_id)
+        if device_id.startswith("10de:") or cards_by_pci_id(device_id) or address in computing
     )
 
 
-def _gpu(record: GpuRecord, bus: Mapping[str, PciDevice], system: System) -> Gpu | None:
+def is_graphics(record: GpuRecord, system: System) -> bool:
+    """Whether this is the graphics of an AMD processor, by its id or by what the bus says of it."""
+    on_bus = {device.address: device.pci_device_id for device in system.pci}
+    device_id = record.pci_device_id or on_bus.get(record.pci_address or "")
+    return is_integrated(device_id, record.memory_total_mib)
+
+
+def _gpu(
+    record: GpuRecord, bus: Mapping[str, PciDevice], system: System, share_mib: int | None
+) -> Gpu | None:
     card = find_card(record.name, record.memory_total_mib) if record.name else None
-    memory_mib = record.memory_total_mib or _unified(card, system) or _untold(record, card)
+    memory_mib = record.memory_total_mib or _unified(card, share_mib) or _untold(record, card)
     name = fit_card_name(record.name or "")
     if record.index is None or not name or not memory_mib:
         return None
@@ -102,9 +122,12 @@ def _gpu(record: GpuRecord, bus: Mapping[str, PciDevice], system: System) -> Gpu
     )
 
 
-def _unified(card: Card | None, system: System) -> int | None:
-    """The memory of a GPU that shares it with the CPU, for which drivers print none."""
-    return system.ram_mib if card and card.unified_memory else None
+def _unified(card: Card | None, share_mib: int | None) -> int | None:
+    """The memory of a GPU that shares it with the CPU, for which drivers print none.
+
+    Of several, as the four MI300A of a host, each has its own part of the host's memory.
+    """
+    return share_mib if card and card.unified_memory else None
 
 
 def _untold(record: GpuRecord, card: Card | None) -> int | None:
@@ -156,12 +179,14 @@ def _card(device_id: str) -> Card | None:
     return found[0] if len(found) == 1 else None
 
 
-def _from_bus(index: int, card: Card, address: str, device_id: str, system: System) -> Gpu:
+def _from_bus(
+    index: int, card: Card, address: str, device_id: str, system: System, share_mib: int | None
+) -> Gpu:
     device = next((device for device in system.pci if device.address == address), None)
     return Gpu(
         index=index,
         name=card.printed_name,
-        memory_mib=card.memory_mib or _unified(card, system) or 0,
+        memory_mib=card.memory_mib or _unified(card, share_mib) or 0,
         compute_capability=card.compute_capability,
         pci_address=address,
         pci_device_id=device_id,

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from roles.hardware.answers import Answers, Part
-from roles.hardware.cards import is_integrated
-from roles.hardware.devices import accelerators
+from roles.hardware.answers import Answers
+from roles.hardware.cards import cards_by_pci_id
+from roles.hardware.devices import accelerators, is_graphics
 from roles.hardware.faults import Fault
 from roles.hardware.gpus import Hardware
 from roles.hardware.outputs.record import GpuRecord, Process
@@ -35,7 +35,7 @@ def faults_of(
     found = [
         *driver_faults(answers, system, hardware),
         *gpu_faults(answers),
-        *incomplete_faults(answers, hardware),
+        *incomplete_faults(answers, system, hardware),
         *persistence_faults(answers),
         *fabric_faults(answers, system, hardware),
         *memory_faults(answers),
@@ -59,10 +59,13 @@ def driver_faults(answers: Answers, system: System, hardware: Hardware | None) -
             "the driver hangs; look for Xid errors in the kernel log and reboot the host",
         )
     elif answers.error is not None:
-        yield Fault(answers.error.fault, "stop", answers.error.line, answers.error.remedy)
+        yield _kind_fault(answers, system) or Fault(
+            answers.error.fault, "stop", answers.error.line, answers.error.remedy
+        )
     elif answers.gpus is None and hardware is None:
         yield _no_driver(answers, system)
-    if "nouveau" in system.modules:
+    # Beside a driver that answers it may hold an old display card.
+    if "nouveau" in system.modules and answers.gpus is None:
         yield Fault(
             "nouveau-loaded",
             "stop",
@@ -78,6 +81,24 @@ def driver_faults(answers: Answers, system: System, hardware: Hardware | None) -
             f"driver {loaded} is loaded, {installed} is installed",
             "reboot the host when it may stop serving; until then its tools may fail",
         )
+
+
+def _kind_fault(answers: Answers, system: System) -> Fault | None:
+    """Why a driver that is well finds no GPU: cards from Blackwell on need its open modules.
+
+    Source: NVIDIA's Driver Installation Guide, "Kernel Modules".
+    """
+    cards = [card for _, ours in accelerators(answers, system) for card in cards_by_pci_id(ours)]
+    newest = next((card.name for card in cards if card.generation == "Blackwell"), None)
+    finds_none = answers.error is not None and answers.error.fault == "no-devices"
+    if not finds_none or newest is None or system.driver_open is not False:
+        return None
+    return Fault(
+        "driver-kind",
+        "stop",
+        f"the driver's proprietary kernel modules are installed, and {newest} needs the open ones",
+        "install them (deploys/drivers.py does) and reboot",
+    )
 
 
 def _no_driver(answers: Answers, system: System) -> Fault:
@@ -97,13 +118,14 @@ def _no_driver(answers: Answers, system: System) -> Fault:
             "no nvidia-smi, and no NVIDIA or AMD GPU on the PCI bus",
             "check that the host has its cards",
         )
-    if answers.amd_gpus is not None:
+    nvidia = any(device_id.startswith("10de:") for _, device_id in on_bus)
+    if answers.amd_gpus is not None and not nvidia:
         told = "amdgpu drives none of the AMD cards on the PCI bus"
         return Fault("driver-missing", "stop", told, "install amdgpu-dkms, reboot")
-    if not answers.amd.missing and not any(ours.startswith("10de:") for _, ours in on_bus):
-        return _amd_fails(answers.amd, system)
+    if not answers.amd.missing and not nvidia:
+        return _amd_fails(answers, system)
     problem, remedy = "no nvidia-smi and no lspci", "install the NVIDIA driver and pciutils"
-    if any(device_id.startswith("10de:") for _, device_id in on_bus):
+    if nvidia:
         problem = "no nvidia-smi: the NVIDIA driver is not installed"
         remedy = "install it (580 or newer for vLLM 0.33)"
     elif on_bus:
@@ -112,18 +134,19 @@ def _no_driver(answers: Answers, system: System) -> Fault:
     return Fault("driver-missing", "stop", problem, remedy)
 
 
-def _amd_fails(said: Part, system: System) -> Fault:
+def _amd_fails(answers: Answers, system: System) -> Fault:
     """Why AMD's tool lists no GPU, by what it printed.
 
     Sources: amdsmi's check_required_groups (an error in ROCm 7.0, a warning before it) and its
     amdsmi_init, which both print to the terminal.
     """
+    said, tool = answers.amd, answers.amd_tool
     if said.hung:
-        told = f"amd-smi gave no answer in {SMI_TIMEOUT_S} s"
+        told = f"{tool} gave no answer in {SMI_TIMEOUT_S} s"
         remedy = "the driver hangs; look for amdgpu in the kernel log and reboot the host"
         return Fault("driver-hangs", "stop", told, remedy)
     if "amdgpu" not in system.modules:
-        told = "amdgpu is not loaded, so amd-smi lists no GPU"
+        told = f"amdgpu is not loaded, so {tool} lists no GPU"
         return Fault("driver-not-loaded", "stop", told, "modprobe amdgpu; if that fails, see dmesg")
     lines = [line.strip() for line in said.text.splitlines() if line.strip()] or [""]
     line = lines[-1 if "Traceback" in said.text else 0]
@@ -133,7 +156,7 @@ def _amd_fails(said: Part, system: System) -> Fault:
             "let the login use sudo without a password, or add it to the groups of the devices "
             "(usermod -aG render,video USER)"
         )
-    told = f"amd-smi lists no GPU (status {said.status}): {line[:200]!r}"
+    told = f"{tool} lists no GPU (status {said.status}): {line[:200]!r}"
     return Fault("driver-fails", "stop", told, remedy)
 
 
@@ -207,9 +230,13 @@ def _failed(gpu: GpuRecord) -> list[str]:
     return [told for told in gpu.unreadable if not is_denied(told.partition(": ")[2])]
 
 
-def incomplete_faults(answers: Answers, hardware: Hardware | None) -> Iterator[Fault]:
+def incomplete_faults(
+    answers: Answers, system: System, hardware: Hardware | None
+) -> Iterator[Fault]:
     """GPUs and slices that no plan can count on, since what they are was not told."""
-    found = hardware.gpus if hardware else ()
+    if hardware is None:
+        return
+    found = hardware.gpus
     whole = {gpu.pci_address or gpu.index for gpu in found if not gpu.mig_profile}
     slices = {(gpu.mig_parent, gpu.mig_index) for gpu in found if gpu.mig_profile}
     parts = {gpu.index: gpu.mig_devices for gpu in answers.slices}
@@ -220,8 +247,7 @@ def incomplete_faults(answers: Answers, hardware: Hardware | None) -> Iterator[F
             missing = False
             if (gpu.index, part.index) not in slices:
                 yield _incomplete(f"slice {part.index} of {where}", "memory", gpu.index)
-        graphics = is_integrated(gpu.pci_device_id, gpu.memory_total_mib)
-        if missing and not graphics and not _failed(gpu):
+        if missing and not is_graphics(gpu, system) and not _failed(gpu):
             yield _incomplete(where, "memory" if gpu.name else "name", gpu.index)
 
 

@@ -21,6 +21,11 @@ class PciDevice:
     pcie_width_max: int | None
 
     @property
+    def is_accelerator(self) -> bool:
+        """Whether this computes and shows no picture: a "processing accelerator" of PCI."""
+        return self.class_code.startswith("12")
+
+    @property
     def is_nvswitch(self) -> bool:
         """Whether this is an NVSwitch, which wants the fabric manager."""
         return self.class_code == _SWITCH_CLASS and self.pci_device_id.startswith(_NVIDIA)

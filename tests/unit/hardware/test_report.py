@@ -220,6 +220,26 @@ GROUPS = "User is missing the following required groups: render, video. Please a
             "status 139): 'Segmentation fault'",
         ),
         ({"modules": "amdgpu", "amd_smi_status": "hung"}, "driver-hangs", "reboot the host"),
+        # Of a traceback the last line tells; older hosts have the older tool.
+        (
+            {
+                "modules": "amdgpu",
+                "amd_smi": "Traceback (most recent call last):\nOSError: libamd_smi.so",
+                "amd_smi_status": "1",
+            },
+            "driver-fails",
+            "amd-smi lists no GPU (status 1): 'OSError: libamd_smi.so'",
+        ),
+        (
+            {"modules": "amdgpu", "rocm_smi": "no", "rocm_smi_status": "2"},
+            "driver-fails",
+            "rocm-smi lists no GPU (status 2)",
+        ),
+        (
+            {"modules": "amdgpu", "rocm_smi_status": "124", "rocm_smi": ""},
+            "driver-hangs",
+            "rocm-smi",
+        ),
     ],
 )
 def test_an_amd_tool_that_lists_no_gpu(parts: dict[str, str], kind: str, told: str):
@@ -229,20 +249,65 @@ def test_an_amd_tool_that_lists_no_gpu(parts: dict[str, str], kind: str, told: s
     assert told in str(fault)
 
 
+def test_graphics_are_known_by_the_bus_where_the_tool_does_not_tell_the_id():
+    """rocm-smi tells names, memory and addresses."""
+    rocm = (
+        "GPU[0]\t\t: Card Series: \t\tAMD Radeon Graphics\nGPU[0]\t\t: PCI Bus: 0000:7A:00.0\n"
+        "GPU[0]\t\t: VRAM Total Memory (B): 536870912"
+    )
+    graphics = "0000:7a:00.0 0x030000 0x1002 0x164e numa=0 driver=amdgpu width=16/16"
+    report = process(**NO_DRIVER, modules="amdgpu", lspci="", pci=graphics, rocm_smi=rocm)
+    assert report.hardware is None
+
+
+def test_amds_tool_does_not_speak_for_nvidias_cards():
+    """A processor whose graphics were given 8 GiB."""
+    bus = ON_BUS.replace("0x1002 0x74a1", "0x10de 0x26b9")
+    large = GRAPHICS.replace("512", "8192")
+    report = process(**NO_DRIVER, modules="amdgpu", lspci="", pci=bus, amd_smi=large)
+    assert report.hardware is None and report.presumed is not None
+    assert [gpu.name for gpu in report.presumed.gpus] == ["NVIDIA L40S"]
+
+
+def test_an_accelerator_of_amd_that_the_table_lacks_is_on_the_bus():
+    report = process(**NO_DRIVER, modules="", lspci="", pci=ON_BUS.replace("74a1", "74b5"))
+    assert kinds(report) == ["driver-missing"]
+
+
+def test_processors_with_gpus_share_the_hosts_memory():
+    bus = "\n".join(
+        f"000{n}:01:00.0 0x120000 0x1002 0x74a0 numa={n} driver= width=16/16" for n in range(4)
+    )
+    report = process(**NO_DRIVER, modules="", lspci="", pci=bus)
+    assert report.presumed is not None
+    assert [gpu.memory_mib for gpu in report.presumed.gpus] == [257666 // 4] * 4
+
+
+def test_blackwell_with_the_proprietary_modules_is_told_of_the_open_ones():
+    bus = ON_BUS.replace("0x1002 0x74a1", "0x10de 0x2b85")
+    silent = {"query": "No devices were found", "query_status": "6", "lspci": "", "pci": bus}
+    (fault,) = process(**silent, nvidia_license="NVIDIA").faults
+    assert fault.kind == "driver-kind" and "needs the open ones" in str(fault)
+    assert kinds(process(**silent)) == ["no-devices"]
+
+
+def test_an_nvidia_host_without_its_driver_is_told_of_that_one():
+    """Whatever amd-smi says of the graphics of its processor."""
+    bus = ON_BUS.replace("0x1002 0x74a1", "0x10de 0x2684")
+    for said in ({"amd_smi": "[]"}, {"amd_smi": GRAPHICS}, {"amd_smi": "x", "amd_smi_status": "1"}):
+        report = process(**NO_DRIVER, modules="amdgpu", lspci="", pci=bus, **said)
+        assert [str(fault) for fault in report.faults if "the NVIDIA driver is not" in str(fault)]
+
+
 def test_a_processors_graphics_beside_amds_cards_are_no_gpu():
     """As amd-smi lists a Ryzen's after two cards."""
-    graphics = """{"gpu": 2, "asic": {"market_name": "Granite Ridge [Radeon Graphics]",
-      "device_id": "0x13c0"}, "bus": {"bdf": "0000:7a:00.0"},
-      "vram": {"size": {"value": 512, "unit": "MB"}},
-      "driver": {"name": "amdgpu", "version": "AMDSMI_STATUS_FILE_ERROR - Problem accessing a file"}
-    }"""
-    static = f"{AMD_STATIC.removesuffix(']')}, {graphics}]"
+    static = f"{AMD_STATIC.removesuffix(']')}, {GRAPHICS[1:]}"
     report = process(**NO_DRIVER, modules="amdgpu", lspci="", amd_smi=static)
     assert report.hardware is not None and report.hardware.driver_version is None
     assert [gpu.index for gpu in report.hardware.gpus] == [0, 1]
     assert report.faults == ()
     # The kernel's own amdgpu may know nothing but them: the cards are as the bus shows them.
-    alone = process(**NO_DRIVER, modules="amdgpu", lspci="", pci=ON_BUS, amd_smi=f"[{graphics}]")
+    alone = process(**NO_DRIVER, modules="amdgpu", lspci="", pci=ON_BUS, amd_smi=GRAPHICS)
     assert alone.hardware is None and alone.presumed is not None
     assert [gpu.name for gpu in alone.presumed.gpus] == ["AMD Instinct MI300X"]
     assert kinds(alone) == ["driver-missing"]
@@ -271,6 +336,11 @@ def test_whatever_a_card_is_called_its_recording_can_be_read(printed: str, name:
     assert recorded_hardware(entry(report.hardware)).gpus == report.hardware.gpus
 
 
+GRAPHICS = """[
+ {"gpu": 2, "asic": {"market_name": "Granite Ridge [Radeon Graphics]", "device_id": "0x13c0"},
+  "bus": {"bdf": "0000:7a:00.0"}, "vram": {"size": {"value": 512, "unit": "MB"}},
+  "driver": {"name": "amdgpu", "version": "AMDSMI_STATUS_FILE_ERROR - Problem accessing a file"}}
+]"""
 AMD_STATIC = """[
  {"gpu": 0, "asic": {"market_name": "AMD Instinct MI300X"}, "bus": {"bdf": "0000:0c:00.0"},
   "vram": {"size": {"value": 196592, "unit": "MB"}}},
