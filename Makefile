@@ -26,7 +26,7 @@ down: $(READY)
 
 test: unit render lab
 
-# Side by side, for machines with two cores: what computes, what waits for programs, and the rest.
+# Side by side, for machines with two cores: GPU outputs, plans, what waits for programs, the rest.
 DEVICES := tests/unit/hardware
 PLANS := tests/unit/models tests/unit/topology
 WAIT := tests/unit/balancer tests/unit/interconnect tests/unit/preflight tests/unit/tuning tests/unit/validation

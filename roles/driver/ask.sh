@@ -40,8 +40,15 @@ part open-modules
 for k in /lib/modules/*; do
 case "$(limit 10 modinfo -k "${k##*/}" -F license nvidia)" in *MIT*) echo "${k##*/}" ;; esac
 done
-part amdgpu-module; limit 10 modinfo -n amdgpu
+part amdgpu-modules
+for k in /lib/modules/*; do
+path=$(limit 10 modinfo -k "${k##*/}" -n amdgpu) && [ -n "$path" ] && echo "${k##*/} $path"
+done
+# By what they were built from: the kernel's own has no version.
+part amdgpu-source; limit 10 modinfo -F srcversion amdgpu
+part amdgpu-loaded; head -n 1 /sys/module/amdgpu/srcversion
 part loaded; head -n 1 /sys/module/nvidia/version
+part loaded-kind; head -n 1 /proc/driver/nvidia/version
 # Not /proc/modules: what is built into the kernel holds the GPUs as well.
 part in-kernel
 for m in nvidia nouveau amdgpu; do [ -d "/sys/module/$m" ] && echo "$m"; done
@@ -52,12 +59,13 @@ part answers; limit 30 nvidia-smi --query-gpu=driver_version --format=csv,nohead
 part nvidia-smi; command -v nvidia-smi
 part amd-answers; limit 30 amd-smi version >/dev/null && limit 30 amd-smi list | grep -c '^GPU'
 part rocm-smi; command -v rocm-smi
-# What amdgpu gives programs to compute on, and its memory; a node without SIMD units is a CPU.
+# What amdgpu gives programs to compute on, and its own memory: the banks that kfd shows may be the
+# system's. A node without SIMD units is a CPU.
 part kfd
 for node in /sys/class/kfd/kfd/topology/nodes/*; do
 grep -q '^simd_count [1-9]' "$node/properties" || continue
-echo "$(sed -n 's/^device_id //p' "$node/properties")" \
-"$(sed -n 's/^size_in_bytes //p' "$node"/mem_banks/*/properties | sort -n | tail -n 1)"
+card=/sys/class/drm/renderD$(sed -n 's/^drm_render_minor //p' "$node/properties")/device
+echo "$(sed -n 's/^device_id //p' "$node/properties")" "$(head -n 1 "$card/mem_info_vram_total")"
 done
 part replicas
 limit 10 systemctl list-units --plain --no-legend --state=active 'llm-engine@*' | awk '{print $1}'

@@ -14,7 +14,7 @@ from roles.driver.choice import (
     pinned_branch,
 )
 from roles.driver.packages import PackagePlan, is_driver, plan
-from roles.driver.reboot import reboot_reasons
+from roles.driver.reboot import is_same_amdgpu, reboot_reasons
 from roles.driver.settings import DriverSettings
 from roles.driver.state import DriverState
 from roles.engine import EngineNeeds
@@ -152,36 +152,51 @@ def _is_trusted(state: DriverState, version: str) -> bool:
 def _is_unfinished(request: Request, state: DriverState, version: str) -> bool:
     """Whether more is to be asked of a driver: it is of the very packages that are chosen.
 
-    Modules may have to be built: an idle one's for the kernel that boots next, a serving one's that
-    were lost.
+    An idle one may need modules for the kernel that boots next; one that serves may be replaced by
+    half, as an upgrade leaves it that was cut off: a reboot would load another module beside its
+    libraries.
     """
-    if version == state.answers and not _is_lost(state, version):
-        return False
-    if version == state.loaded and version != state.answers:
+    if version in (state.answers, state.loaded) and not _is_half_replaced(state):
         return False
     try:
-        wanted = plan_of(request, state, _chosen(request, state))
+        return not missing(plan_of(request, state, _chosen(request, state)), state)
     except ValueError:
         return False
-    return not missing(wanted, state) and (wanted.dkms or version != state.answers)
 
 
-def _is_lost(state: DriverState, version: str) -> bool:
-    """Whether a driver that serves would not after a reboot: no kernel has its module any more.
+def _is_half_replaced(state: DriverState) -> bool:
+    """Whether a driver that serves has on the disk modules of another version alone."""
+    if state.answers is None or state.unpackaged:
+        return False
+    versions = {state.modules.get(kernel) for kernel in (state.kernel, state.next_kernel)}
+    return versions != {None} and state.answers not in versions
 
-    An upgrade that was cut off leaves it so: DKMS has removed the module, or built the new one. One
-    that is missing only for a kernel that waits is left to whoever brought that kernel.
+
+def lost_module(request: Request, state: DriverState) -> str | None:
+    """The version of a driver that serves, and whose module no kernel has any more; else None.
+
+    An upgrade that was cut off leaves it so: DKMS has removed the module, and nothing shows it
+    before the next boot. One that is missing only for a kernel that waits is left to whoever
+    brought that kernel.
     """
+    if not serves(request, state) or state.unpackaged or state.container:
+        return None
     kernels = (state.kernel, state.next_kernel)
-    can_be_built = not state.headers.isdisjoint(kernels)
-    return can_be_built and all(state.modules.get(kernel) != version for kernel in kernels)
+    if any(map(state.modules.get, kernels)) or state.headers.isdisjoint(kernels):
+        return None
+    rejected = state.secure_boot and not state.own_key_enrolled
+    return None if rejected or "dkms" not in state.packages else state.answers
 
 
 def _beside(request: Request, state: DriverState, version: str, why: str) -> Decision:
-    """A driver stays; a fabric manager of its version is added where it is needed."""
+    """A driver stays; a fabric manager of its version is added where it is needed.
+
+    A container's is on the machine that it runs on.
+    """
     # One that was just removed may run on; systemd then still knows its unit.
     good = state.fabric_manager.there and fabric_manager_version(state) == version
-    if good or not needs_fabric_manager(request.gpus, state.nvswitches):
+    ours = needs_fabric_manager(request.gpus, state.nvswitches) and not state.container
+    if good or not ours:
         return Decision(why)
     branch = branch_of(version)
     if branch not in {one.number for one in BRANCHES}:
@@ -219,7 +234,7 @@ def _chosen(request: Request, state: DriverState) -> Choice:
     if chosen.packaging == "precompiled" and request.settings.packaging == "auto":
         # There was no precompiled module for this kernel when the driver was installed.
         by_dkms = replace(chosen, packaging="dkms")
-        if plan_of(request, state, by_dkms).modules in state.packages:
+        if plan_of(request, state, by_dkms).driver[-1] in state.packages:
             return by_dkms
     return chosen
 
@@ -306,8 +321,9 @@ def in_use(request: Request, state: DriverState, decision: Decision) -> str | No
         return None
     has, units = state.answers or state.loaded, " ".join(state.replicas)
     why = f"is {_why_not_good(request, has)}"
-    if not request.upgrade and works(request, state):
-        why = f"serves, and its module on the disk is {state.module or 'lost'}"
+    if works(request, state):
+        half = f"serves, and its module on the disk is {state.module}"
+        why = "is not the newest, which upgrade_driver asks for" if request.upgrade else half
     return (
         f"driver: {has or module} is loaded and {why}; another one serves only "
         f"after a reboot, and replicas run here ({units}), so nothing was changed. "
@@ -326,7 +342,8 @@ def is_settled(chosen: Choice, plan: PackagePlan, state: DriverState) -> bool:
     if state.interrupted or missing(plan, state):
         return False
     if chosen.vendor == "amd":
-        return True
+        # One that is loaded from these packages and is asked about drives too few cards.
+        return not is_same_amdgpu(state)
     versions = {state.driver_packages[name] for name in plan.versioned if name in state.packages}
     if len(versions) != 1 or not chosen.accepts(next(iter(versions))):
         return False

@@ -36,6 +36,7 @@ def driver(job: Job, turn: Turn = always) -> None:
     """
     ours = {"job": job, "turn": turn}
     operations.finished(name="Finish an interrupted installation", **ours)
+    operations.rebuilt(name="Build a lost module again", job=job)
     operations.repository(name="Set up the repository", **ours)
     operations.installed(name="Install the driver", **ours)
     operations.nouveau_blocked(name="Block nouveau", **ours)

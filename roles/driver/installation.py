@@ -226,9 +226,18 @@ def _headers(plan: PackagePlan, state: DriverState, available: Available) -> tup
     """
     if not plan.dkms:
         return ()
-    then = tuple(name for name in _next_headers(plan, state) if available.get(name))
+    wanted = _next_headers(plan, state)
+    then = tuple(name for name in wanted if available.get(name))
+    if wanted and not then and (state.loaded or "nouveau" in state.in_kernel):
+        raise ValueError(
+            f"driver: kernel {state.next_kernel} boots next, and no repository of this host has "
+            f"{' '.join(wanted)}, which DKMS builds its module with: after the reboot that another "
+            "driver needs there would be none. Provide them, or remove that kernel, and deploy "
+            "again"
+        )
     if state.kernel in state.headers:
-        return then
+        beside = (n for n in plan.headers if not _is_headers(n) and n not in state.packages)
+        return (*filter(available.get, beside), *then)
     if all(available.get(name) or name in state.packages for name in plan.headers):
         return (*(name for name in plan.headers if name not in state.packages), *then)
     newest = tuple(name for name in kernel_packages_of(plan, state) if available.get(name))

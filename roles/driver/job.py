@@ -7,7 +7,7 @@ from pyinfra import host
 
 from roles.driver.decision import Decision, Request, decide
 from roles.driver.facts import DriverReport
-from roles.driver.reboot import reboot_reasons, reboot_wishes
+from roles.driver.reboot import hindrance, reboot_reasons, reboot_wishes
 from roles.driver.state import DriverState
 from roles.files import HostFile
 
@@ -75,7 +75,12 @@ class Job:
     def reboot_wishes(self) -> tuple[str, ...]:
         """Why a reboot would be good, though the driver serves without one; empty where none is."""
         state = self.state()
-        return reboot_wishes(state) if state else ()
+        return reboot_wishes(state, self.request.amd_gpus) if state else ()
+
+    def hindrance(self) -> str:
+        """Why a reboot would leave the host without its driver, or ""."""
+        state = self.state()
+        return hindrance(state) if state and self.request.gpus and not self.request.amd_gpus else ""
 
     def decision(self, state: DriverState) -> Decision | None:
         """What to do; None where nothing can be done, which `failed` says."""

@@ -5,10 +5,12 @@ MENDED = frozenset(
     (
         *("driver-missing", "driver-not-loaded", "nouveau-loaded", "driver-library-mismatch"),
         *("library-missing", "fabric-manager-down", "fabric-manager-version", "persistence-off"),
-        *("driver-not-reloaded",),
+        *("driver-not-reloaded", "driver-kind"),
     )
 )
 # Those of them that take a reboot.
-MENDED_BY_REBOOT = frozenset(("nouveau-loaded", "driver-not-reloaded", "driver-library-mismatch"))
+MENDED_BY_REBOOT = frozenset(
+    ("nouveau-loaded", "driver-not-reloaded", "driver-library-mismatch", "driver-kind")
+)
 # Those that are gone where another driver is installed, and else are not the driver stage's.
 MENDED_BY_ANOTHER_DRIVER = frozenset(("driver-fails", "nvml-init-failed"))

@@ -13,6 +13,7 @@ from roles.driver.decision import (
     Decision,
     in_use,
     is_settled,
+    lost_module,
     serves,
     too_full,
     works,
@@ -45,7 +46,8 @@ def possible(job: Job):
         yield _stopped(job.failed or "")
         return
     installs = decision.plan is not None and not _done(job, decision, state)
-    # Whether there is anything newer for a driver that works is seen later.
+    if installs and _is_newest(job, decision, state):
+        installs = False
     blocked = None if works(job.request, state) else in_use(job.request, state, decision)
     full = too_full(state) if installs and not decision.keep else None
     if installs and (why := blocked or full):
@@ -54,7 +56,9 @@ def possible(job: Job):
     reboots = job.reboot_reasons()
     if job.request.settings.reboot == "when-needed":
         reboots += job.reboot_wishes()
-    job.to_do = installs or bool(reboots) or any(map(is_driver, state.half))
+    # What is put beside a driver that stays needs no turn.
+    changes = installs and not decision.keep
+    job.to_do = changes or bool(reboots) or any(map(is_driver, state.half))
     host.noop(decision.why or "a driver can be installed")
 
 
@@ -75,6 +79,23 @@ def finished(job: Job, turn: Turn = always):
         return
     release = sorted(name for name in state.held if is_driver(name))
     yield _sh(scripts.finish_script(state.system, release))
+    job.changed()
+
+
+@operation()
+def rebuilt(job: Job):
+    """
+    Build a serving driver's module again where it is lost on the disk; nothing that runs notices.
+
+    + job: what is wanted of the host
+    """
+    state = job.state()
+    concerned = state is not None and _concerned(job) and not is_amd(job.request.gpus)
+    version = lost_module(job.request, state) if state and concerned else None
+    if version is None:
+        host.noop("no module is lost")
+        return
+    yield _sh(scripts.rebuild_script(version))
     job.changed()
 
 
@@ -126,25 +147,15 @@ def installed(job: Job, turn: Turn = always):
     if not host.state.is_executing:
         yield StringCommand("true")
         return
-    names = wanted_names(job.request, decision, state)
-    found, errors = _available(job, names, decision.plan.stream)
-    source = decision.plan.repository
     try:
-        if source and source.url in errors:
-            raise ValueError(f"driver: {source.check_url} cannot be read")
-        todo = installation(job.request, decision, state, found)
-        if todo and (why := _refused(todo)):
-            built = by_dkms(job.request, decision, state, why)
-            todo = installation(job.request, built, state, found)
+        todo = _todo(job, decision, state)
     except ValueError as error:
-        yield _stopped("\n".join([str(error), *scripts.told(errors)]))
+        yield _stopped(str(error))
         return
     if todo is None:
         host.noop("the driver's packages are the newest")
         return
-    blocked = in_use(job.request, state, decision)
-    # The version that serves can be made whole on the disk under what uses it.
-    if blocked and todo.version != state.answers:
+    if blocked := in_use(job.request, state, decision):
         yield _stopped(blocked)
         return
     yield _sh(scripts.install_script(todo))
@@ -248,6 +259,36 @@ def serving(job: Job, turn: Turn = always):
         return
     yield _sh(scripts.explained(commands))
     job.changed()
+
+
+def _todo(job: Job, decision: Decision, state: DriverState) -> Installation | None:
+    """What the package manager is to do, None for nothing; ValueError where it cannot be done."""
+    assert decision.plan is not None
+    names = wanted_names(job.request, decision, state)
+    found, errors = _available(job, names, decision.plan.stream)
+    source = decision.plan.repository
+    try:
+        if source and source.url in errors:
+            raise ValueError(f"driver: {source.check_url} cannot be read")
+        todo = installation(job.request, decision, state, found)
+        if todo and (why := _refused(todo)):
+            built = by_dkms(job.request, decision, state, why)
+            todo = installation(job.request, built, state, found)
+    except ValueError as error:
+        raise ValueError("\n".join([str(error), *scripts.told(errors)])) from None
+    return todo
+
+
+def _is_newest(job: Job, decision: Decision, state: DriverState) -> bool:
+    """Whether an upgrade would find nothing for a driver that replicas use."""
+    asks = job.request.upgrade and state.replicas and host.state.is_executing
+    if not asks or decision.plan is None or not works(job.request, state):
+        return False
+    try:
+        return _todo(job, decision, state) is None
+    except ValueError:
+        # Told once it is to be installed.
+        return False
 
 
 def _at_turn(job: Job, turn: Turn) -> tuple[DriverState, Decision] | tuple[None, None]:

@@ -89,12 +89,6 @@ class PackagePlan:
         """The packages that must have one and the same version."""
         return (*self.driver, *self.fabric)
 
-    @property
-    def modules(self) -> str | None:
-        """The package whose modules DKMS builds; None where they come built."""
-        names = (name for name in self.driver if "dkms" in name and "no-dkms" not in name)
-        return next(names, None)
-
 
 def plan(
     choice: Choice,

@@ -13,17 +13,34 @@ def reboot_reasons(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
     return tuple(_amd_reasons(state, amd_gpus) if amd_gpus else _nvidia_reasons(state))
 
 
-def reboot_wishes(state: DriverState) -> tuple[str, ...]:
+def reboot_wishes(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
     """Why a reboot would be good for the driver, which serves without one too."""
+    wishes = []
     # A newer kernel that waits since before is nobody's business here.
-    if not state.kernel_upgraded or state.next_kernel == state.kernel:
-        return ()
-    return (f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs",)
+    if state.kernel_upgraded and state.next_kernel != state.kernel:
+        told = f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs"
+        wishes.append(told)
+    another = state.amdgpu_built and state.amdgpu_loaded and not is_same_amdgpu(state)
+    if another and _amdgpu_serves(state, amd_gpus):
+        wishes.append("amdgpu was upgraded, and the older one is loaded")
+    return tuple(wishes)
+
+
+def hindrance(state: DriverState) -> str:
+    """Why a reboot would leave a host without the driver that is installed, or ""."""
+    next_kernel = state.next_kernel
+    if next_kernel == state.kernel or not state.modules or next_kernel in state.modules:
+        return ""
+    return (
+        f"kernel {next_kernel} boots next, and there is no module of the driver for it: install "
+        "its headers (apt-get install linux-headers-…, dnf install kernel-devel-…) and run dkms "
+        "autoinstall, or remove that kernel"
+    )
 
 
 def _nvidia_reasons(state: DriverState):
-    if not state.modules and state.module is None:
-        # Without an installed driver no reboot helps.
+    if state.answers is not None or (not state.modules and state.module is None):
+        # One that answers needs none, and without an installed driver none helps.
         return
     if "nouveau" in state.in_kernel:
         yield "the kernel's nouveau driver still holds the GPUs"
@@ -31,20 +48,37 @@ def _nvidia_reasons(state: DriverState):
         yield f"driver {state.loaded} is loaded, {state.module} is installed"
     elif state.loaded and state.library and state.loaded != state.library:
         yield f"driver {state.loaded} is loaded, its libraries are {state.library}"
-    elif not state.answers and not state.module and state.modules.get(state.next_kernel):
+    elif state.loaded and state.loaded_open is not None and state.module:
+        is_open = state.kernel in state.open_modules
+        if is_open != state.loaded_open:
+            there, loaded = ("open", "proprietary") if is_open else ("proprietary", "open")
+            yield f"its {loaded} kernel modules are loaded, the {there} ones are installed"
+    elif not state.module and state.modules.get(state.next_kernel):
         yield (
             f"the driver is built for kernel {state.next_kernel}, which boots next, and not for "
             f"{state.kernel}, which runs"
         )
     asking = [name for name in state.reboot_required_by if is_driver(name)]
-    if asking and state.loaded is not None and state.answers is None:
+    if asking and state.loaded is not None:
         yield f"{', '.join(asking)} asked for a reboot"
 
 
 def _amd_reasons(state: DriverState, gpus: int):
-    built = state.amdgpu_module is not None and "/dkms/" in state.amdgpu_module
-    # What rocm-smi alone can list serves as well.
-    by_rocm_smi = state.kfd_gpus if state.has_rocm_smi else 0
-    serves = max(state.amd_gpus or 0, by_rocm_smi) >= gpus
-    if built and not serves and "amdgpu" in state.in_kernel:
-        yield "amdgpu of the kernel is loaded, the one of amdgpu-dkms is installed"
+    if _amdgpu_serves(state, gpus):
+        return
+    if state.amdgpu_built and not is_same_amdgpu(state) and "amdgpu" in state.in_kernel:
+        yield "another amdgpu is loaded than amdgpu-dkms has installed"
+    elif not state.amdgpu_built and state.next_kernel in state.amdgpu_built_for:
+        yield (
+            f"amdgpu is built for kernel {state.next_kernel}, which boots next, and not for "
+            f"{state.kernel}, which runs"
+        )
+
+
+def _amdgpu_serves(state: DriverState, gpus: int) -> bool:
+    return max(state.amd_gpus or 0, state.kfd_gpus) >= gpus > 0
+
+
+def is_same_amdgpu(state: DriverState) -> bool:
+    """Whether the amdgpu that is loaded is the one on the disk: no reboot brings another."""
+    return state.amdgpu_loaded is not None and state.amdgpu_loaded == state.amdgpu_source

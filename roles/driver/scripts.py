@@ -290,38 +290,51 @@ def _epel(system: OperatingSystem) -> list[str]:
 
 
 def _module_check(todo: Installation) -> list[str]:
-    """See that the module is there, in the version of its libraries; DKMS gets a second chance."""
+    """See that the module is there, in the version of its libraries, for a kernel of the host."""
     if todo.version is None:
         return []
-    has = f'[ "$({_MODULE_OF_K})" = {shlex.quote(todo.version)} ]'
-    none = f"driver: there is no module of driver {todo.version} for"
-    look = "look at dkms status and /var/lib/dkms/nvidia/*/build/make.log"
     return [
-        *(_built(todo, has, f"{none} kernel $k, which runs; {look}") if todo.plan.dkms else []),
-        "found=",
-        f"for d in /lib/modules/*; do k=${{d##*/}}; {has} && found=yes; done",
-        f'[ -n "$found" ] || {{ echo "{none} any kernel of this host; {look}" >&2; tell; }}',
+        *(_built(todo.version) if todo.plan.dkms else []),
+        *_found(todo.version, f"driver: there is no module of driver {todo.version}"),
         *([_next_check(todo.version)] if todo.upgraded else []),
     ]
+
+
+def rebuild_script(version: str) -> str:
+    """Build the modules of a driver again, which no kernel of the host has any more."""
+    words = (
+        f"driver: {version} serves, but its module is lost on the disk and could not be built: a "
+        "reboot would leave this host without it. Install the package of its modules again"
+    )
+    return explained([*_built(version), *_found(version, words)])
 
 
 _MODULE_OF_K = 'modinfo -k "$k" -F version nvidia 2>/dev/null'
 
 
-def _built(todo: Installation, has: str, none: str) -> list[str]:
-    """Build for every kernel what is missing; a package that lost its module is installed again.
+def _built(version: str) -> list[str]:
+    """Let DKMS build what a kernel with headers lacks, at last from the sources that lie there.
 
-    DKMS no longer knows of a module whose upgrade was cut off: the package manager has gone back to
-    the old package without building its module anew.
+    Where an upgrade was cut off, DKMS has forgotten the module that it removed for it.
     """
-    can = '[ -e "/lib/modules/$k/build" ]'
-    again = f"{APT} install --reinstall" if todo.system.uses_apt else f"{DNF} reinstall"
+    quiet = '>"$log" 2>&1 </dev/null'
+    lacks = f'[ "$({_MODULE_OF_K})" != {version} ]'
     return [
-        f"for d in /lib/modules/*; do k=${{d##*/}}; {can} && ! {has} && "
-        'dkms autoinstall -k "$k" >"$log" 2>&1 </dev/null; done',
-        f"k=$(uname -r); if {can} && ! {has}; then "
-        f'{again} {todo.plan.modules} >"$log" 2>&1 </dev/null; '
-        f'{has} || {{ echo "{none}" >&2; tell; }}; fi',
+        'for d in /lib/modules/*; do k=${d##*/}; [ -e "$d/build" ] || continue',
+        f'{lacks} && dkms autoinstall -k "$k" {quiet}',
+        f"{lacks} || continue",
+        f'for s in /usr/src/nvidia*-{version}; do [ -e "$s/dkms.conf" ] || continue; n=${{s##*/}}',
+        f'dkms install -m "${{n%-{version}}}" -v {version} -k "$k" {quiet}; done',
+        "done",
+    ]
+
+
+def _found(version: str, words: str) -> list[str]:
+    look = "look at dkms status and /var/lib/dkms/nvidia*/*/build/make.log"
+    has = f'[ "$({_MODULE_OF_K})" = {version} ]'
+    return [
+        f"found=; for d in /lib/modules/*; do k=${{d##*/}}; {has} && found=yes; done",
+        f'[ -n "$found" ] || {{ echo {shlex.quote(f"{words}; {look}")} >&2; tell; }}',
     ]
 
 

@@ -32,11 +32,14 @@ class DriverState:
     """A host's driver and what it rests on. Versions are NVIDIA's ("580.95.05"), None for none.
 
     `next_kernel` boots next; `module` is the version for the running kernel, `modules` for each,
-    `open_modules` names the kernels whose module is the open one;
-    `packages` maps a package to its version, `half` are those left in the middle; `answers` is the
-    version that nvidia-smi reports, `amd_gpus` how many GPUs amd-smi lists (None: it fails),
-    `kfd_gpus` how many amdgpu offers; the graphics of a processor are in neither. `replicas` are
-    the units of ours that run on the host.
+    `open_modules` names the kernels whose module is the open one, `loaded_open` says whether the
+    loaded one is;
+    `amdgpu_built_for` names the kernels whose amdgpu is none of their own;
+    `amdgpu_source` and `amdgpu_loaded` tell what amdgpu on the disk and the loaded one are built
+    from; `packages` maps a package to its version, `half` are those left in the middle; `answers`
+    is the version that nvidia-smi reports, `amd_gpus` how many GPUs amd-smi lists (None: it
+    fails), `kfd_gpus` how many amdgpu offers; the graphics of a processor are in neither.
+    `replicas` are the units of ours that run on the host.
     `container` says that the host has its kernel from another machine, as systemd calls it.
     `kernel_upgraded` says that a deploy upgraded the kernel since the last boot.
     `free_mib` maps /usr, /boot and /var to their file system and its free MiB.
@@ -54,7 +57,11 @@ class DriverState:
     modules: Mapping[str, str] = field(default_factory=dict)
     open_modules: frozenset[str] = frozenset()
     amdgpu_module: str | None = None
+    amdgpu_built_for: frozenset[str] = frozenset()
+    amdgpu_source: str | None = None
+    amdgpu_loaded: str | None = None
     loaded: str | None = None
+    loaded_open: bool | None = None
     in_kernel: frozenset[str] = frozenset()
     library: str | None = None
     answers: str | None = None
@@ -79,6 +86,11 @@ class DriverState:
     sources: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def amdgpu_built(self) -> bool:
+        """Whether amdgpu for the running kernel is one that was built on the host."""
+        return self.kernel in self.amdgpu_built_for
 
     @property
     def driver_packages(self) -> dict[str, str]:
@@ -130,13 +142,18 @@ def parse_state(lines: Sequence[str]) -> DriverState:
 
 def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
     """What is told of the driver itself: its modules, tools and daemons, and who uses it."""
+    modules, kind = _by_first_word(parts["amdgpu-modules"]), parts["loaded-kind"]
     listed, nodes = parts["amd-answers"].strip(), _are_integrated(parts["kfd"])
     return {
         "module": _version(parts["module"]),
         "modules": _by_first_word(parts["modules"]),
         "open_modules": frozenset(parts["open-modules"].split()),
-        "amdgpu_module": parts["amdgpu-module"].strip() or None,
+        "amdgpu_module": modules.get(parts["kernel"].strip()),
+        "amdgpu_built_for": frozenset(k for k, path in modules.items() if _is_built(path)),
+        "amdgpu_source": parts["amdgpu-source"].strip() or None,
+        "amdgpu_loaded": parts["amdgpu-loaded"].strip() or None,
         "loaded": _version(parts["loaded"]),
+        "loaded_open": ("Open Kernel Module" in kind) if "NVRM version" in kind else None,
         "in_kernel": frozenset(parts["in-kernel"].split()),
         "library": max(parts["library"].split(), key=_numbers, default=None),
         "answers": _version(parts["answers"]),
@@ -154,6 +171,11 @@ def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
         "fabric_manager_version": _version(parts["fabric-manager-version"]),
         "nvswitches": len(parts["switches"].split()),
     }
+
+
+def _is_built(path: str) -> bool:
+    """Whether a module is none of the kernel's own: those of DKMS are in updates/ or extra/."""
+    return "/kernel/drivers/" not in path
 
 
 def _are_integrated(text: str) -> list[bool]:

@@ -70,6 +70,7 @@ def _reboot_need(fleet: Fleet, host: Host, job: Job) -> Need:
         allowed=host.driver.reboot == "when-needed",
         reasons=job.reboot_reasons,
         wishes=job.reboot_wishes,
+        hindrance=job.hindrance,
         waits=lambda: job.to_do and serves(),
         undrained=lambda: _undrained(fleet) if serves() else "",
     )

@@ -50,14 +50,16 @@ class CurrentBoot(FactBase[Boot | None]):
 class Need:
     """Whether one host needs a reboot; each is asked when an operation is executed.
 
-    `reasons`: why it does, and what it serves without one but better with (`wishes`). `waits`: its
-    driver is changed at its turn only, and may then need one. `undrained`: why nobody would pass it
-    by, "" where somebody does, or nothing serves.
+    `reasons`: why it does, and what it serves without one but better with (`wishes`);
+    `hindrance`: why it would not serve after it, or "". `waits`: its driver is changed at its turn
+    only, and may then need one. `undrained`: why nobody would pass it by, "" where somebody does,
+    or nothing serves.
     """
 
     allowed: bool
     reasons: Callable[[], Sequence[str]]
     wishes: Callable[[], Sequence[str]]
+    hindrance: Callable[[], str]
     waits: Callable[[], bool]
     undrained: Callable[[], str]
 
@@ -83,7 +85,7 @@ def asked(need: Need, reboots: Reboots, at_turn: bool = False):
         host.noop("no reboot is needed")
         return
     told = "; ".join((*why, *better)) or "its driver has to be changed"
-    if refused := _refused(need, told):
+    if refused := _refused(need, told, waits):
         yield failing(refused)
         return
     reboots.roll.restarting.add(host.name)
@@ -92,14 +94,19 @@ def asked(need: Need, reboots: Reboots, at_turn: bool = False):
     host.noop(f"waits for its turn: {told}" if waits else f"needs a reboot: {told}")
 
 
-def _refused(need: Need, told: str) -> str:
+def _refused(need: Need, told: str, waits: bool) -> str:
     """Why this host is not rebooted by this run, or ""."""
+    if not waits and (hindered := need.hindrance()):
+        return f"needs a reboot ({told}), and must not have it: {hindered}; run again"
     if not isinstance(host.connector, SSHConnector):
-        return f"needs a reboot ({told}), and this run is on it: reboot it, run again"
+        todo = "stop its replicas (systemctl stop 'llm-engine@*')" if waits else "reboot it"
+        return f"needs a reboot ({told}), and this run is on it: {todo}, run again"
     if not need.allowed:
+        # What waits for the host's turn is not installed yet.
+        yourself = "" if waits else ", or reboot the host yourself"
         return (
-            f'needs a reboot ({told}). Allow it with driver.reboot = "when-needed", or reboot the '
-            "host yourself, and run again"
+            f'needs a reboot ({told}). Allow it with driver.reboot = "when-needed"{yourself}, and '
+            "run again"
         )
     undrained = need.undrained()
     return f"needs a reboot ({told}): {undrained}" if undrained else ""

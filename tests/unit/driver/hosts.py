@@ -39,7 +39,16 @@ _BARE = {
     **dict.fromkeys(
         (
             *("os", "kernel", "kernels", "next", "headers", "packages", "held", "interrupted"),
-            *("module", "modules", "amdgpu-module", "loaded", "in-kernel"),
+            *(
+                "module",
+                "modules",
+                "amdgpu-modules",
+                "loaded-kind",
+                "amdgpu-source",
+                "amdgpu-loaded",
+                "loaded",
+                "in-kernel",
+            ),
             *("library", "answers", "amd-answers", "outside", "nouveau-blocked", "initramfs-old"),
             *("nvidia-persistenced", "nvidia-fabricmanager", "fabric-manager-version", "switches"),
             *("secure-boot", "own-key", "reboot-required", "kernel-upgraded", "sources", "files"),

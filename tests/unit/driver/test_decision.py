@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from roles.driver.decision import decide
+from roles.driver.decision import decide, lost_module
 
 from .hosts import DEBIAN, UBUNTU, installed, request, state
 
@@ -90,31 +90,55 @@ def test_a_driver_that_cannot_serve_is_replaced(
 
 LOST: dict[str, str] = {"module": "", "modules": "", "open_modules": ""}
 ANOTHER = {"module": "580.105.08", "modules": f"{DEBIAN['kernel']} 580.105.08"}
-
-
 WAITING_KERNEL = {"kernels": f"{DEBIAN['kernel']}\n6.1.0-40-amd64"}
 
 
-@pytest.mark.parametrize("parts", [LOST, ANOTHER, LOST | WAITING_KERNEL])
-def test_a_driver_that_serves_and_would_not_after_a_reboot_is_made_whole(parts: dict[str, str]):
+@pytest.mark.parametrize("parts", [{}, WAITING_KERNEL])
+def test_a_serving_drivers_module_that_no_kernel_has_is_lost(parts: dict[str, str]):
     """As an upgrade on a full disk leaves it: dkms has removed the old module, dpkg has kept it."""
-    found = decide(request(), state(installed(), **parts))
-    assert found.plan is not None and not found.keep
+    seen = state(installed(), **LOST, **parts)
+    assert lost_module(request(), seen) == "580.95.05"
+    # That is no reason for other packages.
+    assert decide(request(), seen).plan is None
 
 
 @pytest.mark.parametrize(
-    "host",
+    ("host", "parts"),
     [
-        # Another's packages are not ours to mend, and what brought this one is not known.
-        providers(answers="580.95.05", loaded="580.95.05", in_kernel="nvidia ") | LOST,
-        {**DEBIAN, "answers": "580.95.05", "loaded": "580.95.05", "in-kernel": "nvidia "},
-        # Nothing can be built, or only for a kernel that somebody else brought.
-        {**installed(), **LOST, "headers": ""},
-        {**installed(), **WAITING_KERNEL, "headers": f"{DEBIAN['kernel']}\n6.1.0-40-amd64"},
+        (installed(), {}),
+        # Only a kernel that somebody else brought has none.
+        (installed(), {**WAITING_KERNEL, "headers": f"{DEBIAN['kernel']}\n6.1.0-40-amd64"}),
+        (installed(), {**WAITING_KERNEL, **LOST, "modules": "6.1.0-40-amd64 580.95.05"}),
+        # Nothing can be built, or would be loaded.
+        (installed(), {**LOST, "headers": ""}),
+        (installed(), {**LOST, "secure_boot": "SecureBoot enabled"}),
+        (installed(), {**LOST, "container": "lxc"}),
+        (installed(), {**LOST, "outside": "/usr/bin/nvidia-uninstall"}),
+        (DEBIAN, {"answers": "580.95.05", "loaded": "580.95.05", "in_kernel": "nvidia "}),
+        # One that does not serve is installed anew.
+        (installed(), {**LOST, "answers": ""}),
     ],
 )
-def test_a_driver_that_serves_stays_where_its_module_is_not_ours_to_build(host: dict[str, str]):
-    assert decide(request(), state(host)).plan is None
+def test_no_module_is_lost_where_nothing_could_or_need_be_built(
+    host: dict[str, str], parts: dict[str, str]
+):
+    assert lost_module(request(), state(host, **parts)) is None
+
+
+def test_a_container_gets_no_fabric_manager():
+    serving = {"answers": "580.95.05", "loaded": "580.95.05", "switches": "0000:05:00.0"}
+    h100 = request("8x NVIDIA H100 80GB HBM3")
+    assert decide(h100, state(installed(), **serving)).keep
+    assert decide(h100, state(installed(), **serving, container="lxc")).plan is None
+
+
+def test_a_driver_that_was_replaced_by_half_is_brought_to_its_end():
+    found = decide(request(), state(installed(), **ANOTHER))
+    assert found.plan is not None and not found.keep
+    # Another's packages are not ours to mend.
+    serving = {"answers": "580.95.05", "loaded": "580.95.05", "in_kernel": "nvidia "}
+    another = {**ANOTHER, "modules": f"{KERNEL} 580.105.08"}
+    assert decide(request(), state(providers(**serving), **another)).plan is None
 
 
 def test_an_old_driver_that_waits_is_replaced():

@@ -30,7 +30,16 @@ from .hosts import (
     state,
 )
 
-STEPS = ("possible", "finished", "repository", "installed", "nouveau_blocked", "held", "loaded")
+STEPS = (
+    "possible",
+    "finished",
+    "rebuilt",
+    "repository",
+    "installed",
+    "nouveau_blocked",
+    "held",
+    "loaded",
+)
 MIRROR: dict[str, Any] = {"mirror": "http://m/repos", "mirror_key_file": KEY_FILE}
 OFFERED = {
     name: ["580.105.08-1", "580.95.05-1", "570.172.08-1"]
@@ -213,11 +222,61 @@ REPLICAS = {"replicas": "llm-engine@a.service"}
 
 
 def test_a_module_that_was_lost_is_built_again_even_under_replicas():
-    seen = state(installed(), **KNOWN, **LOST, **REPLICAS)
-    host = Host(seen, AvailablePackages=available())
-    (script,) = run(host, request(**MIRROR), *STEPS[:4])
-    assert f"{APT} nvidia-driver-cuda=580.95.05-1 nvidia-kernel-open-dkms=580.95.05-1" in script
-    assert f"{scripts.APT} install --reinstall nvidia-kernel-open-dkms" in script
+    host = Host(state(installed(), **LOST, **REPLICAS))
+    (script,) = run(host, request())
+    assert "dkms install -m" in script and "apt-get" not in script
+    job = Job(request())
+    with on(host):
+        list(operations.possible._inner(job=job))
+        # It needs no turn, nor any reboot.
+        assert not job.to_do and job.reboot_reasons() == ()
+
+
+def considered(seen: Any, wanted: Request, offered: Any = None) -> tuple[Job, Host]:
+    host, job = Host(seen, AvailablePackages=available(offered)), Job(wanted)
+    with on(host):
+        assert list(operations.possible._inner(job=job)) == []
+    return job, host
+
+
+def test_what_needs_no_turn_under_replicas():
+    """Else the host would be drained, or refused where it must not be rebooted."""
+    newest = {name: ["580.95.05-1"] for name in OFFERED if name.startswith("nvidia")}
+    newest |= {"linux-image-amd64": ["6.1.140-1"]}
+    serving = state(installed(), **KNOWN, **REPLICAS)
+    assert not considered(serving, request(upgrade=True, **MIRROR), newest)[0].to_do
+    assert considered(serving, request(upgrade=True, **MIRROR))[0].to_do
+    # A fabric manager is put beside a driver that stays.
+    switches = state(installed(), **REPLICAS, switches="0000:05:00.0")
+    assert not considered(switches, request("8x NVIDIA H100 80GB HBM3"))[0].to_do
+
+
+def test_no_driver_is_replaced_where_the_next_kernel_gets_none():
+    """After the reboot that it needs the host would have no driver at all."""
+    waiting = {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64"}
+    old = state(installed("570.172.08"), **KNOWN, **waiting)
+    told = run(Host(old, AvailablePackages=available()), request(**MIRROR), "installed")
+    assert told[0].startswith("driver: kernel 6.1.0-40-amd64 boots next, and no repository of")
+    # Where nothing is loaded no reboot is needed.
+    bare = Host(state(DEBIAN, **KNOWN, **waiting), AvailablePackages=available())
+    assert "nvidia-driver-cuda=" in run(bare, request(**MIRROR), "installed")[0]
+
+
+def test_an_amdgpu_that_is_too_old_for_its_cards_is_upgraded():
+    packages = "amdgpu-dkms 1:6.3.6-1 ii \namd-smi-lib 26 ii "
+    same = {"amdgpu_source": "A5", "amdgpu_loaded": "A5", "in_kernel": "amdgpu "}
+    module = f"{UBUNTU['kernel']} /lib/modules/x/updates/dkms/amdgpu.ko"
+    seen = state(UBUNTU, packages=packages, amdgpu_modules=module, headers=UBUNTU["kernel"], **same)
+    offered = {"amdgpu-dkms": ["1:6.16.13-1"], "amd-smi-lib": ["26"]}
+    names = "linux-headers-6.8.0-79-generic", "linux-modules-extra-6.8.0-79-generic"
+    host = Host(seen, AvailablePackages=available(offered | {name: ["1"] for name in names}))
+    (script,) = run(host, request("8x AMD Instinct MI300X"), "installed")
+    assert "amdgpu-dkms=1:6.16.13-1" in script
+    # Headers may be there without the rest of what it takes.
+    assert f"{APT} linux-modules-extra-6.8.0-79-generic" in script
+    # Where that is the newest, nothing is done.
+    newest = Host(seen, AvailablePackages=available(offered | {"amdgpu-dkms": ["1:6.3.6-1"]}))
+    assert run(newest, request("8x AMD Instinct MI300X"), "installed") == []
 
 
 def test_a_driver_that_was_replaced_by_half_is_not_made_whole_under_replicas():
@@ -225,17 +284,17 @@ def test_a_driver_that_was_replaced_by_half_is_not_made_whole_under_replicas():
     packages = installed()["packages"].replace("open-dkms 580.95.05", "open-dkms 580.105.08")
     seen = state(installed(), **KNOWN, **another, **REPLICAS, packages=packages)
     host = Host(seen, AvailablePackages=available())
-    (told,) = run(host, request(**MIRROR), *STEPS[:4])
+    (told,) = run(host, request(**MIRROR), *STEPS[:5])
     assert told.startswith(
         "driver: 580.95.05 is loaded and serves, and its module on the disk is 580.105.08;"
     )
-    done = run(host, request(**MIRROR, reboot="when-needed"), *STEPS[:4])
+    done = run(host, request(**MIRROR, reboot="when-needed"), *STEPS[:5])
     assert "nvidia-driver-cuda=580.105.08-1" in done[0]
 
 
 def test_an_old_driver_is_unheld_and_replaced():
     seen = state(installed("570.172.08"), **KNOWN)
-    done = run(Host(seen, AvailablePackages=available()), request(**MIRROR), *STEPS[:4])
+    done = run(Host(seen, AvailablePackages=available()), request(**MIRROR), *STEPS[:5])
     assert len(done) == 1
     lines = done[0].splitlines()
     assert lines[5:7] == [
@@ -261,7 +320,7 @@ def test_a_half_done_upgrade_is_brought_to_its_end():
         for name, versions in OFFERED.items()
     }
     seen = state(installed(), packages=packages, answers="", **KNOWN)
-    done = run(Host(seen, AvailablePackages=available(offered)), request(**MIRROR), *STEPS[:4])
+    done = run(Host(seen, AvailablePackages=available(offered)), request(**MIRROR), *STEPS[:5])
     assert len(done) == 2
     configure = "dpkg --force-confdef --force-confold --configure -a"
     # Of the modules that the libraries recommend the first are the proprietary ones.
@@ -405,7 +464,7 @@ def test_a_key_that_is_not_nvidias_is_refused(fetched: tuple[bool, str], told: s
 def test_a_version_that_nobody_offers_is_refused_with_what_there_is():
     seen = state(installed("570.172.08"), **KNOWN)
     offered = {name: ["570.172.08-1"] for name in OFFERED if name.startswith("nvidia")}
-    (error,) = run(Host(seen, AvailablePackages=available(offered)), request(**MIRROR), *STEPS[:4])
+    (error,) = run(Host(seen, AvailablePackages=available(offered)), request(**MIRROR), *STEPS[:5])
     assert error == (
         "driver.branch: http://m/repos/debian12/x86_64 has no version of branch 580 of all "
         "packages of the driver; it has nvidia-driver-cuda: 570.172.08; nvidia-kernel-open-dkms: "
@@ -521,7 +580,7 @@ def ubuntu(
 ):
     seen = state(UBUNTU, secure_boot=secure_boot)
     host = Host(seen, AvailablePackages=available(offered), Refusal=refusal)
-    return run(host, request(**settings), *STEPS[:4])
+    return run(host, request(**settings), *STEPS[:5])
 
 
 def test_ubuntu_gets_the_signed_modules_of_its_own_repository():
@@ -644,7 +703,7 @@ def test_rocky_gets_a_stream_with_epel_and_version_locks():
     headers = (f"kernel-devel-{kernel}",)
     offered |= {name: ["5.14.0-570.12.1.el9_6"] for name in headers} | {"dkms": ["3.1-1.el9"]}
     host = Host(state(ROCKY, **known), AvailablePackages=available(offered))
-    (script,) = run(host, request(**MIRROR), *STEPS[:4])
+    (script,) = run(host, request(**MIRROR), *STEPS[:5])
     assert host.asked[-1][1]["stream"] == "nvidia-driver:580-open"
     assert script.splitlines()[2:4] == [
         f"run {scripts.DNF} install {' '.join(headers)}",
@@ -782,7 +841,7 @@ OLD = installed("570.172.08")
 )
 def test_a_driver_in_use_is_not_replaced(parts: dict[str, str], settings: Any, stopped: bool):
     host = Host(state(OLD, **parts, **KNOWN), AvailablePackages=available())
-    done = run(host, request(**MIRROR, **settings), *STEPS[:4])
+    done = run(host, request(**MIRROR, **settings), *STEPS[:5])
     assert len(done) == 1
     assert done[0].startswith("driver: 570.172.08 is loaded and is older than vllm") is stopped
     if stopped:
@@ -827,6 +886,7 @@ def test_what_is_to_do_is_known_before(parts: dict[str, str], settings: Any, to_
 def test_nothing_is_done_before_a_hosts_turn():
     host = Host(state(OLD, **KNOWN), AvailablePackages=available())
     job, steps = Job(request(**MIRROR)), [*STEPS[1:], "serving"]
+    steps.remove("rebuilt")
     with on(host):
         for step in steps:
             assert list(getattr(operations, step)._inner(job=job, turn=lambda: False)) == []

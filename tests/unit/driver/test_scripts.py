@@ -272,49 +272,60 @@ def test_a_repository_is_written_only_once_its_index_was_read(
 
 
 @pytest.mark.parametrize(
-    ("versions", "builds", "reinstalls", "ok"),
+    ("versions", "known", "source", "ok"),
     [
-        ({"6.1.0-37-amd64": "580.95.05"}, "", "", True),
-        ({"6.1.0-37-amd64": "570.172.08"}, "", "", False),
+        ({"6.1.0-37-amd64": "580.95.05"}, False, "", True),
+        ({"6.1.0-37-amd64": "570.172.08"}, False, "", False),
         # What the packages' own DKMS run has missed is built now.
-        ({"6.1.0-37-amd64": "570.172.08"}, "580.95.05", "", True),
-        # DKMS no longer knows of a module whose upgrade was cut off; its package brings it back.
-        ({"6.1.0-37-amd64": ""}, "", "580.95.05", True),
-        # For another kernel it is there, and does not help.
-        ({"6.1.0-37-amd64": "", "6.1.0-35-amd64": "580.95.05"}, "", "580.95.05", True),
-        ({}, "", "", False),
+        ({"6.1.0-37-amd64": "570.172.08"}, True, "", True),
+        # DKMS no longer knows of a module whose upgrade was cut off; its sources are there.
+        ({"6.1.0-37-amd64": ""}, False, "nvidia-580.95.05", True),
+        ({"6.1.0-37-amd64": ""}, False, "nvidia-srv-580.95.05", True),
+        ({"6.1.0-37-amd64": ""}, False, "nvidia-570.172.08", False),
+        ({"6.1.0-37-amd64": "", "6.1.0-35-amd64": "580.95.05"}, False, "", True),
+        ({}, False, "nvidia-580.95.05", False),
     ],
 )
+@pytest.mark.parametrize("whole", [True, False])
 def test_a_module_must_be_there_in_the_version_of_its_libraries(
-    versions: dict[str, str], builds: str, reinstalls: str, ok: bool, tmp_path: Path
+    versions: dict[str, str], known: bool, source: str, ok: bool, whole: bool, tmp_path: Path
 ):
+    modules, sources = tmp_path / "modules", tmp_path / "src"
     for kernel, version in versions.items():
-        (tmp_path / "modules" / kernel / "build").mkdir(parents=True)
-        (tmp_path / "modules" / kernel / "version").write_text(version)
-    modules = tmp_path / "modules"
-    running = modules / "6.1.0-37-amd64/version"
+        (modules / kernel / "build").mkdir(parents=True)
+        (modules / kernel / "version").write_text(version)
+    if source:
+        (sources / source).mkdir(parents=True)
+        (sources / source / "dkms.conf").touch()
+    built = f'echo 580.95.05 >"{modules}/$kernel/version"'
+    name = source.removesuffix("-580.95.05")
     programs = {
         "modinfo": f'cat "{modules}/$2/version"',
-        "dkms": f'echo {builds} >"{modules}/$3/version"' if builds else "exit 1",
-        "uname": "echo 6.1.0-37-amd64",
-        "apt-get": f"echo {reinstalls} >{running}" if reinstalls else "exit 1",
+        "dkms": 'case "$1 $2 $3 $4 $5" in\n'
+        f'"autoinstall -k "*) kernel=$3; {built if known else "exit 1"} ;;\n'
+        f'"install -m {name} -v 580.95.05") kernel=$7; {built} ;;\n*) exit 1 ;;\nesac',
     }
-    for name, text in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    lines = commands(scripts.install_script(todo(DEBIAN, "6.1.0-37-amd64")))
-    start = next(n for n, line in enumerate(lines) if line.startswith("for d in"))
-    check = scripts.explained(lines[start:])
+    for program, text in programs.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    check = scripts.rebuild_script("580.95.05")
+    if whole:
+        lines = commands(scripts.install_script(todo(DEBIAN, "6.1.0-37-amd64")))
+        start = next(n for n, line in enumerate(lines) if line.startswith("for d in"))
+        check = scripts.explained(lines[start:])
     done = subprocess.run(
-        ["dash", "-c", check.replace("/lib/modules", str(modules))],
+        [
+            "dash",
+            "-c",
+            check.replace("/lib/modules", str(modules)).replace("/usr/src", str(sources)),
+        ],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == (0 if ok else 1)
-    assert ("there is no module of driver 580.95.05" in done.stderr) is not ok
-    if reinstalls:
-        assert running.read_text().strip() == reinstalls
+    told = "there is no module of driver 580.95.05" if whole else "a reboot would leave this host"
+    assert (told in done.stderr) is not ok
 
 
 def test_the_input_reaches_the_archive_and_nobody_else():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
 
 from roles.driver import facts
-from roles.driver.reboot import reboot_reasons, reboot_wishes
+from roles.driver.reboot import hindrance, reboot_reasons, reboot_wishes
 from roles.driver.state import SCRIPT, Unit, parse_state
 
 from .hosts import DEBIAN, ROCKY, installed, output, state
@@ -153,6 +153,25 @@ def test_whatever_a_host_prints_is_read_or_refused(parts: dict[str, str]):
                 "6.1.0-37-amd64, which runs",
             ),
         ),
+        (
+            {
+                "answers": "",
+                "loaded_kind": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue",
+            },
+            ("its proprietary kernel modules are loaded, the open ones are installed",),
+        ),
+        (
+            {
+                "answers": "",
+                "loaded_kind": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05",
+            },
+            (),
+        ),
+        # Whatever else lies there, a reboot would not make a driver that answers any better: an old
+        # display card on nouveau, a module or a library of another version.
+        ({"in_kernel": "nouveau \nnvidia "}, ()),
+        ({"module": "580.105.08", "modules": "6.1.0-37-amd64 580.105.08"}, ()),
+        ({"library": "580.105.08"}, ()),
         # What answers goes on serving until somebody reboots the host.
         (
             {
@@ -184,14 +203,43 @@ def test_reboot_reasons(parts: dict[str, str], reasons: tuple[str, ...]):
 @pytest.mark.parametrize(
     ("parts", "reasons"),
     [
-        ({"amdgpu_module": "/lib/modules/x/kernel/amdgpu.ko", "in_kernel": "amdgpu "}, ()),
         (
-            {"amdgpu_module": "/lib/modules/x/updates/dkms/amdgpu.ko", "in_kernel": "amdgpu "},
-            ("amdgpu of the kernel is loaded, the one of amdgpu-dkms is installed",),
+            {
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/kernel/drivers/gpu/amdgpu.ko",
+                "in_kernel": "amdgpu ",
+            },
+            (),
+        ),
+        # RHEL's DKMS has a place of its own.
+        (
+            {
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/extra/amdgpu.ko.xz",
+                "in_kernel": "amdgpu ",
+            },
+            ("another amdgpu is loaded than amdgpu-dkms has installed",),
         ),
         (
             {
-                "amdgpu_module": "/lib/modules/x/updates/dkms/amdgpu.ko",
+                "kernels": "6.1.0-40-amd64\n6.1.0-37-amd64",
+                "amdgpu_modules": "6.1.0-40-amd64 /lib/modules/y/updates/dkms/amdgpu.ko\n"
+                "6.1.0-37-amd64 /lib/modules/x/kernel/drivers/gpu/amdgpu.ko",
+                "in_kernel": "amdgpu ",
+            },
+            (
+                "amdgpu is built for kernel 6.1.0-40-amd64, which boots next, and not for "
+                "6.1.0-37-amd64, which runs",
+            ),
+        ),
+        (
+            {
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/updates/dkms/amdgpu.ko",
+                "in_kernel": "amdgpu ",
+            },
+            ("another amdgpu is loaded than amdgpu-dkms has installed",),
+        ),
+        (
+            {
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/updates/dkms/amdgpu.ko",
                 "in_kernel": "amdgpu ",
                 "amd_answers": "8",
             },
@@ -199,9 +247,29 @@ def test_reboot_reasons(parts: dict[str, str], reasons: tuple[str, ...]):
         ),
         (
             {
-                "amdgpu_module": "/lib/modules/x/updates/dkms/amdgpu.ko",
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/updates/dkms/amdgpu.ko",
                 "in_kernel": "amdgpu ",
                 "rocm_smi": "/opt/rocm/bin/rocm-smi",
+                "kfd": "29857 206141652992",
+            },
+            (),
+        ),
+        # A lost card, or a tool that fails once, is no matter of another driver.
+        (
+            {
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/updates/dkms/amdgpu.ko",
+                "amdgpu_source": "A5",
+                "amdgpu_loaded": "A5",
+                "in_kernel": "amdgpu ",
+                "amd_answers": "0",
+            },
+            (),
+        ),
+        (
+            {
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/updates/dkms/amdgpu.ko",
+                "in_kernel": "amdgpu ",
+                "amd_answers": "0",
                 "kfd": "29857 206141652992",
             },
             (),
@@ -209,12 +277,12 @@ def test_reboot_reasons(parts: dict[str, str], reasons: tuple[str, ...]):
         # The graphics of the processor are all that the kernel's own knows.
         (
             {
-                "amdgpu_module": "/lib/modules/x/updates/dkms/amdgpu.ko",
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/updates/dkms/amdgpu.ko",
                 "in_kernel": "amdgpu ",
                 "amd_answers": "1",
                 "kfd": "5056 536870912",
             },
-            ("amdgpu of the kernel is loaded, the one of amdgpu-dkms is installed",),
+            ("another amdgpu is loaded than amdgpu-dkms has installed",),
         ),
     ],
 )
@@ -232,10 +300,39 @@ def test_reboot_reasons_of_amd(parts: dict[str, str], reasons: tuple[str, ...]):
             {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64", "kernel_upgraded": "6.1.0-40-amd64"},
             ("kernel 6.1.0-40-amd64 was installed with the driver, 6.1.0-37-amd64 runs",),
         ),
+        (
+            {
+                "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/updates/dkms/amdgpu.ko",
+                "amdgpu_source": "B6",
+                "amdgpu_loaded": "A5",
+                "amd_answers": "1",
+            },
+            ("amdgpu was upgraded, and the older one is loaded",),
+        ),
     ],
 )
-def test_a_newer_kernel_is_wished_not_needed(parts: dict[str, str], wishes: tuple[str, ...]):
-    assert reboot_wishes(state(installed(), **parts)) == wishes
+def test_wishes_are_no_needs(parts: dict[str, str], wishes: tuple[str, ...]):
+    assert reboot_wishes(state(installed(), **parts), amd_gpus=1) == wishes
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({}, ""),
+        ({"modules": ""}, ""),
+        ({"kernels": "6.1.0-40-amd64"}, "kernel 6.1.0-40-amd64 boots next, and there is no module"),
+        (
+            {
+                "kernels": "6.1.0-40-amd64",
+                "modules": "6.1.0-37-amd64 580.95.05\n6.1.0-40-amd64 580.95.05",
+            },
+            "",
+        ),
+    ],
+)
+def test_no_reboot_into_a_kernel_without_the_driver(parts: dict[str, str], told: str):
+    found = hindrance(state(installed(), **parts))
+    assert found.startswith(told) and bool(found) is bool(told)
 
 
 def test_what_runs_and_what_can_be_asked():

@@ -50,6 +50,7 @@ def need(why: tuple[str, ...] = (), allowed: bool = True, **more: Any) -> Need:
         allowed,
         lambda: why,
         lambda: more.get("wishes", ()),
+        lambda: more.get("hindrance", ""),
         lambda: more.get("waits", False),
         lambda: more.get("undrained", ""),
     )
@@ -153,3 +154,20 @@ def test_a_host_that_nobody_would_pass_by_is_not_rebooted():
     alone = need(("nouveau is loaded",), undrained="it serves, and …: add --limit lb1")
     said = failure(host, run(host, asked, need=alone, reboots=reboots(host)))
     assert said == "needs a reboot (nouveau is loaded): it serves, and …: add --limit lb1"
+
+
+def test_what_would_come_of_a_reboot_is_told_instead():
+    host = Host()
+    commands = run(host, asked, need=need(("why",), hindrance="no module"), reboots=reboots(host))
+    assert (
+        failure(host, commands)
+        == "needs a reboot (why), and must not have it: no module; run again"
+    )
+
+
+def test_a_host_whose_driver_waits_is_not_told_to_reboot_itself():
+    host = Host()
+    waiting = need((), allowed=False, waits=True)
+    told = failure(host, run(host, asked, need=waiting, reboots=reboots(host)))
+    assert told.startswith("needs a reboot (its driver has to be changed). Allow it with")
+    assert "yourself" not in told
