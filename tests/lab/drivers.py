@@ -18,7 +18,7 @@ from . import amd, debs
 from .debs import Deb
 from .paths import HERE, cached, sh
 from .scripts import dkms_scripts, script
-from .standins.dkms import SIGNED, module_file
+from .standins.dkms import SIGNED, module_file, source_version
 
 VERSIONS = ("580.95.05", "580.105.08", "590.48.01")
 KERNEL = os.uname().release
@@ -118,7 +118,8 @@ def kernel_debs(kernel: str, version: str) -> list[Deb]:
     image, headers = f"linux-image-{kernel}", f"linux-headers-{kernel}"
     fields = {"license": "GPL and additional rights", "name": "nouveau"}
     nouveau = module_file(fields | {"vermagic": f"{kernel} SMP"}) + SIGNED
-    amdgpu = module_file({**fields, "name": "amdgpu", "vermagic": f"{kernel} SMP"}) + SIGNED
+    fields |= {"name": "amdgpu", "srcversion": source_version("amdgpu", "")}
+    amdgpu = module_file(fields | {"vermagic": f"{kernel} SMP"}) + SIGNED
     base = f"lib/modules/{kernel}"
     graphics = f"{base}/kernel/drivers/gpu/drm"
     files = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import debs, drivers, hosts
+from tests.lab import debs, driver_faults, drivers, hosts
 from tests.lab.conftest import Fleet
 
 OLD, NEW, _ = drivers.VERSIONS
@@ -90,11 +90,19 @@ def test_a_bare_host_serves_and_is_rebooted_aside(fleet: Fleet, with_bare: tuple
     version = "nvidia-smi --query-gpu=driver_version --format=csv,noheader"
     assert set(fleet.ssh("bare1", version).splitlines()) == {OLD}
 
+    # But a module that was lost is built again under them.
+    driver_faults.lose_module("bare1", OLD)
+    kept = after.with_name("kept.py")
+    kept.write_text(before.read_text().replace("'when-needed'", "'never'"))
+    engines, boot = fleet.engines("bare1"), hosts.boot_id("bare1")
+    run = fleet.pyinfra(kept, "deploys/drivers.py", "-y", *some)
+    assert run.status == 0 and f"driver {OLD} (open modules)" in run.text, run.text
+    assert (fleet.engines("bare1"), hosts.boot_id("bare1")) == (engines, boot)
+
     # Nor is it rebooted where nobody would pass it by.
     run = fleet.pyinfra(after, "deploys/drivers.py", "-y", "--limit", "bare1")
     assert run.status == 1 and "--limit lb1" in run.text, run.text
 
-    engines, boot = fleet.engines("bare1"), hosts.boot_id("bare1")
     with asking(fleet) as statuses:
         run = fleet.pyinfra(after, "deploys/drivers.py", "-y", *some)
     assert run.status == 0, run.text

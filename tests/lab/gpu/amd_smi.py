@@ -10,7 +10,6 @@ import grp
 import json
 import os
 import sys
-from pathlib import Path
 
 import kernel
 
@@ -121,5 +120,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     sys.exit(main(sys.argv[1:]))

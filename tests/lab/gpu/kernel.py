@@ -16,6 +16,7 @@ with it, modules without a signature are refused.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -158,6 +159,9 @@ def show(modules: dict[str, str]) -> None:
         (folder / "refcnt").write_text(f"{len(users(name, modules))}\n")
         if modules[name]:
             (folder / "version").write_text(f"{modules[name]}\n")
+        # As the stand-in for dkms has it in the module's file.
+        sources = hashlib.md5(f"{name} {modules[name]}".encode()).hexdigest()[:23].upper()
+        (folder / "srcversion").write_text(f"{sources}\n")
     show_compute_nodes(amd_gpus(modules))
     (SELF / "modules").write_text("".join(f"{line}\n" for line in table(modules)))
     for device in profile()["pci"]:
@@ -171,7 +175,8 @@ def show(modules: dict[str, str]) -> None:
 def show_compute_nodes(devices: list[dict]) -> None:
     """What amdgpu offers to compute on: the CPU and each device, as /sys/class/kfd has it."""
     root = SELF / "class/kfd/kfd"
-    shutil.rmtree(root, ignore_errors=True)
+    for folder in (root, SELF / "class/drm"):
+        shutil.rmtree(folder, ignore_errors=True)
     if not devices:
         return
     told = {gpu["address"]: gpu for gpu in profile()["amd"]}
@@ -180,8 +185,14 @@ def show_compute_nodes(devices: list[dict]) -> None:
         node = root / "topology/nodes" / str(number)
         (node / "mem_banks/0").mkdir(parents=True)
         text = f"simd_count {simd_count}\nvendor_id {4098 if device_id else 0}\n"
-        (node / "properties").write_text(f"cpu_cores_count 0\n{text}device_id {device_id}\n")
-        (node / "mem_banks/0/properties").write_text(f"heap_type 1\nsize_in_bytes {size}\n")
+        text += f"device_id {device_id}\ndrm_render_minor {127 + number if device_id else 0}\n"
+        (node / "properties").write_text(f"cpu_cores_count 0\n{text}")
+        # Of a processor's graphics newer kernels show the system's memory here.
+        bank = max(size, 32 << 30)
+        (node / "mem_banks/0/properties").write_text(f"heap_type 1\nsize_in_bytes {bank}\n")
+        card = SELF / "class/drm" / f"renderD{127 + number}/device"
+        card.mkdir(parents=True)
+        (card / "mem_info_vram_total").write_text(f"{size}\n")
 
 
 def sizes(gpu: dict) -> tuple[int, int]:
@@ -245,6 +256,8 @@ def make_class() -> None:
     aside.mkdir()
     bind(real, str(aside))
     for entry in aside.iterdir():
+        if entry.name == "drm":
+            continue
         (shown / entry.name).symlink_to(f"../{aside.name}/{entry.name}")
     bind(shown, str(real))
 

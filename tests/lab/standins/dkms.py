@@ -8,6 +8,7 @@ Knows add, build, install, remove, autoinstall and status, keeps the real one's 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -45,6 +46,11 @@ def module_file(fields: dict[str, str]) -> bytes:
     sections += struct.pack("<IIQQQQIIQQ", 10, 3, 0, 0, at_names, len(names), 0, 0, 1, 0)
     body = header + info + names
     return body.ljust(at_sections, b"\0") + sections
+
+
+def source_version(name: str, version: str) -> str:
+    """What modinfo calls srcversion: a sum over what the module was built from."""
+    return hashlib.md5(f"{name} {version}".encode()).hexdigest()[:23].upper()
 
 
 def folder(module: str, version: str) -> Path:
@@ -85,6 +91,7 @@ def build(module: str, version: str, kernel: str) -> None:
     built.mkdir(parents=True, exist_ok=True)
     for name in re.findall(r'^BUILT_MODULE_NAME\[\d+\]="(.+)"', conf, re.MULTILINE):
         all_fields = {"version": version, **fields, "name": name.replace("-", "_")}
+        all_fields["srcversion"] = source_version(name, all_fields["version"])
         if name != module:
             all_fields["depends"] = module
         all_fields["vermagic"] = f"{kernel} SMP preempt mod_unload modversions "
