@@ -1,5 +1,6 @@
 """What is to be done about a host's driver, from what it says of it. Pure."""
 
+import re
 from dataclasses import dataclass, replace
 
 from roles.driver.branches import BRANCHES, listed
@@ -185,7 +186,10 @@ def lost_module(request: Request, state: DriverState) -> str | None:
     if any(map(state.modules.get, kernels)) or state.headers.isdisjoint(kernels):
         return None
     rejected = state.secure_boot and not state.own_key_enrolled
-    return None if rejected or "dkms" not in state.packages else state.answers
+    by_dkms = {v for name, v in state.driver_packages.items() if re.search("(?<!no-)dkms", name)}
+    # What is left in the middle is brought to its end first, and may be of another version.
+    undone = rejected or any(map(is_driver, state.half))
+    return state.answers if state.answers in by_dkms and not undone else None
 
 
 def _beside(request: Request, state: DriverState, version: str, why: str) -> Decision:

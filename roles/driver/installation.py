@@ -70,14 +70,15 @@ def installation(
         settled = same and not newer and is_settled(chosen, plan, state)
         if settled or _goes_back(request, chosen, version, state):
             return None
+    headers = (*_headers(plan, state, available), *_more_headers(plan, state, available, newer))
     extra = [name for name in missing(plan, state) if name in plan.extra and not _is_signed(name)]
     return Installation(
         plan=plan,
         system=state.system,
         whole=whole,
         extra=(*(n for n in signed if request.upgrade or n not in state.packages), *extra),
-        headers=(*_headers(plan, state, available), *_more_headers(plan, state, available, newer)),
-        release=_release(state, newer),
+        headers=headers,
+        release=_release(state, (*newer, *headers)),
         upgraded=tuple(newer),
         version=version,
     )
@@ -228,19 +229,22 @@ def _headers(plan: PackagePlan, state: DriverState, available: Available) -> tup
         return ()
     wanted = _next_headers(plan, state)
     then = tuple(name for name in wanted if available.get(name))
-    if wanted and not then and (state.loaded or "nouveau" in state.in_kernel):
+    newest = tuple(name for name in kernel_packages_of(plan, state) if available.get(name))
+    if wanted and not then and state.answers is not None:
+        # The reboot that another driver needs must not end what serves.
+        if any(map(_is_headers, newest)):
+            return newest
         raise ValueError(
             f"driver: kernel {state.next_kernel} boots next, and no repository of this host has "
-            f"{' '.join(wanted)}, which DKMS builds its module with: after the reboot that another "
-            "driver needs there would be none. Provide them, or remove that kernel, and deploy "
-            "again"
+            f"{' '.join(wanted)}, which DKMS builds its module with, nor a newer kernel with its "
+            "headers: after the reboot that another driver needs there would be none. Provide "
+            "them, or remove that kernel, and deploy again"
         )
     if state.kernel in state.headers:
         beside = (n for n in plan.headers if not _is_headers(n) and n not in state.packages)
         return (*filter(available.get, beside), *then)
     if all(available.get(name) or name in state.packages for name in plan.headers):
         return (*(name for name in plan.headers if name not in state.packages), *then)
-    newest = tuple(name for name in kernel_packages_of(plan, state) if available.get(name))
     if not any(map(_is_headers, newest)):
         raise ValueError(
             f"driver: no repository of this host has {' '.join(plan.headers)}, which DKMS builds "

@@ -54,7 +54,7 @@ def possible(job: Job):
         yield _stopped(why)
         return
     reboots = job.reboot_reasons()
-    if job.request.settings.reboot == "when-needed":
+    if job.request.settings.reboot == "when-needed" and not job.hindrance():
         reboots += job.reboot_wishes()
     # What is put beside a driver that stays needs no turn.
     changes = installs and not decision.keep

@@ -13,17 +13,12 @@ def reboot_reasons(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
     return tuple(_amd_reasons(state, amd_gpus) if amd_gpus else _nvidia_reasons(state))
 
 
-def reboot_wishes(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
+def reboot_wishes(state: DriverState) -> tuple[str, ...]:
     """Why a reboot would be good for the driver, which serves without one too."""
-    wishes = []
     # A newer kernel that waits since before is nobody's business here.
-    if state.kernel_upgraded and state.next_kernel != state.kernel:
-        told = f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs"
-        wishes.append(told)
-    another = state.amdgpu_built and state.amdgpu_loaded and not is_same_amdgpu(state)
-    if another and _amdgpu_serves(state, amd_gpus):
-        wishes.append("amdgpu was upgraded, and the older one is loaded")
-    return tuple(wishes)
+    if not state.kernel_upgraded or state.next_kernel == state.kernel:
+        return ()
+    return (f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs",)
 
 
 def hindrance(state: DriverState) -> str:
@@ -64,7 +59,7 @@ def _nvidia_reasons(state: DriverState):
 
 
 def _amd_reasons(state: DriverState, gpus: int):
-    if _amdgpu_serves(state, gpus):
+    if max(state.amd_gpus or 0, state.kfd_gpus) >= gpus:
         return
     if state.amdgpu_built and not is_same_amdgpu(state) and "amdgpu" in state.in_kernel:
         yield "another amdgpu is loaded than amdgpu-dkms has installed"
@@ -73,10 +68,6 @@ def _amd_reasons(state: DriverState, gpus: int):
             f"amdgpu is built for kernel {state.next_kernel}, which boots next, and not for "
             f"{state.kernel}, which runs"
         )
-
-
-def _amdgpu_serves(state: DriverState, gpus: int) -> bool:
-    return max(state.amd_gpus or 0, state.kfd_gpus) >= gpus > 0
 
 
 def is_same_amdgpu(state: DriverState) -> bool:

@@ -175,7 +175,7 @@ def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
 
 def _is_built(path: str) -> bool:
     """Whether a module is none of the kernel's own: those of DKMS are in updates/ or extra/."""
-    return "/kernel/drivers/" not in path
+    return path.startswith("/") and "/kernel/drivers/" not in path
 
 
 def _are_integrated(text: str) -> list[bool]:

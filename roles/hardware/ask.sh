@@ -28,6 +28,7 @@ if has mokutil; then mokutil --sb-state; else
 od -An -t u1 /sys/firmware/efi/efivars/SecureBoot-* | head -n 1; fi
 part modules; for m in nvidia nvidia_uvm nouveau amdgpu; do [ -d "/sys/module/$m" ] && echo "$m"; done
 part nvidia-loaded; first_line /sys/module/nvidia/version
+part nvidia-loaded-kind; first_line /proc/driver/nvidia/version
 part nvidia-installed; limit 10 modinfo -F version nvidia
 part nvidia-license; limit 10 modinfo -F license nvidia
 part fabric-manager

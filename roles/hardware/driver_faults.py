@@ -55,13 +55,14 @@ def _kind_fault(answers: Answers, system: System) -> Fault | None:
     cards = [card for _, ours in accelerators(answers, system) for card in cards_by_pci_id(ours)]
     newest = next((card.name for card in cards if card.generation == "Blackwell"), None)
     finds_none = answers.error is not None and answers.error.fault == "no-devices"
-    if not finds_none or newest is None or system.driver_open is not False:
+    is_open = system.driver_open if system.loaded_open is None else system.loaded_open
+    if not finds_none or newest is None or is_open is not False:
         return None
     return Fault(
         "driver-kind",
         "stop",
-        f"the driver's proprietary kernel modules are installed, and {newest} needs the open ones",
-        "install them (deploys/drivers.py does) and reboot",
+        f"the driver runs with its proprietary kernel modules, and {newest} needs the open ones",
+        "install them where they are not (deploys/drivers.py does), and reboot",
     )
 
 

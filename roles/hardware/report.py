@@ -20,7 +20,7 @@ _SYSTEM = (
     *("nvidia-installed", "nvidia-license", "fabric-manager", "pci"),
 )
 # What hosts of another kind, or users without sudo, do not tell.
-_SYSTEM_TOO = ("virtualization", "numa-balancing", "paths", "acs")
+_SYSTEM_TOO = ("nvidia-loaded-kind", "virtualization", "numa-balancing", "paths", "acs")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ class GpuPath:
 class System:
     """One host's system. Versions are None where nothing is loaded or installed.
 
-    `driver_open` says whether the installed kernel modules are the open ones; `fabric_manager` is
+    `driver_open` says whether the installed kernel modules are the open ones, `loaded_open` whether
+    the loaded ones are; `fabric_manager` is
     "absent", "active" or what systemd calls its state. `virtualization` is what systemd calls it
     ("none", "kvm"), `redirecting` the bridges that send what GPUs say to each other up to the CPU
     (ACS), as far as root could see them.
@@ -70,6 +71,7 @@ class System:
     numa_balancing: bool = False
     gpu_paths: tuple[GpuPath, ...] = ()
     redirecting: tuple[str, ...] = ()
+    loaded_open: bool | None = None
 
     @property
     def nvswitches(self) -> int:
@@ -80,6 +82,7 @@ class System:
 def parse_system(parts: Mapping[str, str]) -> System:
     """Read the parts of a report that come from the system; what cannot be told is None."""
     license_text = parts["nvidia-license"].strip()
+    loaded = parts.get("nvidia-loaded-kind", "")
     return System(
         os=_one_line(parts["os"]) or "",
         kernel=_one_line(parts["kernel"]) or "",
@@ -97,6 +100,7 @@ def parse_system(parts: Mapping[str, str]) -> System:
         virtualization=_one_line(parts.get("virtualization", "")),
         # 2 is for memory tiers, and moves nothing between nodes of one kind.
         numa_balancing=parts.get("numa-balancing", "").strip() in ("1", "3"),
+        loaded_open=("Open Kernel Module" in loaded) if "NVRM version" in loaded else None,
         gpu_paths=tuple(filter(None, map(_gpu_path, parts.get("paths", "").splitlines()))),
         redirecting=tuple(filter(None, map(_redirecting, parts.get("acs", "").splitlines()))),
     )

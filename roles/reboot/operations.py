@@ -79,7 +79,7 @@ def asked(need: Need, reboots: Reboots, at_turn: bool = False):
     waits = need.waits() and not at_turn
     why = () if waits else tuple(need.reasons())
     better = () if waits else tuple(need.wishes())
-    if not (waits or why or (better and need.allowed)):
+    if not (waits or why or (better and need.allowed and not need.hindrance())):
         for wish in better:
             _warn(f"a reboot would be good: {wish}")
         host.noop("no reboot is needed")

@@ -115,6 +115,15 @@ def test_a_serving_drivers_module_that_no_kernel_has_is_lost(parts: dict[str, st
         (installed(), {**LOST, "container": "lxc"}),
         (installed(), {**LOST, "outside": "/usr/bin/nvidia-uninstall"}),
         (DEBIAN, {"answers": "580.95.05", "loaded": "580.95.05", "in_kernel": "nvidia "}),
+        # Not by packages whose sources are there, or not by them alone.
+        (installed(), {**LOST, "packages": "linux-modules-nvidia-580-server 580.95.05-1 ii "}),
+        (
+            installed(),
+            {
+                **LOST,
+                "packages": "nvidia-kernel-open-dkms 580.105.08-1 iU \nlibcuda1 580.95.05-1 ii ",
+            },
+        ),
         # One that does not serve is installed anew.
         (installed(), {**LOST, "answers": ""}),
     ],

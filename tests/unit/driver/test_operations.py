@@ -257,6 +257,12 @@ def test_no_driver_is_replaced_where_the_next_kernel_gets_none():
     old = state(installed("570.172.08"), **KNOWN, **waiting)
     told = run(Host(old, AvailablePackages=available()), request(**MIRROR), "installed")
     assert told[0].startswith("driver: kernel 6.1.0-40-amd64 boots next, and no repository of")
+    # A newer kernel comes with its headers, though it is held.
+    names = ("linux-image-amd64", "linux-headers-amd64")
+    offered = OFFERED | {name: ["6.1.153-1"] for name in names}
+    (script,) = run(Host(old, AvailablePackages=available(offered)), request(**MIRROR), "installed")
+    assert f"{APT} linux-image-amd64 linux-headers-amd64" in script
+    assert "run apt-mark unhold libcuda1 linux-image-amd64 nvidia-driver-cuda" in script
     # Where nothing is loaded no reboot is needed.
     bare = Host(state(DEBIAN, **KNOWN, **waiting), AvailablePackages=available())
     assert "nvidia-driver-cuda=" in run(bare, request(**MIRROR), "installed")[0]
@@ -870,9 +876,19 @@ def test_an_upgrade_of_a_driver_in_use_is_refused_where_there_is_a_newer_one():
         # A newer kernel leads to a reboot where one is allowed.
         (installed(kernels="6.1.0-40-amd64", kernel_upgraded="6.1.0-40-amd64"), {}, False),
         (
-            installed(kernels="6.1.0-40-amd64", kernel_upgraded="6.1.0-40-amd64"),
+            installed(
+                kernels="6.1.0-40-amd64",
+                kernel_upgraded="6.1.0-40-amd64",
+                modules="6.1.0-37-amd64 580.95.05\n6.1.0-40-amd64 580.95.05",
+            ),
             {"reboot": "when-needed"},
             True,
+        ),
+        # But not into one without the driver.
+        (
+            installed(kernels="6.1.0-40-amd64", kernel_upgraded="6.1.0-40-amd64"),
+            {"reboot": "when-needed"},
+            False,
         ),
     ],
 )

@@ -289,6 +289,9 @@ def test_blackwell_with_the_proprietary_modules_is_told_of_the_open_ones():
     (fault,) = process(**silent, nvidia_license="NVIDIA").faults
     assert fault.kind == "driver-kind" and "needs the open ones" in str(fault)
     assert kinds(process(**silent)) == ["no-devices"]
+    # Installed they are, and a reboot has to load them.
+    loaded = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23"
+    assert kinds(process(**silent, nvidia_loaded_kind=loaded)) == ["driver-kind"]
 
 
 def test_an_nvidia_host_without_its_driver_is_told_of_that_one():

@@ -165,6 +165,13 @@ def test_what_would_come_of_a_reboot_is_told_instead():
     )
 
 
+def test_a_wish_is_only_told_where_the_reboot_would_do_harm():
+    host = Host()
+    wished = need((), wishes=("a newer kernel",), hindrance="no module")
+    assert run(host, asked, need=wished, reboots=reboots(host)) == []
+    assert host.noops == ["no reboot is needed"] and "a newer kernel" in host.said[0]
+
+
 def test_a_host_whose_driver_waits_is_not_told_to_reboot_itself():
     host = Host()
     waiting = need((), allowed=False, waits=True)
