@@ -298,16 +298,17 @@ def _unpackaged(request: Request, state: DriverState) -> str:
     has = state.answers or state.module
     return (
         f"driver: {has or 'of an unknown version'} was installed outside of packages (NVIDIA's "
-        f".run installer or by hand) and is {_why_not_good(request, has)}; packages must not be "
-        "installed over it. Remove it with nvidia-uninstall, reboot, and deploy again"
+        f".run installer or by hand) and is {_why_not_good(request, state, has)}; packages must "
+        "not be installed over it. Remove it with nvidia-uninstall, reboot, and deploy again"
     )
 
 
-def _why_not_good(request: Request, version: str | None) -> str:
+def _why_not_good(request: Request, state: DriverState, version: str | None) -> str:
     least = request.needs.driver_branch
     if least and version and branch_of(version) < least:
         return f"older than {request.needs.name} needs ({least})"
-    if version and good_enough(request.settings, request.needs, version) and request.upgrade:
+    good = works(request, state) or good_enough(request.settings, request.needs, version)
+    if good and request.upgrade:
         return "not the newest, which upgrade_driver asks for"
     return "not the one that the settings ask for, or does not answer"
 
@@ -324,10 +325,9 @@ def in_use(request: Request, state: DriverState, decision: Decision) -> str | No
     if request.settings.reboot == "when-needed":
         return None
     has, units = state.answers or state.loaded, " ".join(state.replicas)
-    why = f"is {_why_not_good(request, has)}"
-    if works(request, state):
-        half = f"serves, and its module on the disk is {state.module}"
-        why = "is not the newest, which upgrade_driver asks for" if request.upgrade else half
+    why = f"is {_why_not_good(request, state, has)}"
+    if works(request, state) and not request.upgrade:
+        why = f"serves, and its module on the disk is {state.module}"
     return (
         f"driver: {has or module} is loaded and {why}; another one serves only "
         f"after a reboot, and replicas run here ({units}), so nothing was changed. "

@@ -10,7 +10,7 @@ from typing import Any
 
 from roles.driver.packages import is_driver, is_of_one_kernel, upstream
 from roles.driver.system import OperatingSystem
-from roles.hardware import is_integrated
+from roles.hardware import is_integrated, is_open_module
 
 SCRIPT = Path(__file__).with_name("ask.sh").read_text(encoding="utf-8")
 
@@ -142,7 +142,7 @@ def parse_state(lines: Sequence[str]) -> DriverState:
 
 def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
     """What is told of the driver itself: its modules, tools and daemons, and who uses it."""
-    modules, kind = _by_first_word(parts["amdgpu-modules"]), parts["loaded-kind"]
+    modules = _by_first_word(parts["amdgpu-modules"])
     listed, nodes = parts["amd-answers"].strip(), _are_integrated(parts["kfd"])
     return {
         "module": _version(parts["module"]),
@@ -153,7 +153,7 @@ def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
         "amdgpu_source": parts["amdgpu-source"].strip() or None,
         "amdgpu_loaded": parts["amdgpu-loaded"].strip() or None,
         "loaded": _version(parts["loaded"]),
-        "loaded_open": ("Open Kernel Module" in kind) if "NVRM version" in kind else None,
+        "loaded_open": is_open_module(parts["loaded-kind"]),
         "in_kernel": frozenset(parts["in-kernel"].split()),
         "library": max(parts["library"].split(), key=_numbers, default=None),
         "answers": _version(parts["answers"]),

@@ -43,3 +43,4 @@ from roles.hardware.report import HostReport as HostReport
 from roles.hardware.report import parse_report as parse_report
 from roles.hardware.settings import GpusDeclaration as GpusDeclaration
 from roles.hardware.settings import LinksDeclaration as LinksDeclaration
+from roles.hardware.system import is_open_module as is_open_module

@@ -25,11 +25,10 @@ def observed_hardware(answers: Answers, system: System) -> Hardware | None:
     if answers.gpus is None:
         records = [one for one in records if not is_graphics(one, system)]
         # AMD's tool does not speak for NVIDIA's cards.
-        on_bus = accelerators(answers, system)
-        if not records or any(device_id.startswith("10de:") for _, device_id in on_bus):
+        if not records or has_nvidia(answers, system):
             return None
     bus = {device.address: device for device in system.pci}
-    share_mib = system.ram_mib // max(1, len(records)) if system.ram_mib else None
+    share_mib = system.ram_share_mib(max(1, len(records)))
     whole = [gpu for gpu in (_gpu(record, bus, system, share_mib) for record in records) if gpu]
     whole.sort(key=lambda gpu: gpu.index)
     driver = next((record.driver_version for record in records if record.driver_version), None)
@@ -55,7 +54,7 @@ def presumed_hardware(answers: Answers, system: System) -> Hardware | None:
     cards = [_card(device_id) for _, device_id in on_bus]
     if not on_bus or not all(cards):
         return None
-    share_mib = system.ram_mib // len(on_bus) if system.ram_mib else None
+    share_mib = system.ram_share_mib(len(on_bus))
     gpus = tuple(
         _from_bus(index, card, address, device_id, system, share_mib)
         for index, (card, (address, device_id)) in enumerate(zip(cards, on_bus, strict=True))
@@ -88,6 +87,11 @@ def accelerators(answers: Answers, system: System) -> list[tuple[str, str]]:
         for address, device_id in found.items()
         if device_id.startswith("10de:") or cards_by_pci_id(device_id) or address in computing
     )
+
+
+def has_nvidia(answers: Answers, system: System) -> bool:
+    """Whether a card of NVIDIA is on the bus."""
+    return any(device_id.startswith("10de:") for _, device_id in accelerators(answers, system))
 
 
 def is_graphics(record: GpuRecord, system: System) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from roles.hardware.answers import Answers
 from roles.hardware.cards import cards_by_pci_id
-from roles.hardware.devices import accelerators
+from roles.hardware.devices import accelerators, has_nvidia
 from roles.hardware.faults import Fault
 from roles.hardware.gpus import Hardware
 from roles.hardware.system import System
@@ -83,7 +83,7 @@ def _no_driver(answers: Answers, system: System) -> Fault:
             "no nvidia-smi, and no NVIDIA or AMD GPU on the PCI bus",
             "check that the host has its cards",
         )
-    nvidia = any(device_id.startswith("10de:") for _, device_id in on_bus)
+    nvidia = has_nvidia(answers, system)
     if answers.amd_gpus is not None and not nvidia:
         told = "amdgpu drives none of the AMD cards on the PCI bus"
         return Fault("driver-missing", "stop", told, "install amdgpu-dkms, reboot")

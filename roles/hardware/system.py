@@ -73,16 +73,24 @@ class System:
     redirecting: tuple[str, ...] = ()
     loaded_open: bool | None = None
 
+    def ram_share_mib(self, count: int) -> int | None:
+        """What each of several GPUs has of the host's memory, where they share it with the CPUs."""
+        return self.ram_mib // count if self.ram_mib else None
+
     @property
     def nvswitches(self) -> int:
         """Number of NVSwitches on the PCI bus."""
         return sum(device.is_nvswitch for device in self.pci)
 
 
+def is_open_module(text: str) -> bool | None:
+    """Whether the loaded NVIDIA module is the open one, by /proc/driver/nvidia/version."""
+    return ("Open Kernel Module" in text) if "NVRM version" in text else None
+
+
 def parse_system(parts: Mapping[str, str]) -> System:
     """Read the parts of a report that come from the system; what cannot be told is None."""
     license_text = parts["nvidia-license"].strip()
-    loaded = parts.get("nvidia-loaded-kind", "")
     return System(
         os=_one_line(parts["os"]) or "",
         kernel=_one_line(parts["kernel"]) or "",
@@ -100,7 +108,7 @@ def parse_system(parts: Mapping[str, str]) -> System:
         virtualization=_one_line(parts.get("virtualization", "")),
         # 2 is for memory tiers, and moves nothing between nodes of one kind.
         numa_balancing=parts.get("numa-balancing", "").strip() in ("1", "3"),
-        loaded_open=("Open Kernel Module" in loaded) if "NVRM version" in loaded else None,
+        loaded_open=is_open_module(parts.get("nvidia-loaded-kind", "")),
         gpu_paths=tuple(filter(None, map(_gpu_path, parts.get("paths", "").splitlines()))),
         redirecting=tuple(filter(None, map(_redirecting, parts.get("acs", "").splitlines()))),
     )
