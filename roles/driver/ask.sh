@@ -102,6 +102,7 @@ done
 part reboot-required; cat /run/reboot-required.pkgs
 # Written by our own upgrade; a reboot clears /run.
 part kernel-upgraded; cat /run/llm-kernel-upgraded
+part amdgpu-upgraded; cat /run/llm-amdgpu-upgraded
 part sources
 grep -sE '^(deb|baseurl|URIs:)' /etc/apt/sources.list /etc/apt/sources.list.d/* \
 /etc/yum.repos.d/*.repo | sort -u

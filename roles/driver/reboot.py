@@ -15,10 +15,16 @@ def reboot_reasons(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
 
 def reboot_wishes(state: DriverState) -> tuple[str, ...]:
     """Why a reboot would be good for the driver, which serves without one too."""
-    # A newer kernel that waits since before is nobody's business here.
-    if not state.kernel_upgraded or state.next_kernel == state.kernel:
-        return ()
-    return (f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs",)
+    # What waits since before is nobody's business here.
+    wishes = []
+    if state.kernel_upgraded and state.next_kernel != state.kernel:
+        wishes.append(
+            f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs"
+        )
+    comes = state.next_kernel in state.amdgpu_built_for and not is_same_amdgpu(state)
+    if state.amdgpu_upgraded and comes and "amdgpu" in state.in_kernel:
+        wishes.append("amdgpu was upgraded, and the one before it is loaded")
+    return tuple(wishes)
 
 
 def hindrance(state: DriverState) -> str:

@@ -209,6 +209,8 @@ def install_script(todo: Installation) -> str:
     commands = _apt_commands(todo) if todo.system.uses_apt else _dnf_commands(todo)
     if todo.restarted:
         commands.append(f"run systemctl try-restart {todo.restarted}")
+    if "amdgpu-dkms" in dict(todo.whole):
+        commands.append(f"echo {dict(todo.whole)['amdgpu-dkms']} >/run/llm-amdgpu-upgraded")
     return explained([*commands, *_module_check(todo)])
 
 

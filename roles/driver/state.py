@@ -41,7 +41,8 @@ class DriverState:
     fails), `kfd_gpus` how many amdgpu offers; the graphics of a processor are in neither.
     `replicas` are the units of ours that run on the host.
     `container` says that the host has its kernel from another machine, as systemd calls it.
-    `kernel_upgraded` says that a deploy upgraded the kernel since the last boot.
+    `kernel_upgraded` says that a deploy upgraded the kernel since the last boot, `amdgpu_upgraded`
+    that it installed amdgpu.
     `free_mib` maps /usr, /boot and /var to their file system and its free MiB.
     """
 
@@ -83,6 +84,7 @@ class DriverState:
     own_key_enrolled: bool = False
     reboot_required_by: tuple[str, ...] = ()
     kernel_upgraded: bool = False
+    amdgpu_upgraded: bool = False
     sources: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -134,6 +136,7 @@ def parse_state(lines: Sequence[str]) -> DriverState:
         own_key_enrolled="already enrolled" in parts["own-key"],
         reboot_required_by=tuple(dict.fromkeys(parts["reboot-required"].split())),
         kernel_upgraded=bool(parts["kernel-upgraded"].strip()),
+        amdgpu_upgraded=bool(parts["amdgpu-upgraded"].strip()),
         sources=tuple(parts["sources"].splitlines()),
         files=_by_last_word(parts["files"]),
         keys=_keys(parts["keys"]),

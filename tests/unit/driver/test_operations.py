@@ -746,6 +746,7 @@ def test_amd_gets_its_driver_where_amd_smi_does_not_list_the_gpus():
     assert script.splitlines() == [
         f"{APT} linux-headers-6.8.0-79-generic linux-modules-extra-6.8.0-79-generic",
         f"{APT} amdgpu-dkms=1 amd-smi-lib=1",
+        "echo 1 >/run/llm-amdgpu-upgraded",
     ]
     # The kernel's own driver does as well.
     served = state(UBUNTU, amd_answers="8", in_kernel="amdgpu ")

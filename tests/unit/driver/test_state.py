@@ -291,6 +291,16 @@ def test_reboot_reasons_of_amd(parts: dict[str, str], reasons: tuple[str, ...]):
     assert reboot_reasons(state(**parts), amd_gpus=1) == reasons
 
 
+UPGRADED_AMDGPU = {
+    "amdgpu_modules": "6.1.0-37-amd64 /lib/modules/x/updates/dkms/amdgpu.ko",
+    "amdgpu_source": "A6",
+    "amdgpu_loaded": "A5",
+    "amdgpu_upgraded": "1:6.16.13-1",
+    "in_kernel": "amdgpu ",
+    "amd_answers": "2",
+}
+
+
 @pytest.mark.parametrize(
     ("parts", "wishes"),
     [
@@ -301,6 +311,11 @@ def test_reboot_reasons_of_amd(parts: dict[str, str], reasons: tuple[str, ...]):
             {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64", "kernel_upgraded": "6.1.0-40-amd64"},
             ("kernel 6.1.0-40-amd64 was installed with the driver, 6.1.0-37-amd64 runs",),
         ),
+        (UPGRADED_AMDGPU, ("amdgpu was upgraded, and the one before it is loaded",)),
+        # Whoever else upgraded it, or loads another from the initramfs, is asked for no reboot.
+        (UPGRADED_AMDGPU | {"amdgpu_upgraded": ""}, ()),
+        (UPGRADED_AMDGPU | {"amdgpu_loaded": "A6"}, ()),
+        (UPGRADED_AMDGPU | {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64"}, ()),
     ],
 )
 def test_wishes_are_no_needs(parts: dict[str, str], wishes: tuple[str, ...]):
