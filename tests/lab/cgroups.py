@@ -66,7 +66,7 @@ def _listed(file: Path) -> list[int]:
         raise
 
 
-def end(name: str = "", timeout: float = 20) -> None:
+def end(name: str = "", timeout: float = 300) -> None:
     """Kill all processes of one host, or of the whole lab, and take their groups away."""
     deadline = time.monotonic() + timeout
     while pids := processes(name):
@@ -81,8 +81,9 @@ def end(name: str = "", timeout: float = 20) -> None:
             _remove(Path(folder))
 
 
-def _remove(folder: Path, tries: int = 40) -> None:
-    for _ in range(tries):
+def _remove(folder: Path, timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
         try:
             return folder.rmdir()
         except FileNotFoundError:

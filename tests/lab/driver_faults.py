@@ -109,7 +109,7 @@ def pause_install(name: str) -> None:
     _must(name, f"sudo touch {PAUSE}")
 
 
-def wait_for_pause(name: str, timeout_s: float = 60) -> None:
+def wait_for_pause(name: str, timeout_s: float = 900) -> None:
     """Return once the installation has stopped there: the moment to cut the power."""
     deadline = time.monotonic() + timeout_s
     while hosts.ssh(name, f"test -e {PAUSED}").returncode:

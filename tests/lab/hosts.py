@@ -34,11 +34,19 @@ from .paths import (
     sh,
 )
 
-BOOT_TIMEOUT = 60.0
-STOP_TIMEOUT = 90.0
+# Limits on what never comes: a machine that is shared and busy takes many times as long as others.
+BOOT_TIMEOUT = 600.0
+STOP_TIMEOUT = 300.0
+# A login is accepted while services of the boot still start.
+BOOTED = "systemctl is-system-running | grep -Eqx 'running|degraded'"
 BASE, MODEL = RUNTIME / "base", RUNTIME / "model"
 SERVER = "switch"
 """The control group of the lab's file server."""
+# All hosts install at once, each over fifty connections; of its own it lets five wait.
+FILE_SERVER = """import runpy, socketserver
+socketserver.TCPServer.request_queue_size = 512
+runpy.run_module("http.server", run_name="__main__")
+"""
 
 GPU_UNITS = {
     "lab-gpu.socket": "[Socket]\nListenStream=/run/lab-gpu.sock\nSocketMode=0666\n",
@@ -53,7 +61,7 @@ DEBIAN_SOURCE = f"deb [trusted=yes] http://{CONTROL_ADDRESS}:{HTTP_PORT}/debian/
 
 
 def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
-    """Boot fresh hosts (all but the bare, if none is named); return once each accepts a login.
+    """Boot fresh hosts (all but the bare, if none is named); return once each has booted.
 
     `kept` lets the lab outlive this process; otherwise whoever comes after it may clear it.
     """
@@ -119,8 +127,8 @@ def power_off(name: str) -> None:
     """Power loss: every process ends at once, with what it had not yet written."""
     if not running()[host(name).name]:
         raise LabError(f"{name} is off")
-    # One that hangs in its firmware has no process yet.
-    with contextlib.suppress(LabError):
+    # One that hangs in its firmware has no process yet, and one that reboots none any more.
+    with contextlib.suppress(LabError, ProcessLookupError):
         os.kill(outer_pid(name, 1), signal.SIGKILL)
     cgroups.end(name)
 
@@ -150,19 +158,22 @@ def boot_id(name: str) -> str:
 
 
 def reboot(name: str) -> None:
-    """Let a host reboot itself, and wait until it accepts a login again."""
+    """Let a host reboot itself, and wait until its next boot is done."""
     before = boot_id(name)
+    if not before:
+        raise LabError(f"{name} does not answer, so nobody could tell its next boot from this one")
     ssh(name, "sudo systemctl reboot")
     wait_for_boot(name, before)
 
 
 def wait_for_boot(name: str, before: str) -> None:
-    """Wait until a host accepts logins in another boot than `before`."""
+    """Wait until a host is done with another boot than `before`."""
     deadline = time.monotonic() + BOOT_TIMEOUT
     while boot_id(name) in ("", before):
         if time.monotonic() > deadline:
             raise LabError(f"{name} does not come back")
         time.sleep(0.1)
+    _wait_for_login(host(name), deadline)
 
 
 def cable(name: str, state: str) -> None:
@@ -177,7 +188,10 @@ def ssh_command(name: str) -> list[str]:
         "StrictHostKeyChecking": "yes",
         "IdentitiesOnly": "yes",
         "BatchMode": "yes",
-        "ConnectTimeout": "5",
+        # Of the handshake too, for which a busy host may take some seconds.
+        "ConnectTimeout": "20",
+        # A host that vanishes without a word must not hang its caller.
+        "ServerAliveInterval": "60",
         "LogLevel": "ERROR",
     }
     line = ["ssh", "-F", "/dev/null", "-i", str(keys.LOGIN_KEY)]
@@ -289,12 +303,12 @@ def _serve_files(built: Built, kept: bool) -> None:
     (WWW / "amd").symlink_to(built.drivers / "amd")
     (WWW / drivers.PATH_OF_DRIVERS).parent.mkdir(parents=True)
     (WWW / drivers.PATH_OF_DRIVERS).symlink_to(built.drivers / drivers.PATH_OF_DRIVERS)
-    server = [sys.executable, "-m", "http.server", str(HTTP_PORT), "--bind", CONTROL_ADDRESS]
+    server = [sys.executable, "-c", FILE_SERVER, str(HTTP_PORT), "--bind", CONTROL_ADDRESS]
     server += ["--directory", str(WWW)]
     held = holder.descriptors() if kept else ()
     _start(network.inside(server), SERVER, RUNTIME / "http.log", pass_fds=held, cwd="/")
     probe = ["bash", "-c", f"until : >/dev/tcp/{CONTROL_ADDRESS}/{HTTP_PORT}; do sleep 0.05; done"]
-    run_inside(probe, stderr=subprocess.DEVNULL, timeout=10, check=True)
+    run_inside(probe, stderr=subprocess.DEVNULL, timeout=300, check=True)
 
 
 def _make_disk(host: Host, built: Built) -> None:
@@ -403,8 +417,8 @@ def _wait_for_logins(chosen: list[Host]) -> None:
 
 
 def _wait_for_login(host: Host, deadline: float) -> None:
-    while (answer := ssh(host.name, "true")).returncode:
+    while (answer := ssh(host.name, BOOTED)).returncode:
         if time.monotonic() > deadline:
             console = (host.runtime / "console.log").read_text()[-2000:]
-            raise LabError(f"{host.name} accepts no login: {answer.stderr}\n{console}")
-        time.sleep(0.1)
+            raise LabError(f"{host.name} does not end its boot: {answer.stderr}\n{console}")
+        time.sleep(0.2)
