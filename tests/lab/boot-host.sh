@@ -20,7 +20,8 @@ firmware() {
     [ -e "$disk/firmware/no-boot" ] || [ -e "$disk/firmware/boot-delay" ] || return 0
     ip -n labsw link set "$name" down
     while [ -e "$disk/firmware/no-boot" ]; do sleep 0.2; done
-    [ ! -e "$disk/firmware/boot-delay" ] || sleep "$(cat "$disk/firmware/boot-delay")"
+    # It may be taken back at any moment, and without it the host must boot all the same.
+    sleep "$(cat "$disk/firmware/boot-delay" 2>/dev/null || echo 0)"
     ip -n labsw link set "$name" up
 }
 

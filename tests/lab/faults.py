@@ -5,6 +5,7 @@ GPU faults last until `clear`, over a reboot as well.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -43,8 +44,9 @@ def gpu_lost(name: str, index: int) -> None:
     _write(name, faults)
     _log_xid(name, 79, index)
     _log_recovery(name, "Reboot", index)
-    for pid in users.stdout.split():
-        if pid.isdigit():
+    for pid in filter(str.isdigit, users.stdout.split()):
+        # It may have ended by now, by itself or with another rank.
+        with contextlib.suppress(LabError, ProcessLookupError):
             os.kill(hosts.outer_pid(name, int(pid)), signal.SIGKILL)
 
 

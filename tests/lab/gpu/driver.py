@@ -153,20 +153,31 @@ def listens(pid: int) -> bool:
                 parts = line.split()
                 if parts[3] == LISTENING:
                     inodes.add(f"socket:[{parts[9]}]")
-        folder = f"/proc/{pid}/fd"
-        return any(os.readlink(f"{folder}/{name}") in inodes for name in os.listdir(folder))
+        return not inodes.isdisjoint(descriptors(pid))
     except OSError:
         return False
+
+
+def descriptors(pid: int) -> set[str]:
+    """What the process has open, but for what it closes meanwhile, as servers always do."""
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
 
 
 def run_times(pids: list[int]) -> dict[str, int]:
     """Per thread, the nanoseconds that it ran or waited for nothing but a CPU."""
     times = {}
     for pid in pids:
-        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError):
-                running, waiting = path.read_text().split()[:2]
-                times[path.parent.name] = int(running) + int(waiting)
+        # A process may end before its threads are listed, and a thread before it is read.
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    text = Path(f"/proc/{pid}/task/{task}/schedstat").read_text()
+                    running, waiting = text.split()[:2]
+                    times[task] = int(running) + int(waiting)
     return times
 
 

@@ -169,7 +169,10 @@ def show(modules: dict[str, str]) -> None:
         link.unlink(missing_ok=True)
         if driver := driver_of(device, modules):
             link.symlink_to(f"../../../bus/pci/drivers/{driver}")
-    (SELF / "loaded.json").write_text(json.dumps(modules))
+    # By a rename: amd-smi and lsmod read without the lock.
+    new = SELF / "loaded.new"
+    new.write_text(json.dumps(modules))
+    new.rename(SELF / "loaded.json")
 
 
 def show_compute_nodes(devices: list[dict]) -> None:
