@@ -88,7 +88,7 @@ class Fleet:
         )
 
     def ask(
-        self, key: str | None = None, url: str = BALANCER, timeout_s: int = 60
+        self, key: str | None = None, url: str = BALANCER, timeout_s: int = 300
     ) -> tuple[int, Any]:
         """One chat completion from the control side: HTTP status (0: none) and the body."""
         sent = json.dumps(

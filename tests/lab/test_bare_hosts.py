@@ -132,6 +132,8 @@ def test_the_fabric_needs_a_manager_of_the_drivers_version(bare: Fleet):
     driver_faults.fabric_manager("bare2", OLD)
     assert failed("bare2", "systemctl is-active nvidia-fabricmanager")[1].strip() == "failed"
     assert bare.ssh("bare2", state).strip() == "In Progress, N/A"
+    # The unit has failed before the journal has taken what it said.
+    bare.ssh("bare2", "sudo journalctl --sync")
     log = bare.ssh("bare2", "sudo journalctl -u nvidia-fabricmanager -o cat")
     assert f"interface version {OLD} don't match with driver version {NEW}" in log
     driver_faults.fabric_manager("bare2", None)

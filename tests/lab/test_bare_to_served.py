@@ -58,9 +58,11 @@ def asking(fleet: Fleet) -> Iterator[list[int]]:
 
     asker = threading.Thread(target=ask)
     asker.start()
-    yield statuses
-    over.set()
-    asker.join(90)
+    try:
+        yield statuses
+    finally:
+        over.set()
+        asker.join()
 
 
 def of_bare(fleet: Fleet) -> dict[str, bool]:

@@ -77,7 +77,7 @@ def test_a_wrong_key_is_refused_everywhere(fleet: Fleet):
     # An engine itself wants a key of its own, even from the balancer.
     code = fleet.ssh(
         "lb1",
-        "curl -s -m 10 -o /dev/null -w '%{http_code}' http://10.99.0.11:8001/v1/models "
+        "curl -s -m 120 -o /dev/null -w '%{http_code}' http://10.99.0.11:8001/v1/models "
         "-H 'Authorization: Bearer wrong-key-0123456789abcdef'",
     )
     assert code == "401"
@@ -85,7 +85,7 @@ def test_a_wrong_key_is_refused_everywhere(fleet: Fleet):
 
 def test_only_the_balancer_reaches_an_engine(fleet: Fleet):
     from_lb = fleet.ssh(
-        "lb1", "curl -s -m 5 -o /dev/null -w '%{http_code}' http://10.99.0.12:8001/health"
+        "lb1", "curl -s -m 120 -o /dev/null -w '%{http_code}' http://10.99.0.12:8001/health"
     )
     assert from_lb == "200"
     for source in ("gpu1", "gpu3"):

@@ -9,6 +9,9 @@ import pytest
 from tests.lab import faults, hosts
 from tests.lab.conftest import ROOT, Fleet, Run
 
+# The unit has started before its server listens.
+LISTENS = "timeout 120 sh -c 'until ss -ltnH | grep -q :29150; do sleep 0.2; done'"
+
 
 def preflight(fleet: Fleet, *options: str, inventory: Path | str = "inventories/lab.py") -> Run:
     """`pyinfra INVENTORY deploys/preflight.py -y OPTIONS`."""
@@ -36,13 +39,15 @@ def test_a_good_fleet_passes(lab: Fleet):
 @pytest.fixture
 def damaged(lab: Fleet):
     """Hosts that lack this and that."""
-    faults.no_sudo("gpu2")
-    faults.driver_mismatch("gpu3")
-    lab.ssh("gpu1", "sudo systemd-run --unit=taken python3 -m http.server 29150")
-    yield
-    lab.ssh("gpu1", "sudo systemctl stop taken")
-    faults.clear("gpu3")
-    faults.sudo("gpu2")
+    try:
+        faults.no_sudo("gpu2")
+        faults.driver_mismatch("gpu3")
+        lab.ssh("gpu1", f"sudo systemd-run --unit=taken python3 -m http.server 29150; {LISTENS}")
+        yield
+    finally:
+        faults.clear("gpu3")
+        faults.sudo("gpu2")
+        hosts.ssh("gpu1", "sudo systemctl stop taken")
 
 
 def test_all_that_hosts_lack_is_told_at_once(lab: Fleet, damaged: None, inventory):

@@ -10,7 +10,7 @@ from tests.lab.conftest import Fleet, Run
 from tests.lab.test_main_job import UPSTREAM
 
 
-def wait_until(true, timeout_s: float = 120) -> None:
+def wait_until(true, timeout_s: float = 1200) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -23,7 +23,7 @@ def test_a_dead_replica_is_served_by_the_others_and_comes_back(fleet: Fleet):
     # A request that the engine had begun is lost with it; those that come after must not be.
     fleet.ssh("gpu1", f"sudo kill -9 {before}; while sudo kill -0 {before} 2>&-; do sleep .1; done")
     assert [fleet.ask()[0] for _ in range(8)] == [200] * 8
-    healthy = "curl -sf -m 2 -o /dev/null http://127.0.0.1:8001/health"
+    healthy = "curl -sf -m 20 -o /dev/null http://127.0.0.1:8001/health"
     wait_until(lambda: hosts.ssh("gpu1", healthy).returncode == 0)
     assert fleet.engines("gpu1")[unit] != before
 
@@ -116,7 +116,7 @@ def test_a_host_that_loses_power_in_the_middle(fleet: Fleet):
         said += line
         if "Beginning operation run" in line:
             hosts.power_off("gpu3")
-    status = run.wait(timeout=300)
+    status = run.wait(timeout=900)
     assert status == 1
     # Alone: all others are finished and proved.
     assert Run(status, said).failed() == {"gpu3"}, said
@@ -154,9 +154,11 @@ def test_a_roll_loses_no_request(fleet: Fleet, inventory):
     asking.start()
     changed = inventory(('"max-num-seqs": 8', '"max-num-seqs": 7'))
     limit = ("--limit", "gpu1", "--limit", "lb1", "--data", "validate=false")
-    run = fleet.deploy(*limit, inventory=changed)
-    over.set()
-    asking.join()
+    try:
+        run = fleet.deploy(*limit, inventory=changed)
+    finally:
+        over.set()
+        asking.join()
     assert run.status == 0, run.text
     after = fleet.engines("gpu1")
     assert all(after[unit] != before[unit] for unit in before)
