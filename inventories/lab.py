@@ -52,8 +52,11 @@ _settings = {
             "OMP_NUM_THREADS": "1",
         },
     },
-    "launch": {"start_timeout_s": 400},
+    # Many hosts share one machine here, which may be slow besides.
+    "launch": {"start_timeout_s": 1800},
+    "validation": {"completion_timeout_s": 300},
     "balancer": {
+        "completion_timeout_s": 120,
         "api_key_file": str(_lab / "keys/api.key"),
         "engine_key_file": str(_lab / "keys/engine.key"),
     },
