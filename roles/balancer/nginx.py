@@ -89,7 +89,7 @@ def reload_script() -> str:
     return (
         f"OLD=$({workers} || true); rm -f {LOADED}; "
         f"systemctl reload nginx || {_complain('nginx was not reloaded')}; "
-        f"for _ in $(seq 50); do {old_accept} || break; sleep 0.2; done; "
+        f"for _ in $(seq 150); do {old_accept} || break; sleep 0.2; done; "
         f"if {old_accept}; then {kept}; fi; {_note()}"
     )
 
