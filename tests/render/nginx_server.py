@@ -1,7 +1,9 @@
 """A real nginx with the rendered files, in a folder of its own, and stand-ins for engines."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -64,10 +66,17 @@ def moved(text: str, folder: Path) -> str:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A port that nothing listens on, of those that the kernel gives nobody meanwhile."""
+    for port in random.sample(range(20000, 32000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
+
+
+def listens(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -75,16 +84,15 @@ def running(main: Path, port: int) -> Iterator[None]:
     """Run nginx until the block ends."""
     process = subprocess.Popen([program("nginx"), "-c", str(main)], stderr=subprocess.PIPE)
     try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+        end = time.monotonic() + 60
+        while not listens(port):
             assert process.poll() is None, process.communicate()[1].decode()
+            assert time.monotonic() < end, f"nginx does not listen on {port}"
             time.sleep(0.05)
         yield
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 class Engine(BaseHTTPRequestHandler):
@@ -122,7 +130,7 @@ class Engine(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.write(b"7\r\nfirst\n\n\r\n")
-        self.go_on.wait(10)
+        self.go_on.wait(60)
         self.wfile.write(b"6\r\nlast\n\n\r\n0\r\n\r\n")
 
     def log_message(self, format: str, *args: object):
@@ -165,7 +173,7 @@ class Client:
 
     def open(self, path: str, body: bytes | None = None, **headers: str) -> Any:
         """The response to a request with the right key, unless another header is given."""
-        connection = HTTPSConnection("127.0.0.1", self.port, context=self.context(), timeout=15)
+        connection = HTTPSConnection("127.0.0.1", self.port, context=self.context(), timeout=60)
         headers = {"Authorization": f"Bearer {self.key}"} | headers
         method = "GET" if body is None else "POST"
         connection.request(

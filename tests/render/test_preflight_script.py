@@ -51,7 +51,7 @@ def run(questions: Questions, shell: str = "sh", etc: Path = Path("/etc")) -> An
     environment = {**os.environ, **proxy, "no_proxy": "127.0.0.1"}
     text = command(questions).replace("/etc/apt", f"{etc}/apt").replace("/etc/yum", f"{etc}/yum")
     script = [shell, "-c", text]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0
     assert "s3cr3t" not in done.stdout
     return parse_answers(done.stdout.splitlines())
@@ -80,7 +80,7 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
         ),
     )
     found = run(asked, shell)
-    assert found.clock_end - found.clock < 30
+    assert found.clock_end - found.clock < 60
     assert found.machine and found.python and found.folders["/"].free_bytes
     assert found.folders[str(tmp_path / "not" / "there")].at == str(tmp_path)
     own = {name: found.reach[name] for name in ("there", "get", "missing", "refused")}
@@ -185,7 +185,7 @@ def test_python_says_what_curl_says(server: str):
             env={"PREFLIGHT_URL": server + path},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=300,
         )
         told[path] = done.stdout.strip()
     assert told == {
@@ -229,7 +229,7 @@ def test_nothing_is_left_of_a_run_that_is_ended(
         stdout=subprocess.PIPE,
         env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
     )
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not (tmp_path / "asked").exists() and time.monotonic() < end:
         time.sleep(0.01)
     assert work.exists()
@@ -237,5 +237,5 @@ def test_nothing_is_left_of_a_run_that_is_ended(
     run_of.stdout.close()
     if how != signal.SIGPIPE:
         run_of.send_signal(how)
-    assert run_of.wait(20) == 1
+    assert run_of.wait(120) == 1
     assert not work.exists()

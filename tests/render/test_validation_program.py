@@ -19,7 +19,7 @@ from tests.unit.launch.stand_in import chat_engine, engine, send
 from tests.unit.validation.fakes import NVIDIA_SMI, SYSTEMCTL, processes, programs
 from tests.unit.validation.samples import CGROUP_V1, CGROUP_V2, REPLICA
 
-SETTINGS = ValidationSettings(load_s=1.6, load_concurrency=2, completion_timeout_s=5)
+SETTINGS = ValidationSettings(load_s=1.6, load_concurrency=2, completion_timeout_s=60)
 
 
 def run(
@@ -28,6 +28,8 @@ def run(
     program, _ = host_program(replicas, "k", SETTINGS)
     proc = processes(folder, p4242=CGROUP_V2, p4243=CGROUP_V1)
     program = program.replace('PROC = "/proc"', f"PROC = {str(proc)!r}")
+    # Some samples fit into a short load, however long each of them takes.
+    program = program.replace("SAMPLE_INTERVAL_S = 0.5", "SAMPLE_INTERVAL_S = 0.05")
     program = program.replace("main(TASK,", f"main(dict(TASK, **{task!r}),")
     done = subprocess.run(
         [sys.executable, "-"],
@@ -35,7 +37,7 @@ def run(
         env=os.environ | {"PATH": path, "http_proxy": "http://127.0.0.1:9"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert done.stderr == ""
@@ -52,7 +54,8 @@ def test_a_host_as_planned_passes(tmp_path: Path) -> None:
     assert {verdict.outcome for verdict in verdicts} == {"pass"}, verdicts
     assert len(verdicts) == 9
     assert len(observed.gpus[0].utilization_percent) >= 2
-    assert observed.loads["chat-0"].completed > 20
+    # Each worker asks again and again.
+    assert observed.loads["chat-0"].completed > SETTINGS.load_concurrency
 
 
 def test_a_broken_replica_does_not_hide_the_good_one(tmp_path: Path) -> None:
@@ -93,10 +96,10 @@ def test_a_hung_engine_does_not_hang_the_host(tmp_path: Path) -> None:
     with engine(hang) as url:
         try:
             # It comes back while the engine still hangs.
-            observed = run([replace(REPLICA, base_url=url)], tmp_path, path, deadline_s=0.5)
+            observed = run([replace(REPLICA, base_url=url)], tmp_path, path, deadline_s=3)
         finally:
             released.set()
-    assert observed.unfinished == "not done after 0.5 s"
+    assert observed.unfinished == "not done after 3 s"
     assert observed.before
 
 

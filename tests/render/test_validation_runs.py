@@ -17,7 +17,7 @@ from tests.unit.validation.fakes import NVIDIA_SMI_HIDDEN, SYSTEMCTL, programs
 
 ROOT = Path(__file__).parents[2]
 UP = "127.0.0.1:8001"
-SETTINGS = "ValidationSettings(load_s=1, load_concurrency=1, completion_timeout_s=5)"
+SETTINGS = "ValidationSettings(load_s=2, load_concurrency=1, completion_timeout_s=60)"
 HOST_DEPLOY = """
 from pyinfra.operations import server
 from roles.validation import PlannedReplica, ValidationSettings
@@ -67,7 +67,7 @@ class Project:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         return Done(done.returncode, done.stdout, done.stdout + done.stderr, self.folder)
 

@@ -37,7 +37,7 @@ def test_runs_beside_each_other_lose_nothing(tmp_path: Path):
         subprocess.Popen([sys.executable, "-c", program, str(file), name], cwd=ROOT)
         for name in ("a", "b", "c")
     ]
-    assert [run.wait(timeout=30) for run in runs] == [0, 0, 0]
+    assert [run.wait(timeout=300) for run in runs] == [0, 0, 0]
     assert len(read_recording(file.read_text())) == 30
 
 

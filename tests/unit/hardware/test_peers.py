@@ -132,7 +132,7 @@ def test_the_script_asks_the_bridges_above_gpus(tmp_path: Path):
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     system = HostReportFact().process(said.stdout.splitlines()).system
     assert system.virtualization == "none"

@@ -90,9 +90,9 @@ def left_over() -> list[str]:
 @pytest.fixture
 def ranks_do(monkeypatch: pytest.MonkeyPatch):
     """Let each rank of a test do something; what the test's outcome is, and how long it took."""
-    task = {"timeout_s": 0.4, "visible": "CUDA_VISIBLE_DEVICES", "cpu": True}
+    task = {"timeout_s": 1, "visible": "CUDA_VISIBLE_DEVICES", "cpu": True}
     monkeypatch.setattr(all_reduce, "TASK", task)
-    monkeypatch.setattr(all_reduce, "GRACE_S", 0.2)
+    monkeypatch.setattr(all_reduce, "GRACE_S", 1)
     monkeypatch.setattr(all_reduce, "reader_is_gone", lambda: False)
 
     def run(behaviour: Any, p2p: bool = True) -> dict[str, Any]:
@@ -111,22 +111,22 @@ def works(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
 def hangs(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
     say({"library": "gloo", "ready": True})
     if rank:
-        time.sleep(30)
+        time.sleep(120)
     say({"gb_s": 3.0})
 
 
 def hangs_in_start(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
-    time.sleep(30)
+    time.sleep(120)
 
 
 def starts_slowly(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
-    time.sleep(0.6)
+    time.sleep(1.5)
     works(torch, test, rank, folder, say)
 
 
 def one_is_not_ready(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
     if rank:
-        time.sleep(30)
+        time.sleep(120)
     say({"ready": True})
     raise RuntimeError("the other is gone")
 
@@ -142,13 +142,13 @@ def lacks_memory(torch: Any, test: Any, rank: int, folder: str, say: Any) -> Non
     say({"ready": True})
     if rank:
         raise RuntimeError("first\nCUDA out of memory. Tried to allocate 64 MiB.\n")
-    time.sleep(30)
+    time.sleep(120)
 
 
 def crashes(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
     if rank:
         os.kill(os.getpid(), 9)
-    time.sleep(30)
+    time.sleep(120)
 
 
 def aborts(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
@@ -156,17 +156,17 @@ def aborts(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
     if rank:
         os.write(2, b"one\nNCCL WARN the last word\n")
         os._exit(6)
-    time.sleep(30)
+    time.sleep(120)
 
 
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [
         (works, {"outcome": "works", "gb_s": 3.0, "library": "gloo"}),
-        (hangs, {"outcome": "hangs", "detail": "all-reduce not done in 0.4 s", "library": "gloo"}),
+        (hangs, {"outcome": "hangs", "detail": "all-reduce not done in 1 s", "library": "gloo"}),
         (
             hangs_in_start,
-            {"outcome": "hangs", "detail": "start not done in 1.2 s", "unready": True},
+            {"outcome": "hangs", "detail": "start not done in 3 s", "unready": True},
         ),
         (starts_slowly, {"outcome": "works", "gb_s": 3.0, "library": "gloo"}),
         (
@@ -198,7 +198,7 @@ def aborts(torch: Any, test: Any, rank: int, folder: str, say: Any) -> None:
 def test_outcomes(ranks_do: Any, behaviour: Any, expected: dict[str, Any]):
     start = time.monotonic()
     assert ranks_do(behaviour) == {"gpus": [4, 5], "p2p": True, "log": "", **expected}
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 60
     assert left_over() == []
 
 

@@ -57,7 +57,7 @@ def test_the_text_is_one_whole_program():
     text = program(GROUPS, [], CPU, SETTINGS, {})
     assert "from roles" not in text
     done = subprocess.run(
-        [sys.executable, "-I", "-", "7"], input=text, capture_output=True, text=True, timeout=60
+        [sys.executable, "-I", "-", "7"], input=text, capture_output=True, text=True, timeout=300
     )
     # This project's own Python has no torch: that is said, and is no crash.
     assert json.loads(done.stdout.removeprefix("@@ "))["problem"].startswith("the engine's Python")

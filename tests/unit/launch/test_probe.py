@@ -13,7 +13,7 @@ from tests.unit.launch.stand_in import GOOD, Reply, engine, send
 
 def test_a_completion_names_model_tokens_and_replica() -> None:
     with engine(send(200, json.dumps(GOOD), X_LLM_Replica="10.0.0.1:8001")) as url:
-        answer = chat(url, "k", "m", timeout_s=5)
+        answer = chat(url, "k", "m", timeout_s=60)
     assert answer.pop("seconds") >= 0
     assert answer == {
         "ok": True,
@@ -33,7 +33,7 @@ def test_the_key_the_prompt_and_the_limit_are_sent() -> None:
         send(200, json.dumps(GOOD))(handler, body)
 
     with engine(reply) as url:
-        chat(url, "k", "m", timeout_s=5, max_tokens=7, prompt="Hi")
+        chat(url, "k", "m", timeout_s=60, max_tokens=7, prompt="Hi")
     assert seen[:2] == ["/v1/chat/completions", "Bearer k"]
     assert seen[2]["messages"] == [{"role": "user", "content": "Hi"}]
     assert seen[2]["max_tokens"] == 7
@@ -54,7 +54,7 @@ def test_the_key_the_prompt_and_the_limit_are_sent() -> None:
 )
 def test_a_failed_completion_says_why(reply: Reply, status: int | None, part: str) -> None:
     with engine(reply) as url:
-        answer = chat(url, "k", "m", timeout_s=5)
+        answer = chat(url, "k", "m", timeout_s=60)
     assert not answer["ok"]
     assert answer["status"] == status
     assert part in answer["error"]
@@ -63,13 +63,13 @@ def test_a_failed_completion_says_why(reply: Reply, status: int | None, part: st
 def test_a_closed_port_is_a_failure() -> None:
     with engine(send(200)) as url:
         pass
-    assert "refused" in chat(url, "k", "m", timeout_s=5)["error"]
+    assert "refused" in chat(url, "k", "m", timeout_s=60)["error"]
 
 
 def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with engine(send(200, json.dumps(GOOD))) as url:
-        assert chat(url, "k", "m", timeout_s=5)["ok"]
+        assert chat(url, "k", "m", timeout_s=60)["ok"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
 )
 def test_a_stream_must_come_in_chunks_and_end(parts: list[str], ok: bool, part: str) -> None:
     with engine(send(200, *parts)) as url:
-        answer = chat_stream(url, "k", "m", timeout_s=5)
+        answer = chat_stream(url, "k", "m", timeout_s=60)
     assert answer["ok"] is ok
     assert part in answer.get("error", "")
 
@@ -92,7 +92,7 @@ def test_a_stream_must_come_in_chunks_and_end(parts: list[str], ok: bool, part: 
 def test_a_stream_that_trickles_ends_in_time() -> None:
     def trickle(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(200)(handler, body)
-        for _ in range(40):
+        for _ in range(80):
             time.sleep(0.05)
             try:
                 handler.wfile.write(b"data: {}\n\n")
@@ -100,8 +100,8 @@ def test_a_stream_that_trickles_ends_in_time() -> None:
                 return
 
     with engine(trickle) as url:
-        answer = chat_stream(url, "k", "m", timeout_s=0.3)
-    assert answer == {"ok": False, "status": None, "error": "the stream did not end in 0.3 s"}
+        answer = chat_stream(url, "k", "m", timeout_s=1)
+    assert answer == {"ok": False, "status": None, "error": "the stream did not end in 1 s"}
 
 
 def test_results_keep_the_order_of_items() -> None:

@@ -170,7 +170,7 @@ def test_a_wrong_line_does_not_stop_the_others():
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=60,
+        timeout=300,
     )
     first, second = map(json.loads, done.stdout.splitlines())
     assert done.returncode == 1 and "line 1 is no JSON" in first["error"]

@@ -80,7 +80,7 @@ class Card:
             env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     def smi(self, arguments: str) -> str:

@@ -165,7 +165,7 @@ def fstab(folder: Path, text: str, size_mib: int = 10240) -> subprocess.Complete
     (folder / "systemctl").write_text("#!/bin/sh\n")
     (folder / "systemctl").chmod(0o755)
     script = f'set -eu\nPATH="{folder}:$PATH"\n{fstab_script(size_mib, str(path))}'
-    return subprocess.run(["dash", "-c", script], capture_output=True, text=True, timeout=20)
+    return subprocess.run(["dash", "-c", script], capture_output=True, text=True, timeout=300)
 
 
 LINE = "tmpfs /dev/shm tmpfs rw,nosuid,nodev,size=10240m 0 0\n"
