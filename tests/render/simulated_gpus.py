@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
 PROGRAM = TESTS / "lab/gpu/nvidia_smi.py"
 # What the profile of an L40S says otherwise than an H100, by nvidia-smi's own output of one.
 H100 = {

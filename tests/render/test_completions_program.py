@@ -8,8 +8,7 @@ import pytest
 
 from roles.balancer import Server, completions
 from roles.balancer.completions import failures, script
-
-from .fleets import ENGINE_KEY
+from tests.unit.balancer.fleets import ENGINE_KEY
 
 
 class Engine(BaseHTTPRequestHandler):

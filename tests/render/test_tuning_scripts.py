@@ -16,8 +16,7 @@ from roles.tuning.facts import TuningState
 from roles.tuning.render import SCRIPT, gpu_files
 from roles.tuning.scripts import check_script, fstab_script, gpu_script, restore_script, shm_script
 from roles.tuning.steps import Steps
-
-from .simulated import H100, Card
+from tests.render.simulated_gpus import H100, Card
 
 MIG = {"mig": {0: ["1g.10gb", "3g.40gb", "2g.20gb"]}}
 
