@@ -75,7 +75,7 @@ class Job:
     def reboot_wishes(self) -> tuple[str, ...]:
         """Why a reboot would be good, though the driver serves without one; empty where none is."""
         state = self.state()
-        return reboot_wishes(state) if state else ()
+        return reboot_wishes(state, self.request.amd_gpus) if state else ()
 
     def hindrance(self) -> str:
         """Why a reboot would leave the host without its driver, or ""."""

@@ -13,8 +13,11 @@ def reboot_reasons(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
     return tuple(_amd_reasons(state, amd_gpus) if amd_gpus else _nvidia_reasons(state))
 
 
-def reboot_wishes(state: DriverState) -> tuple[str, ...]:
-    """Why a reboot would be good for the driver, which serves without one too."""
+def reboot_wishes(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
+    """Why a reboot would be good for the driver, which serves without one too.
+
+    `amd_gpus`: how many GPUs the host has, where they are AMD's.
+    """
     # What waits since before is nobody's business here.
     wishes = []
     if state.kernel_upgraded and state.next_kernel != state.kernel:
@@ -22,7 +25,8 @@ def reboot_wishes(state: DriverState) -> tuple[str, ...]:
             f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs"
         )
     comes = state.next_kernel in state.amdgpu_built_for and not is_same_amdgpu(state)
-    if state.amdgpu_upgraded and comes and "amdgpu" in state.in_kernel:
+    serves = "amdgpu" in state.in_kernel and not reboot_reasons(state, amd_gpus)
+    if state.amdgpu_upgraded and comes and serves:
         wishes.append("amdgpu was upgraded, and the one before it is loaded")
     return tuple(wishes)
 

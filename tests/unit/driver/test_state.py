@@ -315,11 +315,13 @@ UPGRADED_AMDGPU = {
         # Whoever else upgraded it, or loads another from the initramfs, is asked for no reboot.
         (UPGRADED_AMDGPU | {"amdgpu_upgraded": ""}, ()),
         (UPGRADED_AMDGPU | {"amdgpu_loaded": "A6"}, ()),
+        # Where it is needed it is told once.
+        (UPGRADED_AMDGPU | {"amd_answers": "1"}, ()),
         (UPGRADED_AMDGPU | {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64"}, ()),
     ],
 )
 def test_wishes_are_no_needs(parts: dict[str, str], wishes: tuple[str, ...]):
-    assert reboot_wishes(state(installed(), **parts)) == wishes
+    assert reboot_wishes(state(installed(), **parts), amd_gpus=2) == wishes
 
 
 @pytest.mark.parametrize(
