@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,25 @@ class Fleet:
             return int(status), json.loads(body)
         except ValueError:
             return int(status or 0), body
+
+    @contextmanager
+    def asking(self) -> Iterator[list[int]]:
+        """Ask the balancer one completion after the other meanwhile; their statuses."""
+        statuses: list[int] = []
+        over = threading.Event()
+
+        def ask() -> None:
+            # A pause leaves the engines that start some of the one machine.
+            while not over.wait(0.3):
+                statuses.append(self.ask()[0])
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        try:
+            yield statuses
+        finally:
+            over.set()
+            asker.join()
 
     def ssh(self, host: str, command: str) -> str:
         """What a command on a host printed; it must succeed."""

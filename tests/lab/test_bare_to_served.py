@@ -1,9 +1,7 @@
 """A host as its provider hands it over joins a fleet, and reboots without a lost request."""
 
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,25 +44,6 @@ def with_bare(fleet: Fleet, inventory) -> Iterator[tuple[Path, Path]]:
     assert again.status == 0, again.text
 
 
-@contextmanager
-def asking(fleet: Fleet) -> Iterator[list[int]]:
-    """Ask the balancer one completion after the other meanwhile; their statuses."""
-    statuses: list[int] = []
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.is_set():
-            statuses.append(fleet.ask()[0])
-
-    asker = threading.Thread(target=ask)
-    asker.start()
-    try:
-        yield statuses
-    finally:
-        over.set()
-        asker.join()
-
-
 def of_bare(fleet: Fleet) -> dict[str, bool]:
     return {
         server: is_in
@@ -105,7 +84,7 @@ def test_a_bare_host_serves_and_is_rebooted_aside(fleet: Fleet, with_bare: tuple
     run = fleet.pyinfra(after, "deploys/drivers.py", "-y", "--limit", "bare1")
     assert run.status == 1 and "--limit lb1" in run.text, run.text
 
-    with asking(fleet) as statuses:
+    with fleet.asking() as statuses:
         run = fleet.pyinfra(after, "deploys/drivers.py", "-y", *some)
     assert run.status == 0, run.text
     assert hosts.boot_id("bare1") != boot

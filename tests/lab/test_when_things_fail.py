@@ -1,6 +1,5 @@
 """What goes wrong on real hosts: the others go on, the old service stays, the message says why."""
 
-import threading
 import time
 
 import pytest
@@ -143,22 +142,10 @@ def test_bad_input_never_reaches_a_host(fleet: Fleet, inventory):
 
 def test_a_roll_loses_no_request(fleet: Fleet, inventory):
     before = fleet.engines("gpu1")
-    statuses: list[int] = []
-    over = threading.Event()
-
-    def users() -> None:
-        while not over.is_set():
-            statuses.append(fleet.ask()[0])
-
-    asking = threading.Thread(target=users)
-    asking.start()
     changed = inventory(('"max-num-seqs": 8', '"max-num-seqs": 7'))
     limit = ("--limit", "gpu1", "--limit", "lb1", "--data", "validate=false")
-    try:
+    with fleet.asking() as statuses:
         run = fleet.deploy(*limit, inventory=changed)
-    finally:
-        over.set()
-        asking.join()
     assert run.status == 0, run.text
     after = fleet.engines("gpu1")
     assert all(after[unit] != before[unit] for unit in before)
