@@ -1,5 +1,6 @@
 """Which versions of which packages are installed, from what the repositories have. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,8 @@ class Installation:
 
     `version` is NVIDIA's, None where no module comes with it; `whole` maps a package to the full
     version that is installed; `release` are held packages that may change now; `upgraded` are
-    those that come along to their newest version; `restarted` is a unit that runs the old one.
+    those that come along to their newest version; `restarted` is a unit that runs the old one;
+    `amdgpu` is the version that takes an older amdgpu's place.
     """
 
     plan: PackagePlan
@@ -30,6 +32,7 @@ class Installation:
     upgraded: tuple[str, ...] = ()
     version: str | None = None
     restarted: str | None = None
+    amdgpu: str | None = None
 
 
 def wanted_names(request: Request, decision: Decision, state: DriverState) -> list[str]:
@@ -275,11 +278,19 @@ def _amd(plan: PackagePlan, state: DriverState, available: Available) -> Install
     if absent:
         url = plan.repository.url if plan.repository else ""
         raise ValueError(f"driver: {url} has no {', '.join(absent)}; check driver.mirror")
-    whole = tuple((name, available[name][0]) for name in names)
-    if all(state.packages.get(name) == version for name, version in whole):
+    offered = ((name, available[name][0]) for name in names)
+    # Never back: the host may have them from a newer repository.
+    whole = tuple(
+        (name, full)
+        for name, full in offered
+        if _numbers(full) > _numbers(state.packages.get(name, ""))
+    )
+    if not whole:
         return None
+    amdgpu = dict(whole).get("amdgpu-dkms") if "amdgpu-dkms" in state.packages else None
     headers = _headers(plan, state, available)
-    return Installation(plan, state.system, whole, (), headers, _release(state, ()))
+    release = _release(state, ())
+    return Installation(plan, state.system, whole, (), headers, release, amdgpu=amdgpu)
 
 
 def to_hold(state: DriverState) -> list[str]:
@@ -303,4 +314,4 @@ def _is_kernel(name: str, state: DriverState) -> bool:
 
 
 def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".") if part.isdigit()]
+    return [int(part) for part in re.findall(r"\d+", version)]

@@ -43,7 +43,7 @@ class Job:
     """One host's driver in one run: what is wanted, and what the host said last.
 
     The operations of a host share it, so that the host is asked again only after a change. Once
-    `possible` was executed, `to_do` says whether anything will be installed or a reboot is due.
+    `possible` was executed, `to_do` says whether anything will be installed or a reboot is needed.
     """
 
     request: Request

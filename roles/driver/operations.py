@@ -53,12 +53,9 @@ def possible(job: Job):
     if installs and (why := blocked or full):
         yield _stopped(why)
         return
-    reboots = job.reboot_reasons()
-    if job.request.settings.reboot == "when-needed" and not job.hindrance():
-        reboots += job.reboot_wishes()
     # What is put beside a driver that stays needs no turn.
     changes = installs and not decision.keep
-    job.to_do = changes or bool(reboots) or any(map(is_driver, state.half))
+    job.to_do = changes or bool(job.reboot_reasons()) or any(map(is_driver, state.half))
     host.noop(decision.why or "a driver can be installed")
 
 
@@ -283,6 +280,10 @@ def _is_newest(job: Job, decision: Decision, state: DriverState) -> bool:
     """Whether an upgrade would find nothing for a driver that replicas use."""
     asks = job.request.upgrade and state.replicas and host.state.is_executing
     if not asks or decision.plan is None or not works(job.request, state):
+        return False
+    source = decision.plan.repository
+    if source and not _known(source, job, state):
+        # What it has will be seen once it is set up.
         return False
     try:
         return _todo(job, decision, state) is None

@@ -18,17 +18,7 @@ def reboot_wishes(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
 
     `amd_gpus`: how many GPUs the host has, where they are AMD's.
     """
-    # What waits since before is nobody's business here.
-    wishes = []
-    if state.kernel_upgraded and state.next_kernel != state.kernel:
-        wishes.append(
-            f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs"
-        )
-    comes = state.next_kernel in state.amdgpu_built_for and not is_same_amdgpu(state)
-    serves = "amdgpu" in state.in_kernel and not reboot_reasons(state, amd_gpus)
-    if state.amdgpu_upgraded and comes and serves:
-        wishes.append("amdgpu was upgraded, and the one before it is loaded")
-    return tuple(wishes)
+    return (*_kernel_wish(state), *_amdgpu_wish(state, amd_gpus))
 
 
 def hindrance(state: DriverState) -> str:
@@ -41,6 +31,21 @@ def hindrance(state: DriverState) -> str:
         "its headers (apt-get install linux-headers-…, dnf install kernel-devel-…) and run dkms "
         "autoinstall, or remove that kernel"
     )
+
+
+def _kernel_wish(state: DriverState):
+    # A newer kernel that waits since before is nobody's business here.
+    if state.kernel_upgraded and state.next_kernel != state.kernel:
+        yield f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs"
+
+
+def _amdgpu_wish(state: DriverState, gpus: int):
+    # Nor is an amdgpu that somebody else has put on the disk.
+    if not gpus or not state.amdgpu_upgraded or state.amdgpu_loaded is None:
+        return
+    comes = state.next_kernel in state.amdgpu_built_for and not is_same_amdgpu(state)
+    if comes and not reboot_reasons(state, gpus):
+        yield f"amdgpu {state.amdgpu_upgraded} was installed, and the one before it is loaded"
 
 
 def _nvidia_reasons(state: DriverState):

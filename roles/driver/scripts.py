@@ -209,9 +209,8 @@ def install_script(todo: Installation) -> str:
     commands = _apt_commands(todo) if todo.system.uses_apt else _dnf_commands(todo)
     if todo.restarted:
         commands.append(f"run systemctl try-restart {todo.restarted}")
-    if "amdgpu-dkms" in dict(todo.whole):
-        commands.append(f"echo {dict(todo.whole)['amdgpu-dkms']} >/run/llm-amdgpu-upgraded")
-    return explained([*commands, *_module_check(todo)])
+    marks = [_amdgpu_mark(todo.amdgpu)] if todo.amdgpu else []
+    return explained([*marks, *commands, *_module_check(todo)])
 
 
 def _apt_commands(todo: Installation) -> list[str]:
@@ -380,6 +379,11 @@ _KERNEL_MARK = (
     f"{_NEWEST_KERNEL}; "
     '[ -z "$n" ] || [ "$n" = "$(uname -r)" ] || echo "$n" >/run/llm-kernel-upgraded'
 )
+
+
+def _amdgpu_mark(version: str) -> str:
+    # Before the packages: an installation that is cut off is brought to its end without it.
+    return f"echo {shlex.quote(version)} >/run/llm-amdgpu-upgraded"
 
 
 def meaning_of(text: str) -> str | None:

@@ -42,7 +42,7 @@ class DriverState:
     `replicas` are the units of ours that run on the host.
     `container` says that the host has its kernel from another machine, as systemd calls it.
     `kernel_upgraded` says that a deploy upgraded the kernel since the last boot, `amdgpu_upgraded`
-    that it installed amdgpu.
+    to what version it upgraded amdgpu.
     `free_mib` maps /usr, /boot and /var to their file system and its free MiB.
     """
 
@@ -84,7 +84,7 @@ class DriverState:
     own_key_enrolled: bool = False
     reboot_required_by: tuple[str, ...] = ()
     kernel_upgraded: bool = False
-    amdgpu_upgraded: bool = False
+    amdgpu_upgraded: str | None = None
     sources: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -136,7 +136,7 @@ def parse_state(lines: Sequence[str]) -> DriverState:
         own_key_enrolled="already enrolled" in parts["own-key"],
         reboot_required_by=tuple(dict.fromkeys(parts["reboot-required"].split())),
         kernel_upgraded=bool(parts["kernel-upgraded"].strip()),
-        amdgpu_upgraded=bool(parts["amdgpu-upgraded"].strip()),
+        amdgpu_upgraded=parts["amdgpu-upgraded"].strip() or None,
         sources=tuple(parts["sources"].splitlines()),
         files=_by_last_word(parts["files"]),
         keys=_keys(parts["keys"]),

@@ -66,7 +66,7 @@ def log(name):
     """The last log lines of a unit's last start, without the key should an engine ever print it."""
     start_id = properties(name, "InvocationID")["InvocationID"]
     # A unit has ended before the journal has taken its last words.
-    run("journalctl", "--sync", ok=())
+    run("timeout", "20", "journalctl", "--sync", ok=())
     text = run(
         *("journalctl", "--no-pager", "-o", "cat", "-n", str(LOG_LINES)),
         *("_SYSTEMD_INVOCATION_ID=" + start_id, "+", "INVOCATION_ID=" + start_id),

@@ -79,14 +79,19 @@ def asked(need: Need, reboots: Reboots, at_turn: bool = False):
     waits = need.waits() and not at_turn
     why = () if waits else tuple(need.reasons())
     better = () if waits else tuple(need.wishes())
-    if not (waits or why or (better and need.allowed and not need.hindrance())):
-        for wish in better:
-            _warn(f"a reboot would be good: {wish}")
+    if not (waits or why or better):
         host.noop("no reboot is needed")
         return
     told = "; ".join((*why, *better)) or "its driver has to be changed"
-    if refused := _refused(need, told, waits):
-        yield failing(refused)
+    refused = _refused(need, waits)
+    if refused and not (waits or why):
+        # Told once: at its turn, of a host that waited for it.
+        if need.waits() == at_turn:
+            _warn(f"serves, and had better be rebooted ({told}){refused}")
+        host.noop("no reboot is needed")
+        return
+    if refused:
+        yield failing(f"needs a reboot ({told}){refused}")
         return
     reboots.roll.restarting.add(host.name)
     if not waits:
@@ -94,22 +99,19 @@ def asked(need: Need, reboots: Reboots, at_turn: bool = False):
     host.noop(f"waits for its turn: {told}" if waits else f"needs a reboot: {told}")
 
 
-def _refused(need: Need, told: str, waits: bool) -> str:
-    """Why this host is not rebooted by this run, or ""."""
+def _refused(need: Need, waits: bool) -> str:
+    """Why this host is not rebooted by this run, and what to do; the end of a sentence, or ""."""
     if not waits and (hindered := need.hindrance()):
-        return f"needs a reboot ({told}), and must not have it: {hindered}; run again"
+        return f", and must not have it: {hindered}; run again"
     if not isinstance(host.connector, SSHConnector):
         todo = "stop its replicas (systemctl stop 'llm-engine@*')" if waits else "reboot it"
-        return f"needs a reboot ({told}), and this run is on it: {todo}, run again"
+        return f", and this run is on it: {todo}, run again"
     if not need.allowed:
         # What waits for the host's turn is not installed yet.
         yourself = "" if waits else ", or reboot the host yourself"
-        return (
-            f'needs a reboot ({told}). Allow it with driver.reboot = "when-needed"{yourself}, and '
-            "run again"
-        )
+        return f'. Allow it with driver.reboot = "when-needed"{yourself}, and run again'
     undrained = need.undrained()
-    return f"needs a reboot ({told}): {undrained}" if undrained else ""
+    return f": {undrained}" if undrained else ""
 
 
 def _warn(text: str) -> None:

@@ -21,8 +21,8 @@ class Amd:
     def __init__(self, lab: Fleet, folder: Path):
         self.lab, self.folder = lab, folder
 
-    def deploy(self, **settings: Any) -> Run:
-        """`pyinfra INVENTORY deploys/drivers.py -y` over these hosts."""
+    def deploy(self, *options: str, **settings: Any) -> Run:
+        """`pyinfra INVENTORY deploys/drivers.py -y OPTIONS` over these hosts."""
         driver = {
             "mirror": "http://10.99.0.1:8080/amd",
             "mirror_key_file": str(debs.REPOSITORY_KEY),
@@ -30,7 +30,7 @@ class Amd:
         }
         engine = {"device": "rocm"}
         file = bare_inventory(self.folder / "amd.py", GPUS, driver, engine=engine)
-        return self.lab.pyinfra(file, "deploys/drivers.py", "-y")
+        return self.lab.pyinfra(file, "deploys/drivers.py", "-y", *options)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,27 @@ def test_a_driver_that_is_not_loaded_is_loaded_again(fleet: Amd):
     run = fleet.deploy(reboot="when-needed")
     assert run.status == 0, run.text
     ready(run, "bare3")
+
+
+def test_an_upgrade_comes_when_it_is_asked_for_and_serves_after_a_reboot(fleet: Amd):
+    older = " ".join(
+        f"{name}={amd.OLD_PACKAGE}" for name in ("amdgpu-dkms", "amdgpu-dkms-firmware")
+    )
+    install = "sudo apt-get -q -y --allow-downgrades --allow-change-held-packages install"
+    fleet.lab.ssh("bare3", f"{install} {older} && sudo rmmod amdgpu && sudo modprobe amdgpu")
+    kept = fleet.deploy(reboot="when-needed")
+    assert kept.status == 0 and f"driver {amd.OLD_MODULE_VERSION}" in kept.text, kept.text
+
+    upgrade = ("--data", "upgrade_driver=true")
+    told = f"amdgpu {amd.PACKAGE} was installed, and the one before it is loaded"
+    run = fleet.deploy(*upgrade)
+    assert run.status == 0, run.text
+    assert run.text.count(f"[bare3] serves, and had better be rebooted ({told}). Allow it") == 1
+    run = fleet.deploy(reboot="when-needed")
+    assert run.status == 0 and f"[bare3] is rebooted: {told}" in run.text, run.text
+    ready(run, "bare3")
+    again = fleet.deploy(*upgrade, reboot="when-needed")
+    assert (again.status, again.changes) == (0, 0), again.text
 
 
 def test_a_kernel_that_knows_the_cards_keeps_its_amdgpu(fleet: Amd):

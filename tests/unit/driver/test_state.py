@@ -311,10 +311,11 @@ UPGRADED_AMDGPU = {
             {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64", "kernel_upgraded": "6.1.0-40-amd64"},
             ("kernel 6.1.0-40-amd64 was installed with the driver, 6.1.0-37-amd64 runs",),
         ),
-        (UPGRADED_AMDGPU, ("amdgpu was upgraded, and the one before it is loaded",)),
+        (UPGRADED_AMDGPU, ("amdgpu 1:6.16.13-1 was installed, and the one before it is loaded",)),
         # Whoever else upgraded it, or loads another from the initramfs, is asked for no reboot.
         (UPGRADED_AMDGPU | {"amdgpu_upgraded": ""}, ()),
         (UPGRADED_AMDGPU | {"amdgpu_loaded": "A6"}, ()),
+        (UPGRADED_AMDGPU | {"amdgpu_loaded": ""}, ()),
         # Where it is needed it is told once.
         (UPGRADED_AMDGPU | {"amd_answers": "1"}, ()),
         (UPGRADED_AMDGPU | {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64"}, ()),

@@ -134,9 +134,35 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     host, newer = Host(), ("kernel 6.2 waits",)
     known = reboots(host)
     assert run(host, asked, need=need(allowed=False, wishes=newer), reboots=known) == []
-    assert host.said == ["a reboot would be good: kernel 6.2 waits"] and not known.reasons
+    told = "serves, and had better be rebooted (kernel 6.2 waits)"
+    assert host.said == [
+        f'{told}. Allow it with driver.reboot = "when-needed", or reboot the host yourself, and '
+        "run again"
+    ]
+    # Once: it is asked again at its turn.
+    assert (
+        run(host, asked, need=need(allowed=False, wishes=newer), reboots=known, at_turn=True) == []
+    )
+    assert len(host.said) == 1 and not known.reasons
     assert run(host, asked, need=need(wishes=newer), reboots=known) == []
     assert known.reasons == {"gpu1": newer}
+
+
+@pytest.mark.parametrize(
+    ("over_ssh", "more", "told"),
+    [
+        (True, {"undrained": "add --limit lb1"}, "(kernel 6.2 waits): add --limit lb1"),
+        (True, {"hindrance": "no module"}, "(kernel 6.2 waits), and must not have it: no module;"),
+        (False, {}, "(kernel 6.2 waits), and this run is on it: reboot it, run again"),
+    ],
+)
+def test_a_wish_that_cannot_be_had_fails_no_host(over_ssh: bool, more: Any, told: str):
+    host = Host(over_ssh=over_ssh)
+    known = reboots(host)
+    wishing = need(wishes=("kernel 6.2 waits",), **more)
+    assert run(host, asked, need=wishing, reboots=known) == []
+    assert host.said[0].startswith("serves, and had better be rebooted " + told)
+    assert not known.roll.restarting and not known.reasons
 
 
 def test_a_host_that_serves_waits_for_its_turn():
