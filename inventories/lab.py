@@ -53,7 +53,7 @@ _settings = {
         },
     },
     # Many hosts share one machine here, which may be slow besides.
-    "launch": {"start_timeout_s": 1800},
+    "launch": {"start_timeout_s": 600},
     "validation": {"completion_timeout_s": 300},
     "balancer": {
         "completion_timeout_s": 120,

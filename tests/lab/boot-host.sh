@@ -21,7 +21,7 @@ firmware() {
     ip -n labsw link set "$name" down
     while [ -e "$disk/firmware/no-boot" ]; do sleep 0.2; done
     # It may be taken back at any moment, and without it the host must boot all the same.
-    sleep "$(cat "$disk/firmware/boot-delay" 2>/dev/null || echo 0)"
+    delay=$(cat "$disk/firmware/boot-delay" 2>/dev/null) || :; sleep "${delay:-0}"
     ip -n labsw link set "$name" up
 }
 

@@ -20,6 +20,7 @@ from tests.lab import holder, hosts, keys
 ROOT = Path(__file__).parents[2]
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
 BALANCER = "https://10.99.0.10"
+RUN_TIMEOUT_S = 1500
 
 
 def missing_rights() -> str | None:
@@ -64,6 +65,8 @@ class Fleet:
     def pyinfra(self, *arguments: Any, **options: Any) -> Run:
         """pyinfra on the control side, from the repository's root."""
         program = str(Path(sys.executable).with_name("pyinfra"))
+        # One that hangs must not take the time of all tests that come after it.
+        options.setdefault("timeout", RUN_TIMEOUT_S)
         done = hosts.run_inside(
             [program, *map(str, arguments)],
             cwd=ROOT,
@@ -118,8 +121,10 @@ class Fleet:
 
         def ask() -> None:
             # A pause leaves the engines that start some of the one machine.
-            while not over.wait(0.3):
-                statuses.append(self.ask()[0])
+            while not over.wait(0.1):
+                # Whatever ends this thread is no answer.
+                statuses.append(0)
+                statuses[-1] = self.ask()[0]
 
         asker = threading.Thread(target=ask)
         asker.start()
@@ -128,6 +133,7 @@ class Fleet:
         finally:
             over.set()
             asker.join()
+        assert len(statuses) > 5, "too few were asked"
 
     def ssh(self, host: str, command: str) -> str:
         """What a command on a host printed; it must succeed."""

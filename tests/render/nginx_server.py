@@ -130,7 +130,8 @@ class Engine(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.write(b"7\r\nfirst\n\n\r\n")
-        self.go_on.wait(60)
+        # Longer than any client waits: held back, nothing must come at all.
+        self.go_on.wait(600)
         self.wfile.write(b"6\r\nlast\n\n\r\n0\r\n\r\n")
 
     def log_message(self, format: str, *args: object):

@@ -67,16 +67,3 @@ def test_a_replica_that_is_just_starting_is_asked_again(monkeypatch: pytest.Monk
 def test_a_reason_is_the_same_at_every_run(monkeypatch: pytest.MonkeyPatch):
     # The body of the answer counts the requests, and would make the file differ.
     assert ask("wrong", monkeypatch, 0.5)["gpu1/r0"] == "HTTP 401"
-
-
-@pytest.mark.parametrize(
-    ("result", "reason"),
-    [
-        ({"ok": False, "status": 500, "error": "HTTP 500: id 81f"}, "HTTP 500"),
-        ({"ok": False, "status": None, "error": "timed out"}, "timed out"),
-        ({"ok": False, "status": 200, "error": "the completion has no token"}, None),
-    ],
-)
-def test_reasons(result: dict[str, object], reason: str | None):
-    assert failures({"gpu1/r0": result}) == {"gpu1/r0": reason or result["error"]}
-    assert failures({"gpu1/r0": {"ok": True, "status": 200}}) == {}

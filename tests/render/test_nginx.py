@@ -228,10 +228,12 @@ def test_what_an_engine_has_begun_is_not_executed_twice(balancer: Balancer):
 def test_a_stream_is_not_held_back(balancer: Balancer):
     for each in balancer.engines:
         each.go_on.clear()
-    response = balancer.client.open("/v1/stream", b"{}")
-    assert response.readline() == b"first\n"
-    for each in balancer.engines:
-        each.go_on.set()
+    try:
+        response = balancer.client.open("/v1/stream", b"{}")
+        assert response.readline() == b"first\n"
+    finally:
+        for each in balancer.engines:
+            each.go_on.set()
     assert response.read() == b"\nlast\n\n"
 
 

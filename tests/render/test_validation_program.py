@@ -29,6 +29,7 @@ def run(
     proc = processes(folder, p4242=CGROUP_V2, p4243=CGROUP_V1)
     program = program.replace('PROC = "/proc"', f"PROC = {str(proc)!r}")
     # Some samples fit into a short load, however long each of them takes.
+    assert "\nSAMPLE_INTERVAL_S = 0.5\n" in program
     program = program.replace("SAMPLE_INTERVAL_S = 0.5", "SAMPLE_INTERVAL_S = 0.05")
     program = program.replace("main(TASK,", f"main(dict(TASK, **{task!r}),")
     done = subprocess.run(
@@ -55,7 +56,7 @@ def test_a_host_as_planned_passes(tmp_path: Path) -> None:
     assert len(verdicts) == 9
     assert len(observed.gpus[0].utilization_percent) >= 2
     # Each worker asks again and again.
-    assert observed.loads["chat-0"].completed > SETTINGS.load_concurrency
+    assert observed.loads["chat-0"].completed >= 3 * SETTINGS.load_concurrency
 
 
 def test_a_broken_replica_does_not_hide_the_good_one(tmp_path: Path) -> None:

@@ -55,11 +55,11 @@ def test_threads_that_end_meanwhile_have_no_times(ended: int, monkeypatch: pytes
     assert str(os.getpid()) in driver.run_times([ended, os.getpid()])
 
 
-@pytest.mark.parametrize("delay", ["", "0.01\n"])
-def test_a_delay_of_a_boot_can_be_taken_back_at_any_moment(delay: str, tmp_path: Path):
+@pytest.mark.parametrize("delay", [None, "", "0.01\n"])
+def test_a_delay_of_a_boot_can_be_taken_back_at_any_moment(delay: str | None, tmp_path: Path):
     script = (LAB / "boot-host.sh").read_text()
     wait = next(line for line in script.splitlines() if "sleep " in line and "boot-delay" in line)
     (tmp_path / "firmware").mkdir()
-    if delay:
+    if delay is not None:
         (tmp_path / "firmware/boot-delay").write_text(delay)
     subprocess.run(["sh", "-euc", f"disk={tmp_path}\n{wait}"], check=True)
