@@ -1,13 +1,13 @@
 """What of a driver is on a host, and what its repositories have."""
 
 import base64
-import re
 import shlex
 from collections.abc import Sequence
 
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
+from roles.driver.packages import numbers
 from roles.driver.scripts import APT, DNF, refusal_command
 from roles.driver.state import SCRIPT, DriverState, parse_state
 
@@ -68,9 +68,8 @@ class AvailablePackages(FactBase[tuple[dict[str, list[str]], str]]):
                 # A kernel's package of dnf goes by all of them.
                 whole = f"{fields[0]}-{fields[1]}.{fields[2]}"
                 found.setdefault(whole, []).append(fields[1])
-        numbers = {v: list(map(int, re.findall(r"\d+", v))) for vs in found.values() for v in vs}
         versions = {
-            name: sorted(dict.fromkeys(several), key=lambda v: numbers[v], reverse=True)
+            name: sorted(dict.fromkeys(several), key=numbers, reverse=True)
             for name, several in found.items()
         }
         return versions, "\n".join(dict.fromkeys(errors))

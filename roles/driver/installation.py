@@ -1,12 +1,11 @@
 """Which versions of which packages are installed, from what the repositories have. Pure."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roles.driver.choice import Choice
 from roles.driver.decision import Decision, Request, is_settled, missing, plan_of, usable
-from roles.driver.packages import PackagePlan, is_driver, is_of_one_kernel, upstream
+from roles.driver.packages import PackagePlan, is_driver, is_of_one_kernel, numbers, upstream
 from roles.driver.state import DriverState
 from roles.driver.system import OperatingSystem
 
@@ -131,7 +130,7 @@ def _goes_back(request: Request, chosen: Choice, version: str, state: DriverStat
     there = usable(request, state)
     if chosen.version is not None or there is None:
         return False
-    return _numbers(version) < _numbers(there)
+    return numbers(version) < numbers(there)
 
 
 def _beside(
@@ -173,9 +172,9 @@ def target_version(
     offered = {name: {upstream(v) for v in available.get(name, ())} for name in names}
     there = {state.driver_packages[name] for name in names if name in state.packages}
     common = set.intersection(*offered.values()) if offered else set()
-    fitting = sorted(filter(chosen.accepts, common), key=_numbers)
+    fitting = sorted(filter(chosen.accepts, common), key=numbers)
     if not upgrade and there:
-        newest = max(there, key=_numbers)
+        newest = max(there, key=numbers)
         if newest in fitting:
             return newest
     if fitting:
@@ -188,7 +187,7 @@ def _nothing_fits(chosen: Choice, plan: PackagePlan, offered: Mapping[str, set[s
     where = "driver.version" if chosen.version else "driver.branch"
     url = plan.repository.url if plan.repository else "the distribution's repository"
     told = "; ".join(
-        f"{name}: {', '.join(sorted(versions, key=_numbers)) or 'none'}"
+        f"{name}: {', '.join(sorted(versions, key=numbers)) or 'none'}"
         for name, versions in offered.items()
     )
     return (
@@ -283,7 +282,7 @@ def _amd(plan: PackagePlan, state: DriverState, available: Available) -> Install
     whole = tuple(
         (name, full)
         for name, full in offered
-        if _numbers(full) > _numbers(state.packages.get(name, ""))
+        if numbers(full) > numbers(state.packages.get(name, ""))
     )
     if not whole:
         return None
@@ -311,7 +310,3 @@ def _is_kernel(name: str, state: DriverState) -> bool:
     if not name.startswith(("linux-image-", "linux-headers-", "linux-modules-")):
         return False
     return not is_of_one_kernel(name) or state.kernel in name or state.next_kernel in name
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)]

@@ -117,6 +117,11 @@ def upstream(version: str) -> str:
     return version.rpartition(":")[2].partition("-")[0]
 
 
+def numbers(version: str) -> list[int]:
+    """The numbers of a version, by which the older ones come first."""
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
 def is_driver(package: str) -> bool:
     """Whether a package is one of a driver."""
     return DRIVER_PACKAGE.fullmatch(package) is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from roles.driver.packages import is_driver, is_of_one_kernel, upstream
+from roles.driver.packages import is_driver, is_of_one_kernel, numbers, upstream
 from roles.driver.system import OperatingSystem
 from roles.hardware import is_integrated, is_open_module
 
@@ -158,7 +158,7 @@ def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
         "loaded": _version(parts["loaded"]),
         "loaded_open": is_open_module(parts["loaded-kind"]),
         "in_kernel": frozenset(parts["in-kernel"].split()),
-        "library": max(parts["library"].split(), key=_numbers, default=None),
+        "library": max(parts["library"].split(), key=numbers, default=None),
         "answers": _version(parts["answers"]),
         "has_nvidia_smi": bool(parts["nvidia-smi"].strip()),
         "amd_gpus": int(listed) - nodes.count(True) if listed.isdigit() else None,
@@ -234,7 +234,7 @@ def _packages(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
         name, version, state, *_ = [*line.split(), "", "", ""]
         name = name.partition(":")[0]
         if state[1:2] == "i" and len(state) <= 2:
-            installed[name] = max(version, installed.get(name, version), key=_numbers)
+            installed[name] = max(version, installed.get(name, version), key=numbers)
         elif state[1:2] in ("H", "U", "F", "W", "t") or state[2:3] == "R":
             half.append(name)
             installed[name] = version
@@ -252,12 +252,8 @@ def _held(text: str, apt: bool) -> list[str]:
     return [match[1] for match in found if match]
 
 
-def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
-
-
 def _newest(kernels: list[str]) -> str | None:
-    return max(kernels, key=_numbers, default=None)
+    return max(kernels, key=numbers, default=None)
 
 
 def _version(text: str) -> str | None:

@@ -80,7 +80,7 @@ def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
     for each in chosen:
         _make_disk(each, built)
         _boot(each)
-    _wait_for_logins(chosen)
+    _wait_for_boots(chosen)
     # Last, because it holds the lab: an `up` that was killed must not.
     _serve_files(built, kept)
 
@@ -96,7 +96,7 @@ def add(name: str) -> None:
     sh(["rm", "-rf", "--one-file-system", each.disk])
     _make_disk(each, replace(built, base=BASE.resolve()))
     _boot(each)
-    _wait_for_logins([each])
+    _wait_for_boots([each])
 
 
 def remove(name: str) -> None:
@@ -149,7 +149,7 @@ def power_on(name: str) -> None:
     if running()[name]:
         raise LabError(f"{name} is on already")
     _boot(host(name))
-    _wait_for_logins([host(name)])
+    _wait_for_boots([host(name)])
 
 
 def boot_id(name: str) -> str:
@@ -173,7 +173,7 @@ def wait_for_boot(name: str, before: str) -> None:
         if time.monotonic() > deadline:
             raise LabError(f"{name} does not come back")
         time.sleep(0.1)
-    _wait_for_login(host(name), deadline)
+    _wait_until_booted(host(name), deadline)
 
 
 def cable(name: str, state: str) -> None:
@@ -410,13 +410,13 @@ def _boot(host: Host) -> None:
     _start(line, host.name, host.runtime / "console.log", cwd="/")
 
 
-def _wait_for_logins(chosen: list[Host]) -> None:
+def _wait_for_boots(chosen: list[Host]) -> None:
     deadline = time.monotonic() + BOOT_TIMEOUT
     with ThreadPoolExecutor(len(chosen)) as pool:
-        list(pool.map(lambda each: _wait_for_login(each, deadline), chosen))
+        list(pool.map(lambda each: _wait_until_booted(each, deadline), chosen))
 
 
-def _wait_for_login(host: Host, deadline: float) -> None:
+def _wait_until_booted(host: Host, deadline: float) -> None:
     while (answer := ssh(host.name, BOOTED)).returncode:
         if time.monotonic() > deadline:
             console = (host.runtime / "console.log").read_text()[-2000:]
