@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from roles.balancer.upstream import Server, plain
-from roles.launch import script as probe_script
+from roles.host import PROBE, bundle
 
 # A refused connection may be a restart: it is tried again for a while. A timeout has waited
 # longer than this already and is not.
@@ -31,7 +31,7 @@ def script(servers: Iterable[Server], model: str, key: str, timeout_s: int) -> s
     """
     targets = {server.name: f"http://{server.endpoint}" for server in servers}
     task = {"targets": targets, "model": model, "key": key, "timeout_s": timeout_s}
-    return probe_script(PROGRAM, task | {"retry_s": RETRY_S})
+    return bundle([PROBE], task | {"retry_s": RETRY_S}, PROGRAM)
 
 
 def failures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import shlex
 
 from roles.balancer.settings import BalancerSettings, read
-from roles.files import HostFile
+from roles.host import HostFile
 
 ROOT = "/etc/nginx"
 FOLDER = f"{ROOT}/llm"
@@ -45,7 +45,7 @@ def other_certificate(settings: BalancerSettings) -> tuple[str, ...]:
 
 
 def check(root: str = ROOT) -> str:
-    """A check for `roles.files.operations.present`: `nginx -t` over all of nginx's configuration.
+    """A check for `roles.host.operations.present`: `nginx -t` over all of nginx's configuration.
 
     The live files are copied, the staged ones laid over them, and every path below `root` is
     turned to the copy.

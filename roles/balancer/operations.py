@@ -18,10 +18,9 @@ from roles.balancer.facts import CertificateNames, Completions, NginxState
 from roles.balancer.render import render_keys, render_site
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.upstream import Server, plain, servers
-from roles.files import HostFile
-from roles.files.facts import FileStates
-from roles.files.operations import present
-from roles.launch import SecretInput
+from roles.host import HostFile, SecretInput
+from roles.host.facts import FileStates
+from roles.host.operations import present
 from roles.topology import Plan
 
 

@@ -9,7 +9,7 @@ from roles.driver.decision import Decision, Request, decide
 from roles.driver.facts import DriverReport
 from roles.driver.reboot import hindrance, reboot_reasons, reboot_wishes
 from roles.driver.state import DriverState
-from roles.files import HostFile
+from roles.host import HostFile
 
 NOUVEAU = HostFile(
     "/etc/modprobe.d/llm-nouveau.conf",

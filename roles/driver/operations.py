@@ -25,7 +25,7 @@ from roles.driver.keys import fingerprint, own_key, vendor_key
 from roles.driver.packages import Repository, is_driver
 from roles.driver.reboot import reboot_reasons
 from roles.driver.state import DriverState
-from roles.files import HostFile, archive
+from roles.host import HostFile, archive
 
 
 @operation()

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pyinfra import host, logger
 from pyinfra.api import operation
 
-from roles.failing import failing
 from roles.fleet.fleet import Host
 from roles.hardware import HostReport, cuda_fault, difference, summary
 from roles.hardware.facts import CudaStart, observe
+from roles.host.outcome import failing
 
 
 @operation()

@@ -9,6 +9,7 @@ from pyinfra.api import FunctionCommand, State, operation
 from pyinfra.api.host import Host
 
 from roles.hardware import Hardware, LinkVerdict
+from roles.host import SecretInput
 from roles.interconnect.facts import AllReduces
 from roles.interconnect.program import limit_s, program
 from roles.interconnect.settings import InterconnectSettings
@@ -21,7 +22,7 @@ from roles.interconnect.verdicts import (
     unmeasured,
     valid,
 )
-from roles.launch import HostLaunch, SecretInput
+from roles.launch import HostLaunch
 from roles.topology import HostPlan, explain_host, with_p2p_of
 
 Verdicts = tuple[LinkVerdict, ...]

@@ -1,7 +1,5 @@
 """The program that measures on a host, and the command that runs it there. Pure: text out."""
 
-import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import Any
 
 from roles.engine import EngineSettings
 from roles.hardware import LinkVerdict
+from roles.host import bundle
 from roles.interconnect.all_reduce import START_TIMES
 from roles.interconnect.settings import InterconnectSettings
 from roles.interconnect.verdicts import Group
@@ -22,9 +21,6 @@ SIZES = {"nccl": (4096, 2**20, 64 * 2**20), "gloo": (4096, 2**18, 4 * 2**20)}
 IMPORT_S = 300
 # A process that was killed may take so long to end: three seconds each, and something over.
 END_S = 10
-
-# On a host all texts are one program; here they are modules that can be read and tested.
-_IMPORT = re.compile(r"^from roles\.interconnect\.\w+ import .*$", re.MULTILINE)
 
 
 def program(
@@ -53,9 +49,7 @@ def program(
         "visible": VISIBLE_DEVICES[engine.device],
         "environment": _environment(engine),
     }
-    text = "\n".join((HERE / name).read_text() for name in ("ways.py", "all_reduce.py"))
-    data = f"TASK = json.loads({json.dumps(task)!r})"
-    return _IMPORT.sub("", text).replace("TASK = {}", data, 1)
+    return bundle([HERE / "ways.py", HERE / "all_reduce.py"], task)
 
 
 def limit_s(groups: Sequence[Group], settings: InterconnectSettings) -> int:

@@ -1,9 +1,6 @@
 """Launch units that run replicas: their files, and how a host moves from the old to the new."""
 
 from roles.launch.host_launch import HostLaunch as HostLaunch
-from roles.launch.probing import SecretInput as SecretInput
-from roles.launch.probing import part as part
-from roles.launch.probing import script as script
 from roles.launch.render import INTERNAL_PORTS as INTERNAL_PORTS
 from roles.launch.render import VISIBLE_DEVICES as VISIBLE_DEVICES
 from roles.launch.render import unit_name as unit_name

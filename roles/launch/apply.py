@@ -18,8 +18,8 @@ import socket
 import sys
 import tempfile
 
-from roles.launch.probe import TASK
-from roles.launch.serving import LaunchError, active, run, unit, wait
+from roles.host.probe import TASK
+from roles.host.serving import LaunchError, active, run, unit, wait
 
 STATE = "/var/lib/llm"
 ENGINES = "/opt/llm/engines"

@@ -2,8 +2,8 @@
 
 import sys
 
-from roles.launch.probe import TASK
-from roles.launch.serving import LaunchError, wait
+from roles.host.probe import TASK
+from roles.host.serving import LaunchError, wait
 
 
 def main():

@@ -4,7 +4,7 @@ from typing import Any
 
 from pyinfra.api import FactBase
 
-from roles.files.facts import FileStates, parse_state
+from roles.host.facts import FileStates, parse_state
 from roles.launch.state import LaunchState
 
 APPLIED = "/var/lib/llm/applied"

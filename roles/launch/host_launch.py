@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from roles.engine import EngineSettings
-from roles.files import HostFile
+from roles.host import HostFile
 from roles.launch.render import digests, host_files
 from roles.launch.settings import LaunchSettings
 from roles.topology import HostPlan, ServiceSettings

@@ -2,18 +2,20 @@
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import StringCommand, operation
 
-from roles.failing import failing
-from roles.files import HostFile
+from roles.host import PROBE, SERVING, HostFile, SecretInput, bundle
+from roles.host.outcome import failing
 from roles.launch.facts import Launched, NotServing
 from roles.launch.host_launch import HostLaunch
-from roles.launch.probing import SecretInput, part, script
 from roles.launch.roll import Roll
 from roles.launch.state import to_do
+
+HERE = Path(__file__).parent
 
 
 @operation()
@@ -48,7 +50,7 @@ def replicas(launch: HostLaunch, roll: Roll, fresh_only: bool = False):
         host.log_styled(message, fg="yellow", log_func=logger.warning)
         host.noop(message)
         return
-    program = script(part("serving.py") + part("apply.py"), _task(launch, files))
+    program = bundle([PROBE, SERVING, HERE / "apply.py"], _task(launch, files))
     yield StringCommand("python3", "-", _stdin=program)
 
 
@@ -73,7 +75,7 @@ def serving(launch: HostLaunch, roll: Roll):
         "model": launch.service.model.name,
         "key": launch.engine_key,
     }
-    program = script(part("serving.py") + part("await_serving.py"), task)
+    program = bundle([PROBE, SERVING, HERE / "await_serving.py"], task)
     said = host.get_fact(NotServing, _stdin=SecretInput(program))
     if said:
         yield failing(said)

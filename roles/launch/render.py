@@ -11,7 +11,7 @@ import jinja2
 import yaml
 
 from roles.engine import EngineSettings
-from roles.files import HostFile
+from roles.host import HostFile
 from roles.launch.settings import LaunchSettings
 from roles.topology import HostPlan, Replica, ServiceSettings
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from roles.files import HostFile, differing
+from roles.host import HostFile, differing
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from pyinfra.api.exceptions import ConnectError, FactProcessError
 from pyinfra.api.host import Host
 from pyinfra.connectors.ssh import SSHConnector
 
-from roles.failing import failing
-from roles.launch import part, script
+from roles.host import PROBE, SERVING, SERVING_AGAIN, bundle
+from roles.host.outcome import failing
 from roles.launch.roll import Roll
 from roles.reboot.waiting import LOOK, Boot, Waiting, parse_boot, wait
 
@@ -148,7 +148,7 @@ def rebooted(reboots: Reboots, batch: Sequence[str], timeout_s: int, start_timeo
     yield FunctionCommand(_await_boot, (before, timeout_s), {})
     if before.replicas:
         task = {"names": before.replicas, "start_timeout_s": start_timeout_s, "key": ""}
-        program = script(part("serving.py") + part("serving_again.py"), task)
+        program = bundle([PROBE, SERVING, SERVING_AGAIN], task)
         yield StringCommand("python3", "-", _stdin=program)
     reboots.roll.lost.discard(host.name)
     reboots.done.add(host.name)

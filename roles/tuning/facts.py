@@ -3,7 +3,7 @@
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
-from roles.files.facts import FileStates, parse_state
+from roles.host.facts import FileStates, parse_state
 from roles.tuning import state
 from roles.tuning.render import SCRIPT, UNIT
 

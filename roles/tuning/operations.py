@@ -5,9 +5,9 @@ import shlex
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
-from roles.failing import failing
-from roles.files import archive
-from roles.files.operations import install_script
+from roles.host import archive
+from roles.host.operations import install_script
+from roles.host.outcome import failing
 from roles.tuning.facts import TuningState
 from roles.tuning.scripts import check_script, gpu_script, restore_script, shm_script
 from roles.tuning.settings import TuningSettings

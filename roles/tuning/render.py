@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jinja2
 
-from roles.files import HostFile
+from roles.host import HostFile
 from roles.tuning.mig_cards import by_size
 from roles.tuning.settings import TuningSettings
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from roles.files import HostFile, differing
+from roles.host import HostFile, differing
 from roles.tuning.mig_cards import by_size
 from roles.tuning.render import SCRIPT, UNIT, gpu_files
 from roles.tuning.settings import TuningSettings

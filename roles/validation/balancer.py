@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roles.launch import probe
+from roles.host import probe
 from roles.validation.observations import Answer, answer
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import Finding, Verdict, judge_completion

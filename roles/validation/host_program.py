@@ -1,4 +1,4 @@
-"""Runs on a host, after the text of `roles.launch.probe`: gathers everything in one SSH command.
+"""Runs on a host, after the text of `roles.host.probe`: gathers everything in one SSH command.
 
 Standard library only. Prints one line of JSON, whatever happens and however long engines hang:
 the outputs of programs as they are, which `roles.validation.observations` reads.

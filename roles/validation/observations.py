@@ -116,7 +116,7 @@ class HostObservations:
 
 
 def answer(data: Mapping[str, Any]) -> Answer:
-    """An answer from the dict that `roles.launch.probe` returns; keys it does not know are left."""
+    """An answer from the dict that `roles.host.probe` returns; keys it does not know are left."""
     known = {key: data[key] for key in Answer.__dataclass_fields__ if key in data}
     return Answer(**known)
 

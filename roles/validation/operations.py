@@ -13,7 +13,7 @@ from pyinfra.api import FunctionCommand, operation
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from roles.launch import SecretInput, script
+from roles.host import PROBE, SecretInput, bundle
 from roles.validation.balancer import Endpoint, ask_endpoint, judge_endpoint
 from roles.validation.facts import Certificates, Observed
 from roles.validation.observations import PlannedReplica
@@ -44,7 +44,7 @@ def host_program(
         "deadline_s": deadline_s,
     }
     run = "main(TASK, chat, chat_stream, in_parallel)"
-    return script(f"{PROGRAM.read_text()}\n{run}", task), deadline_s
+    return bundle([PROBE, PROGRAM], task, run), deadline_s
 
 
 @operation()

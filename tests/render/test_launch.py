@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from roles.engine import EngineSettings
-from roles.files import HostFile
 from roles.hardware import declared_hardware
+from roles.host import HostFile
 from roles.launch import LaunchSettings
 from roles.launch.render import host_files
 from roles.topology import ServiceSettings, plan_host

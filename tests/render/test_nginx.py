@@ -124,7 +124,7 @@ def test_the_self_signed_certificate(tmp_path: Path):
     ("change", "said"), [("", ""), ("nonsense on;\n", 'unknown directive "nonsense" in {live}')]
 )
 def test_the_check_sees_the_new_files_with_the_live_ones(tmp_path: Path, change: str, said: str):
-    """The check is run as `roles.files.operations.present` does, over a copy of a host's files."""
+    """The check is run as `roles.host.operations.present` does, over a copy of a host's files."""
     program("nginx")
     folder, stage = tmp_path / "host", tmp_path / "stage"
     files = site(

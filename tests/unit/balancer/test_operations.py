@@ -11,7 +11,7 @@ from roles.balancer import operations, servers
 from roles.balancer.facts import Completions, NginxState
 from roles.balancer.nginx import SITE
 from roles.balancer.operations import Answers
-from roles.files.facts import FileStates
+from roles.host.facts import FileStates
 
 from .fleets import plan, settings
 

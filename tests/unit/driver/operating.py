@@ -16,7 +16,7 @@ from roles.driver.decision import Request
 from roles.driver.facts import DriverReport
 from roles.driver.job import Job
 from roles.driver.packages import nvidia_repository
-from roles.files import HostFile
+from roles.host import HostFile
 
 from .hosts import KEY_FILE, state
 

@@ -7,7 +7,7 @@ import pytest
 
 from roles.driver import scripts
 from roles.driver.packages import nvidia_repository
-from roles.files import HostFile
+from roles.host import HostFile
 
 from .hosts import KEY_FILE, ROCKY, UBUNTU, request, state
 from .operating import APT, MIRROR, STEPS, Host, available, run

@@ -241,7 +241,7 @@ def test_a_repository_is_written_only_once_its_index_was_read(
     status: int, said: str, ok: bool, tmp_path: Path
 ):
     """With a stand-in for apt-get, below a folder in place of the root."""
-    from roles.files import HostFile, archive
+    from roles.host import HostFile, archive
 
     whole = plan(OPEN, DEBIAN, "6.1.0-37-amd64", "http://m")
     wanted, preferences = whole.repository, whole.preferences

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from roles.launch import apply, serving
-from roles.launch.serving import LaunchError
+from roles.host import serving
+from roles.host.serving import LaunchError
+from roles.launch import apply
 
 
 class Host:

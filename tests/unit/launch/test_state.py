@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.files import HostFile
+from roles.host import HostFile
 from roles.launch.facts import Launched
 from roles.launch.state import LaunchState, batches, to_do
 

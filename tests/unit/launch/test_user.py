@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from roles.host.serving import LaunchError
 from roles.launch import apply
-from roles.launch.serving import LaunchError
 
 UNIT = "[Service]\nUser=llm\n{}LimitCORE=0\n"
 GROUPS = "SupplementaryGroups=render video\n"

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from roles.files import HostFile
+from roles.host import HostFile
 from roles.tuning import TuningSettings
 from roles.tuning.mig_cards import by_size
 from roles.tuning.render import SCRIPT, UNIT, gpu_files

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from roles.files import HostFile, archive, differing
-from roles.files.facts import FileStates
-from roles.files.operations import install_script
+from roles.host import HostFile, archive, differing
+from roles.host.facts import FileStates
+from roles.host.operations import install_script
 
 USER = getpass.getuser()
 GROUP = grp.getgrgid(os.getgid()).gr_name

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from roles.launch.probe import chat, chat_stream, in_parallel
+from roles.host.probe import chat, chat_stream, in_parallel
 from tests.unit.launch.stand_in import GOOD, Reply, engine, send
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import time
 
-from roles.launch.probe import TASK, chat
+from roles.host.probe import TASK, chat
 
 LOG_LINES = 25
 

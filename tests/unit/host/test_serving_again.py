@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from roles.launch import serving_again
+from roles.host import serving_again
 from roles.launch.render import secrets_file
 
 

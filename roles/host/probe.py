@@ -1,6 +1,6 @@
 """Real completions, asked by a host itself: standard library only, sent to `python3 -`.
 
-`roles.launch.probing.script` puts this text before the few lines that use it, so that nothing has
+`roles.host.program.bundle` puts this text before the few lines that use it, so that nothing has
 to be installed on a host, and hands over keys on the standard input, never in an argument. The
 control machine asks a balancer by the same functions.
 """
@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-# What a program is to do; `roles.launch.probing.script` sets it.
+# What a program is to do; `roles.host.program.bundle` sets it.
 TASK = {}
 
 PROMPT = "Say hello."

@@ -3,8 +3,8 @@
 import re
 import sys
 
-from roles.launch.probe import TASK
-from roles.launch.serving import LaunchError, wait
+from roles.host.probe import TASK
+from roles.host.serving import LaunchError, wait
 
 REPLICAS = "/etc/llm/replicas"
 SECRETS = "/etc/llm/secrets/engine.env"

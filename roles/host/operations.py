@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
-from roles.files.facts import FileStates
-from roles.files.hostfile import HostFile, archive, differing
+from roles.host.facts import FileStates
+from roles.host.hostfile import HostFile, archive, differing
 
 
 @operation()
