@@ -28,7 +28,7 @@ test: unit render lab
 
 # Side by side, for machines with two cores: GPU outputs, plans, what waits for programs, the rest.
 DEVICES := tests/unit/hardware
-PLANS := tests/unit/models tests/unit/topology
+PLANS := tests/unit/models tests/unit/topology tests/unit/engine tests/unit/plan
 WAIT := tests/unit/balancer tests/unit/interconnect tests/unit/preflight tests/unit/tuning tests/unit/validation
 unit: $(READY)
 	@$(BIN)/pytest $(DEVICES) & devices=$$!; \

@@ -9,7 +9,7 @@ from roles.balancer.certificate import alternative_names
 from roles.balancer.operations import Answers, asked, installed, self_signed, serving, site
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.upstream import servers
-from roles.topology import Plan
+from roles.plan import Plan
 
 PACKAGES = ["nginx", "openssl", "python3", "procps"]
 

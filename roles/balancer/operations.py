@@ -21,7 +21,7 @@ from roles.balancer.upstream import Server, plain, servers
 from roles.host import HostFile, SecretInput
 from roles.host.facts import FileStates
 from roles.host.operations import present
-from roles.topology import Plan
+from roles.plan import Plan
 
 
 @operation()

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
-from roles.topology import Plan, Replica
+from roles.plan import Plan, Replica
 
 UNSAFE = re.compile(r"[^A-Za-z0-9 .,:/()\[\]_=+-]+")
 COMMENT_LENGTH = 120

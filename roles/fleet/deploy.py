@@ -12,7 +12,8 @@ from roles.fleet.fleet import Fleet, build
 from roles.fleet.problems import DeclarationError
 from roles.fleet.recording import accept_hardware
 from roles.fleet.words import wants
-from roles.topology import explain, plan_differences, saved
+from roles.plan import plan_differences, saved
+from roles.topology import explain
 
 _fleets: dict[State, Fleet] = {}
 # pyinfra runs a deploy file for many hosts side by side.

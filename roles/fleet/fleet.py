@@ -20,7 +20,8 @@ from roles.hardware import (
     declared_hardware,
     recorded_hardware,
 )
-from roles.topology import HostPlan, Plan, ServiceSettings, cluster_words, plan_services
+from roles.plan import HostPlan, Plan
+from roles.topology import ServiceSettings, cluster_words, plan_services
 from roles.tuning import TuningSettings, with_mig
 
 GPU_HOSTS, BALANCERS = "gpu_hosts", "balancers"

@@ -25,8 +25,9 @@ from roles.launch import HostLaunch, unit_name
 from roles.launch.deploy import current_launch, current_roll, roll_over, serve, start
 from roles.launch.roll import Roll
 from roles.launch.state import batches
+from roles.plan import Replica, with_p2p_of
 from roles.reboot.operations import Need, Reboots, asked, rebooted
-from roles.topology import Replica, explain_host, with_p2p_of
+from roles.topology import explain_host
 from roles.tuning.deploy import tune
 from roles.validation import Endpoint, PlannedReplica
 from roles.validation.deploy import report_at_end, validate_balancer, validate_host

@@ -23,7 +23,8 @@ from roles.interconnect.verdicts import (
     valid,
 )
 from roles.launch import HostLaunch
-from roles.topology import HostPlan, explain_host, with_p2p_of
+from roles.plan import HostPlan, with_p2p_of
+from roles.topology import explain_host
 
 Verdicts = tuple[LinkVerdict, ...]
 Replan = Callable[[Verdicts], HostPlan]

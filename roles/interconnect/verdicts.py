@@ -18,7 +18,7 @@ from roles.hardware import (
     parse_nccl,
 )
 from roles.interconnect.ways import ways
-from roles.topology import HostPlan
+from roles.plan import HostPlan
 
 MARK = "@@ "
 

@@ -7,7 +7,8 @@ from roles.engine import EngineSettings
 from roles.host import HostFile
 from roles.launch.render import digests, host_files
 from roles.launch.settings import LaunchSettings
-from roles.topology import HostPlan, ServiceSettings
+from roles.plan import HostPlan
+from roles.topology import ServiceSettings
 
 
 @dataclass

@@ -13,7 +13,8 @@ import yaml
 from roles.engine import EngineSettings
 from roles.host import HostFile
 from roles.launch.settings import LaunchSettings
-from roles.topology import HostPlan, Replica, ServiceSettings
+from roles.plan import HostPlan, Replica
+from roles.topology import ServiceSettings
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 UNIT = "/etc/systemd/system/llm-engine@.service"

@@ -8,7 +8,8 @@ from roles.engine import EngineNeeds, EngineSettings, engine_needs
 from roles.hardware import Hardware
 from roles.launch import INTERNAL_PORTS
 from roles.models import Model, weights_per_gpu
-from roles.topology import Replica, ServiceSettings
+from roles.plan import Replica
+from roles.topology import ServiceSettings
 
 ENGINES = "/opt/llm/engines"
 CACHE = "/var/cache/llm"

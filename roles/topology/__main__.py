@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from roles.topology import explain, plan_command, plan_differences, predict, saved
+from roles.plan import plan_differences, saved
+from roles.topology import explain, plan_command, predict
 
 
 def main(arguments: list[str]) -> int:

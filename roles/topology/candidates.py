@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from roles.engine.vllm.memory import Asked, batch, gpu_memory, memory_sum
 from roles.hardware import Gpu, Hardware
 from roles.models import Model
-from roles.topology.costs import Estimate, Workload
+from roles.plan import Estimate, MemorySum, Shape
+from roles.topology.costs import Workload
 from roles.topology.grouping import broken_links, groups
-from roles.topology.memory import Asked, batch, gpu_memory, memory_sum
 from roles.topology.performance import estimate
-from roles.topology.plan import MemorySum, Shape
 from roles.topology.rates import group_links, group_rates, model_costs, slowest_group
 from roles.topology.shapes import possible, shapes
 

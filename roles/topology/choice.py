@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from roles.topology.costs import Estimate
+from roles.plan import Estimate
 
 # Estimates closer than this say nothing about which one is faster.
 TIE = 0.03

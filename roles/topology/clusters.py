@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from roles.engine.vllm.memory import Asked, memory_sum
 from roles.hardware import Hardware, summary
 from roles.models import Model, shape_problems
-from roles.topology.memory import Asked, memory_sum
-from roles.topology.plan import Cluster, MemorySum, Shape
+from roles.plan import Cluster, MemorySum, Shape
 from roles.topology.shapes import possible
 
 # Each host of a cluster is one more whose fault stops the replica.

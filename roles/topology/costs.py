@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 LinkKind = Literal["nvlink", "pcie"]
-Bound = Literal["weights", "kv", "compute", "links"]
 
 
 @dataclass(frozen=True)
@@ -97,24 +96,3 @@ class Workload:
             raise ValueError(f"a load needs tokens and requests above 0: {self}")
         if self.batch_limit is not None and self.batch_limit < 1:
             raise ValueError(f"batch_limit must be at least 1: {self}")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An estimate, not a measurement, of one replica under its load.
-
-    `tokens_per_s` counts output tokens. `tpot_ms` is the mean time between a request's output
-    tokens, the pauses for others' prompts included. `bound_by` is what most of it is spent on.
-    """
-
-    tokens_per_s: float
-    tokens_per_s_per_gpu: float
-    requests_per_s: float
-    ttft_ms: float
-    tpot_ms: float
-    bound_by: Bound
-
-    @property
-    def request_ms(self) -> float:
-        """The time of one whole request, from its arrival to its last token."""
-        return self.ttft_ms + self.tpot_ms * self.tokens_per_s / self.requests_per_s

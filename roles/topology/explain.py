@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from roles.hardware import summary
+from roles.plan import HostPlan, MemorySum, Plan
 from roles.topology.clusters import cluster_words
-from roles.topology.plan import HostPlan, MemorySum, Plan
 
 HEADER = ("host", "GPUs", "replica", "on GPU", "shape", "port", "KV tokens", "requests at once")
 

@@ -7,9 +7,9 @@ card layers by its free memory. Source: llama.cpp's documentation of llama-serve
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from roles.engine.vllm.memory import GIB, Asked, gpu_memory
 from roles.hardware import Gpu
 from roles.models import Model, kv_tokens, weights_per_gpu
-from roles.topology.memory import GIB, Asked, gpu_memory
 
 # What llama-server leaves free of each card (--fit-target), for its buffers and the context.
 LEFT_FREE_GIB = 1.0

@@ -3,8 +3,8 @@
 import re
 from functools import lru_cache
 
+from roles.engine.vllm.memory import GpuMemory
 from roles.hardware import Card, find_card, usable_memory_mib
-from roles.topology.memory import GpuMemory
 
 # Sizes that cards of one name are sold in, in GB. Where nobody says which, the data centre's usual
 # 80 GB is meant, else the smallest.

@@ -10,13 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from roles.plan import Bound, Estimate
 from roles.topology.collectives import (
     LINK_CALIBRATION,
     LinkCalibration,
     all_reduce_s,
     hand_over_s,
 )
-from roles.topology.costs import Bound, Estimate, GpuRates, Links, ModelCosts, Workload
+from roles.topology.costs import GpuRates, Links, ModelCosts, Workload
 
 # Activations travel between GPUs in 16 bits, whatever the weights are.
 ACTIVATION_BYTES = 2

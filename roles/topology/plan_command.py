@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
+from roles.engine.vllm.memory import Asked
 from roles.hardware import Gpu, Hardware, declared_links, slice_memory_mib
 from roles.models import Count
 from roles.topology import words
@@ -20,7 +21,6 @@ from roles.topology.cases import (
 )
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.layer_split import LayerSplit, split_words
-from roles.topology.memory import Asked
 from roles.topology.named_gpus import named_gpu
 from roles.topology.serving import Serving, serve
 from roles.topology.settings import DEFAULT_MIN_CONCURRENCY

@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from roles.engine.vllm.support import OLDEST_CAPABILITY, planned_dtype
 from roles.hardware import Gpu, Hardware, p2p_fault, verdict_words
+from roles.plan import HostPlan, Plan, Replica
 from roles.topology import words
 from roles.topology.allocation import allocate
 from roles.topology.candidates import Candidate
 from roles.topology.clusters import clusters
 from roles.topology.collectives import measured_far_below
-from roles.topology.plan import HostPlan, Plan, Replica
 from roles.topology.rates import card_of, group_links, group_rates
 from roles.topology.serving import Serving, serve, speed
 from roles.topology.settings import ServiceSettings
-from roles.topology.support import OLDEST_CAPABILITY, planned_dtype
 from roles.topology.wanted import Wanted
 
 # A weight says how much more a replica does than the weakest; past this it says nothing new.

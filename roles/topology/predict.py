@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from roles.engine.vllm.memory import Asked
 from roles.models import Count, find, variants
+from roles.plan import MemorySum, Shape
 from roles.topology.cases import GpuSettings, ModelCase, answered, model_of
-from roles.topology.memory import Asked
 from roles.topology.named_gpus import named_gpu
-from roles.topology.plan import MemorySum, Shape
 from roles.topology.remedies import Case, remedies
 
 Gib = Annotated[float, Field(strict=True, ge=0, lt=2**20, allow_inf_nan=False)]

@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from roles.engine.vllm.engine_versions import rules
+from roles.engine.vllm.memory import CONTEXT_GIB, Asked, GpuMemory, batch, memory_sum
 from roles.hardware import usable_memory_mib
 from roles.models import Model
-from roles.topology.engine_versions import rules
-from roles.topology.memory import CONTEXT_GIB, Asked, GpuMemory, batch, memory_sum
-from roles.topology.plan import MemorySum, Shape
+from roles.plan import MemorySum, Shape
 from roles.topology.shapes import possible
 
 # Requests shorter than this are no answer for anybody.

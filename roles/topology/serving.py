@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import groupby
 
+from roles.engine.vllm.memory import gpu_memory
+from roles.engine.vllm.support import unsupported
 from roles.hardware import Gpu, Hardware
 from roles.models import Model, find, variants
+from roles.plan import Shape
 from roles.topology import words
 from roles.topology.candidates import (
     Candidate,
@@ -20,11 +23,8 @@ from roles.topology.candidates import (
 from roles.topology.choice import TIE, Objective, best
 from roles.topology.grouping import broken_links, groups
 from roles.topology.layer_split import LayerSplit, layer_split, split_words
-from roles.topology.memory import gpu_memory
-from roles.topology.plan import Shape
 from roles.topology.rates import gpu_rates
 from roles.topology.remedies import Case, remedies
-from roles.topology.support import unsupported
 from roles.topology.wanted import Wanted
 
 # Requests of one step where vLLM's own number leaves no room for KV cache.

@@ -13,11 +13,11 @@ from pydantic import (
     model_validator,
 )
 
+from roles.engine.vllm.arguments import Argument, check_arguments
+from roles.engine.vllm.memory import Asked
 from roles.models import Bytes, Count, Model, declared_model, find, model_of_file
-from roles.topology.arguments import Argument, check_arguments
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective, ObjectiveKind
-from roles.topology.memory import Asked
 
 # Wherever these go (a unit's name, a path, an argument), they need no quotes.
 Name = Annotated[

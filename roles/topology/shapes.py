@@ -3,7 +3,7 @@
 from functools import cache, lru_cache
 
 from roles.models import Model, shape_problems
-from roles.topology.plan import Shape
+from roles.plan import Shape
 
 
 @cache

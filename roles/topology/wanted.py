@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from roles.engine.vllm.memory import Asked
+from roles.engine.vllm.support import ENGINE_CAPABILITY
 from roles.models import Model
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective
-from roles.topology.memory import Asked
-from roles.topology.support import ENGINE_CAPABILITY
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from roles.engine.vllm.memory import Asked
 from roles.hardware import Gpu
 from roles.topology.candidates import Candidate, Load, Refused
-from roles.topology.memory import Asked
 from roles.topology.rates import gpu_rates
 from roles.topology.wanted import Wanted
 

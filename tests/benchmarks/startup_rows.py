@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from roles.topology.engine_versions import parse_version
+from roles.engine.vllm.engine_versions import parse_version
 
 DATA = Path(__file__).parents[1] / "data"
 _CONFIGS = DATA / "model-configs"

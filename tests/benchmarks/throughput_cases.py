@@ -13,7 +13,8 @@ from pathlib import Path
 
 from roles.hardware import Gpu
 from roles.models import find
-from roles.topology.costs import Estimate, GpuRates, LinkKind, Links, ModelCosts, Workload
+from roles.plan import Estimate
+from roles.topology.costs import GpuRates, LinkKind, Links, ModelCosts, Workload
 from roles.topology.performance import CALIBRATION, Calibration, estimate
 from roles.topology.rates import gpu_rates, model_costs
 

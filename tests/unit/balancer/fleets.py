@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from roles.balancer import BalancerSettings
-from roles.topology import HostPlan, MemorySum, Plan, Replica, Shape
+from roles.plan import HostPlan, MemorySum, Plan, Replica, Shape
 
 CLIENT_KEY = "sk-test.client~key+0123/456789=="
 ENGINE_KEY = "engine-key-0123456789"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from roles.engine import EngineSettings
 from roles.hardware import Hardware, LinkVerdict, declared_hardware
 from roles.interconnect.verdicts import Group, merged, parse_answer, told, unmeasured, valid
-from roles.topology import HostPlan, ServiceSettings, plan_host
+from roles.plan import HostPlan
+from roles.topology import ServiceSettings, plan_host
 
 LOGS = Path(__file__).parents[2] / "data" / "gpu-outputs" / "nccl"
 ENGINE = EngineSettings()

@@ -20,7 +20,8 @@ from roles.launch.render import (
     quoted,
     replica_files,
 )
-from roles.topology import HostPlan, ServiceSettings, plan_host
+from roles.plan import HostPlan
+from roles.topology import ServiceSettings, plan_host
 
 ENGINE = EngineSettings()
 LAUNCH = LaunchSettings()

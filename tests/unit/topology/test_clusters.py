@@ -1,10 +1,10 @@
 """Replicas over several hosts: which hosts may make one, and what speaks against others."""
 
+from roles.engine.vllm.memory import Asked
 from roles.hardware import Hardware, declared_hardware
 from roles.models import find
 from roles.topology import ServiceSettings, plan_fleet
 from roles.topology.clusters import cluster_words, clusters
-from roles.topology.memory import Asked
 
 DEEPSEEK = find("deepseek-ai/DeepSeek-V3")
 ASKED = Asked(max_model_len=8192, min_concurrency=8)

@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.hardware import Hardware, LinkVerdict, declared_hardware
-from roles.topology import (
-    HostPlan,
-    ServiceSettings,
-    explain,
-    plan_differences,
-    plan_fleet,
-    plan_host,
-    saved,
-    with_p2p_of,
-)
+from roles.plan import HostPlan, plan_differences, saved, with_p2p_of
+from roles.topology import ServiceSettings, explain, plan_fleet, plan_host
 from roles.topology.rates import group_links
 
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.plan import Estimate
 from roles.topology.choice import Objective, best
 from roles.topology.collectives import LinkCalibration, all_reduce_s
-from roles.topology.costs import Estimate, GpuRates, Links, ModelCosts, Workload
+from roles.topology.costs import GpuRates, Links, ModelCosts, Workload
 from roles.topology.performance import Calibration, estimate
 from tests.benchmarks.throughput_cases import Row, costs_of, estimates, rates_of, rows
 from tests.benchmarks.throughput_regret import Option, baselines, quantile, score

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.engine.vllm.memory import memory_sum
 from roles.hardware import Gpu, Hardware, declared_hardware
 from roles.models import shape_problems
 from roles.topology import ServiceSettings, plan_fleet, plan_host
-from roles.topology.memory import memory_sum
 from roles.topology.planner import wanted_of
 from roles.topology.serving import attainable
 from roles.topology.shapes import shapes

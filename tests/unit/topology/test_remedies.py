@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.engine.vllm.memory import Asked
 from roles.models import find, variants
-from roles.topology.memory import Asked
+from roles.plan import Shape
 from roles.topology.named_gpus import named_gpu
-from roles.topology.plan import Shape
 from roles.topology.remedies import Case, remedies
 from tests.unit.models.published import published
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from roles.topology.plan import Plan, Replica
+from roles.plan.plan import Plan, Replica
 
 HEADER = (
     "# Saved by `python -m roles.topology fleet INVENTORY --save`: a deploy whose plan is another\n"

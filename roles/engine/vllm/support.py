@@ -1,8 +1,8 @@
 """Whether an engine runs on a card at all, whatever its memory."""
 
+from roles.engine.vllm.memory import Asked, batch, gpu_memory
 from roles.hardware import Gpu
 from roles.models import Model
-from roles.topology.memory import Asked, batch, gpu_memory
 
 # The wheel of vLLM 0.33 has code for 7.5 and newer, those for CUDA 12 for 7.0 and newer; bfloat16
 # needs 8.0 (`platforms/cuda.py`).

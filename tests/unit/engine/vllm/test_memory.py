@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.engine.vllm.engine_versions import LATEST, batch_defaults, parse_version, rules
+from roles.engine.vllm.memory import Asked, GpuMemory, batch, gpu_memory, memory_sum
+from roles.engine.vllm.transients import Step, forward_bytes, graph_sizes, sampler_bytes
 from roles.hardware import Gpu
 from roles.models import find
-from roles.topology.engine_versions import LATEST, batch_defaults, parse_version, rules
-from roles.topology.memory import Asked, GpuMemory, batch, gpu_memory, memory_sum
-from roles.topology.plan import MemorySum, Shape
-from roles.topology.transients import Step, forward_bytes, graph_sizes, sampler_bytes
+from roles.plan import MemorySum, Shape
 from tests.unit.models.published import published
 
 GIB = 2**30

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from roles.hardware import Gpu
-from roles.topology.costs import Estimate
+from roles.plan.estimate import Estimate
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import pytest
 
 from roles.hardware import declared_hardware
-from roles.topology import Plan, ServiceSettings, plan_differences, plan_fleet, saved
+from roles.plan import Plan, plan_differences, saved
+from roles.topology import ServiceSettings, plan_fleet
 
 SERVICE = ServiceSettings.model_validate(
     {"name": "s", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}

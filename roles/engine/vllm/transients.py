@@ -6,8 +6,8 @@ profile_run, `v1/sample/`, `layers/fused_moe/`. All in bytes on one GPU.
 
 from dataclasses import dataclass
 
+from roles.engine.vllm.engine_versions import Rules
 from roles.models import Model
-from roles.topology.engine_versions import Rules
 
 _ACTIVATION_BYTES = 2
 # Experts run through buffers of the engine's since 0.10, which stay until the sampler has run.

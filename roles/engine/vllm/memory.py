@@ -8,6 +8,21 @@ memory that torch did not hand out.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from roles.engine.vllm.engine_versions import (
+    Rules,
+    Version,
+    batch_defaults,
+    engine_memory_gib,
+    parse_version,
+    rules,
+)
+from roles.engine.vllm.transients import (
+    Step,
+    forward_bytes,
+    graph_gib,
+    picture_bytes,
+    sampler_bytes,
+)
 from roles.hardware import Gpu, find_card, usable_memory_mib
 from roles.models import (
     Attention,
@@ -18,22 +33,7 @@ from roles.models import (
     shape_problems,
     weights_per_gpu,
 )
-from roles.topology.engine_versions import (
-    Rules,
-    Version,
-    batch_defaults,
-    engine_memory_gib,
-    parse_version,
-    rules,
-)
-from roles.topology.plan import MemorySum, Shape
-from roles.topology.transients import (
-    Step,
-    forward_bytes,
-    graph_gib,
-    picture_bytes,
-    sampler_bytes,
-)
+from roles.plan import MemorySum, Shape
 
 GIB = 2**30
 # A CUDA context: what free memory lacks before anything is loaded (logs: 0.33 to 0.6 GiB).

@@ -1,0 +1,13 @@
+"""The plan's frozen types, and its saved form: which replicas run on which GPUs, and why."""
+
+from roles.plan.estimate import Bound as Bound
+from roles.plan.estimate import Estimate as Estimate
+from roles.plan.plan import Cluster as Cluster
+from roles.plan.plan import HostPlan as HostPlan
+from roles.plan.plan import MemorySum as MemorySum
+from roles.plan.plan import Plan as Plan
+from roles.plan.plan import Replica as Replica
+from roles.plan.plan import Shape as Shape
+from roles.plan.plan import with_p2p_of as with_p2p_of
+from roles.plan.saved import plan_differences as plan_differences
+from roles.plan.saved import saved as saved
