@@ -59,4 +59,4 @@ benchmark: $(READY)
 
 # The README's tables of settings, from the settings themselves.
 reference: $(READY)
-	$(BIN)/python -m roles.fleet.reference README.md
+	$(BIN)/python -m roles.declaration.reference README.md

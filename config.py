@@ -2,7 +2,7 @@
 
 from pyinfra import config
 
-from roles.fleet.connection import make_robust
+from roles.host.connection import make_robust
 
 # Hosts are reached as an ordinary user; what needs root is done with passwordless sudo.
 config.SUDO = True

@@ -1,5 +1,5 @@
 """Record the GPUs of every host in inventories/hardware/. Changes nothing on hosts."""
 
-from roles.fleet.recording import discovered
+from roles.stages.discovery import discovered
 
 discovered()

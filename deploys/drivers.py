@@ -1,8 +1,8 @@
 """From a host as the provider hands it over to GPUs that are ready to serve, and the proof."""
 
-from roles.fleet import stages
-from roles.fleet.admission import passed
-from roles.fleet.deploy import announced
+from roles.stages import stages
+from roles.stages.admission import passed
+from roles.stages.load import announced
 
 fleet = announced(several=True)
 

@@ -1,8 +1,8 @@
 """From GPU hosts to one served, load-balanced, validated LLM endpoint."""
 
-from roles.fleet import stages
-from roles.fleet.admission import passed
-from roles.fleet.deploy import announced
+from roles.stages import stages
+from roles.stages.admission import passed
+from roles.stages.load import announced
 
 fleet = announced()
 # `--data validate=false` leaves the proof out.

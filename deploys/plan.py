@@ -1,6 +1,6 @@
 """Show the plan, checked against what the hosts report. Changes nothing."""
 
-from roles.fleet.admission import compared
-from roles.fleet.deploy import announced
+from roles.stages.admission import compared
+from roles.stages.load import announced
 
 compared(announced(several=True))

@@ -1,8 +1,8 @@
 """Prove that every host serves as planned: real completions, GPUs under load. Changes nothing."""
 
-from roles.fleet import stages
-from roles.fleet.admission import admitted
-from roles.fleet.deploy import announced
+from roles.stages import stages
+from roles.stages.admission import admitted
+from roles.stages.load import announced
 
 fleet = announced()
 stages.report(fleet)

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from roles.declaration.problems import DeclarationError, merged, problems_of
+from roles.declaration.settings import FleetSettings, HostSettings
 from roles.driver import DriverSettings, is_amd, problems_of_declaration
 from roles.engine import EngineSettings, engine_needs
-from roles.fleet.problems import DeclarationError, merged, problems_of
-from roles.fleet.settings import FleetSettings, HostSettings
 from roles.hardware import (
     Hardware,
     LinkVerdict,

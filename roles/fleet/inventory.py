@@ -10,8 +10,8 @@ from pyinfra.context import ctx_state
 from pyinfra_cli.inventory import make_inventory_from_files
 from pyinfra_cli.util import exec_file
 
+from roles.declaration.problems import DeclarationError, merged
 from roles.fleet.fleet import Declaration, DeclaredHost, Fleet, build
-from roles.fleet.problems import DeclarationError, merged
 from roles.hardware import read_recording
 
 KEY = "llm"

@@ -52,7 +52,7 @@ def _fleet(inventory: str, save: bool) -> int:
     # pyinfra is imported only where an inventory has to be read as pyinfra reads it.
     from pyinfra_cli.exceptions import UnexpectedExternalError
 
-    from roles.fleet.discovery import write_whole
+    from roles.declaration.recordings import write_whole
     from roles.fleet.inventory import load, saved_plan_of
 
     try:

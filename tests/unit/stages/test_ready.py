@@ -10,10 +10,10 @@ from pyinfra.context import ctx_host
 from roles.driver import DriverSettings
 from roles.engine import EngineSettings
 from roles.fleet.fleet import Host
-from roles.fleet.ready import in_words, ready
 from roles.hardware import HostReport, declared_hardware, parse_report
 from roles.hardware.facts import CudaStart
 from roles.hardware.facts import HostReport as HostReportFact
+from roles.stages.ready import in_words, ready
 from roles.tuning import TuningSettings
 from tests.unit.hardware.hosts import output, query, row
 

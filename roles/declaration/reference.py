@@ -1,6 +1,6 @@
 """The README's tables of settings, made from the settings themselves.
 
-`python -m roles.fleet.reference README.md` writes them between the file's markers.
+`python -m roles.declaration.reference README.md` writes them between the file's markers.
 """
 
 import sys
@@ -13,9 +13,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from roles.balancer import BalancerSettings
+from roles.declaration.settings import FleetSettings, HostSettings
 from roles.driver import DriverSettings
 from roles.engine import EngineSettings
-from roles.fleet.settings import FleetSettings, HostSettings
 from roles.interconnect import InterconnectSettings
 from roles.launch import LaunchSettings
 from roles.models import DeclaredModel

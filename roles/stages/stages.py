@@ -14,11 +14,7 @@ from roles.driver.deploy import considered, driver, job_of
 from roles.driver.operations import Job
 from roles.engine import engine_needs
 from roles.engine.deploy import install
-from roles.fleet.deploy import rebuilt
 from roles.fleet.fleet import BALANCERS, GPU_HOSTS, Fleet, Host, replanned
-from roles.fleet.ready import ready
-from roles.fleet.recording import record_driver, record_verdicts
-from roles.fleet.words import say, stopped, wants
 from roles.hardware import HostReport, driver_indexes
 from roles.interconnect.deploy import measure
 from roles.launch import HostLaunch, unit_name
@@ -27,6 +23,10 @@ from roles.launch.roll import Roll
 from roles.launch.state import batches
 from roles.plan import Replica, with_p2p_of
 from roles.reboot.operations import Need, Reboots, asked, rebooted
+from roles.stages.discovery import record_driver, record_verdicts
+from roles.stages.load import rebuilt
+from roles.stages.messages import say, stopped, wants
+from roles.stages.ready import ready
 from roles.topology import explain_host
 from roles.tuning.deploy import tune
 from roles.validation import Endpoint, PlannedReplica

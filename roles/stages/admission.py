@@ -6,11 +6,11 @@ from pathlib import Path
 from pyinfra import host
 
 from roles.fleet.fleet import BALANCERS, GPU_HOSTS, Fleet, Host
-from roles.fleet.words import say, stop, wants, warn
 from roles.hardware import Hardware, HostReport, bus_difference, difference, summary
 from roles.hardware.facts import observe
 from roles.preflight import BalancerHost, HostNeeds, Served, engine_host, without_engine
 from roles.preflight.deploy import preflight, stopped_by
+from roles.stages.messages import say, stop, wants, warn
 from roles.tuning import foreseen
 
 

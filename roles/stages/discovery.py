@@ -8,11 +8,10 @@ from pyinfra import host
 from pyinfra.api import Host as PyinfraHost
 from pyinfra.context import ctx_host
 
+from roles.declaration.recordings import record
 from roles.driver import MENDED
 from roles.fleet import inventory
-from roles.fleet.discovery import record
 from roles.fleet.fleet import GPU_HOSTS
-from roles.fleet.words import say, stop, wants, warn
 from roles.hardware import (
     Hardware,
     HostReport,
@@ -26,6 +25,7 @@ from roles.hardware import (
     with_verdicts,
 )
 from roles.hardware.facts import observe
+from roles.stages.messages import say, stop, wants, warn
 
 # Hosts are asked side by side.
 _ASKED_AT_ONCE = 20

@@ -6,13 +6,13 @@ from pyinfra import host
 from pyinfra.api import State
 from pyinfra.api.exceptions import PyinfraError
 
+from roles.declaration.problems import DeclarationError
+from roles.declaration.recordings import write_whole
 from roles.fleet import inventory
-from roles.fleet.discovery import write_whole
 from roles.fleet.fleet import Fleet, build
-from roles.fleet.problems import DeclarationError
-from roles.fleet.recording import accept_hardware
-from roles.fleet.words import wants
 from roles.plan import plan_differences, saved
+from roles.stages.discovery import accept_hardware
+from roles.stages.messages import wants
 from roles.topology import explain
 
 _fleets: dict[State, Fleet] = {}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from roles.fleet.reference import TABLES, reference, with_reference
+from roles.declaration.reference import TABLES, reference, with_reference
 
 README = Path(__file__).parents[3] / "README.md"
 

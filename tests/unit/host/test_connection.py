@@ -5,7 +5,7 @@ from paramiko import SSHException
 from pyinfra.api import StringCommand
 from pyinfra.connectors.ssh import SSHConnector
 
-from roles.fleet.connection import make_robust
+from roles.host.connection import make_robust
 
 
 def test_a_host_that_goes_away_is_an_error_that_pyinfra_knows(monkeypatch: pytest.MonkeyPatch):

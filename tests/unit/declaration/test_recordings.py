@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from roles.fleet.discovery import record
+from roles.declaration.recordings import record
 from roles.hardware import read_recording
 
 ROOT = Path(__file__).parents[3]
@@ -30,7 +30,7 @@ def test_the_same_facts_leave_the_same_file(tmp_path: Path):
 def test_runs_beside_each_other_lose_nothing(tmp_path: Path):
     file = tmp_path / "prod.yaml"
     program = (
-        "import sys; from pathlib import Path; from roles.fleet.discovery import record\n"
+        "import sys; from pathlib import Path; from roles.declaration.recordings import record\n"
         "for n in range(10): record(Path(sys.argv[1]), {f'{sys.argv[2]}-{n}': {'gpus': []}})"
     )
     runs = [
