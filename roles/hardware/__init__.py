@@ -1,5 +1,6 @@
 """What GPUs a host has, how they are linked and what is wrong with them: pure code only."""
 
+from roles.hardware import readings as readings
 from roles.hardware.cards import Card as Card
 from roles.hardware.cards import find_card as find_card
 from roles.hardware.cards import is_integrated as is_integrated
@@ -13,6 +14,7 @@ from roles.hardware.difference import difference as difference
 from roles.hardware.difference import findings as findings
 from roles.hardware.difference import summary as summary
 from roles.hardware.faults import Fault as Fault
+from roles.hardware.faults import fault_check as fault_check
 from roles.hardware.gpus import Gpu as Gpu
 from roles.hardware.gpus import Hardware as Hardware
 from roles.hardware.gpus import Links as Links
@@ -39,6 +41,7 @@ from roles.hardware.recorded import read_recording as read_recording
 from roles.hardware.recorded import recorded_hardware as recorded_hardware
 from roles.hardware.recorded import recording as recording
 from roles.hardware.recorded import with_verdicts as with_verdicts
+from roles.hardware.report import PART as PART
 from roles.hardware.report import HostReport as HostReport
 from roles.hardware.report import parse_report as parse_report
 from roles.hardware.settings import GpusDeclaration as GpusDeclaration

@@ -8,7 +8,6 @@ from roles.hardware.gpus import Links
 from roles.hardware.outputs.amd_smi import parse_amd_smi
 from roles.hardware.outputs.dmesg import Dmesg, parse_dmesg
 from roles.hardware.outputs.lspci import parse_lspci
-from roles.hardware.outputs.nvlink import NvlinkStatus, parse_nvlink
 from roles.hardware.outputs.query_apps import parse_query_apps
 from roles.hardware.outputs.query_gpu import parse_query_gpu
 from roles.hardware.outputs.record import GpuRecord, MigDevice, Process
@@ -27,7 +26,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
-class Part:
+class ToolOutput:
     """What one program printed and how it ended: its exit status, `missing` or `hung`."""
 
     text: str
@@ -44,7 +43,7 @@ class Part:
         return self.status in (HUNG, "124", "137")
 
 
-ABSENT = Part("", MISSING)
+ABSENT = ToolOutput("", MISSING)
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Answers:
     GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read.
     """
 
-    query: Part
-    amd: Part
+    query: ToolOutput
+    amd: ToolOutput
     amd_tool: str
     gpus: tuple[GpuRecord, ...] | None
     messages: tuple[str, ...]
@@ -65,7 +64,6 @@ class Answers:
     slices: tuple[GpuRecord, ...]
     topology: Topology | None
     p2p: Links | None
-    nvlink: NvlinkStatus | None
     amd_gpus: tuple[GpuRecord, ...] | None
     amd_links: Links | None
     pci_gpus: tuple[GpuRecord, ...]
@@ -76,8 +74,8 @@ class Answers:
     unreadable: tuple[str, ...]
 
 
-def read_answers(parts: Mapping[str, Part]) -> Answers:
-    """Read the parts that tools printed."""
+def read_answers(parts: Mapping[str, ToolOutput]) -> Answers:
+    """Read what tools printed, by the label of each in the host's answer."""
     reader = _Reader(parts)
     query = parts.get("query", ABSENT)
     amd_tool = "rocm-smi" if parts.get("amd-smi", ABSENT).missing else "amd-smi"
@@ -97,8 +95,6 @@ def read_answers(parts: Mapping[str, Part]) -> Answers:
         slices=_slices(reader),
         topology=reader.read("topo", parse_topo),
         p2p=p2p.pairs if p2p else None,
-        # A GPU without NVLink has no state of it.
-        nvlink=reader.read("nvlink", parse_nvlink, quietly=True),
         amd_gpus=amd_gpus,
         amd_links=amd_links,
         pci_gpus=lspci.gpus if lspci else (),
@@ -116,7 +112,7 @@ class _Reader:
     With `any_status` an answer counts although its tool failed: nvidia-smi fails for one lost GPU.
     """
 
-    def __init__(self, parts: Mapping[str, Part]) -> None:
+    def __init__(self, parts: Mapping[str, ToolOutput]) -> None:
         self.parts = parts
         self.unreadable: list[str] = []
 
@@ -138,7 +134,7 @@ class _Reader:
             return None
 
 
-def _error(query: Part) -> SmiError | None:
+def _error(query: ToolOutput) -> SmiError | None:
     try:
         return parse_smi_error(query.text)
     except OutputError:

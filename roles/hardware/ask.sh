@@ -1,22 +1,13 @@
-# What a host says of itself, in one go. POSIX sh, as the ordinary user but for what root alone is
-# told, from no terminal, so that nothing can wait for an answer. Each part begins with "@@ NAME"
-# and, where a program was asked, ends with "@@= STATUS" (missing: no such program; hung: no answer,
+# What a host says of itself: user, system, PCI bus and all that its GPUs' tools tell. Where a
+# program was asked its section ends with "@@= STATUS" (missing: no such program; hung: no answer,
 # not even to SIGKILL).
-exec 2>/dev/null </dev/null
-# Neither lspci's nor WSL's folder must be on an ssh user's PATH.
-PATH="$PATH:/usr/sbin:/sbin:/opt/rocm/bin:/usr/lib/wsl/lib"
-export PATH LC_ALL=C
-
-has() { command -v "$1" >/dev/null; }
-# -k: a driver that hangs does not always let go at the first signal.
-limit() { if has timeout; then timeout -k 5 "$@"; else shift; "$@"; fi; }
-part() { echo; echo "@@ $1"; }
 first_line() { head -n 1 "$1"; }
 
 part user; id -u
-as_root=
-part sudo; if limit 10 sudo -n true >/dev/null; then as_root="sudo -n"; echo yes; fi
+as_root=; [ "$SUDO" != yes ] || as_root="sudo -n"
+part sudo; echo "$SUDO"
 part os; (. /etc/os-release && echo "$ID $VERSION_ID")
+part machine; uname -m
 part kernel; uname -r
 part memory; grep MemTotal /proc/meminfo
 part shm; df -Pk /dev/shm | tail -n 1
@@ -31,8 +22,11 @@ part nvidia-loaded; first_line /sys/module/nvidia/version
 part nvidia-loaded-kind; first_line /proc/driver/nvidia/version
 part nvidia-installed; limit 10 modinfo -F version nvidia
 part nvidia-license; limit 10 modinfo -F license nvidia
+part dpkg-audit; if has dpkg; then limit 20 dpkg --audit | head -n 5; fi
+part reboot-required
+if [ -e /run/reboot-required ]; then echo yes; sort -u /run/reboot-required.pkgs; fi
 part fabric-manager
-if has systemctl; then limit 10 systemctl show -p LoadState -p ActiveState nvidia-fabricmanager; fi
+if has systemctl; then limit 10 systemctl show -p LoadState -p ActiveState -p UnitFileState nvidia-fabricmanager; fi
 limit 10 nv-fabricmanager --version
 part pci
 for device in /sys/bus/pci/devices/*; do
@@ -54,11 +48,8 @@ case "$above" in */*) bridges="$bridges $(echo "${above%/*}" | tr / ' ')" ;; esa
 done
 
 # The tools run side by side: without persistence mode each would wake the GPUs up again.
-work=
-trap '[ -z "$work" ] || rm -rf "$work"' EXIT
-# dash runs no EXIT trap for a signal, as when nobody reads the answers any more.
-trap 'exit 1' HUP INT PIPE TERM
-work=$(mktemp -d -p /dev/shm || mktemp -d) || { part no-room; part end; exit 0; }
+work=$ROOM
+[ -n "$work" ] || { part no-room; exit; }
 asked=""
 # ask NAME PROGRAM COMMAND...
 ask() {
@@ -74,6 +65,7 @@ old="index,name,uuid,serial,pci.bus_id,memory.total,memory.used,driver_version"
 old="$old,persistence_mode,compute_mode,ecc.mode.current"
 old="$old,ecc.errors.uncorrected.volatile.total,pcie.link.gen.current,pcie.link.gen.max"
 old="$old,pcie.link.width.current,pcie.link.width.max,mig.mode.current"
+old="$old,power.limit,power.default_limit,power.min_limit,power.max_limit"
 middle="$old,pci.device_id,memory.reserved,compute_cap,pcie.link.gen.gpumax"
 middle="$middle,remapped_rows.pending,remapped_rows.failure,retired_pages.pending"
 for fields in "$middle,fabric.state,fabric.status,gpu_recovery_action" \
@@ -99,7 +91,6 @@ if has nvidia-smi; then
 ask list nvidia-smi smi -L
 ask topo nvidia-smi smi topo -m
 ask topo-p2p nvidia-smi smi topo -p2p r
-ask nvlink nvidia-smi smi nvlink -s
 ask apps nvidia-smi smi --query-compute-apps=gpu_uuid,pid,process_name,used_memory \
 --format=csv,nounits
 ask version nvidia-smi smi --version
@@ -137,4 +128,3 @@ part owners
 for pid in $(grep -oE ', [0-9]+, ' "$work/apps" | tr -d ', '); do
 echo "$pid $(tail -n 1 "/proc/$pid/cgroup")"
 done
-part end

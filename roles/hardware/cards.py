@@ -3,7 +3,7 @@
 import difflib
 from collections import defaultdict
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -112,6 +112,7 @@ def cards() -> tuple[Card, ...]:
     return tuple(Card.model_validate(row) for row in yaml.load(text, Loader=_LOADER))
 
 
+@lru_cache(maxsize=4096)
 def find_card(name: str, memory_mib: int | None = None) -> Card | None:
     """The card that a name means, or None where it means none or several.
 

@@ -15,6 +15,7 @@ from roles.hardware.outputs.values import is_denied
 from roles.hardware.peers import peer_faults
 from roles.hardware.system import System
 from roles.hardware.xids import find_xid, xid_severity
+from roles.host import paths
 
 # More than a display server or a monitoring agent holds.
 FOREIGN_MIB = 256
@@ -324,4 +325,4 @@ def _unreadable(told: str) -> Fault:
 
 def is_ours(cgroup: str) -> bool:
     """Whether a process's control group is one of this project's replicas."""
-    return re.search(r"/llm-engine@[^/]+\.service(?:/|$)", cgroup) is not None
+    return re.search(paths.UNIT_CGROUP, cgroup) is not None

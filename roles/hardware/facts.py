@@ -8,21 +8,24 @@ from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host
 
 from roles.hardware import cuda, report
+from roles.host.facts import TIMEOUT_S
+from roles.host.question import parse_answers, question
 
 
 class HostReport(FactBase[report.HostReport | None]):
-    """Sudo, system, GPUs, links and faults in one command. Ask it through `observe`."""
+    """Sudo, system, GPUs, links and faults of a host that is asked for nothing else, or again after
+    a change. Ask it through `observe`."""
 
     @staticmethod
     def default() -> report.HostReport | None:
         return None
 
     def command(self) -> str:
-        return report.SCRIPT
+        return question([report.PART])
 
     def process(self, output: list[str]) -> report.HostReport:
         try:
-            return report.parse_report(output)
+            return report.parse_report(parse_answers(output).get(report.PART.name, {}))
         # Any other exception would end the run for every host.
         except ValueError as error:
             raise FactProcessError(str(error)) from error
@@ -34,7 +37,7 @@ class Hardware(FactBase[dict[str, Any]]):
     default = dict
 
     def command(self) -> str:
-        return report.SCRIPT
+        return HostReport().command()
 
     def process(self, output: list[str]) -> dict[str, Any]:
         return asdict(HostReport().process(output))
@@ -58,7 +61,6 @@ class CudaStart(FactBase[str]):
 def observe(host: Host) -> report.HostReport | None:
     """The report of a host, asked without sudo: it says itself whether sudo would ask a password.
 
-    None where the host gave none; then pyinfra has failed it. The timeout is for a host that hangs
-    as a whole: the script has its own limits.
+    None where the host gave none; then pyinfra has failed it.
     """
-    return host.get_fact(HostReport, _sudo=False, _timeout=120)
+    return host.get_fact(HostReport, _sudo=False, _timeout=TIMEOUT_S)

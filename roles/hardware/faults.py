@@ -7,6 +7,8 @@ engines that failed in each of these ways.
 from dataclasses import dataclass
 from typing import Literal
 
+from roles.checks import Check
+
 Severity = Literal["stop", "warning"]
 
 
@@ -27,3 +29,14 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.problem}: {self.remedy}"
+
+
+def fault_check(fault: Fault) -> Check:
+    """A fault as the outcome of a check; one that stops is failed."""
+    return Check(
+        name=f"gpu:{fault.kind}",
+        subject="GPUs" if fault.gpu is None else f"GPU {fault.gpu}",
+        outcome="fail" if fault.severity == "stop" else "warn",
+        evidence=fault.problem,
+        remedy=fault.remedy,
+    )

@@ -1,26 +1,29 @@
-"""What a host reports about itself in one command: the script's output, read into one object."""
+"""What a host reports about itself: its part of the one question, read into one object."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from roles.hardware.answers import Answers, Part, read_answers
+from roles.hardware.answers import Answers, ToolOutput, read_answers
 from roles.hardware.devices import observed_hardware, presumed_hardware
 from roles.hardware.diagnosis import FOREIGN_MIB, faults_of, is_ours
 from roles.hardware.faults import Fault
 from roles.hardware.gpus import Hardware
 from roles.hardware.outputs.record import Process
 from roles.hardware.system import System, parse_system
+from roles.host import Part, Sections, require
 
-SCRIPT = Path(__file__).with_name("ask.sh").read_text(encoding="utf-8")
+PART = Part("hardware", Path(__file__).with_name("ask.sh").read_text(encoding="utf-8"))
 
-_MARK, _STATUS = "@@ ", "@@= "
+_STATUS = "@@= "
 _SYSTEM = (
     *("os", "kernel", "memory", "shm", "numa", "secure-boot", "modules", "nvidia-loaded"),
     *("nvidia-installed", "nvidia-license", "fabric-manager", "pci"),
 )
 # What hosts of another kind, or users without sudo, do not tell.
-_SYSTEM_TOO = ("nvidia-loaded-kind", "virtualization", "numa-balancing", "paths", "acs")
+_SYSTEM_TOO = (
+    *("nvidia-loaded-kind", "virtualization", "numa-balancing", "paths", "acs", "machine"),
+    *("dpkg-audit", "reboot-required"),
+)
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,15 @@ class HostReport:
         return found
 
 
-def parse_report(lines: Sequence[str]) -> HostReport:
-    """Read the output of `SCRIPT`; ValueError where it is cut short, or says why it has to be."""
-    parts = _parts(lines)
+def parse_report(sections: Sections) -> HostReport:
+    """Read a host's answer to `PART`; ValueError where it is cut short, or says why."""
+    if "no-room" in sections:
+        raise ValueError(
+            "the host's tools cannot be asked: neither /dev/shm nor /tmp takes a file (full, or "
+            "read only); make room"
+        )
+    require(sections, ("user", "sudo", *_SYSTEM, "owners"), "its hardware")
+    parts = {label: _output(text) for label, text in sections.items()}
     system = parse_system(
         {name: part.text for name, part in parts.items() if name in (*_SYSTEM, *_SYSTEM_TOO)}
     )
@@ -111,29 +120,10 @@ def foreign_processes(answers: Answers, owners: str) -> list[Process]:
     ]
 
 
-def _parts(lines: Sequence[str]) -> Mapping[str, Part]:
-    """The text below each label, and the status at its end."""
-    texts: dict[str, list[str]] = {}
-    statuses: dict[str, str] = {}
-    label = None
-    for line in lines:
-        if line.startswith(_MARK):
-            label = line.removeprefix(_MARK).strip()
-            texts[label] = []
-        elif label and line.startswith(_STATUS):
-            statuses[label] = line.removeprefix(_STATUS).strip()
-        elif label:
-            # What stands above the first label is a login's banner.
-            texts[label].append(line)
-    if "no-room" in texts:
-        raise ValueError(
-            "the host's tools cannot be asked: neither /dev/shm nor /tmp takes a file (full, or "
-            "read only); make room"
-        )
-    missing = {"user", "sudo", *_SYSTEM, "owners", "end"} - set(texts)
-    if missing:
-        raise ValueError(f"the host's report is cut short: {', '.join(sorted(missing))} missing")
-    return {
-        label: Part("\n".join(text).strip("\n"), statuses.get(label, "0"))
-        for label, text in texts.items()
-    }
+def _output(text: str) -> ToolOutput:
+    """What stands in a section, and the status that a program ended with."""
+    lines = text.splitlines()
+    statuses = [line for line in lines if line.startswith(_STATUS)]
+    status = statuses[-1].removeprefix(_STATUS).strip() if statuses else "0"
+    own = "\n".join(line for line in lines if not line.startswith(_STATUS))
+    return ToolOutput(own.strip("\n"), status)

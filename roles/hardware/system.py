@@ -51,7 +51,9 @@ class System:
     the loaded ones are; `fabric_manager` is
     "absent", "active" or what systemd calls its state. `virtualization` is what systemd calls it
     ("none", "kvm"), `redirecting` the bridges that send what GPUs say to each other up to the CPU
-    (ACS), as far as root could see them.
+    (ACS), as far as root could see them. `machine` is the CPU's architecture ("x86_64"),
+    `dpkg_audit` what dpkg says of packages that are half installed, `reboot_for` the packages for
+    which the distribution wants a reboot.
     """
 
     os: str
@@ -72,6 +74,12 @@ class System:
     gpu_paths: tuple[GpuPath, ...] = ()
     redirecting: tuple[str, ...] = ()
     loaded_open: bool | None = None
+    machine: str = ""
+    dev_shm_mounted: bool = False
+    fabric_manager_at_boot: bool = False
+    dpkg_audit: str = ""
+    reboot_required: bool = False
+    reboot_for: tuple[str, ...] = ()
 
     def ram_share_mib(self, count: int) -> int | None:
         """What each of several GPUs has of the host's memory, where they share it with the CPUs."""
@@ -91,6 +99,7 @@ def is_open_module(text: str) -> bool | None:
 def parse_system(parts: Mapping[str, str]) -> System:
     """Read the parts of a report that come from the system; what cannot be told is None."""
     license_text = parts["nvidia-license"].strip()
+    reboot = parts.get("reboot-required", "").split()
     return System(
         os=_one_line(parts["os"]) or "",
         kernel=_one_line(parts["kernel"]) or "",
@@ -111,6 +120,13 @@ def parse_system(parts: Mapping[str, str]) -> System:
         loaded_open=is_open_module(parts.get("nvidia-loaded-kind", "")),
         gpu_paths=tuple(filter(None, map(_gpu_path, parts.get("paths", "").splitlines()))),
         redirecting=tuple(filter(None, map(_redirecting, parts.get("acs", "").splitlines()))),
+        machine=_one_line(parts.get("machine", "")) or "",
+        # df names the file system above where it is none of its own.
+        dev_shm_mounted=parts["shm"].split()[-1:] == ["/dev/shm"],
+        fabric_manager_at_boot=_unit_is_enabled(parts["fabric-manager"]),
+        dpkg_audit=_one_line(parts.get("dpkg-audit", "")) or "",
+        reboot_required=reboot[:1] == ["yes"],
+        reboot_for=tuple(dict.fromkeys(reboot[1:])),
     )
 
 
@@ -143,6 +159,10 @@ def _unit_state(text: str) -> str:
     if shown.get("LoadState") in (None, "not-found"):
         return "absent"
     return shown.get("ActiveState", "unknown")
+
+
+def _unit_is_enabled(text: str) -> bool:
+    return bool(re.search(r"^UnitFileState=(enabled|static|generated)$", text, re.MULTILINE))
 
 
 def _pci_device(line: str) -> PciDevice | None:

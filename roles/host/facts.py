@@ -1,9 +1,47 @@
-"""What is on a host where our files belong."""
+"""What is on a host where our files belong, and what it says to one question of several roles.
+
+A role exposes a `Part` (or a function that makes it from what will be needed) and a pure parser of
+its sections. A run asks all of them at once, in one SSH command, without sudo of pyinfra's:
+
+    parts = (hardware.PART, driver.PART, tuning.PART, *preflight.parts(needs))
+    answers = host.get_fact(Answers, parts=parts, _sudo=False, _timeout=TIMEOUT_S)
+    report = hardware.parse_report(answers.get(hardware.PART.name, {}))
+    state = driver.parse_state(answers.get(driver.PART.name, {}), report)
+    tuned = tuning.parse_state(answers.get(tuning.PART.name, {}), report)
+    found = preflight.parse_answers(answers)
+
+`answers` is None where the host gave none; pyinfra has then failed it. A parser raises ValueError
+where its part is cut short, or was not asked for want of root: preflight's answers tell why. What
+a host said stays as it was asked: after a change the role's own fact (`roles.hardware.facts`, …)
+asks its part again. Where `preflight.later_parts(report, needs)` has parts, which is so where a
+driver is to be installed, they are asked in a second question, and its answers are added.
+"""
 
 import shlex
+from collections.abc import Iterable
 
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
+
+from roles.host.hostfile import parse_states
+from roles.host.question import Part, parse_answers, question
+
+# For a host that hangs as a whole: the question has its own limits.
+TIMEOUT_S = 180
+
+
+class Answers(FactBase[dict[str, dict[str, str]] | None]):
+    """What a host says to the parts of one question: texts by part and label, in one command."""
+
+    @staticmethod
+    def default() -> dict[str, dict[str, str]] | None:
+        return None
+
+    def command(self, parts: Iterable[Part]) -> str:
+        return question(parts)
+
+    def process(self, output: list[str]) -> dict[str, dict[str, str]]:
+        return parse_answers(output)
 
 
 class FileStates(FactBase[dict[str, str]]):
@@ -22,17 +60,16 @@ class FileStates(FactBase[dict[str, str]]):
         )
 
     def process(self, output: list[str]) -> dict[str, str]:
-        states = {}
-        for line in output:
-            path, state = parse_state(line)
-            states[path] = state
-        return states
+        try:
+            return parse_states(output)
+        except ValueError as error:
+            raise FactProcessError(str(error)) from error
 
 
 def parse_state(line: str) -> tuple[str, str]:
     """A line of the command: the path, and its state as HostFile.state has it."""
     try:
-        mode, owner, group, digest, path = line.split(" ", 4)
+        ((path, state),) = parse_states([line]).items()
     except ValueError as error:
-        raise FactProcessError(f"not the state of a file: {line!r}") from error
-    return path, f"{mode} {owner} {group} {digest}"
+        raise FactProcessError(str(error)) from error
+    return path, state

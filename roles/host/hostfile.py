@@ -33,6 +33,17 @@ def differing(files: Iterable[HostFile], states: Mapping[str, str]) -> list[Host
     return [file for file in files if states.get(file.path) != file.state]
 
 
+def parse_states(lines: Iterable[str]) -> dict[str, str]:
+    """Each path with its state, from lines of mode, owner, group, SHA-256 and path.
+
+    ValueError for a line that is none of these.
+    """
+    rows = [(line, line.split(" ", 4)) for line in lines]
+    if wrong := [line for line, words in rows if len(words) != 5]:
+        raise ValueError(f"not the state of a file: {wrong[0][:200]!r}")
+    return {words[4]: " ".join(words[:4]) for _, words in rows}
+
+
 def archive(files: Iterable[HostFile]) -> str:
     """A base64 tar of the files, paths relative to the root, readable by its owner alone."""
     buffer = io.BytesIO()

@@ -1,8 +1,25 @@
-"""How an operation of any role fails its own host, and no other."""
+"""How roles speak of a host, and how they fail it, and no other."""
 
-from pyinfra import logger
+from collections.abc import Sequence
+
+import click
+from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, State
 from pyinfra.api.host import Host
+from pyinfra.context import ctx_host
+
+from roles.checks import Check, clean, failed
+from roles.checks.deploy import report_of
+
+
+def say(text: str) -> None:
+    """Print something about this host."""
+    click.echo(f"{host.print_prefix}{text}")
+
+
+def warn(text: str) -> None:
+    """Print a warning about this host."""
+    host.log_styled(text, fg="yellow", log_func=logger.warning)
 
 
 def failing(why: str) -> FunctionCommand:
@@ -10,9 +27,34 @@ def failing(why: str) -> FunctionCommand:
 
     An exception in an operation would end the run for every host.
     """
-    return FunctionCommand(_fail, (why,), {})
+    return FunctionCommand(fail, (why,), {})
 
 
-def _fail(state: State, host: Host, why: str) -> bool:
-    host.log_styled(why, fg="red", log_func=logger.error)
+def failing_checks(checks: Sequence[Check], stage: str) -> FunctionCommand:
+    """A command to be yielded: it fails this host alone, and names the checks that failed."""
+    return failing(
+        "\n".join(
+            clean(f"{stage} failed: {check.subject} {check.name}: {check.evidence}")
+            for check in failed(checks)
+        )
+    )
+
+
+def stop(why: str) -> None:
+    """Stop this host alone while the run prepares; nothing was changed on it."""
+    # The host itself: pyinfra's `host` is another one in another context.
+    this_host = ctx_host.get()
+    assert this_host is not None
+    fail(this_host.state, this_host, why, "stopped, nothing was changed here: ")
+    this_host.state.fail_hosts({this_host})
+
+
+def fail(state: State, host: Host, why: str, heading: str = "") -> bool:
+    """Print why a host fails and note it for the report; False, which in an operation's function
+    makes pyinfra fail the host."""
+    for line in f"{heading}{why}".splitlines():
+        host.log_styled(line, fg="red", log_func=logger.error)
+    report_of(state).stop(host.name, why)
+    # pyinfra does so itself, but for --no-wait, where the exit status would be 0.
+    state.failed_hosts.add(host)
     return False

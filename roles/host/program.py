@@ -9,7 +9,8 @@ from typing import Any
 _HERE = Path(__file__).parent
 PROBE = _HERE / "probe.py"
 SERVING = _HERE / "serving.py"
-SERVING_AGAIN = _HERE / "serving_again.py"
+LEGACY = _HERE / "legacy.py"
+AWAIT_SERVING = _HERE / "await_serving.py"
 
 # On a host all texts are one program; here they are modules that can be read and tested.
 _IMPORT = re.compile(r"^from roles\.[\w.]+ import (\([^)]*\)|[^(\n]*)$", re.MULTILINE)

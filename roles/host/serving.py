@@ -1,15 +1,22 @@
 """Runs on a host, after probe.py: waits until replicas serve, and says why one does not."""
 
+import json
+import os
 import subprocess
 import time
 
-from roles.host.probe import TASK, chat
+from roles.host.probe import chat
 
 LOG_LINES = 25
+MANIFEST = "/etc/llm/manifest.json"
 
 
 class LaunchError(Exception):
-    """Something that a person must mend; its text says what."""
+    """Something that a person must repair; its text says what, `replicas` which did not serve."""
+
+    def __init__(self, message, replicas=()):
+        super().__init__(message)
+        self.replicas = tuple(replicas)
 
 
 def run(*arguments, ok=(0,)):
@@ -32,45 +39,76 @@ def properties(name, *keys):
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-def wait(name, port, model, key):
-    """Wait for a real completion; LaunchError with the log's end where none comes."""
-    deadline = time.monotonic() + TASK["start_timeout_s"]
-    why = "no completion within %d s" % TASK["start_timeout_s"]
+def read_manifest():
+    """The replicas that the last deploys proved, by name; none where there is no manifest."""
+    try:
+        with open(MANIFEST) as file:
+            return {one["name"]: one for one in json.load(file)["replicas"]}
+    except FileNotFoundError:
+        return {}
+
+
+def key_of(replica):
+    """The key of a replica, from its own folder; "" where it takes none."""
+    try:
+        with open(os.path.join(replica["folder"], "keys")) as file:
+            return file.readline().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def wait(replica, key, timeout_s):
+    """Wait for a real completion of the right model; LaunchError with the log's end where none
+    comes. `replica` has a name, a port and a model."""
+    name, start = replica["name"], time.monotonic()
+    why = "no completion within %d s" % timeout_s
     # One restart may heal, as when the memory of a process that just ended is freed late.
     allowed = int(properties(name, "NRestarts")["NRestarts"]) + 1
-    while time.monotonic() < deadline:
-        state = properties(name, "ActiveState", "NRestarts", "Result", "ExecMainStatus")
-        if state["ActiveState"] == "failed" or int(state["NRestarts"]) > allowed:
-            why = "its unit failed (%s, exit status %s, %s restarts)" % (
-                state["Result"],
-                state["ExecMainStatus"],
-                state["NRestarts"],
-            )
+    while time.monotonic() < start + timeout_s:
+        ended = _ended(name, allowed)
+        if ended:
+            why = ended
             break
-        if state["ActiveState"] == "inactive":
-            why = "its unit is stopped"
-            break
-        answer = chat("http://127.0.0.1:%d" % port, key, model)
-        if answer["ok"]:
+        answer = chat("http://127.0.0.1:%d" % replica["port"], key, replica["model"])
+        if answer["ok"] and answer["model"] in (replica["model"], None):
             return
+        if answer["ok"]:
+            why = "it serves %s, not %s" % (answer["model"], replica["model"])
+            break
         if answer["status"]:
             why = "it answers " + answer["error"]
-        # A wrong key or model name does not mend itself.
+        # A wrong key or model name does not repair itself.
         if answer["status"] in (401, 404):
             break
-        time.sleep(1)
-    raise LaunchError("%s does not serve: %s\n%s" % (name, why, log(name)))
+        # An engine that is ready within a moment is not to be waited for longer.
+        time.sleep(0.1 if time.monotonic() < start + 3 else 1)
+    raise LaunchError("%s does not serve: %s\n%s" % (name, why, log(name, key)))
 
 
-def log(name):
-    """The last log lines of a unit's last start, without the key should an engine ever print it."""
+def _ended(name, allowed):
+    """Why a unit will not serve any more, or ""."""
+    state = properties(name, "ActiveState", "NRestarts", "Result", "ExecMainStatus")
+    if state["ActiveState"] == "failed" or int(state["NRestarts"]) > allowed:
+        return "its unit failed (%s, exit status %s, %s restarts)" % (
+            state["Result"],
+            state["ExecMainStatus"],
+            state["NRestarts"],
+        )
+    return "its unit is stopped" if state["ActiveState"] == "inactive" else ""
+
+
+def log(name, key):
+    """The last log lines of a unit's last start that said anything, without the key should an
+    engine ever print it."""
     start_id = properties(name, "InvocationID")["InvocationID"]
     # A unit has ended before the journal has taken its last words.
     run("timeout", "20", "journalctl", "--sync", ok=())
-    text = run(
-        *("journalctl", "--no-pager", "-o", "cat", "-n", str(LOG_LINES)),
-        *("_SYSTEMD_INVOCATION_ID=" + start_id, "+", "INVOCATION_ID=" + start_id),
-        ok=(),
-    )
-    lines = ["    " + line for line in text.replace(TASK["key"], "***").splitlines()]
+    journal = ("journalctl", "--no-pager", "-o", "cat", "-n", str(LOG_LINES))
+    said = "_SYSTEMD_INVOCATION_ID=" + start_id
+    # One that was started again a moment ago has said nothing yet: the start before it says why.
+    silent = not run(*journal, said, ok=()).strip()
+    last = ("-u", unit(name)) if silent else (said, "+", "INVOCATION_ID=" + start_id)
+    text = run(*journal, *last, ok=())
+    text = text.replace(key, "***") if key else text
+    lines = ["    " + line for line in text.splitlines()]
     return "  last log lines of %s:\n%s" % (unit(name), "\n".join(lines))

@@ -124,10 +124,18 @@ def _read_value(
             gpus.add(index, line, memory_free_mib=_memory(value, line))
         case "LIMIT", "SOCKET_POWER":
             gpus.add(index, line, power_limit_w=watts(value, line))
+        case ("USAGE", "GFX_ACTIVITY") | (_, "GFX%"):
+            gpus.add(index, line, utilization_percent=_percent(value))
         case _, "SOCKET_POWER_LIMIT" | "PWR_CAP":
             gpus.add(index, line, power_limit_w=watts(value, line))
         case "NUMA", "NODE":
             gpus.add(index, line, numa_node=numa_node(value, line))
+
+
+def _percent(value: str) -> int | None:
+    """A share in percent; None for what the card does not tell."""
+    match = re.fullmatch(r"([0-9]{1,3})(?:\.[0-9]+)? ?%?", value.strip())
+    return int(match[1]) if match else None
 
 
 def _uuid(value: str) -> str | None:

@@ -12,7 +12,7 @@ from roles.hardware.outputs.reading import Printed, gpu_record, merged
 from roles.hardware.outputs.record import GpuRecord
 from roles.hardware.outputs.smi_list import list_gpu, list_mig_device, with_mig_device
 from roles.hardware.outputs.text import Line, OutputError, read_lines
-from roles.hardware.outputs.values import is_denied
+from roles.hardware.outputs.values import is_denied, is_failure
 
 _ECC = "ecc.errors.uncorrected."
 
@@ -61,10 +61,15 @@ _FIELDS = {
     "fabric.health.summary": "fabric_health",
     "mig.mode.current": "mig_mode",
     "power.limit": "power_limit_w",
+    "power.default_limit": "power_default_w",
+    "power.min_limit": "power_min_w",
+    "power.max_limit": "power_max_w",
     "enforced.power.limit": "power_limit_w",
     "temperature.gpu": "temperature_c",
     "utilization.gpu": "utilization_percent",
 }
+# Some cards have no limits of power and give an error instead: no fault of theirs.
+_LIMITS = ("power.limit", "power.default_limit", "power.min_limit", "power.max_limit")
 _PREFERENCE = {name: place for place, name in enumerate(_FIELDS)}
 _OTHERS = ("timestamp", "count", "pstate", "power.draw", "vbios_version", "fan.speed")
 _KNOWN = frozenset((*_FIELDS, *_OTHERS))
@@ -127,7 +132,11 @@ def _record(row: Row, columns: Sequence[str]) -> GpuRecord:
         zip(labels, row.cells, strict=True),
         key=lambda pair: _PREFERENCE.get(pair[0], len(_PREFERENCE)),
     )
-    record = gpu_record(Printed(_field(name, columns), name, cell) for name, cell in pairs)
+    record = gpu_record(
+        Printed(_field(name, columns), name, cell)
+        for name, cell in pairs
+        if not (name in _LIMITS and is_failure(cell))
+    )
     # A column that could not be told may be one that matters.
     denied = (f"{name}: {cell}" for name, cell in pairs if name not in columns and is_denied(cell))
     return replace(record, unreadable=(*record.unreadable, *denied))

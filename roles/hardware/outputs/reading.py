@@ -54,7 +54,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "architecture": values.words,
     "compute_mode": _compute_mode,
     "recovery_action": values.words,
-    "power_limit_w": _watts,
+    **dict.fromkeys((f"power_{it}_w" for it in ("limit", "default", "min", "max")), _watts),
     "temperature_c": _celsius,
     "utilization_percent": _percent,
     "numa_node": values.whole,

@@ -74,6 +74,9 @@ class GpuRecord:
     mig_devices: tuple[MigDevice, ...] = ()
     numa_node: int | None = None
     power_limit_w: float | None = None
+    power_default_w: float | None = None
+    power_min_w: float | None = None
+    power_max_w: float | None = None
     temperature_c: int | None = None
     utilization_percent: int | None = None
     unreadable: tuple[str, ...] = ()

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from roles.hardware import PART
+from roles.host import parse_answers
+
 DATA = Path(__file__).parents[2] / "data" / "gpu-outputs"
 HEADER = (
     "index, name, uuid, serial, pci.bus_id, memory.total [MiB], memory.reserved [MiB], "
@@ -59,6 +62,7 @@ def output(**parts: str) -> list[str]:
         "user": "1000",
         "sudo": "yes",
         "os": "ubuntu 24.04",
+        "machine": "x86_64",
         "kernel": "6.8.0-60-generic",
         "memory": "MemTotal:       263850032 kB",
         "shm": "tmpfs 131925016 0 131925016 0% /dev/shm",
@@ -80,12 +84,17 @@ def output(**parts: str) -> list[str]:
     }
     statuses = {name: text for name, text in parts.items() if name.endswith("_status")}
     texts = default | {name: text for name, text in parts.items() if name not in statuses}
-    tools = {"query", "list", "topo", "topo_p2p", "apps", "version", "lspci", "details", "nvlink"}
+    tools = {"query", "list", "topo", "topo_p2p", "apps", "version", "lspci", "details"}
     tools |= {"amd_smi", "amd_topology", "rocm_smi", "kernel_log", "acs"}
-    lines = []
+    lines = [f"@@@ {PART.name}"]
     for name, text in texts.items():
         lines += ["", f"@@ {name.replace('_', '-')}", *text.split("\n")]
         if name in tools:
             status = statuses.get(f"{name}_status", "0" if text else "missing")
             lines += ["", f"@@= {status}"]
     return lines
+
+
+def sections(**parts: str) -> dict[str, str]:
+    """The same as the parser of questions hands it on."""
+    return parse_answers(output(**parts)).get(PART.name, {})

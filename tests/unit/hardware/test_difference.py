@@ -12,7 +12,7 @@ from roles.hardware import (
     parse_report,
     summary,
 )
-from tests.unit.hardware.hosts import output, query, row
+from tests.unit.hardware.hosts import query, row, sections
 
 DECLARED = declared_hardware("2x NVIDIA L40S")
 L40S = DECLARED.gpus[0]
@@ -29,7 +29,7 @@ def told(expected: Hardware, observed: Hardware) -> list[str]:
 
 
 def test_equal_hardware_differs_in_nothing():
-    assert difference(DECLARED, parse_report(output())) is None
+    assert difference(DECLARED, parse_report(sections())) is None
     assert told(RECORDED, RECORDED) == []
 
 
@@ -40,7 +40,7 @@ def test_memory_may_differ_by_one_percent(memory_mib: int):
 
 
 def test_a_missing_gpu_shows_both_sides():
-    assert difference(DECLARED, parse_report(output(query=query(row(0))))) == (
+    assert difference(DECLARED, parse_report(sections(query=query(row(0))))) == (
         "2x NVIDIA L40S (46068 MiB) in the inventory; the host reports: "
         "1x NVIDIA L40S (46068 MiB) — GPU 1 is missing. Mend the host, or take its new state: "
         "change gpus in the inventory where they are declared there, or deploy with "
@@ -126,14 +126,14 @@ def test_faults_of_the_driver_are_named():
         "Unable to determine the device handle for GPU1: 0000:02:00.0: GPU is lost.  "
         "Reboot the system to recover this GPU"
     )
-    report = parse_report(output(query=f"{query(row(0))}\n{lost}", query_status="15"))
+    report = parse_report(sections(query=f"{query(row(0))}\n{lost}", query_status="15"))
     message = difference(DECLARED, report)
     assert message is not None and "GPU 1 is missing. Unable to determine" in message
     assert "reboot the host" in message
 
 
 def test_without_a_driver_the_pci_bus_is_shown():
-    report = parse_report(output(query="", query_status="missing"))
+    report = parse_report(sections(query="", query_status="missing"))
     message = difference(declared_hardware("2x L4"), report)
     assert message is not None
     assert "its PCI bus shows 2x NVIDIA L40S (46068 MiB)" in message
@@ -157,7 +157,7 @@ def test_summary_keeps_the_order():
     ],
 )
 def test_a_host_without_a_driver_is_compared_by_its_bus(declared: str, told: str | None):
-    report = parse_report(output(query="", query_status="missing"))
+    report = parse_report(sections(query="", query_status="missing"))
     assert report.hardware is None
     found = bus_difference(declared_hardware(declared), report)
     assert found is None if told is None else told in (found or "")
@@ -168,7 +168,7 @@ def test_a_slice_stands_for_its_gpu_on_the_bus():
         Gpu(n, "NVIDIA L40S", 20000, mig_profile="3g.20gb", mig_parent=n // 2, mig_index=n % 2)
         for n in range(4)
     )
-    report = parse_report(output(query="", query_status="missing"))
+    report = parse_report(sections(query="", query_status="missing"))
     assert bus_difference(Hardware(slices), report) is None
 
 
@@ -178,7 +178,7 @@ def test_whole_gpus_beside_slices_stand_for_themselves_on_the_bus():
     bus = "\n".join(
         f"0000:0{n}:00.0 0x030200 0x10de 0x26b9 numa=0 driver= width=16/16" for n in range(1, 4)
     )
-    report = parse_report(output(query="", query_status="missing", lspci="", pci=bus))
+    report = parse_report(sections(query="", query_status="missing", lspci="", pci=bus))
     for parents in ([0, 0, None, 2, 2], [0, 0, None, None], [None, 1, 1, None]):
         devices = tuple(
             replace(whole, index=n) if parent is None else replace(half, index=n, mig_parent=parent)
@@ -191,6 +191,6 @@ def test_a_device_that_no_table_knows_may_be_any_card():
     bus = "\n".join(
         f"0000:0{n}:00.0 0x030200 0x10de 0xffff numa=0 driver= width=16/16" for n in (1, 2)
     )
-    report = parse_report(output(query="", query_status="missing", lspci="", pci=bus))
+    report = parse_report(sections(query="", query_status="missing", lspci="", pci=bus))
     assert bus_difference(DECLARED, report) is None
     assert "not 1" in (bus_difference(declared_hardware("1x NVIDIA L40S"), report) or "")

@@ -135,16 +135,6 @@ def test_slices_count_although_only_root_is_told_their_gpus_memory():
     assert report.faults == ()
 
 
-def test_the_state_of_nvlinks_is_a_fact():
-    shown = data("nvlink/linux-x86_64_nvidia-h200_590.48.01.txt")
-    nvlink = process(
-        query=query(row(0, "NVIDIA H200", total="143771")), nvlink=shown
-    ).answers.nvlink
-    assert nvlink is not None and [link.gb_s for link in nvlink.links] == [26.562] * 18
-    none = data("nvlink/linux-x86_64_nvidia-l40s_595.80.txt")
-    assert process(nvlink=none).faults == ()
-
-
 def test_a_slice_without_any_known_memory_is_left_out_and_named():
     listing = (
         "GPU 0: NVIDIA L40S (UUID: GPU-00000000-0000-0000-0000-000000000000)\n"
@@ -600,7 +590,7 @@ def test_the_bus_tells_what_the_driver_will_say(device: str, name: str, memory_m
 
 @pytest.mark.parametrize("lines", [output()[:-2], output()[:9], ["sudo: a password is required"]])
 def test_a_report_that_is_cut_short_fails_the_host_alone(lines: list[str]):
-    with pytest.raises(FactProcessError, match="cut short"):
+    with pytest.raises(FactProcessError, match=r"cut short|no answer"):
         HostReportFact().process(lines)
 
 
@@ -707,5 +697,6 @@ def test_the_host_says_so_when_its_driver_hangs(tmp_path: Path):
 
 
 def test_equal_reports_are_equal():
-    assert process() == process()
+    assert process() == replace(process())
+    assert process(query=query(row(0), row(1))) != process(query=query(row(0)))
     assert replace(process(), root=True) != process()

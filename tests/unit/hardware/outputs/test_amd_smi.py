@@ -24,6 +24,11 @@ def test_a_gpu_without_a_name_in_the_summary_has_none():
 @pytest.mark.parametrize(
     ("file", "gpus"),
     [
+        ("rocm-blogs_readme_3_metric.txt", [GpuRecord(index=0, utilization_percent=100)]),
+        (
+            "amdsmi_changelog_3_metric-usage.txt",
+            [GpuRecord(index=i, utilization_percent=0) for i in range(2)],
+        ),
         (
             "list-rx-7900-xtx.txt",
             [
@@ -76,11 +81,9 @@ def test_a_gpu_without_a_name_in_the_summary_has_none():
             for file, count in (
                 ("amdsmi_changelog_1_metric-throttle.txt", 2),
                 ("amdsmi_changelog_2_monitor-violation.txt", 16),
-                ("amdsmi_changelog_3_metric-usage.txt", 2),
                 ("device-metrics-exporter_metricsmap_5_ras-cper.txt", 1),
                 ("device-metrics-exporter_metricsmap_6_process-g-0.txt", 0),
                 ("partition-4gpu-na_legacy-rocm-4477.txt", 4),
-                ("rocm-blogs_readme_3_metric.txt", 1),
                 ("rocm-blogs_readme_5_process.txt", 2),
                 ("rocm-blogs_readme_6_process-csv.txt", 8),
                 ("rocm-blogs_readme_7_process-csv-column-t-s.txt", 8),

@@ -48,9 +48,20 @@ def test_the_whole_query_with_header():
         remapped_rows_failed=False,
         recovery_action="None",
         power_limit_w=350.0,
+        power_default_w=350.0,
+        power_min_w=100.0,
+        power_max_w=350.0,
         temperature_c=63,
         utilization_percent=100,
     )
+
+
+def test_limits_of_power_that_a_card_does_not_have_are_no_fault():
+    header = "index, name, power.limit [W], power.min_limit [W], power.draw [W]"
+    text = f"{header}\n0, NVIDIA T400, [Unknown Error], [N/A], [Unknown Error]\n"
+    (gpu,) = parse_query_gpu(text).gpus
+    assert (gpu.power_limit_w, gpu.power_min_w) == (None, None)
+    assert gpu.unreadable == ("power.draw: [Unknown Error]",)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""The checks of one run, and the report at its end."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from roles.checks.check import Check, failed, of_host
+from roles.checks.report import clean, table, write_reports
+
+REPORT_NAME = "report"
+# Of a host by name: why it did not come to its end, "" where it did, None where the run leaves
+# it out.
+WhyUnfinished = Callable[[str], str | None]
+
+
+@dataclass
+class Report:
+    """What is checked in one run and what comes of it.
+
+    `run` is the run's id, `folder` where the files go, None where none are wanted. `planned` are
+    the hosts that must be in the report, in its order, and `reasons` says by host why it was
+    stopped.
+    """
+
+    run: str | None = None
+    folder: Path | None = None
+    planned: dict[str, None] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def plan(self, hosts: Iterable[str]) -> None:
+        """Add names of hosts that must be in the report."""
+        self.planned.update(dict.fromkeys(hosts))
+
+    def record(self, checks: Sequence[Check]) -> None:
+        """Add checks, each with its host."""
+        self.plan(check.host for check in checks)
+        self.checks.extend(checks)
+
+    def stop(self, host: str, reason: str) -> None:
+        """Note why a host was stopped; the first reason counts."""
+        self.reasons.setdefault(host, reason)
+
+    def complete(self, why_unfinished: WhyUnfinished) -> list[Check]:
+        """All checks in the planned order, with a failed one for each host that was stopped, or was
+        never checked, and of which no check says so."""
+        found: list[Check] = []
+        for name in self.planned:
+            own = [check for check in self.checks if check.host == name]
+            found += own
+            if failed(own) or (why := why_unfinished(name)) is None:
+                continue
+            if why or not own:
+                found += of_host(name, [self._unfinished(name, why or "nothing was checked")])
+        return found
+
+    def _unfinished(self, name: str, why: str) -> Check:
+        # A reason may go on with a whole plan.
+        first = next(iter(self.reasons.get(name, "").splitlines()), "")
+        return Check("host", "", "fail", f"{why}: {clean(first)}" if first else why)
+
+    def finish(self, why_unfinished: WhyUnfinished) -> None:
+        """Print the table, and write the files."""
+        checks = self.complete(why_unfinished)
+        # pyinfra writes to stderr too; with --json its stdout must stay pure.
+        print(f"\n--> Report:\n{table(checks)}", file=sys.stderr)
+        if self.folder is None:
+            return
+        try:
+            for path in write_reports(self.folder, REPORT_NAME, checks, self.run):
+                print(f"written: {path}", file=sys.stderr)
+        except OSError as error:
+            print(f"The reports could not be written: {error}", file=sys.stderr)

@@ -1,0 +1,67 @@
+"""The report of a pyinfra run, at its very end.
+
+pyinfra has no hook at the end of a run: it prints its results, disconnects and exits, or raises
+somewhere before. A handler for the interpreter's exit comes after all of these, once, and cannot
+change the exit status.
+"""
+
+import atexit
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from roles.checks.collected import Report
+
+_ATTRIBUTE = "llm_report"
+
+
+def report_of(state: State) -> Report:
+    """The one report of a run, made when it is first asked for.
+
+    It stands in an attribute of pyinfra's State, the only object that lives as long as the run.
+    """
+    return vars(state).setdefault(_ATTRIBUTE, Report())
+
+
+def report_at_end(state: State, report_dir: str, planned: Iterable[str]) -> Report:
+    """Have a run end with a report that names every planned host, however it ends; the report.
+
+    Called first in a deploy file, so that hosts that cannot be reached, or that stop early, stand
+    in the report as failed. Hosts outside --limit are left out.
+    """
+    report = report_of(state)
+    report.plan(planned)
+    if report.folder is None:
+        report.folder = Path(state.cwd or ".") / report_dir
+        atexit.register(_finish, state)
+    return report
+
+
+def _finish(state: State) -> None:
+    """Print and write the report, unless nothing was meant to be executed (--dry)."""
+    if state.is_executing or not state.active_hosts:
+        report_of(state).finish(partial(why_unfinished, state))
+
+
+def why_unfinished(state: State, name: str) -> str | None:
+    """Why a host did not come to its end, "" where it did, None where --limit leaves it out."""
+    host: Host | None = next((one for one in state.inventory if one.name == name), None)
+    if host is None:
+        return "it is not in the inventory"
+    if not state.is_host_in_limit(host):
+        return None
+    if host not in state.activated_hosts:
+        return "it could not be reached"
+    operations = state.ops[host]
+    for op_hash, data in operations.items():
+        if data.operation_meta.is_complete() and data.operation_meta.did_error():
+            names = ", ".join(sorted(state.get_op_meta(op_hash).names))
+            return f"it stopped at “{names}”"
+    if host in state.failed_hosts:
+        return "it stopped before its first operation"
+    if not all(data.operation_meta.is_complete() for data in operations.values()):
+        return "the run ended before its turn"
+    return ""

@@ -1,0 +1,147 @@
+"""Checks as a table for people, and as JSON and JUnit for programs: pure, but for the files."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+from roles.checks.check import OUTCOMES, Check, Outcome, rank
+
+# The version of the JSON, described in docs/report.schema.json: a field that is added, removed or
+# changed makes it one more.
+SCHEMA = 1
+HEADER = ("HOST", "SUBJECT", "CHECK", "OUTCOME", "EVIDENCE")
+_WORDS: tuple[tuple[Outcome, str], ...] = (
+    ("pass", "passed"),
+    ("warn", "warned"),
+    ("fail", "failed"),
+    ("skipped", "skipped"),
+)
+# All that XML 1.0 forbids; in a terminal the same characters could move the cursor.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
+
+
+def clean(text: str) -> str:
+    """One line of text without control characters, as hosts may print anything."""
+    return _CONTROL.sub(" ", text).strip()
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """How many checks ended how; those that were skipped are named where there are some."""
+    return f"{len(checks)} checks: {_counted(checks, always=('pass', 'warn', 'fail'))}"
+
+
+def _counted(checks: Sequence[Check], always: Sequence[Outcome] = ()) -> str:
+    counts = Counter(check.outcome for check in checks)
+    return ", ".join(
+        f"{counts[outcome]} {word}"
+        for outcome, word in _WORDS
+        if outcome in always or counts[outcome]
+    )
+
+
+def table(checks: Sequence[Check]) -> str:
+    """An aligned table, failures last, then what to do about them, then the summary.
+
+    Of hosts themselves only what is not well has a row: the rest is counted.
+    """
+    ranked = sorted(checks, key=lambda check: rank(check.outcome))
+    shown = [check for check in ranked if not _is_quiet(check)]
+    quiet = [check for check in ranked if _is_quiet(check)]
+    remedies = [
+        "  " + clean(f"{check.host} {check.subject} {check.name}: {check.remedy}")
+        for check in ranked
+        if check.remedy and check.outcome == "fail"
+    ]
+    parts = [
+        "\n".join(_rows(shown)),
+        "\n".join(["What to do:", *remedies]) if remedies else "",
+        f"Of the hosts themselves: {_counted(quiet)}" if quiet else "",
+        summary(checks),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_quiet(check: Check) -> bool:
+    return check.subject == check.host and check.outcome in ("pass", "skipped")
+
+
+def _rows(checks: Sequence[Check]) -> list[str]:
+    rows = [HEADER] + [
+        tuple(map(clean, (one.host, one.subject, one.name, one.outcome, one.evidence)))
+        for one in checks
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER) - 1)]
+    return [
+        "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]])
+        for row in rows
+    ]
+
+
+def to_json(checks: Sequence[Check], run: str | None = None) -> str:
+    """The report for programs, as docs/report.schema.json describes it; `run` is the run's id."""
+    counts = Counter(check.outcome for check in checks)
+    data = {
+        "schema": SCHEMA,
+        "run": run,
+        "summary": {outcome: counts[outcome] for outcome in OUTCOMES},
+        "checks": [asdict(check) for check in checks],
+    }
+    return json.dumps(data, indent=2) + "\n"
+
+
+def to_junit(checks: Sequence[Check]) -> str:
+    """JUnit XML: a suite for each host, a case for each check; a warning passes with its text."""
+    suites = ElementTree.Element("testsuites", _counts(checks))
+    for host in dict.fromkeys(check.host for check in checks):
+        own = [check for check in checks if check.host == host]
+        suite = ElementTree.SubElement(suites, "testsuite", {"name": clean(host), **_counts(own)})
+        for check in own:
+            _case(suite, check)
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _counts(checks: Sequence[Check]) -> dict[str, str]:
+    counts = Counter(check.outcome for check in checks)
+    return {
+        "tests": str(len(checks)),
+        "failures": str(counts["fail"]),
+        "errors": "0",
+        "skipped": str(counts["skipped"]),
+    }
+
+
+def _case(suite: ElementTree.Element, check: Check) -> None:
+    name = clean(f"{check.subject} {check.name}")
+    classname = clean(check.host)
+    case = ElementTree.SubElement(suite, "testcase", {"name": name, "classname": classname})
+    evidence = clean(check.evidence)
+    if check.outcome == "fail":
+        failure = ElementTree.SubElement(case, "failure", {"message": evidence})
+        failure.text = clean(check.remedy)
+    elif check.outcome == "skipped":
+        ElementTree.SubElement(case, "skipped", {"message": evidence})
+    else:
+        output = ElementTree.SubElement(case, "system-out")
+        output.text = f"warning: {evidence}" if check.outcome == "warn" else evidence
+
+
+def write_reports(
+    folder: Path, name: str, checks: Sequence[Check], run: str | None = None
+) -> list[Path]:
+    """Write NAME.json and NAME.xml, each by a rename; the paths. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, text in (("json", to_json(checks, run)), ("xml", to_junit(checks))):
+        path = folder / f"{name}.{suffix}"
+        # Two runs at once must not write into one file.
+        partial = folder / f".{name}.{suffix}.{os.getpid()}"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+        paths.append(path)
+    return paths

@@ -1,0 +1,24 @@
+"""Runs on a host, after probe.py and serving.py: ends once replicas serve, as the manifest has
+them. Which ones: `TASK["names"]`. One of a fleet that was not taken over yet has no entry there."""
+
+import sys
+
+from roles.host.legacy import legacy_key, legacy_replica
+from roles.host.probe import TASK
+from roles.host.serving import LaunchError, key_of, read_manifest, wait
+
+
+def main():
+    """Wait for each replica; the exit status is 1, with its log, where one does not serve."""
+    try:
+        known = read_manifest()
+        for name in TASK["names"]:
+            replica = known.get(name)
+            key = key_of(replica) if replica else legacy_key()
+            wait(replica or legacy_replica(name), key, TASK["start_timeout_s"])
+    except (LaunchError, OSError, ValueError, KeyError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Where our things are on a host: paths, units and the firewall's table, each written here once."""
+
+ETC = "/etc/llm"
+REPLICAS = f"{ETC}/replicas"
+"""A folder a replica, in it numbered folders and the link `current`."""
+MANIFEST = f"{ETC}/manifest.json"
+"""What runs on a GPU host, as its last deploys proved it."""
+FIREWALL_RULES = f"{ETC}/firewall.nft"
+GPU_SETTINGS = f"{ETC}/gpu-settings.sh"
+STATE = "/var/lib/llm"
+CACHE = "/var/cache/llm"
+ENGINES = "/opt/llm/engines"
+
+UNITS = "/etc/systemd/system"
+UNIT_PREFIX, UNIT_SUFFIX = "llm-engine@", ".service"
+UNIT_TEMPLATE = f"{UNITS}/{UNIT_PREFIX}{UNIT_SUFFIX}"
+"""The unit that runs every replica of a host; it holds what never differs."""
+# As systemctl and journalctl take it.
+UNIT_GLOB = f"{UNIT_PREFIX}*{UNIT_SUFFIX}"
+# A process of a replica by its control group, of whatever version.
+UNIT_CGROUP = rf"/{UNIT_PREFIX}[^/]+\{UNIT_SUFFIX}(?:/|$)"
+GPU_SETTINGS_UNIT = "llm-gpu-settings.service"
+FIREWALL_UNIT = "llm-firewall.service"
+FIREWALL_TABLE = "pyinfra_llm"
+
+
+def unit_name(replica: str) -> str:
+    """The systemd unit of a replica."""
+    return f"{UNIT_PREFIX}{replica}{UNIT_SUFFIX}"
+
+
+def replica_name(unit: str) -> str:
+    """The replica of a systemd unit."""
+    return unit.removeprefix(UNIT_PREFIX).removesuffix(UNIT_SUFFIX)
+
+
+def engine_folder(version_name: str) -> str:
+    """Where an engine's version is installed."""
+    return f"{ENGINES}/{version_name}"

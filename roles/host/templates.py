@@ -1,0 +1,35 @@
+"""The one jinja environment: whole files from templates/, where an unknown variable is an error."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+TEMPLATES = Path(__file__).parents[2] / "templates"
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of templates/ with these values; jinja2.TemplateError where one is missing."""
+    return _environment().get_template(template).render(**values)
+
+
+def quoted(value: object) -> str:
+    """A value as systemd's EnvironmentFile= reads it back: in double quotes, escaped."""
+    text = str(value)
+    for character in ("\\", '"', "$", "`"):
+        text = text.replace(character, f"\\{character}")
+    return f'"{text}"'
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quoted"] = quoted
+    return environment
