@@ -1,5 +1,25 @@
-"""The engine on the hosts: vLLM in versioned folders with a `current` link."""
+"""The engines on the hosts: what each must offer, and which there are. Pure code only."""
 
+from roles.engine.build import HUB as HUB
+from roles.engine.build import Build as Build
+from roles.engine.deployment import VISIBLE_DEVICES as VISIBLE_DEVICES
+from roles.engine.deployment import Deployment as Deployment
+from roles.engine.deployment import Installation as Installation
+from roles.engine.deployment import Placement as Placement
+from roles.engine.deployment import Served as Served
+from roles.engine.deployment import Start as Start
+from roles.engine.llama_cpp.settings import LlamaCppSettings as LlamaCppSettings
 from roles.engine.needs import EngineNeeds as EngineNeeds
-from roles.engine.needs import engine_needs as engine_needs
-from roles.engine.settings import EngineSettings as EngineSettings
+from roles.engine.needs import PackageIndex as PackageIndex
+from roles.engine.needs import strictest as strictest
+from roles.engine.registry import DEPLOYMENTS as DEPLOYMENTS
+from roles.engine.registry import deployment as deployment
+from roles.engine.registry import engine_needs as engine_needs
+from roles.engine.state import Installed as Installed
+from roles.engine.state import parse_installed as parse_installed
+from roles.engine.state import part as part
+from roles.engine.vllm.settings import VllmSettings as VllmSettings
+
+EngineSettings = VllmSettings
+ENGINE_SETTINGS = {kind: one.build for kind, one in DEPLOYMENTS.items()}
+"""What an inventory may say about a build, by the kind of its engine."""

@@ -1,12 +1,22 @@
-"""Puts the engine on GPU hosts."""
+"""Puts engines on GPU hosts."""
+
+from collections.abc import Callable, Sequence
 
 from pyinfra.api.deploy import deploy
 
 from roles.engine import operations
-from roles.engine.settings import EngineSettings
+from roles.engine.deployment import Installation
+from roles.engine.state import Installed
 
 
 @deploy("Engine")
-def install(settings: EngineSettings) -> None:
-    """Install the engine's version beside the one in use; launch switches over to it."""
-    operations.installed(name=f"Install {settings.version_name}", settings=settings)
+def install(
+    installations: Sequence[Installation],
+    found: Callable[[], Installed | None],
+    changed: Callable[[], None],
+) -> None:
+    """Install builds beside those in use; each replica moves over to its own when it restarts."""
+    names = ", ".join(one.version_name for one in installations)
+    operations.installed(
+        name=f"Install {names}", installations=installations, found=found, changed=changed
+    )

@@ -1,12 +1,10 @@
-"""The shell script that installs an engine on a host. Pure."""
+"""What installations of all engines share. Pure."""
 
 import shlex
 from collections.abc import Iterable
 
-from roles.engine.settings import EngineSettings
-
-ENGINES = "/opt/llm/engines"
 COMPLETE = ".complete"
+"""The last file of a whole version."""
 
 
 def packages_script(packages: Iterable[str]) -> str:
@@ -17,50 +15,3 @@ def packages_script(packages: Iterable[str]) -> str:
         "apt-get -q update >&2 && "
         f"apt-get -q install -y --no-install-recommends {names} >&2"
     )
-
-
-def engine_script(settings: EngineSettings) -> str:
-    """Install the engine into its versioned folder; the lock comes on the standard input.
-
-    The folder counts only once its last file, `.complete`, is there: what a killed run left is
-    removed first. Other versions stay: replicas run from them until they have moved over.
-    """
-    new = f"{ENGINES}/{settings.version_name}"
-    sources = " ".join(shlex.quote(option) for option in source_options(settings))
-    what = '-r "$new/requirements.lock" --no-deps' if settings.lock else settings.requirement
-    return "\n".join(
-        [
-            "set -eu",
-            f"new={new}",
-            # Two deploys at once would remove what the other one installs.
-            f"mkdir -p {ENGINES}; exec 9>{ENGINES}/.lock",
-            "flock -n 9 || { echo 'another deploy installs an engine on this host; wait for it and "
-            "run again' >&2; exit 1; }",
-            'rm -rf "$new"',
-            # Compiled once here: the units may not write into this folder.
-            f'{settings.python} -m venv "$new"',
-            'cat > "$new/requirements.lock"',
-            f'"$new/bin/python" -m pip install -q {pip_options(settings)} {settings.uv} >&2',
-            f'"$new/bin/uv" pip install -q --no-config --no-cache --compile-bytecode '
-            f'--python "$new/bin/python" {sources} {what} >&2',
-            'timeout 600 "$new/bin/vllm" --version >&2',
-            f'touch "$new/{COMPLETE}"',
-        ]
-    )
-
-
-def source_options(settings: EngineSettings) -> list[str]:
-    """uv's options that say where packages come from."""
-    if settings.wheelhouse:
-        return ["--no-index", "--find-links", settings.wheelhouse]
-    options = ["--default-index", settings.index_url] if settings.index_url else []
-    for url in settings.extra_index_urls:
-        options += ["--index", url]
-    return options
-
-
-def pip_options(settings: EngineSettings) -> str:
-    """pip's options for the one package, uv, that pip installs."""
-    if settings.wheelhouse:
-        return f"--no-index --find-links {shlex.quote(settings.wheelhouse)}"
-    return f"--index-url {shlex.quote(settings.index_url)}" if settings.index_url else ""

@@ -1,56 +1,66 @@
-"""What an engine's build needs of a host: driver, cards, C library, Python. Pure.
+"""What a build of an engine needs of a host: driver, cards, C library, Python, and its source."""
 
-Sources: vLLM's pull request 39878 (from 0.20 on plain wheels are built for CUDA 13.0, "+cu129" for
-12.9), wheel metadata of 0.33.0, NVIDIA's CUDA compatibility guide (CUDA 13 needs driver 580, 12.x
-driver 525 by minor version compatibility) and release notes (CUDA 13 dropped Maxwell to Volta).
-"""
-
-import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from roles.engine.settings import EngineSettings
+from typing import Any, Literal, get_args
 
 Version = tuple[int, ...]
+Device = Literal["cuda", "rocm", "cpu"]
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+
+@dataclass(frozen=True)
+class PackageIndex:
+    """Where Python packages come from, and the hosts' Python that they are for; no URL is the
+    public index."""
+
+    python: str
+    index_url: str | None = None
+    extra_index_urls: tuple[str, ...] = ()
+    wheelhouse: str | None = None
 
 
 @dataclass(frozen=True)
 class EngineNeeds:
-    """None where the engine does not care: on CPUs there is no CUDA, with ROCm no branch."""
+    """None where the engine does not care: on CPUs there is no CUDA, with ROCm no branch.
+
+    An engine comes from a `package_index` or from an `archive`, a URL or a path on the host, and
+    takes about `installed_gib` on disk.
+    """
 
     name: str
-    device: Literal["cuda", "rocm", "cpu"]
-    cuda: str | None
-    driver_branch: int | None
-    compute_capability: float | None
-    glibc: Version
-    python: Version
+    device: Device
+    cuda: str | None = None
+    driver_branch: int | None = None
+    compute_capability: float | None = None
+    glibc: Version = (2, 17)
+    python: Version | None = None
+    package_index: PackageIndex | None = None
+    archive: str | None = None
+    installed_gib: int = 12
 
 
-def engine_needs(settings: EngineSettings) -> EngineNeeds:
-    """What the engine of these settings needs."""
-    package, _, version = settings.requirement.partition("==")
-    numbers = tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
-    cuda = _cuda(settings, version, numbers) if settings.device == "cuda" else None
-    thirteen = cuda is not None and cuda.startswith("13")
+def strictest(needs: Sequence[EngineNeeds]) -> EngineNeeds:
+    """What a host needs that runs all of these: of each requirement the highest.
+
+    ValueError without any.
+    """
+    if not needs:
+        raise ValueError("a host without an engine needs nothing of one")
+
+    def most(values: Iterable[Any]) -> Any:
+        return max((value for value in values if value is not None), default=None)
+
+    devices: list[Device] = [one.device for one in needs]
     return EngineNeeds(
-        name=f"{package.partition('[')[0]} {version}",
-        device=settings.device,
-        cuda=cuda,
-        driver_branch=(580 if thirteen else 525) if cuda else None,
-        compute_capability=(7.5 if thirteen else 7.0) if cuda else None,
-        glibc=(2, 28) if numbers >= (0, 10) else (2, 17),
-        python=(3, 11) if numbers >= (0, 33) else (3, 10) if numbers >= (0, 10) else (3, 9),
+        name=" and ".join(dict.fromkeys(one.name for one in needs)),
+        device=min(devices, key=DEVICES.index),
+        cuda=most(one.cuda for one in needs),
+        driver_branch=most(one.driver_branch for one in needs),
+        compute_capability=most(one.compute_capability for one in needs),
+        glibc=max(one.glibc for one in needs),
+        python=most(one.python for one in needs),
+        package_index=next((one.package_index for one in needs if one.package_index), None),
+        archive=next((one.archive for one in needs if one.archive), None),
+        installed_gib=sum(one.installed_gib for one in dict.fromkeys(needs)),
     )
-
-
-def _cuda(settings: EngineSettings, version: str, numbers: Version) -> str:
-    """The CUDA version that the wheel is built for, as its version or its index names it."""
-    named = re.search(r"cu(1[0-9])([0-9])\b", " ".join((version, *_indexes(settings))))
-    if named:
-        return f"{named[1]}.{named[2]}"
-    return "13.0" if numbers >= (0, 20) else "12.8"
-
-
-def _indexes(settings: EngineSettings) -> list[str]:
-    return [url for url in (settings.index_url, *settings.extra_index_urls) if url]

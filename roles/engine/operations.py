@@ -1,29 +1,38 @@
-"""Installs an engine on a host."""
+"""Installs engines on a host."""
 
 import shlex
+from collections.abc import Callable, Sequence
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
+from roles.engine.deployment import Installation
 from roles.engine.facts import InstalledEngines
-from roles.engine.install import engine_script, packages_script
-from roles.engine.settings import EngineSettings
+from roles.engine.install import packages_script
+from roles.engine.state import Installed
 
 
 @operation()
-def installed(settings: EngineSettings):
+def installed(
+    installations: Sequence[Installation],
+    found: Callable[[], Installed | None],
+    changed: Callable[[], None],
+):
     """
-    Install the engine and what it needs of the distribution; the version in use stays in use.
+    Install builds of engines and what they need of the distribution; those in use stay in use.
 
-    + settings: the engine's settings
+    + installations: the builds, each in a folder of its own
+    + found: what is on the host, where it is known in this run; else it is asked
+    + changed: is called where anything was installed
     """
-    state = host.get_fact(InstalledEngines, packages=list(settings.system_packages))
-    if settings.version_name in state.versions and not state.missing_packages:
-        host.noop(f"{settings.version_name} is installed")
+    packages = list(dict.fromkeys(name for one in installations for name in one.packages))
+    state = found() or host.get_fact(InstalledEngines, packages=packages)
+    missing = [one for one in installations if one.version_name not in state.versions]
+    if not missing and not state.missing_packages:
+        host.noop(f"{', '.join(one.version_name for one in installations)}: installed")
         return
     if state.missing_packages:
         yield StringCommand("sh", "-c", shlex.quote(packages_script(state.missing_packages)))
-    if settings.version_name not in state.versions:
-        lock = settings.lock.read_text() if settings.lock else ""
-        script = engine_script(settings)
-        yield StringCommand("sh", "-c", shlex.quote(script), _stdin=lock or "\n")
+    for one in missing:
+        yield StringCommand("sh", "-c", shlex.quote(one.script), _stdin=one.stdin or "\n")
+    changed()

@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
     """Run the subcommand; 0, or 1 where something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m roles.models", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    read = commands.add_parser("read", help="print a model of the hub or of a folder as JSON")
+    read = commands.add_parser(
+        "read", help="print a model of the hub, of a folder or a GGUF as JSON"
+    )
     read.add_argument("source", help="org/name, org/name@revision, a folder or a .gguf file")
     read.add_argument("--id", default="", help="what clients call a folder's model; its name")
     read.add_argument(
@@ -29,11 +31,13 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         found = _read(options)
-        warnings = found.model().warnings
+        model = found.model()
     except ValidationError as error:
         return _refused(f"{options.source}: {in_words(error)}")
     except (ValueError, OSError) as error:
         return _refused(f"{options.source}: {error}")
+    # The tensors of a GGUF file are counted, whatever its kind.
+    warnings = () if model.gguf else model.warnings
     if found.weights_bytes is None:
         warnings += ("no safetensors files: the plan reckons the weights from the config",)
     for warning in warnings:

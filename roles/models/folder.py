@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from roles.models import checkpoint
+from roles.models.gguf import Header, Length, read_header
+from roles.models.gguf_shape import GgufShape, gguf_shape
 from roles.models.settings import RecordedModel, nvidia_quantization
 
 # llama.cpp's names of the architecture's sizes, and those of config.json.
@@ -22,6 +25,7 @@ _GGUF_KEYS = {
     "expert_used_count": "num_experts_per_tok",
     "expert_feed_forward_length": "moe_intermediate_size",
 }
+_MOST_PARTS = 1000
 _GGUF_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gpt-oss": "gpt_oss"}
 
 
@@ -71,20 +75,57 @@ def _header_bytes(path: Path) -> int:
 
 
 def _read_gguf(path: Path, name: str) -> RecordedModel:
+    """The model in a GGUF file, or in all parts of one that is split."""
+    header = _gguf_header(path)
+    for part in _other_parts(path, header):
+        more = _gguf_header(part)
+        header = replace(header, tensors=(*header.tensors, *more.tensors))
+    return recorded_gguf(header, name, str(path))
+
+
+def recorded_gguf(header: Header, name: str, where: str) -> RecordedModel:
+    """The model whose GGUF file has this header."""
+    shape = gguf_shape(header, where)
+    return RecordedModel(
+        id=name,
+        config=_gguf_config(header, shape),
+        weights_bytes=header.bytes,
+        quantization="gguf q8_0",
+        gguf=shape,
+    )
+
+
+def _gguf_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
-            metadata, size = checkpoint.gguf(file, str(path))
+            return read_header(file, str(path), path.stat().st_size)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    kind = str(metadata.get("general.architecture", ""))
+
+
+def _other_parts(path: Path, header: Header) -> list[Path]:
+    """The files beside the first that hold the rest of a split model's tensors."""
+    count = header.metadata.get("split.count", 1)
+    if not isinstance(count, int) or count < 2:
+        return []
+    stem, first = path.stem, f"-00001-of-{count:05d}"
+    if count > _MOST_PARTS or not stem.endswith(first):
+        raise ValueError(
+            f"{path} is a part of {count}: name the first one, {first}.gguf at its end"
+        )
+    base = stem.removesuffix(first)
+    return [path.with_name(f"{base}-{n:05d}-of-{count:05d}.gguf") for n in range(2, count + 1)]
+
+
+def _gguf_config(header: Header, shape: GgufShape) -> dict[str, Any]:
+    """The sizes by their names in a config.json."""
+    kind = shape.architecture
     config: dict[str, Any] = {"model_type": _GGUF_TYPES.get(kind, kind)}
     for theirs, ours in _GGUF_KEYS.items():
-        value = metadata.get(f"{kind}.{theirs}")
+        value = header.metadata.get(f"{kind}.{theirs}")
         # Sizes that differ by layer come as lists; the largest is what counts most.
-        if isinstance(value, list):
+        if isinstance(value, tuple):
             value = max(value, default=None)
-        if value is not None:
+        if value is not None and not isinstance(value, Length):
             config[ours] = value
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    config["vocab_size"] = metadata.get(f"{kind}.vocab_size") or len(tokens or ()) or None
-    return RecordedModel(id=name, config=config, weights_bytes=size, quantization="gguf q8_0")
+    return config | {"vocab_size": shape.vocabulary_size}

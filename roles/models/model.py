@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from roles.models.gguf_shape import GgufShape
+
 VOCABULARY_PADDING = 64  # vLLM pads embeddings to whole 64s (vocab_parallel_embedding.py)
 
 AttentionKind = Literal["full", "sliding", "chunked", "mla"]
 RecurrentKind = Literal["gdn", "kda", "mamba1", "mamba2", "short_conv", "linear"]
 Split = Literal["replicated", "outputs", "inputs", "vocabulary"]
+FileFormat = Literal["safetensors", "gguf"]
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Model:
     the last (head, norm; the tied embedding again) and on each (vision tower).
     `scale` is what brings the shapes' bytes to `weights_bytes`; `rope_bytes` are rotary tables, on
     every GPU. `margin` is the share that an estimate may be too
-    low by, 0 where `exact`.
+    low by, 0 where `exact`. `gguf` is what llama.cpp takes, for a model that is a GGUF file.
     """
 
     id: str
@@ -164,6 +167,7 @@ class Model:
     vision_heads: int = 0
     warnings: tuple[str, ...] = ()
     variant_of: str | None = None
+    gguf: GgufShape | None = None
 
     def __hash__(self) -> int:
         # Plans look models up by the thousand, and their layers are many.
@@ -173,6 +177,11 @@ class Model:
     def memo(self) -> dict[object, object]:
         """What was worked out of this model before, by what was asked: for `weights` alone."""
         return {}
+
+    @property
+    def format(self) -> FileFormat:
+        """The format of the files that hold the weights; which engines load it depends on it."""
+        return "gguf" if self.gguf else "safetensors"
 
     @property
     def name(self) -> str:

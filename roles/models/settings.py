@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -17,6 +18,7 @@ from pydantic import (
 
 from roles.models.config import parse_config
 from roles.models.fields import text_fields
+from roles.models.gguf_shape import GgufShape
 from roles.models.model import Model
 
 # Integers as they are written: neither true nor "5" is one, and no product of them overflows.
@@ -91,7 +93,7 @@ class RecordedModel(BaseModel):
 
     `revision` is the commit of the hub that it was read at; `weights_bytes` the bytes of its
     tensors, None where no file says them. `quantization` is NVIDIA's hf_quant_config.json, or
-    "gguf …" for a GGUF file.
+    "gguf …" for a GGUF file, whose tensors by place are `gguf`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -103,19 +105,21 @@ class RecordedModel(BaseModel):
     quantization: (
         Annotated[str, StringConstraints(pattern=r"^gguf( |$)")] | dict[str, Any] | None
     ) = None
+    gguf: GgufShape | None = None
 
     def model(self) -> Model:
         """The model of this config; ValueError names what is wrong with it."""
         told = self.quantization
         try:
             self._check_layers()
-            return parse_config(
+            model = parse_config(
                 self.config,
                 model_id=self.id,
                 weights_bytes=self.weights_bytes,
                 quantization=told if isinstance(told, str) else None,
                 hf_quant=told if isinstance(told, dict) else None,
             )
+            return replace(model, gguf=self.gguf)
         except ValueError as error:
             raise ValueError(f"config: {error}") from error
         except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
@@ -124,13 +128,22 @@ class RecordedModel(BaseModel):
 
     def text(self) -> str:
         """The JSON object to commit; what is not known is left out."""
-        known = {key: value for key, value in self if value is not None}
+        known = self.model_dump(exclude_none=True)
+        if self.gguf:
+            known["gguf"] = _without_defaults(self.gguf)
         return json.dumps(known, indent=2, ensure_ascii=False) + "\n"
 
     def _check_layers(self) -> None:
         said = text_fields(self.config).get(*_LAYER_KEYS)
         if isinstance(said, (int, float)) and said > _MOST_LAYERS:
             raise ValueError(f"{said} layers are more than any model has ({_MOST_LAYERS})")
+
+
+def _without_defaults(shape: GgufShape) -> dict[str, Any]:
+    """A GGUF's shape as it is recorded: equal layers once, and no zero that goes without saying."""
+    found = {key: value for key, value in asdict(shape).items() if value}
+    layers = [{key: value for key, value in one.items() if value} for one in found.pop("layers")]
+    return {**found, "layers": layers}
 
 
 def nvidia_quantization(file: Mapping[str, Any] | None) -> dict[str, Any] | None:

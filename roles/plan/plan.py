@@ -1,6 +1,8 @@
 """The plan: which replicas run on which GPUs, with the numbers and the reasons for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from roles.hardware import Gpu
 from roles.plan.estimate import Estimate
@@ -8,11 +10,16 @@ from roles.plan.estimate import Estimate
 
 @dataclass(frozen=True)
 class Shape:
-    """How one replica is split over GPUs: TP × PP, its experts whole on some of them or not."""
+    """How one replica is split over GPUs: TP × PP, its experts whole on some of them or not.
+
+    With `tensor_split` whole layers lie on cards of any kinds, one card's after the other's: the
+    numbers are the cards' parts in the GPUs' order, as the engine takes them.
+    """
 
     tensor_parallel: int
     pipeline_parallel: int = 1
     expert_parallel: bool = False
+    tensor_split: tuple[float, ...] = ()
 
     @property
     def gpus(self) -> int:
@@ -25,6 +32,8 @@ class Shape:
         return replace(self, expert_parallel=True)
 
     def __str__(self) -> str:
+        if self.tensor_split:
+            return f"layers over {self.gpus} GPUs"
         parts = []
         if self.tensor_parallel > 1:
             parts.append(f"TP{self.tensor_parallel}")
@@ -41,8 +50,8 @@ class MemorySum:
 
     `headroom_gib` is what the engine must leave alone (1 - utilization), `workspace_gib` what torch
     does not hand out. `kv_cache_gib` is predicted and may be below 0; `promised_kv_gib` is a lower
-    bound. `kv_tokens` and `max_concurrency` are what vLLM will print, `promised_concurrency` the
-    lower bound's. `starts` says whether vLLM would start, `reason` why not.
+    bound. `kv_tokens` and `max_concurrency` are what the engine will print, `promised_concurrency`
+    the lower bound's. `starts` says whether it would start, `reason` why not.
     """
 
     total_gib: float
@@ -80,9 +89,10 @@ class Replica:
     """One engine process group: one unit, one port, some GPUs of one host.
 
     `number` counts the host's replicas from 0. `max_num_seqs` are the requests of one step where
-    vLLM's own number would leave no room, else None; `dtype` is "half" where
+    the engine's own number would leave no room, else None; `dtype` is "half" where
     the card knows no bfloat16, else None. `weight` is its part of the requests against
     those of other replicas; `expected` what it is estimated to do, where the load is stated.
+    `engine` is the kind of the engine that runs it.
     """
 
     name: str
@@ -100,6 +110,12 @@ class Replica:
     weight: int = 1
     expected: Estimate | None = None
     p2p: bool = True
+    engine: str = "vllm"
+
+    @property
+    def id(self) -> str:
+        """The name of a replica within the fleet: "host/name"."""
+        return f"{self.host}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -171,4 +187,8 @@ class Plan:
 
     def on(self, host: str) -> HostPlan | None:
         """The plan of one host, or None where the host runs no engines."""
-        return next((plan for plan in self.hosts if plan.host == host), None)
+        return self._by_host.get(host)
+
+    @cached_property
+    def _by_host(self) -> Mapping[str, HostPlan]:
+        return {plan.host: plan for plan in self.hosts}

@@ -70,6 +70,9 @@ def _entry(replica: Replica) -> dict[str, Any]:
         "max_model_len": replica.max_model_len,
     }
     entry |= {"enable_expert_parallel": True} if shape.expert_parallel else {}
+    entry |= {"tensor_split": list(shape.tensor_split)} if shape.tensor_split else {}
+    # What nobody said before there were several engines.
+    entry |= {"engine": replica.engine} if replica.engine != Replica.engine else {}
     return entry | ({} if replica.p2p else {"p2p": False})
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from roles.engine.vllm.memory import Asked, batch, gpu_memory, memory_sum
+from roles.engine.asked import Asked, GpuMemory, gpu_memory
+from roles.engine.planning import Planning
 from roles.hardware import Gpu, Hardware
 from roles.models import Model
 from roles.plan import Estimate, MemorySum, Shape
@@ -12,7 +13,6 @@ from roles.topology.costs import Workload
 from roles.topology.grouping import broken_links, groups
 from roles.topology.performance import estimate
 from roles.topology.rates import group_links, group_rates, model_costs, slowest_group
-from roles.topology.shapes import possible, shapes
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Candidate:
 
     `expected` is of one replica under its part of the load, None where no load is stated or a
     card's rates are not known. `max_num_seqs` are the
-    requests of a step where the planner says fewer than vLLM would take.
+    requests of a step where the planner says fewer than the engine would take.
     """
 
     shape: Shape
@@ -71,6 +71,7 @@ class Refused:
 
 
 def candidates(
+    engine: Planning,
     model: Model,
     asked: Asked,
     gpus: Sequence[Gpu],
@@ -86,10 +87,10 @@ def candidates(
     """
     found: list[Candidate] = []
     refused: list[Refused] = []
-    for shape in shapes(len(gpus)):
+    for shape in engine.shapes(len(gpus)):
         if shape.pipeline_parallel > 1 and any(one.shape.pipeline_parallel == 1 for one in found):
             continue
-        tried = _tried(model, asked, gpus, hardware, shape)
+        tried = _tried(engine, model, asked, gpus, hardware, shape)
         if isinstance(tried, Refused):
             refused.append(tried)
             continue
@@ -98,7 +99,7 @@ def candidates(
             break
     if not first_only:
         found = [one for one in found if one.shape.pipeline_parallel == 1] or found
-    return [with_load(one, model, asked, hardware, load) for one in found], refused
+    return [with_load(engine, one, model, asked, hardware, load) for one in found], refused
 
 
 def holding(options: Sequence[Candidate], load: Load) -> list[Candidate]:
@@ -123,10 +124,15 @@ def fewer(candidate: Candidate) -> Iterator[Candidate]:
 
 
 def with_load(
-    candidate: Candidate, model: Model, asked: Asked, hardware: Hardware, load: Load | None
+    engine: Planning,
+    candidate: Candidate,
+    model: Model,
+    asked: Asked,
+    hardware: Hardware,
+    load: Load | None,
 ) -> Candidate:
     """The candidate with the estimate of a replica under its equal part of the load."""
-    if load is None:
+    if load is None or engine.calibration is None:
         return candidate
     # The slowest group is what a user may meet.
     group, _ = slowest_group(candidate.groups, hardware)
@@ -137,7 +143,7 @@ def with_load(
         load.input_tokens,
         load.output_tokens,
         load.concurrency / candidate.replicas,
-        _batch_limit(candidate, group[0], asked, load),
+        _batch_limit(engine, candidate, group[0], asked, load),
     )
     expected = estimate(
         model_costs(model, asked.kv_cache_dtype),
@@ -146,28 +152,34 @@ def with_load(
         candidate.shape.tensor_parallel,
         candidate.shape.pipeline_parallel,
         workload,
+        engine.calibration,
     )
     return replace(candidate, expected=expected)
 
 
-def _batch_limit(candidate: Candidate, gpu: Gpu, asked: Asked, load: Load) -> int:
+def _batch_limit(engine: Planning, candidate: Candidate, gpu: Gpu, asked: Asked, load: Load) -> int:
     """Requests that a replica runs at once: as many as it may, and as its KV cache holds."""
     length = asked.max_model_len or load.input_tokens + load.output_tokens
-    seats = batch(gpu_memory(gpu), asked, length)[1]
+    seats = engine.batch(gpu_memory(gpu), asked, length)[1]
     # A request holds its prompt and, on the mean, half of its answer.
     held = candidate.memory.kv_tokens / (load.input_tokens + load.output_tokens / 2)
     return max(1, min(seats, int(held)))
 
 
 def _tried(
-    model: Model, asked: Asked, gpus: Sequence[Gpu], hardware: Hardware, shape: Shape
+    engine: Planning,
+    model: Model,
+    asked: Asked,
+    gpus: Sequence[Gpu],
+    hardware: Hardware,
+    shape: Shape,
 ) -> Candidate | Refused:
     if shape.gpus > 1 and gpus[0].mig_profile:
         return Refused(shape, "slices of a GPU do not work together")
-    shape, objections = possible(model, shape)
+    shape, objections = engine.possible(model, shape)
     if objections:
         return Refused(shape, "; ".join(objections))
-    memory = _memory(model, gpus[0], shape, asked)
+    shape, memory = placed(engine, model, (gpu_memory(gpus[0]),) * shape.gpus, shape, asked)
     if not memory.fits:
         return Refused(shape, "", memory)
     found = groups(gpus, shape.gpus, hardware)
@@ -177,4 +189,10 @@ def _tried(
     return Candidate(shape, tuple(found), memory, link)
 
 
-_memory = lru_cache(maxsize=4096)(memory_sum)
+@lru_cache(maxsize=4096)
+def placed(
+    engine: Planning, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+) -> tuple[Shape, MemorySum]:
+    """A shape as it lies on some GPUs, and the memory of the one that binds."""
+    shape = engine.placed(model, gpus, shape, asked)
+    return shape, engine.memory(model, gpus, shape, asked)

@@ -11,11 +11,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from roles.engine.vllm.memory import Asked, memory_sum
+from roles.engine.asked import Asked, gpu_memory
+from roles.engine.planning import Planning
 from roles.hardware import Hardware, summary
 from roles.models import Model, shape_problems
 from roles.plan import Cluster, MemorySum, Shape
-from roles.topology.shapes import possible
 
 # Each host of a cluster is one more whose fault stops the replica.
 MOST_HOSTS = 16
@@ -23,6 +23,7 @@ WIDE_GBIT_S = 200
 
 
 def clusters(
+    engine: Planning,
     model: Model,
     asked: Asked,
     hardware: Mapping[str, Hardware],
@@ -33,6 +34,8 @@ def clusters(
     `hardware` are hosts that cannot hold the model alone, `network_gbit_s` how fast they reach each
     other, as far as somebody said.
     """
+    if not engine.spans_hosts:
+        return (), (f"{engine.name} serves on one host alone",)
     speeds = network_gbit_s or {}
     found: list[Cluster] = []
     problems: list[str] = []
@@ -40,7 +43,7 @@ def clusters(
     for names in alike:
         machine = hardware[names[0]]
         wide = all(speeds.get(name, 0) >= WIDE_GBIT_S for name in names)
-        smallest = _smallest(model, asked, machine, len(names), wide)
+        smallest = _smallest(engine, model, asked, machine, len(names), wide)
         if smallest is None:
             problems.append(_too_few(names, machine))
             continue
@@ -65,27 +68,29 @@ def cluster_words(cluster: Cluster) -> str:
 
 
 def _smallest(
-    model: Model, asked: Asked, machine: Hardware, hosts: int, wide: bool
+    engine: Planning, model: Model, asked: Asked, machine: Hardware, hosts: int, wide: bool
 ) -> tuple[int, int, Shape, MemorySum] | None:
     """Fewest hosts, data-parallel ranks, and the widest shape that fits them."""
     if not machine.matched or not machine.gpus or machine.gpus[0].mig_profile:
         return None
     for count in range(2, min(hosts, MOST_HOSTS) + 1):
-        for shape, ranks in _ways(model, len(machine.gpus), count, wide):
+        for shape, ranks in _ways(engine, model, len(machine.gpus), count, wide):
             # Each data-parallel rank has its part of the requests, and a KV cache of its own.
             own = replace(
                 asked,
                 data_parallel_size=ranks,
                 min_concurrency=math.ceil(asked.min_concurrency / ranks),
             )
-            memory = memory_sum(model, machine.gpus[0], shape, own)
+            memory = engine.memory(model, (gpu_memory(machine.gpus[0]),), shape, own)
             if memory.fits:
                 return count, ranks, shape, memory
     return None
 
 
-def _ways(model: Model, gpus: int, hosts: int, wide: bool) -> Iterator[tuple[Shape, int]]:
-    """Shapes that vLLM would start, with data-parallel ranks: wide ones first where they pay."""
+def _ways(
+    engine: Planning, model: Model, gpus: int, hosts: int, wide: bool
+) -> Iterator[tuple[Shape, int]]:
+    """Shapes that would start, with data-parallel ranks: wide ones first where they pay."""
     for tensor in range(1, gpus + 1):
         ranks = gpus * hosts // tensor
         shape = Shape(tensor, 1, True)
@@ -97,7 +102,7 @@ def _ways(model: Model, gpus: int, hosts: int, wide: bool) -> Iterator[tuple[Sha
         ):
             yield shape, ranks
     for wished in _shapes(gpus, hosts):
-        shape, objections = possible(model, wished)
+        shape, objections = engine.possible(model, wished)
         if not objections:
             yield shape, 1
 

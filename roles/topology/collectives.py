@@ -1,25 +1,8 @@
 """What moving activations between the GPUs of a replica costs."""
 
-from dataclasses import dataclass
-
+from roles.engine.calibration import LINK_CALIBRATION, LinkCalibration
 from roles.topology.costs import GpuRates, Links
 
-
-@dataclass(frozen=True)
-class LinkCalibration:
-    """Global constants of the links, the same for every card.
-
-    Fitted by tests/benchmarks/throughput_regret.py on the rows of tests/data/throughput.jsonl
-    (one NVLink 3 system, one NVLink 4 system, one PCIe Gen4 system). `efficiency` is the part of
-    a link's rate, one direction, that an all-reduce reaches.
-    """
-
-    latency_us: float = 7.3
-    latency_per_peer_us: float = 1.0
-    efficiency: float = 0.45
-
-
-LINK_CALIBRATION = LinkCalibration()
 # A measured all-reduce that reaches less than this part of the estimated rate corrects it: a riser
 # of one lane, say. What is nearer is within what the estimate may be off by.
 FAR_BELOW = 0.5

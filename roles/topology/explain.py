@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from roles.engine.engine import engine
 from roles.hardware import summary
 from roles.plan import HostPlan, MemorySum, Plan
 from roles.topology.clusters import cluster_words
@@ -63,8 +64,11 @@ def _requests(memory: MemorySum) -> str:
 
 def _details(host: HostPlan) -> list[str]:
     lines = [f"{host.host}:"]
-    sums = {str(replica.shape): replica.memory for replica in host.replicas}
-    lines += [f"  memory a GPU, {shape}: {memory_line(memory)}" for shape, memory in sums.items()]
+    sums = {str(replica.shape): replica for replica in host.replicas}
+    lines += [
+        f"  memory a GPU, {shape}: {memory_line(replica.memory, replica.engine)}"
+        for shape, replica in sums.items()
+    ]
     lines += [f"  why: {reason}" for reason in host.reasons]
     lines += [f"  rejected: {reason}" for reason in host.rejected]
     # The last reason names most of them already.
@@ -74,18 +78,11 @@ def _details(host: HostPlan) -> list[str]:
     return [*lines, ""]
 
 
-def memory_line(memory: MemorySum) -> str:
-    """The memory sum of one GPU in one line, in GiB; the parts add up to the total."""
-    parts = (
-        ("driver", memory.driver_gib),
-        ("headroom", memory.headroom_gib),
-        ("weights", memory.weights_gib),
-        ("sampler", memory.sampler_gib),
-        ("activations", memory.activations_gib),
-        ("CUDA graphs", memory.graphs_gib),
-        ("workspace", memory.workspace_gib),
-        ("KV cache", memory.kv_cache_gib),
-    )
-    text = " + ".join(f"{name} {gib:.1f}" for name, gib in parts)
-    promised = f" (at least {memory.promised_kv_gib:.1f} GiB of KV cache are promised)"
-    return f"{memory.total_gib:.1f} GiB = {text}{promised}"
+def memory_line(memory: MemorySum, kind: str) -> str:
+    """The memory sum of one GPU in one line, in GiB; the engine's parts add up to the total."""
+    parts = engine(kind).memory_parts
+    text = " + ".join(f"{name} {getattr(memory, part):.1f}" for part, name in parts)
+    line = f"{memory.total_gib:.1f} GiB = {text}"
+    if memory.promised_kv_gib == memory.kv_cache_gib:
+        return line
+    return f"{line} (at least {memory.promised_kv_gib:.1f} GiB of KV cache are promised)"

@@ -10,46 +10,17 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from roles.engine.calibration import CALIBRATION, Calibration
 from roles.plan import Bound, Estimate
-from roles.topology.collectives import (
-    LINK_CALIBRATION,
-    LinkCalibration,
-    all_reduce_s,
-    hand_over_s,
-)
+from roles.topology.collectives import all_reduce_s, hand_over_s
 from roles.topology.costs import GpuRates, Links, ModelCosts, Workload
 
 # Activations travel between GPUs in 16 bits, whatever the weights are.
 ACTIVATION_BYTES = 2
 
 
-# Columns that vLLM's fused MoE kernel computes at once by default (fused_moe.py, BLOCK_SIZE_N).
+# Columns that a fused MoE kernel computes at once by default (vLLM's fused_moe.py, BLOCK_SIZE_N).
 EXPERT_TILE = 64
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Global constants of the estimate, the same for every card and model.
-
-    Fitted by tests/benchmarks/throughput_regret.py on tests/data/throughput.jsonl, which prints
-    their errors on GPUs and models left out of the fit. Efficiencies are parts of the
-    datasheet's rate.
-    """
-
-    weight_read_efficiency: float = 0.76
-    expert_read_efficiency: float = 0.87
-    kv_read_efficiency: float = 0.67
-    gemm_efficiency: float = 0.70
-    expert_gemm_efficiency: float = 0.36
-    prefill_attention_efficiency: float = 0.60
-    layer_overhead_us: float = 29.0
-    moe_layer_overhead_us: float = 27.0
-    first_token_layer_overhead_us: float = 910.0
-    prompt_wait_per_doubling: float = 0.13
-    links: LinkCalibration = LINK_CALIBRATION
-
-
-CALIBRATION = Calibration()
 
 
 class _Step(NamedTuple):

@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from roles.engine.vllm.memory import Asked
+from roles.engine.asked import Asked
+from roles.engine.engine import DEFAULT_KIND, engine
 from roles.hardware import Gpu, Hardware, declared_links, slice_memory_mib
 from roles.models import Count
 from roles.topology import words
@@ -20,7 +21,7 @@ from roles.topology.cases import (
     without_nulls,
 )
 from roles.topology.choice import Objective, ObjectiveKind
-from roles.topology.layer_split import LayerSplit, split_words
+from roles.topology.mixed import Mixed, mixed_words
 from roles.topology.named_gpus import named_gpu
 from roles.topology.serving import Serving, serve
 from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
@@ -95,7 +96,7 @@ _OUTPUT = {
             "gpus": "indexes, in the host's order",
             "tensor_parallel_size": "integer",
             "pipeline_parallel_size": "integer",
-            "tensor_split": "with llama.cpp: GiB of room of each card",
+            "tensor_split": "with llama.cpp: GiB of room of each card, or its number of layers",
             "enable_expert_parallel": "true or false",
             "max_num_seqs": "integer; null is vLLM's own",
             "kv_cache_tokens": "integer",
@@ -184,8 +185,8 @@ def _slice(index: int, gpu: GpuSettings, whole: str, profile: str) -> Gpu:
 
 
 def _told(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any]:
-    if serving.split:
-        return _told_split(case, serving.split, serving)
+    if serving.instead:
+        return _told_mixed(case, serving.instead, serving)
     if not serving.chosen:
         return {
             "id": case.id,
@@ -196,7 +197,7 @@ def _told(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any
     cost = words.cost(serving.chosen, case.price_per_month)
     return {
         "id": case.id,
-        "engine": "vllm",
+        "engine": engine(DEFAULT_KIND).name.lower(),
         "replicas": [_replica(one, group) for one in serving.chosen for group in one.groups],
         "spare_gpus": [gpu.index for gpu in hardware.gpus if gpu.index not in serving.used],
         "expected": _expected(serving.chosen),
@@ -206,23 +207,23 @@ def _told(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any
     }
 
 
-def _told_split(case: PlanCase, split: LayerSplit, serving: Serving) -> dict[str, Any]:
+def _told_mixed(case: PlanCase, mixed: Mixed, serving: Serving) -> dict[str, Any]:
     """Cards that differ, and hold the model only together."""
     replica = {
-        "gpus": list(split.gpus),
+        "gpus": [gpu.index for gpu in mixed.gpus],
         "tensor_parallel_size": 1,
-        "pipeline_parallel_size": len(split.gpus),
-        "tensor_split": list(split.tensor_split),
+        "pipeline_parallel_size": len(mixed.gpus),
+        "tensor_split": list(mixed.candidate.shape.tensor_split),
     }
     return {
         "id": case.id,
-        "engine": "llama.cpp",
+        "engine": engine(mixed.kind).name.lower(),
         "replicas": [replica],
         "spare_gpus": [],
         "expected": None,
-        "why": [split_words(split)],
+        "why": [mixed_words(mixed)],
         "rejected": list(serving.reasons),
-        "warnings": ["vLLM wants equal cards; layers take turns, so the cards work one by one"],
+        "warnings": [f"{engine(DEFAULT_KIND).name} wants equal cards; {words.TURNS}"],
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from roles.engine.vllm.support import OLDEST_CAPABILITY, planned_dtype
+from roles.engine.engine import engine
 from roles.hardware import Gpu, Hardware, p2p_fault, verdict_words
 from roles.plan import HostPlan, Plan, Replica
 from roles.topology import words
@@ -11,6 +11,7 @@ from roles.topology.allocation import allocate
 from roles.topology.candidates import Candidate
 from roles.topology.clusters import clusters
 from roles.topology.collectives import measured_far_below
+from roles.topology.engines import chosen_engine
 from roles.topology.rates import card_of, group_links, group_rates
 from roles.topology.serving import Serving, serve, speed
 from roles.topology.settings import ServiceSettings
@@ -30,8 +31,8 @@ def plan_services(
 ) -> tuple[Plan, ...]:
     """The plan of each service on its part of every host; see `allocate` and `plan_fleet`.
 
-    `pinned` names GPUs of services by host. A host's price is shared by GPUs. Raises ValueError
-    with a line for each host whose pins or ports are wrong.
+    `pinned` names GPUs of services by host. A host's price is shared by GPUs. Raises
+    ValueError with a line for each host whose pins or ports are wrong.
     """
     if len(services) == 1 and not pinned:
         return (plan_fleet(services[0], hardware, ports, prices, network_gbit_s),)
@@ -87,14 +88,25 @@ def plan_fleet(
     monthly prices, `network_gbit_s` how fast hosts reach each other. Raises ValueError where
     `ports` names too few or too many, a line for each host.
     """
+    service, reason = _with_engine(service)
     hardware = {host: plannable(machine) for host, machine in hardware.items()}
     hosts = _hosts(service, hardware, ports or {}, prices or {})
+    if reason:
+        hosts = [replace(host, reasons=(reason, *host.reasons)) for host in hosts]
     if service.single_endpoint:
         hosts = _only_one(hosts)
     if any(host.replicas for host in hosts) or len(hosts) < 2:
         return Plan(service.name, service.model.id, _weighed(hosts))
-    found, against = clusters(service.model, service.asked, hardware, network_gbit_s)
+    found, against = clusters(
+        engine(service.kind), service.model, service.asked, hardware, network_gbit_s
+    )
     return Plan(service.name, service.model.id, tuple(hosts), found, against)
+
+
+def _with_engine(service: ServiceSettings) -> tuple[ServiceSettings, str]:
+    """The service with its engine named, and why where the plan chose it."""
+    chosen = chosen_engine(service.engine, service.model)
+    return service.model_copy(update={"engine": chosen.kind}), chosen.reason
 
 
 def _hosts(
@@ -177,7 +189,8 @@ def wanted_of(service: ServiceSettings, share: float = 1.0, price: float | None 
         service.dtype,
         # What each host's own engine needs, `roles.driver.problems_of_declaration` holds its cards
         # against.
-        OLDEST_CAPABILITY,
+        engine(service.kind).oldest_capability,
+        service.kind,
     )
 
 
@@ -226,10 +239,11 @@ def _replica(
         gpu_memory_utilization=service.gpu_memory_utilization,
         memory=candidate.memory,
         max_num_seqs=candidate.max_num_seqs,
-        dtype=planned_dtype(service.model, service.dtype, gpus[0]),
-        weight=max(1, round(speed(gpus))),
+        dtype=engine(service.kind).planned_dtype(service.model, service.dtype, gpus[0]),
+        weight=max(1, round(speed(gpus, candidate.shape))),
         expected=candidate.expected,
         p2p=p2p_fault(hardware.interconnect, indexes) is None,
+        engine=service.kind,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from roles.engine.vllm.memory import Asked
+from roles.engine.asked import Asked
 from roles.models import Count, find, variants
 from roles.plan import MemorySum, Shape
 from roles.topology.cases import GpuSettings, ModelCase, answered, model_of

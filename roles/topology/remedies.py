@@ -1,38 +1,48 @@
 """What would make a model fit, the least change first."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from roles.engine.vllm.engine_versions import rules
-from roles.engine.vllm.memory import CONTEXT_GIB, Asked, GpuMemory, batch, memory_sum
+from roles.engine.asked import Asked, GpuMemory
+from roles.engine.engine import DEFAULT_KIND, engine
+from roles.engine.planning import Planning
 from roles.hardware import usable_memory_mib
 from roles.models import Model
 from roles.plan import MemorySum, Shape
-from roles.topology.shapes import possible
 
 # Requests shorter than this are no answer for anybody.
 LEAST_LENGTH = 256
 # Sizes of GPU that a reader can buy or rent, in GiB, and how many of them a host has.
 SIZES_GIB = (24, 32, 48, 80, 141, 180)
 COUNTS = (1, 2, 4, 8, 16)
-# FP8 in hardware (Ada, Hopper and newer); below, Marlin kernels read FP8 and FP4 weights.
-FP8_CACHE_CAPABILITY = 8.9
-MARLIN_CAPABILITY = 8.0
+MOST_STAGES = 8
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is to fit: a model on GPUs of one kind in a shape, as asked."""
+    """What is to fit: a model on GPUs of one kind in a shape, as asked of an engine."""
 
     model: Model
     gpu: GpuMemory
     shape: Shape
     asked: Asked
+    kind: str = DEFAULT_KIND
+
+    @property
+    def engine(self) -> Planning:
+        """The engine that is to run it."""
+        return engine(self.kind)
 
     def memory(self) -> MemorySum:
         """Its memory sum."""
-        return memory_sum(self.model, self.gpu, self.shape, self.asked)
+        gpus = (self.gpu,) * self.shape.gpus
+        return self.engine.memory(self.model, gpus, self.placed, self.asked)
+
+    @property
+    def placed(self) -> Shape:
+        """The shape as it lies on such GPUs."""
+        gpus = (self.gpu,) * self.shape.gpus
+        return self.engine.placed(self.model, gpus, self.shape, self.asked)
 
     @property
     def fits(self) -> bool:
@@ -63,12 +73,9 @@ def _with(case: Case, **asked: object) -> Case:
 
 def _utilization(case: Case) -> Iterator[str]:
     """Less of the memory, where not all of it is free at start."""
-    asked, usable = case.asked, case.gpu.usable_mib / 1024
-    free = (usable - asked.other_used_gib - CONTEXT_GIB) / usable
-    percent = math.floor(free * 100)
-    told = asked.utilization or rules(asked.version).utilization
-    if 0 < percent < told * 100 and _with(case, utilization=percent / 100).fits:
-        yield f"gpu_memory_utilization {percent / 100}"
+    share = case.engine.lower_utilization(case.gpu, case.asked)
+    if share is not None and _with(case, utilization=share).fits:
+        yield f"gpu_memory_utilization {share}"
 
 
 def _length(case: Case) -> Iterator[str]:
@@ -88,7 +95,7 @@ def _length(case: Case) -> Iterator[str]:
 
 def _sequences(case: Case) -> Iterator[str]:
     length = case.asked.max_model_len or case.model.context_limit_tokens
-    requests = batch(case.gpu, case.asked, length)[1]
+    requests = case.engine.batch(case.gpu, case.asked, length)[1]
     while requests > 1:
         requests //= 2
         if _with(case, max_num_seqs=requests).fits:
@@ -97,24 +104,19 @@ def _sequences(case: Case) -> Iterator[str]:
 
 
 def _cache_dtype(case: Case) -> Iterator[str]:
-    capable = (case.gpu.compute_capability or 0) >= FP8_CACHE_CAPABILITY
-    if capable and case.asked.kv_cache_dtype == "auto" and _with(case, kv_cache_dtype="fp8").fits:
-        yield "kv_cache_dtype fp8"
+    smaller = case.engine.smaller_cache(case.gpu, case.asked)
+    if smaller is not None and replace(case, asked=smaller[1]).fits:
+        yield smaller[0]
 
 
 def _variants(case: Case, variants: Iterable[Model]) -> Iterator[str]:
-    fitting = [v for v in variants if _runs(v, case.gpu) and replace(case, model=v).fits]
+    fitting = [
+        v for v in variants if case.engine.runs_on(v, case.gpu) and replace(case, model=v).fits
+    ]
     if fitting:
         # The one that keeps most of the model.
         best = max(fitting, key=lambda variant: (variant.weights_bytes or 0, variant.id))
         yield f"the quantised model {best.id}"
-
-
-def _runs(model: Model, gpu: GpuMemory) -> bool:
-    method = model.quantization.method if model.quantization else ""
-    if method.startswith(("awq", "gptq", "auto")) or gpu.compute_capability is None:
-        return True
-    return gpu.compute_capability >= MARLIN_CAPABILITY
 
 
 def _more_gpus(case: Case) -> Iterator[str]:
@@ -128,12 +130,13 @@ def _more_gpus(case: Case) -> Iterator[str]:
 def _fitting(case: Case, count: int) -> Shape | None:
     """The shape over so many GPUs that fits; None if none does. Pipelines where heads do not
     divide."""
-    for stages in (1, 2, 4, 8):
-        if count % stages:
-            break
-        shape, objections = possible(case.model, Shape(count // stages, stages))
+    for wished in case.engine.shapes(count):
+        if wished.gpus != count or wished.pipeline_parallel > MOST_STAGES:
+            continue
+        shape, objections = case.engine.possible(case.model, wished)
         if not objections:
-            return shape if replace(case, shape=shape).fits else None
+            own = replace(case, shape=shape)
+            return own.placed if own.fits else None
     return None
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import groupby
 
-from roles.engine.vllm.memory import gpu_memory
-from roles.engine.vllm.support import unsupported
+from roles.engine.asked import gpu_memory
+from roles.engine.engine import engine
 from roles.hardware import Gpu, Hardware
 from roles.models import Model, find, variants
 from roles.plan import Shape
@@ -22,13 +22,11 @@ from roles.topology.candidates import (
 )
 from roles.topology.choice import TIE, Objective, best
 from roles.topology.grouping import broken_links, groups
-from roles.topology.layer_split import LayerSplit, layer_split, split_words
+from roles.topology.mixed import Mixed, by_another_engine, mixed_replicas, mixed_words
 from roles.topology.rates import gpu_rates
 from roles.topology.remedies import Case, remedies
 from roles.topology.wanted import Wanted
 
-# Requests of one step where vLLM's own number leaves no room for KV cache.
-FEWER_SEQS = 64
 # Memory bandwidth of a card that is not in the table: that of an L4.
 UNKNOWN_GB_S = 300.0
 
@@ -37,7 +35,7 @@ UNKNOWN_GB_S = 300.0
 class Serving:
     """How one host serves: replicas of one shape on each kind of card, with what led to it.
 
-    `split` is what llama.cpp could do where the cards differ and none of their kinds serves.
+    `instead` is what another engine could do where the cards differ and none of their kinds serves.
     """
 
     chosen: tuple[Candidate, ...]
@@ -45,7 +43,7 @@ class Serving:
     rejected: tuple[str, ...]
     warnings: tuple[str, ...]
     remedies: tuple[str, ...]
-    split: LayerSplit | None = None
+    instead: Mixed | None = None
 
     @property
     def used(self) -> frozenset[int]:
@@ -55,30 +53,68 @@ class Serving:
 
 @lru_cache(maxsize=4096)
 def serve(wanted: Wanted, hardware: Hardware) -> Serving:
-    """How a host serves a model: each set of equal cards by itself, as engines need equal ones."""
+    """How a host serves a model: each set of equal cards by itself, then, where the engine can, the
+    cards that are left over together."""
     kinds = matched(hardware.gpus)
     parts = [
         _serve_equal(replace(wanted, load=load), gpus, hardware)
         for gpus, load in zip(kinds, _part_loads(wanted.load, kinds), strict=True)
     ]
+    if engine(wanted.engine).mixed_cards and len(parts) > 1:
+        parts = _with_mixed(wanted, parts, hardware)
     if wanted.single_endpoint:
         parts = _best_part(parts)
-    split = None
+    instead = None
     if len(parts) > 1 and not any(part.chosen for part in parts):
-        whole = [gpu for gpu in hardware.gpus if not gpu.mig_profile]
-        split = layer_split(wanted.model, wanted.asked, whole) if len(whole) > 1 else None
+        instead = by_another_engine(wanted, hardware.gpus, hardware)
+    whole = _together(parts)
+    warnings = tuple(dict.fromkeys((*engine(wanted.engine).doubts(wanted.model), *whole.warnings)))
+    return replace(
+        whole,
+        warnings=warnings,
+        remedies=whole.remedies + (_instead_words(instead) if instead else ()),
+        instead=instead,
+    )
+
+
+def _together(parts: Sequence[Serving]) -> Serving:
+    """Parts of a host as one."""
     return Serving(
         tuple(one for part in parts for one in part.chosen),
         tuple(text for part in parts for text in part.reasons),
         tuple(text for part in parts for text in part.rejected),
-        tuple(
-            dict.fromkeys(
-                (*wanted.model.warnings, *(text for part in parts for text in part.warnings))
-            )
-        ),
-        tuple(text for part in parts for text in part.remedies)
-        + ((f"{split_words(split)}; planned, not installed yet",) if split else ()),
-        split,
+        tuple(text for part in parts for text in part.warnings),
+        tuple(text for part in parts for text in part.remedies),
+    )
+
+
+def _instead_words(instead: Mixed) -> tuple[str, ...]:
+    return (f'engine "{instead.kind}" and a GGUF of the model: {mixed_words(instead)}',)
+
+
+def _with_mixed(wanted: Wanted, parts: list[Serving], hardware: Hardware) -> list[Serving]:
+    """The parts, and replicas over cards of several kinds that serve nothing by themselves."""
+    if wanted.single_endpoint and any(part.chosen for part in parts):
+        return parts
+    used = _together(parts).used
+    able = [gpu for gpu in hardware.gpus if gpu.index not in used and not _refused(wanted, gpu)]
+    found, problem = mixed_replicas(wanted, able, hardware)
+    if not found:
+        return [*parts, Serving((), (problem,), (), (), ())] if problem else parts
+    chosen = tuple(one.candidate for one in found[: 1 if wanted.single_endpoint else None])
+    mixed = Serving(chosen, tuple(map(mixed_words, found)), (), (words.TURNS,), ())
+    # What spoke against a kind of card alone is what was rejected.
+    alone = [
+        part if part.chosen else replace(part, reasons=(), rejected=part.reasons, remedies=())
+        for part in parts
+    ]
+    return [*alone, mixed]
+
+
+def _refused(wanted: Wanted, gpu: Gpu) -> str | None:
+    """Why the engine does not run on a card at all; None if it does."""
+    return engine(wanted.engine).unsupported(
+        wanted.model, wanted.asked, wanted.dtype, gpu, wanted.least_capability
     )
 
 
@@ -94,19 +130,18 @@ def matched(gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
 
 
 def _serve_equal(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> Serving:
-    if refused := unsupported(
-        wanted.model, wanted.asked, wanted.dtype, gpus[0], wanted.least_capability
-    ):
+    if refused := _refused(wanted, gpus[0]):
         return Serving((), (refused,), (), (), (refused.rpartition("; ")[2],))
-    load = wanted.load if gpu_rates(gpus[0]) else None
+    own = engine(wanted.engine)
+    load = wanted.load if own.calibration and gpu_rates(gpus[0]) else None
     first_only = load is None and not wanted.single_endpoint
     found, without = candidates(
-        wanted.model, wanted.asked, gpus, hardware, load, first_only=first_only
+        own, wanted.model, wanted.asked, gpus, hardware, load, first_only=first_only
     )
-    if not found and wanted.asked.max_num_seqs is None:
+    asked = own.fewer_requests(wanted.asked)
+    if not found and asked is not None:
         # What a step of many requests takes may be all that a small card lacks.
-        asked = replace(wanted.asked, max_num_seqs=max(FEWER_SEQS, wanted.asked.min_concurrency))
-        found, _ = candidates(wanted.model, asked, gpus, hardware, load, first_only=first_only)
+        found, _ = candidates(own, wanted.model, asked, gpus, hardware, load, first_only=first_only)
         found = [replace(one, max_num_seqs=asked.max_num_seqs) for one in found]
         wanted = replace(wanted, asked=asked) if found else wanted
     if not found:
@@ -117,8 +152,8 @@ def _serve_equal(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> S
     rest = _filled(wanted, gpus, chosen, found, hardware, load)
     if rest and load is not None:
         left = sum(len(group) for one in rest for group in one.groups) / len(gpus)
-        own = replace(load, concurrency=load.concurrency * (1 - left))
-        beside = with_load(chosen, wanted.model, wanted.asked, hardware, own)
+        rest_load = replace(load, concurrency=load.concurrency * (1 - left))
+        beside = with_load(own, chosen, wanted.model, wanted.asked, hardware, rest_load)
         if _worse(wanted.objective, [chosen], [beside, *rest]):
             rest = []
         else:
@@ -136,8 +171,9 @@ def attainable(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> flo
 
     Whether it holds all requests at once does not count; 0 where none fits or no load is stated.
     """
-    load = wanted.load if gpu_rates(gpus[0]) else None
-    found, _ = candidates(wanted.model, wanted.asked, gpus, hardware, load)
+    own = engine(wanted.engine)
+    load = wanted.load if own.calibration and gpu_rates(gpus[0]) else None
+    found, _ = candidates(own, wanted.model, wanted.asked, gpus, hardware, load)
     options = _options(wanted, found, hardware, load) if load is not None else []
     return max(map(wanted.objective.merit, options), default=0.0)
 
@@ -146,13 +182,14 @@ def _options(
     wanted: Wanted, found: Sequence[Candidate], hardware: Hardware, load: Load | None
 ) -> list[Candidate]:
     """What may be chosen: each shape as often as it goes; under a stated load also less often."""
+    own = engine(wanted.engine)
     if wanted.single_endpoint:
         single = [replace(one, groups=one.groups[:1], expected=None) for one in found]
-        return [with_load(one, wanted.model, wanted.asked, hardware, load) for one in single]
+        return [with_load(own, one, wanted.model, wanted.asked, hardware, load) for one in single]
     if load is None:
         return list(found)
     less = [
-        with_load(one, wanted.model, wanted.asked, hardware, load)
+        with_load(own, one, wanted.model, wanted.asked, hardware, load)
         for candidate in found
         for one in fewer(candidate)
     ]
@@ -193,7 +230,9 @@ def _filled(
     if load is not None:
         served = len(left) - len(left) % smallest
         part = replace(load, concurrency=load.concurrency * served / len(gpus))
-    more, _ = candidates(wanted.model, wanted.asked, left, hardware, part, first_only=True)
+    more, _ = candidates(
+        engine(wanted.engine), wanted.model, wanted.asked, left, hardware, part, first_only=True
+    )
     return [replace(one, max_num_seqs=chosen.max_num_seqs) for one in more[:1]]
 
 
@@ -217,7 +256,7 @@ def _cannot(
         return Serving((), (*fits_nowhere, summary), (), (), ("GPUs that work together",))
     possible = [one.shape for one in without if one.memory is not None] or [Shape(1)]
     widest = max(possible, key=lambda shape: (shape.gpus, shape.tensor_parallel))
-    case = Case(wanted.model, gpu_memory(gpus[0]), widest, wanted.asked)
+    case = Case(wanted.model, gpu_memory(gpus[0]), widest, wanted.asked, wanted.engine)
     told = remedies(case, _variants(wanted.model.id))
     summary = words.cannot(wanted, gpus, told)
     return Serving((), (*fits_nowhere, summary), (), (), told)
@@ -246,7 +285,14 @@ def _part_loads(load: Load | None, parts: Sequence[Sequence[Gpu]]) -> list[Load 
     ]
 
 
-def speed(gpus: Sequence[Gpu]) -> float:
-    """What some GPUs can read a second, in GB; a card that nobody knows counts as a slow one."""
+def speed(gpus: Sequence[Gpu], shape: Shape | None = None) -> float:
+    """What some GPUs can read a second, in GB; a card that nobody knows counts as a slow one.
+
+    Under a shape of whole layers they take turns, each for its part.
+    """
     rates = [gpu_rates(gpu) for gpu in gpus]
-    return sum(one.memory_bandwidth_gb_s if one else UNKNOWN_GB_S for one in rates)
+    each = [one.memory_bandwidth_gb_s if one else UNKNOWN_GB_S for one in rates]
+    if shape is None or not shape.tensor_split:
+        return sum(each)
+    parts = zip(shape.tensor_split, each, strict=True)
+    return sum(shape.tensor_split) / sum(part / rate for part, rate in parts)

@@ -13,11 +13,12 @@ from pydantic import (
     model_validator,
 )
 
-from roles.engine.vllm.arguments import Argument, check_arguments
-from roles.engine.vllm.memory import Asked
+from roles.engine.asked import Argument, Asked
+from roles.engine.engine import engine
 from roles.models import Bytes, Count, Model, declared_model, find, model_of_file
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective, ObjectiveKind
+from roles.topology.engines import EngineChoice, chosen_engine
 
 # Wherever these go (a unit's name, a path, an argument), they need no quotes.
 Name = Annotated[
@@ -40,6 +41,11 @@ class ServiceSettings(BaseModel):
         description="a model of the catalog by name, a file (.json) that `python -m roles.models "
         "read` made, or a mapping: its id, config and weights_bytes, or its sizes; clients ask "
         "for it by its id"
+    )
+    engine: EngineChoice | None = Field(
+        default=None,
+        description="what serves it: vllm unless the model is a GGUF file, which llama_cpp does; "
+        "with auto the plan chooses by the model's files",
     )
     max_model_len: Count = Field(
         description="longest request in tokens, prompt and answer together"
@@ -87,7 +93,7 @@ class ServiceSettings(BaseModel):
     weights: Weights | None = Field(
         default=None,
         description="where engines load the weights from: a folder on the hosts or a name on the "
-        "model hub; the model's name unless said",
+        "model hub, for llama_cpp a .gguf file on the hosts; the model's name unless said",
     )
     first_port: int = Field(
         default=8001,
@@ -100,7 +106,8 @@ class ServiceSettings(BaseModel):
         default=None, description="KV cache of each GPU in bytes instead of what vLLM measures"
     )
     arguments: dict[str, Argument] = Field(
-        default={}, description="more options of `vllm serve`, without the leading dashes"
+        default={},
+        description="more options of `vllm serve` or llama-server, without the leading dashes",
     )
 
     @field_validator("model", mode="before")
@@ -142,24 +149,51 @@ class ServiceSettings(BaseModel):
 
     @field_validator("arguments")
     @classmethod
-    def _possible(cls, value: dict[str, Argument]) -> dict[str, Argument]:
-        check_arguments(value)
+    def _possible(cls, value: dict[str, Argument], info: Any) -> dict[str, Argument]:
+        if model := info.data.get("model"):
+            engine(chosen_engine(info.data.get("engine"), model).kind).check_arguments(value)
         return value
+
+    @field_validator("kv_cache_memory_bytes")
+    @classmethod
+    def _taken(cls, value: int | None, info: Any) -> int | None:
+        if (model := info.data.get("model")) and value is not None:
+            own = engine(chosen_engine(info.data.get("engine"), model).kind)
+            if not own.fills_memory:
+                raise ValueError(
+                    f"{own.name} takes KV cache for min_concurrency requests of max_model_len "
+                    "tokens; set these instead"
+                )
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _loadable(cls, value: str | None, info: Any) -> str | None:
+        model = info.data.get("model")
+        if model and (
+            problem := engine(chosen_engine(info.data.get("engine"), model).kind).weights_problem(
+                value
+            )
+        ):
+            raise ValueError(problem)
+        return value
+
+    @property
+    def kind(self) -> str:
+        """The kind of engine that serves it."""
+        return chosen_engine(self.engine, self.model).kind
 
     @property
     def asked(self) -> Asked:
         """What the service asks of an engine, as far as it takes memory."""
-        tokens = self.arguments.get("max-num-batched-tokens")
-        requests = self.arguments.get("max-num-seqs")
-        return Asked(
-            utilization=self.gpu_memory_utilization,
+        # Unset it is the engine's own share: engines differ.
+        said = "gpu_memory_utilization" in self.model_fields_set
+        asked = Asked(
+            utilization=self.gpu_memory_utilization if said else None,
             max_model_len=self.max_model_len,
             min_concurrency=self.min_concurrency,
-            max_num_batched_tokens=int(tokens) if tokens else None,
-            max_num_seqs=int(requests) if requests else None,
-            eager=bool(self.arguments.get("enforce-eager")),
-            kv_cache_dtype=str(self.arguments.get("kv-cache-dtype", "auto")),
         )
+        return engine(self.kind).asked(asked, self.arguments)
 
     @property
     def load(self) -> Load | None:

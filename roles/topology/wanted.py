@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from roles.engine.vllm.memory import Asked
-from roles.engine.vllm.support import ENGINE_CAPABILITY
+from roles.engine.asked import Asked
+from roles.engine.engine import DEFAULT_KIND
 from roles.models import Model
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective
@@ -14,8 +14,9 @@ class Wanted:
     """A model, what each replica must hold, and what a shape is chosen for under which load.
 
     `load` is this host's part, None where none is stated; `price_per_month` is the host's;
-    `least_capability` is the compute capability that the engine needs, that of vLLM 0.33 unless
-    said; `dtype` is what the engine is told to compute in, None or "auto" where it is left to it.
+    `engine` is the kind of the engine that serves it, and `least_capability` the compute capability
+    that its build needs, that of the newest build unless said; `dtype` is what the engine is told
+    to compute in, None or "auto" where it is left to it.
     """
 
     model: Model
@@ -25,4 +26,5 @@ class Wanted:
     single_endpoint: bool = False
     price_per_month: float | None = None
     dtype: str | None = None
-    least_capability: float = ENGINE_CAPABILITY
+    least_capability: float | None = None
+    engine: str = DEFAULT_KIND

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
-from roles.engine.vllm.memory import Asked
+from roles.engine.asked import Asked
 from roles.hardware import Gpu
 from roles.topology.candidates import Candidate, Load, Refused
 from roles.topology.rates import gpu_rates
 from roles.topology.wanted import Wanted
 
+# What layers over several cards cost.
+TURNS = "layers take turns: of the cards of one replica one works at a time"
 SECONDS_A_MONTH = 365.25 / 12 * 86400
 # Nobody reads more. The last are kept: those that fit, and before them the largest that do not.
 MOST_REJECTED = 12
@@ -43,7 +45,7 @@ def filled(candidate: Candidate) -> str:
 
 
 def fewer_seqs(candidate: Candidate) -> tuple[str, ...]:
-    """That a step holds fewer requests than vLLM would take by itself."""
+    """That a step holds fewer requests than the engine would take by itself."""
     if candidate.max_num_seqs is None:
         return ()
     return (f"a step holds at most {candidate.max_num_seqs} requests (max-num-seqs)",)

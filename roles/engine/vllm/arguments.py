@@ -3,7 +3,7 @@
 import math
 import re
 
-Argument = bool | int | float | str
+from roles.engine.asked import Argument
 
 _THE_PLAN = "leave it to the plan"
 _ONE_HOST = "a replica runs on one host; leave it out"
@@ -19,7 +19,7 @@ PLANNED = {
     "grpc-port": "the balancer speaks HTTP to the engines; leave it out",
     "root-path": "the balancer passes paths on as they are; leave it out",
     "api-key": "set balancer.engine_key_file",
-    "hf-token": "set engine.hub_token_file",
+    "hf-token": "set engines.vllm.hub_token_file",
     "ssl-": _TLS,
     "enable-ssl-refresh": _TLS,
     "max-model-len": "set services[].max_model_len",

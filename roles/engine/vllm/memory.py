@@ -8,9 +8,9 @@ memory that torch did not hand out.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from roles.engine.asked import GIB, Asked, GpuMemory, gpu_memory
 from roles.engine.vllm.engine_versions import (
     Rules,
-    Version,
     batch_defaults,
     engine_memory_gib,
     parse_version,
@@ -23,7 +23,7 @@ from roles.engine.vllm.transients import (
     picture_bytes,
     sampler_bytes,
 )
-from roles.hardware import Gpu, find_card, usable_memory_mib
+from roles.hardware import Gpu
 from roles.models import (
     Attention,
     KvCapacity,
@@ -35,66 +35,17 @@ from roles.models import (
 )
 from roles.plan import MemorySum, Shape
 
-GIB = 2**30
 # A CUDA context: what free memory lacks before anything is loaded (logs: 0.33 to 0.6 GiB).
 CONTEXT_GIB = 0.35
 # The promise: this share of the memory below the prediction, and never less than half a GiB.
 PROMISE_SHARE, PROMISE_LEAST_GIB = 0.03, 0.5
 
 
-@dataclass(frozen=True)
-class GpuMemory:
-    """A GPU as far as memory goes: what nvidia-smi prints, and what CUDA gives of it, in MiB."""
-
-    name: str
-    total_mib: float
-    usable_mib: float
-    compute_capability: float | None = None
-    datacenter_links: bool = False
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a service asks of an engine, as far as it takes memory; None is vLLM's own default.
-
-    `kv_cache_memory_bytes` is the KV cache of each GPU given instead of measured; `utilization`
-    then does not matter. `measured_kv_gib` is what a log said instead of the prediction.
-    `other_used_gib` is what other processes hold on each GPU.
-    """
-
-    utilization: float | None = None
-    max_model_len: int | None = None
-    min_concurrency: int = 1
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    eager: bool = False
-    kv_cache_dtype: str = "auto"
-    engine_version: str | None = None
-    data_parallel_size: int = 1
-    other_used_gib: float = 0.0
-    cpu_offload_gib: float = 0.0
-    kv_cache_memory_bytes: int | None = None
-    measured_kv_gib: float | None = None
-
-    @property
-    def version(self) -> Version:
-        """The engine's version as numbers."""
-        return parse_version(self.engine_version)
-
-
-@lru_cache(maxsize=1024)
-def gpu_memory(gpu: Gpu) -> GpuMemory:
-    """The memory facts of a GPU: its own where it was observed, else the table's."""
-    card = find_card(gpu.name, gpu.memory_mib)
-    capability = gpu.compute_capability or (card.compute_capability if card else None)
-    usable = usable_memory_mib(gpu.memory_mib, card)
-    links = bool(card and card.nvlink_gb_s and not card.nvlink_optional)
-    return GpuMemory(gpu.name, gpu.memory_mib, usable, capability, links)
-
-
 def batch(gpu: GpuMemory, asked: Asked, model_len: int) -> tuple[int, int]:
     """Tokens a step and requests at once; vLLM lowers its own number of requests to the tokens."""
-    tokens, requests = batch_defaults(gpu.name, gpu.total_mib, asked.version, model_len)
+    tokens, requests = batch_defaults(
+        gpu.name, gpu.total_mib, parse_version(asked.engine_version), model_len
+    )
     tokens = asked.max_num_batched_tokens or tokens
     return tokens, asked.max_num_seqs or min(requests, tokens)
 
@@ -146,7 +97,7 @@ def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, asked: Asked) -
     ValueError for a kv_cache_dtype that is none.
     """
     facts = gpu_memory(gpu) if isinstance(gpu, Gpu) else gpu
-    if model.is_mla and not rules(asked.version).latent_cache:
+    if model.is_mla and not rules(parse_version(asked.engine_version)).latent_cache:
         model = _without_latents(model)
     engine = _engine(model, facts, shape, asked)
     problem = _impossible(engine)
@@ -214,7 +165,9 @@ def _engine(model: Model, gpu: GpuMemory, shape: Shape, asked: Asked) -> _Engine
         expert_parallel=shape.expert_parallel,
         capability=gpu.compute_capability,
     )
-    return _Engine(model, gpu, shape, asked, rules(asked.version), step, length)
+    return _Engine(
+        model, gpu, shape, asked, rules(parse_version(asked.engine_version)), step, length
+    )
 
 
 def _stages(engine: _Engine) -> list[_Stage]:

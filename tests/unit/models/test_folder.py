@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from roles.models.folder import read_folder
+from tests.gguf_files import header
 from tests.unit.models.published import read
 
 
@@ -73,10 +74,6 @@ def test_an_empty_folder(tmp_path: Path):
         read_folder(tmp_path)
 
 
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value)) + value.encode()
-
-
 def gguf(version: int = 3) -> bytes:
     """A Llama of one layer: one tensor of 256 numbers in Q4_K (144 bytes), one of 10 in F32."""
     numbers = {
@@ -87,16 +84,11 @@ def gguf(version: int = 3) -> bytes:
         "attention.head_count_kv": 2,
         "context_length": 4096,
     }
-    pairs = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
-    pairs += [text(f"llama.{key}") + struct.pack("<II", 4, value) for key, value in numbers.items()]
-    tokens = b"".join(text(f"t{i}") for i in range(100))
-    pairs.append(text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 100) + tokens)
-    tensors = [
-        text("a") + struct.pack("<IQIQ", 1, 256, 12, 0),
-        text("b") + struct.pack("<IQQIQ", 2, 5, 2, 0, 160),
-    ]
-    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
-    return head + b"".join(pairs) + b"".join(tensors)
+    metadata = {"general.architecture": "llama", **{f"llama.{k}": v for k, v in numbers.items()}}
+    metadata["tokenizer.ggml.tokens"] = [f"t{i}" for i in range(100)]
+    tensors = {"a": ((256,), "Q4_K"), "b": ((5, 2), "F32")}
+    head, size = header(metadata, tensors, version=version)
+    return head + bytes(size)
 
 
 def test_a_gguf_file_says_all_by_itself(tmp_path: Path):
@@ -112,7 +104,12 @@ def test_a_gguf_file_says_all_by_itself(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"GGML", "no GGUF file"), (gguf(9), "version 9"), (gguf()[:80], "cut off or damaged")],
+    [
+        (b"GGML", "no GGUF file"),
+        (gguf(9), "version 9"),
+        (gguf()[:80], "within its header, at byte 80"),
+        (gguf()[:-40], "cut off: b ends at byte"),
+    ],
 )
 def test_a_gguf_file_that_is_none(tmp_path: Path, content: bytes, said: str):
     file = tmp_path / "m.gguf"

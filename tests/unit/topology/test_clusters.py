@@ -1,6 +1,7 @@
 """Replicas over several hosts: which hosts may make one, and what speaks against others."""
 
-from roles.engine.vllm.memory import Asked
+from roles.engine.asked import Asked
+from roles.engine.vllm.planning import VLLM
 from roles.hardware import Hardware, declared_hardware
 from roles.models import find
 from roles.topology import ServiceSettings, plan_fleet
@@ -17,7 +18,7 @@ def hosts(**machines: Hardware) -> dict[str, Hardware]:
 
 
 def test_two_matched_hosts_hold_what_one_does_not():
-    (cluster,), problems = clusters(DEEPSEEK, ASKED, hosts(b=H100, a=H100))
+    (cluster,), problems = clusters(VLLM, DEEPSEEK, ASKED, hosts(b=H100, a=H100))
     assert (cluster.hosts, str(cluster.shape), problems) == (("a", "b"), "TP8×PP2", ())
     assert cluster.memory.fits
     assert cluster_words(cluster).startswith(
@@ -26,12 +27,12 @@ def test_two_matched_hosts_hold_what_one_does_not():
 
 
 def test_four_hosts_are_two_clusters_and_a_fifth_is_left():
-    found, _ = clusters(DEEPSEEK, ASKED, dict.fromkeys("edcba", H100))
+    found, _ = clusters(VLLM, DEEPSEEK, ASKED, dict.fromkeys("edcba", H100))
     assert [one.hosts for one in found] == [("a", "b"), ("c", "d")]
 
 
 def test_unmatched_hosts_are_refused_with_the_reason():
-    found, problems = clusters(DEEPSEEK, ASKED, hosts(a=H100, b=A100))
+    found, problems = clusters(VLLM, DEEPSEEK, ASKED, hosts(a=H100, b=A100))
     assert found == ()
     assert problems[-1] == (
         "hosts of a cluster must be alike, and these are not: a: 8x NVIDIA H100 80GB HBM3 "
@@ -42,20 +43,20 @@ def test_unmatched_hosts_are_refused_with_the_reason():
 def test_fast_links_make_a_mixture_of_experts_wide():
     h200 = declared_hardware("8x NVIDIA H200", "nvlink")
     asked = Asked(max_model_len=32768, min_concurrency=64)
-    (slow,), _ = clusters(DEEPSEEK, asked, hosts(a=h200, b=h200), {"a": 400, "b": 10})
+    (slow,), _ = clusters(VLLM, DEEPSEEK, asked, hosts(a=h200, b=h200), {"a": 400, "b": 10})
     assert slow.data_parallel_size == 1 and str(slow.shape) == "TP8×PP2"
-    (fast,), _ = clusters(DEEPSEEK, asked, hosts(a=h200, b=h200), {"a": 400, "b": 400})
+    (fast,), _ = clusters(VLLM, DEEPSEEK, asked, hosts(a=h200, b=h200), {"a": 400, "b": 400})
     assert fast.data_parallel_size * fast.shape.gpus == 16
     assert fast.shape.expert_parallel and "experts over all GPUs" in cluster_words(fast)
     # A dense model has no experts to spread.
     llama = find("meta-llama/Llama-3.1-405B-Instruct")
-    (dense,), _ = clusters(llama, ASKED, hosts(a=H100, b=H100), {"a": 400, "b": 400})
+    (dense,), _ = clusters(VLLM, llama, ASKED, hosts(a=H100, b=H100), {"a": 400, "b": 400})
     assert dense.data_parallel_size == 1
 
 
 def test_mixed_cards_within_a_host_make_no_cluster():
     mixed = declared_hardware("4x NVIDIA H100 80GB HBM3 + 4x NVIDIA A100-SXM4-80GB")
-    found, (problem,) = clusters(DEEPSEEK, ASKED, hosts(a=mixed, b=mixed))
+    found, (problem,) = clusters(VLLM, DEEPSEEK, ASKED, hosts(a=mixed, b=mixed))
     assert found == () and "mixed cards do not work together" in problem
 
 

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.engine.calibration import Calibration, LinkCalibration
 from roles.plan import Estimate
 from roles.topology.choice import Objective, best
-from roles.topology.collectives import LinkCalibration, all_reduce_s
+from roles.topology.collectives import all_reduce_s
 from roles.topology.costs import GpuRates, Links, ModelCosts, Workload
-from roles.topology.performance import Calibration, estimate
+from roles.topology.performance import estimate
 from tests.benchmarks.throughput_cases import Row, costs_of, estimates, rates_of, rows
 from tests.benchmarks.throughput_regret import Option, baselines, quantile, score
 

@@ -60,7 +60,7 @@ def test_a_share_of_memory_is_a_number(value: Any):
         ("master-addr", "one host"),
         ("master-port", "one host"),
         ("headless", "one host"),
-        ("hf-token", "set engine.hub_token_file"),
+        ("hf-token", "set engines.vllm.hub_token_file"),
         ("ssl-keyfile", "balancer.certificate_file"),
         ("ssl-certfile", "balancer.certificate_file"),
         ("uds", "first_port"),

@@ -5,8 +5,9 @@ import subprocess
 import pytest
 
 from roles.engine import EngineSettings
-from roles.engine.facts import Installed, InstalledEngines
-from roles.engine.install import engine_script, source_options
+from roles.engine.facts import InstalledEngines
+from roles.engine.state import Installed
+from roles.engine.vllm.install import engine_script, source_options
 
 
 def test_the_folder_names_what_is_in_it(tmp_path):
@@ -68,10 +69,8 @@ def test_the_fact_asks_for_whole_versions_only(tmp_path):
 
 def test_the_fact_reads_what_its_command_prints():
     output = [
-        "missing gcc",
-        "version /opt/llm/engines/old",
-        "version /opt/llm/engines/new",
-        "asked",
+        *("@@@ engines", "@@ missing", "gcc"),
+        *("@@ versions", "/opt/llm/engines/old", "/opt/llm/engines/new", "@@ end"),
     ]
     assert InstalledEngines().process(output) == Installed(("old", "new"), ("gcc",))
-    assert InstalledEngines().process(["asked"]) == Installed()
+    assert InstalledEngines().process(["@@@ engines", "@@ end"]) == Installed()

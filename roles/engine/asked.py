@@ -1,0 +1,56 @@
+"""What every engine's memory is reckoned from: a GPU's memory, and what a service asks."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from roles.hardware import Gpu, find_card, usable_memory_mib
+
+GIB = 2**30
+Argument = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """A GPU as far as memory goes: what nvidia-smi prints, and what CUDA gives of it, in MiB."""
+
+    name: str
+    total_mib: float
+    usable_mib: float
+    compute_capability: float | None = None
+    datacenter_links: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a service asks of an engine, as far as it takes memory; None is the engine's default.
+
+    `options` are those of the service's arguments that only its engine reckons with.
+    `kv_cache_memory_bytes` is the KV cache of each GPU given instead of measured; `utilization`
+    then does not matter. `measured_kv_gib` is what a log said instead of the prediction.
+    `other_used_gib` is what other processes hold on each GPU.
+    """
+
+    utilization: float | None = None
+    max_model_len: int | None = None
+    min_concurrency: int = 1
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    eager: bool = False
+    kv_cache_dtype: str = "auto"
+    engine_version: str | None = None
+    data_parallel_size: int = 1
+    other_used_gib: float = 0.0
+    cpu_offload_gib: float = 0.0
+    kv_cache_memory_bytes: int | None = None
+    measured_kv_gib: float | None = None
+    options: tuple[tuple[str, Argument], ...] = ()
+
+
+@lru_cache(maxsize=1024)
+def gpu_memory(gpu: Gpu) -> GpuMemory:
+    """The memory facts of a GPU: its own where it was observed, else the table's."""
+    card = find_card(gpu.name, gpu.memory_mib)
+    capability = gpu.compute_capability or (card.compute_capability if card else None)
+    usable = usable_memory_mib(gpu.memory_mib, card)
+    links = bool(card and card.nvlink_gb_s and not card.nvlink_optional)
+    return GpuMemory(gpu.name, gpu.memory_mib, usable, capability, links)

@@ -1,0 +1,118 @@
+"""What an inventory may say about a build of any engine."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
+
+from roles.engine.needs import Device
+
+Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+
+HUB = "https://huggingface.co"
+# What the plan or another setting decides, and which.
+PLANNED = {
+    "CUDA_VISIBLE_DEVICES": "the plan",
+    "HIP_VISIBLE_DEVICES": "the plan",
+    "ROCR_VISIBLE_DEVICES": "the plan",
+    "CUDA_DEVICE_ORDER": "the plan",
+    "HF_TOKEN": "hub_token_file",
+    "HUGGING_FACE_HUB_TOKEN": "hub_token_file",
+    "HOME": "launch",
+    "PATH": "launch",
+}
+
+
+class Build(BaseModel, ABC):
+    """What every kind of engine lets an inventory say; a kind's own settings extend it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: ClassVar[str]
+
+    device: Device = Field(
+        default="cuda", description="what the engine computes on; chooses how GPUs are handed to it"
+    )
+    packages: tuple[Package, ...] | None = Field(
+        default=None,
+        description="packages of the distribution that the engine needs, instead of the usual ones",
+    )
+    environment: dict[EnvironmentName, str] = Field(
+        default={}, description="more environment variables for every replica (no secrets)"
+    )
+    hub_token_file: Path | None = Field(
+        default=None,
+        description="file here with the model hub's token, mode 0600; for gated models",
+    )
+    keep: int = Field(
+        default=2, ge=1, le=10, description="installed versions to keep, the current included"
+    )
+
+    @field_validator("hub_token_file")
+    @classmethod
+    def _token_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None or not (info.context or {}).get("secrets", True):
+            return value
+        if not value.is_file() or not value.read_text().strip().isprintable():
+            raise ValueError(f"{value} is not a file with one line; write the token into it")
+        if value.stat().st_mode & 0o077:
+            raise ValueError(f"{value} can be read by others; run chmod 600 {value}")
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _one_line(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if name in cls.planned():
+                raise ValueError(f"{name} follows from {cls.planned()[name]}; leave it out here")
+            if not text.isprintable():
+                raise ValueError(f"{name}: control characters and newlines are not allowed")
+        return value
+
+    @classmethod
+    def planned(cls) -> dict[str, str]:
+        """Environment variables that are not for an inventory to set, and what decides them."""
+        return PLANNED
+
+    @property
+    def missing(self) -> tuple[str, str] | None:
+        """A setting without which hosts cannot have it, and what to do; None where all is said."""
+        return None
+
+    @property
+    @abstractmethod
+    def version_name(self) -> str:
+        """Name of the folder that this build is installed in: what, and a digest of from what."""
+
+    @property
+    @abstractmethod
+    def system_packages(self) -> tuple[str, ...]:
+        """Packages of the distribution that hosts must have before the engine is installed."""
+
+    @property
+    def hub(self) -> str | None:
+        """URL of the hub that models are loaded from; None where its environment keeps it offline.
+
+        The environment variables are those of huggingface_hub.
+        """
+        if any(self.is_on(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
+            return None
+        return self.environment.get("HF_ENDPOINT", HUB).rstrip("/")
+
+    def is_on(self, variable: str) -> bool:
+        """Whether an environment variable says yes."""
+        said = self.environment.get(variable, "").strip().lower()
+        return said in ("1", "true", "yes", "on")
+
+    @property
+    def hub_token(self) -> str | None:
+        """The model hub's token, or None where no file holds one."""
+        return self.hub_token_file.read_text().strip() if self.hub_token_file else None

@@ -1,0 +1,21 @@
+"""The engines by kind."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from roles.engine.llama_cpp.planning import LLAMA_CPP
+from roles.engine.planning import Planning
+from roles.engine.vllm.planning import VLLM
+
+EngineKind = Literal["vllm", "llama_cpp"]
+# What serves a model whose files any engine loads, where nobody says which.
+DEFAULT_KIND = VLLM.kind
+ENGINES: Mapping[str, Planning] = MappingProxyType({one.kind: one for one in (VLLM, LLAMA_CPP)})
+
+
+def engine(kind: str) -> Planning:
+    """The engine of a kind; ValueError names the kinds that there are."""
+    if kind not in ENGINES:
+        raise ValueError(f"{kind!r} is no engine; set one of {', '.join(ENGINES)}")
+    return ENGINES[kind]

@@ -1,0 +1,102 @@
+"""Which options of llama-server a service may add, and which of them the plan reckons with."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from roles.engine.asked import Argument
+from roles.engine.llama_cpp.context import CACHE_BYTES
+
+_THE_PLAN = "leave it to the plan"
+_CONTEXT = "set services[].max_model_len and min_concurrency"
+_KEYS = "set balancer.engine_key_file"
+_TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"
+_WEIGHTS = "set services[].weights"
+_OTHER_MODEL = "a service serves one model, whose memory is planned; leave it out"
+_A_LEAK = "it lets clients reach files and programs of the host; leave it out"
+_GOES = "it prints and ends; leave it out"
+# What other settings decide, and which; short names too, so that none is a way around.
+PLANNED: Mapping[str, str] = {
+    name: instead
+    for names, instead in (
+        ("model m model-url mu hf-repo hf hfr hf-file hff docker-repo dr offline", _WEIGHTS),
+        ("hf-token hft", "set the engine's hub_token_file"),
+        ("alias a", "set services[].model"),
+        ("host", "it is the host's address"),
+        ("port", "set services[].first_port or the host's ports"),
+        ("reuse-port", "each replica has a port of its own; leave it out"),
+        ("api-prefix", "the balancer passes paths on as they are; leave it out"),
+        ("api-key api-key-file", _KEYS),
+        ("ssl-key-file ssl-cert-file", _TLS),
+        ("ctx-size c parallel np kv-unified kvu kv-unified-per-slot", _CONTEXT),
+        ("gpu-layers n-gpu-layers ngl split-mode sm tensor-split ts main-gpu mg", _THE_PLAN),
+        ("fit fit-target fitt fit-ctx fitc kv-offload kvo nkvo", _THE_PLAN),
+        ("cpu-moe cmoe n-cpu-moe ncmoe n-cpu-ffn ncffn override-tensor ot", _THE_PLAN),
+        ("override-kv lora lora-scaled control-vector control-vector-scaled", _OTHER_MODEL),
+        ("mmproj mm mmproj-url mmu mmproj-auto mmproj-offload", _OTHER_MODEL),
+        ("models-dir models-preset models-max models-autoload", _OTHER_MODEL),
+        ("model-draft md hf-repo-draft hfd hfrd spec-type spec-default", _OTHER_MODEL),
+        ("metrics", "it is always on; leave it out"),
+        ("embedding embeddings rerank reranking pooling", "services answer chats; leave it out"),
+        ("props slot-save-path media-path path log-prompts-dir log-file", _A_LEAK),
+        ("tools tools-runtime agent ag mcp-servers-config mcp-servers-json", _A_LEAK),
+        ("ui-mcp-proxy webui-mcp-proxy", _A_LEAK),
+        ("help h usage version list-devices cache-list cl completion-bash", _GOES),
+    )
+    for name in names.split()
+}
+# Groups of options by how they begin or end.
+_DRAFTS, _PRESETS = "spec-draft-", re.compile(r".*-[0-9.]+b-(default|spec)|embd-gemma-default")
+# Short names of what the plan reckons with: one spelling alone.
+_WRITTEN_OUT: Mapping[str, str] = {
+    "b": "batch-size",
+    "ub": "ubatch-size",
+    "fa": "flash-attn",
+    "ctk": "cache-type-k",
+    "ctv": "cache-type-v",
+}
+_COUNTS = ("batch-size", "ubatch-size")
+_FLASH = ("on", "off", "auto")
+_LARGEST = 2**31
+
+
+def check_arguments(arguments: Mapping[str, Argument]) -> None:
+    """ValueError for an option that is no option, that another setting decides or that cannot be
+    reckoned with; it says what to do."""
+    for name, value in arguments.items():
+        _check_name(name)
+        _check_value(name, value)
+    quantised = arguments.get("cache-type-v", "f16") not in ("f32", "f16", "bf16")
+    if quantised and arguments.get("flash-attn") == "off":
+        raise ValueError(
+            "cache-type-v: a quantised V cache needs flash attention; leave flash-attn out"
+        )
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise ValueError(f"{name!r} is no option; write it as in `cache-type-k`")
+    instead = PLANNED.get(name.removeprefix("no-"))
+    if name.startswith(_DRAFTS) or _PRESETS.fullmatch(name):
+        instead = _OTHER_MODEL
+    if instead:
+        raise ValueError(f"`{name}` follows from the plan or another setting; {instead}")
+    if name in _WRITTEN_OUT:
+        raise ValueError(f"{name!r} is no whole option; write `{_WRITTEN_OUT[name]}`")
+
+
+def _check_value(name: str, value: Argument) -> None:
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"{name}: control characters and newlines are not allowed")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: {value} is no number that an option takes")
+    if isinstance(value, int) and abs(value) >= _LARGEST**2:
+        raise ValueError(f"{name}: the number is too large")
+    if name in _COUNTS and (type(value) is not int or not 1 <= value < _LARGEST):
+        raise ValueError(f"{name}: {value!r} is no positive integer; write it as in 512")
+    if name in ("cache-type-k", "cache-type-v") and value not in CACHE_BYTES:
+        raise ValueError(f"{name}: {value!r} is no type; set one of {', '.join(CACHE_BYTES)}")
+    if name == "flash-attn" and value not in _FLASH:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(_FLASH)}")
+    if name == "swa-full" and not isinstance(value, bool):
+        raise ValueError(f"{name}: {value!r} is neither true nor false; set one of them")

@@ -1,0 +1,105 @@
+"""How llama-server is started, as far as its memory goes.
+
+Source: llama.cpp b11434, `src/llama-context.cpp`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from roles.engine.asked import Argument, Asked
+
+# llama.cpp keeps whole 256s of cells for each slot.
+CELLS = 256
+# Bytes of a number of the KV cache: blocks of 32 with their scales.
+CACHE_BYTES: Mapping[str, float] = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+    "iq4_nl": 18 / 32,
+}
+BATCH, MICRO_BATCH = 2048, 512
+# What a service may set of it, in the order of `Asked.options`.
+RECKONED = (
+    "batch-size",
+    "cache-type-k",
+    "cache-type-v",
+    "flash-attn",
+    "swa-full",
+    "ubatch-size",
+)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Slots for requests of a length each, and what KV cache and steps are made of.
+
+    `flash_attention` false makes all scores of a step stand in memory at once; `full_windows` keeps
+    all tokens of sliding windows too.
+    """
+
+    slots: int
+    length: int
+    key_type: str = "f16"
+    value_type: str = "f16"
+    batch: int = BATCH
+    micro_batch: int = MICRO_BATCH
+    flash_attention: bool = True
+    full_windows: bool = False
+
+    @property
+    def cells(self) -> int:
+        """Cells of one slot: its length in whole 256s."""
+        return _up(self.length, CELLS)
+
+    @property
+    def context_size(self) -> int:
+        """What `--ctx-size` is set to: the cells of all slots."""
+        return self.slots * self.cells
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one step, a whole number for each slot."""
+        most = min(self.micro_batch, self.batch, self.context_size)
+        return _up(most, self.slots)
+
+    @property
+    def outputs(self) -> int:
+        """Tokens of one step whose logits are kept, at most."""
+        return min(self.micro_batch, self.batch, self.context_size)
+
+    def window_cells(self, window: int) -> int:
+        """Cells of one slot in a layer with a sliding window; 0 is none."""
+        if not window or self.full_windows:
+            return self.cells
+        held = window + min(self.micro_batch, self.batch, self.context_size)
+        return _up(min(self.cells, held), CELLS)
+
+
+def context_of(asked: Asked, limit: int) -> Context:
+    """The context for what a service asks; `limit` is the model's own length in tokens."""
+    said = dict(asked.options)
+    return Context(
+        slots=asked.min_concurrency,
+        length=asked.max_model_len or limit,
+        key_type=str(said.get("cache-type-k", "f16")),
+        value_type=str(said.get("cache-type-v", "f16")),
+        batch=int(said.get("batch-size", BATCH)),
+        micro_batch=int(said.get("ubatch-size", MICRO_BATCH)),
+        flash_attention=said.get("flash-attn", "auto") != "off",
+        full_windows=bool(said.get("swa-full", False)),
+    )
+
+
+def reckoned(arguments: Mapping[str, Argument]) -> tuple[tuple[str, Argument], ...]:
+    """The arguments that take memory."""
+    return tuple((name, arguments[name]) for name in RECKONED if name in arguments)
+
+
+def _up(value: int, multiple: int) -> int:
+    return math.ceil(value / multiple) * multiple

@@ -1,0 +1,117 @@
+"""llama.cpp's deploying half: what it needs, how it is installed, how a replica starts."""
+
+import shlex
+
+from roles.engine.deployment import (
+    VISIBLE_DEVICES,
+    Busy,
+    Installation,
+    KeyFile,
+    Placement,
+    Served,
+    Start,
+)
+from roles.engine.install import COMPLETE
+from roles.engine.llama_cpp.options import options_of
+from roles.engine.llama_cpp.settings import LlamaCppSettings
+from roles.engine.needs import EngineNeeds
+from roles.host.paths import CACHE, ENGINES, STATE, engine_folder
+from roles.plan import Replica
+
+KEYS = "keys"
+# It closes its port and then waits for its clients, however long they stay: they are waited for
+# before it is told to end.
+STOP_S = 10
+
+
+class LlamaCppDeployment:
+    """llama-server from an archive whose digest the inventory says."""
+
+    build = LlamaCppSettings
+
+    def needs(self, build: LlamaCppSettings) -> EngineNeeds:
+        """What upstream's builds need: CUDA 12 of driver 525, capability 5.0, and glibc 2.34."""
+        cuda = build.device == "cuda"
+        return EngineNeeds(
+            name=f"llama.cpp {build.version}",
+            device=build.device,
+            cuda="12.8" if cuda else None,
+            driver_branch=525 if cuda else None,
+            compute_capability=5.0 if cuda else None,
+            glibc=(2, 34),
+            archive=build.archive,
+            # An estimate: kernels for many cards; the build for CPUs took 0.03 GiB.
+            installed_gib=1 if build.device == "cpu" else 2,
+        )
+
+    def installation(self, build: LlamaCppSettings) -> Installation:
+        """Unpack the archive into its versioned folder."""
+        return Installation(build.version_name, build.system_packages, _script(build))
+
+    def start(
+        self, replica: Replica, served: Served, build: LlamaCppSettings, placement: Placement
+    ) -> Start:
+        """llama-server with all layers on its GPUs; its keys come as a credential."""
+        words = [f"{engine_folder(build.version_name)}/llama-server"]
+        for name, value in options_of(replica, served, placement.listen_address).items():
+            words += [name] if value is None else [name, shlex.quote(value)]
+        return Start(
+            command=f'{" ".join(words)} --api-key-file "$CREDENTIALS_DIRECTORY/{KEYS}"',
+            environment=_environment(replica, build, placement),
+            credentials=(KEYS,),
+            key_file=KeyFile(KEYS, "{}"),
+            unit=("KillMode=control-group", f"TimeoutStopSec={STOP_S}"),
+            busy=Busy("/metrics", ("llamacpp:requests_processing", "llamacpp:requests_deferred")),
+        )
+
+    def all_reduce_python(self, build: LlamaCppSettings) -> str | None:
+        """None: its GPUs take turns, and hand over without collectives."""
+        return None
+
+
+def _environment(replica: Replica, build: LlamaCppSettings, placement: Placement) -> dict[str, str]:
+    devices = placement.devices
+    return {
+        VISIBLE_DEVICES[build.device]: ",".join(devices.get(i, str(i)) for i in replica.gpus),
+        # Otherwise mixed cards are numbered by speed, not as nvidia-smi and the plan do.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "HOME": f"{STATE}/{replica.name}",
+        "LLAMA_CACHE": f"{CACHE}/{replica.name}",
+        # Archives with shared libraries have them beside the program.
+        "LD_LIBRARY_PATH": engine_folder(build.version_name),
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+        **build.environment,
+    }
+
+
+def _script(build: LlamaCppSettings) -> str:
+    """Fetch, compare, unpack; the folder counts only once its last file is there."""
+    new, archive = f"{ENGINES}/{build.version_name}", shlex.quote(build.archive or "")
+    fetch = (
+        f'curl -fsSL --retry 3 --max-time 1800 -o "$stage/archive" {archive}'
+        if (build.archive or "").startswith("http")
+        else f'cp {archive} "$stage/archive"'
+    )
+    return "\n".join(
+        [
+            "set -eu",
+            f"new={new}",
+            # Two deploys at once would remove what the other one installs.
+            f"mkdir -p {ENGINES}; exec 9>{ENGINES}/.lock",
+            "flock -n 9 || { echo 'another deploy installs an engine on this host; wait for it and "
+            "run again' >&2; exit 1; }",
+            "stage=$(mktemp -d -p " + ENGINES + " .stage-XXXXXX); trap 'rm -rf \"$stage\"' EXIT",
+            f"{fetch} >&2",
+            f'echo "{build.sha256}  $stage/archive" | sha256sum -c --quiet - >&2 || '
+            "{ echo 'the archive is not the one that sha256 names; nothing was installed' >&2; "
+            "exit 1; }",
+            'mkdir "$stage/unpacked"',
+            'tar -xzf "$stage/archive" -C "$stage/unpacked" --no-same-owner --no-same-permissions',
+            'server=$(find "$stage/unpacked" -type f -name llama-server | head -n 1)',
+            '[ -n "$server" ] || { echo "the archive holds no llama-server" >&2; exit 1; }',
+            'rm -rf "$new"; mv "$(dirname "$server")" "$new"; chmod -R u+rwX,go+rX,go-w "$new"',
+            'chmod 755 "$new/llama-server"',
+            'LD_LIBRARY_PATH="$new" timeout 60 "$new/llama-server" --version >&2',
+            f'touch "$new/{COMPLETE}"',
+        ]
+    )

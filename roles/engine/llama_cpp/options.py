@@ -1,0 +1,46 @@
+"""The options that llama-server starts with, by what is planned."""
+
+from roles.engine.asked import Argument
+from roles.engine.deployment import Served
+from roles.engine.llama_cpp.context import Context
+from roles.plan import Replica
+
+
+def options_of(replica: Replica, service: Served, address: str) -> dict[str, str | None]:
+    """Options and their values in order, None for one without a value.
+
+    Nothing is left to llama-server's own fitting: what is planned starts so or not at all. The key
+    is no option of these: its file is the unit's credential.
+    """
+    context = Context(service.min_concurrency, replica.max_model_len)
+    options: dict[str, str | None] = {
+        "--model": service.weights,
+        "--alias": service.model,
+        "--host": address,
+        "--port": str(replica.port),
+        "--ctx-size": str(context.context_size),
+        "--parallel": str(context.slots),
+        "--n-gpu-layers": "all",
+        "--fit": "off",
+    }
+    if replica.shape.tensor_split:
+        options["--split-mode"] = "layer"
+        options["--tensor-split"] = split_text(replica.shape.tensor_split)
+    options["--metrics"] = None
+    for name, value in service.arguments.items():
+        option, text = _option(name, value)
+        options[option] = text
+    return options
+
+
+def split_text(split: tuple[float, ...]) -> str:
+    """The parts as `--tensor-split` takes them."""
+    return ",".join(f"{part:g}" for part in split)
+
+
+def _option(name: str, value: Argument) -> tuple[str, str | None]:
+    if value is True:
+        return f"--{name}", None
+    if value is False:
+        return f"--no-{name.removeprefix('no-')}", None
+    return f"--{name}", str(value)

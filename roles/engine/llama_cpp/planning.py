@@ -1,0 +1,204 @@
+"""llama.cpp as a planner asks it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from roles.engine.asked import GIB, Argument, Asked, GpuMemory, gpu_memory
+from roles.engine.llama_cpp.arguments import check_arguments
+from roles.engine.llama_cpp.context import Context, context_of, reckoned
+from roles.engine.llama_cpp.converted import shape_of
+from roles.engine.llama_cpp.memory import Part
+from roles.engine.llama_cpp.split import parts_of, tensor_split
+from roles.hardware import Gpu
+from roles.models import Model
+from roles.plan import MemorySum, Shape
+
+# What llama-server leaves free of each card (--fit-target): CUDA's context and scratch memory,
+# which its own sums leave out.
+LEFT_FREE_GIB = 1.0
+# Builds for CUDA 13 run from 7.5, those for CUDA 12 from 5.0.
+ENGINE_CAPABILITY, OLDEST_CAPABILITY = 7.5, 5.0
+
+
+@dataclass(frozen=True)
+class LlamaCpp:
+    """llama.cpp: GGUF files on one card, or whole layers over cards of any kinds."""
+
+    kind: str = "llama_cpp"
+    name: str = "llama.cpp"
+    own_formats: tuple[str, ...] = ("gguf",)
+    mixed_cards: bool = True
+    fills_memory: bool = False
+    spans_hosts: bool = False
+    calibration: None = None
+    oldest_capability: float = OLDEST_CAPABILITY
+    memory_parts: tuple[tuple[str, str], ...] = (
+        ("driver_gib", "driver"),
+        ("headroom_gib", "left free"),
+        ("weights_gib", "weights"),
+        ("activations_gib", "compute buffers"),
+        ("workspace_gib", "converted KV"),
+        ("kv_cache_gib", "KV cache"),
+    )
+
+    def memory(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+    ) -> MemorySum:
+        """The memory of the card with the least left free."""
+        return min(self.memories(model, gpus, shape, asked), key=lambda one: one.headroom_gib)
+
+    def memories(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+    ) -> tuple[MemorySum, ...]:
+        """The memory of each card."""
+        context = context_of(asked, model.context_limit_tokens)
+        split = shape.tensor_split or (1.0,) * shape.gpus
+        parts = parts_of(shape_of(model), context, split)
+        impossible = _impossible(model, context)
+        return tuple(
+            _sum(gpu, part, context, asked, impossible)
+            for gpu, part in zip(gpus, parts, strict=True)
+        )
+
+    def shapes(self, gpus: int) -> tuple[Shape, ...]:
+        """One card, or layers over two and more."""
+        return tuple(Shape(1, count) for count in range(1, gpus + 1))
+
+    def possible(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
+        """The shape; and why it is not possible: each card needs a layer, or the output."""
+        if shape.tensor_parallel > 1:
+            return shape, ("tensors are not split, layers are",)
+        layers = len(shape_of(model).every_layer)
+        if shape.pipeline_parallel > layers + 1:
+            return shape, (f"{layers} layers are too few for {shape.gpus} GPUs",)
+        return shape, ()
+
+    def placed(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+    ) -> Shape:
+        """The shape with the cards' parts; equal ones where no parts fit."""
+        if shape.gpus == 1:
+            return shape
+        context = context_of(asked, model.context_limit_tokens)
+        rooms = [room_gib(gpu, asked) for gpu in gpus]
+        found = tensor_split(shape_of(model), context, [room * GIB for room in rooms])
+        return replace(shape, tensor_split=found or tuple(max(0.1, round(r, 1)) for r in rooms))
+
+    def batch(self, gpu: GpuMemory, asked: Asked, length: int) -> tuple[int, int]:
+        """Tokens a step, and the slots."""
+        context = context_of(asked, length)
+        return context.tokens, context.slots
+
+    def fewer_requests(self, asked: Asked) -> Asked | None:
+        """None: as many slots are asked for as must be."""
+        return None
+
+    def unsupported(
+        self, model: Model, asked: Asked, dtype: str | None, gpu: Gpu, least: float | None = None
+    ) -> str | None:
+        """Why llama-server would not start on a card, and what to do."""
+        least = ENGINE_CAPABILITY if least is None else least
+        capability = gpu_memory(gpu).compute_capability
+        if capability is not None and capability < least:
+            return (
+                f"{gpu.name} has compute capability {capability:.1f}, llama.cpp needs {least}; "
+                "use a newer card"
+            )
+        if model.gguf is None:
+            return (
+                f"llama.cpp loads GGUF files, and {model.name} is none; set services[].model to a "
+                "file that `python -m roles.models read FILE.gguf` made"
+            )
+        return None
+
+    def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
+        """None: a GGUF's tensors say what they are."""
+        return None
+
+    def doubts(self, model: Model) -> tuple[str, ...]:
+        """None of a GGUF file, whose tensors are counted."""
+        return () if model.gguf else model.warnings
+
+    def runs_on(self, model: Model, gpu: GpuMemory) -> bool:
+        """Only GGUF files do."""
+        return model.gguf is not None
+
+    def lower_utilization(self, gpu: GpuMemory, asked: Asked) -> float | None:
+        """None: it takes what is planned, no share."""
+        return None
+
+    def smaller_cache(self, gpu: GpuMemory, asked: Asked) -> tuple[str, Asked] | None:
+        """A KV cache of 8 bits, where nobody said its type."""
+        said = dict(asked.options)
+        if {"cache-type-k", "cache-type-v"} & said.keys() or said.get("flash-attn") == "off":
+            return None
+        smaller = said | {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
+        words = 'arguments {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}'
+        return words, replace(asked, options=reckoned(smaller))
+
+    def weights_problem(self, weights: str | None) -> str | None:
+        """A file on the hosts is wanted."""
+        if weights is not None and weights.startswith("/") and weights.endswith(".gguf"):
+            return None
+        return f"{weights!r} is no GGUF file on the hosts; set its whole path, /…/NAME.gguf"
+
+    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
+        """ValueError for an option that is none, or that another setting decides."""
+        check_arguments(arguments)
+
+    def asked(self, asked: Asked, arguments: Mapping[str, Argument]) -> Asked:
+        """What a service asks, with what its arguments say of memory."""
+        return replace(asked, options=reckoned(arguments))
+
+
+LLAMA_CPP = LlamaCpp()
+
+
+def room_gib(gpu: GpuMemory, asked: Asked) -> float:
+    """GiB of a card that llama-server may take."""
+    usable = gpu.usable_mib / 1024
+    room = usable - LEFT_FREE_GIB
+    return (min(room, usable * asked.utilization) if asked.utilization else room) - (
+        asked.other_used_gib
+    )
+
+
+def _impossible(model: Model, context: Context) -> str | None:
+    if context.length > model.context_limit_tokens:
+        return f"max_model_len {context.length} is more than {model.context_limit_tokens}"
+    return None
+
+
+def _sum(
+    gpu: GpuMemory, part: Part, context: Context, asked: Asked, impossible: str | None
+) -> MemorySum:
+    total, usable = gpu.total_mib / 1024, gpu.usable_mib / 1024
+    taken, room = part.total / GIB, room_gib(gpu, asked)
+    kv = part.kv / GIB
+    reason = impossible or ("" if taken <= room else _too_much(part, room))
+    return MemorySum(
+        total_gib=total,
+        driver_gib=total - usable,
+        headroom_gib=usable - taken,
+        weights_gib=part.weights / GIB,
+        sampler_gib=0.0,
+        activations_gib=part.compute / GIB,
+        graphs_gib=0.0,
+        workspace_gib=part.converted / GIB,
+        kv_cache_gib=kv,
+        kv_needed_gib=kv,
+        kv_tokens=context.context_size,
+        promised_kv_gib=kv,
+        max_concurrency=float(context.slots),
+        promised_concurrency=float(context.slots),
+        starts=not reason,
+        reason=reason,
+    )
+
+
+def _too_much(part: Part, room: float) -> str:
+    buffers = (part.compute + part.converted) / GIB
+    return (
+        f"{part.weights / GIB:.1f} GiB of weights, {part.kv / GIB:.1f} of KV cache and "
+        f"{buffers:.1f} of buffers, {max(0.0, room):.1f} GiB may be taken"
+    )

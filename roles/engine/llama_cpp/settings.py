@@ -1,0 +1,53 @@
+"""What an inventory may say about llama.cpp: which build, and the archive that it comes in."""
+
+import hashlib
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from roles.engine.build import Build
+
+Archive = Annotated[str, StringConstraints(pattern=r"^(https?://|/)[A-Za-z0-9._~:/\[\]@+=%-]+$")]
+
+
+class LlamaCppSettings(Build):
+    """Which llama.cpp hosts run, on what device, and the archive that it comes in."""
+
+    kind: ClassVar[str] = "llama_cpp"
+
+    version: Annotated[str, StringConstraints(pattern=r"^b[0-9]+$")] = Field(
+        default="b11434", description="the build, as upstream numbers them"
+    )
+    archive: Archive | None = Field(
+        default=None,
+        description="URL, or path on the hosts, of a .tar.gz with llama-server; there is none for "
+        "every device and C library, so it is always to be said",
+    )
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="the archive's SHA-256; nothing else is installed"
+    )
+
+    @model_validator(mode="after")
+    def _archive_with_digest(self) -> Self:
+        if (self.archive is None) != (self.sha256 is None):
+            raise ValueError("archive and sha256 belong together: give both (sha256sum FILE)")
+        return self
+
+    @property
+    def missing(self) -> tuple[str, str] | None:
+        """The archive, until the inventory names one."""
+        if self.archive is not None:
+            return None
+        return "archive", "is missing; give a .tar.gz with llama-server, and its sha256"
+
+    @property
+    def version_name(self) -> str:
+        """Name of the folder that this build is installed in: what, and a digest of from what."""
+        digest = hashlib.sha256(f"{self.version}\n{self.sha256}".encode()).hexdigest()
+        return f"{self.kind}-{self.version}-{self.device}-{digest[:8]}"
+
+    @property
+    def system_packages(self) -> tuple[str, ...]:
+        """Packages of the distribution that hosts must have before the engine is installed."""
+        needed = ("libgomp1", "ca-certificates", "curl") if self.packages is None else self.packages
+        return (*needed, "nftables", "iproute2")

@@ -1,0 +1,48 @@
+"""What a build of vLLM needs of a host: driver, cards, C library, Python. Pure.
+
+Sources: vLLM's pull request 39878 (from 0.20 on plain wheels are built for CUDA 13.0, "+cu129" for
+12.9), wheel metadata of 0.33.0, NVIDIA's CUDA compatibility guide (CUDA 13 needs driver 580, 12.x
+driver 525 by minor version compatibility) and release notes (CUDA 13 dropped Maxwell to Volta).
+"""
+
+import re
+
+from roles.engine.needs import EngineNeeds, PackageIndex, Version
+from roles.engine.vllm.settings import VllmSettings
+
+# An estimate: torch with CUDA's libraries and vLLM took 8-10 GiB with 2026's wheels, ROCm's twice
+# that.
+_INSTALLED_GIB = {"cuda": 12, "rocm": 24, "cpu": 3}
+
+
+def needs(settings: VllmSettings) -> EngineNeeds:
+    """What the engine of these settings needs."""
+    package, _, version = settings.requirement.partition("==")
+    numbers = tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
+    cuda = _cuda(settings, version, numbers) if settings.device == "cuda" else None
+    thirteen = cuda is not None and cuda.startswith("13")
+    return EngineNeeds(
+        name=f"{package.partition('[')[0]} {version}",
+        device=settings.device,
+        cuda=cuda,
+        driver_branch=(580 if thirteen else 525) if cuda else None,
+        compute_capability=(7.5 if thirteen else 7.0) if cuda else None,
+        glibc=(2, 28) if numbers >= (0, 10) else (2, 17),
+        python=(3, 11) if numbers >= (0, 33) else (3, 10) if numbers >= (0, 10) else (3, 9),
+        package_index=PackageIndex(
+            settings.python, settings.index_url, settings.extra_index_urls, settings.wheelhouse
+        ),
+        installed_gib=_INSTALLED_GIB[settings.device],
+    )
+
+
+def _cuda(settings: VllmSettings, version: str, numbers: Version) -> str:
+    """The CUDA version that the wheel is built for, as its version or its index names it."""
+    named = re.search(r"cu(1[0-9])([0-9])\b", " ".join((version, *_indexes(settings))))
+    if named:
+        return f"{named[1]}.{named[2]}"
+    return "13.0" if numbers >= (0, 20) else "12.8"
+
+
+def _indexes(settings: VllmSettings) -> list[str]:
+    return [url for url in (settings.index_url, *settings.extra_index_urls) if url]

@@ -1,0 +1,143 @@
+"""vLLM as a planner asks it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from roles.engine.asked import Argument, Asked, GpuMemory
+from roles.engine.calibration import CALIBRATION, Calibration
+from roles.engine.vllm.arguments import check_arguments
+from roles.engine.vllm.engine_versions import parse_version, rules
+from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
+from roles.engine.vllm.shapes import possible, shapes
+from roles.engine.vllm.support import (
+    ENGINE_CAPABILITY,
+    OLDEST_CAPABILITY,
+    planned_dtype,
+    unsupported,
+)
+from roles.hardware import Gpu
+from roles.models import Model
+from roles.plan import MemorySum, Shape
+
+# Requests of one step where vLLM's own number leaves no room for KV cache.
+FEWER_SEQS = 64
+# FP8 in hardware (Ada, Hopper and newer); below, Marlin kernels read FP8 and FP4 weights.
+FP8_CACHE_CAPABILITY = 8.9
+MARLIN_CAPABILITY = 8.0
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """vLLM: equal cards, tensor and pipeline parallel, KV cache in what is left of the memory."""
+
+    kind: str = "vllm"
+    name: str = "vLLM"
+    own_formats: tuple[str, ...] = ("safetensors",)
+    mixed_cards: bool = False
+    fills_memory: bool = True
+    spans_hosts: bool = True
+    calibration: Calibration = CALIBRATION
+    oldest_capability: float = OLDEST_CAPABILITY
+    memory_parts: tuple[tuple[str, str], ...] = (
+        ("driver_gib", "driver"),
+        ("headroom_gib", "headroom"),
+        ("weights_gib", "weights"),
+        ("sampler_gib", "sampler"),
+        ("activations_gib", "activations"),
+        ("graphs_gib", "CUDA graphs"),
+        ("workspace_gib", "workspace"),
+        ("kv_cache_gib", "KV cache"),
+    )
+
+    def memory(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+    ) -> MemorySum:
+        """The memory of a GPU of the stage that binds: all GPUs are equal."""
+        return memory_sum(model, gpus[0], shape, asked)
+
+    def memories(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+    ) -> tuple[MemorySum, ...]:
+        """That of the stage that binds, for each."""
+        return (self.memory(model, gpus, shape, asked),) * len(gpus)
+
+    def shapes(self, gpus: int) -> tuple[Shape, ...]:
+        """Every TP × PP."""
+        return shapes(gpus)
+
+    def possible(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
+        """The shape, with expert parallel where only that makes it possible; and why it is not."""
+        return possible(model, shape)
+
+    def placed(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+    ) -> Shape:
+        """The shape: vLLM itself shares out layers."""
+        return shape
+
+    def batch(self, gpu: GpuMemory, asked: Asked, length: int) -> tuple[int, int]:
+        """Tokens a step and requests at once."""
+        return batch(gpu, asked, length)
+
+    def fewer_requests(self, asked: Asked) -> Asked | None:
+        """Fewer requests a step, where nobody said how many: they take memory at once."""
+        if asked.max_num_seqs is not None:
+            return None
+        return replace(asked, max_num_seqs=max(FEWER_SEQS, asked.min_concurrency))
+
+    def unsupported(
+        self, model: Model, asked: Asked, dtype: str | None, gpu: Gpu, least: float | None = None
+    ) -> str | None:
+        """Why vLLM would not start on a card, and what to do."""
+        return unsupported(model, asked, dtype, gpu, ENGINE_CAPABILITY if least is None else least)
+
+    def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
+        """`half` where a card knows no bfloat16."""
+        return planned_dtype(model, dtype, gpu)
+
+    def doubts(self, model: Model) -> tuple[str, ...]:
+        """That a model is of an unknown kind."""
+        return model.warnings
+
+    def runs_on(self, model: Model, gpu: GpuMemory) -> bool:
+        """Whether a card has the kernels for a quantised model."""
+        method = model.quantization.method if model.quantization else ""
+        if method.startswith(("awq", "gptq", "auto")) or gpu.compute_capability is None:
+            return True
+        return gpu.compute_capability >= MARLIN_CAPABILITY
+
+    def lower_utilization(self, gpu: GpuMemory, asked: Asked) -> float | None:
+        """The share that is free at start: the whole budget must be."""
+        usable = gpu.usable_mib / 1024
+        percent = math.floor((usable - asked.other_used_gib - CONTEXT_GIB) / usable * 100)
+        budget = asked.utilization or rules(parse_version(asked.engine_version)).utilization
+        return percent / 100 if 0 < percent < budget * 100 else None
+
+    def smaller_cache(self, gpu: GpuMemory, asked: Asked) -> tuple[str, Asked] | None:
+        """An FP8 KV cache, where the card computes in FP8."""
+        if (gpu.compute_capability or 0) < FP8_CACHE_CAPABILITY or asked.kv_cache_dtype != "auto":
+            return None
+        return "kv_cache_dtype fp8", replace(asked, kv_cache_dtype="fp8")
+
+    def weights_problem(self, weights: str | None) -> str | None:
+        """None: a folder or a name of the hub will do, and the model's name where none is said."""
+        return None
+
+    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
+        """ValueError for an option that is none, or that another setting decides."""
+        check_arguments(dict(arguments))
+
+    def asked(self, asked: Asked, arguments: Mapping[str, Argument]) -> Asked:
+        """What a service asks, with what its arguments say of memory."""
+        tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
+        return replace(
+            asked,
+            max_num_batched_tokens=int(tokens) if tokens else None,
+            max_num_seqs=int(requests) if requests else None,
+            eager=bool(arguments.get("enforce-eager")),
+            kv_cache_dtype=str(arguments.get("kv-cache-dtype", "auto")),
+        )
+
+
+VLLM = Vllm()

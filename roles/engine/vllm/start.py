@@ -1,0 +1,97 @@
+"""How a replica starts with vLLM: its options, its environment, its unit's settings. Pure."""
+
+import re
+from typing import Any
+
+import yaml
+
+from roles.engine.deployment import VISIBLE_DEVICES, KeyFile, Placement, Served, Start
+from roles.engine.vllm.settings import VllmSettings
+from roles.host.paths import CACHE, STATE, engine_folder
+from roles.plan import Replica
+
+OPTIONS = "options.yaml"
+# From this version on vLLM's log hides the keys that are options (`_SENSITIVE_ARG_FIELDS`).
+KEYS_HIDDEN = (0, 32)
+
+
+def start(replica: Replica, served: Served, build: VllmSettings, placement: Placement) -> Start:
+    """How a replica starts: `vllm serve --config options.yaml`, its key among the options.
+
+    An older vLLM prints its options with the key: it takes one key from its environment.
+    """
+    program = f"{engine_folder(build.version_name)}/bin/vllm"
+    options = yaml.safe_dump(options_of(replica, served, placement), sort_keys=False)
+    secrets = {"HF_TOKEN": build.hub_token} if build.hub_token else {}
+    several = hides_keys(build)
+    if several:
+        options += "api-key:\n"
+    return Start(
+        command=f'{program} serve --config "$CREDENTIALS_DIRECTORY/{OPTIONS}"',
+        environment=environment_of(replica, build, placement),
+        files={OPTIONS: options},
+        secrets=secrets,
+        credentials=(OPTIONS,),
+        key_file=KeyFile(OPTIONS, '- "{}"')
+        if several
+        else KeyFile("secrets", 'VLLM_API_KEY="{}"', several=False),
+        unit=(
+            "# vLLM ends with 2 when its options are wrong: starting again would not help.",
+            "RestartPreventExitStatus=2",
+            "KillMode=control-group",
+            f"TimeoutStopSec={placement.drain_timeout_s + 30}",
+        ),
+    )
+
+
+def hides_keys(build: VllmSettings) -> bool:
+    """Whether this version keeps keys out of its log."""
+    version = build.requirement.partition("==")[2]
+    return tuple(map(int, re.findall(r"\d+", version)[:2])) >= KEYS_HIDDEN
+
+
+def options_of(replica: Replica, served: Served, placement: Placement) -> dict[str, Any]:
+    """The options of `vllm serve` for a replica, as its configuration file names them."""
+    options: dict[str, Any] = {
+        "model": served.weights,
+        "served-model-name": served.model,
+        "host": placement.listen_address,
+        "port": replica.port,
+        "tensor-parallel-size": replica.shape.tensor_parallel,
+        "pipeline-parallel-size": replica.shape.pipeline_parallel,
+        **({"enable-expert-parallel": True} if replica.shape.expert_parallel else {}),
+        **({"dtype": replica.dtype} if replica.dtype else {}),
+        **({"max-num-seqs": replica.max_num_seqs} if replica.max_num_seqs else {}),
+        "max-model-len": replica.max_model_len,
+        "gpu-memory-utilization": replica.gpu_memory_utilization,
+        # vLLM's own all-reduce reads the other GPUs' memory as NCCL's P2P does.
+        **({} if replica.p2p else {"disable-custom-all-reduce": True}),
+        "shutdown-timeout": placement.drain_timeout_s,
+    }
+    if served.kv_cache_memory_bytes:
+        options["kv-cache-memory-bytes"] = served.kv_cache_memory_bytes
+    return options | dict(served.arguments)
+
+
+def environment_of(replica: Replica, build: VllmSettings, placement: Placement) -> dict[str, str]:
+    """The environment of a replica, without secrets."""
+    devices = placement.devices
+    return {
+        VISIBLE_DEVICES[build.device]: ",".join(devices.get(i, str(i)) for i in replica.gpus),
+        # Otherwise mixed cards are numbered by speed, not as nvidia-smi and the plan do.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "HOME": f"{STATE}/{replica.name}",
+        "HF_HOME": f"{CACHE}/hub",
+        "VLLM_CACHE_ROOT": f"{CACHE}/{replica.name}",
+        "TRITON_CACHE_DIR": f"{CACHE}/{replica.name}/triton",
+        # The processes of a replica talk to each other on this host alone.
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_PORT": str(placement.internal_port),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
+        "VLLM_NO_USAGE_STATS": "1",
+        "PATH": f"{engine_folder(build.version_name)}/bin:"
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+        **build.environment,
+    }

@@ -1,0 +1,246 @@
+"""The header of a GGUF file: its metadata, and what its tensors are.
+
+Source: llama.cpp b11434, `ggml/src/gguf.cpp` (format versions 2 and 3, little endian). One pass
+over the header, and nothing of it is kept that no plan reads: of texts in arrays (a vocabulary) the
+number alone.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+# Bounds that no model comes near; a damaged file must not make the reader run for hours.
+MOST_PAIRS = MOST_TENSORS = 1 << 16
+MOST_HEADER_BYTES = 1 << 28
+MOST_TEXT_BYTES = 1 << 24
+MOST_DIMENSIONS = 4
+# Arrays of numbers are kept up to this: one for each layer. Longer ones belong to vocabularies.
+MOST_KEPT = 1 << 12
+DEFAULT_ALIGNMENT = 32
+
+_TEXT, _ARRAY = 8, 9
+# The scalar types by number, as Python's struct reads them.
+_SCALARS: Mapping[int, str] = {
+    **dict(enumerate(["B", "b", "H", "h", "I", "i", "f", "?"])),
+    **{10: "Q", 11: "q", 12: "d"},
+}
+# ggml's tensor types by number: numbers a block, bytes a block (`gguf-py`, GGML_QUANT_SIZES).
+BLOCKS: Mapping[int, tuple[int, int]] = {
+    0: (1, 4),
+    1: (1, 2),
+    2: (32, 18),
+    3: (32, 20),
+    6: (32, 22),
+    7: (32, 24),
+    8: (32, 34),
+    9: (32, 36),
+    10: (256, 84),
+    11: (256, 110),
+    12: (256, 144),
+    13: (256, 176),
+    14: (256, 210),
+    15: (256, 292),
+    16: (256, 66),
+    17: (256, 74),
+    18: (256, 98),
+    19: (256, 50),
+    20: (32, 18),
+    21: (256, 110),
+    22: (256, 82),
+    23: (256, 136),
+    24: (1, 1),
+    25: (1, 2),
+    26: (1, 4),
+    27: (1, 8),
+    28: (1, 8),
+    29: (256, 56),
+    30: (1, 2),
+    34: (256, 54),
+    35: (256, 66),
+    39: (32, 17),
+    40: (64, 36),
+    41: (128, 18),
+    42: (64, 18),
+}
+
+
+@dataclass(frozen=True)
+class Length:
+    """An array that was not kept: how many values it has."""
+
+    count: int
+
+
+Scalar = bool | int | float | str
+Value = Scalar | tuple[Any, ...] | Length
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the file: its sizes with the innermost first, ggml's type, and its bytes."""
+
+    name: str
+    sizes: tuple[int, ...]
+    type: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a GGUF file says before its data."""
+
+    metadata: Mapping[str, Value]
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.bytes for tensor in self.tensors)
+
+
+def read_header(file: BinaryIO, where: str, file_bytes: int) -> Header:
+    """The header of a GGUF file of `file_bytes` bytes; ValueError names the file and the fault.
+
+    The tensors' data must lie within the file, as llama.cpp wants it.
+    """
+    reader = _Reader(file, where)
+    if reader.take(len(MAGIC)) != MAGIC:
+        raise ValueError(f"{where} is no GGUF file")
+    (version,) = reader.unpack("<I")
+    if version not in VERSIONS:
+        raise ValueError(f"{where} is GGUF version {version}: only 2 and 3 are known")
+    tensors, pairs = reader.unpack("<QQ")
+    if tensors > MOST_TENSORS or pairs > MOST_PAIRS:
+        raise reader.damaged(f"it has {tensors} tensors and {pairs} metadata pairs")
+    metadata = _metadata(reader, pairs)
+    alignment = _alignment(metadata, reader)
+    infos = [_tensor(reader, alignment) for _ in range(tensors)]
+    if len({info.name for info, _ in infos}) < len(infos):
+        raise reader.damaged("two of its tensors have one name")
+    begin = _up(reader.position, alignment)
+    for info, offset in infos:
+        if begin + offset + info.bytes > file_bytes:
+            raise ValueError(
+                f"{where} is cut off: {info.name} ends at byte {begin + offset + info.bytes} of "
+                f"{file_bytes}; download it anew"
+            )
+    return Header(metadata, tuple(info for info, _ in infos))
+
+
+class _Reader:
+    """Reads a file from its start, never more than a header may have."""
+
+    def __init__(self, file: BinaryIO, where: str) -> None:
+        self._file, self._where = file, where
+        self.position = 0
+
+    def damaged(self, fault: str) -> ValueError:
+        """The error for a fault near the reader's position."""
+        return ValueError(
+            f"{self._where} is damaged: {fault} (near byte {self.position}); download it anew"
+        )
+
+    def take(self, count: int) -> bytes:
+        """The next bytes."""
+        if self.position + count > MOST_HEADER_BYTES:
+            raise self.damaged(f"its header is larger than {MOST_HEADER_BYTES} bytes")
+        found = self._file.read(count)
+        self.position += len(found)
+        if len(found) < count:
+            raise ValueError(
+                f"{self._where} is cut off: it ends within its header, at byte {self.position}; "
+                "download it anew"
+            )
+        return found
+
+    def unpack(self, form: str) -> tuple[Any, ...]:
+        """The next numbers."""
+        return struct.unpack(form, self.take(struct.calcsize(form)))
+
+    def text(self) -> str:
+        """The next text."""
+        raw = self.raw_text()
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            raise self.damaged(f"{raw[:20]!r} is no text") from None
+
+    def raw_text(self) -> bytes:
+        """The next text as it stands: those of a vocabulary need not be UTF-8."""
+        (length,) = self.unpack("<Q")
+        if length > MOST_TEXT_BYTES:
+            raise self.damaged(f"a text would be {length} bytes long")
+        return self.take(length)
+
+
+def _metadata(reader: _Reader, pairs: int) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for _ in range(pairs):
+        key = reader.text()
+        if key in found:
+            raise reader.damaged(f"it has {key!r} twice")
+        (kind,) = reader.unpack("<I")
+        found[key] = _array(reader, key) if kind == _ARRAY else _scalar(reader, kind, key)
+    return found
+
+
+def _scalar(reader: _Reader, kind: int, key: str) -> Scalar:
+    if kind == _TEXT:
+        return reader.text()
+    form = _SCALARS.get(kind)
+    if form is None:
+        raise reader.damaged(f"{key!r} is of the unknown type {kind}")
+    return reader.unpack(f"<{form}")[0]
+
+
+def _array(reader: _Reader, key: str) -> Value:
+    kind, count = reader.unpack("<IQ")
+    if count > MOST_HEADER_BYTES:
+        raise reader.damaged(f"{key!r} would have {count} values")
+    if kind == _TEXT:
+        for _ in range(count):
+            reader.raw_text()
+        return Length(count)
+    form = _SCALARS.get(kind)
+    if form is None:
+        # An array of arrays too: llama.cpp knows none.
+        raise reader.damaged(f"{key!r} is an array of the unknown type {kind}")
+    raw = reader.take(count * struct.calcsize(form))
+    return struct.unpack(f"<{count}{form}", raw) if count <= MOST_KEPT else Length(count)
+
+
+def _alignment(metadata: Mapping[str, Value], reader: _Reader) -> int:
+    value = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if not isinstance(value, int) or value <= 0 or value & (value - 1):
+        raise reader.damaged(f"general.alignment is {value!r}, no power of 2")
+    return value
+
+
+def _tensor(reader: _Reader, alignment: int) -> tuple[Tensor, int]:
+    """A tensor, and where its data begins within the data."""
+    name = reader.text()
+    (dimensions,) = reader.unpack("<I")
+    if dimensions > MOST_DIMENSIONS:
+        raise reader.damaged(f"tensor {name!r} has {dimensions} dimensions")
+    sizes = reader.unpack(f"<{dimensions}Q")
+    kind, offset = reader.unpack("<IQ")
+    if kind not in BLOCKS:
+        raise reader.damaged(f"tensor {name!r} has the unknown type {kind}")
+    numbers, block_bytes = BLOCKS[kind]
+    if sizes and sizes[0] % numbers:
+        raise reader.damaged(f"rows of {sizes[0]} in tensor {name!r} are no whole blocks")
+    if offset % alignment:
+        raise reader.damaged(
+            f"tensor {name!r} begins at {offset}, not at a multiple of {alignment}"
+        )
+    count = 1
+    for size in sizes:
+        count *= size
+    return Tensor(name, sizes, kind, count // numbers * block_bytes), offset
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

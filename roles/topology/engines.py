@@ -1,0 +1,38 @@
+"""Which engine serves a model, where that is left to the plan."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from roles.engine.engine import DEFAULT_KIND, ENGINES, EngineKind, engine
+from roles.models import Model
+
+AUTO = "auto"
+EngineChoice = EngineKind | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A kind of engine, and why where the plan chose it."""
+
+    kind: str
+    reason: str = ""
+
+
+def chosen_engine(said: str | None, model: Model) -> Chosen:
+    """The engine that a service names, or the one for its model's files.
+
+    A GGUF file goes to the engine that is made for it, which alone lies over mixed cards too; other
+    files go to the engine of the catalog.
+    """
+    if said not in (None, AUTO):
+        return Chosen(said)
+    kind = _made_for(model)
+    if said is None:
+        return Chosen(kind)
+    files = "a GGUF file" if model.format == "gguf" else f"{model.format} files"
+    return Chosen(kind, f"{engine(kind).name} serves it: the model is {files}")
+
+
+def _made_for(model: Model) -> str:
+    able = (one for one in ENGINES.values() if model.format in one.own_formats)
+    return next((one.kind for one in able), DEFAULT_KIND)

@@ -1,0 +1,254 @@
+"""How llama.cpp is installed and started: the script is run for real, below a folder."""
+
+import hashlib
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from roles.engine import LlamaCppSettings, Placement, Served, deployment
+from roles.hardware import declared_hardware
+from roles.host.paths import ENGINES
+from roles.plan import Replica
+from roles.topology import ServiceSettings, plan_host
+from tests.gguf_models import gguf_model
+
+SERVER = "#!/bin/sh\necho version: 11434 >&2\n"
+PLACE = Placement("10.0.0.5", 29500, 300)
+
+
+def settings(**values: Any) -> LlamaCppSettings:
+    given = {"archive": "https://example.com/llama-b11434.tar.gz", "sha256": "a" * 64}
+    return LlamaCppSettings.model_validate(given | values)
+
+
+def replica(gpus: int = 1) -> Replica:
+    model = gguf_model("Llama-3.1-8B-Instruct" if gpus == 1 else "gemma-3-12b-it")
+    service = ServiceSettings.model_validate(
+        {"name": "chat", "model": model, "weights": "/srv/m.gguf", "max_model_len": 4096}
+    )
+    cards = [{"name": "NVIDIA GeForce RTX 3090"}] * gpus
+    return plan_host(service, "gpu1", declared_hardware(cards, None)).replicas[0]
+
+
+def start(build: LlamaCppSettings, of: Replica | None = None, place: Placement = PLACE):
+    served = Served("chat", "/srv/my models/m.gguf", arguments={"chat-template": "a'b $(id)"})
+    return deployment(build).start(of or replica(), served, build, place)
+
+
+def test_the_start_line_takes_keys_as_a_credential():
+    found = start(settings())
+    assert found.command.endswith('--api-key-file "$CREDENTIALS_DIRECTORY/keys"')
+    assert found.credentials == ("keys",)
+    assert found.key_file is not None
+    assert (found.key_file.name, found.key_file.line, found.key_file.several) == (
+        "keys",
+        "{}",
+        True,
+    )
+    # Neither as an option nor as a variable, which others on the host could read.
+    assert "--api-key " not in found.command and found.secrets == {}
+    assert not any("KEY" in name for name in found.environment)
+
+
+def test_a_shell_reads_the_start_line_word_by_word():
+    command = start(settings()).command
+    done = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {command}"],
+        env={"CREDENTIALS_DIRECTORY": "/run/credentials/x"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = done.stdout.splitlines()
+    assert words[0] == f"{ENGINES}/{settings().version_name}/llama-server"
+    assert words[-2:] == ["--api-key-file", "/run/credentials/x/keys"]
+    assert words[words.index("--model") + 1] == "/srv/my models/m.gguf"
+    assert words[words.index("--chat-template") + 1] == "a'b $(id)"
+    assert words[words.index("--host") + 1] == "10.0.0.5"
+
+
+def test_a_replica_sees_its_own_gpus_alone():
+    of = replica(gpus=2)
+    assert start(settings(), of).environment["CUDA_VISIBLE_DEVICES"] == "0,1"
+    place = Placement("10.0.0.5", 29500, 300, {1: "MIG-1"})
+    found = start(settings(), of, place).environment
+    assert (found["CUDA_VISIBLE_DEVICES"], found["CUDA_DEVICE_ORDER"]) == ("0,MIG-1", "PCI_BUS_ID")
+    assert start(settings(device="rocm")).environment["HIP_VISIBLE_DEVICES"] == "0"
+
+
+def test_an_inventorys_variables_are_the_replicas():
+    found = start(settings(environment={"GGML_CUDA_FORCE_MMQ": "1"})).environment
+    assert found["GGML_CUDA_FORCE_MMQ"] == "1"
+    assert found["LD_LIBRARY_PATH"] == f"{ENGINES}/{settings().version_name}"
+
+
+def test_what_its_unit_needs():
+    found = start(settings())
+    # It ends its port before its requests: they are waited for by its own gauges.
+    assert found.unit == ("KillMode=control-group", "TimeoutStopSec=10")
+    assert found.busy is not None and found.busy.path == "/metrics"
+    assert "--metrics" in found.command.split()
+    assert set(found.busy.gauges) == {
+        "llamacpp:requests_processing",
+        "llamacpp:requests_deferred",
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "branch", "capability"),
+    [("cuda", "12.8", 525, 5.0), ("rocm", None, None, None), ("cpu", None, None, None)],
+)
+def test_what_a_build_needs_of_a_host(device: str, cuda: str, branch: int, capability: float):
+    needs = deployment(settings()).needs(settings(device=device))
+    assert (needs.cuda, needs.driver_branch, needs.compute_capability) == (cuda, branch, capability)
+    assert (needs.name, needs.device, needs.glibc) == ("llama.cpp b11434", device, (2, 34))
+    assert needs.archive == settings().archive
+    assert deployment(settings()).all_reduce_python(settings()) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sha256": None},
+        {"archive": None},
+        {"sha256": "A" * 64},
+        {"sha256": "a" * 63},
+        {"version": "11434"},
+        {"environment": {"PATH": "/opt/bin"}},
+        {"version": "b1; id"},
+        {"archive": "ftp://example.com/x.tar.gz"},
+        {"archive": "/srv/a b.tar.gz"},
+        {"archive": "/srv/$(id).tar.gz"},
+        {"archive": "https://example.com/x.tar.gz\n"},
+    ],
+)
+def test_bad_settings_are_refused(values: dict[str, Any]):
+    with pytest.raises(ValidationError):
+        settings(**values)
+
+
+def test_the_folder_follows_from_what_is_installed():
+    names = {
+        settings().version_name,
+        settings(sha256="b" * 64).version_name,
+        settings(version="b11435").version_name,
+        settings(device="cpu").version_name,
+    }
+    assert len(names) == 4 and all(name.startswith("llama_cpp-b1143") for name in names)
+    # Where the same archive comes from makes no other build of it.
+    assert settings(archive="/srv/x.tar.gz").version_name == settings().version_name
+
+
+def archive(folder: Path, files: Mapping[str, str]) -> Path:
+    """A .tar.gz with these files, all of them writable by anybody."""
+    path = folder / "llama.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(text), 0o666
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+class Machine:
+    """A machine's folder of engines, and the script that installs one there."""
+
+    def __init__(self, folder: Path, files: Mapping[str, str]) -> None:
+        self.engines = folder / "engines"
+        self.archive = archive(folder, files)
+        self.digest = hashlib.sha256(self.archive.read_bytes()).hexdigest()
+
+    def build(self, **values: Any) -> LlamaCppSettings:
+        return settings(**{"archive": str(self.archive), "sha256": self.digest} | values)
+
+    def install(self, build: LlamaCppSettings) -> subprocess.CompletedProcess[str]:
+        script = deployment(build).installation(build).script
+        assert ENGINES in script
+        return subprocess.run(
+            ["sh", "-c", script.replace(ENGINES, str(self.engines))],
+            capture_output=True,
+            text=True,
+        )
+
+    def installed(self) -> set[str]:
+        """Names of what is in the folder, but for the lock."""
+        return {name for name in os.listdir(self.engines) if name != ".lock"}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path, {"build/bin/llama-server": SERVER, "build/bin/libggml.so": "x"})
+
+
+def test_an_archive_is_unpacked_into_the_builds_folder(machine: Machine):
+    build = machine.build()
+    done = machine.install(build)
+    assert done.returncode == 0, done.stderr
+    assert machine.installed() == {build.version_name}
+    folder = machine.engines / build.version_name
+    assert {path.name for path in folder.iterdir()} == {
+        "llama-server",
+        "libggml.so",
+        ".complete",
+    }
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert modes["llama-server"] == 0o755
+    # Nobody but its owner may change what replicas run.
+    assert all(mode & 0o022 == 0 for mode in modes.values())
+
+
+def test_another_archive_than_the_named_one_is_not_installed(machine: Machine):
+    done = machine.install(machine.build(sha256="0" * 64))
+    assert done.returncode != 0
+    assert "the archive is not the one that sha256 names" in done.stderr
+    assert machine.installed() == set()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"build/bin/llama-cli": SERVER},
+        {"build/bin/llama-server": "#!/bin/sh\nexit 1\n"},
+        {"build/bin/llama-server": "not a program\n"},
+    ],
+)
+def test_an_archive_without_a_server_that_starts_does_not_count(
+    tmp_path: Path, files: dict[str, str]
+):
+    machine = Machine(tmp_path, files)
+    build = machine.build()
+    assert machine.install(build).returncode != 0
+    assert not (machine.engines / build.version_name / ".complete").exists()
+
+
+def test_a_half_made_folder_is_replaced_and_others_stay(machine: Machine):
+    build = machine.build()
+    broken = machine.engines / build.version_name
+    broken.mkdir(parents=True)
+    (broken / "half").write_text("")
+    other = machine.engines / "vllm-0.33.0"
+    other.mkdir()
+    assert machine.install(build).returncode == 0
+    assert machine.installed() == {build.version_name, other.name}
+    assert not (broken / "half").exists() and (broken / ".complete").exists()
+
+
+def test_two_deploys_do_not_install_at_once(machine: Machine):
+    machine.engines.mkdir()
+    held = subprocess.Popen(
+        ["flock", str(machine.engines / ".lock"), "sh", "-c", "echo held; read _"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert held.stdout is not None and held.stdout.readline() == b"held\n"
+    done = machine.install(machine.build())
+    held.communicate(b"\n")
+    assert done.returncode != 0 and "another deploy installs an engine" in done.stderr
+    assert machine.installed() == set()
