@@ -1,0 +1,131 @@
+"""Moves put into batches, so that no upstream is emptied where another order avoids it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from roles.rolling.moves import Move
+from roles.rolling.upstreams import Effect, Upstreams, effects, emptied
+
+# Services whose interruption is announced, by move.
+Announced = Mapping[Move, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Moves in batches; `left` are those for which no batch is left that empties no upstream."""
+
+    batches: tuple[tuple[Move, ...], ...]
+    left: tuple[Move, ...]
+
+
+def units(moves: Sequence[Move], upstreams: Upstreams, announced: Announced) -> list[list[Move]]:
+    """Moves that restart together: those of one host, unless that empties an upstream.
+
+    Then the replicas of that service restart one after the other.
+    """
+    by_host: dict[str, list[Move]] = {}
+    for move in moves:
+        by_host.setdefault(move.hosts[0], []).append(move)
+    found = [
+        unit
+        for own in by_host.values()
+        for unit in _apart(own, _alone_here(own, upstreams, announced))
+    ]
+    # What only leaves goes last: what replaces it elsewhere serves by then.
+    return sorted(found, key=lambda unit: all(move.removals and not move.restarts for move in unit))
+
+
+def _alone_here(own: Sequence[Move], upstreams: Upstreams, announced: Announced) -> set[str]:
+    """Services that the moves of one host would empty together, though none of them alone."""
+    expected = {service for move in own for service in announced.get(move, ())}
+    return set(upstreams.necessarily_emptied(own)) - expected
+
+
+def _apart(own: Sequence[Move], alone: set[str]) -> list[list[Move]]:
+    """The moves of one host, at most one a unit of each service that runs nowhere else."""
+    found: list[list[Move]] = []
+    used = dict.fromkeys(alone, 0)
+    for move in own:
+        bound = alone.intersection(move.services)
+        index = max((used[service] for service in bound), default=0)
+        used.update(dict.fromkeys(bound, index + 1))
+        found += [[] for _ in range(index + 1 - len(found))]
+        found[index].append(move)
+    return [unit for unit in found if unit]
+
+
+def place(
+    units: Sequence[Sequence[Move]], upstreams: Upstreams, announced: Announced, most: int
+) -> Placed:
+    """The units in at most so many batches: one host at a time, where that many are enough."""
+    hosts = {unit[0].hosts[0] for unit in units}
+    batches = _Batches(upstreams, announced, most)
+    batches.usual = -(-len(hosts) // most)
+    batches.largest = -(-len(units) // most)
+    waiting = list(units)
+    # What was placed may have brought the replica for which another unit waits.
+    while unplaced := [unit for unit in waiting if not batches.add(unit)]:
+        if len(unplaced) == len(waiting):
+            break
+        waiting = unplaced
+    in_order = tuple(tuple(move for unit in batch for move in unit) for batch in batches.units)
+    return Placed(in_order, tuple(move for unit in unplaced for move in unit))
+
+
+class _Batches:
+    """Batches while they are filled: `usual` units each, up to `largest` where there is no room."""
+
+    usual = 1
+    largest = 1
+
+    def __init__(self, upstreams: Upstreams, announced: Announced, most: int) -> None:
+        self.units: list[list[Sequence[Move]]] = []
+        self._effects: list[dict[str, Effect]] = []
+        self._upstreams, self._announced, self._most = upstreams, announced, most
+
+    def add(self, unit: Sequence[Move]) -> bool:
+        """Put a unit into the first batch where it empties no upstream; False if there is none."""
+        own: dict[str, Effect] = {}
+        for move in unit:
+            for service, effect in effects([move], self._announced.get(move, ())).items():
+                own[service] = own.get(service, Effect()) + effect
+        roomy, full = self._by_room()
+        room = len(self.units) < self._most
+        # A batch before all others helps who must go before another unit removes a replica.
+        new = [(len(self.units), True), (0, True)] if room else []
+        for index, is_new in [(i, False) for i in roomy] + new + [(i, False) for i in full]:
+            if self._fits(own, index, is_new):
+                self._put(unit, own, index, is_new)
+                return True
+        return False
+
+    def _by_room(self) -> tuple[list[int], list[int]]:
+        """The batches with the usual room, and those with room where nothing else is left."""
+        sizes = [len(batch) for batch in self.units]
+        roomy = [index for index, size in enumerate(sizes) if size < self.usual]
+        full = [index for index, size in enumerate(sizes) if self.usual <= size < self.largest]
+        return roomy, sorted(full, key=lambda index: sizes[index])
+
+    def _fits(self, own: Mapping[str, Effect], index: int, is_new: bool) -> bool:
+        """Whether no upstream is emptied, in this batch or by what it leaves to the later ones."""
+        for service in own:
+            if service not in self._upstreams.members:
+                continue
+            steps = [batch.get(service, Effect()) for batch in self._effects]
+            if is_new:
+                steps.insert(index, Effect())
+            steps[index] += own[service]
+            if emptied(self._upstreams.serving[service], steps):
+                return False
+        return True
+
+    def _put(
+        self, unit: Sequence[Move], own: Mapping[str, Effect], index: int, is_new: bool
+    ) -> None:
+        if is_new:
+            self.units.insert(index, [])
+            self._effects.insert(index, {})
+        self.units[index].append(unit)
+        batch = self._effects[index]
+        for service, effect in own.items():
+            batch[service] = batch.get(service, Effect()) + effect

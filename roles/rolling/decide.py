@@ -1,0 +1,195 @@
+"""What of a batch goes on, given what has happened since the update began."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from roles.rolling.drains import ROLLING_UPDATE, Drain
+from roles.rolling.members import Member
+from roles.rolling.moves import Move
+from roles.rolling.plan import RollingPlan, Skipped
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A host that failed since the update began.
+
+    `replicas` are those that it concerns; none named are all that run there.
+    """
+
+    host: str
+    replicas: frozenset[str] = frozenset()
+
+    def concerns(self, member: Member) -> bool:
+        return member.id in self.replicas if self.replicas else self.host in member.hosts
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has happened in an update so far.
+
+    `failed_before` are hosts that failed before it began, `failed_balancers` those that failed at
+    any time. `moved` replicas serve as planned, or are taken down as planned; `restored` ones
+    failed and serve again as before.
+    """
+
+    failed_before: frozenset[str] = frozenset()
+    failures: tuple[Failure, ...] = ()
+    failed_balancers: frozenset[str] = frozenset()
+    moved: frozenset[str] = frozenset()
+    restored: frozenset[str] = frozenset()
+
+    def lost(self, member: Member) -> bool:
+        """Whether a replica is not known to serve after a failure."""
+        failed = any(failure.concerns(member) for failure in self.failures)
+        return failed and member.id not in self.restored
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one host does in a batch; a replica of several hosts is in the turn of each of them."""
+
+    restarts: tuple[str, ...]
+    removals: tuple[str, ...]
+    host_restarts: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What of a batch is moved, what is left and why; `drained` get no requests meanwhile."""
+
+    moves: tuple[Move, ...] = ()
+    left: tuple[Skipped, ...] = ()
+    drained: tuple[str, ...] = ()
+
+    def turn(self, host: str) -> Turn | None:
+        """What a host does, or None where it does nothing."""
+        own = [move for move in self.moves if host in move.hosts]
+        if not own:
+            return None
+        return Turn(
+            restarts=_on(host, (member for move in own for member in move.restarts)),
+            removals=_on(host, (member for move in own for member in move.removals)),
+            host_restarts=any(host in move.restarted_hosts for move in own),
+        )
+
+    def left_on(self, host: str) -> tuple[Skipped, ...]:
+        """What a host leaves as it is."""
+        return tuple(one for one in self.left if host in one.move.hosts)
+
+    def drains(self, run: str) -> tuple[Drain, ...]:
+        """The records of what is drained in this batch."""
+        return tuple(Drain(replica, ROLLING_UPDATE, run) for replica in self.drained)
+
+
+def _on(host: str, members: Iterable[Member]) -> tuple[str, ...]:
+    return tuple(member.id for member in members if host in member.hosts)
+
+
+def decide(plan: RollingPlan, index: int, progress: Progress) -> Decision:
+    """What of the plan's batch `index` goes on; nothing of a batch that the plan does not have.
+
+    Decide before the batch is drained, and once more after that, for all hosts together: what a
+    host does in its turn must not depend on how far the others of its batch are.
+    """
+    if index >= len(plan.batches):
+        return Decision()
+    batch = plan.batches[index]
+    failed = _failed(plan, index, progress)
+    serving = _serving(plan, progress, failed)
+    going: list[Move] = []
+    left: list[Skipped] = []
+    for move in batch.moves:
+        reason = _stop_reason(plan, move, progress, failed)
+        reason = reason or _would_empty(plan, going, move, serving)
+        if reason:
+            left.append(Skipped(move, reason))
+        else:
+            going.append(move)
+    moving = {replica for move in going for replica in move.replicas}
+    drained = tuple(replica for replica in batch.drained if replica in moving)
+    return Decision(tuple(going), tuple(left), drained)
+
+
+# Hosts whose failure concerns a replica, by replica.
+_Failed = dict[str, tuple[str, ...]]
+
+
+def _failed(plan: RollingPlan, index: int, progress: Progress) -> _Failed:
+    """Whom the failures concern: with a replica also those of its move that did not move."""
+    found: _Failed = {}
+    past = [move for batch in plan.batches[:index] for move in batch.moves]
+    for failure in progress.failures:
+        concerned = {member.id for member in plan.members if failure.concerns(member)}
+        for move in past:
+            if concerned.intersection(move.replicas):
+                concerned.update(set(move.replicas) - progress.moved)
+        for replica in concerned:
+            found[replica] = (*found.get(replica, ()), failure.host)
+    return found
+
+
+def _stop_reason(plan: RollingPlan, move: Move, progress: Progress, failures: _Failed) -> str:
+    """Whose failure stops a move, or ""."""
+    if progress.failed_balancers and plan.balanced.intersection(move.services):
+        failed = ", ".join(sorted(progress.failed_balancers))
+        return f"balancer {failed} failed, so nobody sees that requests still arrive"
+    before = [host for host in move.hosts if host in progress.failed_before]
+    if before:
+        return f"{', '.join(before)} failed earlier in this run"
+    failed = dict.fromkeys(one.host for one in progress.failures if one.host in move.hosts)
+    if failed:
+        return f"{', '.join(failed)} failed"
+    for service in move.services:
+        own = [member.id for member in plan.members if member.service == service]
+        if hosts := dict.fromkeys(host for id in own for host in failures.get(id, ())):
+            return f"the update of {service} stopped when {', '.join(hosts)} failed"
+    return ""
+
+
+def _serving(plan: RollingPlan, progress: Progress, failed: _Failed) -> dict[str, set[str]]:
+    """Who gets requests now, by service; services that leave wholly are not there."""
+    kept = plan.kept_services
+    removed = plan.removals
+    serving: dict[str, set[str]] = {}
+    for member in plan.members:
+        moved = member.id in progress.moved
+        gets = member.will_get_requests if moved else member.gets_requests
+        gone = moved and member.id in removed
+        lost = member.id in failed and member.id not in progress.restored
+        if member.service in kept and gets and not gone and not lost:
+            serving.setdefault(member.service, set()).add(member.id)
+    return serving
+
+
+def _would_empty(
+    plan: RollingPlan, going: Collection[Move], move: Move, serving: dict[str, set[str]]
+) -> str:
+    """Why a move would empty an upstream, though the plan announces no interruption, or ""."""
+    announced = {name for one in (*going, move) for name in plan.interrupted_by(one)}
+    out = {replica for one in going for replica in one.replicas}
+    for service in move.services:
+        before = serving.get(service, set()) - out
+        if before and before <= set(move.replicas) and service not in announced:
+            return f"no other replica of {service} gets requests"
+    return ""
+
+
+def undrained(
+    drains: Iterable[Drain], run: str, plan: RollingPlan, decision: Decision, progress: Progress
+) -> tuple[Drain, ...]:
+    """Which drains of the rolling update are taken back after a batch, those of old runs included.
+
+    They are those of replicas that serve: moved, restored, or drained by this run and then not
+    touched, as the batch's second decision left them. Who was lost or taken down stays out.
+    """
+    members = {member.id: member for member in plan.members}
+    back = (progress.moved | progress.restored) - plan.removals
+    untouched = {replica for one in decision.left for replica in one.move.replicas}
+
+    def ends(drain: Drain) -> bool:
+        member = members.get(drain.replica)
+        if drain.owner != ROLLING_UPDATE or member is None or progress.lost(member):
+            return False
+        return drain.replica in back or (drain.run == run and drain.replica in untouched)
+
+    return tuple(drain for drain in drains if ends(drain))

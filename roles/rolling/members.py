@@ -1,0 +1,59 @@
+"""Who serves now, and what must change: the input of a rolling update."""
+
+from dataclasses import dataclass
+
+from roles.rolling.drains import ROLLING_UPDATE
+
+
+@dataclass(frozen=True)
+class Member:
+    """A replica in the upstream of its service.
+
+    `id` is "host/name"; `hosts` are all on which it runs: over several it moves as one. `serves`:
+    it answers a completion now. `drained_by`: the owners of its drains.
+    """
+
+    id: str
+    service: str
+    hosts: tuple[str, ...]
+    serves: bool = True
+    drained_by: frozenset[str] = frozenset()
+
+    @property
+    def gets_requests(self) -> bool:
+        """Whether balancers send it requests now."""
+        return self.serves and not self.drained_by
+
+    @property
+    def will_get_requests(self) -> bool:
+        """Whether balancers send it requests once it serves: nobody else keeps it drained."""
+        return self.drained_by <= {ROLLING_UPDATE}
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A replica must start from other files.
+
+    `replaces` are old replicas whose GPUs or ports it needs: they stop in the same step, and are
+    removed where no change of their own restarts them.
+    """
+
+    replica: str
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A replica is taken down: it left the plan, or its host is retired."""
+
+    replica: str
+
+
+@dataclass(frozen=True)
+class HostRestart:
+    """A host must reboot, or stop all its replicas for another driver."""
+
+    host: str
+
+
+Change = Restart | Removal | HostRestart

@@ -1,0 +1,236 @@
+"""The plan of a rolling update: which replicas and hosts restart, in which batches."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from roles.rolling.batches import Placed, place, units
+from roles.rolling.members import Change, Member
+from roles.rolling.moves import Move, moves, removed
+from roles.rolling.upstreams import Upstreams, effects, upstreams
+
+# One batch would empty every upstream.
+LEAST_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Moves that go together; `drained` are the replicas that get no requests meanwhile."""
+
+    moves: tuple[Move, ...]
+    drained: tuple[str, ...]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(host for move in self.moves for host in move.hosts))
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """A service whose upstream is empty while a move is under way, and why."""
+
+    service: str
+    move: Move
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.service} is interrupted while {self.move} restarts: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What a run does not move, and why."""
+
+    move: Move
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.move} is left as it is: {self.reason}"
+
+
+@dataclass(frozen=True)
+class RollingPlan:
+    """A rolling update: its batches in order, what it skips, and which services it interrupts.
+
+    `members` are those of all upstreams as they were when it was made; `balanced` the services
+    that a balancer serves.
+    """
+
+    batches: tuple[Batch, ...]
+    skipped: tuple[Skipped, ...]
+    interruptions: tuple[Interruption, ...]
+    members: tuple[Member, ...]
+    balanced: frozenset[str]
+
+    @property
+    def removals(self) -> frozenset[str]:
+        """The replicas that this update takes down."""
+        return frozenset(
+            member.id for batch in self.batches for move in batch.moves for member in move.removals
+        )
+
+    @property
+    def kept_services(self) -> frozenset[str]:
+        """The services that keep a replica after the whole update."""
+        moves = [move for batch in self.batches for move in batch.moves]
+        moves += [one.move for one in self.skipped]
+        removed = {member.id for move in moves for member in move.removals}
+        return frozenset(member.service for member in self.members if member.id not in removed)
+
+    def interrupted_by(self, move: Move) -> frozenset[str]:
+        """The services whose interruption by a move is announced."""
+        return frozenset(one.service for one in self.interruptions if one.move == move)
+
+
+def plan_rolling(
+    members: Sequence[Member],
+    changes: Sequence[Change],
+    *,
+    most_batches: int,
+    balanced: Collection[str],
+    failed_hosts: Collection[str] = (),
+    undrainable: Mapping[str, str] | None = None,
+    forbid_interruption: Collection[str] = (),
+) -> RollingPlan:
+    """Plan a rolling update; members and changes stand in the inventory's order.
+
+    `most_batches` counts from 2. `failed_hosts` failed earlier in this run. `undrainable` maps a
+    service to why its replicas cannot be drained in this run, and what to do. Services of
+    `forbid_interruption` are never left without a replica. Raises ValueError where changes name
+    unknown replicas or contradict each other.
+    """
+    skipped: list[Skipped] = []
+    possible: list[Move] = []
+    for move in moves(members, changes):
+        reason = _blocker(move, frozenset(failed_hosts), undrainable or {})
+        if reason:
+            skipped.append(Skipped(move, reason))
+        else:
+            possible.append(move)
+    leaving = removed(changes)
+    possible, refused = _allowed(possible, members, leaving, forbid_interruption)
+    found = upstreams(members, leaving, possible)
+    announced = {move: found.necessarily_emptied([move]) for move in possible}
+    placed, refused_too = _placed(possible, found, announced, most_batches, forbid_interruption)
+    left = [Skipped(move, _NO_BATCH) for move in placed.left]
+    return RollingPlan(
+        batches=tuple(_batch(own, balanced) for own in placed.batches),
+        skipped=tuple(skipped + refused + refused_too + left),
+        interruptions=_interruptions(placed, announced, found),
+        members=tuple(members),
+        balanced=frozenset(balanced),
+    )
+
+
+_NO_BATCH = "no batch is left in which it empties no upstream: run again"
+
+
+def _blocker(move: Move, failed: frozenset[str], undrainable: Mapping[str, str]) -> str:
+    """Why a move cannot be made in this run, or ""."""
+    hosts = [host for host in move.hosts if host in failed]
+    if hosts:
+        return f"{', '.join(hosts)} failed earlier in this run: see there, run again"
+    for member in move.members:
+        if member.gets_requests and member.service in undrainable:
+            return f"{member.id} cannot be drained: {undrainable[member.service]}"
+    return ""
+
+
+def _allowed(
+    possible: list[Move],
+    members: Sequence[Member],
+    leaving: Collection[str],
+    forbidden: Collection[str],
+) -> tuple[list[Move], list[Skipped]]:
+    """The moves without those that must interrupt a service that must not be interrupted."""
+    refused: list[Skipped] = []
+    while True:
+        # A refused move brings no replica that another one could wait for.
+        found = upstreams(members, leaving, possible)
+        now = [
+            _refusal(move, services, found)
+            for move in possible
+            if (services := _among(found.necessarily_emptied([move]), forbidden))
+        ]
+        if not now:
+            return possible, refused
+        refused += now
+        gone = {one.move for one in now}
+        possible = [move for move in possible if move not in gone]
+
+
+def _among(services: Iterable[str], forbidden: Collection[str]) -> list[str]:
+    return [service for service in services if service in forbidden]
+
+
+def _refusal(move: Move, services: Sequence[str], found: Upstreams) -> Skipped:
+    reasons = "; ".join(f"{name}: {found.why_emptied(name, move)}" for name in services)
+    return Skipped(
+        move,
+        f"it would interrupt {', '.join(services)}, which the inventory forbids ({reasons}). "
+        "Let another replica of it serve on another host, or allow the interruption, and run again",
+    )
+
+
+def _placed(
+    possible: list[Move],
+    found: Upstreams,
+    announced: dict[Move, tuple[str, ...]],
+    most_batches: int,
+    forbidden: Collection[str],
+) -> tuple[Placed, list[Skipped]]:
+    """The moves in batches; adds to `announced` where no move can be made without.
+
+    Moves can wait for each other in a circle; the first that may interrupt a service breaks it.
+    """
+    most = max(LEAST_BATCHES, most_batches)
+    refused: list[Skipped] = []
+    while True:
+        placed = place(units(possible, found, announced), found, announced, most)
+        if placed.batches or not placed.left:
+            return placed, refused
+        move = placed.left[0]
+        services = [
+            service
+            for service, effect in effects([move]).items()
+            if service in found.members and 0 < found.serving[service] <= effect.taken
+        ]
+        if not _among(services, forbidden):
+            announced[move] = tuple(dict.fromkeys((*announced[move], *services)))
+            continue
+        refused.append(_refusal(move, _among(services, forbidden), found))
+        possible = [other for other in possible if other != move]
+
+
+def _batch(own: tuple[Move, ...], balanced: Collection[str]) -> Batch:
+    members = [member for move in own for member in move.members]
+    return Batch(own, tuple(member.id for member in members if member.service in balanced))
+
+
+def _interruptions(
+    placed: Placed, announced: Mapping[Move, tuple[str, ...]], found: Upstreams
+) -> tuple[Interruption, ...]:
+    return tuple(
+        Interruption(service, move, found.why_emptied(service, move))
+        for batch in placed.batches
+        for move in batch
+        for service in announced[move]
+    )
+
+
+def batch_slots(members: Sequence[Member], most_batches: int) -> int:
+    """How many batches a run prepares barriers for, before it knows who must restart.
+
+    Give this number to plan_rolling as `most_batches`, too. Fewer are never enough to let replicas
+    of one host restart one after the other; more would only cost operations.
+    """
+    hosts: dict[str, dict[str, int]] = {}
+    homes: dict[str, set[str]] = {}
+    for member in members:
+        own = hosts.setdefault(member.hosts[0], {})
+        own[member.service] = own.get(member.service, 0) + 1
+        homes.setdefault(member.service, set()).update(member.hosts)
+    steps = sum(
+        max(count if len(homes[service]) == 1 else 1 for service, count in own.items())
+        for own in hosts.values()
+    )
+    return max(LEAST_BATCHES, min(most_batches, steps))
