@@ -1,9 +1,22 @@
-"""nginx in front of all replicas of all hosts: one address, one API key."""
+"""One address in front of all replicas of all services: routes, members, drains. Pure code only."""
 
-from roles.balancer.nginx import certificate_paths as certificate_paths
-from roles.balancer.render import render_keys as render_keys
-from roles.balancer.render import render_site as render_site
+from roles.balancer.files import read_key as read_key
+from roles.balancer.kinds import balancer_of as balancer_of
+from roles.balancer.kinds import certificate_paths as certificate_paths
+from roles.balancer.route_settings import Keys as Keys
+from roles.balancer.route_settings import RouteSettings as RouteSettings
+from roles.balancer.route_settings import base_url as base_url
+from roles.balancer.route_settings import clashes as clashes
+from roles.balancer.route_settings import keys_of as keys_of
+from roles.balancer.route_settings import own_ports as own_ports
+from roles.balancer.routes import Match as Match
+from roles.balancer.routes import Member as Member
+from roles.balancer.routes import Route as Route
 from roles.balancer.settings import BalancerSettings as BalancerSettings
-from roles.balancer.upstream import Server as Server
-from roles.balancer.upstream import replica_id as replica_id
-from roles.balancer.upstream import servers as servers
+from roles.balancer.state import BalancerState as BalancerState
+from roles.balancer.state import Owner as Owner
+from roles.balancer.state import drain as drain
+from roles.balancer.state import undrain as undrain
+from roles.balancer.state import vanished as vanished
+from roles.balancer.upstreams import Drain as Drain
+from roles.balancer.upstreams import Upstream as Upstream

@@ -8,9 +8,9 @@ DAYS = 825
 RENEW_DAYS = 30
 
 
-def alternative_names(server_name: str, address: str) -> tuple[str, ...]:
+def alternative_names(*called: str) -> tuple[str, ...]:
     """What a client may call the balancer, as OpenSSL writes it: `DNS:name`, `IP:address`."""
-    names = [name for name in (server_name, address) if name != "_"]
+    names = [name for name in called if name != "_"]
     return tuple(dict.fromkeys(_alternative_name(name) for name in names))
 
 

@@ -1,45 +1,134 @@
-"""One completion of each replica, asked by the balancer: the program and what its answers mean."""
+"""One completion of each member, asked by the balancer: the program and what its answers mean."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from roles.balancer.upstream import Server, plain
+from roles.balancer.routes import Member, Route
+from roles.balancer.upstreams import plain
 from roles.host import PROBE, bundle
 
 # A refused connection may be a restart: it is tried again for a while. A timeout has waited
 # longer than this already and is not.
 RETRY_S = 6
 
+# Where engines refuse the planned key, a roll stopped before it reached them: they expect the one
+# that the balancer has, and those that have moved take both.
 PROGRAM = """
-def ask(target):
-    name, url = target
+import re
+
+
+def ask(target, key, model):
     give_up = time.monotonic() + TASK["retry_s"]
     while True:
-        result = chat(url, TASK["key"], TASK["model"], TASK["timeout_s"])
-        if result["ok"] or time.monotonic() > give_up:
-            return name, result
+        result = chat(target, key, model, TASK["timeout_s"])
+        if result["ok"] and result["model"] != model:
+            wrong = "it serves %s" % result["model"]
+            return {"ok": False, "status": 200, "error": wrong}
+        if result["ok"] or result["status"] == 401 or time.monotonic() > give_up:
+            return result
         time.sleep(1)
 
-print(json.dumps(dict(in_parallel(ask, TASK["targets"].items()))))
+
+def ask_all(service, key):
+    targets = service["targets"]
+    results = in_parallel(lambda url: ask(url, key, service["model"]), targets.values())
+    return dict(zip(targets, results))
+
+
+def present_key(paths):
+    for path in paths:
+        try:
+            with open(path) as file:
+                found = re.search('"Bearer ([^"]+)"', file.read())
+        except OSError:
+            continue
+        return found and found.group(1)
+    return None
+
+
+def good(results):
+    return sum(result["ok"] for result in results.values())
+
+
+def ask_service(service):
+    results = ask_all(service, service["key"])
+    answer = {"service": service["service"], "keeps_key": False, "results": results}
+    if any(result["status"] == 401 for result in results.values()):
+        key = present_key(service["key_paths"])
+        if key and key != service["key"]:
+            before = ask_all(service, key)
+            if good(before) >= max(good(results), 1):
+                answer.update(keeps_key=True, results=before)
+    return answer
+
+
+print(json.dumps(in_parallel(ask_service, TASK["services"])))
 """
 
 
-def script(servers: Iterable[Server], model: str, key: str, timeout_s: int) -> str:
-    """The Python program that asks all servers at once; it holds the key and goes to stdin only.
+@dataclass(frozen=True)
+class Answers:
+    """What the members of one service answered.
 
-    It prints one JSON object: `chat`'s result by server name.
+    `failed` says by id why one gave no token. `keeps_key`: they answer to the engine key that the
+    balancer has, not to the planned one.
     """
-    targets = {server.name: f"http://{server.endpoint}" for server in servers}
-    task = {"targets": targets, "model": model, "key": key, "timeout_s": timeout_s}
-    return bundle([PROBE], task | {"retry_s": RETRY_S}, PROGRAM)
+
+    service: str
+    asked: frozenset[str]
+    failed: Mapping[str, str]
+    keeps_key: bool = False
+
+    @property
+    def none(self) -> bool:
+        """Whether none answered as it must."""
+        return self.asked == self.failed.keys()
 
 
-def failures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Why replicas failed, by id, in words that stay the same while the failure does."""
-    return {name: _reason(result) for name, result in results.items() if not result["ok"]}
+@dataclass(frozen=True)
+class Question:
+    """Whom to ask of one service, and where its engines' present key may lie on the balancer."""
+
+    route: Route
+    members: Sequence[Member]
+    key_paths: Sequence[str]
+
+
+def script(questions: Sequence[Question], timeout_s: int) -> str:
+    """The Python program that asks all members at once; it holds keys and goes to stdin only.
+
+    It prints one JSON list, see `parsed`.
+    """
+    services = [
+        {
+            "service": question.route.service,
+            "model": question.route.model,
+            "key": question.route.engine_key,
+            "key_paths": list(question.key_paths),
+            "targets": {m.id: f"http://{m.endpoint}" for m in question.members},
+        }
+        for question in questions
+    ]
+    task = {"services": services, "timeout_s": timeout_s, "retry_s": RETRY_S}
+    return bundle([PROBE], task, PROGRAM)
+
+
+def parsed(answers: Sequence[Mapping[str, Any]]) -> tuple[Answers, ...]:
+    """What the program printed; KeyError, TypeError or AttributeError for anything else."""
+    return tuple(
+        Answers(
+            str(one["service"]),
+            frozenset(one["results"]),
+            {id: _reason(result) for id, result in one["results"].items() if not result["ok"]},
+            bool(one["keeps_key"]),
+        )
+        for one in answers
+    )
 
 
 def _reason(result: Mapping[str, Any]) -> str:
+    """Why a member failed, in words that stay the same while the failure does."""
     # The body of an error may carry a request id or a time: the file would change at every run.
     if result["status"] not in (None, 200):
         return f"HTTP {result['status']}"

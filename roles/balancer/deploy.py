@@ -1,53 +1,34 @@
-"""Sets nginx up in front of all replicas of all hosts."""
+"""Sets a balancer up in front of all replicas of all services."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 from pyinfra.api.deploy import deploy
 
-from roles.balancer import nginx
+from roles.balancer import operations
 from roles.balancer.certificate import alternative_names
-from roles.balancer.operations import Answers, asked, installed, self_signed, serving, site
+from roles.balancer.deployment import Deployment
+from roles.balancer.kinds import balancer_of
+from roles.balancer.routes import Route, server_names
 from roles.balancer.settings import BalancerSettings
-from roles.balancer.upstream import servers
-from roles.plan import Plan
-
-PACKAGES = ["nginx", "openssl", "python3", "procps"]
 
 
 @deploy("Balancer")
 def balancer(
-    settings: BalancerSettings,
-    plan: Plan,
-    addresses: Mapping[str, str],
-    drained: Collection[str],
-    own_address: str,
-    model_name: str,
+    settings: BalancerSettings, routes: Sequence[Route], own_address: str, run_id: str
 ) -> None:
-    """Everything that a balancer needs; `own_address` is the one that its certificate names."""
-    # What cannot be served is refused here: an exception within an operation ends the whole run.
-    candidates = servers(plan, addresses, drained, {})
-    answers = Answers()
-    installed(name="Install nginx and what it needs", packages=PACKAGES)
-    asked(
-        name="Ask every replica for a token",
-        settings=settings,
-        candidates=candidates,
-        model_name=model_name,
-        answers=answers,
-    )
+    """Everything that a balancer needs; `own_address` is one of those that its certificate names.
+
+    The end of a deploy: drains of a rolling update end here, and keys change here alone.
+    """
+    deployment = Deployment(balancer_of(settings), settings, routes, run_id)
+    operations.installed(name="Install nginx and what it needs", deployment=deployment)
+    operations.asked(name="Ask every replica for a token", deployment=deployment)
     if settings.certificate_file is None:
-        self_signed(
+        names = (settings.server_name, *server_names(routes), own_address)
+        operations.self_signed(
             name="Make a self-signed certificate",
-            path=nginx.SELF_SIGNED,
-            names=alternative_names(settings.server_name, own_address),
-            answers=answers,
+            deployment=deployment,
+            names=alternative_names(*names),
         )
-    site(
-        name="Write the site with the replicas that answer",
-        settings=settings,
-        plan=plan,
-        addresses=addresses,
-        drained=drained,
-        answers=answers,
-    )
-    serving(name="Run nginx with these files", answers=answers)
+    operations.site(name="Write the site with the replicas that answer", deployment=deployment)
+    operations.serving(name="Run nginx with these files", deployment=deployment)

@@ -1,207 +1,277 @@
-"""The steps of setting a balancer up, each with as few round trips as it can have."""
+"""The steps of setting a balancer up, and drains: each with as few round trips as it can have."""
 
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
 
-from pyinfra import logger
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import PyinfraCommand, StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
-from pyinfra.facts.deb import DebPackages
 from pyinfra.operations import apt
 
-from roles.balancer import completions, nginx
-from roles.balancer.aside import set_aside_script, take_back_script
+from roles.balancer import state as states
+from roles.balancer.balancer import Balancer
 from roles.balancer.certificate import make_script
-from roles.balancer.facts import CertificateNames, Completions, NginxState
-from roles.balancer.render import render_keys, render_site
-from roles.balancer.settings import BalancerSettings
-from roles.balancer.upstream import Server, plain, servers
-from roles.host import HostFile, SecretInput
-from roles.host.facts import FileStates
-from roles.host.operations import present
-from roles.plan import Plan
+from roles.balancer.deployment import Deployment, now
+from roles.balancer.facts import BalancerStanding, Completions
+from roles.balancer.kinds import NGINX
+from roles.balancer.nginx import paths
+from roles.balancer.nginx.takeover import keys_script, taken_over
+from roles.balancer.standing import Standing
+from roles.balancer.state import Owner
+from roles.host import HostFile, SecretInput, archive, differing
+from roles.host.operations import install_script
+from roles.host.outcome import failing, warn
 
 
 @operation()
-def installed(packages: Sequence[str]):
+def installed(deployment: Deployment):
     """
-    Install the packages that are missing; apt's lists are refreshed only then.
+    Look at the balancer, and install the packages that are missing; apt's lists are refreshed only
+    then. A balancer that an earlier version deployed is taken over.
 
-    + packages: the names of Debian packages
+    + deployment: takes what is found
     """
-    there = host.get_fact(DebPackages)  # once: pyinfra does not remember facts
-    missing = [package for package in packages if package not in there]
+    balancer = deployment.balancer
+    deployment.answers, deployment.changed = {}, False
+    found = deployment.standing = host.get_fact(BalancerStanding, kind=balancer.kind)
+    try:
+        if adoption := _adoption(found, deployment.run_id):
+            yield adoption
+            found = deployment.standing = host.get_fact(BalancerStanding, kind=balancer.kind)
+        deployment.old = states.parsed(found.state)
+    except ValueError as error:
+        yield failing(str(error))
+        return
+    missing = [package for package in balancer.packages if package not in found.packages]
     if not missing:
         host.noop("all packages are installed")
         return
-    main_file = f"{nginx.ROOT}/nginx.conf"
-    new = "nginx" in missing and not host.get_fact(FileStates, paths=[main_file])
     yield from apt.packages._inner(packages=missing, update=True, no_recommends=True)
-    if new:
-        # Debian's default site takes port 80: nginx would not start where something else has it.
-        yield f"rm -f {nginx.DEFAULT_SITE}"
-
-
-@dataclass
-class Answers:
-    """What the replicas answered a balancer in this run.
-
-    `failed` says by replica id why one gave no token; `none` that there is a site already and none
-    answers as it must: then everything of the balancer stays as it was. A roll that stopped early
-    has left the engines with the ports and the key of that site.
-    """
-
-    failed: dict[str, str] = field(default_factory=dict)
-    none: bool = False
+    if not found.known:
+        yield balancer.installed_script
 
 
 @operation()
-def asked(
-    settings: BalancerSettings,
-    candidates: Sequence[Server],
-    model_name: str,
-    answers: Answers,
-):
+def asked(deployment: Deployment):
     """
-    Ask every replica for a token, when the run executes: the engines have been started by then.
+    Ask every member for a token, when the run executes: the engines have been started by then.
 
-    + candidates: all replicas; those that are out are not asked
-    + model_name: as the engines serve it
-    + answers: where the answers go; a dry run takes all replicas for good
+    + deployment: takes the answers; a dry run takes all members for good
+
+    Members that are drained are not asked.
     """
     host.noop("asking changes nothing")
     if state.is_executing:
-        targets = [server for server in candidates if server.out is None]
-        answers.failed = _failures(settings, targets, model_name)
-        if all(server.name in answers.failed for server in targets):
-            answers.none = bool(host.get_fact(FileStates, paths=[nginx.SITE]))
-    if answers.none:
-        logger.warning(
-            f"{host.print_prefix}no replica answers as planned: the site that was here before, its "
-            "keys and its certificate stay as they are"
-        )
+        found = host.get_fact(Completions, _stdin=SecretInput(deployment.question))
+        deployment.answers = {answers.service: answers for answers in found}
+        for message in deployment.messages:
+            warn(message)
     return
     yield
 
 
-def _failures(
-    settings: BalancerSettings, targets: Sequence[Server], model_name: str
-) -> dict[str, str]:
-    script = completions.script(
-        targets, model_name, settings.engine_key, settings.completion_timeout_s
-    )
-    results = host.get_fact(Completions, _stdin=SecretInput(script))
-    for name, result in results.items():
-        if not result["ok"]:
-            error = plain(str(result["error"]))
-            logger.warning(f"{host.print_prefix}{name} gave no completion: {error}")
-    return completions.failures(results)
-
-
 @operation()
-def self_signed(path: str, names: Collection[str], answers: Answers):
+def self_signed(deployment: Deployment, names: Collection[str]):
     """
     Make a self-signed certificate where there is none for these names, or it is about to expire.
 
-    + path: the one file for the certificate and its key
+    + deployment: the balancer as it was found
     + names: the subject's alternative names, as OpenSSL writes them
-    + answers: what the replicas answered
     """
-    if answers.none:
+    if deployment.nothing_answers:
         host.noop("the certificate stays as it is")
-        return
-    if host.get_fact(CertificateNames, path=path) == frozenset(names):
+    elif deployment.standing.certificate == frozenset(names):
         host.noop("the certificate is valid")
-        return
-    yield StringCommand("sh", "-c", shlex.quote(make_script(path, names)))
+    else:
+        deployment.changed = True
+        yield _shell(make_script(deployment.balancer.self_signed, names))
 
 
 @operation()
-def site(
-    settings: BalancerSettings,
-    plan: Plan,
-    addresses: Mapping[str, str],
-    drained: Collection[str],
-    answers: Answers,
-):
+def site(deployment: Deployment):
     """
-    Write nginx's files with those replicas in that gave a token.
+    Write the balancer's files with those members in that gave a token; remove those of ours that
+    are no longer used.
 
-    + plan: of the whole inventory, whatever this run is limited to
-    + addresses: IP addresses by host
-    + drained: hosts that get no requests
-    + answers: what the replicas answered
+    + deployment: routes are of the whole inventory, whatever this run is limited to
     """
-    if answers.none:
+    if deployment.nothing_answers:
         host.noop("the site stays as it is")
         return
-    chosen = servers(plan, addresses, drained, answers.failed)
-    for server in chosen:
-        if server.kept:
-            logger.warning(f"{host.print_prefix}{server.comment}")
-    yield from present._inner(
-        files=site_files(settings, chosen),
-        check=nginx.check(),
-        absent=nginx.other_certificate(settings),
-    )
-
-
-def site_files(settings: BalancerSettings, chosen: Sequence[Server]) -> list[HostFile]:
-    """All files of the balancer, those that others refer to first."""
-    return [
-        *nginx.given_certificate(settings),
-        HostFile(nginx.KEYS, render_keys(settings.api_key, settings.engine_key), mode="600"),
-        HostFile(nginx.SITE, render_site(settings, chosen, *nginx.certificate_paths(settings))),
-    ]
-
-
-@operation()
-def serving(answers: Answers):
-    """
-    Have nginx enabled, running, and running with the balancer's files as they are now.
-
-    + answers: where none is right, a running nginx goes on with what it has loaded
-    """
-    found = host.get_fact(NginxState)
-    found["loaded"] |= answers.none
-    if all(found.values()):
-        host.noop("nginx is running with these files")
+    for message in deployment.kept_messages:
+        warn(message)
+    files, leftover = deployment.files, deployment.leftover
+    changed = differing(files, deployment.standing.files)
+    if not changed and not leftover:
+        host.noop("all files are as they must be")
         return
-    if not found["enabled"]:
-        yield "systemctl enable nginx"
-    if not found["active"]:
-        yield StringCommand("sh", "-c", shlex.quote(nginx.start_script()))
-    elif not found["loaded"]:
-        yield StringCommand("sh", "-c", shlex.quote(nginx.reload_script()))
+    deployment.changed |= bool(leftover) or any(file.path != states.STATE for file in changed)
+    yield _installation(files, changed, deployment.balancer.check(), leftover)
 
 
 @operation()
-def set_aside(addresses: Callable[[], Collection[str]]):
+def serving(deployment: Deployment):
     """
-    Send no new requests to the replicas at these addresses, until `take_back`.
+    Have the balancer enabled, running, and running with its files as they are now.
 
-    + addresses: IP addresses of hosts, asked when the operation is executed
-
-    Where no other replica is in, they stay in: the upstream is never empty.
+    + deployment: where no member is right, a running balancer goes on with what it has loaded
     """
-    yield from _edited(set_aside_script, addresses)
+    found, balancer = deployment.standing, deployment.balancer
+    loaded = (found.loaded and not deployment.changed) or deployment.nothing_answers
+    if found.enabled and found.active and loaded:
+        host.noop("it is running with these files")
+        return
+    if not found.enabled:
+        yield balancer.enable_script()
+    if not found.active:
+        yield _shell(balancer.start_script())
+    elif not loaded:
+        yield _shell(balancer.reload_script())
 
 
 @operation()
-def take_back(addresses: Callable[[], Collection[str]]):
+def members_seen(
+    balancer: Balancer,
+    wanted: Callable[[], bool],
+    note: Callable[[frozenset[str]], None],
+    run: str,
+):
     """
-    Undo `set_aside`: the site is as it was, byte for byte.
+    See which replicas get requests here; changes nothing.
 
-    + addresses: IP addresses of hosts, asked when the operation is executed
+    + wanted: whether anybody wants to know, asked when the operation is executed
+    + note: takes the ids of those that do
+    + run: the run that asks
     """
-    yield from _edited(take_back_script, addresses)
+    host.noop("looking changes nothing")
+    if state.is_executing and wanted():
+        found = host.get_fact(BalancerStanding, kind=balancer.kind)
+        try:
+            old = taken_over(found.old_site, run, now())
+            note(states.in_service(old.state if old else states.parsed(found.state)))
+        except ValueError as error:
+            yield failing(str(error))
 
 
-def _edited(script: Callable[[Collection[str]], str], addresses: Callable[[], Collection[str]]):
-    found = addresses() if state.is_executing else ()
-    if found:
-        yield StringCommand("sh", "-c", shlex.quote(script(found)))
-    else:
-        host.noop("nothing restarts here" if state.is_executing else "decided when executed")
+@operation()
+def drained(
+    balancer: Balancer,
+    replicas: Callable[[], Collection[str]],
+    owner: Owner,
+    run: str,
+    interrupted: Callable[[], Collection[str]] = tuple,
+):
+    """
+    Send no new requests to these replicas, until their `owner` takes its drain back.
+
+    + replicas: their ids ("gpu1/qwen-0", or "gpu1/*" for all of a host), asked when the operation
+      is executed
+    + owner: who has them out; others have drains of their own
+    + run: the run that does so
+    + interrupted: services that may be left without a member, because that was announced
+
+    Elsewhere the last healthy member of an upstream stays in. It ends when no connection that was
+    open before gets a request to them any more.
+    """
+
+    def change(old: states.BalancerState, ids: Collection[str]) -> states.BalancerState:
+        new, refused = states.drain(old, ids, owner, run, now(), interrupted())
+        for id in refused:
+            warn(f"{id} stays in: no other replica would be left")
+        return new
+
+    yield from _redrained(balancer, replicas, run, change)
+
+
+@operation()
+def undrained(
+    balancer: Balancer,
+    replicas: Callable[[], Collection[str]],
+    owner: Owner,
+    run: str,
+):
+    """
+    Take the owner's drains of these replicas back; they get requests unless others have them out.
+
+    + replicas: their ids, asked when the operation is executed
+    + owner: whose drains end, whichever run began them: one may have been killed
+    + run: the run that does so
+    """
+    yield from _redrained(balancer, replicas, run, lambda old, ids: states.undrain(old, ids, owner))
+
+
+def _redrained(
+    balancer: Balancer,
+    replicas: Callable[[], Collection[str]],
+    run: str,
+    change: Callable[[states.BalancerState, Collection[str]], states.BalancerState],
+) -> Iterator[PyinfraCommand]:
+    ids = replicas() if state.is_executing else ()
+    if not ids:
+        host.noop("nothing to do here" if state.is_executing else "decided when executed")
+        return
+    found = host.get_fact(BalancerStanding, kind=balancer.kind)
+    try:
+        if adoption := _adoption(found, run):
+            yield adoption
+            found = host.get_fact(BalancerStanding, kind=balancer.kind)
+        old = states.parsed(found.state)
+    except ValueError as error:
+        yield failing(str(error))
+        return
+    if old is None and balancer.site in found.files:
+        yield failing(
+            f"nothing can be drained: {balancer.site} is there, but no {states.STATE}; deploy to "
+            f"this host alone (--limit {host.name}), which writes it"
+        )
+        return
+    if old is None:
+        host.noop("it serves nobody yet")
+        return
+    files = balancer.upstream_files(change(old, ids))
+    changed = differing(files, found.files)
+    # What a killed run wrote and did not load is loaded now.
+    load = not found.loaded or any(file.path != states.STATE for file in changed)
+    if not changed and not load:
+        host.noop("nothing changes here")
+        return
+    then = _reload_if_active(balancer) if load else ""
+    yield _installation(files, changed, balancer.check() if changed and load else None, (), then)
+
+
+def _adoption(found: Standing, run: str) -> StringCommand | None:
+    """The command that takes over what an earlier version deployed; None where nothing is.
+
+    Members, keys and everything else stay as they are; only the upstream moves into a file of its
+    own, and a drain of an earlier version becomes one with an owner. ValueError where its site
+    cannot be read.
+    """
+    old = taken_over(found.old_site, run, now())
+    if old is None:
+        return None
+    upstreams, remembered = NGINX.upstream_files(old.state)
+    # The state comes last: where it is, nginx reads what follows from it.
+    files = [upstreams, HostFile(paths.SITE, old.site), remembered]
+    then = f"{keys_script(old.service)}\n{_reload_if_active(NGINX)}"
+    return _installation(files, files, NGINX.check(), (), then)
+
+
+def _reload_if_active(balancer: Balancer) -> str:
+    # One that does not run sends nothing to anybody; it is started further on.
+    return f"if systemctl is-active --quiet {balancer.kind}; then {balancer.reload_script()}; fi"
+
+
+def _installation(
+    files: Sequence[HostFile],
+    changed: Sequence[HostFile],
+    check: str | None,
+    leftover: Sequence[str],
+    then: str = "",
+) -> StringCommand:
+    """One command that writes files that the program takes, and then does something more."""
+    script = f"{install_script(files, changed, check, leftover)}\n{then}"
+    return StringCommand("sh", "-c", shlex.quote(script), _stdin=archive(files))
+
+
+def _shell(script: str) -> StringCommand:
+    return StringCommand("sh", "-c", shlex.quote(script))

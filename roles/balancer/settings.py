@@ -1,7 +1,6 @@
 """What an inventory may say about the balancer."""
 
 import re
-import ssl
 from pathlib import Path
 from typing import Self
 
@@ -14,17 +13,15 @@ from pydantic import (
     model_validator,
 )
 
+from roles.balancer.files import check_pair, check_private, read, read_key
+from roles.balancer.nginx.template import check_template
 from roles.models import Count
 
-# The syntax of a Bearer token (RFC 6750). It holds nothing that nginx's configuration, an
-# environment file or a shell could take for more than text.
-KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-KEY_LENGTH = 16
 SERVER_NAME = re.compile(r"_|(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
 
 
 class BalancerSettings(BaseModel):
-    """nginx on one host, in front of every replica of the plan.
+    """nginx on each balancer, in front of every replica of every service.
 
     Files are on the control machine; relative paths start at the current directory, which is the
     repository's root. They are checked here, before any host is contacted.
@@ -88,14 +85,14 @@ class BalancerSettings(BaseModel):
     @field_validator("api_key_file", "engine_key_file")
     @classmethod
     def _key_file_holds_a_key(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is not None and _with_secrets(info):
+        if path is not None and with_secrets(info):
             read_key(path)
         return path
 
     @field_validator("certificate_file", "certificate_key_file")
     @classmethod
     def _file_is_pem(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None or not _with_secrets(info):
+        if path is None or not with_secrets(info):
             return path
         if "-----BEGIN " not in read(path):
             raise ValueError(f"{path} is not a PEM file: convert it with openssl")
@@ -104,18 +101,15 @@ class BalancerSettings(BaseModel):
     @field_validator("certificate_key_file")
     @classmethod
     def _certificate_key_is_private(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is not None and _with_secrets(info):
+        if path is not None and with_secrets(info):
             check_private(path)
         return path
 
     @field_validator("template")
     @classmethod
-    def _template_can_be_rendered(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        from roles.balancer.render import check_template  # which needs these settings
-
+    def _template_keeps_drains(cls, path: Path | None) -> Path | None:
         if path is not None:
-            read(path)
-            check_template(cls.model_construct(**info.data, template=path))
+            check_template(path)
         return path
 
     @model_validator(mode="after")
@@ -125,7 +119,7 @@ class BalancerSettings(BaseModel):
                 "certificate_file and certificate_key_file belong together: give both, or none "
                 "for a self-signed certificate"
             )
-        if self.certificate_file and self.certificate_key_file and _with_secrets(info):
+        if self.certificate_file and self.certificate_key_file and with_secrets(info):
             check_pair(self.certificate_file, self.certificate_key_file)
         return self
 
@@ -140,50 +134,6 @@ class BalancerSettings(BaseModel):
         return read_key(self.engine_key_file or self.api_key_file)
 
 
-def _with_secrets(info: ValidationInfo) -> bool:
+def with_secrets(info: ValidationInfo) -> bool:
     """Whether files that hold secrets must be there: a plan can be reviewed without them."""
     return (info.context or {}).get("secrets", True)
-
-
-def read(path: Path) -> str:
-    """The text of a file on the control machine; ValueError says what is wrong with it."""
-    try:
-        return path.expanduser().read_text()
-    except FileNotFoundError:
-        message = f"{path} is not there: create it, or correct the path (now at {Path.cwd()})"
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
-    raise ValueError(message)
-
-
-def check_private(path: Path) -> None:
-    """ValueError where others than the owner have any right to the file."""
-    mode = path.expanduser().stat().st_mode & 0o777
-    if mode & 0o077:
-        raise ValueError(f"others may read {path} (mode {mode:o}): run chmod 600 {path}")
-
-
-def check_pair(certificate: Path, key: Path) -> None:
-    """ValueError where a key is not the certificate's; what else is wrong with them nginx says."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # The password keeps OpenSSL from asking for one.
-        context.load_cert_chain(certificate.expanduser(), key.expanduser(), password="")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"{key} is not the key of {certificate}: give its own") from error
-
-
-def read_key(path: Path) -> str:
-    """The key in a file of one line; ValueError without the key in it where it is not one."""
-    key = read(path).removesuffix("\n").removesuffix("\r")
-    check_private(path)
-    if not key:
-        raise ValueError(f"{path} is empty: write a key into it, e.g. from `openssl rand -hex 32`")
-    if len(key.splitlines()) > 1:
-        raise ValueError(f"{path} has more than one line: leave the key alone in it")
-    if not KEY.fullmatch(key):
-        raise ValueError(f"the key in {path} may hold only letters, digits and - . _ ~ + / =")
-    if len(key) < KEY_LENGTH:
-        raise ValueError(f"the key in {path} has fewer than {KEY_LENGTH} characters: take more")
-    return key

@@ -3,23 +3,39 @@
 `python -m tests.render.test_nginx` writes the expected texts anew.
 """
 
-import os
 import socket
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event, Thread
+from typing import Any
 
 import pytest
 
-from roles.balancer import BalancerSettings, Server, render_keys, render_site, servers
-from roles.balancer.aside import set_aside_script, take_back_script
+from roles.balancer import (
+    BalancerSettings,
+    BalancerState,
+    Match,
+    Member,
+    Route,
+    Upstream,
+    drain,
+    operations,
+)
 from roles.balancer.certificate import make_script, names_command, parse_names
-from roles.balancer.nginx import KEYS, LOADED, SELF_SIGNED, SITE, check, state_command
-from tests.unit.balancer.fleets import CLIENT_KEY, ENGINE_KEY, plan, settings
+from roles.balancer.deployment import Deployment
+from roles.balancer.kinds import NGINX
+from roles.balancer.nginx import paths
+from roles.balancer.nginx.paths import SELF_SIGNED, SITE, UPSTREAMS
+from roles.balancer.nginx.scripts import check
+from roles.balancer.state import STATE, planned
+from roles.host import HostFile
+from tests.unit.balancer.fleets import CLIENT_KEY, ENGINE_KEY, members, route, settings
 
+from .balancer_host import BalancerHost
 from .nginx_server import (
     Client,
     Engine,
@@ -33,23 +49,41 @@ from .nginx_server import (
 )
 
 EXPECTED = Path(__file__).parent / "nginx"
-FLEET = plan(gpu1=[8000, 8001], gpu2=[8000], gpu3=[8000])
-ADDRESSES = {"gpu1": "10.0.0.1", "gpu2": "10.0.0.2", "gpu3": "fd00::3"}
+OLD = Path(__file__).parents[1] / "data" / "balancer-eaed66b"
 NAMES = ("DNS:llm.example.com", "IP:127.0.0.1")
 
 
+CHAT = route()
+CODE = route("code-7b", *members("code-7b", gpu2=[9000]), match=Match("/code"), engine_key=None)
+VISION = route("vision", *members("vision", gpu3=[9001]), match=Match(server_name="v.example.com"))
+AUDIO = route("audio", *members("audio", gpu3=[9002]), match=Match(port=8443))
+
+
 def texts(folder: Path) -> dict[str, str]:
-    """The files of a fleet where one host is drained and one replica fails, by path."""
-    found = servers(FLEET, ADDRESSES, ["gpu2"], {"gpu1/r1": "HTTP 500"})
+    """The files of four services, one with a drained and a failing member, by path."""
     given = settings(folder, server_name="llm.example.com")
-    return site(given, found)
+    state = planned(None, [CHAT, CODE, VISION, AUDIO], given, "run", "now")
+    state, _ = drain(state, ["gpu2/chat-0"], "operator", "run", "now")
+    chat = replace(state.upstreams[0], failures={"gpu1/chat-1": "HTTP 500"})
+    state = replace(state, upstreams=(chat, *state.upstreams[1:]))
+    return site(given, [CHAT, CODE, VISION, AUDIO], state)
 
 
-def site(given: BalancerSettings, found: tuple[Server, ...]) -> dict[str, str]:
-    return {
-        SITE: render_site(given, found, SELF_SIGNED, SELF_SIGNED),
-        KEYS: render_keys(given.api_key, given.engine_key),
-    }
+def site(
+    given: BalancerSettings, routes: Sequence[Route], state: BalancerState | None = None
+) -> dict[str, str]:
+    """All files of a balancer with a self-signed certificate, by path."""
+    return {file.path: file.content for file in files(given, routes, state)}
+
+
+def files(
+    given: BalancerSettings, routes: Sequence[Route], state: BalancerState | None = None
+) -> list[HostFile]:
+    return [
+        *NGINX.upstream_files(state or planned(None, routes, given, "run", "now")),
+        *map(NGINX.engine_key_file, routes),
+        *NGINX.site_files(given, routes),
+    ]
 
 
 def make_certificate(folder: Path) -> Path:
@@ -68,41 +102,55 @@ def nginx_t(folder: Path, files: dict[str, str]) -> str:
     return done.stderr or ("" if done.returncode == 0 else "failed without a word")
 
 
-@pytest.mark.parametrize("path", [SITE, KEYS])
+KEYS = [paths.client_keys("code-7b"), paths.engine_key("code-7b"), paths.engine_key("chat")]
+TEXTS = [SITE, UPSTREAMS, STATE, *KEYS]
+
+
+@pytest.mark.parametrize("path", TEXTS)
 def test_text(tmp_path: Path, path: str):
     assert texts(tmp_path)[path] == (EXPECTED / Path(path).name).read_text()
 
 
-def test_the_site_holds_no_key(tmp_path: Path):
-    text = texts(tmp_path)[SITE]
-    assert CLIENT_KEY not in text and ENGINE_KEY not in text
+def test_what_anybody_may_read_holds_no_key(tmp_path: Path):
+    found = texts(tmp_path)
+    for path in (SITE, UPSTREAMS, STATE):
+        assert CLIENT_KEY not in found[path] and ENGINE_KEY not in found[path]
 
 
 @pytest.mark.parametrize(
     "failures",
-    [{}, {"gpu1/r0": "x\n}\nserver 6.6.6.6:80; # \u2028 ' \" {"}, dict.fromkeys(["gpu1/r0"], "x")],
+    [{}, {"gpu1/chat-0": "x\n}\nserver 6.6.6.6:80; # \u2028 ' \" {"}, {"gpu1/chat-0": "x"}],
 )
-@pytest.mark.parametrize("drained", [[], ["gpu1"], ["gpu1", "gpu2", "gpu3"]])
+@pytest.mark.parametrize("drained", [[], ["gpu1/*"], ["gpu1/*", "gpu2/*", "gpu3/*"]])
 def test_nginx_takes_it(tmp_path: Path, failures: dict[str, str], drained: list[str]):
-    found = servers(FLEET, ADDRESSES, drained, failures)
     given = settings(tmp_path, port=free_port(), ipv6=socket.has_ipv6)
-    assert nginx_t(tmp_path, site(given, found)) == ""
+    upstream = Upstream("chat", "llm_chat", CHAT.members, failures)
+    # All at once may be out where that was announced.
+    state, _ = drain(BalancerState((upstream,)), drained, "operator", "run", "now", ["chat"])
+    assert nginx_t(tmp_path, site(given, [CHAT], state)) == ""
 
 
-def test_nginx_takes_long_keys_and_a_thousand_replicas(tmp_path: Path):
-    fleet = plan(**{f"gpu{i}": list(range(8000, 8010)) for i in range(100)})
-    addresses = {f"gpu{i}": f"10.0.1.{i}" for i in range(100)}
+def test_nginx_takes_long_names_and_keys_and_a_thousand_replicas(tmp_path: Path):
+    many = [
+        Member(f"gpu{i}/r-{port}", f"gpu{i}", f"10.0.1.{i}", port)
+        for i in range(100)
+        for port in range(8000, 8010)
+    ]
+    long = "d" * 64
+    own = [Match(f"/{'p' * 100}"), Match(server_name=f"{'n' * 30}.example.com")]
+    routes = [
+        route("default", *many, api_key="k" * 500, engine_key="e" * 500),
+        *(route(f"{long[:62]}-{i}", *many[:1], match=match) for i, match in enumerate(own)),
+    ]
     given = settings(tmp_path, port=free_port(), ipv6=False)
-    given.api_key_file.write_text("k" * 500)
-    assert nginx_t(tmp_path, site(given, servers(fleet, addresses, [], {}))) == ""
+    assert nginx_t(tmp_path, site(given, routes)) == ""
 
 
 def test_an_own_template(tmp_path: Path):
     own = tmp_path / "own.j2"
-    own.write_text("{% for server in servers %}{{ server.endpoint }} {% endfor %}{{ port }}\n")
-    found = servers(FLEET, ADDRESSES, [], {})
-    text = render_site(settings(tmp_path, template=own), found, SELF_SIGNED, SELF_SIGNED)
-    assert text == "10.0.0.1:8000 10.0.0.1:8001 10.0.0.2:8000 [fd00::3]:8000 443\n"
+    own.write_text("include {{ upstreams_file }};\n{% for s in sites %}{{ s.port }}{% endfor %}\n")
+    text = site(settings(tmp_path, template=own), [CHAT, AUDIO])[SITE]
+    assert text == f"include {UPSTREAMS};\n4438443"
 
 
 def test_the_self_signed_certificate(tmp_path: Path):
@@ -127,11 +175,8 @@ def test_the_check_sees_the_new_files_with_the_live_ones(tmp_path: Path, change:
     """The check is run as `roles.host.operations.present` does, over a copy of a host's files."""
     program("nginx")
     folder, stage = tmp_path / "host", tmp_path / "stage"
-    files = site(
-        settings(tmp_path, port=free_port(), ipv6=False), servers(FLEET, ADDRESSES, [], {})
-    )
     make_certificate(folder)
-    main = install(folder, files)
+    main = install(folder, site(settings(tmp_path, port=free_port(), ipv6=False), [CHAT]))
     (main.parent / "dangling").symlink_to("/no/such/file")
     live = Path(moved(SITE, folder))
     before = live.read_text()
@@ -146,6 +191,11 @@ def test_the_check_sees_the_new_files_with_the_live_ones(tmp_path: Path, change:
     assert done.returncode == (1 if change else 0), done.stderr
     assert said.format(live=live) in done.stderr
     assert live.read_text() == before and staged.read_text() == before + change
+
+
+def at(address: str, *ports: int, host: str = "gpu1") -> list[Member]:
+    """Members at ports of an address."""
+    return [Member(f"{host}/r-{i}", host, address, port) for i, port in enumerate(ports)]
 
 
 @dataclass
@@ -172,9 +222,8 @@ def balancer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
     given = settings(folder, port=port, ipv6=False, max_body_mib=1)
     certificate = make_certificate(folder)
     with engine() as (port1, engine1), engine() as (port2, engine2):
-        fleet = plan(gpu1=[port1, port2, free_port()])
-        found = servers(fleet, {"gpu1": "127.0.0.1"}, [], {})
-        with running(install(folder, site(given, found)), port):
+        routes = [route("chat", *at("127.0.0.1", port1, port2, free_port()))]
+        with running(install(folder, site(given, routes)), port):
             yield Balancer(Client(port, certificate, CLIENT_KEY), [engine1, engine2], folder)
 
 
@@ -249,7 +298,17 @@ def test_http2(balancer: Balancer):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/metrics", "/docs", "/v1", "/v1/../metrics", "/v1/..%2fmetrics", "/v1//../docs"]
+    "path",
+    [
+        "/",
+        "/metrics",
+        "/docs",
+        "/v1",
+        "/v1/../metrics",
+        "/v1/..%2fmetrics",
+        "/v1//../docs",
+        "/code/v1/models",
+    ],
 )
 def test_nothing_else_is_there(balancer: Balancer, path: str):
     balancer.requests()
@@ -286,86 +345,261 @@ def test_the_log_holds_no_key(balancer: Balancer):
     balancer.client.ask("/v1/chat/completions", b"{}")
     log = (balancer.folder / "llm.access.log").read_text()
     assert '"path":"/v1/chat/completions","status":200' in log
+    assert '"service":"chat"' in log
     assert CLIENT_KEY not in log and ENGINE_KEY not in log
 
 
-SYSTEMCTL = """#!/bin/sh
-case "$1" in
-    reload) kill -HUP "$(cat {folder}/nginx.pid)";;
-    is-active) echo active;;
-esac
-"""
+@dataclass
+class Services:
+    """Four services behind one nginx: the endpoint's own, by prefix, by name, by port."""
+
+    folder: Path
+    port: int
+    own_port: int
+    certificate: Path
+    engines: dict[str, type[Engine]]
+
+    def ask(self, service: str, path: str = "/v1/chat/completions", key: str = "", **headers: str):
+        """Status and answer of a request by the route of a service."""
+        port = self.own_port if service == "audio" else self.port
+        prefix = "/code" if service == "code-7b" else ""
+        if service == "vision":
+            headers["Host"] = "v.example.com"
+        client = Client(port, self.certificate, key or f"client-key-of-{service}")
+        for one in self.engines.values():
+            one.requests.clear()
+        return client.ask(f"{prefix}{path}", b"{}", **headers)
+
+    def reached(self) -> dict[str, str | None]:
+        """The services whose engines got a request, and with which key."""
+        return {
+            service: one.requests[0].get("authorization")
+            for service, one in self.engines.items()
+            if one.requests
+        }
 
 
-def shell(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """Run a script that is meant for a host on the nginx below `folder`."""
-    stub = folder / "bin" / "systemctl"
-    stub.parent.mkdir(exist_ok=True)
-    stub.write_text(SYSTEMCTL.format(folder=folder))
-    stub.chmod(0o755)
-    path = f"{stub.parent}:{Path(program('nginx')).parent}:{os.environ['PATH']}"
-    script = moved(script, folder).replace("/run/nginx.pid", f"{folder}/nginx.pid")
-    return subprocess.run(
-        ["sh", "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True
-    )
+SERVICES = {
+    "chat": Match(),
+    "code-7b": Match("/code"),
+    "vision": Match(server_name="v.example.com"),
+    "audio": Match(),
+}
 
 
-def is_loaded(folder: Path) -> bool:
-    """Whether the note says that nginx has loaded the files as they are."""
-    digest, loaded = shell(folder, state_command()).stdout.splitlines()[2:4]
-    return digest == loaded
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    program("nginx")
+    folder = tmp_path_factory.mktemp("services")
+    port, own_port = free_port(), free_port()
+    certificate = make_certificate(folder)
+    with ExitStack() as stack:
+        routes, engines = [], {}
+        for service, match in SERVICES.items():
+            engine_port, engines[service] = stack.enter_context(engine())
+            routes.append(
+                Route(
+                    service,
+                    "tiny",
+                    tuple(at("127.0.0.1", engine_port)),
+                    Match(port=own_port) if service == "audio" else match,
+                    api_key=f"client-key-of-{service}",
+                    # The engines of one take none.
+                    engine_key=None if service == "code-7b" else f"engine-key-of-{service}",
+                )
+            )
+        given = settings(folder, port=port, ipv6=False)
+        stack.enter_context(running(install(folder, site(given, routes)), port))
+        yield Services(folder, port, own_port, certificate, engines)
 
 
-def test_a_server_that_is_set_aside_gets_nothing_until_it_is_taken_back(tmp_path: Path):
-    program("pgrep")
-    port = free_port()
-    certificate = make_certificate(tmp_path)
-    with engine() as (port1, engine1), engine() as (port2, engine2):
-        found = (
-            Server("gpu1/r0", "127.0.0.1", port1),
-            Server("gpu2/r0", "127.0.0.2", port2),
-        )
-        given = settings(tmp_path, port=port, ipv6=False)
-        with (
-            QuietServer(("127.0.0.2", port2), engine2) as second,
-            running(install(tmp_path, site(given, found)), port),
-        ):
-            Thread(target=second.serve_forever, daemon=True).start()
-            client = Client(port, certificate, CLIENT_KEY)
-            live = Path(moved(SITE, tmp_path))
-            before = live.read_bytes()
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_service_has_its_route_and_its_keys(services: Services, service: str):
+    status, answer = services.ask(service)
+    # The prefix of a route is no business of its engines.
+    assert (status, answer["path"]) == (200, "/v1/chat/completions")
+    key = None if service == "code-7b" else f"Bearer engine-key-of-{service}"
+    assert services.reached() == {service: key}
 
-            def served() -> tuple[int, int]:
-                for each in (engine1, engine2):
-                    each.requests.clear()
-                assert [client.ask("/v1/x", b"{}")[0] for _ in range(8)] == [200] * 8
-                return len(engine1.requests), len(engine2.requests)
 
-            assert min(served()) > 0
-            done = shell(tmp_path, set_aside_script(["127.0.0.2"]))
-            assert done.returncode == 0, done.stderr
-            assert served() == (8, 0)
-            assert is_loaded(tmp_path)
-            # Nothing would be left: nginx is not even asked.
-            done = shell(tmp_path, set_aside_script(["127.0.0.1"]))
-            assert (done.returncode, served()) == (0, (8, 0))
-            done = shell(tmp_path, take_back_script(["127.0.0.2"]))
-            assert done.returncode == 0, done.stderr
-            assert live.read_bytes() == before
-            assert min(served()) > 0
-            assert is_loaded(tmp_path)
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_key_of_one_service_opens_no_other(services: Services, service: str):
+    for other in SERVICES.keys() - {service}:
+        assert services.ask(service, key=f"client-key-of-{other}")[0] == 401
+    assert services.reached() == {}
 
-            # A file that nginx would not take stays as it is, and so does the note.
-            live.write_bytes(before + b"nonsense on;\n")
-            note = Path(moved(LOADED, tmp_path)).read_text()
-            done = shell(tmp_path, set_aside_script(["127.0.0.2"]))
-            assert done.returncode == 1 and 'unknown directive "nonsense"' in done.stderr
-            assert live.read_bytes() == before + b"nonsense on;\n"
-            assert Path(moved(LOADED, tmp_path)).read_text() == note
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/../metrics", "/metrics", "/v1/..%2fmetrics"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_service_shows_more_than_its_api(services: Services, service: str, path: str):
+    assert services.ask(service, path)[0] == 404
+    assert services.reached() == {}
+
+
+@pytest.mark.parametrize("path", ["/v1/a%20b", "/v1/files/x?y=1&z=%2F"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_rest_of_a_path_is_handed_on(services: Services, service: str, path: str):
+    assert services.ask(service, path) == (200, {"path": path, "bytes": 2})
+
+
+@contextmanager
+def two_engines() -> Iterator[tuple[int, list[type[Engine]], list[Member]]]:
+    """A free port, two engines of two hosts, and them as members."""
+    with (
+        engine() as (port1, engine1),
+        engine() as (port2, engine2),
+        QuietServer(("127.0.0.2", port2), engine2) as second,
+    ):
+        Thread(target=second.serve_forever, daemon=True).start()
+        found = [*at("127.0.0.1", port1, host="gpu1"), *at("127.0.0.2", port2, host="gpu2")]
+        yield free_port(), [engine1, engine2], found
         second.shutdown()
+
+
+def served(client: Client, engines: Sequence[type[Engine]]) -> tuple[int, ...]:
+    """How many of eight requests each engine got."""
+    for each in engines:
+        each.requests.clear()
+    assert [client.ask("/v1/x", b"{}")[0] for _ in range(8)] == [200] * 8
+    return tuple(len(each.requests) for each in engines)
+
+
+@contextmanager
+def asking(client: Client) -> Iterator[list[int]]:
+    """Ask all the time, until the block ends; the statuses."""
+    statuses: list[int] = []
+    over = Event()
+
+    def ask() -> None:
+        while not over.wait(0.02):
+            try:
+                statuses.append(client.ask("/v1/x", b"{}")[0])
+            except OSError:
+                statuses.append(0)
+
+    askers = [Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        for asker in askers:
+            asker.join()
+
+
+def test_an_old_balancer_that_is_not_drained_first(tmp_path: Path):
+    """Its keys are those of its service before anybody is asked, so that they can stay."""
+    program("pgrep")
+    make_certificate(tmp_path)
+    host, port = BalancerHost(tmp_path), free_port()
+    text = (OLD / "llm.conf").read_text().replace("listen 443 ", f"listen {port} ")
+    text = "".join(line for line in text.splitlines(True) if "listen [::]" not in line)
+    keys = HostFile(paths.OLD_KEYS, (OLD / "keys.conf").read_text(), mode="600")
+    host.write([HostFile(SITE, text), keys])
+    with running(install(tmp_path, {}), port):
+        given = settings(tmp_path, port=port, ipv6=False)
+        deployment = Deployment(NGINX, given, [CHAT], "r")
+        host.run(operations.installed, deployment=deployment)
+        assert deployment.old and deployment.old.upstream("qwen2.5-14b")
+        assert paths.engine_key("qwen2.5-14b") in deployment.standing.files
+        assert host.reloads == 1 and host.standing.loaded
+        assert len(deployment.messages) == 4, "all four vanished"
+
+
+def test_drains(tmp_path: Path):
+    program("pgrep")
+    certificate = make_certificate(tmp_path)
+    with two_engines() as (port, engines, found):
+        given = settings(tmp_path, port=port, ipv6=False)
+        host = BalancerHost(tmp_path)
+        host.write(files(given, [route("chat", *found)]))
+        with running(install(tmp_path, {}), port):
+            client = Client(port, certificate, CLIENT_KEY)
+            before = host.read(UPSTREAMS)
+
+            def change(operation: Any, *ids: str, owner: str = "rolling-update") -> None:
+                host.run(operation, balancer=NGINX, replicas=lambda: ids, owner=owner, run="r")
+
+            assert min(served(client, engines)) > 0
+            with asking(client) as statuses:
+                change(operations.drained, "gpu2/*")
+                assert host.standing.loaded and host.reloads == 1
+                engines[1].requests.clear()
+                change(operations.drained, "gpu2/r-0", owner="operator")
+                assert host.reloads == 1, "it is out already"
+                # Nothing would be left.
+                change(operations.drained, "gpu1/r-0")
+                assert host.reloads == 1
+                (warning,) = host.warnings
+                assert warning.startswith("gpu1/r-0 stays in")
+                assert served(client, engines[1:]) == (0,)
+                change(operations.undrained, "gpu2/*")
+                assert host.reloads == 1, "an operator has it out"
+                change(operations.undrained, "gpu2/*", owner="operator")
+                assert host.standing.loaded and host.reloads == 2
+            assert set(statuses) == {200} and len(statuses) > 20
+            assert host.read(UPSTREAMS) == before
+            assert min(served(client, engines)) > 0
+
+            # What nginx would not take is not installed.
+            live = Path(moved(SITE, tmp_path))
+            good = live.read_text()
+            live.write_text(f"{good}nonsense on;\n")
+            with pytest.raises(AssertionError, match="unknown directive"):
+                change(operations.drained, "gpu2/*")
+            assert host.read(UPSTREAMS) == before
+            live.write_text(good)
+
+            # A run that was killed before it reloaded is made good by the next.
+            Path(moved(paths.LOADED, tmp_path)).unlink()
+            change(operations.undrained, "gpu2/*")
+            assert host.standing.loaded
+
+
+def test_an_old_balancer_is_taken_over_without_a_lost_request(tmp_path: Path):
+    program("pgrep")
+    certificate = make_certificate(tmp_path)
+    with two_engines() as (port, engines, found):
+        text = (OLD / "llm.conf").read_text().replace("listen 443 ", f"listen {port} ")
+        text = "".join(line for line in text.splitlines(True) if "listen [::]" not in line)
+        new = [f"{m.endpoint} " for m in found]
+        for old, endpoint in zip(("10.0.0.1:8001 ", "10.0.0.2:8001 "), new, strict=True):
+            text = text.replace(old, endpoint)
+        keep = ("10.0.0.1:8002", "[fd00::3]")
+        text = "".join(line for line in text.splitlines(True) if not any(k in line for k in keep))
+        host = BalancerHost(tmp_path)
+        keys = HostFile(paths.OLD_KEYS, (OLD / "keys.conf").read_text(), mode="600")
+        host.write([HostFile(SITE, text), keys])
+        with running(install(tmp_path, {}), port):
+            client = Client(port, certificate, CLIENT_KEY)
+            with asking(client) as statuses:
+                id = "gpu2/qwen2.5-14b-0"
+                drained = {"balancer": NGINX, "owner": "operator", "run": "r"}
+                host.run(operations.drained, replicas=lambda: [id], **drained)
+                assert host.reloads == 2 and host.standing.loaded
+                engines[1].requests.clear()
+                assert served(client, engines[1:]) == (0,)
+                host.run(operations.undrained, replicas=lambda: [id], **drained)
+                assert min(served(client, engines)) > 0
+                # The end of the deploy: the same service, written anew, with the same keys.
+                service = "qwen2.5-14b"
+                ids = [replace(m, id=f"{m.host}/{service}-0") for m in found]
+                given = settings(tmp_path, port=port, ipv6=False)
+                deployment = Deployment(NGINX, given, [route(service, *ids)], "r")
+                host.run(operations.installed, deployment=deployment)
+                host.run(operations.site, deployment=deployment)
+                host.run(operations.serving, deployment=deployment)
+                assert host.reloads == 4 and min(served(client, engines)) > 0
+            assert set(statuses) == {200} and len(statuses) > 20
+            left = host.standing.files
+            assert paths.OLD_KEYS not in left and paths.engine_key(service) in left
+            assert "upstream llm_qwen2.5-14b {" in host.read(UPSTREAMS)
+            host.run(operations.installed, deployment=deployment)
+            assert host.run(operations.site, deployment=deployment) is None, "nothing differs"
 
 
 if __name__ == "__main__":
     with TemporaryDirectory() as scratch:
-        for target, content in texts(Path(scratch)).items():
-            (EXPECTED / Path(target).name).write_text(content)
+        for target in TEXTS:
+            (EXPECTED / Path(target).name).write_text(texts(Path(scratch))[target])

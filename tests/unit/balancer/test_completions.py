@@ -1,8 +1,16 @@
-"""What is told of a replica that fails."""
+"""What the answers of members mean."""
+
+from typing import Any
 
 import pytest
 
-from roles.balancer.completions import failures
+from roles.balancer.completions import parsed
+
+
+def answers(*results: dict[str, Any]) -> Any:
+    named = {f"gpu{number}/chat-0": result for number, result in enumerate(results)}
+    (found,) = parsed([{"service": "chat", "keeps_key": False, "results": named}])
+    return found
 
 
 @pytest.mark.parametrize(
@@ -10,9 +18,10 @@ from roles.balancer.completions import failures
     [
         ({"ok": False, "status": 500, "error": "HTTP 500: id 81f"}, "HTTP 500"),
         ({"ok": False, "status": None, "error": "timed out"}, "timed out"),
-        ({"ok": False, "status": 200, "error": "the completion has no token"}, None),
+        ({"ok": False, "status": 200, "error": "it serves another"}, "it serves another"),
     ],
 )
-def test_reasons(result: dict[str, object], reason: str | None):
-    assert failures({"gpu1/r0": result}) == {"gpu1/r0": reason or result["error"]}
-    assert failures({"gpu1/r0": {"ok": True, "status": 200}}) == {}
+def test_reasons(result: dict[str, object], reason: str):
+    assert answers(result).failed == {"gpu0/chat-0": reason}
+    assert answers(result).none
+    assert not answers(result, {"ok": True, "status": 200}).none

@@ -1,11 +1,35 @@
+from collections.abc import Mapping
+
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from roles.balancer.facts import CertificateNames, Completions, NginxState
+from roles.balancer.facts import BalancerStanding, Completions
+
+SECTIONS = {
+    "state": ['{"schema": 1,', "}"],
+    "old site": [],
+    "packages": ["nginx installed", "openssl not-installed"],
+    "known": ["/etc/nginx/nginx.conf"],
+    "service": ["enabled", "active", "ab12", "ab12"],
+    "certificate": ["X509v3 …:", "    DNS:a, IP Address:10.0.0.1"],
+    "files": ["644 root root cd34 /etc/nginx/conf.d/llm.conf"],
+}
+
+
+def output(**others: list[str]) -> list[str]:
+    return [line for name, part in (SECTIONS | others).items() for line in (f"@@ {name}", *part)]
+
+
+def test_a_standing():
+    found = BalancerStanding().process(output())
+    assert found.state == '{"schema": 1,\n}'
+    assert found.packages == {"nginx"} and found.known
+    assert found.certificate == {"DNS:a", "IP:10.0.0.1"}
+    assert found.files == {"/etc/nginx/conf.d/llm.conf": "644 root root cd34"}
 
 
 @pytest.mark.parametrize(
-    ("output", "state"),
+    ("lines", "standing"),
     [
         (["enabled", "active", "ab12", "ab12"], (True, True, True)),
         (["disabled", "inactive", "ab12", "cd34"], (False, False, False)),
@@ -13,35 +37,46 @@ from roles.balancer.facts import CertificateNames, Completions, NginxState
         (["enabled", "active", "ab12"], (True, True, False)),
     ],
 )
-def test_nginx_state(output: list[str], state: tuple[bool, bool, bool]):
-    found = NginxState().process(output)
-    assert (found["enabled"], found["active"], found["loaded"]) == state
+def test_what_runs(lines: list[str], standing: tuple[bool, bool, bool]):
+    found = BalancerStanding().process(output(service=lines))
+    assert (found.enabled, found.active, found.loaded) == standing
+
+
+@pytest.mark.parametrize("others", [{"service": []}, {"files": ["x"]}, {"service": ["enabled"]}])
+def test_what_is_no_standing(others: Mapping[str, list[str]]):
+    with pytest.raises(FactProcessError, match="not the standing of a balancer"):
+        BalancerStanding().process(output(**others))
+    with pytest.raises(FactProcessError):
+        BalancerStanding().process(["sh: not found"])
+
+
+def test_an_old_site():
+    found = BalancerStanding().process(output(**{"old site": ["a", "", "b"]}))
+    assert found.old_site == "a\n\nb\n"
+    assert BalancerStanding().process(output()).old_site == ""
 
 
 def test_completions():
-    assert Completions().process(["a warning", '{"gpu1/r0": {"ok": true}}']) == {
-        "gpu1/r0": {"ok": True}
-    }
-    with pytest.raises(FactProcessError, match="could not be asked: Traceback"):
-        Completions().process(["Traceback"])
+    (found,) = Completions().process(
+        [
+            "a warning",
+            '[{"service": "chat", "keeps_key": true, "results": {"gpu1/chat-0": {"ok": true}}}]',
+        ]
+    )
+    assert (found.service, found.keeps_key, found.asked) == ("chat", True, {"gpu1/chat-0"})
 
 
 @pytest.mark.parametrize(
-    "output", [[], ["[]"], ["7"], ['{"a": 1}'], ['{"a": {}}'], ['{"a": {"ok": false}}']]
+    "output",
+    [
+        [],
+        ["Traceback"],
+        ["7"],
+        ["{}x"],
+        ['[{"a": 1}]'],
+        ['[{"service": "a", "keeps_key": false, "results": {"b": {"ok": false}}}]'],
+    ],
 )
 def test_completions_of_another_form(output: list[str]):
     with pytest.raises(FactProcessError, match="could not be asked"):
         Completions().process(output)
-
-
-@pytest.mark.parametrize("output", [[], ["enabled"], ["enabled", "active"]])
-def test_no_nginx_state(output: list[str]):
-    with pytest.raises(FactProcessError, match="not the state of nginx"):
-        NginxState().process(output)
-
-
-def test_certificate_names():
-    assert CertificateNames().process(["X509v3 …:", "    DNS:a, IP Address:10.0.0.1"]) == {
-        "DNS:a",
-        "IP:10.0.0.1",
-    }

@@ -1,29 +1,39 @@
 """What the operations do, by what a host says; no host is contacted."""
 
+import base64
+import io
+import os
+import subprocess
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyinfra.api.command import FunctionCommand
 from pyinfra.context import ctx_host, ctx_state
-from pyinfra.facts.deb import DebPackages
 
-from roles.balancer import operations, servers
-from roles.balancer.facts import Completions, NginxState
-from roles.balancer.nginx import SITE
-from roles.balancer.operations import Answers
-from roles.host.facts import FileStates
+from roles.balancer import BalancerState, balancer_of, drain, operations
+from roles.balancer.deployment import Deployment
+from roles.balancer.facts import BalancerStanding, Completions
+from roles.balancer.kinds import NGINX
+from roles.balancer.nginx import paths
+from roles.balancer.standing import Standing
+from roles.balancer.state import STATE, dumped, parsed
+from roles.host import HostFile
 
-from .fleets import plan, settings
+from .fleets import route, settings, state
 
-FLEET = plan(gpu1=[8000], gpu2=[8000])
-ADDRESSES = {"gpu1": "10.0.0.1", "gpu2": "10.0.0.2"}
-GOOD = {"ok": True}
-BAD = {"ok": False, "status": 401, "error": "HTTP 401"}
+OLD = Path(__file__).parents[2] / "data" / "balancer-eaed66b"
+ALL = frozenset(NGINX.packages)
+CHAT = route()
+IDS = [member.id for member in CHAT.members]
 
 
 class Host:
     """Answers facts by their class, and keeps what was not done."""
 
+    name = "lb1"
     print_prefix = "lb1: "
 
     def __init__(self, facts: dict[Any, Any]):
@@ -36,6 +46,9 @@ class Host:
     def noop(self, why: str) -> None:
         self.noops.append(why)
 
+    def log_styled(self, text: str, log_func: Any, **_: Any) -> None:
+        log_func(text)
+
 
 class State:
     def __init__(self, is_executing: bool = True):
@@ -45,92 +58,204 @@ class State:
 def commands(operation: Any, facts: dict[Any, Any], executing: bool = True, **arguments: Any):
     """The commands of an operation."""
     with ctx_host.use(Host(facts)), ctx_state.use(State(executing)):
-        return [str(command) for command in operation._inner(**arguments)]
+        return list(operation._inner(**arguments))
 
 
-def answers(folder: Path, results: dict[str, Any], site: dict[str, str], executing: bool = True):
-    found = Answers()
-    done = commands(
-        operations.asked,
-        {Completions: results, FileStates: site},
-        executing,
-        settings=settings(folder),
-        candidates=servers(FLEET, ADDRESSES, [], {}),
-        model_name="tiny",
-        answers=found,
-    )
-    assert done == []
-    return found
+def standing(of: BalancerState | None = None, **values: Any) -> Standing:
+    """A balancer that serves this state."""
+    found = Standing(packages=ALL, known=True, enabled=True, active=True, loaded=True)
+    if of is not None:
+        files = {file.path: file.state for file in NGINX.upstream_files(of)}
+        found = replace(found, state=dumped(of), files=files | {paths.SITE: "644 root root x"})
+    return replace(found, **values)
+
+
+def written(command: Any) -> dict[str, str]:
+    """The files that travel with a command."""
+    data = base64.b64decode(command.connector_arguments["_stdin"])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {f"/{m.name}": tar.extractfile(m).read().decode() for m in tar}  # type: ignore[union-attr]
+
+
+def drained(before: Standing, *ids: str, operation: Any = operations.drained, **more: Any):
+    arguments = {"balancer": NGINX, "replicas": lambda: ids, "owner": "operator", "run": "r"}
+    return commands(operation, {BalancerStanding: before}, **(arguments | more))
+
+
+def test_a_drain_writes_what_follows_from_it_and_reloads():
+    (command,) = drained(standing(state()), IDS[0])
+    files = written(command)
+    assert list(files) == [paths.UPSTREAMS, STATE]
+    found = parsed(files[STATE])
+    assert found and [(one.replica, one.owner) for one in found.drains] == [(IDS[0], "operator")]
+    assert "server 10.0.0.1:8000 down;" in files[paths.UPSTREAMS]
+    assert "nginx -t" in str(command) and "systemctl reload nginx" in str(command)
+
+
+def test_a_second_owner_changes_the_state_alone():
+    before, _ = drain(state(), [IDS[0]], "watchdog", "r", "s")
+    (command,) = drained(standing(before), IDS[0])
+    assert "systemctl reload" not in str(command) and "nginx -t" not in str(command)
+    assert f"mv -f {STATE}.pyinfra-new" in str(command)
+    (command,) = drained(standing(before), IDS[0], operation=operations.undrained, owner="watchdog")
+    assert "systemctl reload nginx" in str(command)
+
+
+def test_nothing_where_nothing_changes():
+    before, _ = drain(state(), [IDS[0]], "operator", "r", "s")
+    assert drained(standing(before), IDS[0]) == []
+    assert drained(standing(state()), IDS[0], operation=operations.undrained) == []
+    assert drained(standing(state())) == []
+    assert drained(standing(), IDS[0]) == [], "it serves nobody yet"
+
+
+def test_what_a_killed_run_left_is_loaded():
+    before, _ = drain(state(), [IDS[0]], "operator", "r", "s")
+    (command,) = drained(standing(before, loaded=False), IDS[0])
+    assert "systemctl reload nginx" in str(command)
+
+
+def test_the_last_member_stays_in(caplog: pytest.LogCaptureFixture):
+    before, _ = drain(state(), IDS[:3], "watchdog", "r", "s")
+    assert drained(standing(before), IDS[3]) == []
+    assert f"{IDS[3]} stays in" in caplog.text
+    assert len(drained(standing(before), IDS[3], interrupted=lambda: ["chat"])) == 1
 
 
 @pytest.mark.parametrize(
-    ("results", "site", "none"),
+    "before",
+    [standing(state="{"), standing(files={paths.SITE: "644 root root x"})],
+    ids=["a state that cannot be read", "an earlier version that was not taken over"],
+)
+def test_who_cannot_be_drained_fails_its_host(before: Standing):
+    (command,) = drained(before, IDS[0])
+    assert isinstance(command, FunctionCommand)
+
+
+@pytest.mark.parametrize("operation", [operations.drained, operations.undrained])
+def test_replicas_are_named_when_the_run_executes(operation: Any):
+    def replicas() -> list[str]:
+        raise AssertionError("it is not known yet")
+
+    assert drained(standing(state()), operation=operation, replicas=replicas, executing=False) == []
+
+
+OLD_SITE = (OLD / "llm.aside.conf").read_text()
+
+
+def test_an_old_site_is_taken_over_before_the_first_drain():
+    before = standing(old_site=OLD_SITE, files={paths.SITE: "644 root root x"})
+    adoption, *rest = drained(before, "gpu1/*")
+    files = written(adoption)
+    assert list(files) == [paths.UPSTREAMS, paths.SITE, STATE]
+    assert f"include {paths.UPSTREAMS};" in files[paths.SITE]
+    assert "systemctl reload nginx" in str(adoption)
+    # The stand-in of a host is as it was before.
+    assert [type(command) for command in rest] == [FunctionCommand]
+
+
+@pytest.mark.parametrize("operation", ["drained", "installed"])
+def test_an_old_site_that_cannot_be_read(tmp_path: Path, operation: str):
+    before = standing(old_site="server { }\n", files={paths.SITE: "644 root root x"})
+    if operation == "drained":
+        found = drained(before, "gpu1/*")
+    else:
+        facts = {BalancerStanding: before}
+        found = commands(operations.installed, facts, deployment=deployment(tmp_path, before))
+    assert [type(command) for command in found] == [FunctionCommand]
+
+
+def deployment(folder: Path, found: Standing) -> Deployment:
+    given = settings(folder)
+    return Deployment(balancer_of(given), given, (CHAT,), "run", found, parsed(found.state))
+
+
+def deployed(folder: Path) -> Standing:
+    """A balancer on which a deploy changes nothing."""
+    found = deployment(folder, standing())
+    return standing(
+        found.wanted,
+        files={file.path: file.state for file in found.files},
+        certificate=frozenset(["DNS:a"]),
+    )
+
+
+def run(found: Deployment) -> list[str]:
+    """The commands of a whole deploy, by the operation that gave them."""
+    facts = {BalancerStanding: found.standing, Completions: ()}
+    steps: dict[str, dict[str, Any]] = {
+        "installed": {},
+        "asked": {},
+        "self_signed": {"names": ["DNS:a"]},
+        "site": {},
+        "serving": {},
+    }
+    return [
+        name
+        for name, more in steps.items()
+        for _ in commands(getattr(operations, name), facts, deployment=found, **more)
+    ]
+
+
+def test_a_second_deploy_does_nothing(tmp_path: Path):
+    assert run(deployment(tmp_path, deployed(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "done"),
     [
-        ({"gpu1/r0": BAD, "gpu2/r0": BAD}, {SITE: "644 root root x"}, True),
-        ({"gpu1/r0": BAD, "gpu2/r0": BAD}, {}, False),
-        ({"gpu1/r0": BAD, "gpu2/r0": GOOD}, {SITE: "644 root root x"}, False),
+        ({"loaded": False}, ["serving"]),
+        ({"active": False}, ["serving"]),
+        ({"enabled": False}, ["serving"]),
+        ({"enabled": False, "active": False}, ["serving", "serving"]),
+        ({"certificate": frozenset()}, ["self_signed", "serving"]),
+        ({"files": {}}, ["site", "serving"]),
     ],
 )
-def test_a_site_is_kept_where_no_replica_answers(
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    results: dict[str, Any],
-    site: dict[str, str],
-    none: bool,
-):
-    found = answers(tmp_path, results, site)
-    assert found.none is none
-    assert ("no replica answers as planned" in caplog.text) is none
-    chain = {
-        "settings": settings(tmp_path),
-        "plan": FLEET,
-        "addresses": ADDRESSES,
-        "drained": [],
-        "answers": found,
-    }
-    assert bool(commands(operations.site, {FileStates: site}, **chain)) is not none
-    state = {"enabled": True, "active": True, "loaded": False}
-    assert bool(commands(operations.serving, {NginxState: state}, answers=found)) is not none
-    names = {"path": "/x.pem", "names": ["DNS:a"], "answers": found}
-    no_certificate = {operations.CertificateNames: frozenset()}
-    assert bool(commands(operations.self_signed, no_certificate, **names)) is not none
-    # An nginx that does not run is started, with whatever site there is.
-    state = {"enabled": True, "active": False, "loaded": False}
-    (start,) = commands(operations.serving, {NginxState: state}, answers=found)
-    assert "systemctl start nginx" in start
+def test_what_differs_is_made_good(tmp_path: Path, change: dict[str, Any], done: list[str]):
+    assert run(deployment(tmp_path, replace(deployed(tmp_path), **change))) == done
 
 
-def test_a_dry_run_asks_nobody(tmp_path: Path):
-    assert answers(tmp_path, {"gpu1/r0": BAD}, {}, executing=False) == Answers()
+def test_the_state_alone_needs_no_reload(tmp_path: Path):
+    before = deployed(tmp_path)
+    files = dict(before.files) | {STATE: HostFile(STATE, "old").state}
+    assert run(deployment(tmp_path, replace(before, files=files))) == ["site"]
 
 
-@pytest.mark.parametrize("operation", [operations.set_aside, operations.take_back])
-def test_addresses_are_asked_when_the_run_executes(operation: Any):
-    asked: list[str] = []
-
-    def addresses() -> list[str]:
-        asked.append("now")
-        return ["10.0.0.1"] if len(asked) > 1 else []
-
-    assert commands(operation, {}, executing=False, addresses=addresses) == [] and not asked
-    assert commands(operation, {}, addresses=addresses) == []
-    assert len(commands(operation, {}, addresses=addresses)) == 1
-    assert len(asked) == 2
+def test_a_state_that_cannot_be_read_stops_the_deploy(tmp_path: Path):
+    found = deployment(tmp_path, standing())
+    facts = {BalancerStanding: standing(state="{")}
+    (command,) = commands(operations.installed, facts, deployment=found)
+    assert isinstance(command, FunctionCommand)
 
 
 @pytest.mark.parametrize(
-    ("packages", "files", "removed"),
-    [
-        ({}, {}, True),
-        ({}, {"/etc/nginx/nginx.conf": "644 root root x"}, False),
-        ({"nginx": ["1"]}, {}, False),
-    ],
+    ("packages", "known", "removed"),
+    [((), False, True), ((), True, False), (("nginx", "procps"), True, False)],
 )
 def test_debians_default_site_goes_only_with_a_new_nginx(
-    monkeypatch: pytest.MonkeyPatch, packages: dict[str, Any], files: dict[str, str], removed: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packages: tuple[str, ...],
+    known: bool,
+    removed: bool,
 ):
     monkeypatch.setattr(operations.apt.packages, "_inner", lambda **_: iter(["apt-get install"]))
-    facts = {DebPackages: packages, FileStates: files}
-    done = commands(operations.installed, facts, packages=["nginx", "openssl"])
+    facts = {BalancerStanding: Standing(packages=frozenset(packages), known=known)}
+    found = deployment(tmp_path, standing())
+    done = commands(operations.installed, facts, deployment=found)
     assert done[0] == "apt-get install"
-    assert (done[1:] == ["rm -f /etc/nginx/sites-enabled/default"]) is removed
+    assert (done[1:] == [f"rm -f {paths.DEFAULT_SITE}"]) is removed
+
+
+def test_a_start_loads_the_files_where_the_package_has_started_nginx_with_others(tmp_path: Path):
+    # As systemd does: a start of what runs changes nothing.
+    stub, loaded = tmp_path / "systemctl", tmp_path / "runs-with"
+    stub.write_text(f"#!/bin/sh\n[ $1 = start ] || cp {tmp_path}/site {loaded}\n")
+    stub.chmod(0o755)
+    loaded.write_text("the package's")
+    (tmp_path / "site").write_text("ours")
+    script = NGINX.start_script().replace("/etc/nginx/llm", str(tmp_path))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["sh", "-c", script], env=os.environ | {"PATH": path}, check=True)
+    assert loaded.read_text() == "ours"

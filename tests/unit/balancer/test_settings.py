@@ -1,3 +1,4 @@
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from roles.balancer import BalancerSettings
-from roles.balancer.render import TEMPLATES
+from roles.balancer.nginx.paths import UPSTREAMS
+from roles.balancer.nginx.render import TEMPLATES
 
 from .fleets import CLIENT_KEY, ENGINE_KEY, private, settings
 
@@ -107,10 +109,10 @@ def test_what_is_refused(tmp_path: Path, values: dict[str, Any], message: str):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{{ port }}\n{% for x in %}", r"own.j2, line 2: Expected an expression"),
+        ("{{ ipv6 }}\n{% for x in %}", r"own.j2, line 2: Expected an expression"),
         ("\n\n{{ prot }}", r"own.j2, line 3: 'prot' is undefined"),
-        ("{% for s in servers %}\n{{ s.ip }}\n{% endfor %}", r"line 2: .* has no attribute 'ip'"),
-        ("\n{{ port + 'x' }}", r"line 2: unsupported operand"),
+        ("{% for s in sites %}\n{{ s.ip }}\n{% endfor %}", r"line 2: .* has no attribute 'ip'"),
+        ("\n{{ max_body_mib + 'x' }}", r"line 2: unsupported operand"),
         ("{% include 'other' %}", r"line 1: no loader"),
     ],
 )
@@ -120,6 +122,49 @@ def test_a_template_that_cannot_be_rendered(tmp_path: Path, text: str, message: 
     with pytest.raises(ValidationError, match=message) as error:
         settings(tmp_path, template=own)
     assert error.value.errors()[0]["loc"] == ("template",)
+
+
+INCLUDE = "include {{ upstreams_file }};\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{% for s in servers %}{{ s.endpoint }};{% endfor %}", "put `include {{ upstreams_file"),
+        ("", "does not include /etc/nginx/llm/upstreams.conf"),
+        ("# include {{ upstreams_file }};", "does not include"),
+        ("includes {{ upstreams_file }};", "does not include"),
+        (INCLUDE + "upstream own { server 10.0.0.1:80; }", "has an upstream of its own, own,"),
+        (INCLUDE + "proxy_pass http://10.0.0.1:8001;", "sends requests to http://10.0.0.1:8001"),
+        (INCLUDE + "proxy_pass http://llm;", "sends requests to http://llm"),
+        (INCLUDE + "proxy_pass http://$target;", "sends requests to http://$target"),
+        (INCLUDE + "a '#'; proxy_pass http://own;", "sends requests to http://own"),
+        (INCLUDE + "location /x {proxy_pass http://own;}", "sends requests to http://own"),
+    ],
+)
+def test_a_template_that_would_ignore_drains(tmp_path: Path, text: str, message: str):
+    own = tmp_path / "own.j2"
+    own.write_text(text)
+    with pytest.raises(ValidationError, match=re.escape(message)) as error:
+        settings(tmp_path, template=own)
+    assert "templates/nginx/llm.conf.j2" in str(error.value), "what to do"
+    assert error.value.errors()[0]["loc"] == ("template",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'include "{UPSTREAMS}"; # upstream own {{ server 10.0.0.1:80; }}',
+        INCLUDE + "proxy_pass http://llm_chat;",
+        INCLUDE + 'proxy_pass "http://llm_qwen2.5-14b/v1/";',
+        INCLUDE + "{% for s in sites %}{% for l in s.locations %}"
+        "location {{ l.path }} { proxy_pass {{ l.target }}; }{% endfor %}{% endfor %}",
+    ],
+)
+def test_a_template_that_keeps_to_drains(tmp_path: Path, text: str):
+    own = tmp_path / "own.j2"
+    own.write_text(text)
+    assert settings(tmp_path, template=own).template == own
 
 
 def test_a_template_that_can_be_rendered(tmp_path: Path):

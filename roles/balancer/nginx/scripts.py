@@ -1,47 +1,8 @@
-"""nginx on the balancer: where its files lie and the shell scripts that check and load them."""
+"""The shell scripts that check nginx's files, load them, and say what it has loaded."""
 
 import shlex
 
-from roles.balancer.settings import BalancerSettings, read
-from roles.host import HostFile
-
-ROOT = "/etc/nginx"
-FOLDER = f"{ROOT}/llm"
-SITE = f"{ROOT}/conf.d/llm.conf"
-KEYS = f"{FOLDER}/keys.conf"
-SELF_SIGNED = f"{FOLDER}/self-signed.pem"
-CERTIFICATE = f"{FOLDER}/certificate.pem"
-CERTIFICATE_KEY = f"{FOLDER}/certificate.key"
-FILES = (SITE, KEYS, SELF_SIGNED, CERTIFICATE, CERTIFICATE_KEY)
-"""All files of the balancer, of which some are there."""
-LOADED = f"{FOLDER}/loaded"
-"""Holds the digest of the files that nginx has loaded, so that a run that died between writing
-and reloading is made good by the next."""
-DEFAULT_SITE = f"{ROOT}/sites-enabled/default"
-
-
-def certificate_paths(settings: BalancerSettings) -> tuple[str, str]:
-    """Where the certificate and its key lie on the balancer."""
-    if settings.certificate_file is None:
-        return SELF_SIGNED, SELF_SIGNED
-    return CERTIFICATE, CERTIFICATE_KEY
-
-
-def given_certificate(settings: BalancerSettings) -> tuple[HostFile, ...]:
-    """The certificate and the key that the inventory gives; none where it is self-signed."""
-    if settings.certificate_file is None or settings.certificate_key_file is None:
-        return ()
-    return (
-        HostFile(CERTIFICATE, read(settings.certificate_file)),
-        HostFile(CERTIFICATE_KEY, read(settings.certificate_key_file), mode="600"),
-    )
-
-
-def other_certificate(settings: BalancerSettings) -> tuple[str, ...]:
-    """Paths of a certificate that is no longer used."""
-    if settings.certificate_file is None:
-        return CERTIFICATE, CERTIFICATE_KEY
-    return (SELF_SIGNED,)
+from roles.balancer.nginx.paths import FILES, KEYS, LOADED, ROOT
 
 
 def check(root: str = ROOT) -> str:
@@ -71,8 +32,12 @@ def state_command() -> str:
 
 
 def start_script() -> str:
-    """Starts nginx and notes what it has loaded."""
-    return f"systemctl start nginx || {_complain('nginx did not start')}; {_note()}"
+    """Starts nginx with its files as they are, and notes what it has loaded.
+
+    The package has started it when it was installed, with other files: a mere start would leave it
+    at that.
+    """
+    return f"systemctl restart nginx || {_complain('nginx did not start')}; {_note()}"
 
 
 def reload_script() -> str:
@@ -96,7 +61,7 @@ def reload_script() -> str:
 
 def _digest() -> str:
     files = " ".join(shlex.quote(path) for path in FILES)
-    return f"cat {files} 2>/dev/null | sha256sum | cut -d' ' -f1"
+    return f"cat {files} {KEYS}/* 2>/dev/null | sha256sum | cut -d' ' -f1"
 
 
 def _note() -> str:

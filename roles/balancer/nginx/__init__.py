@@ -1,0 +1,1 @@
+"""nginx as the balancer. What it offers stands in program.py."""

@@ -1,0 +1,90 @@
+"""nginx's files as text. Pure, but for the template's file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from roles.balancer.files import read
+from roles.balancer.nginx.template import Location, Site, rendered, site_values
+from roles.balancer.routes import Route
+from roles.balancer.settings import BalancerSettings
+from roles.balancer.state import BalancerState
+from roles.balancer.upstreams import servers
+
+TEMPLATES = Path(__file__).resolve().parents[3] / "templates" / "nginx"
+ERRORS = {
+    401: ("The API key is missing or wrong.", "invalid_request_error", "invalid_api_key"),
+    404: ("There is nothing at this address.", "invalid_request_error", "not_found"),
+    413: ("The request is too large.", "invalid_request_error", "request_too_large"),
+    502: ("No replica could answer.", "server_error", "bad_gateway"),
+    504: ("The replica did not answer in time.", "server_error", "timeout"),
+}
+
+
+def render_site(
+    settings: BalancerSettings, routes: Sequence[Route], certificate: str, certificate_key: str
+) -> str:
+    """/etc/nginx/conf.d/llm.conf; the certificate's paths are those on the balancer.
+
+    jinja2.TemplateError where an own template is wrong or uses a variable that there is not.
+    """
+    values = site_values(
+        sites(settings, routes),
+        ipv6=settings.ipv6,
+        certificate=certificate,
+        certificate_key=certificate_key,
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        max_body_mib=settings.max_body_mib,
+        errors=[{"status": status, "body": _error(*error)} for status, error in ERRORS.items()],
+    )
+    return rendered(read(settings.template or TEMPLATES / "llm.conf.j2"), **values)
+
+
+def sites(settings: BalancerSettings, routes: Sequence[Route]) -> tuple[Site, ...]:
+    """The names and ports that routes are at: the endpoint first, then those of services."""
+    places: dict[tuple[int, str], list[Location]] = {(settings.port, settings.server_name): []}
+    for route in routes:
+        port = route.match.port or settings.port
+        name = route.match.server_name or settings.server_name
+        location = Location(route.match.location, route.service, route.upstream)
+        places.setdefault((port, name), []).append(location)
+    # Only a balancer that answers to every name may claim a port for itself.
+    return tuple(
+        Site(port, name, name == "_", tuple(locations))
+        for (port, name), locations in places.items()
+    )
+
+
+def render_upstreams(state: BalancerState) -> str:
+    """/etc/nginx/llm/upstreams.conf: all upstreams, the only file that a drain changes."""
+    return rendered(
+        read(TEMPLATES / "upstreams.conf.j2"),
+        upstreams=[(one.name, servers(one, state.drains)) for one in state.upstreams],
+        limits=f" max_fails={state.max_fails} fail_timeout={state.fail_timeout_s}s",
+    )
+
+
+def render_client_keys(route: Route) -> str:
+    """The keys of a service's clients, as entries of a map; secret, for root alone."""
+    # A regular expression, because a map compares plain strings without regard to case.
+    pattern = f"~^{_literal(route.service)} (?i:Bearer) {_literal(route.api_key)}$"
+    return f'"{pattern}" 1;\n'
+
+
+def render_engine_key(route: Route) -> str:
+    """The header that a service's engines expect, as an entry of a map; secret, for root alone.
+
+    Engines that take no key get none, not the client's.
+    """
+    header = f"Bearer {route.engine_key}" if route.engine_key else ""
+    return f'"~^{_literal(route.service)}$" "{header}";\n'
+
+
+def _error(message: str, kind: str, code: str) -> str:
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def _literal(text: str) -> str:
+    """A regular expression that matches exactly the text."""
+    return "".join(char if char.isalnum() else f"\\x{ord(char):02x}" for char in text)

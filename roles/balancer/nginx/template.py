@@ -1,0 +1,126 @@
+"""Jinja2 templates of nginx's files, and what an own one must keep to."""
+
+import re
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
+
+from roles.balancer.files import read
+from roles.balancer.nginx.paths import KEYS, SELF_SIGNED, UPSTREAMS
+
+MANAGED = "Written by pyinfra-llm: changes here are lost at the next deploy."
+UPSTREAM_PREFIX = "llm_"
+# Where a directive may begin.
+START = r"(?:^|(?<=[\s;{}]))"
+INCLUDES = re.compile(rf"{START}include\s+[\"']?{re.escape(UPSTREAMS)}[\"']?\s*;")
+UPSTREAM_BLOCK = re.compile(START + r"upstream\s+([^\s{;]+)\s*\{")
+PASS = re.compile(START + r"(?:proxy|grpc|fastcgi|uwsgi|scgi)_pass\s+([^\s;]+)")
+OURS = re.compile(rf"[\"']?https?://{UPSTREAM_PREFIX}[A-Za-z0-9._-]+(/[^\s;]*)?[\"']?")
+# nginx takes `#` for a comment only where a word could begin.
+COMMENT = re.compile(rf"(?m){START}#.*$")
+
+
+@dataclass(frozen=True)
+class Location:
+    """One route within a site: requests below `path` ("/chat/v1/") go to `upstream`."""
+
+    path: str
+    service: str
+    upstream: str
+
+    @property
+    def target(self) -> str:
+        """What `proxy_pass` takes: a path prefix of the route is stripped."""
+        return f"http://{self.upstream}" + ("" if self.path == "/v1/" else "/v1/")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One name at one port, with the routes that it serves."""
+
+    port: int
+    server_name: str
+    default_server: bool
+    locations: tuple[Location, ...]
+
+
+SAMPLE_SITES = (
+    Site(443, "_", True, (Location("/v1/", "a", "llm_a"), Location("/b/v1/", "b", "llm_b"))),
+    Site(8443, "_", True, (Location("/v1/", "c", "llm_c"),)),
+)
+
+
+def site_values(sites: tuple[Site, ...], **values: Any) -> dict[str, Any]:
+    """All that a site's template may use."""
+    return {"sites": sites, "upstreams_file": UPSTREAMS, "keys_folder": KEYS} | values
+
+
+SAMPLE = site_values(
+    SAMPLE_SITES,
+    ipv6=True,
+    certificate=SELF_SIGNED,
+    certificate_key=SELF_SIGNED,
+    connect_timeout_s=2,
+    read_timeout_s=600,
+    max_body_mib=32,
+    errors=[{"status": 502, "body": "{}"}],
+)
+
+
+def rendered(text: str, **values: Any) -> str:
+    """A template filled in; jinja2.TemplateError where it is wrong, or a variable is unknown."""
+    environment = Environment(
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    return environment.from_string(text).render(managed=MANAGED, **values)
+
+
+def check_template(path: Path) -> None:
+    """ValueError where an own template cannot be rendered, or its site would ignore drains."""
+    text = read(path)
+    try:
+        site = rendered(text, **SAMPLE)
+    except Exception as error:  # a template may raise anything
+        message = getattr(error, "message", None) or str(error)
+        if message == "'servers' is undefined":
+            message = f"{message}: {_INCLUDE_THEM}"
+        raise ValueError(f"{path}, line {_line(error)}: {message}") from error
+    if problem := drain_problem(site):
+        raise ValueError(f"{path}: {problem}")
+
+
+_INCLUDE_THEM = (
+    "upstreams are written into a file of their own; put `include {{ upstreams_file }};` in place "
+    "of the upstream block, and proxy each of a site's locations to its target, as "
+    "templates/nginx/llm.conf.j2 does"
+)
+
+
+def drain_problem(site: str) -> str | None:
+    """Why drained members would still get requests by a site, and what to do; None for a good one.
+
+    Only upstreams.conf follows drains: the site must include it, and send requests nowhere else.
+    """
+    text = COMMENT.sub("", site)
+    if found := UPSTREAM_BLOCK.search(text):
+        return f"it has an upstream of its own, {found[1]}, which no drain reaches: {_INCLUDE_THEM}"
+    if not INCLUDES.search(text):
+        return f"it does not include {UPSTREAMS}: {_INCLUDE_THEM}"
+    for target in PASS.findall(text):
+        if not OURS.fullmatch(target):
+            return f"it sends requests to {target}, which no drain reaches: {_INCLUDE_THEM}"
+    return None
+
+
+def _line(error: Exception) -> int:
+    if isinstance(error, TemplateSyntaxError):
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno or 1 for frame in frames if frame.filename == "<template>"), 1)

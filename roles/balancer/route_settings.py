@@ -1,0 +1,163 @@
+"""What an inventory may say about the route to a service, and which routes go together. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from roles.balancer.files import read_key
+from roles.balancer.routes import Match
+from roles.balancer.settings import SERVER_NAME, BalancerSettings, with_secrets
+
+SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# The balancer's own paths; a prefix that holds one would overlap with another route's.
+RESERVED = ("v1", "health")
+
+
+class RouteSettings(BaseModel):
+    """How clients reach one service: `/v1/` of the endpoint, or one of prefix, name and port."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path_prefix: Annotated[str, StringConstraints(max_length=128)] | None = Field(
+        default=None,
+        description="path before /v1/: with /chat the service is at /chat/v1/; / is the endpoint's "
+        "own /v1/",
+    )
+    server_name: str | None = Field(
+        default=None, description="DNS name of its own, on the balancer's port"
+    )
+    port: int | None = Field(
+        default=None, ge=1, le=65535, description="port of its own on the balancers, TLS only"
+    )
+    api_key_file: Path | None = Field(
+        default=None, description="file with the key of its clients; the balancer's unless said"
+    )
+    engine_key_file: Path | None = Field(
+        default=None, description="file with the key of its engines; the balancer's unless said"
+    )
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _is_a_path(cls, value: str | None) -> str | None:
+        if value in (None, "/"):
+            return value
+        segments = value.removesuffix("/").split("/")
+        if segments[0] or not all(map(SEGMENT.fullmatch, segments[1:])):
+            raise ValueError(f"{value!r} is not a path such as /chat")
+        for segment in segments[1:]:
+            if segment in RESERVED:
+                raise ValueError(f"{value} holds /{segment}, which the balancer serves itself")
+        return value.removesuffix("/")
+
+    @field_validator("server_name")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and (name == "_" or not SERVER_NAME.fullmatch(name)):
+            raise ValueError(f"{name!r} is not a DNS name: give one such as chat.example.com")
+        return name and name.lower()
+
+    @field_validator("api_key_file", "engine_key_file")
+    @classmethod
+    def _holds_a_key(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and with_secrets(info):
+            read_key(path)
+        return path
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = ("path_prefix", "server_name", "port")
+        given = [name for name in ways if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other: leave one")
+        return self
+
+    @property
+    def match(self) -> Match:
+        """Which requests are the service's."""
+        return Match(self.path_prefix or "/", self.server_name, self.port)
+
+
+def clashes(routes: Mapping[int, RouteSettings], balancer: BalancerSettings) -> list[str]:
+    """What speaks against these routes together, each with its path and what to do.
+
+    `routes` are those of the services that a balancer serves, by their number in the inventory.
+    """
+    taken: dict[tuple[str | None, int, str], int] = {}
+    problems = []
+    for number, route in routes.items():
+        match = route.match
+        name = match.server_name or balancer.server_name
+        key = (name.lower(), match.port or balancer.port, match.path_prefix)
+        if match.server_name and key[0] == balancer.server_name.lower():
+            problems.append(
+                f"services[{number}].route: {name} is balancer.server_name; leave it out, or give "
+                "the service a name of its own"
+            )
+        elif match.port == balancer.port:
+            problems.append(
+                f"services[{number}].route: {match.port} is balancer.port; leave it out, or give "
+                "the service a port of its own"
+            )
+        elif key in taken:
+            problems.append(
+                f"services[{number}].route: {_where(match)} is services[{taken[key]}]'s; give one "
+                "of them another path_prefix, server_name or port"
+            )
+        taken.setdefault(key, number)
+    return problems
+
+
+def own_ports(routes: Sequence[RouteSettings]) -> Iterator[int]:
+    """The ports that services have of their own on the balancers."""
+    return (route.port for route in routes if route.port is not None)
+
+
+def _where(match: Match) -> str:
+    if match.server_name:
+        return match.server_name
+    return f"port {match.port}" if match.port else match.location
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What clients of a service send, and what its engines expect; None where nobody gives one."""
+
+    client: str | None = field(repr=False)
+    engine: str | None = field(repr=False)
+
+
+def keys_of(route: RouteSettings, balancer: BalancerSettings | None) -> Keys:
+    """The keys of a service: its own, else the balancer's; engines expect the clients' unless said.
+
+    `balancer` is None where no service needs one: clients reach the engines then.
+    """
+    clients = route.api_key_file or (balancer and balancer.api_key_file)
+    engines = route.engine_key_file or (balancer and balancer.engine_key_file) or clients
+    return Keys(clients and read_key(clients), engines and read_key(engines))
+
+
+def base_url(
+    settings: BalancerSettings, match: Match, address: str, endpoint: str | None = None
+) -> str:
+    """What clients put before /v1/ to reach a service by the balancer at an IP address.
+
+    `endpoint` is the endpoint's URL where it is not the balancer's name or address. A name is used
+    where a given certificate has one.
+    """
+    if endpoint is None or match.server_name or match.port:
+        named = settings.certificate_file is not None and settings.server_name != "_"
+        own = settings.server_name if named else f"[{address}]" if ":" in address else address
+        endpoint = f"https://{match.server_name or own}:{match.port or settings.port}"
+    return endpoint + match.path_prefix.rstrip("/")

@@ -1,0 +1,91 @@
+"""What a balancer serves: a route for each service, to its members. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+
+@dataclass(frozen=True)
+class Member:
+    """One replica behind a balancer: `id` is "HOST/NAME", `address` an IP address.
+
+    `weight` is its part of the requests against the others'. ValueError where `address` is none.
+    """
+
+    id: str
+    host: str
+    address: str
+    port: int
+    weight: int = 1
+
+    def __post_init__(self) -> None:
+        try:
+            if "%" not in self.address:
+                ip_address(self.address)
+                return
+        except ValueError:
+            pass
+        # nginx resolves names once, at its start, and does not start where one does not resolve.
+        raise ValueError(f"{self.host}: its address {self.address!r} is no IP address: declare one")
+
+    @property
+    def endpoint(self) -> str:
+        """`address:port`, an IPv6 address in brackets."""
+        address = ip_address(self.address)
+        return f"[{address}]:{self.port}" if address.version == 6 else f"{address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Match:
+    """Which requests are a service's: `/v1/` below a path prefix, of a name, or at a port.
+
+    Without `server_name` and `port` they are those of the endpoint.
+    """
+
+    path_prefix: str = "/"
+    server_name: str | None = None
+    port: int | None = None
+
+    @property
+    def location(self) -> str:
+        """The path below which requests are the service's: "/v1/", "/chat/v1/"."""
+        return f"{self.path_prefix.rstrip('/')}/v1/"
+
+
+@dataclass(frozen=True)
+class Route:
+    """One service as a balancer serves it.
+
+    `model` is the name that its engines serve it under, `api_key` what clients send, `engine_key`
+    what the engines expect (None: they take none), `drained` the ids of members that the inventory
+    declares drained.
+    """
+
+    service: str
+    model: str
+    members: tuple[Member, ...]
+    match: Match = Match()
+    api_key: str = field(repr=False, kw_only=True)
+    engine_key: str | None = field(repr=False, default=None, kw_only=True)
+    drained: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError(
+                f"the plan of {self.service} has no replica: there is nothing to balance"
+            )
+
+    @property
+    def upstream(self) -> str:
+        """The name of its upstream."""
+        return upstream_name(self.service)
+
+
+def upstream_name(service: str) -> str:
+    """The name of a service's upstream on every balancer."""
+    return f"llm_{service}"
+
+
+def server_names(routes: Sequence[Route]) -> tuple[str, ...]:
+    """The names that services have of their own, in order."""
+    return tuple(dict.fromkeys(r.match.server_name for r in routes if r.match.server_name))

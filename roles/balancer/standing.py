@@ -1,0 +1,81 @@
+"""A balancer as it is found: the command that asks for it, and what it printed. Pure."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from roles.balancer.balancer import Balancer
+from roles.balancer.certificate import names_command, parse_names
+from roles.balancer.state import STATE
+
+SECTION = "@@ "
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A balancer as it is found.
+
+    `state` is the text of state.json, `old_site` that of the site where there is no state: an
+    earlier version wrote it. `files` is the state of each file of ours by its path, as
+    `HostFile.state` has it, `certificate` are the names of a self-signed one that is not about to
+    expire. `loaded` says whether the program runs with the files as they are.
+    """
+
+    state: str = ""
+    old_site: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    packages: frozenset[str] = frozenset()
+    certificate: frozenset[str] = frozenset()
+    known: bool = False
+    enabled: bool = False
+    active: bool = False
+    loaded: bool = False
+
+
+def standing_command(balancer: Balancer) -> str:
+    """A shell command that prints everything that a `Standing` holds, in sections."""
+    packages = " ".join(balancer.packages)
+    patterns = " ".join([*balancer.files, STATE])
+    parts = {
+        "state": f"cat {STATE} 2>/dev/null",
+        "old site": f"[ -e {STATE} ] || cat {shlex.quote(balancer.site)} 2>/dev/null",
+        "packages": "dpkg-query -W -f='${Package} ${db:Status-Status}\\n' "
+        f"{packages} 2>/dev/null",
+        "known": f"ls {shlex.quote(balancer.main_file)} 2>/dev/null",
+        "service": balancer.state_command(),
+        "certificate": names_command(balancer.self_signed),
+        "files": f'for f in {patterns}; do [ -f "$f" ] && '
+        'printf "%s %s %s\\n" "$(stat -c "%a %U %G" -- "$f")" '
+        '"$(sha256sum < "$f" | cut -d" " -f1)" "$f"; done',
+    }
+    return "; ".join(f"echo '{SECTION}{name}'; {part}" for name, part in parts.items()) + "; :"
+
+
+def parsed_standing(output: Sequence[str]) -> Standing:
+    """What the command printed; KeyError or ValueError for anything else."""
+    sections: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in output:
+        if line.startswith(SECTION):
+            lines = sections.setdefault(line.removeprefix(SECTION), [])
+        else:
+            lines.append(line)
+    enabled, active, digest, loaded = (line.strip() for line in [*sections["service"], ""][:4])
+    return Standing(
+        state="\n".join(sections["state"]),
+        old_site="".join(f"{line}\n" for line in sections["old site"]),
+        files=dict(map(_file_state, sections["files"])),
+        packages=frozenset(
+            line.split()[0] for line in sections["packages"] if line.endswith(" installed")
+        ),
+        certificate=parse_names("\n".join(sections["certificate"])),
+        known=bool(sections["known"]),
+        enabled=enabled == "enabled",
+        active=active == "active",
+        loaded=loaded == digest,
+    )
+
+
+def _file_state(line: str) -> tuple[str, str]:
+    mode, owner, group, digest, path = line.split(" ", 4)
+    return path, f"{mode} {owner} {group} {digest}"

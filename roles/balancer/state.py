@@ -1,0 +1,180 @@
+"""What a balancer serves, as data beside its files: /etc/llm/balancer/state.json. Pure.
+
+It holds no secret. Everything that turns it into another state is here; nothing else writes it.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+from roles.balancer.routes import Route
+from roles.balancer.settings import BalancerSettings
+from roles.balancer.upstreams import Drain, Upstream, healthy
+
+STATE = "/etc/llm/balancer/state.json"
+SCHEMA = 1
+Owner = Literal["inventory", "operator", "rolling-update", "watchdog"]
+"""Who may drain a member. It is out while any of them has it out, and each takes back its own."""
+# What the final stage of a deploy decides anew; drains of the others outlive it.
+DECIDED = ("inventory", "rolling-update")
+
+
+@dataclass(frozen=True)
+class BalancerState:
+    """The upstreams, their drains, and how a server that fails is passed by."""
+
+    upstreams: tuple[Upstream, ...] = ()
+    drains: tuple[Drain, ...] = ()
+    max_fails: int = 2
+    fail_timeout_s: int = 10
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of all members."""
+        return frozenset(m.id for upstream in self.upstreams for m in upstream.members)
+
+    def upstream(self, service: str) -> Upstream | None:
+        """The upstream of a service, if there is one."""
+        return next((one for one in self.upstreams if one.service == service), None)
+
+
+_STATE = TypeAdapter(BalancerState)
+_NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")])
+
+
+def dumped(state: BalancerState) -> str:
+    """The state as it is written."""
+    return json.dumps({"schema": SCHEMA} | asdict(state), indent=1) + "\n"
+
+
+def parsed(text: str) -> BalancerState | None:
+    """The state in a file's text, None where there is none; ValueError where it is not ours."""
+    if not text.strip():
+        return None
+    try:
+        data = json.loads(text)
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {data['schema']}, not {SCHEMA}")
+        state = _STATE.validate_python(data)
+        # They become part of nginx's configuration.
+        for upstream in state.upstreams:
+            _NAME.validate_python(upstream.name)
+    except ValidationError as error:
+        raise ValueError(_unreadable(error.errors()[0]["msg"])) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(_unreadable(str(error))) from None
+    return state
+
+
+def _unreadable(why: str) -> str:
+    return (
+        f"{STATE} cannot be read: {why}; if nobody is drained on purpose, write "
+        f"{dumped(BalancerState())!r} into it: the end of a deploy fills it"
+    )
+
+
+def drain(
+    state: BalancerState,
+    replicas: Collection[str],
+    owner: Owner,
+    run: str,
+    since: str,
+    interrupted: Collection[str] = (),
+) -> tuple[BalancerState, tuple[str, ...]]:
+    """The state with these members out, and those of them that stay in.
+
+    `replicas` are ids; "gpu1/*" are all members of a host, those too that no plan names any more.
+    They stay in where their upstream would have no healthy member left, unless its service is one
+    of `interrupted`, whose interruption was announced. An owner's drain that is there stays as it
+    is. Ids of no member are passed over.
+    """
+    held = {one.replica for one in state.drains if one.owner == owner}
+    new: list[Drain] = []
+    refused: list[str] = []
+    for upstream in state.upstreams:
+        ids = [m.id for m in upstream.members if _among(m.id, replicas) and m.id not in held]
+        announced = upstream.service in interrupted
+        added = [Drain(id, owner, run, since, announced) for id in ids]
+        in_now = healthy(upstream, state.drains)
+        left = in_now - set(ids)
+        if in_now and not left and not announced:
+            refused += [id for id in ids if id in in_now]
+            added = [one for one in added if one.replica not in in_now]
+        new += added
+    return replace(state, drains=(*state.drains, *new)), tuple(refused)
+
+
+def in_service(state: BalancerState | None) -> frozenset[str]:
+    """The ids of the members that are in, and not for want of better ones; none of no state."""
+    upstreams = state.upstreams if state else ()
+    return frozenset(id for one in upstreams for id in healthy(one, state.drains if state else ()))
+
+
+def undrain(state: BalancerState, replicas: Collection[str], owner: Owner) -> BalancerState:
+    """The state without an owner's drains of these members, named as `drain` takes them."""
+    left = tuple(
+        one for one in state.drains if one.owner != owner or not _among(one.replica, replicas)
+    )
+    return replace(state, drains=left)
+
+
+def _among(id: str, replicas: Collection[str]) -> bool:
+    return id in replicas or f"{id.partition('/')[0]}/*" in replicas
+
+
+def planned(
+    old: BalancerState | None,
+    routes: Sequence[Route],
+    settings: BalancerSettings,
+    run: str,
+    since: str,
+) -> BalancerState:
+    """The state that routes ask for, before their members were asked for completions.
+
+    Drains of operators and watchdogs stay; the inventory's are those that it declares now, and
+    those of a rolling update end with it.
+    """
+    upstreams = tuple(Upstream(r.service, r.upstream, r.members) for r in routes)
+    new = BalancerState(upstreams, (), settings.max_fails, settings.fail_timeout_s)
+    before = old.drains if old else ()
+    declared = [id for route in routes for id in sorted(route.drained)]
+    there = {one.replica: one for one in before if one.owner == "inventory"}
+    stay = [one for one in before if one.owner not in DECIDED and one.replica in new.ids]
+    drains = [there.get(id) or Drain(id, "inventory", run, since) for id in declared]
+    return replace(new, drains=(*stay, *drains))
+
+
+def answered(
+    state: BalancerState,
+    old: BalancerState | None,
+    failures: Mapping[str, str],
+    unanswered: Collection[str],
+) -> BalancerState:
+    """The planned state with what failed; services where none answered keep what they had."""
+
+    def after(upstream: Upstream) -> Upstream:
+        before = old.upstream(upstream.service) if old else None
+        if before and upstream.service in unanswered:
+            return replace(before, name=upstream.name)
+        own = {m.id: failures[m.id] for m in upstream.members if m.id in failures}
+        return replace(upstream, failures=own)
+
+    found = replace(state, upstreams=tuple(map(after, state.upstreams)))
+    return replace(found, drains=tuple(d for d in found.drains if d.replica in found.ids))
+
+
+def vanished(state: BalancerState, routes: Sequence[Route]) -> tuple[str, ...]:
+    """The ids of members that were in an upstream and are in no plan any more."""
+    ids = {member.id for route in routes for member in route.members}
+    return tuple(m.id for one in state.upstreams for m in one.members if m.id not in ids)
+
+
+def vanished_message(replica: str) -> str:
+    """What is to be said of such a member."""
+    return (
+        f"{replica} was in the upstream and is in no plan any more: it leaves; its host may still "
+        "run it"
+    )

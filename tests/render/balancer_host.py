@@ -1,0 +1,126 @@
+"""A balancer below a folder: operations run there by real shells, on a real nginx."""
+
+import base64
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyinfra.context import ctx_host, ctx_state
+
+from roles.balancer.facts import BalancerStanding
+from roles.balancer.kinds import NGINX
+from roles.balancer.standing import Standing
+from roles.host import HostFile, archive
+
+from .nginx_server import moved, program
+
+SYSTEMCTL = """#!/bin/sh
+case "$1" in
+    reload) echo reload >> {folder}/reloads; kill -HUP "$(cat {folder}/nginx.pid)";;
+    is-active) echo active;;
+    is-enabled) echo enabled;;
+esac
+"""
+
+
+class BalancerHost:
+    """Answers facts and runs the commands of operations, with a host's paths below `folder`."""
+
+    name = "lb1"
+    print_prefix = ""
+    is_executing = True
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.warnings: list[str] = []
+        stub = folder / "bin" / "systemctl"
+        stub.parent.mkdir()
+        stub.write_text(SYSTEMCTL.format(folder=folder))
+        stub.chmod(0o755)
+
+    def noop(self, why: str) -> None:
+        pass
+
+    def log_styled(self, text: str, **_: Any) -> None:
+        self.warnings.append(text)
+
+    def get_fact(self, fact: Any, **arguments: Any) -> Any:
+        done = self.shell(fact().command(**arguments))
+        lines = self._back(done.stdout).splitlines()
+        found = fact().process(lines)
+        return self._as_on_a_host(found) if fact is BalancerStanding else found
+
+    def run(self, operation: Any, **arguments: Any) -> subprocess.CompletedProcess[str] | None:
+        """The last command of an operation, run; None where it has none. It must succeed."""
+        done = None
+        with ctx_host.use(self), ctx_state.use(self):
+            for command in operation._inner(**arguments):
+                done = self.shell(command.bits[2], command.connector_arguments.get("_stdin", ""))
+                assert done.returncode == 0, done.stderr
+        return done
+
+    def shell(self, script: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a script that is meant for a host."""
+        # As an operation has it: one quoted word.
+        if script.startswith("'"):
+            script = subprocess.run(
+                ["sh", "-c", f"printf %s {script}"], capture_output=True, text=True, check=True
+            ).stdout
+        path = f"{self.folder}/bin:{Path(program('nginx')).parent}:{os.environ['PATH']}"
+        script = self._here(script).replace(" -o root -g root", "")
+        return subprocess.run(
+            ["sh", "-c", script],
+            input=self._archive(stdin) if stdin else "",
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+        )
+
+    @property
+    def standing(self) -> Standing:
+        """The balancer as a deploy finds it."""
+        return self.get_fact(BalancerStanding, kind="nginx")
+
+    @property
+    def reloads(self) -> int:
+        """How often nginx was reloaded."""
+        file = self.folder / "reloads"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    def read(self, path: str) -> str:
+        """The text of a file, by its path on a host."""
+        return self._back(Path(self._here(path)).read_text())
+
+    def write(self, files: Sequence[HostFile]) -> None:
+        """Have these files there, as a deploy has written them."""
+        for file in files:
+            path = Path(self._here(file.path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self._here(file.content))
+            path.chmod(int(file.mode, 8))
+
+    def _here(self, text: str) -> str:
+        text = moved(text, self.folder).replace("/run/nginx.pid", f"{self.folder}/nginx.pid")
+        return text.replace("/etc/llm/", f"{self.folder}/etc/llm/")
+
+    def _back(self, text: str) -> str:
+        return text.replace(f"{self.folder}/etc/", "/etc/").replace(
+            f"{self.folder}/", "/var/log/nginx/"
+        )
+
+    def _archive(self, stdin: str) -> str:
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(stdin))) as tar:
+            texts = {f"/{m.name}": tar.extractfile(m).read().decode() for m in tar}  # type: ignore[union-attr]
+        return archive(HostFile(self._here(path), self._here(text)) for path, text in texts.items())
+
+    def _as_on_a_host(self, found: Standing) -> Standing:
+        files = {}
+        for path, state in found.files.items():
+            mode = state.split()[0]
+            files[path] = HostFile(path, self.read(path), mode=mode).state
+        return replace(found, packages=frozenset(NGINX.packages), known=True, files=files)

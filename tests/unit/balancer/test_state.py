@@ -1,0 +1,174 @@
+"""Drains by owner, and what a deploy makes of the state that it finds."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roles.balancer import BalancerState, Owner, Upstream, drain, undrain, vanished
+from roles.balancer.state import answered, dumped, parsed, planned
+from roles.balancer.upstreams import Drain, healthy, servers
+
+from .fleets import member, members, route, settings, state
+
+CHAT = route()
+CODE = route("code", *members("code", gpu1=[9000], gpu2=[9000]))
+IDS = [one.id for one in CHAT.members]
+OWNERS: list[Owner] = ["operator", "rolling-update", "watchdog"]
+
+
+def after(
+    old: BalancerState, *replicas: str, owner: Owner = "operator", interrupted: tuple[str, ...] = ()
+) -> BalancerState:
+    return drain(old, replicas, owner, "run", "now", interrupted)[0]
+
+
+def outs(found: BalancerState) -> set[str]:
+    return {
+        server.member.id
+        for upstream in found.upstreams
+        for server in servers(upstream, found.drains)
+        if server.out
+    }
+
+
+def test_a_drain_says_who_and_when():
+    (found,) = after(state(), "gpu1/chat-0").drains
+    assert found == Drain("gpu1/chat-0", "operator", "run", "now")
+
+
+def test_a_whole_host_is_drained_in_all_services():
+    found = after(state(CHAT, CODE), "gpu1/*")
+    assert outs(found) == {"gpu1/chat-0", "gpu1/chat-1", "gpu1/code-0"}
+    assert undrain(found, ["gpu1/*"], "operator") == state(CHAT, CODE)
+
+
+def test_each_owner_takes_back_its_own():
+    found = after(after(state(), IDS[0]), IDS[0], owner="watchdog")
+    assert len(found.drains) == 2 and outs(found) == {IDS[0]}
+    assert undrain(found, [IDS[0]], "rolling-update") == found
+    found = undrain(found, [IDS[0]], "operator")
+    assert outs(found) == {IDS[0]}
+    assert outs(undrain(found, [IDS[0]], "watchdog")) == set()
+
+
+def test_draining_twice_is_draining_once():
+    once = after(state(), *IDS[:2])
+    assert after(once, *IDS[:2]) == once
+
+
+def test_the_last_healthy_member_stays_in():
+    found = after(state(), *IDS[:3])
+    again, refused = drain(found, [IDS[3]], "rolling-update", "run", "now")
+    assert (again, refused) == (found, (IDS[3],))
+    # Drained by somebody else already: one owner more changes nothing for the upstream.
+    assert len(after(found, IDS[0], owner="watchdog").drains) == 4
+
+
+def test_a_failing_member_does_not_count_as_left():
+    upstream = Upstream("chat", "llm_chat", members(gpu1=[1, 2]), {"gpu1/chat-1": "timed out"})
+    old = BalancerState((upstream,))
+    assert drain(old, ["gpu1/chat-0"], "operator", "r", "s") == (old, ("gpu1/chat-0",))
+    assert outs(after(old, "gpu1/chat-1")) == {"gpu1/chat-1"}
+
+
+def test_an_announced_interruption_empties_its_upstream_alone():
+    old = state(CHAT, CODE)
+    new, refused = drain(old, ["gpu1/*", "gpu2/*"], "rolling-update", "r", "s", ["code"])
+    assert refused == () and outs(new) == {*IDS[:3], "gpu1/code-0", "gpu2/code-0"}
+    _, refused = drain(old, ["gpu1/*", "gpu2/*"], "rolling-update", "r", "s", ["chat"])
+    assert set(refused) == {"gpu1/code-0", "gpu2/code-0"}
+
+
+steps = st.lists(
+    st.tuples(st.booleans(), st.sets(st.sampled_from([*IDS, "gpu9/x-0"])), st.sampled_from(OWNERS)),
+    max_size=8,
+)
+
+
+@given(steps, st.dictionaries(st.sampled_from(IDS), st.just("timed out"), max_size=3))
+def test_laws(actions: list[tuple[bool, set[str], Owner]], failures: dict[str, str]):
+    upstream = replace(state().upstreams[0], failures=failures)
+    found = BalancerState((upstream,))
+    for out, replicas, owner in actions:
+        others = {one for one in found.drains if one.owner != owner}
+        found = after(found, *replicas, owner=owner) if out else undrain(found, replicas, owner)
+        assert others == {one for one in found.drains if one.owner != owner}, "others stay"
+        assert healthy(upstream, found.drains), "no drain takes the last healthy member"
+        assert parsed(dumped(found)) == found
+    for owner in OWNERS:
+        found = undrain(found, IDS, owner)
+    assert found.drains == ()
+
+
+def test_no_state():
+    assert parsed("") is None and parsed("\n") is None
+
+
+GOOD = json.loads(dumped(after(state(), IDS[0])))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        json.dumps(GOOD | {"schema": 2}),
+        json.dumps(GOOD | {"drains": 1}),
+        json.dumps(GOOD | {"max_fails": "x"}),
+        json.dumps(GOOD).replace("10.0.0.1", "10.0.0.1; down"),
+        json.dumps(GOOD).replace("llm_chat", "llm_chat { }"),
+    ],
+)
+def test_what_is_no_state(text: str):
+    with pytest.raises(ValueError, match=r"state.json cannot be read"):
+        parsed(text)
+
+
+def test_a_deploy_keeps_drains_of_operators_and_watchdogs(tmp_path: Path):
+    old = state(CHAT, CODE)
+    for number, owner in enumerate(OWNERS):
+        old = after(old, IDS[number], owner=owner)
+    old = after(old, "gpu1/code-0")
+    new = planned(old, [CHAT], settings(tmp_path), "run2", "later")
+    assert [(one.replica, one.owner) for one in new.drains] == [
+        (IDS[0], "operator"),
+        (IDS[2], "watchdog"),
+    ]
+
+
+def test_drains_of_the_inventory_are_those_that_it_declares_now(tmp_path: Path):
+    given = settings(tmp_path)
+    declared = replace(CHAT, drained=frozenset([IDS[1]]))
+    old = planned(None, [declared], given, "run", "now")
+    assert old.drains == (Drain(IDS[1], "inventory", "run", "now"),)
+    assert planned(old, [declared], given, "run2", "later") == old, "nothing is written anew"
+    assert planned(old, [CHAT], given, "run2", "later").drains == ()
+
+
+def test_a_service_of_which_none_answers_keeps_what_it_had(tmp_path: Path):
+    old = state(CHAT, CODE)
+    moved = replace(CHAT, members=members(gpu1=[8500]))
+    new = planned(old, [moved, CODE], settings(tmp_path), "run", "now")
+    found = answered(new, old, {"gpu1/chat-0": "timed out", "gpu1/code-0": "HTTP 500"}, ["chat"])
+    chat, code = found.upstreams
+    assert chat == old.upstreams[0]
+    assert code.failures == {"gpu1/code-0": "HTTP 500"}
+    # One that was not here before is written as it is planned.
+    found = answered(new, None, {"gpu1/chat-0": "timed out"}, ["chat"])
+    assert found.upstreams[0].members == moved.members
+
+
+def test_who_vanished():
+    old = state(CHAT, route("code", member("gpu3/code-0")))
+    assert vanished(old, [CHAT]) == ("gpu3/code-0",)
+    assert vanished(old, [replace(CHAT, members=members(gpu2=[8000]))]) == (
+        "gpu1/chat-0",
+        "gpu1/chat-1",
+        "gpu3/chat-0",
+        "gpu3/code-0",
+    )
