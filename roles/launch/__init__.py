@@ -1,7 +1,11 @@
 """Launch units that run replicas: their files, and how a host moves from the old to the new."""
 
-from roles.launch.host_launch import HostLaunch as HostLaunch
 from roles.launch.render import INTERNAL_PORTS as INTERNAL_PORTS
-from roles.launch.render import VISIBLE_DEVICES as VISIBLE_DEVICES
-from roles.launch.render import unit_name as unit_name
+from roles.launch.render import Assignment as Assignment
+from roles.launch.render import internal_ports as internal_ports
 from roles.launch.settings import LaunchSettings as LaunchSettings
+from roles.launch.state import PART as PART
+from roles.launch.state import Change as Change
+from roles.launch.state import LaunchState as LaunchState
+from roles.launch.state import parse_state as parse_state
+from roles.launch.wanted import HostLaunch as HostLaunch

@@ -1,47 +1,60 @@
 """Runs the planned replicas on GPU hosts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
-from pyinfra import host
-from pyinfra.api import State
 from pyinfra.api.deploy import deploy
 
 from roles.launch import operations
-from roles.launch.host_launch import HostLaunch
-from roles.launch.roll import Roll
-
-_rolls: dict[State, Roll] = {}
-_launches: dict[tuple[State, str], HostLaunch] = {}
-
-
-def current_roll(balancers: Sequence[str]) -> Roll:
-    """The one roll of this run: all hosts must see the same failures."""
-    return _rolls.setdefault(host.state, Roll(host.state, frozenset(balancers)))
-
-
-def current_launch(make: Callable[[], HostLaunch]) -> HostLaunch:
-    """The one launch of this host in this run: what one step learns, the later ones go by."""
-    key = (host.state, host.name)
-    if key not in _launches:
-        _launches[key] = make()
-    return _launches[key]
+from roles.launch.operations import Launch, Note
+from roles.launch.state import LaunchState
+from roles.rolling import Turn
 
 
 @deploy("Launch")
-def start(launch: HostLaunch, roll: Roll) -> None:
-    """Start the replicas of a host where nothing serves yet; others are left to the roll."""
-    operations.replicas(
-        name="Start replicas where none serves", launch=launch, roll=roll, fresh_only=True
+def start(
+    launch: Launch,
+    run_id: str,
+    note: Note,
+    found: Callable[[], LaunchState | None],
+    changed: Callable[[], None],
+) -> None:
+    """Start the replicas of a host where nothing serves yet; others are left to the rolling
+    update."""
+    operations.started(
+        name="Start replicas where none serves",
+        launch=launch,
+        run_id=run_id,
+        note=note,
+        found=found,
+        changed=changed,
     )
 
 
 @deploy("Launch")
-def roll_over(launch: HostLaunch, roll: Roll, batch: Sequence[str]) -> None:
-    """Move the replicas of a host in the batch to what is planned, one after the other."""
-    operations.replicas(name=f"Roll over {', '.join(batch)}", launch=launch, roll=roll)
+def move(
+    launch: Launch,
+    run_id: str,
+    turn: Callable[[], Turn | None],
+    done: Callable[[Collection[str]], None],
+    put_back: Callable[[Collection[str]], None],
+    batch: int,
+) -> None:
+    """Move the replicas of a host whose turn it is in a batch to what is planned."""
+    operations.moved(
+        name=f"Move batch {batch}",
+        launch=launch,
+        run_id=run_id,
+        turn=turn,
+        done=done,
+        put_back=put_back,
+    )
 
 
 @deploy("Launch")
-def serve(launch: HostLaunch, roll: Roll) -> None:
-    """See that every replica of the host serves, now that its turn is over."""
-    operations.serving(name="Replicas serve", launch=launch, roll=roll)
+def serve(
+    launch: Launch,
+    left: Callable[[], Collection[str]],
+    refused: Callable[[], Collection[str]] = tuple,
+) -> None:
+    """See that every replica of the host serves, now that the rolling update is over."""
+    operations.serving(name="Replicas serve", launch=launch, left=left, refused=refused)

@@ -1,116 +1,165 @@
 """Moves a host's replicas from what runs to what is planned."""
 
-import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from pyinfra import host, logger
+from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
-from roles.host import PROBE, SERVING, HostFile, SecretInput, bundle
-from roles.host.outcome import failing
+from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, SecretInput, bundle
+from roles.host.outcome import failing, warn
 from roles.launch.facts import Launched, NotServing
-from roles.launch.host_launch import HostLaunch
-from roles.launch.roll import Roll
-from roles.launch.state import to_do
+from roles.launch.state import Change, LaunchState
+from roles.launch.transaction import PUT_BACK
+from roles.launch.wanted import HostLaunch, task
+from roles.rolling import Turn
 
 HERE = Path(__file__).parent
+TRANSACTION = (PROBE, SERVING, LEGACY, HERE / "on_host.py", HERE / "transaction.py")
+Launch = Callable[[], HostLaunch]
+
+
+class Note(Protocol):
+    """Takes what a host runs and what is to be done there, and whether nothing served yet."""
+
+    def __call__(
+        self, state: LaunchState, changes: Sequence[Change], fresh: bool = False
+    ) -> None: ...
 
 
 @operation()
-def replicas(launch: HostLaunch, roll: Roll, fresh_only: bool = False):
+def started(
+    launch: Launch,
+    run_id: str,
+    note: Note,
+    found: Callable[[], LaunchState | None],
+    changed: Callable[[], None],
+):
     """
-    Bring a host's replicas to the plan; each must answer a real completion, or the old is put back.
+    Start a host's replicas where nothing serves yet, and write what replicas share where that alone
+    differs; a host that serves is left to the rolling update. Each replica must answer a real
+    completion.
 
-    + launch: the host's plan with all that its files follow from, read when the run executes
-    + roll: the roll of this run
-    + fresh_only: leave a host that serves already to the roll
+    + launch: what the host is to run, asked when the run executes
+    + run_id: the run's, which the manifest records
+    + note: takes what was found, for the rolling update
+    + found: what the host runs, where it is known in this run; else it is asked
+    + changed: is called where anything was changed
     """
-    files = launch.files
-    # Replicas that left the plan are found by their units, not by paths.
-    state = host.get_fact(Launched, paths=[file.path for file in files])
-    reasons = to_do(
-        state,
-        files,
-        launch.digests(files),
-        launch.engine.version_name,
-        launch.settings.firewall and bool(launch.plan.replicas),
-    )
-    if not reasons:
+    state, wanted = found() or host.get_fact(Launched), launch()
+    changes = wanted.changes(state)
+    note(state, changes, fresh=bool(changes) and not state.serving)
+    if not changes:
         host.noop("all replicas run as planned")
         return
-    if fresh_only and state.serving:
-        roll.restarting.add(host.name)
-        host.noop("replicas serve here: the roll changes them")
+    moving = [change.subject for change in changes if change.kind in ("move", "start")]
+    retired = [change.subject for change in changes if change.kind == "retire"]
+    if state.serving and (moving or retired):
+        host.noop("replicas serve here: the rolling update changes them")
         return
-    if not fresh_only and (stopped := roll.stopped_by()):
-        roll.left_alone.add(host.name)
-        message = f"left as it is, the old replicas serve on: {stopped} failed"
-        host.log_styled(message, fg="yellow", log_func=logger.warning)
-        host.noop(message)
-        return
-    program = bundle([PROBE, SERVING, HERE / "apply.py"], _task(launch, files))
-    yield StringCommand("python3", "-", _stdin=program)
+    yield _transaction(wanted, state, [moving] if moving else [], retired, run_id)
+    changed()
 
 
 @operation()
-def serving(launch: HostLaunch, roll: Roll):
+def moved(
+    launch: Launch,
+    run_id: str,
+    turn: Callable[[], Turn | None],
+    done: Callable[[Collection[str]], None],
+    put_back: Callable[[Collection[str]], None],
+):
+    """
+    Move those replicas of a host whose turn it is to what is planned, together; each must answer a
+    real completion, or the old is put back.
+
+    + launch: what the host is to run, asked when the run executes
+    + run_id: the run's, which the manifest records
+    + turn: what of the host goes on in this batch, asked when the run executes
+    + done: takes the ids of what was moved or taken down
+    + put_back: takes the ids of who did not serve, where all serve as before again
+    """
+    own = turn() if host.state.is_executing else None
+    if own is None:
+        host.noop("nothing moves here" if host.state.is_executing else "decided when executed")
+        return
+    names = [id.partition("/")[2] for id in own.restarts]
+    retired = [id.partition("/")[2] for id in own.removals]
+    state = host.get_fact(Launched)
+    this_host = host.name
+    yield _transaction(
+        *(launch(), state, [names] if names else [], retired, run_id),
+        put_back=lambda failed: put_back([f"{this_host}/{name}" for name in failed]),
+    )
+    done((*own.restarts, *own.removals))
+
+
+@operation()
+def serving(
+    launch: Launch,
+    left: Callable[[], Collection[str]],
+    refused: Callable[[], Collection[str]] = tuple,
+):
     """
     Wait until each of a host's replicas answers a real completion; a host that booted a moment ago
     may be loading its weights still. Changes nothing, and fails the host where one does not serve.
 
-    + launch: the host's plan, read when the run executes
-    + roll: the roll of this run: what it left alone runs from old settings, and is not asked
+    + launch: what the host is to run, asked when the run executes
+    + left: what the rolling update left as it is on this host, and why: such a host runs from older
+      settings, and is not asked
+    + refused: those of them that the update was never going to move, which is this host's failure
     """
-    if host.name in roll.left_alone:
-        host.noop("the old replicas serve on")
-        return
     if not host.state.is_executing:
         host.noop("replicas are asked when the run executes")
         return
-    task = {
-        "replicas": [{"name": one.name, "port": one.port} for one in launch.plan.replicas],
-        "start_timeout_s": launch.settings.start_timeout_s,
-        "model": launch.service.model.name,
-        "key": launch.engine_key,
-    }
-    program = bundle([PROBE, SERVING, HERE / "await_serving.py"], task)
-    said = host.get_fact(NotServing, _stdin=SecretInput(program))
-    if said:
-        yield failing(said)
+    if reasons := left():
+        for reason in reasons:
+            warn(f"{reason}; the old replicas serve on")
+        if why := refused():
+            yield failing("; ".join(why))
+        else:
+            host.noop("the old replicas serve on")
+        return
+    wanted = launch()
+    names = [one.name for one in wanted.replicas]
+    program = bundle(
+        [PROBE, SERVING, LEGACY, AWAIT_SERVING],
+        {"names": names, "start_timeout_s": wanted.settings.start_timeout_s},
+    )
+    message = host.get_fact(NotServing, _stdin=SecretInput(program)) if names else ""
+    if message:
+        yield failing(message)
     else:
         host.noop("all replicas serve")
 
 
-def _task(launch: HostLaunch, files: Sequence[HostFile]) -> dict[str, Any]:
-    planned, devices = launch.plan.replicas, launch.devices
-    digests = launch.digests(files)
-    return {
-        "files": [
-            {
-                "path": file.path,
-                "content": base64.b64encode(file.content.encode()).decode(),
-                "state": file.state,
-            }
-            for file in files
-        ],
-        "replicas": [
-            {
-                "name": replica.name,
-                "port": replica.port,
-                "gpus": replica.gpus,
-                "devices": [devices[gpu] for gpu in replica.gpus if gpu in devices],
-                "digest": digests[replica.name],
-            }
-            for replica in planned
-        ],
-        "names": [replica.name for replica in planned],
-        "engine": launch.engine.version_name,
-        "keep": launch.engine.keep,
-        "firewall": launch.settings.firewall and bool(planned),
-        "user": launch.settings.user,
-        "start_timeout_s": launch.settings.start_timeout_s,
-        "model": launch.service.model.name,
-        "key": launch.engine_key,
-    }
+def _transaction(
+    wanted: HostLaunch,
+    state: LaunchState,
+    steps: Sequence[Collection[str]],
+    retired: Collection[str],
+    run_id: str,
+    put_back: Callable[[Collection[str]], None] | None = None,
+) -> StringCommand:
+    program = bundle(TRANSACTION, task(wanted, state, steps, retired, run_id))
+    return _Transaction(program, put_back)
+
+
+class _Transaction(StringCommand):
+    """The program on a host; `put_back` takes the names of the replicas that did not serve, where
+    it fails and says that all is as before."""
+
+    def __init__(
+        self, program: str, put_back: Callable[[Collection[str]], None] | None = None
+    ) -> None:
+        super().__init__("python3", "-", _stdin=program)
+        self._put_back = put_back
+
+    def execute(self, state: Any, host: Any, connector_arguments: Any) -> tuple[bool, Any]:
+        ok, output = super().execute(state, host, connector_arguments)
+        lines = () if ok else output.stdout_lines
+        failed = [line.removeprefix(PUT_BACK).split() for line in lines if PUT_BACK in line]
+        if failed and self._put_back:
+            self._put_back(failed[-1])
+        return ok, output

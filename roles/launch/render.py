@@ -1,63 +1,110 @@
 """The files of a host's replicas, from the plan. Pure: a plan in, text out."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-import jinja2
-import yaml
-
-from roles.engine import EngineSettings
-from roles.host import HostFile
+from roles.engine import Build, Deployment, Placement, Served, Start
+from roles.host.paths import FIREWALL_RULES, FIREWALL_TABLE, FIREWALL_UNIT, REPLICAS, UNITS
+from roles.host.templates import quoted, render
 from roles.launch.settings import LaunchSettings
-from roles.plan import HostPlan, Replica
-from roles.topology import ServiceSettings
+from roles.plan import Replica
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
-UNIT = "/etc/systemd/system/llm-engine@.service"
-FIREWALL_UNIT = "/etc/systemd/system/llm-firewall.service"
-FIREWALL = "/etc/llm/firewall.nft"
-SECRETS = "/etc/llm/secrets/engine.env"
-REPLICAS = "/etc/llm/replicas"
-CACHE = "/var/cache/llm"
-# vLLM takes the next free port from VLLM_PORT on for each of its processes.
+# Some engines take the next free port from the first on for each of their processes.
 INTERNAL_PORTS = 100
-
-# How each device is told which GPUs are its own.
-VISIBLE_DEVICES = {
-    "cuda": "CUDA_VISIBLE_DEVICES",
-    "rocm": "HIP_VISIBLE_DEVICES",
-    "cpu": "CUDA_VISIBLE_DEVICES",
-}
+FIREWALL_UNIT_PATH = f"{UNITS}/{FIREWALL_UNIT}"
 
 
-def quoted(value: object) -> str:
-    """A value as systemd's EnvironmentFile= reads it back: in double quotes, escaped."""
-    text = str(value)
-    for character in ("\\", '"', "$", "`"):
-        text = text.replace(character, f"\\{character}")
-    return f'"{text}"'
+@dataclass(frozen=True)
+class Assignment:
+    """A planned replica with all that its start follows from.
+
+    `engine` is the kind's name, `key` what it expects of who asks it ("": nothing), `devices` what
+    CUDA calls a GPU of the plan where that is not its index.
+    """
+
+    replica: Replica
+    engine: str
+    deployment: Deployment
+    build: Build
+    served: Served
+    key: str = field(repr=False)
+    devices: Mapping[int, str] = field(default_factory=dict)
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+@dataclass(frozen=True)
+class FolderFile:
+    """A file of a replica's numbered folder; a line of `key_lines` follows for each of at most
+    `keys` keys, which the host fills in."""
+
+    text: str = field(repr=False)
+    mode: str = "644"
+    key_lines: tuple[str, ...] = ()
+    keys: int = 0
+
+
+@dataclass(frozen=True)
+class ReplicaFiles:
+    """All of a replica's numbered folder. It must restart when `digest` changes.
+
+    `entry` is what the manifest says of it, without its folder and without secrets.
+    """
+
+    name: str
+    port: int
+    gpus: tuple[int, ...]
+    key: str = field(repr=False)
+    files: Mapping[str, FolderFile]
+    digest: str
+    entry: Mapping[str, Any]
+
+
+def shared_unit() -> str:
+    """The unit that runs every replica of a host: what never differs."""
+    return render("systemd/llm-engine@.service.j2")
+
+
+def replica_files(
+    assignment: Assignment, launch: LaunchSettings, address: str, shared: str
+) -> ReplicaFiles:
+    """The numbered folder of a replica on a host with that address; `shared` is the shared unit."""
+    replica, build = assignment.replica, assignment.build
+    start = assignment.deployment.start(
+        replica, assignment.served, build, placement(assignment, launch, address)
     )
-    environment.filters["quoted"] = quoted
-    environment.filters["yaml"] = lambda options: yaml.safe_dump(dict(options), sort_keys=False)
-    return environment
+    files = {
+        "start": FolderFile(render("systemd/start.sh.j2", name=replica.name, start=start)),
+        "environment": FolderFile(
+            render("systemd/environment.j2", name=replica.name, environment=start.environment)
+        ),
+        "unit.conf": FolderFile(unit_conf(start, build, launch)),
+        **_engine_files(start, assignment.key),
+    }
+    entry = _entry(assignment, start)
+    digest = _digest(files, assignment.key, shared)
+    about = json.dumps({**entry, "digest": digest}, indent=1) + "\n"
+    return ReplicaFiles(
+        replica.name,
+        replica.port,
+        replica.gpus,
+        assignment.key,
+        {**files, "replica.json": FolderFile(about)},
+        digest,
+        {**entry, "digest": digest},
+    )
 
 
-def unit_name(replica: str) -> str:
-    """The systemd unit that runs a replica."""
-    return f"llm-engine@{replica}.service"
+def placement(assignment: Assignment, launch: LaunchSettings, address: str) -> Placement:
+    """What of its host decides how a replica starts."""
+    return Placement(
+        listen_address=listen_address(address),
+        internal_port=internal_ports(launch, assignment.replica.gpus)[0],
+        drain_timeout_s=launch.drain_timeout_s,
+        devices=assignment.devices,
+    )
 
 
 def listen_address(address: str) -> str:
@@ -65,160 +112,103 @@ def listen_address(address: str) -> str:
     return "::" if ip_address(address).version == 6 else "0.0.0.0"
 
 
-def internal_ports(launch: LaunchSettings, number: int) -> tuple[int, int]:
-    """First and last port that the processes of a host's n-th replica use among themselves."""
-    first = launch.internal_ports_from + number * INTERNAL_PORTS
+def internal_ports(launch: LaunchSettings, gpus: Sequence[int]) -> tuple[int, int]:
+    """First and last port that the processes of a replica on these GPUs use among themselves.
+
+    They follow from its first GPU, so that they are its own on the host, and stay the same
+    whatever other services the host gets.
+    """
+    first = launch.internal_ports_from + min(gpus, default=0) * INTERNAL_PORTS
     return first, first + INTERNAL_PORTS - 1
 
 
-def environment_of(
-    replica: Replica,
-    engine: EngineSettings,
-    launch: LaunchSettings,
-    devices: Mapping[int, str] = MappingProxyType({}),
-) -> dict[str, str]:
-    """The environment of a replica, without secrets.
-
-    `devices` is what CUDA calls a GPU where that is not its index, as with slices of MIG GPUs.
-    """
-    return {
-        VISIBLE_DEVICES[engine.device]: ",".join(devices.get(i, str(i)) for i in replica.gpus),
-        # Otherwise mixed cards are numbered by speed, not as nvidia-smi and the plan do.
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "HOME": f"/var/lib/llm/{replica.name}",
-        "HF_HOME": f"{CACHE}/hub",
-        "VLLM_CACHE_ROOT": f"{CACHE}/{replica.name}",
-        "TRITON_CACHE_DIR": f"{CACHE}/{replica.name}/triton",
-        # The processes of a replica talk to each other on this host alone.
-        "VLLM_HOST_IP": "127.0.0.1",
-        "VLLM_PORT": str(internal_ports(launch, replica.number)[0]),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
-        "VLLM_NO_USAGE_STATS": "1",
-        "PATH": "/opt/llm/engines/current/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
-        **engine.environment,
-    }
-
-
-def options_of(
-    replica: Replica, service: ServiceSettings, launch: LaunchSettings, address: str
-) -> dict[str, Any]:
-    """The options of `vllm serve` for a replica, as its configuration file names them."""
-    options: dict[str, Any] = {
-        "model": service.weights or service.model.name,
-        "served-model-name": service.model.name,
-        "host": listen_address(address),
-        "port": replica.port,
-        "tensor-parallel-size": replica.shape.tensor_parallel,
-        "pipeline-parallel-size": replica.shape.pipeline_parallel,
-        **({"enable-expert-parallel": True} if replica.shape.expert_parallel else {}),
-        **({"dtype": replica.dtype} if replica.dtype else {}),
-        **({"max-num-seqs": replica.max_num_seqs} if replica.max_num_seqs else {}),
-        "max-model-len": replica.max_model_len,
-        "gpu-memory-utilization": replica.gpu_memory_utilization,
-        # vLLM's own all-reduce reads the other GPUs' memory as NCCL's P2P does.
-        **({} if replica.p2p else {"disable-custom-all-reduce": True}),
-        "shutdown-timeout": launch.drain_timeout_s,
-    }
-    if service.kv_cache_memory_bytes:
-        options["kv-cache-memory-bytes"] = service.kv_cache_memory_bytes
-    return options | service.arguments
-
-
-def replica_files(
-    replica: Replica,
-    service: ServiceSettings,
-    engine: EngineSettings,
-    launch: LaunchSettings,
-    address: str,
-    devices: Mapping[int, str] = MappingProxyType({}),
-) -> list[HostFile]:
-    """A replica's environment file and its engine's configuration file."""
-    jinja = _environment()
-    env = jinja.get_template("systemd/replica.env.j2").render(
-        name=replica.name, environment=environment_of(replica, engine, launch, devices)
+def unit_conf(start: Start, build: Build, launch: LaunchSettings) -> str:
+    """What a replica's unit has beside the shared one: a drop-in for this replica alone."""
+    return render(
+        "systemd/replica.conf.j2",
+        user=launch.user,
+        device=build.device,
+        firewall=launch.firewall,
+        table=FIREWALL_TABLE,
+        credentials=start.credentials,
+        lines=start.unit,
     )
-    config = jinja.get_template("vllm/replica.yaml.j2").render(
-        name=replica.name, options=options_of(replica, service, launch, address)
-    )
-    return [
-        HostFile(f"{REPLICAS}/{replica.name}.env", env),
-        HostFile(f"{REPLICAS}/{replica.name}.yaml", config),
-    ]
 
 
-def secrets_file(engine_key: str, hub_token: str | None) -> HostFile:
-    """The secrets of all replicas of a host: systemd reads it as root, nobody else can."""
-    lines = [f"VLLM_API_KEY={quoted(engine_key)}"]
-    if hub_token:
-        lines.append(f"HF_TOKEN={quoted(hub_token)}")
-    return HostFile(SECRETS, "\n".join(lines) + "\n", mode="600")
-
-
-def unit_file(engine: EngineSettings, launch: LaunchSettings) -> HostFile:
-    """The template unit that runs every replica of a host."""
-    text = (
-        _environment()
-        .get_template("systemd/llm-engine@.service.j2")
-        .render(
-            user=launch.user,
-            firewall=launch.firewall,
-            device=engine.device,
-            drain_timeout_s=launch.drain_timeout_s,
-        )
-    )
-    return HostFile(UNIT, text)
+def groups(builds: Iterable[Build]) -> tuple[str, ...]:
+    """The groups that own the device files of the GPUs that engines of these builds use."""
+    return ("render", "video") if any(build.device == "rocm" for build in builds) else ()
 
 
 def firewall_files(
-    launch: LaunchSettings, balancers: Iterable[str], ports: Sequence[int]
-) -> list[HostFile]:
+    launch: LaunchSettings,
+    balancers: Iterable[str],
+    ports: Iterable[int],
+    gpus: Iterable[int],
+) -> dict[str, str]:
     """The rules that let only balancers (and `allow_from`) reach the engines' ports, and nobody
-    those that the processes of a replica use among themselves."""
-    last_internal = internal_ports(launch, len(ports) - 1)[1]
+    those that the processes of a replica use among themselves; none where there is no port."""
+    ports = sorted(set(ports))
+    if not launch.firewall or not ports:
+        return {}
     networks = sorted(
         {ip_network(address) for address in balancers} | set(launch.allow_from), key=str
     )
-    jinja = _environment()
-    rules = jinja.get_template("nftables/llm.nft.j2").render(
+    last_internal = internal_ports(launch, [max(gpus, default=0)])[1]
+    rules = render(
+        "nftables/llm.nft.j2",
         ipv4=[str(network) for network in networks if network.version == 4],
         ipv6=[str(network) for network in networks if network.version == 6],
-        ports=sorted(ports),
+        ports=ports,
         internal=f"{launch.internal_ports_from}-{last_internal}",
     )
-    unit = jinja.get_template("systemd/llm-firewall.service.j2").render()
-    return [HostFile(FIREWALL, rules), HostFile(FIREWALL_UNIT, unit)]
+    return {FIREWALL_RULES: rules, FIREWALL_UNIT_PATH: render("systemd/llm-firewall.service.j2")}
 
 
-def host_files(
-    plan: HostPlan,
-    service: ServiceSettings,
-    engine: EngineSettings,
-    launch: LaunchSettings,
-    address: str,
-    balancers: Iterable[str],
-    engine_key: str,
-    hub_token: str | None = None,
-    devices: Mapping[int, str] = MappingProxyType({}),
-) -> list[HostFile]:
-    """Every file that launch writes on a host, in the order in which they are to be written."""
-    files = [secrets_file(engine_key, hub_token), unit_file(engine, launch)]
-    if launch.firewall and plan.replicas:
-        ports = [replica.port for replica in plan.replicas]
-        files += firewall_files(launch, balancers, ports)
-    for replica in plan.replicas:
-        files += replica_files(replica, service, engine, launch, address, devices)
-    return files
+def _engine_files(start: Start, key: str) -> dict[str, FolderFile]:
+    """The engine's own files, with the keys where it wants them, and all keys for our own use."""
+    texts = dict(start.files)
+    if start.secrets:
+        lines = [f"{name}={quoted(value)}\n" for name, value in start.secrets.items()]
+        texts["secrets"] = texts.get("secrets", "") + "".join(lines)
+    if start.key_file and key:
+        texts.setdefault(start.key_file.name, "")
+    files = {}
+    for name, text in texts.items():
+        takes = bool(key) and start.key_file is not None and start.key_file.name == name
+        secret = takes or name == "secrets" or name in start.credentials
+        lines = (start.key_file.line,) if takes and start.key_file else ()
+        keys = (2 if start.key_file.several else 1) if takes and start.key_file else 0
+        files[name] = FolderFile(text, "600" if secret else "644", lines, keys)
+    # The host asks its replicas by the first of these.
+    return files | ({"keys": FolderFile("", "600", ("{}",), 2)} if key else {})
 
 
-def digests(plan: HostPlan, files: Sequence[HostFile], engine: EngineSettings) -> Mapping[str, str]:
-    """What each replica runs from, as one digest: it must restart when that changes."""
-    shared = {file.path: file.state for file in files if file.path in (UNIT, SECRETS)}
-    by_path = {file.path: file.state for file in files}
-    result = {}
-    for replica in plan.replicas:
-        own = [by_path[f"{REPLICAS}/{replica.name}.{suffix}"] for suffix in ("env", "yaml")]
-        text = "\n".join([*shared.values(), *own, engine.version_name])
-        result[replica.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return result
+def _entry(assignment: Assignment, start: Start) -> dict[str, Any]:
+    replica = assignment.replica
+    busy = {"path": start.busy.path, "gauges": list(start.busy.gauges)} if start.busy else None
+    return {
+        "name": replica.name,
+        "service": replica.service,
+        "engine": assignment.engine,
+        "version": assignment.build.version_name,
+        "model": assignment.served.model,
+        "port": replica.port,
+        "gpus": list(replica.gpus),
+        "devices": [assignment.devices[gpu] for gpu in replica.gpus if gpu in assignment.devices],
+        "members": {replica.host: list(replica.gpus)},
+        **({"busy": busy} if busy else {}),
+    }
+
+
+def _digest(files: Mapping[str, FolderFile], key: str, shared: str) -> str:
+    """What a replica runs from: its folder, its key, and the unit that all share."""
+    parts = [shared, hashlib.sha256(key.encode()).hexdigest()]
+    for name, file in sorted(files.items()):
+        parts += [name, file.mode, file.text, *file.key_lines]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def folder_of(name: str) -> str:
+    """The folder with a replica's numbered folders."""
+    return f"{REPLICAS}/{name}"

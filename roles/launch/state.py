@@ -1,58 +1,152 @@
 """What runs on a host against what should: what launch has to do there. Pure."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from roles.host import HostFile, differing
+from roles.host.paths import FIREWALL_RULES, MANIFEST, REPLICAS, UNIT_GLOB, UNIT_PREFIX
+from roles.host.paths import UNIT_TEMPLATE as TEMPLATE
+from roles.host.question import Part, Sections
+from roles.launch.render import FIREWALL_UNIT_PATH, ReplicaFiles
+
+ChangeKind = Literal["move", "start", "retire", "shared"]
+SHARED = (TEMPLATE, FIREWALL_RULES, FIREWALL_UNIT_PATH)
+
+# As root: a process's working directory is nobody else's to read.
+SCRIPT = f"""part units
+for unit in $({{ systemctl list-units --all --plain --no-legend '{UNIT_GLOB}'
+ls /etc/systemd/system/multi-user.target.wants | grep '^{UNIT_PREFIX}'; }} |
+awk '{{print $1}}' | sort -u); do
+name=${{unit#{UNIT_PREFIX}}}; name=${{name%.service}}
+pid=$(systemctl show -P MainPID "$unit")
+folder=$(readlink "/proc/$pid/cwd")
+case "$folder" in {REPLICAS}/"$name"/*) ;; *) folder= ;; esac
+digest=$(sed -n 's/^ "digest": "\\([0-9a-f]*\\)".*/\\1/p' "$folder/replica.json" | head -n 1)
+echo "$name $(systemctl is-active "$unit") $(systemctl is-enabled "$unit") ${{digest:--}}"
+done
+part manifest
+cat {MANIFEST}
+part shared
+for file in {" ".join(f"'{path}'" for path in SHARED)}; do
+[ -f "$file" ] && echo "$(sha256sum <"$file" | cut -d' ' -f1) $file"
+done
+part firewall
+nft list table inet pyinfra_llm >/dev/null && systemctl is-enabled --quiet llm-firewall && echo up
+"""
+PART = Part("launch", SCRIPT, root=True)
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """A replica's unit: systemd's words for its state, and the digest of the folder that its main
+    process runs in (None where it has none, or is an older deploy's)."""
+
+    active: str
+    enabled: str
+    digest: str | None
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs, or is about to."""
+        return self.active in ("active", "activating", "reloading")
 
 
 @dataclass(frozen=True)
 class LaunchState:
-    """What launch finds on a host.
+    """What launch finds on a host: units by replica, entries of the manifest by replica, SHA-256
+    of the files that replicas share by path, and whether the firewall's rules are loaded."""
 
-    `files` are states as HostFile.state has them, `engine` is the folder that `current` leads to,
-    `units` maps a replica to "active enabled" or what it is instead, `applied` a replica to the
-    digest of what it was last seen to answer with.
-    """
-
-    files: Mapping[str, str] = field(default_factory=dict)
-    engine: str | None = None
-    units: Mapping[str, str] = field(default_factory=dict)
-    applied: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, UnitState] = field(default_factory=dict)
+    manifest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
     firewall: bool = False
 
     @property
     def serving(self) -> bool:
-        """Whether any replica runs: then a change must roll, one replica after the other."""
-        return any(state.startswith("active") for state in self.units.values())
+        """Whether any replica runs: then a change must go by the rolling update."""
+        return any(unit.up for unit in self.units.values())
 
 
-RUNNING = "active enabled"
+@dataclass(frozen=True)
+class Change:
+    """One thing that launch has to do on a host: move or start a replica, retire one that left the
+    plan, or write what all share."""
+
+    kind: ChangeKind
+    subject: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.reason}"
 
 
-def to_do(
-    state: LaunchState,
-    files: Sequence[HostFile],
-    digests: Mapping[str, str],
-    engine: str,
-    firewall: bool,
-) -> list[str]:
-    """What differs between a host and its plan, in words; empty where nothing is to be done."""
-    reasons = [f"{file.path} differs" for file in differing(files, state.files)]
-    if state.engine != engine:
-        reasons.append(f"the engine is {state.engine or 'none'}, not {engine}")
-    if firewall and not state.firewall:
-        reasons.append("the firewall's rules are not loaded")
-    reasons += [f"{name} is not in the plan" for name in state.units if name not in digests]
-    for name, digest in digests.items():
-        if state.units.get(name) != RUNNING:
-            reasons.append(f"{name} is {state.units.get(name, 'not there')}")
-        elif state.applied.get(name) != digest:
-            reasons.append(f"{name} runs from other settings")
-    return reasons
+def parse_state(sections: Sections) -> LaunchState:
+    """Read the sections of `PART`; ValueError where they are not that."""
+    units = {}
+    for line in sections.get("units", "").splitlines():
+        try:
+            name, active, enabled, digest = line.split()
+        except ValueError:
+            raise ValueError(f"not the state of a replica's unit: {line!r}") from None
+        units[name] = UnitState(active, enabled, None if digest == "-" else digest)
+    lines = (line.partition(" ") for line in sections.get("shared", "").splitlines())
+    shared = {path: digest for digest, _, path in lines if path}
+    firewall = sections.get("firewall", "").strip() == "up"
+    return LaunchState(units, read_manifest(sections.get("manifest", "")), shared, firewall)
 
 
-def batches(hosts: Sequence[str], most: int) -> list[list[str]]:
-    """Hosts in the order in which they roll: one at a time up to `most`, then `most` batches."""
-    size = max(1, -(-len(hosts) // most))
-    return [list(hosts[i : i + size]) for i in range(0, len(hosts), size)]
+def read_manifest(text: str) -> dict[str, Mapping[str, Any]]:
+    """The manifest's entries by replica; none where there is no manifest. ValueError for another
+    text: it is ours, and nobody else's to write."""
+    if not text.strip():
+        return {}
+    try:
+        data = json.loads(text)
+        entries = {str(one["name"]): one for one in data["replicas"]}
+        for entry in entries.values():
+            _ = int(entry["port"]), str(entry["digest"]), list(entry["gpus"])
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise ValueError(f"{MANIFEST} is damaged ({error}): delete it and deploy again") from None
+    return entries
+
+
+def changes(
+    state: LaunchState, replicas: Sequence[ReplicaFiles], shared: Mapping[str, str]
+) -> list[Change]:
+    """What differs between a host and its plan; empty where nothing is to be done.
+
+    `shared` are SHA-256 of the files that replicas share, by path.
+    """
+    found = [_change(state, one) for one in replicas]
+    planned = {one.name for one in replicas}
+    gone = [name for name in state.units if name not in planned]
+    found += [Change("retire", name, "is not in the plan") for name in gone]
+    found += [
+        Change("shared", path, "differs")
+        for path, digest in shared.items()
+        if state.shared.get(path) != digest
+    ]
+    if FIREWALL_RULES in shared and not state.firewall:
+        found.append(Change("shared", "the firewall", "has no rules loaded"))
+    if FIREWALL_RULES not in shared and FIREWALL_UNIT_PATH in state.shared:
+        found.append(Change("shared", "the firewall", "is no longer wanted"))
+    return [change for change in found if change is not None]
+
+
+def _change(state: LaunchState, wanted: ReplicaFiles) -> Change | None:
+    unit, entry = state.units.get(wanted.name), state.manifest.get(wanted.name)
+    if unit is None or not unit.up:
+        return Change("start", wanted.name, f"is {unit.active if unit else 'not there'}")
+    if unit.enabled != "enabled":
+        return Change("move", wanted.name, "does not start at boot")
+    if unit.digest != wanted.digest:
+        return Change("move", wanted.name, "runs from other settings")
+    if entry is None or entry["digest"] != wanted.digest:
+        return Change("move", wanted.name, "was never seen to serve from its settings")
+    return None
+
+
+def held_ports(state: LaunchState) -> Iterable[int]:
+    """Ports of the replicas that run from an earlier plan: guarded until the last has moved."""
+    return [int(entry["port"]) for entry in state.manifest.values()]

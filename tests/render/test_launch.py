@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roles.engine import EngineSettings
-from roles.hardware import declared_hardware
-from roles.host import HostFile
+from roles.engine import VllmSettings
+from roles.host.paths import UNIT_TEMPLATE
 from roles.launch import LaunchSettings
-from roles.launch.render import host_files
-from roles.topology import ServiceSettings, plan_host
+from roles.launch.render import shared_unit
+from tests.unit.launch.assignments import launch
 
 EXPECTED = Path(__file__).with_name("expected")
 
@@ -25,51 +24,54 @@ def needs(program: str) -> None:
         pytest.skip(f"{program} is not installed")
 
 
-def rendered(device: str = "cuda", **launch) -> dict[str, HostFile]:
-    service = ServiceSettings.model_validate(
-        {"name": "qwen", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
+def rendered(device: str = "cuda", **settings) -> dict[str, str]:
+    """Every text of a host's two replicas, by its path; keys are the host's to fill in."""
+    wanted = launch(
+        VllmSettings.model_validate({"device": device}),
+        settings=LaunchSettings.model_validate(settings),
+        address="10.0.0.13",
     )
-    plan = plan_host(service, "gpu3", declared_hardware("4x NVIDIA A10G", None))
-    files = host_files(
-        plan,
-        service,
-        EngineSettings.model_validate({"device": device}),
-        LaunchSettings.model_validate(launch),
-        "10.0.0.13",
-        ["10.0.0.10"],
-        "engine-key-0123456789",
-    )
-    return {file.path: file for file in files}
+    texts = {UNIT_TEMPLATE: shared_unit(), **wanted.firewall()}
+    for replica in wanted.replicas:
+        for name, file in replica.files.items():
+            texts[f"/etc/llm/replicas/{replica.name}/1/{name}"] = file.text
+    return texts
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "expected"),
     [
-        "/etc/systemd/system/llm-engine@.service",
-        "/etc/systemd/system/llm-firewall.service",
-        "/etc/llm/firewall.nft",
-        "/etc/llm/replicas/qwen-1.env",
-        "/etc/llm/replicas/qwen-1.yaml",
-        "/etc/llm/secrets/engine.env",
+        (UNIT_TEMPLATE, "llm-engine@.service"),
+        ("/etc/systemd/system/llm-firewall.service", "llm-firewall.service"),
+        ("/etc/llm/firewall.nft", "firewall.nft"),
+        ("/etc/llm/replicas/qwen-1/1/start", "qwen-1.start"),
+        ("/etc/llm/replicas/qwen-1/1/environment", "qwen-1.environment"),
+        ("/etc/llm/replicas/qwen-1/1/unit.conf", "qwen-1.unit.conf"),
+        ("/etc/llm/replicas/qwen-1/1/options.yaml", "qwen-1.options.yaml"),
+        ("/etc/llm/replicas/qwen-1/1/replica.json", "qwen-1.replica.json"),
     ],
 )
-def test_whole_files(path: str):
-    assert rendered()[path].content == (EXPECTED / Path(path).name).read_text()
+def test_whole_files(path: str, expected: str):
+    assert rendered()[path] == (EXPECTED / expected).read_text()
 
 
 @pytest.mark.parametrize("device", ["cuda", "rocm", "cpu"])
 @pytest.mark.parametrize("firewall", [True, False])
 def test_systemd_reads_the_units(tmp_path: Path, device: str, firewall: bool):
     needs("systemd-analyze")
-    units = []
-    for path, file in rendered(device, firewall=firewall).items():
-        if path.endswith(".service"):
-            # Programs of the hosts are not on this machine; /bin/true stands where they would.
-            text = file.content.replace("/opt/llm/engines/current/bin/vllm", "/bin/true")
-            text = text.replace("/usr/sbin/nft", "/bin/true")
-            unit = tmp_path / Path(path).name.replace("@.", "@qwen-0.")
-            unit.write_text(text)
-            units.append(str(unit))
+    texts = rendered(device, firewall=firewall)
+    unit = tmp_path / "llm-engine@qwen-0.service"
+    # Programs of the hosts are not on this machine; /bin/true stands where they would.
+    unit.write_text(texts[UNIT_TEMPLATE])
+    drop_in = tmp_path / f"{unit.name}.d" / "replica.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(texts["/etc/llm/replicas/qwen-0/1/unit.conf"])
+    units = [str(unit)]
+    if firewall:
+        rules = tmp_path / "llm-firewall.service"
+        text = texts["/etc/systemd/system/llm-firewall.service"]
+        rules.write_text(text.replace("/usr/sbin/nft", "/bin/true"))
+        units.append(str(rules))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True
     )
@@ -77,10 +79,16 @@ def test_systemd_reads_the_units(tmp_path: Path, device: str, firewall: bool):
     assert (done.returncode, ours) == (0, [])
 
 
+@pytest.mark.parametrize("path", ["qwen-0/1/start", "qwen-1/1/start"])
+def test_a_shell_reads_how_a_replica_starts(path: str):
+    text = rendered()[f"/etc/llm/replicas/{path}"]
+    assert subprocess.run(["sh", "-n"], input=text, text=True).returncode == 0
+
+
 def test_nft_reads_the_rules(tmp_path: Path):
     needs("nft")
     rules = tmp_path / "llm.nft"
-    rules.write_text(rendered()["/etc/llm/firewall.nft"].content)
+    rules.write_text(rendered()["/etc/llm/firewall.nft"])
     command = ["nft", "--check", "-f", str(rules)]
     if os.geteuid() != 0:
         pytest.skip("nft checks rules as root only")
@@ -90,6 +98,6 @@ def test_nft_reads_the_rules(tmp_path: Path):
 
 
 def test_the_configuration_is_yaml_with_known_options():
-    options = yaml.safe_load(rendered()["/etc/llm/replicas/qwen-0.yaml"].content)
+    options = yaml.safe_load(rendered()["/etc/llm/replicas/qwen-0/1/options.yaml"])
     table = Path(__file__).with_name("vllm-serve-options.txt").read_text().split()
     assert set(options) - {"model"} <= set(table)

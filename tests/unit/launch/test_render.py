@@ -1,4 +1,5 @@
-"""The files of replicas: what the plan says arrives in them, quoted, and secrets in one only."""
+"""The folders of replicas: what the plan says arrives in them, quoted, and secrets in private
+files only."""
 
 import re
 from dataclasses import replace
@@ -8,84 +9,72 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from roles.engine import EngineSettings
-from roles.hardware import declared_hardware
+from roles.engine import Build, VllmSettings
+from roles.host.templates import quoted
 from roles.launch import HostLaunch, LaunchSettings
-from roles.launch.render import (
-    digests,
-    environment_of,
-    firewall_files,
-    host_files,
-    options_of,
-    quoted,
-    replica_files,
-)
-from roles.plan import HostPlan
-from roles.topology import ServiceSettings, plan_host
+from roles.launch.render import ReplicaFiles, firewall_files
+from tests.unit.launch.assignments import KEY, launch, plan
 
-ENGINE = EngineSettings()
 LAUNCH = LaunchSettings()
-KEY = "engine-key-0123456789"
 
 
-def service(**more) -> ServiceSettings:
-    data = {"name": "qwen", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
-    return ServiceSettings.model_validate(data | more)
+def options(files: ReplicaFiles) -> dict:
+    return yaml.safe_load(files.files["options.yaml"].text)
 
 
-def plan(gpus: str = "4x NVIDIA A10G") -> HostPlan:
-    return plan_host(service(), "gpu3", declared_hardware(gpus, None))
-
-
-def files(engine: EngineSettings = ENGINE, key: str = KEY, **more):
-    return host_files(plan(), service(**more), engine, LAUNCH, "10.0.0.1", ["10.0.0.9"], key)
+def environment(files: ReplicaFiles) -> dict[str, str]:
+    lines = files.files["environment"].text.splitlines()[1:]
+    return {name: value.strip('"') for name, value in (line.split("=", 1) for line in lines)}
 
 
 def test_a_replica_gets_its_gpus_port_and_shape():
-    second = plan().replicas[1]
-    assert environment_of(second, ENGINE, LAUNCH)["CUDA_VISIBLE_DEVICES"] == "2,3"
-    options = options_of(second, service(), LAUNCH, "10.0.0.1")
-    assert options["model"] == options["served-model-name"] == "Qwen/Qwen2.5-14B-Instruct"
-    assert (options["port"], options["tensor-parallel-size"]) == (8002, 2)
-    assert (options["max-model-len"], options["gpu-memory-utilization"]) == (4096, 0.92)
-    assert "api-key" not in options
+    second = launch().replicas[1]
+    assert environment(second)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    found = options(second)
+    assert found["model"] == found["served-model-name"] == "Qwen/Qwen2.5-14B-Instruct"
+    assert (found["port"], found["tensor-parallel-size"]) == (8002, 2)
+    assert (found["max-model-len"], found["gpu-memory-utilization"]) == (4096, 0.92)
 
 
 def test_each_device_has_its_own_variable():
-    rocm = EngineSettings(device="rocm")
-    environment = environment_of(plan().replicas[0], rocm, LAUNCH)
-    assert environment["HIP_VISIBLE_DEVICES"] == "0,1"
-    assert "CUDA_VISIBLE_DEVICES" not in environment
+    first = launch(VllmSettings(device="rocm")).replicas[0]
+    assert environment(first)["HIP_VISIBLE_DEVICES"] == "0,1"
+    assert "CUDA_VISIBLE_DEVICES" not in environment(first)
+    assert "SupplementaryGroups=render video" in first.files["unit.conf"].text
 
 
 def test_weights_and_arguments_of_the_service_win():
-    options = options_of(
-        plan().replicas[0],
-        service(weights="/srv/w", kv_cache_memory_bytes=7, arguments={"enforce-eager": True}),
-        LAUNCH,
-        "fd00::1",
-    )
-    assert options["model"] == "/srv/w"
-    assert (options["kv-cache-memory-bytes"], options["enforce-eager"]) == (7, True)
-    assert options["host"] == "::"
+    first = launch(
+        weights="/srv/w", kv_cache_memory_bytes=7, arguments={"enforce-eager": True}, address="::1"
+    ).replicas[0]
+    found = options(first)
+    assert found["model"] == "/srv/w"
+    assert (found["kv-cache-memory-bytes"], found["enforce-eager"]) == (7, True)
+    assert found["host"] == "::"
 
 
-def test_the_key_is_in_one_private_file_only():
-    holding = [file for file in files() if KEY in file.content]
-    assert [(file.path, file.mode) for file in holding] == [("/etc/llm/secrets/engine.env", "600")]
-    assert KEY not in repr(files())
+def test_the_key_is_in_no_text_and_goes_into_private_files_alone():
+    wanted = launch()
+    for replica in wanted.replicas:
+        assert all(KEY not in file.text for file in replica.files.values())
+        takes = {name: file for name, file in replica.files.items() if file.key_lines}
+        assert {name: file.mode for name, file in takes.items()} == {
+            "keys": "600",
+            "options.yaml": "600",
+        }
+    assert KEY not in repr(wanted)
+
+
+def test_a_version_that_logs_its_keys_gets_one_in_its_environment():
+    first = launch(VllmSettings(requirement="vllm==0.31.0")).replicas[0]
+    assert first.files["secrets"].key_lines == ('VLLM_API_KEY="{}"',)
+    assert (first.files["secrets"].keys, first.files["secrets"].mode) == (1, "600")
+    assert "api-key" not in first.files["options.yaml"].text
 
 
 def test_configuration_is_read_back_as_it_was_meant():
-    config = replica_files(
-        plan().replicas[0],
-        service(arguments={"x": "a: #b '\"", "y": "on"}),
-        ENGINE,
-        LAUNCH,
-        "1.1.1.1",
-    )[1]
-    options = yaml.safe_load(config.content)
-    assert (options["x"], options["y"]) == ("a: #b '\"", "on")
+    found = options(launch(arguments={"x": "a: #b '\"", "y": "on"}).replicas[0])
+    assert (found["x"], found["y"]) == ("a: #b '\"", "on")
 
 
 @given(st.text(st.characters(blacklist_categories=["Cc", "Cs"]), max_size=40))
@@ -97,25 +86,31 @@ def test_environment_values_are_read_back_as_they_were(text: str):
 
 
 def test_only_balancers_and_friends_reach_the_ports():
-    launch = LaunchSettings.model_validate({"allow_from": ["192.0.2.0/24", "fd00::/8"]})
-    rules = firewall_files(launch, ["10.0.0.9"], [8002, 8001])[0].content
+    settings = LaunchSettings.model_validate({"allow_from": ["192.0.2.0/24", "fd00::/8"]})
+    rules = firewall_files(settings, ["10.0.0.9"], [8002, 8001], [0, 1])["/etc/llm/firewall.nft"]
     assert "ip saddr { 10.0.0.9/32, 192.0.2.0/24 } tcp dport { 8001, 8002 } accept" in rules
     assert "ip6 saddr { fd00::/8 } tcp dport { 8001, 8002 } accept" in rules
     assert "\t\ttcp dport { 8001, 8002 } drop\n" in rules
-    # What the processes of two replicas use among themselves is for nobody else.
+    # What the processes of replicas use among themselves is for nobody else.
     assert "\t\ttcp dport 29000-29199 drop\n" in rules
 
 
+def test_ports_of_an_earlier_plan_stay_guarded_while_replicas_move():
+    rules = launch().firewall(also=[9000])["/etc/llm/firewall.nft"]
+    assert "tcp dport { 8001, 8002, 9000 } drop" in rules
+
+
 def test_replicas_of_a_host_share_no_internal_port():
-    first, second = plan().replicas
-    ports = [environment_of(one, ENGINE, LAUNCH)["VLLM_PORT"] for one in (first, second)]
-    assert ports == ["29000", "29100"]
+    ports = [environment(one)["VLLM_PORT"] for one in launch().replicas]
+    assert ports == ["29000", "29200"]
+    rules = launch().firewall()["/etc/llm/firewall.nft"]
+    assert "tcp dport 29000-29399 drop" in rules
 
 
 @pytest.mark.parametrize("name", ["CUDA_VISIBLE_DEVICES", "VLLM_API_KEY", "HF_TOKEN", "PATH"])
 def test_what_the_plan_sets_cannot_be_set_beside_it(name: str):
     with pytest.raises(ValueError, match=f"{name} follows from"):
-        EngineSettings.model_validate({"environment": {name: "x"}})
+        VllmSettings.model_validate({"environment": {name: "x"}})
 
 
 def test_engines_never_run_as_root():
@@ -129,33 +124,44 @@ def test_engines_never_run_as_root():
         ({}, []),
         ({"key": "another-key-0123456789"}, ["qwen-0", "qwen-1"]),
         ({"arguments": {"enforce-eager": True}}, ["qwen-0", "qwen-1"]),
-        ({"engine": EngineSettings(requirement="vllm==0.34.0")}, ["qwen-0", "qwen-1"]),
-        ({"engine": EngineSettings(keep=3)}, []),
+        ({"build": VllmSettings(requirement="vllm==0.34.0")}, ["qwen-0", "qwen-1"]),
+        ({"build": VllmSettings(keep=3)}, []),
+        ({"settings": LaunchSettings(user="other")}, ["qwen-0", "qwen-1"]),
+        ({"settings": LaunchSettings(start_timeout_s=7)}, []),
     ],
 )
 def test_a_replica_restarts_only_for_what_it_runs_from(change: dict, restarted: list[str]):
-    before = digests(plan(), files(), ENGINE)
-    after = digests(plan(), files(**change), change.get("engine", ENGINE))
+    before, after = digests(launch()), digests(launch(**change))
     assert [name for name in after if after[name] != before[name]] == restarted
 
 
 def test_without_p2p_nccl_and_the_engine_are_both_told():
     first, second = plan().replicas
-    off = replace(first, p2p=False)
-    assert environment_of(off, ENGINE, LAUNCH)["NCCL_P2P_DISABLE"] == "1"
-    assert options_of(off, service(), LAUNCH, "10.0.0.1")["disable-custom-all-reduce"] is True
-    assert "NCCL_P2P_DISABLE" not in environment_of(second, ENGINE, LAUNCH)
-    assert "disable-custom-all-reduce" not in options_of(second, service(), LAUNCH, "10.0.0.1")
-
-
-def test_a_launch_goes_by_the_plan_that_it_has_when_it_is_asked():
-    launch = HostLaunch(plan(), LAUNCH, service(), ENGINE, {}, "10.0.0.1", {"lb": "10.0.0.9"}, KEY)
-    before = launch.files
-    assert before == files()
-    digests_before = launch.digests(before)
-    first, second = launch.plan.replicas
-    launch.plan = replace(launch.plan, replicas=(replace(first, p2p=False), second))
-    now = launch.digests(launch.files)
+    off, on = launch(
+        host_plan=replace(plan(), replicas=(replace(first, p2p=False), second))
+    ).replicas
+    assert environment(off)["NCCL_P2P_DISABLE"] == "1"
+    assert options(off)["disable-custom-all-reduce"] is True
+    assert "NCCL_P2P_DISABLE" not in environment(on)
+    assert "disable-custom-all-reduce" not in options(on)
     # Only the replica that does without P2P restarts.
-    assert now[first.name] != digests_before[first.name]
-    assert now[second.name] == digests_before[second.name]
+    before = digests(launch())
+    assert off.digest != before["qwen-0"]
+    assert on.digest == before["qwen-1"]
+
+
+def digests(wanted: HostLaunch) -> dict[str, str]:
+    return {one.name: one.digest for one in wanted.replicas}
+
+
+def test_the_manifest_says_what_runs_and_holds_no_secret():
+    entry = launch().replicas[1].entry
+    assert (entry["name"], entry["service"], entry["engine"]) == ("qwen-1", "qwen", "vllm")
+    assert (entry["port"], entry["gpus"], entry["members"]) == (8002, [2, 3], {"gpu3": [2, 3]})
+    assert KEY not in str(entry)
+
+
+def test_the_engine_is_started_from_its_own_version():
+    build: Build = VllmSettings()
+    start = launch(build).replicas[0].files["start"].text
+    assert f"exec /opt/llm/engines/{build.version_name}/bin/vllm serve --config" in start

@@ -1,79 +1,101 @@
-"""What launch has to do on a host, and in which batches hosts roll."""
+"""What launch has to do on a host."""
 
-import dataclasses
+import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.host import HostFile
-from roles.launch.facts import Launched
-from roles.launch.state import LaunchState, batches, to_do
+from roles.host.question import parse_answers
+from roles.launch.state import LaunchState, UnitState, parse_state, read_manifest
+from tests.unit.launch.assignments import launch
 
-FILE = HostFile("/etc/llm/replicas/q-0.env", "A=1\n")
+WANTED = launch()
+ENTRIES = {one.name: one.entry for one in WANTED.replicas}
 GOOD = LaunchState(
-    files={FILE.path: FILE.state},
-    engine="vllm-1",
-    units={"q-0": "active enabled"},
-    applied={"q-0": "d"},
+    units={name: UnitState("active", "enabled", one["digest"]) for name, one in ENTRIES.items()},
+    manifest=ENTRIES,
+    shared=WANTED.shared,
     firewall=True,
 )
 
 
-def reasons(state: LaunchState) -> list[str]:
-    return to_do(state, [FILE], {"q-0": "d"}, "vllm-1", True)
+def with_unit(unit: UnitState) -> LaunchState:
+    return replace(GOOD, units={**GOOD.units, "qwen-0": unit})
+
+
+def found(state: LaunchState) -> list[tuple[str, str]]:
+    return [(change.kind, change.subject) for change in WANTED.changes(state)]
+
+
+DIGEST = ENTRIES["qwen-0"]["digest"]
 
 
 def test_nothing_to_do_where_all_is_as_planned():
-    assert reasons(GOOD) == []
+    assert WANTED.changes(GOOD) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("state", "expected"),
     [
-        ({"files": {}}, "/etc/llm/replicas/q-0.env differs"),
-        ({"engine": "vllm-0"}, "the engine is vllm-0, not vllm-1"),
-        ({"engine": None}, "the engine is none, not vllm-1"),
-        ({"units": {"q-0": "failed enabled"}}, "q-0 is failed enabled"),
-        ({"units": {"q-0": "active disabled"}}, "q-0 is active disabled"),
-        ({"units": {}}, "q-0 is not there"),
-        ({"applied": {}}, "q-0 runs from other settings"),
-        ({"applied": {"q-0": "old"}}, "q-0 runs from other settings"),
-        ({"firewall": False}, "the firewall's rules are not loaded"),
-        ({"units": {"q-0": "active enabled", "q-1": "active enabled"}}, "q-1 is not in the plan"),
+        (with_unit(UnitState("failed", "enabled", None)), [("start", "qwen-0")]),
+        (with_unit(UnitState("active", "disabled", DIGEST)), [("move", "qwen-0")]),
+        (with_unit(UnitState("active", "enabled", "0ld")), [("move", "qwen-0")]),
+        # A replica of before the numbered folders.
+        (with_unit(UnitState("active", "enabled", None)), [("move", "qwen-0")]),
+        (replace(GOOD, manifest={"qwen-1": ENTRIES["qwen-1"]}), [("move", "qwen-0")]),
+        (replace(GOOD, units={**GOOD.units, "q": UnitState("active", "enabled", None)}),
+         [("retire", "q")]),
+        (replace(GOOD, firewall=False), [("shared", "the firewall")]),
+        (replace(GOOD, shared={**WANTED.shared, "/etc/llm/firewall.nft": "0ld"}),
+         [("shared", "/etc/llm/firewall.nft")]),
+        (replace(GOOD, units={}), [("start", "qwen-0"), ("start", "qwen-1")]),
     ],
-)
-def test_each_difference_is_seen(change: dict, expected: str):
-    assert reasons(dataclasses.replace(GOOD, **change)) == [expected]
+)  # fmt: skip
+def test_each_difference_is_seen(state: LaunchState, expected: list[tuple[str, str]]):
+    assert found(state) == expected
 
 
-def test_the_fact_reads_what_its_command_prints():
-    state = Launched().process(
-        [
-            "file 644 root root 0f0f /etc/llm/a b.env",
-            "engine vllm-1",
-            "unit q-0 active enabled",
-            "unit q-1 failed ",
-            "applied q-0 d",
-            "firewall",
-        ]
-    )
-    assert state == LaunchState(
-        {"/etc/llm/a b.env": "644 root root 0f0f"},
-        "vllm-1",
-        {"q-0": "active enabled", "q-1": "failed"},
-        {"q-0": "d"},
-        True,
-    )
+def test_a_firewall_that_is_no_longer_wanted_is_seen():
+    open_host = launch(settings=type(WANTED.settings)(firewall=False))
+    state = replace(GOOD, units={}, manifest={})
+    assert ("shared", "the firewall") in [(c.kind, c.subject) for c in open_host.changes(state)]
+
+
+def test_the_answer_of_a_host_is_read():
+    manifest = json.dumps({"schema": 1, "replicas": list(ENTRIES.values())})
+    lines = [
+        *("@@@ launch", "@@ units", f"q-0 active enabled {DIGEST}", "q-1 failed enabled -"),
+        *("@@ manifest", manifest),
+        *("@@ shared", "0f0f /etc/systemd/system/llm-engine@.service"),
+        *("@@ firewall", "up", "@@ end"),
+    ]
+    state = parse_state(parse_answers(lines)["launch"])
+    assert state.units == {
+        "q-0": UnitState("active", "enabled", DIGEST),
+        "q-1": UnitState("failed", "enabled", None),
+    }
+    assert state.manifest == ENTRIES
+    assert state.shared == {"/etc/systemd/system/llm-engine@.service": "0f0f"}
+    assert state.firewall
     assert state.serving
-    assert Launched().process(["engine "]) == LaunchState()
 
 
-@given(st.integers(0, 200), st.integers(1, 20))
-def test_batches_hold_every_host_once_in_at_most_so_many(hosts: int, most: int):
-    names = [f"h{number}" for number in range(hosts)]
-    found = batches(names, most)
-    assert [name for batch in found for name in batch] == names
-    assert len(found) <= most
-    if hosts <= most:
-        assert all(len(batch) == 1 for batch in found)
+def test_a_host_without_any_of_it_has_nothing():
+    assert parse_state({}) == LaunchState()
+    assert not LaunchState().serving
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"replicas": [{}]}', '{"replicas": 1}', "1"])
+def test_a_damaged_manifest_is_refused_with_what_to_do(text: str):
+    with pytest.raises(ValueError, match=r"/etc/llm/manifest\.json is damaged"):
+        read_manifest(text)
+
+
+@given(st.text(max_size=60))
+def test_any_manifest_is_read_or_refused(text: str):
+    try:
+        assert isinstance(read_manifest(text), dict)
+    except ValueError as error:
+        assert "delete it and deploy again" in str(error)

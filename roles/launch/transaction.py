@@ -1,0 +1,281 @@
+"""Runs on a host, on `python3 -`, after on_host.py: moves replicas from the old to the new.
+
+New units and rules are checked before they replace the old ones. A replica's new folder is written
+beside the one that it runs from, and its link is switched when it moves, not before: one that
+crashes meanwhile starts what it ran. Each replica must answer a real completion. Where one does
+not, every replica that this run moved goes back to the folder it ran from, and the end of the new
+one's log is printed.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+from roles.host.legacy import LEGACY_FOLDER, LEGACY_MARK, LEGACY_SECRETS
+from roles.host.probe import TASK
+from roles.host.serving import MANIFEST, LaunchError, active, read_manifest, run, unit
+from roles.launch.on_host import (
+    NUMBER,
+    REPLICAS,
+    STATE,
+    TEMPLATE,
+    UNITS,
+    await_all,
+    check,
+    current,
+    digest_of,
+    drop_in,
+    ensure_user,
+    home,
+    is_up,
+    known_replicas,
+    lead_to,
+    linked,
+    own_unit,
+    prepare,
+    read,
+    recorded,
+    remove,
+    retire,
+    running,
+    start,
+    stop,
+    write,
+)
+
+ENGINES = "/opt/llm/engines"
+FIREWALL_UNIT = UNITS + "/llm-firewall.service"
+# Begins the line that names who did not serve, where everything is as before again.
+PUT_BACK = "put back, as these did not serve: "
+
+
+def in_the_way(step, before, done):
+    """Old replicas that hold a GPU or the port that a new one of this step needs."""
+    ports = {replica["port"] for replica in step}
+    # By index and, where a host's devices go by their UUIDs, by these.
+    gpus = {str(device) for one in step for device in (*one["gpus"], *one["devices"])}
+    own = {replica["name"] for replica in step}
+    found = []
+    for name, old in before.items():
+        if name in own or name in done:
+            continue
+        held = {str(device) for device in (*old.get("gpus", ()), *old.get("devices", ()))}
+        if (old["port"] in ports or held & gpus) and active(name):
+            found.append(name)
+    return found
+
+
+def move(before):
+    """Move the replicas of the task step by step; each must serve before the next step begins."""
+    by_name = {replica["name"]: replica for replica in TASK["replicas"]}
+    folders = {name: prepare(replica, before) for name, replica in by_name.items()}
+    done = set()
+    for names in TASK["steps"]:
+        step = [by_name[name] for name in names]
+        stop([*in_the_way(step, before, done), *[n for n in names if active(n)]], before)
+        for name in names:
+            lead_to(name, folders[name])
+        run("systemctl", "daemon-reload")
+        for replica in step:
+            start(replica)
+        await_all(step, lambda replica: record(replica, folders[replica["name"]]))
+        done |= set(names)
+
+
+def record(replica, folder):
+    """Note in the manifest what a replica was proved to serve from."""
+    entry = dict(replica["manifest"], folder=folder, run=TASK["run"])
+    save({**read_manifest(), replica["name"]: entry})
+
+
+def save(replicas):
+    data = {"schema": 1, "replicas": [replicas[name] for name in sorted(replicas)]}
+    write(MANIFEST, json.dumps(data, indent=1) + "\n")
+
+
+def settle(before):
+    """End what left the plan; once all of the plan runs, write what all replicas share."""
+    retire(TASK["retire"], before)
+    kept = {name: one for name, one in read_manifest().items() if name not in TASK["retire"]}
+    save(kept)
+    planned = TASK["planned"]
+    if any(digest_of(running(name)) != digest for name, digest in planned.items()):
+        return
+    retire(sorted(known_replicas() - set(planned)), before)
+    kept = {name: one for name, one in kept.items() if name in planned}
+    save(kept)
+    share(planned)
+    guard(TASK["firewall"])
+    forget_old(kept)
+
+
+def share(planned):
+    """Have all replicas run by one shared unit, now that none runs by an older one."""
+    if planned and read(TEMPLATE) != TASK["template"]:
+        write(TEMPLATE, TASK["template"])
+    own = [name for name in planned if os.path.exists(own_unit(name))]
+    for name in planned:
+        remove(own_unit(name))
+        for suffix in ("env", "yaml"):
+            remove("%s/%s.%s" % (LEGACY_FOLDER, name, suffix))
+    remove(LEGACY_SECRETS)
+    remove(LEGACY_MARK)
+    run("systemctl", "daemon-reload")
+    if own:
+        # Their links in multi-user.target.wants lead to the copies that are gone.
+        run("systemctl", "reenable", "--quiet", *[unit(name) for name in own])
+
+
+def guard(files):
+    """Put the firewall's rules in place; none where the task has none."""
+    if not files:
+        if os.path.exists(FIREWALL_UNIT):
+            run("systemctl", "disable", "--now", "--quiet", "llm-firewall", ok=())
+            remove(FIREWALL_UNIT)
+        return
+    changed = [path for path, text in files.items() if read(path) != text]
+    for path in changed:
+        write(path, files[path])
+    if FIREWALL_UNIT in changed:
+        run("systemctl", "daemon-reload")
+    run("systemctl", "enable", "--quiet", "llm-firewall")
+    # A restart would stop the rules for a moment; loading them replaces the table at once.
+    up = run("systemctl", "is-active", "llm-firewall", ok=()) == "active"
+    if changed or not up:
+        run("systemctl", "reload" if up else "start", "llm-firewall")
+
+
+def forget_old(kept):
+    """Remove folders that no replica runs from or went back to, and engines that none names."""
+    for name in os.listdir(REPLICAS):
+        if not os.path.isdir(home(name)):
+            continue
+        numbers = sorted(int(one) for one in os.listdir(home(name)) if NUMBER.match(one))
+        ours = {running(name), linked(name), kept.get(name, {}).get("folder")}
+        spare = [str(number) for number in numbers[:-2]] if name in kept else map(str, numbers)
+        for number in spare:
+            folder = os.path.join(home(name), number)
+            if folder not in ours:
+                shutil.rmtree(folder, ignore_errors=True)
+        if name not in kept and not active(name):
+            shutil.rmtree(home(name), ignore_errors=True)
+    forget_engines({one["version"] for one in kept.values()})
+
+
+def forget_engines(used):
+    """Keep the newest `keep` whole versions of each engine, those in use among them."""
+    kinds = {}
+    for name in os.listdir(ENGINES):
+        mark = os.path.join(ENGINES, name, ".complete")
+        if os.path.exists(mark) and not os.path.islink(os.path.join(ENGINES, name)):
+            kinds.setdefault(name.split("-")[0], []).append((os.path.getmtime(mark), name))
+    for versions in kinds.values():
+        newest = [name for _, name in sorted(versions, reverse=True)]
+        ordered = [n for n in newest if n in used] + [n for n in newest if n not in used]
+        for name in ordered[max(TASK["keep"], len(used & set(newest))) :]:
+            shutil.rmtree(os.path.join(ENGINES, name), ignore_errors=True)
+
+
+def put_back(before, manifest, rules):
+    """Every replica as it was before: whether all serve again, and a sentence about what does."""
+    if TASK["firewall_during"]:
+        with contextlib.suppress(LaunchError):
+            guard(rules)
+    served = [name for name in sorted(before) if is_up(name)]
+    if not served:
+        good = [name for name in sorted(read_manifest()) if active(name)]
+        retire([name for name in TASK["planned"] if name not in good], {})
+        serves = "; these serve: %s" % ", ".join(good) if good else ""
+        return False, "Nothing served here before%s. Repair it and run again." % serves
+    save(manifest)
+    retire(sorted({one["name"] for one in TASK["replicas"]} & known_replicas() - set(before)), {})
+    moved = [name for name in served if not is_back(name, before[name])]
+    # All of them end first: one may hold a GPU that another had.
+    stop(moved, {})
+    for name in moved:
+        lead_back(name, before[name])
+    run("systemctl", "daemon-reload")
+    try:
+        for name in moved:
+            start(before[name])
+        # Whoever looks next, a balancer for one, must find the old service, not one that starts.
+        await_all([before[name] for name in moved])
+    except LaunchError as error:
+        return False, "The old settings are back, but: %s" % error
+    return True, "The old settings are back, and serve: %s." % ", ".join(served)
+
+
+def is_back(name, old):
+    """Whether a replica's process runs from what is recorded, and would start from it again."""
+    if not active(name):
+        return False
+    if old["folder"] is None:
+        return linked(name) is None and running(name) is None
+    return running(name) == linked(name) == old["folder"]
+
+
+def lead_back(name, old):
+    if old["folder"] is not None:
+        lead_to(name, old["folder"])
+        return
+    remove(current(name))
+    remove(own_unit(name))
+    shutil.rmtree(os.path.dirname(drop_in(name)), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone():
+    """Let one deploy at a time work on a host: one whose connection broke may still be at it."""
+    os.makedirs(STATE, mode=0o755, exist_ok=True)
+    with open(os.path.join(STATE, "lock"), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(
+                "nothing was changed: another deploy is still at work on this host, perhaps one "
+                "whose connection broke; wait for it (at most %d s a replica) and run again"
+                % TASK["start_timeout_s"]
+            )
+        yield
+
+
+def in_words(error):
+    """An error for a person; the system's own word for a full disk names no place."""
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        place = error.filename or "%s, /etc or /var" % tempfile.gettempdir()
+        return "no space is left (%s): make room, see df -h, and run again" % place
+    return error
+
+
+def main():
+    """Do it all, or put everything back and say why on the standard error."""
+    with alone():
+        try:
+            ensure_user(TASK["user"], TASK["groups"])
+            check()
+            before, manifest = recorded(), read_manifest()
+        except (LaunchError, OSError) as error:
+            sys.exit("nothing was changed: %s" % in_words(error))
+        rules = {path: text for path in TASK["firewall_during"] if (text := read(path)) is not None}
+        try:
+            if TASK["firewall_during"]:
+                guard(TASK["firewall_during"])
+            if not os.path.exists(TEMPLATE) and TASK["planned"]:
+                write(TEMPLATE, TASK["template"])
+            move(before)
+            settle(before)
+        except (LaunchError, OSError) as error:
+            whole, outcome = put_back(before, manifest, rules)
+            failed = getattr(error, "replicas", ())
+            if whole and failed:
+                print(PUT_BACK + " ".join(failed))
+            sys.exit("%s\n%s" % (in_words(error), outcome))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""What should run on a host, all files included. Pure."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from roles.host.paths import UNIT_TEMPLATE
+from roles.launch.render import (
+    Assignment,
+    ReplicaFiles,
+    firewall_files,
+    groups,
+    replica_files,
+    shared_unit,
+)
+from roles.launch.settings import LaunchSettings
+from roles.launch.state import LaunchState, changes, held_ports
+
+
+@dataclass(frozen=True)
+class HostLaunch:
+    """What a host is to run: replicas of all services, and where it stands.
+
+    `address` is the host's own, `balancers` are the addresses that may reach its engines.
+    """
+
+    assignments: tuple[Assignment, ...]
+    settings: LaunchSettings
+    address: str
+    balancers: tuple[str, ...] = ()
+
+    @cached_property
+    def replicas(self) -> tuple[ReplicaFiles, ...]:
+        """Every replica with its files."""
+        unit = shared_unit()
+        return tuple(
+            replica_files(one, self.settings, self.address, unit) for one in self.assignments
+        )
+
+    def firewall(self, also: Iterable[int] = ()) -> dict[str, str]:
+        """The firewall's files, for the planned ports and some more."""
+        gpus = [gpu for one in self.assignments for gpu in one.replica.gpus]
+        ports = [one.replica.port for one in self.assignments]
+        return firewall_files(self.settings, self.balancers, [*ports, *also], gpus)
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """SHA-256 of each file that the host's replicas share, by its path."""
+        if not self.assignments:
+            return {}
+        files = {UNIT_TEMPLATE: shared_unit(), **self.firewall()}
+        return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in files.items()}
+
+    def changes(self, state: LaunchState):
+        """What is to be done on the host."""
+        return changes(state, self.replicas, self.shared)
+
+
+def task(
+    launch: HostLaunch,
+    state: LaunchState,
+    steps: Sequence[Collection[str]],
+    retired: Collection[str],
+    run_id: str,
+) -> dict[str, Any]:
+    """What the transaction on a host is to do: `steps` are replicas that restart together."""
+    moving = {name for step in steps for name in step}
+    settings, builds = launch.settings, [one.build for one in launch.assignments]
+    during = launch.firewall(held_ports(state)) if settings.firewall else {}
+    return {
+        "run": run_id,
+        "template": shared_unit(),
+        "replicas": [_replica(one) for one in launch.replicas if one.name in moving],
+        "steps": [list(step) for step in steps],
+        "retire": list(retired),
+        "planned": {one.name: one.digest for one in launch.replicas},
+        "firewall": launch.firewall(),
+        "firewall_during": during,
+        "user": settings.user,
+        "groups": list(groups(builds)),
+        "keep": max((build.keep for build in builds), default=1),
+        "start_timeout_s": settings.start_timeout_s,
+        "drain_timeout_s": settings.drain_timeout_s,
+    }
+
+
+def _replica(files: ReplicaFiles) -> Mapping[str, Any]:
+    return {
+        "name": files.name,
+        "port": files.port,
+        "gpus": list(files.gpus),
+        "devices": files.entry["devices"],
+        "model": files.entry["model"],
+        "busy": files.entry.get("busy"),
+        "key": files.key,
+        "manifest": dict(files.entry),
+        "files": {
+            name: {
+                "text": file.text,
+                "mode": file.mode,
+                "key_lines": list(file.key_lines),
+                "keys": file.keys,
+            }
+            for name, file in files.files.items()
+        },
+    }

@@ -1,0 +1,298 @@
+"""How a host moves from the old to the new, over a simulated systemd: nothing is ever lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.launch import transaction
+from tests.unit.launch.hosts import TEMPLATE, Host
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    return Host(tmp_path, monkeypatch)
+
+
+TWO: dict[str, Any] = {"q0": (8001, [0]), "q1": (8002, [1])}
+
+
+def killed(*arguments: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_fresh_host_starts_all_together(host: Host):
+    host.deploy("e1", **TWO)
+    assert host.log == ["start q0", "start q1"]
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    manifest = json.loads((host.root / "manifest.json").read_text())
+    assert [one["folder"] for one in manifest["replicas"]] == [
+        host.running[q] for q in ("q0", "q1")
+    ]
+
+
+def test_an_upgrade_goes_one_after_the_other(host: Host):
+    host.deploy("e1", **TWO)
+    host.log.clear()
+    host.deploy("e2", **TWO)
+    assert host.log == [
+        *("drain q0", "stop q0", "start q0"),
+        *("drain q1", "stop q1", "start q1"),
+    ]
+    assert host.serving() == {"q0": ("e2", [0]), "q1": ("e2", [1])}
+
+
+def test_replicas_of_one_step_restart_together(host: Host):
+    host.deploy("e1", **TWO)
+    host.log.clear()
+    host.deploy("e2", together=True, **TWO)
+    assert host.log.index("start q0") > host.log.index("stop q1")
+
+
+def test_an_engine_that_does_not_serve_is_put_back(host: Host):
+    host.deploy("e1", **TWO)
+    host.broken = {"e2"}
+    with pytest.raises(SystemExit, match="q0 does not serve\nThe old settings are back, and serve"):
+        host.deploy("e2", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    assert "stop q1" not in host.log
+
+
+def test_who_did_not_serve_is_named_where_all_is_as_before(host: Host, capsys):
+    host.deploy("e1", **TWO)
+    host.broken = {"q1"}
+    with pytest.raises(SystemExit), host.monkeypatch.context() as patched:
+        # The old one serves: only what it is changed to does not.
+        patched.setattr(
+            "roles.launch.on_host.wait",
+            lambda replica, key, timeout_s: (
+                None
+                if host.about(replica["name"])["version"] == "e1"
+                else host.wait(replica, key, timeout_s)
+            ),
+        )
+        host.deploy("e2", together=True, **TWO)
+    assert capsys.readouterr().out == f"{transaction.PUT_BACK}q1\n"
+
+
+def test_nobody_is_named_where_the_old_does_not_serve_either(host: Host, capsys):
+    host.deploy("e1", **TWO)
+    host.broken = {"q1"}
+    with pytest.raises(SystemExit, match="The old settings are back, but: q1 does not serve"):
+        host.deploy("e2", together=True, **TWO)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_crash_in_the_middle_of_a_change_starts_what_was_running(host: Host):
+    host.deploy("e1", **TWO)
+
+    def meanwhile(replica: dict[str, Any], key: str, timeout_s: int) -> None:
+        if replica["name"] == "q0" and host.about("q0")["version"] == "e2":
+            host.crash("q1")
+            assert host.about("q1")["version"] == "e1"
+        host.wait(replica, key, timeout_s)
+
+    host.broken = {"e2"}
+    with host.monkeypatch.context() as patched:
+        patched.setattr("roles.launch.on_host.wait", meanwhile)
+        with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
+            host.deploy("e2", key="k2", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    host.crash("q0")
+    assert host.about("q0")["version"] == "e1"
+
+
+def test_a_later_replica_that_fails_takes_back_those_before_it(host: Host):
+    host.deploy("e1", **TWO)
+    with host.monkeypatch.context() as patched:
+
+        def wait(replica: dict[str, Any], key: str, timeout_s: int) -> None:
+            host.broken = {"q1"} if host.about("q0")["version"] == "e2" else set()
+            host.wait(replica, key, timeout_s)
+
+        patched.setattr("roles.launch.on_host.wait", wait)
+        with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
+            host.deploy("e2", **TWO)
+    assert {engine for engine, _ in host.serving().values()} == {"e1"}
+    manifest = json.loads((host.root / "manifest.json").read_text())
+    assert {one["version"] for one in manifest["replicas"]} == {"e1"}
+
+
+def test_a_change_of_key_is_accepted_besides_the_old_one(host: Host):
+    host.deploy("e1", key="k1", **TWO)
+    host.deploy("e1", key="k2", **TWO)
+    assert host.keys == {"q0": ("k2", "k1"), "q1": ("k2", "k1")}
+    host.deploy("e1", key="k3", **TWO)
+    assert host.keys["q0"] == ("k3", "k2")
+
+
+def test_a_new_name_on_the_old_port_accepts_the_old_key_too(host: Host):
+    host.deploy("e1", key="k1", **TWO)
+    host.deploy("e1", key="k2", new=(8001, [0]), q1=(8002, [1]))
+    assert host.keys["new"] == ("k2", "k1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            {f"q{n}": (8001 + n, [n]) for n in range(4)},
+            {"q0": (8001, [0, 1]), "q1": (8002, [2, 3])},
+        ),
+        ({"q0": (8001, [0, 1])}, TWO),
+        (TWO, {"q0": (8002, [0]), "q1": (8003, [1])}),
+        (TWO, {"q0": (8002, [0]), "q1": (8001, [1])}),
+        (TWO, {"q0": (8001, [1]), "q1": (8002, [0])}),
+        (TWO, {"new0": (8001, [0]), "new1": (8002, [1])}),
+    ],
+)
+def test_changed_shapes_ports_and_names(host: Host, old: dict[str, Any], new: dict[str, Any]):
+    host.deploy("e1", **old)
+    host.deploy("e1", **new)
+    assert host.serving() == {name: ("e1", gpus) for name, (_, gpus) in new.items()}
+    assert host.left() == set()
+
+
+def test_a_failed_change_of_shape_brings_the_old_shape_back(host: Host):
+    four: dict[str, Any] = {f"q{n}": (8001 + n, [n]) for n in range(4)}
+    host.deploy("e1", **four)
+    host.broken = {"e2"}
+    with pytest.raises(SystemExit, match="The old settings are back, and serve"):
+        host.deploy("e2", q0=(8001, [0, 1]), q1=(8002, [2, 3]))
+    assert host.serving() == {f"q{n}": ("e1", [n]) for n in range(4)}
+
+
+def test_a_fresh_host_keeps_the_replicas_that_serve(host: Host):
+    host.broken = {"q1"}
+    with pytest.raises(SystemExit, match="q1 does not serve"):
+        host.deploy("e1", **TWO)
+    assert host.serving() == {"q0": ("e1", [0])}
+    host.broken = set()
+    host.deploy("e1", **TWO)
+    assert sorted(host.running) == ["q0", "q1"]
+
+
+@pytest.mark.parametrize("when", ["prepare", "lead_to", "start", "record", "settle", "share"])
+def test_a_run_that_is_killed_is_made_good_by_the_next(host: Host, when: str):
+    host.deploy("e1", **TWO)
+    with host.monkeypatch.context() as patched:
+        patched.setattr(transaction, when, killed)
+        with pytest.raises(KeyboardInterrupt):
+            host.deploy("e2", q0=(8001, [0, 1]))
+    host.wipe("q0")
+    host.deploy("e2", q0=(8001, [0, 1]))
+    assert host.serving() == {"q0": ("e2", [0, 1])}
+    assert host.left() == set()
+
+
+@pytest.mark.parametrize("when", ["lead_to", "start", "record"])
+def test_after_a_killed_run_a_failure_still_leads_back_to_what_served(host: Host, when: str):
+    host.deploy("e1", **TWO)
+    with host.monkeypatch.context() as patched:
+        patched.setattr(transaction, when, killed)
+        with pytest.raises(KeyboardInterrupt):
+            host.deploy("e2", **TWO)
+    host.broken = {"e2"}
+    with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
+        host.deploy("e2", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+
+
+def test_a_run_that_was_done_but_for_its_last_word_is_not_gone_back_behind(host: Host):
+    host.deploy("e1", **TWO)
+    with host.monkeypatch.context() as patched:
+        patched.setattr(transaction, "settle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            host.deploy("e2", **TWO)
+    host.broken = {"e3"}
+    with pytest.raises(SystemExit, match="The old settings are back"):
+        host.deploy("e3", **TWO)
+    assert {engine for engine, _ in host.serving().values()} == {"e2"}
+
+
+def test_a_full_disk_at_the_first_file_changes_nothing(host: Host):
+    host.deploy("e1", **TWO)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with host.monkeypatch.context() as disk:
+        disk.setattr(transaction, "prepare", full)
+        with pytest.raises(
+            SystemExit, match=r"no space is left \((.|\n)*make room(.|\n)*The old settings are back"
+        ):
+            host.deploy("e2", **TWO, q2=(8003, [2]))
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    assert host.log == ["start q0", "start q1"]
+
+
+def test_only_the_newest_engines_and_folders_stay(host: Host):
+    for number in range(4):
+        host.deploy(f"e-{number}", **TWO)
+    kept = {path.name for path in (host.root / "engines").iterdir()}
+    assert len(kept) == 2
+    assert "e-3" in kept
+    folders = {path.name for path in (host.root / "replicas/q0").iterdir()}
+    assert folders == {"current", "3", "4"}
+
+
+def test_one_deploy_at_a_time(host: Host):
+    host.deploy("e1", **TWO)
+    with transaction.alone(), pytest.raises(SystemExit, match="another deploy is still at work"):
+        host.deploy("e2", **TWO)
+    assert {engine for engine, _ in host.serving().values()} == {"e1"}
+
+
+# A fleet of before the numbered folders.
+
+
+def test_an_older_fleet_is_taken_over_one_after_the_other(host: Host):
+    host.make_legacy(**TWO)
+    host.deploy("e1", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    # The balancers have the old key until the rolling update is over.
+    assert host.keys == {"q0": ("k1", "k0"), "q1": ("k1", "k0")}
+    assert (host.root / "units/llm-engine@.service").read_text() == TEMPLATE
+    assert host.left() == set()
+    units = {path.name for path in (host.root / "units").iterdir()}
+    assert "llm-engine@q0.service" not in units
+    assert not (host.root / "engines/current").is_symlink()
+    assert not (host.root / "secrets/engine.env").exists()
+
+
+def test_one_that_was_not_reached_by_the_takeover_crashes_into_the_old(host: Host):
+    host.make_legacy(**TWO)
+    with host.monkeypatch.context() as patched:
+
+        def wait(replica: dict[str, Any], key: str, timeout_s: int) -> None:
+            if replica["name"] == "q0":
+                host.crash("q1")
+                assert host.about("q1")["version"] == "legacy"
+            host.wait(replica, key, timeout_s)
+
+        patched.setattr("roles.launch.on_host.wait", wait)
+        host.deploy("e1", **TWO)
+    assert {engine for engine, _ in host.serving().values()} == {"e1"}
+
+
+def test_a_takeover_that_fails_leaves_the_old_fleet(host: Host):
+    host.make_legacy(**TWO)
+    host.broken = {"e1"}
+    with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
+        host.deploy("e1", **TWO)
+    assert host.running == {"q0": None, "q1": None}
+    host.crash("q0")
+    assert host.running == {"q0": None, "q1": None}
+
+
+@pytest.mark.parametrize("when", ["lead_to", "start", "record", "settle", "share"])
+def test_a_takeover_that_is_killed_is_made_good_by_the_next(host: Host, when: str):
+    host.make_legacy(**TWO)
+    with host.monkeypatch.context() as patched:
+        patched.setattr(transaction, when, killed)
+        with pytest.raises(KeyboardInterrupt):
+            host.deploy("e1", **TWO)
+    host.deploy("e1", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    assert host.left() == set()
