@@ -11,4 +11,8 @@ from roles.driver.mended import MENDED_BY_ANOTHER_DRIVER as MENDED_BY_ANOTHER_DR
 from roles.driver.mended import MENDED_BY_REBOOT as MENDED_BY_REBOOT
 from roles.driver.packages import plan as plan
 from roles.driver.settings import DriverSettings as DriverSettings
+from roles.driver.state import PART as PART
+from roles.driver.state import DriverState as DriverState
+from roles.driver.state import has_own_key as has_own_key
+from roles.driver.state import parse_state as parse_state
 from roles.driver.system import OperatingSystem as OperatingSystem

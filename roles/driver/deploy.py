@@ -1,24 +1,34 @@
 """Puts the GPU driver on a host."""
 
+from collections.abc import Callable
+
 from pyinfra.api.deploy import deploy
 
 from roles.driver import operations
 from roles.driver.decision import Request
 from roles.driver.job import Job, Turn, always
 from roles.driver.settings import DriverSettings
+from roles.driver.state import DriverState
 from roles.engine import EngineNeeds
 from roles.hardware import Hardware
 
 
 def job_of(
-    settings: DriverSettings, needs: EngineNeeds, hardware: Hardware | None, upgrade: bool = False
+    settings: DriverSettings,
+    needs: EngineNeeds,
+    hardware: Hardware | None,
+    upgrade: bool,
+    answered: Callable[[], DriverState | None],
+    on_change: Callable[[], None],
 ) -> Job:
     """What is wanted of a host's driver; it says what is to be done, and what was.
 
-    `upgrade`: take the newest version of the branch, and the kernel's with it.
+    `upgrade`: take the newest version of the branch, and the kernel's with it. For the rest see
+    `Job`.
     """
     gpus = hardware.gpus if hardware is not None else ()
-    return Job(Request(settings, needs, gpus, upgrade))
+    request = Request(settings, needs, gpus, upgrade)
+    return Job(request, answered=answered, on_change=on_change)
 
 
 @deploy("Driver is possible")

@@ -9,24 +9,30 @@ from pyinfra.api.exceptions import FactProcessError
 
 from roles.driver.packages import numbers
 from roles.driver.scripts import APT, DNF, refusal_command
-from roles.driver.state import SCRIPT, DriverState, parse_state
+from roles.driver.state import PART, DriverState, parse_state
+from roles.hardware import PART as HARDWARE
+from roles.hardware import parse_report
+from roles.host.question import parse_answers, question
 
 
 class DriverReport(FactBase[DriverState | None]):
-    """Driver, packages, modules, units and disks of a host in one command."""
+    """Driver, packages, modules, units and disks of a host, as root, in one command: of one that
+    is asked for nothing else, or again after a change."""
 
     @staticmethod
     def default() -> DriverState | None:
         return None
 
-    def command(self, paths: Sequence[str] = ()) -> str:
-        return " ".join(["sh", "-c", shlex.quote(SCRIPT), "ask", *map(shlex.quote, paths)])
+    def command(self) -> str:
+        return question([HARDWARE, PART])
 
     def process(self, output: list[str]) -> DriverState:
         try:
-            return parse_state(output)
+            answers = parse_answers(output)
+            report = parse_report(answers.get(HARDWARE.name, {}))
+            return parse_state(answers.get(PART.name, {}), report)
         # Any other exception would end the run for every host.
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             raise FactProcessError(f"the host's driver cannot be read: {error}") from error
 
 

@@ -9,26 +9,6 @@ from roles.driver.decision import Decision, Request, decide
 from roles.driver.facts import DriverReport
 from roles.driver.reboot import hindrance, reboot_reasons, reboot_wishes
 from roles.driver.state import DriverState
-from roles.host import HostFile
-
-NOUVEAU = HostFile(
-    "/etc/modprobe.d/llm-nouveau.conf",
-    "# Written by pyinfra-llm: nouveau would hold the GPUs.\n"
-    "blacklist nouveau\noptions nouveau modeset=0\n",
-)
-# By it nvlsm reaches the NVSwitches of B200 and B300.
-IB_UMAD = HostFile(
-    "/etc/modules-load.d/llm-nvlsm.conf", "# Written by pyinfra-llm, for nvlsm.\nib_umad\n"
-)
-OURS = (
-    NOUVEAU.path,
-    IB_UMAD.path,
-    "/etc/apt/preferences.d/llm-nvidia",
-    "/etc/apt/sources.list.d/llm-nvidia.list",
-    "/etc/apt/sources.list.d/llm-amd.list",
-    "/etc/yum.repos.d/llm-nvidia.repo",
-    "/etc/yum.repos.d/llm-amd.repo",
-)
 
 Turn = Callable[[], bool]
 
@@ -44,6 +24,8 @@ class Job:
 
     The operations of a host share it, so that the host is asked again only after a change. Once
     `possible` was executed, `to_do` says whether anything will be installed or a reboot is needed.
+    `answered` gives what the host said to the run's question, while that holds; `on_change` is
+    called where it no longer does.
     """
 
     request: Request
@@ -51,6 +33,8 @@ class Job:
     to_do: bool = False
     touched: bool = False
     refreshed: bool = False
+    answered: Callable[[], DriverState | None] = lambda: None
+    on_change: Callable[[], None] = lambda: None
     _seen: DriverState | None = field(default=None, repr=False)
     _asked_at: object = None
 
@@ -59,13 +43,14 @@ class Job:
         # What was seen while the run was prepared may have changed before it executes.
         now = host.state.is_executing
         if self._seen is None or self._asked_at is not now:
-            self._seen, self._asked_at = host.get_fact(DriverReport, paths=list(OURS)), now
+            self._seen, self._asked_at = self.answered() or host.get_fact(DriverReport), now
         return self._seen
 
     def changed(self) -> None:
         """Have the host asked again: something was done on it."""
         self._seen = None
         self.touched = True
+        self.on_change()
 
     def reboot_reasons(self) -> tuple[str, ...]:
         """Why the host has to be rebooted before its driver serves; empty where it need not."""

@@ -3,9 +3,8 @@
 import base64
 import shlex
 
-from pyinfra import host, logger
-from pyinfra.api import FunctionCommand, State, StringCommand, operation
-from pyinfra.api.host import Host
+from pyinfra import host
+from pyinfra.api import StringCommand, operation
 
 from roles.driver import scripts
 from roles.driver.choice import is_amd, needs_fabric_manager
@@ -19,13 +18,15 @@ from roles.driver.decision import (
     works,
 )
 from roles.driver.facts import AvailablePackages, FetchedKey, Refusal
+from roles.driver.files import IB_UMAD, NOUVEAU
 from roles.driver.installation import Installation, by_dkms, installation, to_hold, wanted_names
-from roles.driver.job import IB_UMAD, NOUVEAU, Job, Turn, always
+from roles.driver.job import Job, Turn, always
 from roles.driver.keys import fingerprint, own_key, vendor_key
 from roles.driver.packages import Repository, is_driver
 from roles.driver.reboot import reboot_reasons
 from roles.driver.state import DriverState
 from roles.host import HostFile, archive
+from roles.host.outcome import failing
 
 
 @operation()
@@ -43,7 +44,7 @@ def possible(job: Job):
         return
     decision = job.decision(state)
     if decision is None:
-        yield _stopped(job.failed or "")
+        yield failing(job.failed or "")
         return
     installs = decision.plan is not None and not _done(job, decision, state)
     if installs and _is_newest(job, decision, state):
@@ -51,7 +52,7 @@ def possible(job: Job):
     blocked = None if works(job.request, state) else in_use(job.request, state, decision)
     full = too_full(state) if installs and not decision.keep else None
     if installs and (why := blocked or full):
-        yield _stopped(why)
+        yield failing(why)
         return
     # What is put beside a driver that stays needs no turn.
     changes = installs and not decision.keep
@@ -118,7 +119,7 @@ def repository(job: Job, turn: Turn = always):
         try:
             key = _key(wanted, job)
         except ValueError as error:
-            yield _stopped(str(error))
+            yield failing(str(error))
             return
     files = [HostFile(wanted.key_path, key), HostFile(wanted.path, wanted.content)]
     yield _sh(scripts.repository_script(plan, state.system), archive(files))
@@ -147,13 +148,13 @@ def installed(job: Job, turn: Turn = always):
     try:
         todo = _todo(job, decision, state)
     except ValueError as error:
-        yield _stopped(str(error))
+        yield failing(str(error))
         return
     if todo is None:
         host.noop("the driver's packages are the newest")
         return
     if blocked := in_use(job.request, state, decision):
-        yield _stopped(blocked)
+        yield failing(blocked)
         return
     yield _sh(scripts.install_script(todo))
     job.changed()
@@ -374,14 +375,3 @@ def _sh(script: str, given: str | None = None) -> StringCommand:
     if given is None:
         return StringCommand("sh", "-c", shlex.quote(script))
     return StringCommand("sh", "-c", shlex.quote(script), _stdin=given)
-
-
-def _stopped(why: str) -> FunctionCommand:
-    """A command that fails this host alone, with the reason in print."""
-    return FunctionCommand(_fail, (why,), {})
-
-
-def _fail(state: State, host: Host, why: str) -> bool:
-    for line in why.splitlines():
-        host.log_styled(line, fg="red", log_func=logger.error)
-    return False

@@ -1,21 +1,32 @@
-"""What a host says of its driver: the output of `ask.sh`, read into one object. Pure."""
+"""What a host says of its driver: its part of the one question, read into one object. Pure."""
 
 import base64
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from roles.driver.files import OURS
 from roles.driver.packages import is_driver, is_of_one_kernel, numbers, upstream
 from roles.driver.system import OperatingSystem
-from roles.hardware import is_integrated, is_open_module
+from roles.hardware import HostReport, is_integrated
+from roles.host import Part, Sections, parse_states, paths, require
 
-SCRIPT = Path(__file__).with_name("ask.sh").read_text(encoding="utf-8")
+PART = Part(
+    "driver",
+    Path(__file__).with_name("ask.sh").read_text(encoding="utf-8"),
+    root=True,
+    arguments=(paths.UNIT_GLOB, *OURS),
+)
 
-_MARK = "@@ "
-_VERSION = re.compile(r"[0-9]{3,4}\.[0-9]{1,4}(?:\.[0-9]{1,4})?")
+_LABELS = (
+    *("kernels", "next", "headers", "packages", "held", "interrupted", "modules", "open-modules"),
+    *("amdgpu-modules", "amdgpu-source", "amdgpu-loaded", "library", "rocm-smi", "kfd", "replicas"),
+    *("container", "outside", "nouveau-blocked", "initramfs-old", "nvidia-persistenced", "free"),
+    *("own-key", "kernel-upgraded", "amdgpu-upgraded", "sources", "files", "keys"),
+)
 
 
 @dataclass(frozen=True)
@@ -115,65 +126,89 @@ class DriverState:
         return self.outside or (there and not self.driver_packages)
 
 
-def parse_state(lines: Sequence[str]) -> DriverState:
-    """Read the output of `SCRIPT`; ValueError where it is cut short."""
-    parts = _parts(lines)
-    system = OperatingSystem(*[*parts["os"].split(), "", "", ""][:3])
-    kernel = parts["kernel"].strip()
-    packages, half = _packages(parts["packages"])
+def parse_state(sections: Sections, report: HostReport) -> DriverState:
+    """Read a host's answer to `PART`, beside what its hardware's says; ValueError where it is cut
+    short, or could not be asked as root."""
+    require(sections, _LABELS, "its driver")
+    host, kernel = report.system, report.system.kernel
+    name, version, *_ = [*host.os.split(), "", ""]
+    system = OperatingSystem(name, version, host.machine)
+    packages, half = _packages(sections["packages"])
     return DriverState(
         system=system,
         kernel=kernel,
-        next_kernel=parts["next"].strip() or _newest(parts["kernels"].split()) or kernel,
-        headers=frozenset(parts["headers"].split()),
+        next_kernel=sections["next"].strip() or _newest(sections["kernels"].split()) or kernel,
+        headers=frozenset(sections["headers"].split()),
         packages=packages,
         half=half,
-        held=frozenset(_held(parts["held"], system.uses_apt)),
-        interrupted=bool(parts["interrupted"].strip()) or bool(half),
-        **_driver(parts),
-        free_mib=_free(parts["free"]),
-        secure_boot=_secure_boot(parts["secure-boot"]),
-        own_key_enrolled="already enrolled" in parts["own-key"],
-        reboot_required_by=tuple(dict.fromkeys(parts["reboot-required"].split())),
-        kernel_upgraded=bool(parts["kernel-upgraded"].strip()),
-        amdgpu_upgraded=parts["amdgpu-upgraded"].strip() or None,
-        sources=tuple(parts["sources"].splitlines()),
-        files=_by_last_word(parts["files"]),
-        keys=_keys(parts["keys"]),
+        held=frozenset(_held(sections["held"], system.uses_apt)),
+        interrupted=bool(sections["interrupted"].strip() or host.dpkg_audit or half),
+        **_reported(report),
+        **_driver(sections, report),
+        free_mib=_free(sections["free"]),
+        own_key_enrolled=has_own_key(sections),
+        kernel_upgraded=bool(sections["kernel-upgraded"].strip()),
+        amdgpu_upgraded=sections["amdgpu-upgraded"].strip() or None,
+        sources=tuple(sections["sources"].splitlines()),
+        files=parse_states(sections["files"].splitlines()),
+        keys=_keys(sections["keys"]),
     )
 
 
-def _driver(parts: Mapping[str, str]) -> dict[str, Any]:
-    """What is told of the driver itself: its modules, tools and daemons, and who uses it."""
-    modules = _by_first_word(parts["amdgpu-modules"])
-    listed, nodes = parts["amd-answers"].strip(), _are_integrated(parts["kfd"])
+def has_own_key(sections: Sections) -> bool:
+    """Whether Secure Boot takes what is signed with the host's own key; no, where nobody said."""
+    return "already enrolled" in sections.get("own-key", "")
+
+
+def _reported(report: HostReport) -> dict[str, Any]:
+    """What the hardware's answer tells of the driver."""
+    host, answers = report.system, report.answers
+    there = host.fabric_manager != "absent"
     return {
-        "module": _version(parts["module"]),
-        "modules": _by_first_word(parts["modules"]),
-        "open_modules": frozenset(parts["open-modules"].split()),
-        "amdgpu_module": modules.get(parts["kernel"].strip()),
-        "amdgpu_built_for": frozenset(k for k, path in modules.items() if _is_built(path)),
-        "amdgpu_source": parts["amdgpu-source"].strip() or None,
-        "amdgpu_loaded": parts["amdgpu-loaded"].strip() or None,
-        "loaded": _version(parts["loaded"]),
-        "loaded_open": is_open_module(parts["loaded-kind"]),
-        "in_kernel": frozenset(parts["in-kernel"].split()),
-        "library": max(parts["library"].split(), key=numbers, default=None),
-        "answers": _version(parts["answers"]),
-        "has_nvidia_smi": bool(parts["nvidia-smi"].strip()),
-        "amd_gpus": int(listed) - nodes.count(True) if listed.isdigit() else None,
-        "has_rocm_smi": bool(parts["rocm-smi"].strip()),
-        "kfd_gpus": nodes.count(False),
-        "replicas": tuple(parts["replicas"].split()),
-        "container": _container(parts["container"].strip()),
-        "outside": bool(parts["outside"].strip()),
-        "nouveau_blocked": bool(parts["nouveau-blocked"].strip()),
-        "initramfs_old": bool(parts["initramfs-old"].strip()),
-        "persistence": _unit(parts["nvidia-persistenced"]),
-        "fabric_manager": _unit(parts["nvidia-fabricmanager"]),
-        "fabric_manager_version": _version(parts["fabric-manager-version"]),
-        "nvswitches": len(parts["switches"].split()),
+        "module": host.driver_installed,
+        "loaded": host.driver_loaded,
+        "loaded_open": host.loaded_open,
+        "in_kernel": frozenset(host.modules),
+        "answers": next((v for gpu in answers.gpus or () if (v := gpu.driver_version)), None),
+        "has_nvidia_smi": not answers.query.missing,
+        "fabric_manager": Unit(there, host.fabric_manager == "active", host.fabric_manager_at_boot),
+        "fabric_manager_version": host.fabric_manager_version,
+        "nvswitches": host.nvswitches,
+        "secure_boot": bool(host.secure_boot),
+        "reboot_required_by": host.reboot_for,
     }
+
+
+def _driver(sections: Sections, report: HostReport) -> dict[str, Any]:
+    """What is told of the driver itself: its modules, tools and daemons, and who uses it."""
+    modules = _by_first_word(sections["amdgpu-modules"])
+    nodes = _are_integrated(sections["kfd"])
+    return {
+        "modules": _by_first_word(sections["modules"]),
+        "open_modules": frozenset(sections["open-modules"].split()),
+        "amdgpu_module": modules.get(report.system.kernel),
+        "amdgpu_built_for": frozenset(k for k, path in modules.items() if _is_built(path)),
+        "amdgpu_source": sections["amdgpu-source"].strip() or None,
+        "amdgpu_loaded": sections["amdgpu-loaded"].strip() or None,
+        "library": max(sections["library"].split(), key=numbers, default=None),
+        "amd_gpus": _amd_gpus(report, nodes.count(True)),
+        "has_rocm_smi": bool(sections["rocm-smi"].strip()),
+        "kfd_gpus": nodes.count(False),
+        "replicas": tuple(sections["replicas"].split()),
+        "container": _container(sections["container"].strip()),
+        "outside": bool(sections["outside"].strip()),
+        "nouveau_blocked": bool(sections["nouveau-blocked"].strip()),
+        "initramfs_old": bool(sections["initramfs-old"].strip()),
+        "persistence": _unit(sections["nvidia-persistenced"]),
+    }
+
+
+def _amd_gpus(report: HostReport, integrated: int) -> int | None:
+    """How many GPUs amd-smi lists beside integrated ones; None where there is none, or it hangs."""
+    answers = report.answers
+    if answers.amd_tool != "amd-smi" or answers.amd.missing or answers.amd.hung:
+        return None
+    return max(0, len(answers.amd_gpus or ()) - integrated)
 
 
 def _is_built(path: str) -> bool:
@@ -209,20 +244,6 @@ def _container(kind: str) -> str | None:
     return kind if kind in ("wsl", "docker", "podman", "lxc", "lxc-libvirt", "openvz") else None
 
 
-def _parts(lines: Sequence[str]) -> dict[str, str]:
-    texts: dict[str, list[str]] = {}
-    label = None
-    for line in lines:
-        if line.startswith(_MARK):
-            label = line.removeprefix(_MARK).strip()
-            texts[label] = []
-        elif label:
-            texts[label].append(line)
-    if "end" not in texts:
-        raise ValueError(f"the host's report on its driver is cut short after {label or 'nothing'}")
-    return {label: "\n".join(text).strip("\n") for label, text in texts.items()}
-
-
 def _packages(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Installed packages, and those that an earlier run left in the middle (dpkg's state letters).
 
@@ -256,11 +277,6 @@ def _newest(kernels: list[str]) -> str | None:
     return max(kernels, key=numbers, default=None)
 
 
-def _version(text: str) -> str | None:
-    match = _VERSION.search(text)
-    return match[0] if match else None
-
-
 def _unit(text: str) -> Unit:
     shown = dict(re.findall(r"^(\w+)=(\S*)", text, re.MULTILINE))
     return Unit(
@@ -280,17 +296,5 @@ def _free(text: str) -> dict[str, tuple[str, int]]:
     return found if len(rows) == 3 else {}
 
 
-def _secure_boot(text: str) -> bool:
-    if "SecureBoot" in text:
-        return "SecureBoot enabled" in text
-    numbers = text.split()
-    return bool(numbers) and numbers[-1] == "1"
-
-
 def _by_first_word(text: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
-
-
-def _by_last_word(text: str) -> dict[str, str]:
-    rows = [line.rsplit(" ", 1) for line in text.splitlines() if " " in line]
-    return {path: state for state, path in rows}

@@ -2,7 +2,7 @@
 
 from pyinfra.api import FactBase
 
-from roles.engine import EngineSettings
+from roles.engine import Build
 from roles.interconnect.program import command
 
 
@@ -11,8 +11,8 @@ class AllReduces(FactBase[list[str]]):
 
     default = list
 
-    def command(self, engine: EngineSettings, user: str, seconds: int) -> str:
-        return command(engine, user, seconds)
+    def command(self, engine: Build, python: str, user: str, seconds: int) -> str:
+        return command(engine, python, user, seconds)
 
     def process(self, output: list[str]) -> list[str]:
         return output

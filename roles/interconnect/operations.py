@@ -1,15 +1,17 @@
 """Measures how a host's GPUs reach each other, and lets its launch follow."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import click
-from pyinfra import host, logger
-from pyinfra.api import FunctionCommand, State, operation
-from pyinfra.api.host import Host
+from pyinfra import host
+from pyinfra.api import operation
 
+from roles.checks import Check, of_host
+from roles.engine import Build, deployment
 from roles.hardware import Hardware, LinkVerdict
 from roles.host import SecretInput
+from roles.host.outcome import failing, say, warn
+from roles.interconnect.checks import interconnect_checks
 from roles.interconnect.facts import AllReduces
 from roles.interconnect.program import limit_s, program
 from roles.interconnect.settings import InterconnectSettings
@@ -22,25 +24,43 @@ from roles.interconnect.verdicts import (
     unmeasured,
     valid,
 )
-from roles.launch import HostLaunch
-from roles.plan import HostPlan, with_p2p_of
+from roles.plan import HostPlan
 from roles.topology import explain_host
 
 Verdicts = tuple[LinkVerdict, ...]
 Replan = Callable[[Verdicts], HostPlan]
 Keep = Callable[[Verdicts], None]
+Adopt = Callable[[Verdicts], bool]
+Record = Callable[[Sequence[Check]], None]
 # A new plan may want other GPUs; what it wants is measured in the same run, so often.
 MOST_ROUNDS = 4
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a service's plan on a host, with the engine that will run it there.
+
+    `hardware` are the GPUs that the plan is of, with the verdicts that are recorded; `user` runs
+    the replicas, `devices` is what CUDA calls a GPU where that is not its index.
+    """
+
+    plan: HostPlan
+    hardware: Hardware
+    build: Build
+    user: str
+    devices: Mapping[int, str]
+    driver_version: str | None
+
+
 @operation()
 def measured(
-    launch: HostLaunch,
-    hardware: Hardware,
+    subject: Callable[[], Subject],
     settings: InterconnectSettings,
     anew: bool,
     keep: Keep,
     replan: Replan,
+    adopt: Adopt,
+    record: Record,
 ):
     """
     Measure all-reduces over the GPUs of each planned replica of which no verdict counts, before its
@@ -49,55 +69,79 @@ def measured(
     not measured, though their engine or driver is another by now: what was recorded before counts
     for them, or nothing, until a run finds those replicas stopped.
 
-    + launch: the host's launch; its plan is replaced where only P2P changes
-    + hardware: the GPUs that the plan is of, with the verdicts that are recorded
+    + subject: what is measured, asked when the run executes
     + settings: whether, and how long
     + anew: measure all again
     + keep: records verdicts
     + replan: the host's plan with other verdicts; ValueError where there is none
+    + adopt: lets the run go on with verdicts; whether it does, as P2P alone changes
+    + record: takes the checks, of whatever outcome
     """
     if not host.state.is_executing:
         host.noop("the interconnect is measured when the run executes")
         return
-    verdicts = hardware.interconnect
-    if settings.measure:
-        verdicts, plan, why = _settled(launch, hardware, settings, anew, keep, replan)
-        if why:
-            yield FunctionCommand(_fail, (plan, why), {})
-            return
-    host.noop(f"{len(verdicts)} verdicts")
+    now = subject()
+    if not settings.measure or deployment(now.build).all_reduce_python(now.build) is None:
+        host.noop(f"{len(now.hardware.interconnect)} verdicts")
+        return
+    found = _settled(now, settings, anew, keep, replan, adopt)
+    checks = interconnect_checks(now.plan, found.verdicts, found.answers)
+    record(of_host(host.name, checks))
+    if found.why:
+        yield failing(
+            f"{found.why}; nothing was started or stopped here, run again to deploy the new one:\n"
+            f"{explain_host(found.plan)}"
+        )
+        return
+    host.noop(f"{len(found.verdicts)} verdicts")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Verdicts and the plan that goes by them, why the host cannot go on with it, or "", and what
+    the host answered."""
+
+    verdicts: Verdicts
+    plan: HostPlan
+    why: str = ""
+    answers: tuple[Measured, ...] = ()
 
 
 def _settled(
-    launch: HostLaunch,
-    hardware: Hardware,
+    subject: Subject,
     settings: InterconnectSettings,
     anew: bool,
     keep: Keep,
     replan: Replan,
-) -> tuple[Verdicts, HostPlan, str]:
-    """Measure until the plan wants nothing more; verdicts, the plan, and why it cannot go on."""
-    plan, verdicts = launch.plan, hardware.interconnect
-    known = () if anew else valid(verdicts, launch.engine, launch.driver_version)
+    adopt: Adopt,
+) -> Settled:
+    """Measure until the plan wants nothing more."""
+    found = Settled(subject.hardware.interconnect, subject.plan)
+    known = () if anew else valid(found.verdicts, subject.build, subject.driver_version)
     asked: set[tuple[int, ...]] = set()
     for _ in range(MOST_ROUNDS):
-        wanted = unmeasured(plan, replace(hardware, interconnect=verdicts), known, launch.engine)
+        now = replace(subject.hardware, interconnect=found.verdicts)
+        wanted = unmeasured(found.plan, now, known, subject.build)
         groups = [one for one in wanted if one.gpus not in asked]
         if not groups:
             break
         asked |= {group.gpus for group in groups}
-        answer = _ask(groups, known, launch, settings)
-        verdicts = merged(verdicts, known, answer.verdicts)
+        answer = _ask(groups, known, subject, settings)
+        found = replace(
+            found,
+            answers=(*found.answers, answer),
+            verdicts=merged(found.verdicts, known, answer.verdicts),
+        )
         known = (*known, *answer.verdicts)
-        _tell(answer, verdicts, anew)
+        _tell(answer, found.verdicts, anew)
         if not answer.verdicts:
             break
-        _keep(keep, verdicts)
+        _keep(keep, found.verdicts)
         try:
-            plan = replan(verdicts)
+            found = replace(found, plan=replan(found.verdicts))
         except ValueError as error:
-            return verdicts, plan, str(error)
-    return verdicts, plan, _adopt(launch, plan) if asked else ""
+            return replace(found, why=str(error))
+    return replace(found, why=_adopted(subject, found, adopt)) if asked else found
 
 
 def _keep(keep: Keep, verdicts: Verdicts) -> None:
@@ -105,22 +149,20 @@ def _keep(keep: Keep, verdicts: Verdicts) -> None:
     try:
         keep(verdicts)
     except (ValueError, OSError) as error:
-        _warn(f"these verdicts could not be recorded: {error}")
+        warn(f"these verdicts could not be recorded: {error}")
 
 
-def _adopt(launch: HostLaunch, plan: HostPlan) -> str:
-    """Let the launch follow a plan in which P2P alone is another; "", or why it cannot."""
-    if plan == launch.plan:
-        return ""
-    adopted = with_p2p_of(launch.plan, plan)
-    if adopted is None:
+def _adopted(subject: Subject, found: Settled, adopt: Adopt) -> str:
+    """Let the run go on with a plan in which P2P alone is another; "", or why it cannot."""
+    if not adopt(found.verdicts):
         return "the verdicts change its plan"
-    for before, now in zip(launch.plan.replicas, adopted.replicas, strict=True):
+    if found.plan.replicas == subject.plan.replicas:
+        return ""
+    for before, now in zip(subject.plan.replicas, found.plan.replicas, strict=True):
         if before.p2p != now.p2p:
             way = "with" if now.p2p else "without"
-            click.echo(f"{host.print_prefix}{now.name} works {way} P2P from this run on")
-    launch.plan = adopted
-    _warn(
+            say(f"{now.name} works {way} P2P from this run on")
+    warn(
         "its plan is another now: a saved one has to be saved anew (--save), or accepted with "
         "--data accept_plan=true"
     )
@@ -130,47 +172,36 @@ def _adopt(launch: HostLaunch, plan: HostPlan) -> str:
 def _ask(
     groups: Sequence[Group],
     known: Sequence[LinkVerdict],
-    launch: HostLaunch,
+    subject: Subject,
     settings: InterconnectSettings,
 ) -> Measured:
     seconds = limit_s(groups, settings)
     lines = host.get_fact(
         AllReduces,
-        engine=launch.engine,
-        user=launch.settings.user,
+        engine=subject.build,
+        python=deployment(subject.build).all_reduce_python(subject.build),
+        user=subject.user,
         seconds=seconds,
-        _stdin=SecretInput(program(groups, known, launch.engine, settings, launch.devices)),
+        _stdin=SecretInput(program(groups, known, subject.build, settings, subject.devices)),
         # For a host that hangs as a whole: the command has its own limits.
         _timeout=seconds + 90,
         _ignore_errors=True,
     )
     asked = [group.gpus for group in groups]
-    return parse_answer(lines or (), launch.engine, launch.driver_version, asked)
+    return parse_answer(lines or (), subject.build, subject.driver_version, asked)
 
 
 def _tell(answer: Measured, verdicts: Sequence[LinkVerdict], anew: bool) -> None:
     groups = dict.fromkeys(one.gpus for one in answer.verdicts)
     for line in told(verdicts, groups):
-        click.echo(f"{host.print_prefix}{line}")
+        say(line)
     recorded = set() if anew else {one.gpus for one in verdicts}
     # An older verdict does until the replicas stop: an engine's upgrade comes while they serve.
     busy = [",".join(map(str, gpus)) for gpus in answer.busy if gpus not in recorded]
     if busy:
-        _warn(
+        warn(
             f"GPUs {' and '.join(busy)} were not measured, as replicas serve from them: the plan "
             "goes by what is recorded. To measure them, stop these replicas and run again"
         )
     for problem in answer.problems:
-        _warn(f"not measured: {problem}; the plan goes by what is recorded")
-
-
-def _warn(text: str) -> None:
-    host.log_styled(text, fg="yellow", log_func=logger.warning)
-
-
-def _fail(state: State, host: Host, plan: HostPlan, why: str) -> bool:
-    """Print the new plan; False makes pyinfra fail this host and no other."""
-    text = f"{why}; nothing was started or stopped here, run again to deploy the new one:"
-    host.log_styled(text, fg="red", log_func=logger.error)
-    click.echo(explain_host(plan))
-    return False
+        warn(f"not measured: {problem}; the plan goes by what is recorded")

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roles.engine import EngineSettings
+from roles.engine import VISIBLE_DEVICES, Build
 from roles.hardware import LinkVerdict
 from roles.host import bundle
+from roles.host.paths import REPLICAS, UNIT_GLOB, UNIT_PREFIX
 from roles.interconnect.all_reduce import START_TIMES
 from roles.interconnect.settings import InterconnectSettings
 from roles.interconnect.verdicts import Group
-from roles.launch import VISIBLE_DEVICES
 
 HERE = Path(__file__).parent
 UNIT = "llm-interconnect"
@@ -19,6 +19,20 @@ UNIT = "llm-interconnect"
 SIZES = {"nccl": (4096, 2**20, 64 * 2**20), "gloo": (4096, 2**18, 4 * 2**20)}
 # A cold disk reads torch's gigabytes slowly.
 IMPORT_S = 300
+# Prints the devices that replicas hold whose units come on the standard input. One of a fleet that
+# was not taken over yet has its files beside each other.
+HOLDERS = f"""import json, sys
+for unit in sys.stdin:
+    name = unit.strip()[len("{UNIT_PREFIX}"):-len(".service")]
+    try:
+        with open("{REPLICAS}/%s/current/replica.json" % name) as file:
+            replica = json.load(file)
+        print(*(replica["devices"] or replica["gpus"]))
+    except FileNotFoundError:
+        with open("{REPLICAS}/%s.env" % name) as file:
+            values = [line.split("=", 1)[1] for line in file if "_VISIBLE_DEVICES=" in line]
+        print(*values[0].strip().strip(chr(34)).split(",")[:64])
+"""
 # A process that was killed may take so long to end: three seconds each, and something over.
 END_S = 10
 
@@ -26,7 +40,7 @@ END_S = 10
 def program(
     groups: Sequence[Group],
     known: Sequence[LinkVerdict],
-    engine: EngineSettings,
+    engine: Build,
     settings: InterconnectSettings,
     devices: Mapping[int, str],
 ) -> str:
@@ -61,14 +75,13 @@ def limit_s(groups: Sequence[Group], settings: InterconnectSettings) -> int:
     )
 
 
-def command(engine: EngineSettings, user: str, seconds: int) -> str:
+def command(engine: Build, python: str, user: str, seconds: int) -> str:
     """The shell command that runs the program, which comes on the standard input.
 
     The program runs as the engines' user (one of its own where there is none yet) in a transient
     unit: systemd ends all that it started when it ends, when its time is up, or when nobody reads
     its output any more. Its arguments are the devices that running replicas hold.
     """
-    python = f"/opt/llm/engines/{engine.version_name}/bin/python"
     properties = (
         *(f"RuntimeMaxSec={seconds}", "TimeoutStopSec=5", "PrivateTmp=yes", "RemoveIPC=yes"),
         *("LimitMEMLOCK=infinity", "NoNewPrivileges=yes", "ProtectSystem=strict"),
@@ -84,15 +97,14 @@ def command(engine: EngineSettings, user: str, seconds: int) -> str:
     return "\n".join(
         [
             f"{{ {wake}; }} </dev/null >/dev/null 2>&1",
+            f"HOLDERS={shlex.quote(HOLDERS)}",
             f"if id -u {shlex.quote(user)} >/dev/null 2>&1; "
             f"then as=User={shlex.quote(user)}; else as=DynamicUser=yes; fi",
             "groups=; for g in video render; do "
             'getent group "$g" >/dev/null && groups="$groups $g"; done',
             "busy=$(systemctl list-units --plain --no-legend "
-            "--state=active,activating,reloading,deactivating 'llm-engine@*' </dev/null "
-            "| sed -n 's/^llm-engine@\\(.*\\)\\.service .*/\\1/p' | while read -r name; do "
-            'sed -n \'s/^\\(CUDA\\|HIP\\)_VISIBLE_DEVICES="\\([^"]*\\)"$/\\2/p\' '
-            '"/etc/llm/replicas/$name.env"; done 2>/dev/null)',
+            f"--state=active,activating,reloading,deactivating '{UNIT_GLOB}' </dev/null "
+            "| awk '{print $1}' | python3 -c \"$HOLDERS\")",
             f"timeout -k 10 {seconds + 30} systemd-run --quiet --pipe --wait --collect "
             f'--unit={UNIT} -p "$as" -p "SupplementaryGroups=$groups" {options} '
             f"{shlex.quote(python)} - $busy 2>&1 || true",
@@ -100,7 +112,7 @@ def command(engine: EngineSettings, user: str, seconds: int) -> str:
     )
 
 
-def _environment(engine: EngineSettings) -> dict[str, str]:
+def _environment(engine: Build) -> dict[str, str]:
     """What the engines' own environment has that NCCL or gloo goes by."""
     return {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

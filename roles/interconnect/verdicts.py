@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, get_args
 
-from roles.engine import EngineSettings
+from roles.engine import Build
 from roles.hardware import (
     Hardware,
     LinkVerdict,
@@ -42,7 +42,7 @@ class Measured:
 
 
 def valid(
-    verdicts: Iterable[LinkVerdict], engine: EngineSettings, driver_version: str | None
+    verdicts: Iterable[LinkVerdict], engine: Build, driver_version: str | None
 ) -> tuple[LinkVerdict, ...]:
     """The verdicts that were measured with this engine and driver."""
     name = engine.version_name
@@ -52,20 +52,28 @@ def valid(
 
 
 def unmeasured(
-    plan: HostPlan, hardware: Hardware, known: Sequence[LinkVerdict], engine: EngineSettings
+    plan: HostPlan, hardware: Hardware, known: Sequence[LinkVerdict], engine: Build
 ) -> list[Group]:
     """The groups of which something is still to be measured, small ones first.
 
     Wanted are, of each replica, every two neighbours and all its GPUs; and what is recorded but
     does not count any more, as a plan that goes by it may be better without.
     """
-    wanted = {one.gpus for one in hardware.interconnect}
-    for replica in plan.replicas:
-        if len(replica.gpus) > 1:
-            wanted |= {*pairwise(replica.gpus), replica.gpus}
+    wanted = {*(one.gpus for one in hardware.interconnect), *wanted_groups(plan)}
     results = [{"gpus": one.gpus, "p2p": one.p2p, "outcome": one.outcome} for one in known]
     groups = [_group(gpus, hardware, engine) for gpus in sorted(wanted, key=_small_first)]
     return [group for group in groups if ways(vars(group), results) is not None]
+
+
+def wanted_groups(plan: HostPlan) -> list[tuple[int, ...]]:
+    """The groups of GPUs that must work together: of each replica every two neighbours, and all."""
+    groups = (
+        group
+        for replica in plan.replicas
+        if len(replica.gpus) > 1
+        for group in (*pairwise(replica.gpus), replica.gpus)
+    )
+    return list(dict.fromkeys(groups))
 
 
 def merged(
@@ -82,7 +90,7 @@ def merged(
 
 def parse_answer(
     lines: Iterable[str],
-    engine: EngineSettings,
+    engine: Build,
     driver_version: str | None,
     asked: Iterable[tuple[int, ...]],
 ) -> Measured:
@@ -115,17 +123,23 @@ def parse_answer(
 def told(verdicts: Sequence[LinkVerdict], groups: Iterable[tuple[int, ...]]) -> Iterator[str]:
     """A line for each group: "GPUs 0,1: works, 21.3 GB/s over SHM (P2P: hangs)"."""
     for gpus in groups:
-        own = {one.p2p: one for one in verdicts if one.gpus == gpus}
-        if not own:
-            continue
-        used = own.get(p2p_fault(verdicts, gpus) is None) or next(iter(own.values()))
-        other = own.get(not used.p2p)
-        way = "P2P" if not used.p2p else "without P2P"
-        more = f" ({way}: {_words(other)})" if other else "" if used.p2p else " (without P2P)"
-        yield f"{_named(gpus)}: {_words(used)}{more}"
+        own = [one for one in verdicts if one.gpus == gpus]
+        if own:
+            yield f"{named(gpus)}: {evidence(own)}"
 
 
-def _group(gpus: tuple[int, ...], hardware: Hardware, engine: EngineSettings) -> Group:
+def evidence(verdicts: Sequence[LinkVerdict]) -> str:
+    """What the verdicts on one group say: "works, 21.3 GB/s over SHM (P2P: hangs)"."""
+    own = {one.p2p: one for one in verdicts}
+    fault = p2p_fault(verdicts, verdicts[0].gpus)
+    used = own.get(fault is None) or next(iter(own.values()))
+    other = own.get(not used.p2p)
+    way = "P2P" if not used.p2p else "without P2P"
+    more = f" ({way}: {_words(other)})" if other else "" if used.p2p else " (without P2P)"
+    return f"{_words(used)}{more}"
+
+
+def _group(gpus: tuple[int, ...], hardware: Hardware, engine: Build) -> Group:
     names = {gpu.name for gpu in hardware.gpus if gpu.index in gpus}
     cards = [find_card(name) for name in names]
     # Who forbids P2P in the engine's environment does so for its all-reduces here too.
@@ -138,7 +152,7 @@ def _small_first(gpus: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
 
 
 def _read(
-    one: Mapping[str, Any], engine: EngineSettings, driver_version: str | None
+    one: Mapping[str, Any], engine: Build, driver_version: str | None
 ) -> LinkVerdict | tuple[int, ...] | str | None:
     """A verdict, GPUs that are in use, or a problem, of one line; None where it has none.
 
@@ -149,9 +163,9 @@ def _read(
     if one.get("busy"):
         return _gpus(one)
     if one.get("memory"):
-        return f"{_named(_gpus(one))}: {_printable(one['detail'])}; free the GPUs' memory"
+        return f"{named(_gpus(one))}: {_printable(one['detail'])}; free the GPUs' memory"
     if one.get("unready"):
-        return f"{_named(_gpus(one))}: a process did not start: {_printable(one['detail'])}"
+        return f"{named(_gpus(one))}: a process did not start: {_printable(one['detail'])}"
     return _verdict(one, engine, driver_version) if "outcome" in one else None
 
 
@@ -170,9 +184,7 @@ def _json(text: str) -> Mapping[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _verdict(
-    one: Mapping[str, Any], engine: EngineSettings, driver_version: str | None
-) -> LinkVerdict:
+def _verdict(one: Mapping[str, Any], engine: Build, driver_version: str | None) -> LinkVerdict:
     rate, outcome, way = one.get("gb_s"), one["outcome"], one["p2p"]
     if outcome not in get_args(Outcome) or type(way) is not bool:
         raise ValueError(f"outcome {outcome}, p2p {way}")
@@ -211,7 +223,8 @@ def _printable(text: str) -> str:
     return re.sub(r"[^ -~]+", " ", text).strip()[:300] or "?"
 
 
-def _named(gpus: Sequence[int]) -> str:
+def named(gpus: Sequence[int]) -> str:
+    """GPUs in print: "GPUs 0,1"."""
     return f"GPUs {','.join(map(str, gpus))}"
 
 

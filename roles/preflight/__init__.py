@@ -1,5 +1,11 @@
 """What a host must have before anything is installed on it. Pure code only."""
 
+from roles.preflight.answers import Answers as Answers
+from roles.preflight.answers import parse_answers as parse_answers
+from roles.preflight.checks import checks as checks
+from roles.preflight.checks import clock_difference as clock_difference
+from roles.preflight.checks import later_parts as later_parts
+from roles.preflight.checks import parts as parts
 from roles.preflight.needs import BalancerHost as BalancerHost
 from roles.preflight.needs import HostNeeds as HostNeeds
 from roles.preflight.needs import Served as Served

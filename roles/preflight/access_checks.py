@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator
 
+from roles.checks import Check
+from roles.host import paths
 from roles.preflight.answers import Listener
-from roles.preflight.case import Case, Check, ok, skipped, stop, warning
+from roles.preflight.case import Case, ok, skipped, stop, warning
 
-OUR_TABLE = "pyinfra_llm"
+OUR_TABLE = paths.FIREWALL_TABLE
 
 
 def access_checks(case: Case) -> Iterator[Check]:
@@ -40,7 +42,7 @@ def _at(case: Case, port: int) -> Listener | None:
 
 
 def _is_engine(listener: Listener) -> bool:
-    return re.search(r"/llm-engine@[^/]+\.service(?:/|$)", listener.cgroup) is not None
+    return re.search(paths.UNIT_CGROUP, listener.cgroup) is not None
 
 
 def _user(case: Case, listener: Listener) -> str:

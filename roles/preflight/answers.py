@@ -5,10 +5,13 @@ What a host cannot tell is None or empty: a missing program is an answer too.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
-_MARK = "@@ "
-_NEEDED = ("clock", "machine", "disks", "clock-end", "end")
+from roles.driver import PART as DRIVER
+from roles.driver import has_own_key
+from roles.host import END, SUDO, Sections, require
+from roles.preflight.questions import LATER, ROOT, USER
 
 Version = tuple[int, ...]
 
@@ -61,14 +64,14 @@ class Files:
 
 @dataclass(frozen=True)
 class Answers:
-    """One host's answers. Those of root are empty where `root` is false; `root_said` says why.
+    """One host's answers. Those of root are empty where `root` is false; `root_said` says why, and
+    `root_hung` that it gave no answer in time.
 
     `clock` and `clock_end` are the host's seconds since 1970 when it began and ended to answer.
     """
 
     clock: int
     clock_end: int
-    machine: str
     glibc: Version | None
     init: str
     systemd: int | None
@@ -76,17 +79,13 @@ class Answers:
     python: Version | None
     python_venv: bool
     missing_packages: tuple[str, ...] | None
-    dpkg_audit: str
     engine_installed: bool
     pip_index: str
     wheels: int | None
     folders: Mapping[str, Folder]
-    memory_mib: int | None
     synchronised: bool | None
     selinux_enforcing: bool
     firewalls: tuple[str, ...]
-    reboot_required: bool
-    reboot_for: str
     proxies: tuple[str, ...]
     distribution: tuple[str, ...]
     reach: Mapping[str, Reach]
@@ -94,6 +93,7 @@ class Answers:
     no_room: bool
     root: bool = False
     root_said: str = ""
+    root_hung: bool = False
     listeners: tuple[Listener, ...] | None = None
     umask: int | None = None
     own_key_enrolled: bool = False
@@ -106,80 +106,76 @@ class Answers:
     denials: tuple[str, ...] = ()
 
 
-def parse_answers(lines: Sequence[str]) -> Answers:
-    """Read the output of the questions; ValueError where it is cut short."""
-    parts = _parts(lines)
-    missing = [name for name in _NEEDED if name not in parts]
-    if missing:
-        raise ValueError(f"the host's answers are cut short: {', '.join(missing)} missing")
-    one = {name: " ".join(text) for name, text in parts.items()}
-    return _with_root(_of_user(parts, one), parts, one)
-
-
-def _of_user(parts: Mapping[str, list[str]], one: Mapping[str, str]) -> Answers:
-    """What an ordinary user is told. `one` has each part as one line."""
-    python = _pairs(parts.get("python", ()))
+def parse_answers(answers: Mapping[str, Sections]) -> Answers:
+    """Read the parts of an answer that preflight goes by; ValueError where its own is cut short."""
+    require(answers.get(USER, {}), ("clock", "disks", "clock-end"), "what a deploy needs of it")
+    parts = {name: _lines(text) for name, text in answers[USER].items()}
+    later = {name: _lines(text) for name, text in answers.get(LATER, {}).items()}
+    by_root = {name: _lines(text) for name, text in answers.get(ROOT, {}).items()}
+    sudo = answers.get(SUDO, {})
     return Answers(
-        clock=_seconds(one["clock"]),
-        clock_end=_seconds(one["clock-end"]),
-        machine=one["machine"],
-        glibc=_version(one.get("glibc", "")),
-        init=one.get("init", ""),
-        systemd=(_version(one.get("systemd", "")) or (None,))[0],
-        python_there=python.get("there") == "yes",
-        python=_version(python.get("version", "")),
-        python_venv=python.get("venv") == "yes",
-        missing_packages=_packages(parts.get("missing-packages", ())),
-        dpkg_audit=one.get("dpkg-audit", ""),
-        engine_installed=one.get("engine") == "installed",
-        pip_index=one.get("pip-index", ""),
-        wheels=_number(_pairs(parts.get("wheelhouse", ())).get("wheels", "")),
-        folders=dict(_folders(parts["disks"])),
-        memory_mib=_memory_mib(one.get("memory", "")),
-        synchronised=_synchronised(_settings(parts, "synchronised")),
-        selinux_enforcing=one.get("selinux") == "1",
-        firewalls=_active(parts.get("firewall", ())),
-        reboot_required=one.get("reboot-required") == "yes",
-        reboot_for=one.get("reboot", ""),
-        proxies=tuple(parts.get("proxies", ())),
-        distribution=tuple(parts.get("distribution", ())),
-        reach=_reach(parts),
-        hung=frozenset(name[len("hung-") :] for name in parts if name.startswith("hung-")),
-        no_room="no-room" in parts,
+        **_of_user(parts),
+        **_of_root(by_root),
+        reach=_reach(parts | later),
+        hung=frozenset(
+            name.removeprefix("hung-") for name in (*parts, *later) if name.startswith("hung-")
+        ),
+        listeners=_listeners(parts, by_root),
+        root_said=_one_line(_lines(sudo.get("errors", ""))),
+        root_hung="hung" in sudo,
+        own_key_enrolled=has_own_key(answers.get(DRIVER.name, {})),
     )
 
 
-def _with_root(answers: Answers, parts: Mapping[str, list[str]], one: Mapping[str, str]) -> Answers:
-    """The same with what root alone is told, as far as it was asked."""
-    by_root = parts.get("listeners") if "root" in parts else None
-    return replace(
-        answers,
-        root="root-end" in parts,
-        root_said=one.get("root-errors", ""),
-        listeners=_listeners(by_root, parts),
-        umask=_octal(one.get("umask", "")),
-        own_key_enrolled="already enrolled" in one.get("own-key", ""),
-        root_proxies=tuple(parts.get("root-proxies", ())),
-        our_site=one.get("site") == "ours",
-        hub=dict(_files(parts.get("hub", ()))),
-        weights=dict(_files(parts.get("weights", ()))),
-        packaging_busy=one.get("packaging") == "busy",
-        firewall_rules=tuple(parts.get("firewall-rules", ())),
-        denials=tuple(parts.get("denials", ())),
-    )
+def _of_user(parts: Mapping[str, list[str]]) -> dict[str, Any]:
+    """What an ordinary user is told."""
+    one = {name: _one_line(lines) for name, lines in parts.items()}
+    python = _pairs(parts.get("python", ()))
+    return {
+        "clock": _seconds(one["clock"]),
+        "clock_end": _seconds(one["clock-end"]),
+        "glibc": _version(one.get("glibc", "")),
+        "init": one.get("init", ""),
+        "systemd": (_version(one.get("systemd", "")) or (None,))[0],
+        "python_there": python.get("there") == "yes",
+        "python": _version(python.get("version", "")),
+        "python_venv": python.get("venv") == "yes",
+        "missing_packages": _packages(parts.get("missing-packages", ())),
+        "engine_installed": one.get("engine") == "installed",
+        "pip_index": one.get("pip-index", ""),
+        "wheels": _number(_pairs(parts.get("wheelhouse", ())).get("wheels", "")),
+        "folders": dict(_folders(parts["disks"])),
+        "synchronised": _synchronised(_settings(parts, "synchronised")),
+        "selinux_enforcing": one.get("selinux") == "1",
+        "firewalls": _active(parts.get("firewall", ())),
+        "proxies": tuple(parts.get("proxies", ())),
+        "distribution": tuple(parts.get("distribution", ())),
+        "no_room": "no-room" in parts,
+    }
 
 
-def _parts(lines: Sequence[str]) -> dict[str, list[str]]:
-    parts: dict[str, list[str]] = {}
-    label = None
-    for line in lines:
-        if line.startswith(_MARK):
-            label = line[len(_MARK) :].strip()
-            parts[label] = []
-        elif label is not None and line.strip():
-            # What stands above the first label is a login's banner.
-            parts[label].append(line.strip())
-    return parts
+def _of_root(parts: Mapping[str, list[str]]) -> dict[str, Any]:
+    """What root alone is told, as far as it was asked."""
+    one = {name: _one_line(lines) for name, lines in parts.items()}
+    return {
+        "root": END in parts,
+        "umask": _octal(one.get("umask", "")),
+        "root_proxies": tuple(parts.get("root-proxies", ())),
+        "our_site": one.get("site") == "ours",
+        "hub": dict(_files(parts.get("hub", ()))),
+        "weights": dict(_files(parts.get("weights", ()))),
+        "packaging_busy": one.get("packaging") == "busy",
+        "firewall_rules": tuple(parts.get("firewall-rules", ())),
+        "denials": tuple(parts.get("denials", ())),
+    }
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _one_line(lines: Sequence[str]) -> str:
+    return " ".join(lines)
 
 
 def _seconds(text: str) -> int:
@@ -213,11 +209,6 @@ def _settings(parts: Mapping[str, list[str]], name: str) -> dict[str, str]:
 
 def _packages(lines: Sequence[str]) -> tuple[str, ...] | None:
     return None if "@no-dpkg" in lines else tuple(lines)
-
-
-def _memory_mib(text: str) -> int | None:
-    match = re.search(r"MemTotal:\s+([0-9]{1,18}) kB", text)
-    return int(match[1]) // 1024 if match else None
 
 
 def _synchronised(settings: Mapping[str, str]) -> bool | None:
@@ -273,13 +264,13 @@ def _files(lines: Iterable[str]) -> Iterator[tuple[str, Files]]:
 
 
 def _listeners(
-    by_root: Sequence[str] | None, parts: Mapping[str, list[str]]
+    parts: Mapping[str, list[str]], by_root: Mapping[str, list[str]]
 ) -> tuple[Listener, ...] | None:
     by_user = parts.get("listening", [])
     if "asked" not in by_user:
         return None
-    groups = _pairs(parts.get("owners", ()))
-    found = (_listener(line, groups) for line in by_root or by_user)
+    groups = _pairs(by_root.get("owners", ()))
+    found = (_listener(line, groups) for line in by_root.get("listeners") or by_user)
     return tuple(listener for listener in found if listener)
 
 

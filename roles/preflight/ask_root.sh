@@ -1,23 +1,10 @@
 # What only root may see of a host. It changes nothing. The variables in capitals stand before.
-exec 2>/dev/null </dev/null
-PATH="$PATH:/usr/sbin:/sbin"
-export PATH LC_ALL=C
-
-has() { command -v "$1" >/dev/null; }
-limit() { if has timeout; then timeout -k 5 "$@"; else shift; "$@"; fi; }
-part() { echo; echo "@@ $1"; }
-
-part root; echo yes
 part umask; umask
 part root-proxies; env | grep -iE '^(https?|no|all)_proxy=' | sed 's#=[^ ]*@#=***@#' | sort -u
 part listeners; listeners=$(has ss && limit 10 ss -H -ltnp); echo "$listeners"
 part owners
 for pid in $(echo "$listeners" | grep -oE 'pid=[0-9]+' | cut -d= -f2 | sort -u | head -n 500); do
 echo "$pid $(tail -n 1 "/proc/$pid/cgroup")"
-done
-part own-key
-for key in /var/lib/dkms/mok.pub /var/lib/shim-signed/mok/MOK.der; do
-[ -e "$key" ] && limit 10 mokutil --test-key "$key"
 done
 part site; [ -e /etc/nginx/conf.d/llm.conf ] && echo ours
 part hub
@@ -32,11 +19,14 @@ part weights
 while read -r folder; do
 [ -n "$folder" ] || continue
 echo "folder $folder"
-limit 5 test -d "$folder" || continue
+# A GGUF is a file of its own.
+needed=$folder
+if limit 5 test -d "$folder"; then needed=$folder/config.json
+else limit 5 test -f "$folder" || continue; fi
 echo "real $(limit 5 readlink -f "$folder")"
 # Engines run as a user of their own.
 if has setpriv; then
-limit 10 setpriv --reuid=65534 --regid=65534 --clear-groups test -r "$folder/config.json" &&
+limit 10 setpriv --reuid=65534 --regid=65534 --clear-groups test -r "$needed" &&
 echo "readable yes"
 else echo "readable yes"; fi
 limit 20 find -L "$folder" -maxdepth 1 -type f -printf 'file %s %f\n' | head -n 5000
@@ -60,6 +50,5 @@ if has iptables; then limit 10 iptables -S INPUT | head -n 1 | sed 's/^/iptables
 part denials
 { limit 20 journalctl -k -b -o short-iso --no-pager || limit 10 dmesg; } |
 grep -E 'avc: +denied|apparmor="DENIED"' |
-grep -E '/opt/llm|/var/(lib|cache)/llm|/etc/llm|/etc/nginx/llm|llm-engine|vllm|nginx|nvidia' |
+grep -E '/opt/llm|/var/(lib|cache)/llm|/etc/llm|/etc/nginx/llm|llm-engine|nginx|nvidia' |
 tail -n 20
-part root-end

@@ -1,30 +1,15 @@
-"""One host's case: what it said, what is needed of it; and one check's result."""
+"""One host's case: what it said, what is needed of it; and how its checks end."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from roles.checks import Check
 from roles.hardware import HostReport
 from roles.preflight.answers import Answers
 from roles.preflight.needs import EngineHost, HostNeeds
 
-Severity = Literal["stop", "warning", "ok", "skipped"]
-
 MIB, GIB = 2**20, 2**30
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: its stable name, how grave it is, what was seen, the remedy.
-
-    `stop`: a deploy would fail on this host; `skipped`: it could not be seen, or does not matter.
-    `news`: to be told although nothing is wrong.
-    """
-
-    name: str
-    severity: Severity
-    seen: str
-    remedy: str = ""
-    news: bool = False
+# A check that is shown though it passed.
+DRIVER_INSTALLATION = "driver-installation"
 
 
 @dataclass(frozen=True)
@@ -62,24 +47,24 @@ class Case:
         return self.engine is not None and not self.answers.engine_installed
 
 
-def ok(name: str, seen: str, news: bool = False) -> Check:
+def ok(name: str, seen: str) -> Check:
     """Nothing to do."""
-    return Check(name, "ok", seen, news=news)
+    return Check(name, "", "pass", seen)
 
 
 def skipped(name: str, why: str) -> Check:
     """Not seen, or of no matter here."""
-    return Check(name, "skipped", why)
+    return Check(name, "", "skipped", why)
 
 
 def warning(name: str, seen: str, remedy: str) -> Check:
     """To be known; a deploy goes on."""
-    return Check(name, "warning", seen, remedy)
+    return Check(name, "", "warn", seen, remedy)
 
 
 def stop(name: str, seen: str, remedy: str) -> Check:
     """A deploy would fail."""
-    return Check(name, "stop", seen, remedy)
+    return Check(name, "", "fail", seen, remedy)
 
 
 def size(number: float) -> str:

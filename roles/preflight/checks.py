@@ -1,14 +1,16 @@
 """All checks of one host, in the order of the report. Pure."""
 
+from roles.checks import Check
 from roles.hardware import HostReport
+from roles.host import Part
 from roles.preflight.access_checks import access_checks
 from roles.preflight.answers import Answers
-from roles.preflight.case import Case, Check
+from roles.preflight.case import Case
 from roles.preflight.disk_checks import disk_checks, folders
 from roles.preflight.gpu_checks import gpu_checks
 from roles.preflight.needs import HostNeeds, all_packages
-from roles.preflight.network_checks import network_checks, urls
-from roles.preflight.questions import Questions
+from roles.preflight.network_checks import driver_urls, network_checks, urls
+from roles.preflight.questions import Questions, parts_of, reach_part
 from roles.preflight.system_checks import system_checks
 
 _AREAS = (system_checks, disk_checks, network_checks, gpu_checks, access_checks)
@@ -25,20 +27,33 @@ def checks(
     return tuple(dict.fromkeys(check for area in _AREAS for check in area(case)))
 
 
-def questions(report: HostReport, needs: HostNeeds) -> Questions:
-    """What a host must be asked for these checks."""
+def parts(needs: HostNeeds) -> tuple[Part, ...]:
+    """What a host must be asked for these checks, beside its hardware's and, where it has one, its
+    driver's parts."""
+    return parts_of(questions(needs))
+
+
+def later_parts(report: HostReport, needs: HostNeeds) -> tuple[Part, ...]:
+    """What a host must be asked once its report is known; none where no driver is installed."""
+    found = driver_urls(report, needs)
+    engine = needs.installed_engine
+    return (reach_part(found, engine.index.python if engine else "python3"),) if found else ()
+
+
+def questions(needs: HostNeeds) -> Questions:
+    """What is asked for by name."""
     engine = needs.installed_engine
     weights = engine.weights if engine else ()
-    house = engine.wheelhouse if engine else None
+    house = engine.index.wheelhouse if engine else None
     return Questions(
-        python=engine.python if engine else "python3",
-        engine=engine.folder if engine else "",
+        python=engine.index.python if engine else "python3",
+        engine=" ".join(engine.folders) if engine else "",
         wheelhouse=house if house and house.startswith("/") else "",
         folders=folders(needs),
         packages=tuple(all_packages(needs)),
         hub_folders=tuple(one.hub_folder for one in weights if one.hub_folder),
         weights_folders=tuple(one.source for one in weights if not one.hub_folder),
-        urls=urls(report, needs),
+        urls=urls(needs),
     )
 
 

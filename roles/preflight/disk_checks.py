@@ -1,20 +1,20 @@
 """Is there room: disks, weights, memory. Pure.
 
-The sizes of engines are estimates of an installed environment: torch with CUDA's libraries and vLLM
-took 8-10 GiB on disk with 2026's wheels, ROCm's twice that; uv unpacks them into the temporary
-folder first (--no-cache).
+The sizes of engines are the engines' own estimates; they are unpacked into the temporary folder
+first.
 """
 
 from collections.abc import Iterator
 
+from roles.checks import Check
 from roles.driver import NEEDED_MIB
+from roles.host.paths import CACHE, ENGINES
 from roles.preflight.answers import Files, Folder
-from roles.preflight.case import GIB, MIB, Case, Check, ok, size, skipped, stop, warning
+from roles.preflight.case import GIB, MIB, Case, ok, size, skipped, stop, warning
 from roles.preflight.driver_need import installs
-from roles.preflight.needs import CACHE, ENGINES, HostNeeds, Weights
+from roles.preflight.needs import HostNeeds, Weights
 from roles.tuning import shm_wanted_mib
 
-_ENGINE_BYTES = {"cuda": 12 * GIB, "rocm": 24 * GIB, "cpu": 3 * GIB}
 _ENGINE_INODES = 100_000
 _DRIVER_BYTES = {folder: mib * MIB for folder, mib in NEEDED_MIB.items()}
 _BALANCER_BYTES = 512 * MIB
@@ -89,7 +89,7 @@ def together(case: Case) -> Iterator[Check]:
 def _wanted(case: Case) -> Iterator[tuple[str, int, str]]:
     engine = case.engine
     if engine and case.must_install_engine:
-        yield ENGINES, _ENGINE_BYTES[engine.device], f"for {engine.needs.name}"
+        yield ENGINES, engine.needs.installed_gib * GIB, f"for {engine.needs.name}"
     for one in engine.weights if engine else ():
         held = held_bytes(case, one)
         if one.hub_folder and engine and engine.hub and not is_whole(held, one):
@@ -118,7 +118,7 @@ def engine_disk(case: Case) -> Check:
     assert case.engine
     if not case.must_install_engine:
         return skipped("disk-engine", "the engine is installed")
-    needed = _ENGINE_BYTES[case.engine.device]
+    needed = case.engine.needs.installed_gib * GIB
     return _room(case, "disk-engine", ENGINES, needed, f"for {case.engine.needs.name}")
 
 
@@ -127,19 +127,19 @@ def temporary_disk(case: Case) -> Check:
     assert case.engine
     if not case.must_install_engine:
         return skipped("disk-temporary", "the engine is installed")
-    needed = _ENGINE_BYTES[case.engine.device]
+    needed = case.engine.needs.installed_gib * GIB
     folder, target = case.answers.folders.get("/tmp"), case.answers.folders.get(ENGINES)
     if folder and target and folder.mount == target.mount:
         # Files are linked, not copied, within one file system.
         return ok("disk-temporary", f"/tmp is on {folder.mount}, as {ENGINES}")
     found = _room(case, "disk-temporary", "/tmp", needed, f"to unpack {case.engine.needs.name}")
-    if found.severity != "stop" or folder is None or folder.free_bytes is None:
+    if found.outcome != "fail" or folder is None or folder.free_bytes is None:
         return found
     # How much it is at once is an estimate.
     told = stop if folder.free_bytes < needed / 2 else warning
     return told(
         found.name,
-        found.seen,
+        found.evidence,
         "make /tmp larger (a tmpfs: sudo mount -o remount,size=16G /tmp; or sudo systemctl mask "
         "tmp.mount and reboot)",
     )
@@ -158,7 +158,7 @@ def hub_disk(case: Case, weights: Weights) -> Check:
             f"the engine is told to stay offline, and {folder} holds {size(present)} of about "
             f"{size(weights.size_bytes)}",
             "load the weights there first, set services[].weights to a folder on the host, or take "
-            "HF_HUB_OFFLINE out of engine.environment",
+            "HF_HUB_OFFLINE out of the engine's environment",
         )
     return _room(case, name, folder, needed, f"for {weights.source}, beside {size(present)}")
 
@@ -276,7 +276,7 @@ def driver_disks(case: Case) -> Iterator[Check]:
 def memory(case: Case) -> Check:
     """RAM to load weights through: a file of them at a time for each GPU's process."""
     assert case.engine
-    found = case.answers.memory_mib
+    found = case.report.system.ram_mib
     if found is None:
         return skipped("memory", "the host does not say")
     sizes = [*case.answers.hub.values(), *case.answers.weights.values()]
@@ -297,14 +297,14 @@ def memory(case: Case) -> Check:
 
 
 def shared_memory(case: Case) -> Check:
-    """NCCL's and vLLM's processes of one replica talk through /dev/shm, which the tuning grows."""
+    """The processes of one replica talk through /dev/shm, which the tuning grows."""
     assert case.engine
     found = case.report.system.dev_shm_mib
     if case.engine.most_gpus < 2:
         return skipped("shared-memory", "no replica has more than one GPU")
     if found is None:
         return skipped("shared-memory", "the host does not say")
-    memory_mib = case.answers.memory_mib or 0
+    memory_mib = case.report.system.ram_mib or 0
     wanted = shm_wanted_mib(case.engine.shm_gib, case.engine.most_gpus, memory_mib)
     grows = f"; the tuning makes it {size(wanted * MIB)}" if found < wanted else ""
     return ok("shared-memory", size(found * MIB) + grows)

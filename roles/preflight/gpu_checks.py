@@ -1,10 +1,12 @@
 """Will the GPUs serve: as planned, known to the engine, with a driver that suits it, well. Pure."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from roles.checks import Check
 from roles.driver import MENDED, MENDED_BY_ANOTHER_DRIVER, MENDED_BY_REBOOT, Choice
-from roles.hardware import Gpu, bus_difference, difference, find_card, summary
-from roles.preflight.case import Case, Check, ok, skipped, stop, warning
+from roles.hardware import Fault, Gpu, bus_difference, difference, fault_check, find_card, summary
+from roles.preflight.case import DRIVER_INSTALLATION, Case, ok, skipped, stop, warning
 from roles.preflight.driver_need import (
     chosen_driver,
     driver_wanted,
@@ -71,7 +73,7 @@ def driver(case: Case) -> Check:
             "install it on the host, or set driver.install: when-needed",
         )
     try:
-        chosen = chosen_driver(case.report, case.needs, case.answers.machine)
+        chosen = chosen_driver(case.report, case.needs, case.report.system.machine)
     except ValueError as error:
         return stop("driver", f"{why}, and none can be had", _one_line(error))
     if loaded and settings.reboot == "never":
@@ -80,7 +82,7 @@ def driver(case: Case) -> Check:
             f"{why}: {_told(chosen)} will be installed, and works after a reboot",
             "allow it with driver.reboot: when-needed, or reboot the host after the run",
         )
-    return ok("driver", f"{why}: {_told(chosen)} will be installed", news=True)
+    return ok(DRIVER_INSTALLATION, f"{why}: {_told(chosen)} will be installed")
 
 
 def _told(chosen: Choice | None) -> str:
@@ -98,8 +100,8 @@ def secure_boot(case: Case) -> Iterator[Check]:
         yield ok("secure-boot", "off, or not there")
         return
     try:
-        chosen_driver(case.report, case.needs, case.answers.machine)
-        chosen_driver(case.report, case.needs, case.answers.machine, secure_boot=True)
+        chosen_driver(case.report, case.needs, case.report.system.machine)
+        chosen_driver(case.report, case.needs, case.report.system.machine, secure_boot=True)
     except ValueError as error:
         if "Secure Boot" not in str(error):
             return
@@ -136,7 +138,7 @@ def capability(case: Case) -> Iterator[Check]:
         yield stop(
             "compute-capability",
             f"GPU {', '.join(map(str, indexes))}: {seen}, {engine.needs.name} needs {least}",
-            "no driver changes that: use newer cards, or an older engine (engine.requirement)",
+            "no driver changes that: use newer cards, or an older engine (its requirement)",
         )
     if not known:
         yield skipped("compute-capability", "it is not known for these cards")
@@ -147,11 +149,10 @@ def capability(case: Case) -> Iterator[Check]:
 def faults(case: Case) -> Iterator[Check]:
     """The faults that the host's report shows, each under its own name."""
     for fault in case.report.faults:
-        name = f"gpu:{fault.kind}"
         if _will_be_mended(case, fault.kind):
-            yield _mended(case, name, fault.kind, fault.problem, fault.remedy)
+            yield _mended(case, fault)
         else:
-            yield Check(name, fault.severity, fault.problem, fault.remedy)
+            yield fault_check(fault)
     if not case.report.faults:
         yield ok("gpu-health", "no fault")
 
@@ -165,15 +166,18 @@ def _will_be_mended(case: Case, kind: str) -> bool:
     )
 
 
-def _mended(case: Case, name: str, kind: str, problem: str, remedy: str) -> Check:
+def _mended(case: Case, fault: Fault) -> Check:
     assert case.needs.driver
-    if kind in MENDED_BY_REBOOT and case.needs.driver.reboot == "never":
-        return warning(
-            name,
-            f"{problem}; it takes a reboot",
-            f"allow it with driver.reboot: when-needed, or by hand: {remedy}",
+    check = fault_check(fault)
+    if fault.kind in MENDED_BY_REBOOT and case.needs.driver.reboot == "never":
+        return replace(
+            check,
+            outcome="warn",
+            evidence=f"{fault.problem}; it takes a reboot",
+            remedy=f"allow it with driver.reboot: when-needed, or by hand: {fault.remedy}",
         )
-    return ok(name, f"{problem}: the driver stage sees to it")
+    seen = f"{fault.problem}: the driver stage sees to it"
+    return replace(check, outcome="pass", evidence=seen, remedy="")
 
 
 def memory_in_use(case: Case) -> Check:

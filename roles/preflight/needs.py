@@ -4,17 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from roles.driver import DriverSettings
-from roles.engine import EngineNeeds, EngineSettings, engine_needs
+from roles.engine import Build, EngineNeeds, PackageIndex, engine_needs, strictest
 from roles.hardware import Hardware
-from roles.launch import INTERNAL_PORTS
+from roles.host.paths import CACHE, engine_folder
 from roles.models import Model, weights_per_gpu
 from roles.plan import Replica
 from roles.topology import ServiceSettings
 
-ENGINES = "/opt/llm/engines"
-CACHE = "/var/cache/llm"
 PYPI = "https://pypi.org/simple"
-HUB = "https://huggingface.co"
 # What the balancer's role installs.
 BALANCER_PACKAGES = ("nginx", "openssl", "python3", "procps")
 
@@ -33,7 +30,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class EngineHost:
-    """What the planned engines need. `ports` maps each planned port to its replica.
+    """What the planned engines need. `ports` maps each planned port to its replica; `folders` are
+    those that the engines' builds are installed in.
 
     `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the size of /dev/shm that is
     set (None: the tuning's own). `hub` is None where no weights come from one, or the engine is
@@ -41,13 +39,8 @@ class EngineHost:
     """
 
     needs: EngineNeeds
-    device: str
-    python: str
-    folder: str
+    folders: tuple[str, ...]
     packages: tuple[str, ...]
-    index_url: str | None
-    extra_index_urls: tuple[str, ...]
-    wheelhouse: str | None
     weights: tuple[Weights, ...]
     hub: str | None
     hub_token: bool
@@ -56,6 +49,16 @@ class EngineHost:
     most_gpus: int
     replicas: int
     shm_gib: int | None = None
+
+    @property
+    def device(self) -> str:
+        """What engines compute on."""
+        return self.needs.device
+
+    @property
+    def index(self) -> PackageIndex:
+        """Where engines' Python packages come from; nowhere where none has any."""
+        return self.needs.package_index or PackageIndex("python3")
 
 
 @dataclass(frozen=True)
@@ -96,29 +99,27 @@ class Served:
 
 
 def engine_host(
-    settings: EngineSettings,
+    builds: Sequence[Build],
     served: Sequence[Served],
-    internal_ports_from: int,
+    internal_ports: tuple[int, int] | None = None,
     shm_gib: int | None = None,
 ) -> EngineHost:
-    """What engines need of a host that runs these replicas."""
+    """What engines of these builds need of a host that runs these replicas.
+
+    `internal_ports` are the first and the last of those that replicas use among themselves.
+    """
     replicas = [replica for one in served for replica in one.replicas]
-    weights = tuple(_weights(one.service, settings.environment) for one in served if one.replicas)
-    last = internal_ports_from + INTERNAL_PORTS * len(replicas) - 1
+    environment = {name: value for build in builds for name, value in build.environment.items()}
+    weights = tuple(_weights(one.service, environment) for one in served if one.replicas)
     return EngineHost(
-        needs=engine_needs(settings),
-        device=settings.device,
-        python=settings.python,
-        folder=f"{ENGINES}/{settings.version_name}",
-        packages=settings.system_packages,
-        index_url=settings.index_url,
-        extra_index_urls=settings.extra_index_urls,
-        wheelhouse=settings.wheelhouse,
+        needs=strictest([engine_needs(build) for build in builds]),
+        folders=tuple(engine_folder(build.version_name) for build in builds),
+        packages=tuple(dict.fromkeys(one for build in builds for one in build.system_packages)),
         weights=weights,
-        hub=_hub(settings.environment) if any(one.hub_folder for one in weights) else None,
-        hub_token=settings.hub_token_file is not None,
+        hub=_hub(builds) if any(one.hub_folder for one in weights) else None,
+        hub_token=any(build.hub_token_file is not None for build in builds),
         ports={replica.port: replica.name for replica in replicas},
-        internal_ports=(internal_ports_from, last) if replicas else None,
+        internal_ports=internal_ports if replicas else None,
         most_gpus=max((len(replica.gpus) for replica in replicas), default=0),
         replicas=len(replicas),
         shm_gib=shm_gib,
@@ -150,17 +151,10 @@ def _hub_cache(environment: Mapping[str, str]) -> str:
     return f"{environment.get('HF_HOME', f'{CACHE}/hub').rstrip('/')}/hub"
 
 
-def _hub(environment: Mapping[str, str]) -> str | None:
-    offline = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    if any(_is_on(environment.get(name)) for name in offline):
-        return None
-    if _is_on(environment.get("VLLM_USE_MODELSCOPE")):
-        return "https://www.modelscope.cn"
-    return environment.get("HF_ENDPOINT", HUB).rstrip("/")
-
-
-def _is_on(value: str | None) -> bool:
-    return (value or "").strip().lower() in ("1", "true", "yes", "on")
+def _hub(builds: Sequence[Build]) -> str | None:
+    """The hub that a host's engines load models from; None where one of them stays offline."""
+    hubs = [build.hub for build in builds]
+    return None if None in hubs else hubs[0]
 
 
 def all_packages(needs: HostNeeds) -> Iterable[str]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
+from roles.checks import Check, Outcome
+from roles.engine import HUB
 from roles.hardware import HostReport
 from roles.preflight.answers import Reach
-from roles.preflight.case import Case, Check, Severity, ok, skipped, stop, warning
+from roles.preflight.case import Case, ok, skipped, stop, warning
 from roles.preflight.disk_checks import held_bytes, is_whole
 from roles.preflight.driver_need import installs, repository_url
-from roles.preflight.needs import HUB, PYPI, HostNeeds
+from roles.preflight.needs import PYPI, HostNeeds
 
 # Where PyPI's files are, and the hub's: other names than those that list them, which firewalls
 # forget. Source: PyPI's simple index; the hub's /.well-known/meta.json.
@@ -42,24 +44,39 @@ _REMEDY = (
 )
 
 
-def urls(report: HostReport, needs: HostNeeds) -> tuple[tuple[str, str], ...]:
+_INDEX = "set the engine's index_url to a mirror, or its wheelhouse to a folder with all wheels"
+# What else can be done where an engine's source is out of reach.
+_ELSE = {
+    "archive": "set the engine's archive to a URL that hosts reach, or to a file on the hosts",
+    "index": _INDEX,
+    "extra-index": _INDEX,
+    "wheelhouse": _INDEX,
+}
+
+
+def urls(needs: HostNeeds) -> tuple[tuple[str, str], ...]:
     """What a host is to ask for, by the names of the checks."""
-    return (*_engine_urls(needs), *_hub_urls(needs), *_driver_urls(report, needs))
+    return (*_engine_urls(needs), *_hub_urls(needs))
 
 
 def _engine_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
     engine = needs.installed_engine
     if engine is None:
         return
-    if engine.wheelhouse:
-        if not engine.wheelhouse.startswith("/"):
-            yield "wheelhouse", engine.wheelhouse
+    if engine.needs.archive and engine.needs.archive.startswith("http"):
+        yield "archive", engine.needs.archive
+    index = engine.needs.package_index
+    if index is None:
+        return
+    if index.wheelhouse:
+        if not index.wheelhouse.startswith("/"):
+            yield "wheelhouse", index.wheelhouse
         return
     # pip loads uv from there first, so it must have it.
-    yield "index", f"{(engine.index_url or PYPI).rstrip('/')}/uv/"
-    if engine.index_url is None:
+    yield "index", f"{(index.index_url or PYPI).rstrip('/')}/uv/"
+    if index.index_url is None:
         yield "index-files", _PYPI_FILES
-    for number, url in enumerate(engine.extra_index_urls, 1):
+    for number, url in enumerate(index.extra_index_urls, 1):
         yield f"extra-index-{number}", url
 
 
@@ -76,10 +93,10 @@ def _hub_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
         yield "hub-files", _HUB_FILES
 
 
-def _driver_urls(report: HostReport, needs: HostNeeds) -> Iterator[tuple[str, str]]:
+def driver_urls(report: HostReport, needs: HostNeeds) -> tuple[tuple[str, str], ...]:
+    """What a host on which a driver is to be installed must reach, which its report tells."""
     url = repository_url(report, needs)
-    if url:
-        yield "driver-repository", url
+    return (("driver-repository", url),) if url else ()
 
 
 def network_checks(case: Case) -> Iterator[Check]:
@@ -95,37 +112,40 @@ def network_checks(case: Case) -> Iterator[Check]:
 
 
 def _asked(case: Case) -> dict[str, str]:
-    return dict(urls(case.report, case.needs))
+    return dict((*urls(case.needs), *driver_urls(case.report, case.needs)))
 
 
 def engine_sources(case: Case) -> Iterator[Check]:
-    """The package index, or the folder or URL that stands for it."""
+    """The archive, the package index, or the folder or URL that stands for it."""
     assert case.engine
-    house = case.engine.wheelhouse
-    asked = _asked(case)
-    names = [name for name in asked if name.startswith(("index", "extra-index", "wheelhouse"))] or [
-        "wheelhouse"
-    ]
+    needs, asked = case.engine.needs, _asked(case)
+    house = needs.package_index.wheelhouse if needs.package_index else None
+    folder = house if house and house.startswith("/") else None
+    file = needs.archive if needs.archive and needs.archive.startswith("/") else None
+    names = [name for name in asked if name.startswith(tuple(_ELSE))]
+    local = [*(["wheelhouse"] if folder else []), *(["archive"] if file else [])]
     if not case.must_install_engine:
-        yield from (skipped(f"reach-{name}", "the engine is installed") for name in names)
-        return
-    if house and house.startswith("/"):
-        yield _wheel_folder(case, house)
+        yield from (skipped(f"reach-{name}", "the engine is installed") for name in names + local)
         return
     for name in names:
-        strict = name in ("index", "wheelhouse")
-        other = "set engine.index_url to a mirror, or engine.wheelhouse to a folder with all wheels"
-        yield _reached(case, name, asked[name], strict, "stop", other)
+        other = _ELSE[name.rstrip("-0123456789").removesuffix("-files")]
+        strict = name in ("archive", "index", "wheelhouse")
+        yield _reached(case, name, asked[name], strict, "fail", other)
+    if folder:
+        yield _wheel_folder(case, folder)
+    if file:
+        yield skipped("reach-archive", f"{file} is compared with its SHA-256 when it is installed")
 
 
 def pip_index(case: Case) -> Iterator[Check]:
     """An index that pip knows and uv (--no-config) does not."""
     found, engine = case.answers.pip_index, case.engine
-    if engine and found and not (engine.index_url or engine.wheelhouse):
+    index = engine.needs.package_index if engine else None
+    if index and found and not (index.index_url or index.wheelhouse):
         yield warning(
             "pip-index",
             f"pip is configured to use {found}; the engine's installer does not read that",
-            f"set engine.index_url: {found}",
+            f"set the engine's index_url: {found}",
         )
 
 
@@ -149,11 +169,9 @@ def hub(case: Case) -> Iterator[Check]:
         return
     whole = all(is_whole(held_bytes(case, one), one) for one in on_hub)
     for name in names:
-        gravest: Severity = "warning" if whole or name == "hub-files" else "stop"
+        gravest: Outcome = "warn" if whole or name == "hub-files" else "fail"
         strict = name != "hub-files"
-        other = (
-            "set HF_ENDPOINT in engine.environment to a mirror, or services[].weights to a folder"
-        )
+        other = "set HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder"
         yield (
             skipped(f"reach-{name}", f"{asked[name]} has no such page")
             if _has_no_page(case, name)
@@ -168,20 +186,21 @@ def _has_no_page(case: Case, name: str) -> bool:
     return found is not None and found.http_status == 404
 
 
-def _gated(case: Case, name: str, url: str, gravest: Severity) -> Check | None:
+def _gated(case: Case, name: str, url: str, gravest: Outcome) -> Check | None:
     found = case.answers.reach.get(name)
     if not case.engine or found is None or found.http_status not in (401, 403):
         return None
     if name == "hub-files":
         return None
     if case.engine.hub_token:
-        return ok(f"reach-{name}", f"{url} wants a token, engine.hub_token_file has one")
+        return ok(f"reach-{name}", f"{url} wants a token, the engine's hub_token_file has one")
     return Check(
         f"reach-{name}",
+        "",
         gravest,
         f"{url} answers HTTP {found.http_status}: the model is gated, or is not there",
         "correct the model's name or services[].weights, or accept its licence on the hub and set "
-        "engine.hub_token_file",
+        "the engine's hub_token_file",
     )
 
 
@@ -194,7 +213,7 @@ def driver_repository(case: Case) -> Check:
         why = "nothing is loaded from it" if will else "no driver is to be installed"
         return skipped(name, why)
     other = "set driver.mirror to a mirror (where signed modules are: driver.source: distribution)"
-    return _reached(case, "driver-repository", asked, True, "stop", other)
+    return _reached(case, "driver-repository", asked, True, "fail", other)
 
 
 def distribution(case: Case) -> Check:
@@ -212,13 +231,13 @@ def distribution(case: Case) -> Check:
     strict = case.os_name in ("debian", "ubuntu")
     other = "change /etc/apt/sources.list.d to a mirror"
     found = [
-        _reached(case, f"distribution-{number}", url, strict, "warning", other)
+        _reached(case, f"distribution-{number}", url, strict, "warn", other)
         for number, url in enumerate(urls_, 1)
     ]
-    bad = [check for check in found if check.severity == "warning"]
+    bad = [check for check in found if check.outcome == "warn"]
     if not bad:
         return ok(name, f"{len(urls_)} repositories answer")
-    seen = "; ".join(check.seen for check in bad)
+    seen = "; ".join(check.evidence for check in bad)
     if missing and len(bad) == len(urls_):
         return stop(name, f"{seen}; needed for {missing}", bad[0].remedy)
     return warning(name, seen, bad[0].remedy)
@@ -240,18 +259,18 @@ def proxies(case: Case) -> Iterator[Check]:
         yield ok("proxies", " ".join(own.values()))
 
 
-def _reached(case: Case, name: str, url: str, strict: bool, gravest: Severity, other: str) -> Check:
+def _reached(case: Case, name: str, url: str, strict: bool, gravest: Outcome, other: str) -> Check:
     """Whether a URL answered, if `strict` with less than HTTP 400; `gravest` is for where not."""
     found, check = case.answers.reach.get(name), f"reach-{name}"
     remedy = _REMEDY.replace("{else_}", other)
     if name in (hung.removeprefix("reach-") for hung in case.answers.hung):
-        return Check(check, gravest, f"{url}: no answer in time", remedy)
+        return Check(check, "", gravest, f"{url}: no answer in time", remedy)
     if found is None:
         return skipped(check, f"{url} was not asked for")
     if found.tool == "none":
         return skipped(check, "the host has neither curl nor python3")
     if found.exit_status or not found.http_status:
-        return Check(check, gravest, f"{url}: {_failure(found)}", _remedy(found, url, remedy))
+        return Check(check, "", gravest, f"{url}: {_failure(found)}", _remedy(found, url, remedy))
     if found.http_status in (401, 407):
         return warning(
             check,
@@ -261,6 +280,7 @@ def _reached(case: Case, name: str, url: str, strict: bool, gravest: Severity, o
     if strict and found.http_status >= 400:
         return Check(
             check,
+            "",
             gravest,
             f"{url} answers HTTP {found.http_status}",
             f"correct the URL, or {other}",

@@ -1,15 +1,17 @@
-"""The shell command that asks a host everything at once, from what it will need. Pure."""
+"""What preflight asks a host: its parts of the one question, from what the host will need. Pure."""
 
 import shlex
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from roles.host import Part
+
 _HERE = Path(__file__).parent
-_USER, _ROOT, _FETCH = (
+_USER, _ROOT, _REACH, _FETCH = (
     _HERE.joinpath(name).read_text(encoding="utf-8")
-    for name in ("ask.sh", "ask_root.sh", "fetch.py")
+    for name in ("ask.sh", "ask_root.sh", "reach.sh", "fetch.py")
 )
+USER, ROOT, LATER = "preflight", "preflight-root", "preflight-reach"
 
 
 @dataclass(frozen=True)
@@ -26,28 +28,38 @@ class Questions:
     urls: tuple[tuple[str, str], ...] = field(default=())
 
 
-def command(questions: Questions) -> str:
-    """The whole command, for `sh -c`."""
-    root = _assignments(
-        HUB_FOLDERS="\n".join(questions.hub_folders),
-        WEIGHTS_FOLDERS="\n".join(questions.weights_folders),
-    )
+def parts_of(questions: Questions) -> tuple[Part, Part]:
+    """What an ordinary user is asked, and what root is."""
     user = _assignments(
-        PYTHON=questions.python,
         ENGINE=questions.engine,
         WHEELHOUSE=questions.wheelhouse,
         FOLDERS="\n".join(dict.fromkeys(questions.folders)),
         PACKAGES=" ".join(dict.fromkeys(questions.packages)),
-        URLS="\n".join(f"{name} {url}" for name, url in questions.urls),
-        ROOT_SCRIPT=f"{root}\n{_ROOT}",
-        FETCH=_FETCH,
+        URLS=_lines(questions.urls),
     )
-    return f"{user}\n{_USER}"
+    root = _assignments(
+        HUB_FOLDERS="\n".join(questions.hub_folders),
+        WEIGHTS_FOLDERS="\n".join(questions.weights_folders),
+    )
+    return (
+        Part(USER, f"{user}\n{_reach(questions.python)}\n{_USER}"),
+        Part(ROOT, f"{root}\n{_ROOT}", root=True),
+    )
+
+
+def reach_part(urls: tuple[tuple[str, str], ...], python: str) -> Part:
+    """What is asked of URLs that only a host's report tells."""
+    urls_ = _assignments(URLS=_lines(urls))
+    return Part(LATER, f"{urls_}\n{_reach(python)}\nbegin_urls\ntold")
+
+
+def _reach(python: str) -> str:
+    return f"{_assignments(PYTHON=python, FETCH=_FETCH)}\n{_REACH}"
+
+
+def _lines(urls: tuple[tuple[str, str], ...]) -> str:
+    return "\n".join(f"{name} {url}" for name, url in urls)
 
 
 def _assignments(**variables: str) -> str:
-    return "\n".join(_assignment(variables.items()))
-
-
-def _assignment(variables: Iterable[tuple[str, str]]) -> Iterable[str]:
-    return (f"{name}={shlex.quote(value)}" for name, value in variables)
+    return "\n".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())

@@ -1,71 +1,43 @@
-"""Checks as text for a person, and as JSON for programs. Pure."""
+"""Checks of one host as lines of text, while the run goes on. Pure."""
 
-import json
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 
-from roles.preflight.case import Check, Severity
+from roles.checks import Check, Outcome, clean, rank
+from roles.preflight.case import DRIVER_INSTALLATION
 
-SEVERITIES: tuple[Severity, ...] = ("stop", "warning", "ok", "skipped")
-# In a terminal these could move the cursor.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-
-
-def clean(text: str) -> str:
-    """One line of text, as hosts may print anything."""
-    return _CONTROL.sub(" ", text).strip()
-
-
-def stops(checks: Sequence[Check]) -> list[Check]:
-    """The checks with which a host must not go on."""
-    return [check for check in checks if check.severity == "stop"]
+_SHOWN: tuple[Outcome, ...] = ("fail", "warn")
 
 
 def lines(checks: Sequence[Check], verbose: bool = False) -> list[str]:
-    """A short table, the gravest first: stops and warnings, and how many passed."""
-    shown = SEVERITIES if verbose else SEVERITIES[:2]
-    told = sorted(
-        (check for check in checks if check.severity in shown or check.news),
-        key=lambda check: SEVERITIES.index(check.severity),
+    """A short table, the worst first: what failed and what is warned of, and how many passed."""
+    shown = sorted(
+        (check for check in checks if verbose or _is_shown(check)),
+        key=lambda check: -rank(check.outcome),
     )
-    width = max((len(clean(check.name)) for check in told), default=0)
+    width = max((len(clean(check.name)) for check in shown), default=0)
     found = []
-    for check in told:
+    for check in shown:
         name = clean(check.name).ljust(width)
-        found.append(f"{check.severity:<7}  {name}  {clean(check.seen)}")
+        found.append(f"{check.outcome:<7}  {name}  {clean(check.evidence)}")
         if check.remedy:
             found.append(f"{'':7}  {'':{width}}  → {clean(check.remedy)}")
     return [*found, counted(checks)]
 
 
+def _is_shown(check: Check) -> bool:
+    return check.outcome in _SHOWN or check.name == DRIVER_INSTALLATION
+
+
 def counted(checks: Sequence[Check]) -> str:
     """How many checks ended how."""
-    counts = Counter(check.severity for check in checks)
-    passed, warned = counts["ok"], counts["warning"]
-    told = [f"{passed} {'check' if passed == 1 else 'checks'} passed"]
+    counts = Counter(check.outcome for check in checks)
+    passed, warned = counts["pass"], counts["warn"]
+    parts = [f"{passed} {'check' if passed == 1 else 'checks'} passed"]
     if warned:
-        told.append(f"{warned} {'warning' if warned == 1 else 'warnings'}")
-    if counts["stop"]:
-        told.append(f"{counts['stop']} to mend first")
+        parts.append(f"{warned} {'warning' if warned == 1 else 'warnings'}")
+    if counts["fail"]:
+        parts.append(f"{counts['fail']} to mend first")
     if counts["skipped"]:
-        told.append(f"{counts['skipped']} skipped")
-    return ", ".join(told)
-
-
-def to_json(hosts: Mapping[str, Sequence[Check]]) -> str:
-    """{"hosts": {NAME: {"may_go_on": …, "checks": [{name, severity, seen, remedy}]}}}."""
-    data = {
-        "hosts": {
-            name: {
-                "may_go_on": not stops(checks),
-                "checks": [
-                    {key: value for key, value in asdict(check).items() if key != "news"}
-                    for check in checks
-                ],
-            }
-            for name, checks in sorted(hosts.items())
-        }
-    }
-    return json.dumps(data, indent=2) + "\n"
+        parts.append(f"{counts['skipped']} skipped")
+    return ", ".join(parts)

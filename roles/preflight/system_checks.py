@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from roles.checks import Check
 from roles.driver import OperatingSystem
-from roles.preflight.case import Case, Check, dotted, ok, skipped, stop, warning
+from roles.preflight.case import Case, dotted, ok, skipped, stop, warning
 
 # systemd 247 brought LoadCredential= and what later units rely on.
 LEAST_SYSTEMD = 247
@@ -38,12 +39,13 @@ def system_checks(case: Case) -> Iterator[Check]:
     if case.engine:
         yield architecture(case)
         yield glibc(case)
-        yield python(case)
+        if case.engine.needs.python:
+            yield python(case)
 
 
 def operating_system(case: Case) -> Check:
     """Engines and nginx are installed with apt; drivers also with dnf."""
-    system = OperatingSystem(case.os_name, case.os_version, case.answers.machine)
+    system = OperatingSystem(case.os_name, case.os_version, case.report.system.machine)
     seen = case.report.system.os or "no /etc/os-release"
     installs = case.engine or case.needs.balancer
     if system.uses_apt or (system.family and not installs):
@@ -62,7 +64,7 @@ def operating_system(case: Case) -> Check:
 
 def architecture(case: Case) -> Check:
     """Engines' wheels are tested on x86_64."""
-    machine = case.answers.machine
+    machine = case.report.system.machine
     if machine == "x86_64":
         return ok("architecture", machine)
     if machine == "aarch64":
@@ -93,8 +95,8 @@ def glibc(case: Case) -> Check:
 
 def python(case: Case) -> Check:
     """The Python that engine.python names, and its venv module."""
-    assert case.engine
-    name, least = case.engine.python, case.engine.needs.python
+    assert case.engine and case.engine.needs.python
+    name, least = case.engine.index.python, case.engine.needs.python
     found, wanted = case.answers.python, f"{case.engine.needs.name} needs {dotted(least)}"
     if not case.must_install_engine:
         return skipped("python", "the engine is installed")
@@ -119,7 +121,7 @@ def python(case: Case) -> Check:
 
 
 def _newer(case: Case) -> str:
-    assert case.engine
+    assert case.engine and case.engine.needs.python
     least = dotted(case.engine.needs.python)
     return (
         f"install a newer one (sudo apt-get install python{least}-venv python{least}-dev) and set "
@@ -166,7 +168,7 @@ def sudo(case: Case) -> Check:
     if case.answers.no_room:
         return ok("sudo", "passwordless")
     if not case.answers.root:
-        hung = "root" in case.answers.hung
+        hung = case.answers.root_hung
         said = "no answer in time" if hung else case.answers.root_said or "no answer"
         return stop(
             "sudo",
@@ -235,10 +237,10 @@ def clock_synchronised(case: Case) -> Check:
 
 def package_manager(case: Case) -> Check:
     """Whether apt can work now."""
-    if case.answers.dpkg_audit:
+    if audit := case.report.system.dpkg_audit:
         return warning(
             "package-manager",
-            f"packages are half installed: {case.answers.dpkg_audit[:200]}",
+            f"packages are half installed: {audit[:200]}",
             "sudo dpkg --configure -a; sudo apt-get -f install",
         )
     if case.answers.packaging_busy:
@@ -252,8 +254,9 @@ def package_manager(case: Case) -> Check:
 
 def reboot_pending(case: Case) -> Check:
     """The distribution's own wish for a reboot."""
-    if case.answers.reboot_required:
-        what = f" for {case.answers.reboot_for}" if case.answers.reboot_for else ""
+    if case.report.system.reboot_required:
+        names = " ".join(case.report.system.reboot_for[:5])
+        what = f" for {names}" if names else ""
         return warning(
             "reboot-pending",
             f"the distribution wants a reboot{what}",

@@ -12,9 +12,8 @@ from pyinfra.api.exceptions import ConnectError, FactProcessError
 from pyinfra.api.host import Host
 from pyinfra.connectors.ssh import SSHConnector
 
-from roles.host import PROBE, SERVING, SERVING_AGAIN, bundle
-from roles.host.outcome import failing
-from roles.launch.roll import Roll
+from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, bundle
+from roles.host.outcome import fail, failing, warn
 from roles.reboot.waiting import LOOK, Boot, Waiting, parse_boot, wait
 
 COMMAND_TIMEOUT_S = 40
@@ -22,9 +21,10 @@ COMMAND_TIMEOUT_S = 40
 
 @dataclass
 class Reboots:
-    """What all hosts of a run know of its reboots: who needs one and why, and how the roll is."""
+    """What all hosts of a run know of its reboots: who waits for its turn, who needs a reboot and
+    why, and who had one."""
 
-    roll: Roll
+    restarting: set[str] = field(default_factory=set)
     reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
 
@@ -65,16 +65,20 @@ class Need:
 
 
 @operation()
-def asked(need: Need, reboots: Reboots, at_turn: bool = False):
+def asked(need: Need, reboots: Reboots, turn: Callable[[], bool] | None = None):
     """
     Note whether a host needs a reboot; changes nothing, and fails a host that must not have one.
 
     + need: whether it does
     + reboots: what the hosts of this run know of each other
-    + at_turn: all that waited for the host's turn is done
+    + turn: whether it is the host's turn, where all that waited for it is done by now
     """
     if not host.state.is_executing:
         host.noop("asked when the run executes")
+        return
+    at_turn = turn is not None
+    if turn is not None and not turn():
+        host.noop("not its turn")
         return
     waits = need.waits() and not at_turn
     why = () if waits else tuple(need.reasons())
@@ -87,13 +91,13 @@ def asked(need: Need, reboots: Reboots, at_turn: bool = False):
     if refused and not (waits or why):
         # Told once: at its turn, of a host that waited for it.
         if need.waits() == at_turn:
-            _warn(f"serves, and had better be rebooted ({told}){refused}")
+            warn(f"serves, and had better be rebooted ({told}){refused}")
         host.noop("no reboot is needed")
         return
     if refused:
         yield failing(f"needs a reboot ({told}){refused}")
         return
-    reboots.roll.restarting.add(host.name)
+    reboots.restarting.add(host.name)
     if not waits:
         reboots.reasons[host.name] = (*why, *better)
     host.noop(f"waits for its turn: {told}" if waits else f"needs a reboot: {told}")
@@ -114,44 +118,52 @@ def _refused(need: Need, waits: bool) -> str:
     return f": {undrained}" if undrained else ""
 
 
-def _warn(text: str) -> None:
-    host.log_styled(text, fg="yellow", log_func=logger.warning)
-
-
 @operation(is_idempotent=False)
-def rebooted(reboots: Reboots, batch: Sequence[str], timeout_s: int, start_timeout_s: int):
+def rebooted(
+    reboots: Reboots,
+    turn: Callable[[], bool],
+    left: Callable[[], str],
+    done: Callable[[], None],
+    timeout_s: int,
+    start_timeout_s: int,
+):
     """
     Reboot a host that needs it, wait until it is back, and until its replicas serve again.
 
     + reboots: what the hosts of this run know of each other
-    + batch: the hosts whose turn it is
+    + turn: whether it is the host's turn, asked when the run executes
+    + left: why the host is left as it is instead, or ""
+    + done: is called once the host serves again what it served before
     + timeout_s: seconds until the host must be back
     + start_timeout_s: seconds until a replica that ran before must answer a completion
     """
-    if not host.state.is_executing or host.name not in reboots.roll.restarting:
+    if not host.state.is_executing or host.name not in reboots.restarting:
         host.noop("not rebooted")
         return
-    if not reboots.roll.wants(batch):
-        yield failing(f"not rebooted, as {reboots.roll.stopped_by()} failed: see there, run again")
+    if not turn():
+        if reason := left():
+            yield failing(f"not rebooted: {reason}; see there, run again")
+        else:
+            host.noop("not its turn")
         return
     if host.name not in reboots.reasons:
         host.noop("no reboot is needed any more")
+        done()
         return
     before = host.get_fact(CurrentBoot)
     if before is None:
         return
     logger.info(f"{host.print_prefix}is rebooted: {'; '.join(reboots.reasons[host.name])}")
-    # Taken out again below: whatever goes wrong on the way, nobody is sent to a host that is away.
-    reboots.roll.lost.add(host.name)
     # Detached, so that the command ends before the connection does.
     yield StringCommand("sh", "-c", "'(sleep 1; systemctl reboot) </dev/null >/dev/null 2>&1 &'")
     yield FunctionCommand(_await_boot, (before, timeout_s), {})
     if before.replicas:
-        task = {"names": before.replicas, "start_timeout_s": start_timeout_s, "key": ""}
-        program = bundle([PROBE, SERVING, SERVING_AGAIN], task)
+        task = {"names": before.replicas, "start_timeout_s": start_timeout_s}
+        program = bundle([PROBE, SERVING, LEGACY, AWAIT_SERVING], task)
         yield StringCommand("python3", "-", _stdin=program)
-    reboots.roll.lost.discard(host.name)
+    # Where anything went wrong on the way, nobody is sent to a host that is away.
     reboots.done.add(host.name)
+    done()
 
 
 def _await_boot(state: State, host: Host, before: Boot, timeout_s: int) -> bool:
@@ -162,14 +174,13 @@ def _await_boot(state: State, host: Host, before: Boot, timeout_s: int) -> bool:
         host.connected = True
         logger.info(f"{host.print_prefix}is back after {time.monotonic() - start:.0f} s")
         return True
-    host.log_styled(
+    return fail(
+        state,
+        host,
         f"did not come back within {timeout_s} s of its reboot. Last seen: {waiting.last_seen()}. "
         "Look at its console, or raise driver.reboot_timeout_s. Balancers send it nothing until a "
         "deploy finds it serving",
-        fg="red",
-        log_func=logger.error,
     )
-    return False
 
 
 def _look(host: Host) -> Boot | str:

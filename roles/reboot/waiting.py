@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from roles.host import paths
+
 # What systemd calls a system that is up (systemctl's is-system-running). All else is a boot that is
 # not done, or a systemd that does not answer yet.
 SETTLED = ("running", "degraded", "maintenance")
@@ -13,7 +15,7 @@ LOOK = (
     "echo system $(timeout 10 systemctl is-system-running); "
     "timeout 10 systemctl list-jobs --no-legend --plain "
     '| awk \'$4 == "running" {print "job", $2}\'; '
-    "timeout 10 systemctl list-units --plain --no-legend --state=active 'llm-engine@*' "
+    f"timeout 10 systemctl list-units --plain --no-legend --state=active '{paths.UNIT_GLOB}' "
     "| awk '{print \"unit\", $1}'"
 )
 
@@ -38,7 +40,7 @@ def parse_boot(lines: Sequence[str]) -> Boot:
             found[kind].append(value.strip())
     if not found["boot"]:
         raise ValueError("the host does not say which boot it is in: /proc is not readable")
-    names = [unit.removeprefix("llm-engine@").removesuffix(".service") for unit in found["unit"]]
+    names = [paths.replica_name(unit) for unit in found["unit"]]
     system = found["system"][0] if found["system"] else "nothing"
     return Boot(found["boot"][0], system, tuple(found["job"]), tuple(names))
 

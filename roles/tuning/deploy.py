@@ -1,16 +1,26 @@
 """The stage of a deploy that prepares a host's memory and GPUs for engines."""
 
+from collections.abc import Callable
+
 from pyinfra.api import deploy
 
 from roles.tuning.operations import tuned
 from roles.tuning.settings import TuningSettings
+from roles.tuning.state import TuningState
 
 
 @deploy("Tuning")
-def tune(settings: TuningSettings, gpus_together: int = 1):
-    """Shared memory, power limits and MIG slices of a host; `gpus_together`: see `tuned`."""
+def tune(
+    settings: TuningSettings,
+    gpus_together: int,
+    found: Callable[[], TuningState | None],
+    changed: Callable[[], None],
+):
+    """Shared memory, power limits and MIG slices of a host; for the rest see `tuned`."""
     return tuned(
         name="Shared memory, power limits and MIG slices are as set",
         settings=settings,
         gpus_together=gpus_together,
+        found=found,
+        changed=changed,
     )

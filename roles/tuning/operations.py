@@ -1,6 +1,7 @@
 """Sets a host's shared memory, power limits and slices."""
 
 import shlex
+from collections.abc import Callable
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
@@ -11,18 +12,26 @@ from roles.host.outcome import failing
 from roles.tuning.facts import TuningState
 from roles.tuning.scripts import check_script, gpu_script, restore_script, shm_script
 from roles.tuning.settings import TuningSettings
+from roles.tuning.state import TuningState as State
 from roles.tuning.steps import Steps, steps
 
 
 @operation()
-def tuned(settings: TuningSettings, gpus_together: int = 1):
+def tuned(
+    settings: TuningSettings,
+    gpus_together: int,
+    found: Callable[[], State | None],
+    changed: Callable[[], None],
+):
     """
     Bring /dev/shm, power limits and MIG slices to what is set, now and for the next boot.
 
     + settings: the tuning settings
     + gpus_together: how many GPUs the host's largest replica has
+    + found: how the host is tuned, where it is known in this run; else it is asked
+    + changed: is called where anything was changed
     """
-    state = host.get_fact(TuningState)
+    state = found() or host.get_fact(TuningState)
     if state is None:
         yield failing("the host does not say how it is tuned")
         return
@@ -36,6 +45,7 @@ def tuned(settings: TuningSettings, gpus_together: int = 1):
     yield StringCommand(
         "sh", "-c", shlex.quote(change_script(todo)), _stdin=archive(todo.files) or "\n"
     )
+    changed()
 
 
 def change_script(todo: Steps) -> str:

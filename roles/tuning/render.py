@@ -5,14 +5,14 @@ from pathlib import Path
 
 import jinja2
 
-from roles.host import HostFile
+from roles.host import HostFile, paths
 from roles.tuning.mig_cards import by_size
 from roles.tuning.settings import TuningSettings
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
-UNIT_NAME = "llm-gpu-settings.service"
-UNIT = f"/etc/systemd/system/{UNIT_NAME}"
-SCRIPT = "/etc/llm/gpu-settings.sh"
+UNIT_NAME = paths.GPU_SETTINGS_UNIT
+UNIT = f"{paths.UNITS}/{UNIT_NAME}"
+SCRIPT = paths.GPU_SETTINGS
 
 
 def gpu_files(settings: TuningSettings) -> list[HostFile]:

@@ -1,14 +1,21 @@
-"""What tuning finds on a host, read from one script's output."""
+"""What tuning finds on a host: its part of the one question, read into one object. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roles.hardware import OutputError, parse_smi_list
+from roles.hardware import HostReport, readings
+from roles.host import Part, Sections, parse_states, require
 from roles.tuning.mig_cards import by_size
+from roles.tuning.render import SCRIPT, UNIT, UNIT_NAME
 
-SCRIPT = Path(__file__).with_name("state.sh").read_text(encoding="utf-8")
+PART = Part(
+    "tuning",
+    Path(__file__).with_name("ask.sh").read_text(encoding="utf-8"),
+    root=True,
+    arguments=(SCRIPT, UNIT_NAME, SCRIPT, UNIT),
+)
 _FSTAB_UNITS = {"": 1 / 1024**2, "k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}
 
 
@@ -48,38 +55,22 @@ class TuningState:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_state(lines: Sequence[str], files: Mapping[str, str]) -> TuningState:
-    """Read the output of `SCRIPT`; ValueError where it is not that."""
-    parts = _parts(lines)
-    if missing := {"memory", "shm", "fstab", "unit", "power-set"} - set(parts):
-        raise ValueError(f"the host's settings are cut short: {', '.join(sorted(missing))} missing")
-    ram = re.search(r"MemTotal:\s+([0-9]+) kB", parts["memory"])
-    if ram is None:
+def parse_state(sections: Sections, report: HostReport) -> TuningState:
+    """Read a host's answer to `PART`, beside what its hardware's says; ValueError where it is cut
+    short, could not be asked as root, or does not tell the host's memory."""
+    require(sections, ("fstab", "unit", "power-set", "files"), "its settings")
+    host, power = report.system, sections["power-set"].strip()
+    if host.ram_mib is None:
         raise ValueError("the host does not say how much memory it has")
-    ram_mib = int(ram[1]) // 1024
-    shm = re.match(r"\S+\s+([0-9]+)\s", parts["shm"])
-    power = parts["power-set"].strip()
     return TuningState(
-        ram_mib=ram_mib,
-        shm_mib=int(shm[1]) // 1024 if shm else None,
-        shm_boot_mib=_boot_size(parts["fstab"], ram_mib),
-        unit_up=parts["unit"].split() == ["active", "enabled"],
-        power_set_w=int(power) if power.isdigit() else None,
-        gpus=_gpus(parts),
-        files=files,
+        ram_mib=host.ram_mib,
+        shm_mib=host.dev_shm_mib if host.dev_shm_mounted else None,
+        shm_boot_mib=_boot_size(sections["fstab"], host.ram_mib),
+        unit_up=sections["unit"].split() == ["active", "enabled"],
+        power_set_w=int(power) if re.fullmatch("[0-9]{1,9}", power) else None,
+        gpus=_gpus(report),
+        files=parse_states(sections["files"].splitlines()),
     )
-
-
-def _parts(lines: Sequence[str]) -> dict[str, str]:
-    texts: dict[str, list[str]] = {}
-    label = None
-    for line in lines:
-        if line.startswith("@@ "):
-            label = line.removeprefix("@@ ").strip()
-            texts[label] = []
-        elif label:
-            texts[label].append(line)
-    return {label: "\n".join(text).strip("\n") for label, text in texts.items()}
 
 
 def _boot_size(text: str, ram_mib: int) -> int | None:
@@ -97,56 +88,29 @@ def _boot_size(text: str, ram_mib: int) -> int | None:
     return int(int(size[1]) * _FSTAB_UNITS[size[2]])
 
 
-def _gpus(parts: Mapping[str, str]) -> tuple[GpuState, ...] | None:
-    rows = [
-        [cell.strip() for cell in line.split(",")] for line in parts.get("gpus", "").splitlines()
-    ]
-    rows = [row for row in rows if len(row) == 7 and row[0].isdigit()]
-    if not rows:
+def _gpus(report: HostReport) -> tuple[GpuState, ...] | None:
+    """What NVIDIA's driver says of each GPU; None where it does not answer."""
+    answers = report.answers
+    if not answers.gpus:
         return None
-    slices, parents = _slices(parts.get("list", ""))
-    users = _users(parts.get("apps", ""), parents)
-    return tuple(
-        GpuState(
-            int(index),
-            name,
-            *(_watts(cell) for cell in watts),
-            profiles=slices.get(int(index), ()),
-            users=tuple(users.get(uuid, ())),
-        )
-        for index, uuid, name, *watts in rows
-    )
-
-
-def _slices(text: str) -> tuple[dict[int, tuple[str, ...]], dict[str, str]]:
-    """Each GPU's profiles by its index, and the UUID of the GPU that a slice is of by its own."""
-    try:
-        listed = parse_smi_list(text).gpus
-    except OutputError:
-        return {}, {}
     profiles = {
         gpu.index: by_size([device.profile for device in gpu.mig_devices if device.profile])
-        for gpu in listed
+        for gpu in answers.slices
+    }
+    users = readings.processes_by_gpu(answers.processes, answers.slices, answers.gpus)
+    return tuple(
+        GpuState(
+            gpu.index,
+            gpu.name or "",
+            gpu.power_limit_w,
+            gpu.power_default_w,
+            gpu.power_min_w,
+            gpu.power_max_w,
+            profiles=profiles.get(gpu.index, ()),
+            users=tuple(
+                f"pid {one.pid or '?'} ({one.name or '?'})" for one in users.get(gpu.index, ())
+            ),
+        )
+        for gpu in answers.gpus
         if gpu.index is not None
-    }
-    parents = {
-        device.uuid: gpu.uuid
-        for gpu in listed
-        for device in gpu.mig_devices
-        if device.uuid and gpu.uuid
-    }
-    return profiles, parents
-
-
-def _users(text: str, parents: Mapping[str, str]) -> dict[str, list[str]]:
-    users: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.split(",", 2)]
-        if len(cells) == 3 and cells[1].isdigit():
-            gpu = parents.get(cells[0], cells[0])
-            users.setdefault(gpu, []).append(f"pid {cells[1]} ({cells[2]})")
-    return users
-
-
-def _watts(cell: str) -> float | None:
-    return float(cell) if re.fullmatch(r"[0-9]{1,5}(\.[0-9]+)?", cell) else None
+    )

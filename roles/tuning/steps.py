@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from roles.host import HostFile, differing
+from roles.host import HostFile, differing, paths
 from roles.tuning.mig_cards import by_size
 from roles.tuning.render import SCRIPT, UNIT, gpu_files
 from roles.tuning.settings import TuningSettings
 from roles.tuning.state import GpuState, TuningState
 
-# What NCCL's and vLLM's processes share where several GPUs work together: 10 to 20 GiB are advised
-# (docker --shm-size=10g in the engines' own documentation).
+# What NCCL's and an engine's processes share where several GPUs work together: 10 to 20 GiB are
+# advised (docker --shm-size=10g in the engines' own documentation).
 TOGETHER_MIB = 10 * 1024
 # A driver reports limits in hundredths of a watt.
 _SAME_W = 0.5
@@ -108,7 +108,7 @@ def _gpu_problems(settings: TuningSettings, state: TuningState) -> Iterator[str]
             yield (
                 f"tuning.mig: GPU {index} ({gpu.name}) cannot be sliced while processes use it: "
                 f"{', '.join(gpu.users)}; drain the host, stop them (systemctl stop "
-                "'llm-engine@*'), and run again"
+                f"'{paths.UNIT_GLOB}'), and run again"
             )
 
 

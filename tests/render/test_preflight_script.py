@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from roles.hardware import report
-from roles.preflight.answers import Answers, parse_answers
-from roles.preflight.questions import Questions, command
+from roles.driver import PART as DRIVER
+from roles.hardware import PART as HARDWARE
+from roles.host.question import Part, parse_answers, question
+from roles.preflight import answers
+from roles.preflight.answers import Answers
+from roles.preflight.questions import Questions, parts_of, reach_part
+from roles.tuning import PART as TUNING
 
 ROLE = Path(__file__).parents[2] / "roles" / "preflight"
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
@@ -44,17 +48,18 @@ def server() -> Iterator[str]:
         running.shutdown()
 
 
-def run(questions: Questions, shell: str = "sh", etc: Path = Path("/etc")) -> Answers:
+def run(questions: Questions, *more: Part, shell: str = "sh", etc: Path = Path("/etc")) -> Answers:
     # As pyinfra does: the whole script is one argument. Nothing outside is asked for.
     way_out = "http://ann:s3cr3t@127.0.0.1:9"
     proxy = {"http_proxy": way_out, "https_proxy": way_out}
     environment = {**os.environ, **proxy, "no_proxy": "127.0.0.1"}
-    text = command(questions).replace("/etc/apt", f"{etc}/apt").replace("/etc/yum", f"{etc}/yum")
+    text = question([*parts_of(questions), *more])
+    text = text.replace("/etc/apt", f"{etc}/apt").replace("/etc/yum", f"{etc}/yum")
     script = [shell, "-c", text]
     done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0
     assert "s3cr3t" not in done.stdout
-    return parse_answers(done.stdout.splitlines())
+    return answers.parse_answers(parse_answers(done.stdout.splitlines()))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -63,6 +68,9 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
     weights.mkdir()
     (weights / "config.json").write_text("{}")
     (weights / "model.safetensors").write_bytes(b"x" * 1000)
+    gguf = weights / "model.gguf"
+    gguf.symlink_to(tmp_path / "blob")
+    (tmp_path / "blob").write_bytes(b"x" * 500)
     (hub / "blobs").mkdir(parents=True)
     (hub / "blobs" / "0f").write_bytes(b"x" * 700)
     (hub / "blobs" / "1f.incomplete").write_bytes(b"x" * 90)
@@ -70,7 +78,7 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
         folders=("/", str(tmp_path / "not" / "there")),
         packages=("surely-no-such-package",),
         hub_folders=(str(hub),),
-        weights_folders=(str(weights), str(tmp_path / "none")),
+        weights_folders=(str(weights), str(gguf), str(tmp_path / "none")),
         urls=(
             ("there", f"{server}/there"),
             ("get", f"{server}/get-only"),
@@ -79,9 +87,9 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
             ("proxied", "http://example.com/"),
         ),
     )
-    found = run(asked, shell)
+    found = run(asked, shell=shell)
     assert found.clock_end - found.clock < 60
-    assert found.machine and found.python and found.folders["/"].free_bytes
+    assert found.glibc and found.python and found.folders["/"].free_bytes
     assert found.folders[str(tmp_path / "not" / "there")].at == str(tmp_path)
     own = {name: found.reach[name] for name in ("there", "get", "missing", "refused")}
     assert [reach.http_status for reach in own.values()] == [200, 200, 404, 0]
@@ -95,8 +103,18 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
         assert dict(found.weights[str(weights)].sizes) == {
             "config.json": 2,
             "model.safetensors": 1000,
+            "model.gguf": 500,
         }
+        # A file alone is weights, too.
+        assert found.weights[str(gguf)].sizes == (("model.gguf", 500),)
         assert found.weights[str(tmp_path / "none")].real is None
+
+
+def test_what_only_a_report_tells_is_asked_beside(server: str):
+    later = reach_part((("driver-repository", f"{server}/missing"),), "python3")
+    found = run(Questions(urls=(("there", f"{server}/there"),)), later)
+    assert found.reach["driver-repository"].http_status == 404
+    assert found.reach["there"].http_status == 200
 
 
 def test_a_second_run_says_the_same():
@@ -144,7 +162,7 @@ def test_the_distributions_repositories(tmp_path: Path):
     (apt / "sources.list.d").mkdir(parents=True)
     (apt / "sources.list.d" / "debian.sources").write_text(DEBIAN_SOURCES)
     (apt / "sources.list").write_text(LISTED)
-    found = run(Questions(), SHELLS[0], tmp_path)
+    found = run(Questions(), shell=SHELLS[0], etc=tmp_path)
     assert found.distribution == (
         "http://127.0.0.1:9/debian/dists/trixie/",
         "http://***@127.0.0.1:9/flat/./",
@@ -156,7 +174,7 @@ def test_the_distributions_repositories(tmp_path: Path):
     shutil.rmtree(apt)
     yum.mkdir()
     (yum / "rocky.repo").write_text(REPOSITORIES)
-    assert run(Questions(), SHELLS[-1], tmp_path).distribution == ("http://127.0.0.1:9/",)
+    assert run(Questions(), shell=SHELLS[-1], etc=tmp_path).distribution == ("http://127.0.0.1:9/",)
 
 
 def test_nothing_in_a_question_is_run(tmp_path: Path):
@@ -195,7 +213,7 @@ def test_python_says_what_curl_says(server: str):
     }
 
 
-@pytest.mark.parametrize("name", ["ask.sh", "ask_root.sh"])
+@pytest.mark.parametrize("name", ["ask.sh", "ask_root.sh", "reach.sh"])
 def test_shellcheck_has_nothing_to_say(name: str):
     if not shutil.which("shellcheck"):
         pytest.skip("no shellcheck here")
@@ -209,33 +227,37 @@ def test_shellcheck_has_nothing_to_say(name: str):
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE])
 @pytest.mark.parametrize(
-    ("script", "slow"), [(command(Questions()), "uname"), (report.SCRIPT, "lspci")]
+    ("parts", "slow"),
+    [(parts_of(Questions()), "getconf"), ((HARDWARE,), "lspci"), ((DRIVER, TUNING), "df")],
 )
 def test_nothing_is_left_of_a_run_that_is_ended(
-    script: str, slow: str, how: signal.Signals, shell: str, tmp_path: Path
+    parts: tuple[Part, ...], slow: str, how: signal.Signals, shell: str, tmp_path: Path
 ):
-    """The programs that it asks are stopped beside it, as when a connection breaks."""
-    work, programs = tmp_path / "work", tmp_path / "bin"
+    """As when a connection breaks."""
+    programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in (
-        ("mktemp", f"mkdir {work}; echo {work}"),
+        ("mktemp", f"mkdir {tmp_path}/work.$$; echo {tmp_path}/work.$$"),
         (slow, f"touch {tmp_path}/asked; sleep 0.3"),
-        *((name, "exit 1") for name in ("sudo", "curl", "nvidia-smi", "systemctl")),
+        *((name, "exit 1") for name in ("sudo", "curl", "nvidia-smi", "systemctl", "apt-get")),
     ):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     run_of = subprocess.Popen(
-        [shell, "-c", script],
+        [shell, "-c", question(parts)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + 100
     while not (tmp_path / "asked").exists() and time.monotonic() < end:
         time.sleep(0.01)
-    assert work.exists()
+    assert list(tmp_path.glob("work.*"))
     assert run_of.stdout is not None
     run_of.stdout.close()
     if how != signal.SIGPIPE:
         run_of.send_signal(how)
-    assert run_of.wait(120) == 1
-    assert not work.exists()
+    assert run_of.wait(120) != 0
+    # What runs as root is nobody's to end: it ends by itself.
+    while list(tmp_path.glob("work.*")) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not list(tmp_path.glob("work.*"))

@@ -113,6 +113,9 @@ class Host:
         self.card, self.noops = card, []
 
     def get_fact(self, fact: Any) -> Any:
+        # Its part of the question is root's.
+        (self.card.bin / "id").write_text("#!/bin/sh\necho 0\n")
+        (self.card.bin / "id").chmod(0o755)
         files = self.card.folder / "host"
         command = fact().command().replace("/etc/llm", f"{files}/etc/llm")
         said = self.card.run(command)
@@ -126,7 +129,11 @@ class Host:
 def commands(card: Card, **said: Any) -> list[Any]:
     with ctx_host.use(Host(card)):
         wanted = TuningSettings.model_validate(said)
-        return list(operations.tuned._inner(settings=wanted, gpus_together=1))
+        return list(
+            operations.tuned._inner(
+                settings=wanted, gpus_together=1, found=lambda: None, changed=lambda: None
+            )
+        )
 
 
 def test_the_fact_sees_what_is_set(card: Card):

@@ -1,12 +1,16 @@
-"""Hosts for tests: what `ask.sh` prints, part by part, of a bare host unless said otherwise."""
+"""Hosts for tests: what they answer, section by section, of a bare host unless said otherwise."""
 
+import json
 from pathlib import Path
 
 from roles.driver import DriverSettings
 from roles.driver.decision import Request
-from roles.driver.state import DriverState, parse_state
+from roles.driver.state import PART, DriverState, parse_state
 from roles.engine import EngineNeeds, EngineSettings, engine_needs
-from roles.hardware import Gpu, declared_hardware
+from roles.hardware import PART as HARDWARE
+from roles.hardware import Gpu, declared_hardware, parse_report
+from roles.host import parse_answers
+from tests.unit.hardware import hosts as hardware_hosts
 
 KEY_FILE = Path(__file__).with_name("stand-in-key.asc")
 KEY_FINGERPRINT = "39E5D1E333EE4F43C16A7D836D6AA5F7D3A25A1E"
@@ -38,50 +42,84 @@ ROCKY = {
 _BARE = {
     **dict.fromkeys(
         (
-            *("os", "kernel", "kernels", "next", "headers", "packages", "held", "interrupted"),
-            *(
-                "module",
-                "modules",
-                "amdgpu-modules",
-                "loaded-kind",
-                "amdgpu-source",
-                "amdgpu-loaded",
-                "loaded",
-                "in-kernel",
-            ),
-            *("library", "answers", "amd-answers", "outside", "nouveau-blocked", "initramfs-old"),
-            *("nvidia-persistenced", "nvidia-fabricmanager", "fabric-manager-version", "switches"),
-            *("secure-boot", "own-key", "reboot-required", "kernel-upgraded", "sources", "files"),
-            *(
-                "amdgpu-upgraded",
-                "keys",
-                "nvidia-smi",
-                "rocm-smi",
-                "kfd",
-                "replicas",
-                "open-modules",
-                "container",
-            ),
+            *("kernels", "next", "headers", "packages", "held", "interrupted", "modules"),
+            *("open-modules", "amdgpu-modules", "amdgpu-source", "amdgpu-loaded", "library"),
+            *("rocm-smi", "kfd", "replicas", "container", "outside", "nouveau-blocked"),
+            *("initramfs-old", "nvidia-persistenced", "own-key", "kernel-upgraded"),
+            *("amdgpu-upgraded", "sources", "files", "keys"),
         ),
         "",
     ),
     "free": "/dev/sda1 81920000 /\n/dev/sda1 81920000 /\n/dev/sda1 81920000 /",
 }
+# What the hardware's answer says of a driver, by the names that `output` takes.
+_REPORTED = {
+    "kernel": "kernel",
+    "module": "nvidia_installed",
+    "loaded": "nvidia_loaded",
+    "loaded-kind": "nvidia_loaded_kind",
+    "in-kernel": "modules",
+    "secure-boot": "secure_boot",
+    "dpkg-audit": "dpkg_audit",
+}
 
 
 def output(*systems: dict[str, str], **parts: str) -> list[str]:
-    """The script's output; later parts replace earlier ones, `_` stands for `-` in a name."""
-    told = dict(_BARE)
+    """What a host answers; later parts replace earlier ones, `_` stands for `-` in a name.
+
+    `os` has the machine at its end; `answers` is the version that nvidia-smi says, `amd-answers`
+    how many GPUs amd-smi lists, `switches` are the addresses of NVSwitches.
+    """
+    told: dict[str, str] = {}
     for system in systems or (DEBIAN,):
         told |= system
     told |= {name.replace("_", "-"): text for name, text in parts.items()}
-    lines = [line for name, text in told.items() for line in ("", f"@@ {name}", *text.split("\n"))]
-    return [*lines, "", "@@ end"]
+    own = {name: told.get(name, text) for name, text in _BARE.items()}
+    lines = ["", f"@@@ {PART.name}"]
+    lines += [line for name, text in own.items() for line in ("", f"@@ {name}", *text.split("\n"))]
+    return [*hardware_hosts.output(**_reported(told)), *lines, "", "@@ end"]
+
+
+def _reported(told: dict[str, str]) -> dict[str, str]:
+    """The sections of the hardware's answer."""
+    name, _, machine = told["os"].rpartition(" ")
+    found = {label: told.get(own, "") for own, label in _REPORTED.items()}
+    found |= {"os": name, "machine": machine, "pci": "", "lspci": ""}
+    found["reboot_required"] = (
+        f"yes\n{told['reboot-required']}" if told.get("reboot-required") else ""
+    )
+    unit = told.get("nvidia-fabricmanager") or "LoadState=not-found"
+    found["fabric_manager"] = f"{unit}\n{told.get('fabric-manager-version', '')}"
+    found["pci"] = "\n".join(
+        f"{address} 0x068000 0x10de 0x22a3 numa=0 driver=nvidia width=2/2"
+        for address in told.get("switches", "").split()
+    )
+    found |= _nvidia_smi(told) | _amd_smi(told.get("amd-answers", ""))
+    return found
+
+
+def _nvidia_smi(told: dict[str, str]) -> dict[str, str]:
+    if told.get("answers"):
+        row = hardware_hosts.row(0, driver=told["answers"])
+        return {"query": hardware_hosts.query(row)}
+    if told.get("nvidia-smi"):
+        return {"query": "NVIDIA-SMI has failed", "query_status": "9"}
+    return {"query": "", "query_status": "missing"}
+
+
+def _amd_smi(count: str) -> dict[str, str]:
+    if not count:
+        return {}
+    gpus = [{"gpu": index, "vram": {}} for index in range(int(count))]
+    if not gpus:
+        return {"amd_smi": "ERROR:root:Unable to get devices", "amd_smi_status": "255"}
+    return {"amd_smi": json.dumps({"gpu_data": gpus})}
 
 
 def state(*systems: dict[str, str], **parts: str) -> DriverState:
     """What is read of that."""
-    return parse_state(output(*systems, **parts))
+    answers = parse_answers(output(*systems, **parts))
+    return parse_state(answers[PART.name], parse_report(answers[HARDWARE.name]))
 
 
 def installed(version: str = "580.95.05", held: bool = True, **more: str) -> dict[str, str]:

@@ -69,6 +69,7 @@ class Host:
 class State:
     def __init__(self) -> None:
         self.is_executing = True
+        self.failed_hosts: set[Any] = set()
 
 
 @contextmanager

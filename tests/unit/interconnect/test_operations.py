@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pyinfra.context import ctx_host, ctx_state
 
+from roles.checks import Check
 from roles.engine import EngineSettings
 from roles.hardware import LinkVerdict, declared_hardware
 from roles.interconnect import InterconnectSettings, operations
-from roles.launch import HostLaunch, LaunchSettings
+from roles.plan import HostPlan, Replica
 from roles.topology import ServiceSettings, plan_host
 
 ENGINE = EngineSettings()
@@ -20,9 +21,18 @@ SERVICE = ServiceSettings.model_validate(
 )
 
 
+def with_p2p_of(old: HostPlan, new: HostPlan) -> tuple[Replica, ...] | None:
+    """The replicas of the old plan with P2P as the new one has it; None where there are others."""
+    if len(old.replicas) != len(new.replicas):
+        return None
+    pairs = zip(old.replicas, new.replicas, strict=True)
+    return tuple(replace(before, p2p=now.p2p) for before, now in pairs)
+
+
 class State:
     def __init__(self, is_executing: bool):
         self.is_executing = is_executing
+        self.failed_hosts: set[Any] = set()
 
 
 Results = list[tuple[bool, str]]
@@ -78,31 +88,40 @@ class Case:
 
     def run(self, executing: bool = True, anew: bool = False, **settings: Any):
         self.host = Host(self.results, executing)
-        self.launch = HostLaunch(
-            plan=plan_host(SERVICE, "h", self.hardware),
-            settings=LaunchSettings(),
-            service=SERVICE,
-            engine=ENGINE,
+        self.checks: list[Check] = []
+        self.plan = plan_host(SERVICE, "h", self.hardware)
+        subject = operations.Subject(
+            plan=self.plan,
+            hardware=self.hardware,
+            build=ENGINE,
+            user="llm-engine",
             devices={},
-            address="10.0.0.1",
-            balancers={},
-            engine_key="engine-key-0123456789",
             driver_version="580.95.05",
         )
         with ctx_host.use(self.host), ctx_state.use(self.host.state):
             return list(
                 operations.measured._inner(
-                    launch=self.launch,
-                    hardware=self.hardware,
+                    subject=lambda: subject,
                     settings=InterconnectSettings(**settings),
                     anew=anew,
                     keep=self.keep,
                     replan=self.replan,
+                    adopt=self.adopt,
+                    record=self.checks.extend,
                 )
             )
 
-    def text(self, path: str) -> str:
-        return next(file.content for file in self.launch.files if file.path.endswith(path))
+    def adopt(self, verdicts: tuple[LinkVerdict, ...]) -> bool:
+        """As a run does: it goes on with another plan where P2P alone is another."""
+        plan = self.replan(verdicts)
+        if with_p2p_of(self.plan, plan) != plan.replicas:
+            return False
+        self.plan = plan
+        return True
+
+    def outcomes(self) -> dict[str, str]:
+        assert {(one.host, one.name) for one in self.checks} <= {("h", "interconnect")}
+        return {one.subject: one.outcome for one in self.checks}
 
 
 def test_good_links_are_recorded_once_and_change_nothing(capsys):
@@ -110,7 +129,7 @@ def test_good_links_are_recorded_once_and_change_nothing(capsys):
     plan = plan_host(SERVICE, "h", case.hardware)
     assert case.run() == []
     assert case.host.asked == [[[0, 1], [2, 3]]]
-    assert case.launch.plan == plan
+    assert case.plan == plan
     assert "h: GPUs 0,1: works, 10.0 GB/s" in capsys.readouterr().out
     assert [one.works for one in case.hardware.interconnect] == [True, True]
     assert case.run() == []
@@ -121,29 +140,35 @@ def test_p2p_that_hangs_is_off_in_the_same_run():
     case = Case("4x NVIDIA A10G")
     case.results[0, 1] = [(True, "hangs"), (False, "works")]
     assert case.run() == []
-    assert [one.p2p for one in case.launch.plan.replicas] == [False, True]
-    assert 'NCCL_P2P_DISABLE="1"' in case.text("s-0.env")
-    assert "disable-custom-all-reduce: true" in case.text("s-0.yaml")
-    assert "NCCL_P2P" not in case.text("s-1.env")
-    before = case.launch.files
-    # The next run plans it so from the start: the files are the same.
+    assert case.outcomes() == {"GPUs 0,1": "warn", "GPUs 2,3": "pass"}
+    assert [one.p2p for one in case.plan.replicas] == [False, True]
+    adopted = case.plan
+    # The next run plans it so from the start: the same replicas.
     assert case.run() == []
     assert case.host.asked == []
-    assert case.launch.files == before
+    assert case.plan.replicas == adopted.replicas
 
 
-def test_another_shape_stops_the_host_with_its_new_plan(capsys):
+def test_another_shape_stops_the_host_with_its_new_plan():
     case = Case("4x NVIDIA A10G")
     case.results[0, 1] = [(True, "hangs"), (False, "hangs")]
     (failing,) = case.run()
     assert failing.function(case.host.state, case.host, *failing.args) is False
-    assert "nothing was started or stopped here, run again" in case.host.said[-1]
-    out = capsys.readouterr().out
-    assert "GPUs 0 and 1 hang in an all-reduce (driver 580.95.05)" in out
+    assert case.host in case.host.state.failed_hosts
+    assert "nothing was started or stopped here, run again" in case.host.said[0]
+    assert any(
+        "GPUs 0 and 1 hang in an all-reduce (driver 580.95.05)" in one for one in case.host.said
+    )
+    assert case.outcomes() == {
+        "GPUs 0,1": "fail",
+        "GPUs 2,3": "pass",
+        "GPUs 0,2": "pass",
+        "GPUs 1,3": "pass",
+    }
     # What the new plan wants was measured at once, so that the next run goes through.
     assert case.host.asked == [[[0, 1], [2, 3]], [[0, 2], [1, 3]]]
     assert case.run() == []
-    assert [one.gpus for one in case.launch.plan.replicas] == [(0, 2), (1, 3)]
+    assert [one.gpus for one in case.plan.replicas] == [(0, 2), (1, 3)]
 
 
 def test_measuring_comes_to_an_end_though_nothing_works():
@@ -161,6 +186,7 @@ def test_gpus_in_use_are_left_alone():
     assert case.run() == []
     assert [one.gpus for one in case.hardware.interconnect] == [(2, 3)]
     assert "GPUs 0,1 were not measured, as replicas serve from them" in case.host.said[0]
+    assert case.outcomes() == {"GPUs 0,1": "skipped", "GPUs 2,3": "pass"}
 
 
 def test_all_gpus_in_use_are_told_of_once():
@@ -178,6 +204,7 @@ def test_nothing_is_measured_in_a_dry_run_or_if_told_so(executing: bool, setting
     assert case.run(executing=executing, **settings) == []
     assert case.host.asked == []
     assert case.hardware.interconnect == ()
+    assert case.checks == []
 
 
 def test_all_is_measured_anew_if_told_so():
@@ -187,7 +214,7 @@ def test_all_is_measured_anew_if_told_so():
     case.results.clear()
     assert case.run(anew=True) == []
     assert [(one.p2p, one.works) for one in case.hardware.interconnect] == [(True, True)]
-    assert [one.p2p for one in case.launch.plan.replicas] == [True]
+    assert [one.p2p for one in case.plan.replicas] == [True]
 
 
 def test_verdicts_that_cannot_be_kept_end_no_run():

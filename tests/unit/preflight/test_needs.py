@@ -6,8 +6,9 @@ from roles.driver import DriverSettings
 from roles.engine import EngineSettings
 from roles.hardware import declared_hardware
 from roles.preflight import BalancerHost, HostNeeds, Served, engine_host
-from roles.preflight.checks import questions
+from roles.preflight.checks import later_parts, questions
 from roles.preflight.needs import EngineHost, all_packages
+from roles.preflight.network_checks import driver_urls
 from roles.topology import ServiceSettings, plan_services
 from tests.unit.preflight.hosts import needs, report
 from tests.unit.preflight.test_checks import BARE
@@ -20,7 +21,9 @@ def engine(service: dict | None = None, **settings: object) -> EngineHost:
     (plan,) = plan_services((own,), {"gpu1": declared_hardware("2x NVIDIA L40S", None)}, {}, {})
     host = plan.on("gpu1")
     assert host
-    return engine_host(EngineSettings.model_validate(settings), [Served(own, host.replicas)], 29000)
+    return engine_host(
+        [EngineSettings.model_validate(settings)], [Served(own, host.replicas)], (29000, 29199)
+    )
 
 
 def test_what_is_planned_is_needed():
@@ -28,7 +31,7 @@ def test_what_is_planned_is_needed():
     assert found.ports == {8001: "qwen-0", 8002: "qwen-1"}
     assert found.internal_ports == (29000, 29199)
     assert (found.most_gpus, found.replicas) == (1, 2)
-    assert found.folder.startswith("/opt/llm/engines/vllm-0.33.0-cuda-")
+    assert found.folders[0].startswith("/opt/llm/engines/vllm-0.33.0-cuda-")
     (weights,) = found.weights
     assert weights.hub_folder == "/var/cache/llm/hub/hub/models--Qwen--Qwen2.5-7B-Instruct"
     assert 15.2e9 < weights.size_bytes < 15.3e9
@@ -56,7 +59,7 @@ def test_where_weights_come_from(service: dict, environment: dict, hub: str, cac
 
 
 def urls(wanted: HostNeeds, **host: str) -> dict[str, str]:
-    return dict(questions(report(**host), wanted).urls)
+    return dict((*questions(wanted).urls, *driver_urls(report(**host), wanted)))
 
 
 def test_what_a_host_is_to_reach():
@@ -80,7 +83,7 @@ def test_mirrors_stand_for_the_public_places():
         "hub-1": "http://hub.local/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json",
     }
     assert urls(needs(wheelhouse="http://w.local/", hub=None)) == {"wheelhouse": "http://w.local/"}
-    house = questions(report(), needs(wheelhouse="/srv/wheels", hub=None))
+    house = questions(needs(wheelhouse="/srv/wheels", hub=None))
     assert (house.wheelhouse, house.urls) == ("/srv/wheels", ())
 
 
@@ -107,6 +110,13 @@ def test_the_driver_may_come_from_a_mirror():
     settings = DriverSettings.model_validate({"mirror": "http://mirror.local/cuda/"})
     found = urls(replace(needs(), driver=settings), **BARE)
     assert found["driver-repository"] == "http://mirror.local/cuda/ubuntu2404/x86_64/InRelease"
+
+
+def test_a_host_is_asked_again_only_where_it_gets_a_driver():
+    wanted = replace(needs(), driver=DriverSettings())
+    assert later_parts(report(), wanted) == ()
+    (part,) = later_parts(report(**BARE | {"os": "debian 12"}), wanted)
+    assert "debian12/x86_64/InRelease" in part.script and not part.root
 
 
 def test_packages_of_both_roles_are_asked_for_once():

@@ -8,7 +8,6 @@ from pyinfra.api import FunctionCommand
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_host
 
-from roles.launch.roll import Roll
 from roles.reboot import Boot
 from roles.reboot.operations import CurrentBoot, Need, Reboots, asked, rebooted
 
@@ -19,7 +18,7 @@ class Host:
     def __init__(self, executing: bool = True, over_ssh: bool = True, boot: Boot | None = None):
         self.name = "gpu1"
         self.print_prefix = "gpu1: "
-        self.state: Any = SimpleNamespace(is_executing=executing, failed_hosts=[])
+        self.state: Any = SimpleNamespace(is_executing=executing, failed_hosts=set())
         self.connector = SSHConnector.__new__(SSHConnector) if over_ssh else object()
         self.boot = boot or Boot("old")
         self.noops: list[str] = []
@@ -42,7 +41,19 @@ def run(host: Host, operation: Any, **arguments: Any) -> list[Any]:
 
 
 def reboots(host: Host) -> Reboots:
-    return Reboots(Roll(host.state, frozenset()))
+    return Reboots()
+
+
+def turn(is_turn: bool = True, left: str = "", done: list[str] | None = None) -> dict[str, Any]:
+    """A host's turn in a batch; `done` takes a word once it is over."""
+    noted = [] if done is None else done
+    return {
+        "turn": lambda: is_turn,
+        "left": lambda: left,
+        "done": lambda: noted.append("done"),
+        "timeout_s": 9,
+        "start_timeout_s": 9,
+    }
 
 
 def need(why: tuple[str, ...] = (), allowed: bool = True, **more: Any) -> Need:
@@ -72,8 +83,7 @@ def test_nothing_is_rebooted_that_needs_none():
     host = Host()
     known, commands = ask(host, (), True)
     assert commands == [] and host.noops == ["no reboot is needed"]
-    turn = {"batch": ["gpu1"], "timeout_s": 9, "start_timeout_s": 9}
-    assert run(host, rebooted, reboots=known, **turn) == []
+    assert run(host, rebooted, reboots=known, **turn()) == []
 
 
 def test_a_dry_run_asks_nothing():
@@ -89,7 +99,7 @@ def test_a_reboot_that_is_not_allowed_fails_the_host_with_the_setting():
         'needs a reboot (nouveau is loaded). Allow it with driver.reboot = "when-needed", or '
         "reboot the host yourself, and run again"
     )
-    assert not known.roll.restarting
+    assert not known.restarting
 
 
 def test_the_machine_of_the_run_itself_is_not_rebooted():
@@ -101,33 +111,37 @@ def test_the_machine_of_the_run_itself_is_not_rebooted():
 def test_a_host_in_turn_is_rebooted_and_waited_for(replicas: tuple[str, ...]):
     host = Host(boot=Boot("old", replicas=replicas))
     known, _ = ask(host, ("nouveau is loaded",), True)
-    turn = {"batch": ["gpu1"], "timeout_s": 9, "start_timeout_s": 9}
-    commands = run(host, rebooted, reboots=known, **turn)
+    commands = run(host, rebooted, reboots=known, **turn())
     assert "systemctl reboot" in str(commands[0])
     assert isinstance(commands[1], FunctionCommand)
     assert len(commands) == 2 + bool(replicas)
-    assert known.done == {"gpu1"} and not known.roll.lost
+    assert known.done == {"gpu1"}
 
 
 def test_a_host_that_fails_on_the_way_stays_out_of_the_balancers():
     host = Host()
     known, _ = ask(host, ("nouveau is loaded",), True)
-    turn = {"batch": ["gpu1"], "timeout_s": 9, "start_timeout_s": 9}
+    done: list[str] = []
     with ctx_host.use(host):
-        commands = iter(rebooted._inner(reboots=known, **turn))
+        commands = iter(rebooted._inner(reboots=known, **turn(done=done)))
         next(commands)
         next(commands)
-    assert known.roll.lost == {"gpu1"} and not known.done
+    assert not known.done and not done
 
 
 def test_nobody_is_rebooted_after_one_was_lost():
     host = Host()
     known, _ = ask(host, ("nouveau is loaded",), True)
-    assert known.roll.wants(["gpu1"])
-    host.state.failed_hosts = [SimpleNamespace(name="gpu0")]
-    turn = {"batch": ["gpu1"], "timeout_s": 9, "start_timeout_s": 9}
-    said = failure(host, run(host, rebooted, reboots=known, **turn))
-    assert said == "not rebooted, as gpu0 failed: see there, run again"
+    left = turn(is_turn=False, left="the update of s stopped when gpu0 failed")
+    message = failure(host, run(host, rebooted, reboots=known, **left))
+    assert message.startswith("not rebooted: the update of s stopped when gpu0 failed")
+
+
+def test_a_host_waits_for_its_own_batch():
+    host = Host()
+    known, _ = ask(host, ("nouveau is loaded",), True)
+    assert run(host, rebooted, reboots=known, **turn(is_turn=False)) == []
+    assert host.noops[-1] == "not its turn"
 
 
 def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
@@ -141,7 +155,8 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     ]
     # Once: it is asked again at its turn.
     assert (
-        run(host, asked, need=need(allowed=False, wishes=newer), reboots=known, at_turn=True) == []
+        run(host, asked, need=need(allowed=False, wishes=newer), reboots=known, turn=lambda: True)
+        == []
     )
     assert len(host.said) == 1 and not known.reasons
     assert run(host, asked, need=need(wishes=newer), reboots=known) == []
@@ -162,7 +177,7 @@ def test_a_wish_that_cannot_be_had_fails_no_host(over_ssh: bool, more: Any, told
     wishing = need(wishes=("kernel 6.2 waits",), **more)
     assert run(host, asked, need=wishing, reboots=known) == []
     assert host.said[0].startswith("serves, and had better be rebooted " + told)
-    assert not known.roll.restarting and not known.reasons
+    assert not known.restarting and not known.reasons
 
 
 def test_a_host_that_serves_waits_for_its_turn():
@@ -170,8 +185,8 @@ def test_a_host_that_serves_waits_for_its_turn():
     known = reboots(host)
     waiting = need(("driver 1 is loaded, 2 is installed",), waits=True)
     assert run(host, asked, need=waiting, reboots=known) == []
-    assert known.roll.restarting == {"gpu1"} and not known.reasons
-    assert run(host, asked, need=waiting, reboots=known, at_turn=True) == []
+    assert known.restarting == {"gpu1"} and not known.reasons
+    assert run(host, asked, need=waiting, reboots=known, turn=lambda: True) == []
     assert known.reasons == {"gpu1": ("driver 1 is loaded, 2 is installed",)}
 
 

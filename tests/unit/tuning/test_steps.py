@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from roles.hardware import parse_report
 from roles.host import HostFile
 from roles.tuning import TuningSettings
 from roles.tuning.mig_cards import by_size
 from roles.tuning.render import SCRIPT, UNIT, gpu_files
 from roles.tuning.state import GpuState, TuningState, parse_state
 from roles.tuning.steps import Steps, shm_wanted_mib, steps
+from tests.unit.hardware.hosts import sections
 
 GIB = 1024
 L40S = GpuState(0, "NVIDIA L40S", 350, 350, 100, 350)
@@ -140,35 +142,24 @@ def test_what_cannot_be_set_is_said_and_nothing_is_changed(
     assert re.search(told, "; ".join(todo.problems))
 
 
-SAID = """\
-@@ memory
-MemTotal:       263850032 kB
-
-@@ shm
-tmpfs            10485760       0  10485760       0% /dev/shm
-
-@@ fstab
-{fstab}
-
-@@ unit
-active
-enabled
-
-@@ power-set
-300
-
-@@ gpus
+OWN = {"fstab": "", "unit": "active\nenabled", "power-set": "300", "files": "", "end": ""}
+POWER = "index, uuid, name, power.limit [W], power.default_limit [W], power.min_limit [W]"
+REPORTED = {
+    "shm": "tmpfs            10485760       0  10485760       0% /dev/shm",
+    "query": f"""{POWER}, power.max_limit [W]
 0, GPU-a, NVIDIA L40S, 300.00, 350.00, 100.00, 350.00
-1, GPU-b, NVIDIA T400, [N/A], [N/A], [N/A], [N/A]
-
-@@ list
-GPU 0: NVIDIA L40S (UUID: GPU-a)
+1, GPU-b, NVIDIA T400, [N/A], [N/A], [N/A], [N/A]""",
+    "list": """GPU 0: NVIDIA L40S (UUID: GPU-a)
 GPU 1: NVIDIA T400 (UUID: GPU-b)
-  MIG 1g.10gb     Device  0: (UUID: MIG-c)
+  MIG 1g.10gb     Device  0: (UUID: MIG-c)""",
+    "apps": """gpu_uuid, pid, process_name, used_gpu_memory [MiB]
+MIG-c, 77, /usr/bin/python3, -m x, 5""",
+}
 
-@@ apps
-MIG-c, 77, /usr/bin/python3, -m x
-"""
+
+def read(reported: dict[str, str] | None = None, **own: str) -> TuningState:
+    """What is read of a host with two GPUs."""
+    return parse_state(OWN | own, parse_report(sections(**REPORTED | (reported or {}))))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +176,7 @@ MIG-c, 77, /usr/bin/python3, -m x
     ],
 )
 def test_what_a_host_says(fstab: str, boot_mib: int | None):
-    state = parse_state(SAID.format(fstab=fstab).splitlines(), {})
+    state = read(fstab=fstab)
     assert (state.ram_mib, state.shm_mib, state.shm_boot_mib) == (257666, 10240, boot_mib)
     assert (state.unit_up, state.power_set_w) == (True, 300)
     assert state.gpus == (
@@ -198,8 +189,7 @@ def test_what_a_host_says(fstab: str, boot_mib: int | None):
 
 @pytest.mark.parametrize("odd", ["3gb", "foo", "7", "g", "9" * 5000])
 def test_slices_with_odd_names_are_read(odd: str):
-    said = SAID.format(fstab="").replace("1g.10gb", odd)
-    gpus = parse_state(said.splitlines(), {}).gpus
+    gpus = read({"list": REPORTED["list"].replace("1g.10gb", odd)}).gpus
     assert gpus is not None and [gpu.profiles for gpu in gpus][1:] == [(odd,)]
 
 
@@ -210,4 +200,18 @@ def test_equal_slices_have_one_order():
 
 def test_what_is_cut_short_is_no_state():
     with pytest.raises(ValueError, match=r"cut short: .*fstab"):
-        parse_state(SAID.splitlines()[:5], {})
+        parse_state({"unit": ""}, parse_report(sections()))
+
+
+@pytest.mark.parametrize(
+    ("reported", "shm_mib", "gpus"),
+    [
+        ({"shm": "udev 10485760 0 10485760 0% /dev"}, None, 2),
+        ({"query": "", "query_status": "missing"}, 10240, None),
+        ({"query": "NVIDIA-SMI has failed", "query_status": "9"}, 10240, None),
+    ],
+)
+def test_what_a_host_does_not_have(reported: dict[str, str], shm_mib: int | None, gpus: int | None):
+    state = read(reported)
+    assert state.shm_mib == shm_mib
+    assert (state.gpus and len(state.gpus)) == gpus

@@ -1,0 +1,45 @@
+"""What was measured as checks: one for each group of GPUs that a plan wants, or that was measured.
+Pure."""
+
+from collections.abc import Sequence
+
+from roles.checks import Check, Outcome
+from roles.hardware import LinkVerdict
+from roles.interconnect.verdicts import Measured, evidence, named, wanted_groups
+from roles.plan import HostPlan
+
+NAME = "interconnect"
+
+
+def interconnect_checks(
+    plan: HostPlan, verdicts: Sequence[LinkVerdict], answers: Sequence[Measured]
+) -> list[Check]:
+    """Checks of the groups of GPUs that `plan` wants, and of others that `answers` measured.
+
+    `verdicts` are all that count. A planned group that works in no way is failed; one that works in
+    one of two ways, or that nobody plans, is warned of.
+    """
+    planned = wanted_groups(plan)
+    measured = [one.gpus for answer in answers for one in answer.verdicts]
+    checks = []
+    for gpus in dict.fromkeys((*planned, *measured)):
+        own = [one for one in verdicts if one.gpus == gpus]
+        if own:
+            outcome, seen = _outcome(own, gpus in planned), evidence(own)
+        else:
+            outcome, seen = "skipped", f"not measured{_why_not(gpus, answers)}"
+        checks.append(Check(NAME, named(gpus), outcome, seen))
+    return checks
+
+
+def _outcome(own: Sequence[LinkVerdict], planned: bool) -> Outcome:
+    if all(one.works for one in own):
+        return "pass"
+    return "fail" if planned and not any(one.works for one in own) else "warn"
+
+
+def _why_not(gpus: tuple[int, ...], answers: Sequence[Measured]) -> str:
+    if any(gpus in answer.busy for answer in answers):
+        return ": replicas serve from them"
+    problems = [problem for answer in answers for problem in answer.problems]
+    return f": {'; '.join(problems)}" if problems else ""
