@@ -6,10 +6,11 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from roles.checks import Check, of_host
 from roles.host import probe
 from roles.validation.observations import Answer, answer
 from roles.validation.settings import ValidationSettings
-from roles.validation.verdicts import Finding, Verdict, judge_completion
+from roles.validation.verdicts import judge_completion
 
 
 @dataclass(frozen=True)
@@ -83,42 +84,54 @@ def missing(upstreams: Sequence[str], answers: Sequence[Answer]) -> list[str]:
     return [upstream for upstream in upstreams if upstream not in seen]
 
 
-def judge_endpoint(host: str, endpoint: Endpoint, seen: EndpointObservations) -> list[Verdict]:
-    """All verdicts on a balancer."""
-    findings = [
-        judge_completion("completion", seen.completion),
-        judge_completion("stream", seen.stream),
-        judge_wrong_key(seen.wrong_key),
+def judge_endpoint(host: str, endpoint: Endpoint, seen: EndpointObservations) -> list[Check]:
+    """All checks of a balancer."""
+    url = endpoint.base_url
+    checks = [
+        judge_completion("completion", url, seen.completion),
+        judge_completion("stream", url, seen.stream),
+        judge_wrong_key(url, seen.wrong_key),
     ]
     if seen.spread:
-        findings.append(judge_spread(endpoint, seen.spread))
-    return [
-        Verdict(host, endpoint.base_url, found.check, found.outcome, found.evidence, found.remedy)
-        for found in findings
-    ]
+        checks.append(judge_spread(endpoint, seen.spread))
+    return of_host(host, checks)
 
 
-def judge_wrong_key(answer: Answer) -> Finding:
+def judge_wrong_key(url: str, answer: Answer) -> Check:
     """Whether a wrong key is turned away."""
     if answer.status == 401:
-        return Finding("wrong key", "pass", "refused with 401")
+        return Check("wrong key", url, "pass", "refused with 401")
     evidence = "a wrong key was served" if answer.ok else f"not refused with 401: {answer.error}"
-    return Finding("wrong key", "fail", evidence, "Check that the balancer compares keys.")
+    return Check("wrong key", url, "fail", evidence, "Check that the balancer compares keys.")
 
 
-def judge_spread(endpoint: Endpoint, answers: Sequence[Answer]) -> Finding:
+def judge_spread(endpoint: Endpoint, answers: Sequence[Answer]) -> Check:
     """Whether every replica answers through the balancer."""
     planned = len(endpoint.upstreams)
     failed = [answer.error for answer in answers if not answer.ok]
     if failed:
         evidence = f"{len(failed)} of {len(answers)} requests failed: {failed[0]}"
-        return Finding("replicas", "fail", evidence, "Compare the balancer's upstreams and log.")
+        return Check(
+            "replicas",
+            endpoint.base_url,
+            "fail",
+            evidence,
+            "Compare the balancer's upstreams and log.",
+        )
     if not any(answer.replica for answer in answers):
         evidence = f"{len(answers)} requests answered; the balancer does not say by which replica"
-        return Finding("replicas", "warn", evidence, "Let it send the header X-LLM-Replica.")
+        return Check(
+            "replicas", endpoint.base_url, "warn", evidence, "Let it send the header X-LLM-Replica."
+        )
     unseen = missing(endpoint.upstreams, answers)
     evidence = f"{planned - len(unseen)} of {planned} answered in {len(answers)} requests"
     if unseen:
         remedy = "They may be drained or ejected: see the balancer's log."
-        return Finding("replicas", "warn", f"{evidence}; not seen: {', '.join(unseen)}", remedy)
-    return Finding("replicas", "pass", evidence)
+        return Check(
+            "replicas",
+            endpoint.base_url,
+            "warn",
+            f"{evidence}; not seen: {', '.join(unseen)}",
+            remedy,
+        )
+    return Check("replicas", endpoint.base_url, "pass", evidence)

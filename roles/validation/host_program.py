@@ -6,16 +6,16 @@ the outputs of programs as they are, which `roles.validation.observations` reads
 
 import json
 import os
+import re
 import subprocess
 import threading
 import time
 
 PROC = "/proc"
 COMMAND_TIMEOUT_S = 20
+# Where a vendor's tool may be beside the PATH of sudo.
+TOOL_FOLDERS = "/opt/rocm/bin"
 SAMPLE_INTERVAL_S = 0.5
-GPU_QUERY = "--query-gpu=index,uuid,memory.used,utilization.gpu"
-APP_QUERY = "--query-compute-apps=gpu_uuid,pid,process_name,used_memory"
-LOAD_QUERY = "--query-gpu=index,utilization.gpu"
 LOAD_PROMPT = "Write a long story about a lighthouse."
 
 
@@ -36,28 +36,21 @@ def run_command(*argv):
     return {"ok": True, "text": out}
 
 
-def nvidia_smi(query):
-    """One query of nvidia-smi as CSV without header and units."""
-    return run_command("nvidia-smi", query, "--format=csv,noheader,nounits")
-
-
 def units(names):
     """State, main process and restarts of each unit, as systemctl prints them."""
     properties = "--property=ActiveState,MainPID,NRestarts"
     return {name: run_command("systemctl", "show", properties, name)["text"] for name in names}
 
 
-def cgroups(apps):
-    """/proc/PID/cgroup of each process in nvidia-smi's list; None where it cannot be seen."""
+def cgroups(text, pid):
+    """/proc/PID/cgroup of each process that a tool names; None where it cannot be seen."""
     found = {}
-    for line in apps["text"].splitlines() if apps["ok"] else []:
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) > 1 and cells[1].isdigit():
-            try:
-                with open(os.path.join(PROC, cells[1], "cgroup")) as file:
-                    found[cells[1]] = file.read()
-            except OSError:
-                found[cells[1]] = None
+    for number in re.findall(pid, text, re.MULTILINE):
+        try:
+            with open(os.path.join(PROC, number, "cgroup")) as file:
+                found[number] = file.read()
+        except OSError:
+            found[number] = None
     return found
 
 
@@ -67,7 +60,7 @@ def hammer(chat, replica, task, end):
     while time.monotonic() < end and not done["failed"]:
         answer = chat(
             replica["base_url"],
-            task["key"],
+            replica["key"],
             replica["model"],
             timeout_s=task["completion_timeout_s"],
             max_tokens=task["load_max_tokens"],
@@ -89,11 +82,11 @@ def total(results, name, seconds):
     return dict(counts, error=error, seconds=round(seconds, 1))
 
 
-def sample(samples, end):
+def sample(samples, command, end):
     """Add the GPUs' utilization to `samples` at short intervals until `end`."""
     while time.monotonic() + SAMPLE_INTERVAL_S < end:
         time.sleep(SAMPLE_INTERVAL_S)
-        samples.append(nvidia_smi(LOAD_QUERY)["text"])
+        samples.append(run_command(*command)["text"])
 
 
 def load(seen, replicas, task, chat, in_parallel):
@@ -101,7 +94,8 @@ def load(seen, replicas, task, chat, in_parallel):
     start = time.monotonic()
     end = start + task["load_s"]
     seen["samples"] = []
-    sampler = threading.Thread(target=sample, args=(seen["samples"], end), daemon=True)
+    asked = (seen["samples"], task["gpus"]["load"], end)
+    sampler = threading.Thread(target=sample, args=asked, daemon=True)
     sampler.start()
     slots = [replica for replica in replicas for _ in range(task["load_concurrency"])]
     results = in_parallel(lambda replica: hammer(chat, replica, task, end), slots)
@@ -114,12 +108,12 @@ def load(seen, replicas, task, chat, in_parallel):
 
 def gather(seen, task, chat, chat_stream, in_parallel):
     """Fill `seen` step by step: what is there when time runs out is reported all the same."""
-    replicas, key, timeout_s = task["replicas"], task["key"], task["completion_timeout_s"]
+    replicas, timeout_s = task["replicas"], task["completion_timeout_s"]
     names = [replica["unit"] for replica in replicas]
 
     def ask(function):
         def one(replica):
-            answer = function(replica["base_url"], key, replica["model"], timeout_s)
+            answer = function(replica["base_url"], replica["key"], replica["model"], timeout_s)
             return replica["name"], answer
 
         return dict(in_parallel(one, replicas))
@@ -127,10 +121,10 @@ def gather(seen, task, chat, chat_stream, in_parallel):
     seen["units_before"] = units(names)
     seen["completions"] = ask(chat)
     seen["streams"] = ask(chat_stream)
-    seen["gpus"] = nvidia_smi(GPU_QUERY)
-    seen["apps"] = nvidia_smi(APP_QUERY)
-    seen["list"] = run_command("nvidia-smi", "-L")
-    seen["cgroups"] = cgroups(seen["apps"])
+    asked = task["gpus"]
+    seen["vendor"] = asked["vendor"]
+    seen["gpus"] = {name: run_command(*command) for name, command in asked["commands"].items()}
+    seen["cgroups"] = cgroups(seen["gpus"]["processes"]["text"], asked["pid"])
     serving = [replica for replica in replicas if seen["completions"][replica["name"]]["ok"]]
     if serving:
         load(seen, serving, task, chat, in_parallel)
@@ -140,6 +134,7 @@ def gather(seen, task, chat, chat_stream, in_parallel):
 def main(task, chat, chat_stream, in_parallel):
     """Gather in a thread; print what was seen when it is done, or when time runs out."""
     seen = {}
+    os.environ["PATH"] = os.environ.get("PATH", "") + ":" + TOOL_FOLDERS
 
     def work():
         try:

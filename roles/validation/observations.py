@@ -1,10 +1,11 @@
 """What validation saw on a host, and how it is read from the host program's JSON."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from roles.hardware import OutputError, parse_smi_list
+from roles.hardware import readings
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,8 @@ class PlannedReplica:
 
     `unit` is its systemd unit, `base_url` its address on its own host (`http://127.0.0.1:8001`),
     `model` the name it is served under and `gpus` the driver's indices; `sliced` are those of which
-    it has but a MIG slice, so that other replicas may be there too. A layer split (llama.cpp)
-    counts as pipeline parallel: its GPUs take turns.
+    it has but a MIG slice, so that other replicas may be there too. A layer split
+    counts as pipeline parallel: its GPUs take turns. `key` is what its engine expects.
     """
 
     name: str
@@ -25,6 +26,7 @@ class PlannedReplica:
     tensor_parallel: int
     pipeline_parallel: int = 1
     sliced: tuple[int, ...] = ()
+    key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,9 @@ class GpuState:
 class HostObservations:
     """All that was seen on one host; by replica name, unit name or GPU index.
 
-    `gpu_error` says why no GPU could be read, `process_error` why no process on them could be,
-    `unfinished` that time ran out before the host had done everything.
+    `gpu_tool` is the program that reads its GPUs, `gpu_error` says why no GPU could be read,
+    `process_error` why no process on them could be, `unfinished` that time ran out before the host
+    had done everything.
     """
 
     completions: Mapping[str, Answer] = field(default_factory=dict)
@@ -110,6 +113,7 @@ class HostObservations:
     before: Mapping[str, UnitState] = field(default_factory=dict)
     after: Mapping[str, UnitState] = field(default_factory=dict)
     gpus: Mapping[int, GpuState] = field(default_factory=dict)
+    gpu_tool: str = "its GPUs' tool"
     gpu_error: str = ""
     process_error: str = ""
     unfinished: str = ""
@@ -123,18 +127,20 @@ def answer(data: Mapping[str, Any]) -> Answer:
 
 def parse_observations(data: Mapping[str, Any]) -> HostObservations:
     """The host program's output, read. Raises KeyError, TypeError, ValueError if it is not that."""
-    gpus, gpu_error = _gpus(data)
-    apps = data.get("apps") or {"ok": True, "text": ""}
-    read = apps["ok"] or _processes(data)
+    tool = readings.TOOLS.get(data.get("vendor", ""))
+    outputs = {name: readings.Output(**item) for name, item in data.get("gpus", {}).items()}
+    found = readings.read(tool, outputs) if tool else readings.Readings(error="not asked")
+    samples = _samples(tool, data.get("samples", [])) if tool else {}
     return HostObservations(
         completions={name: answer(item) for name, item in data.get("completions", {}).items()},
         streams={name: answer(item) for name, item in data.get("streams", {}).items()},
         loads={name: LoadResult(**item) for name, item in data.get("loads", {}).items()},
         before={unit: parse_unit(text) for unit, text in data.get("units_before", {}).items()},
         after={unit: parse_unit(text) for unit, text in data.get("units_after", {}).items()},
-        gpus=gpus,
-        gpu_error=gpu_error,
-        process_error="" if read else str(apps["text"]).strip(),
+        gpus=_gpus(found, data.get("cgroups", {}), samples),
+        gpu_tool=tool.gpus[0] if tool else HostObservations.gpu_tool,
+        gpu_error=found.error,
+        process_error=found.process_error,
         unfinished=str(data.get("unfinished", "")),
     )
 
@@ -144,75 +150,39 @@ def parse_unit(text: str) -> UnitState:
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return UnitState(
         active=values.get("ActiveState", "") or "unknown",
-        main_pid=number(values.get("MainPID", "")) or 0,
-        restarts=number(values.get("NRestarts", "")) or 0,
+        main_pid=_number(values.get("MainPID", "")),
+        restarts=_number(values.get("NRestarts", "")),
     )
 
 
-def number(text: str) -> int | None:
-    """A whole number, or None for what drivers write instead ("[N/A]", "[GPU is lost]")."""
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() else None
+def _number(text: str) -> int:
+    return int(text) if re.fullmatch("[0-9]{1,18}", text.strip()) else 0
 
 
-def _gpus(data: Mapping[str, Any]) -> tuple[dict[int, GpuState], str]:
-    query = data.get("gpus") or {"ok": False, "text": "not asked"}
-    # Where one GPU does not answer, nvidia-smi ends with an error after the rows of the others.
-    rows = _rows(query["text"], 4)
-    if not rows:
-        return {}, str(query["text"]).strip() or "nvidia-smi printed nothing"
-    processes = _processes(data)
-    samples = _samples(data.get("samples", []))
-    states = {}
-    for index, uuid, memory, _ in rows:
-        states[int(index)] = GpuState(
-            number(memory), tuple(processes.get(uuid, ())), tuple(samples.get(index, ()))
-        )
-    return states, ""
-
-
-def _rows(text: str, columns: int) -> list[list[str]]:
-    """Rows of nvidia-smi's CSV that start with a GPU's index; anything else is a message."""
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
-    return [row for row in rows if len(row) == columns and number(row[0]) is not None]
-
-
-def _processes(data: Mapping[str, Any]) -> dict[str, list[GpuProcess]]:
-    """Compute processes by the UUID of their GPU, also where the driver names its MIG slice.
-
-    A process's name may itself hold commas.
-    """
-    parents = _parents(data.get("list") or {"text": ""})
-    found: dict[str, list[GpuProcess]] = {}
-    cgroups = data.get("cgroups", {})
-    apps = data.get("apps") or {"ok": False, "text": ""}
-    for line in str(apps["text"]).splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) >= 4:
-            uuid, pid, name, memory = cells[0], cells[1], ",".join(cells[2:-1]), cells[-1]
-            process = GpuProcess(pid, name, number(memory), cgroups.get(pid))
-            found.setdefault(parents.get(uuid, uuid), []).append(process)
-    return found
-
-
-def _parents(listed: Mapping[str, Any]) -> dict[str, str]:
-    """The UUID of the GPU that a slice is of, by the slice's own."""
-    try:
-        gpus = parse_smi_list(str(listed["text"])).gpus
-    except OutputError:
-        return {}
+def _gpus(
+    found: readings.Readings,
+    cgroups: Mapping[str, str | None],
+    samples: Mapping[int, tuple[int, ...]],
+) -> dict[int, GpuState]:
     return {
-        device.uuid: gpu.uuid
-        for gpu in gpus
-        for device in gpu.mig_devices
-        if device.uuid and gpu.uuid
+        index: GpuState(
+            one.memory_mib,
+            tuple(_process(process, cgroups) for process in one.processes),
+            samples.get(index, ()),
+        )
+        for index, one in found.gpus.items()
     }
 
 
-def _samples(texts: list[str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+def _process(process: readings.GpuProcess, cgroups: Mapping[str, str | None]) -> GpuProcess:
+    pid = "?" if process.pid is None else str(process.pid)
+    return GpuProcess(pid, process.name, process.memory_mib, cgroups.get(pid))
+
+
+def _samples(tool: readings.Tool, texts: Sequence[str]) -> dict[int, tuple[int, ...]]:
+    """How busy each GPU was, in the order of the samples; one that cannot be read is left out."""
+    found: dict[int, tuple[int, ...]] = {}
     for text in texts:
-        for index, percent in _rows(text, 2):
-            if (value := number(percent)) is not None:
-                found.setdefault(index, []).append(value)
+        for index, percent in readings.utilization(tool, text).items():
+            found[index] = (*found.get(index, ()), percent)
     return found

@@ -8,35 +8,51 @@ import ssl
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
-from pyinfra import host, logger
+from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
 
+from roles.checks import Check, failed
+from roles.hardware import readings
 from roles.host import PROBE, SecretInput, bundle
+from roles.host.outcome import failing_checks
 from roles.validation.balancer import Endpoint, ask_endpoint, judge_endpoint
 from roles.validation.facts import Certificates, Observed
 from roles.validation.observations import PlannedReplica
-from roles.validation.report import clean
 from roles.validation.settings import ValidationSettings
-from roles.validation.verdicts import Verdict, judge_host, judge_unobserved
+from roles.validation.verdicts import judge_host, judge_unobserved
 
 PROGRAM = Path(__file__).with_name("host_program.py")
-Record = Callable[[Sequence[Verdict]], None]
+Record = Callable[[Sequence[Check]], None]
 Verification = Generator[FunctionCommand, None, None]
 
 
 def host_program(
-    replicas: Sequence[PlannedReplica], key: str, settings: ValidationSettings
+    replicas: Sequence[PlannedReplica],
+    settings: ValidationSettings,
+    tool: readings.Tool,
 ) -> tuple[str, float]:
-    """The program that the host runs, and after how many seconds it has ended whatever happens."""
+    """The program that the host runs, and after how many seconds it has ended whatever happens.
+
+    `tool` is the one of the host's GPUs.
+    """
     deadline_s = 3 * settings.completion_timeout_s + settings.load_s + 60
     task = {
         "replicas": [
-            {"name": one.name, "unit": one.unit, "base_url": one.base_url, "model": one.model}
+            {
+                "name": one.name,
+                "unit": one.unit,
+                "base_url": one.base_url,
+                "model": one.model,
+                "key": one.key,
+            }
             for one in replicas
         ],
-        "key": key,
+        "gpus": {
+            "vendor": tool.vendor,
+            "commands": tool.commands,
+            "load": tool.load,
+            "pid": tool.pid,
+        },
         "load_s": settings.load_s,
         "load_concurrency": settings.load_concurrency,
         "load_max_tokens": settings.load_max_tokens,
@@ -49,27 +65,30 @@ def host_program(
 
 @operation()
 def replicas_work(
-    replicas: Sequence[PlannedReplica], key: str, settings: ValidationSettings, record: Record
+    replicas: Sequence[PlannedReplica],
+    settings: ValidationSettings,
+    tool: readings.Tool,
+    record: Record,
 ) -> Verification:
     """
     Check every replica of the host from the host itself, and fail the host where a check fails.
 
     + replicas: what is planned on this host
-    + key: the API key of its engines
-    + record: takes the verdicts, of whatever outcome
+    + tool: what reads the host's GPUs
+    + record: takes the checks, of whatever outcome
     """
     # Engines are asked when all that comes before has been done, never while pyinfra prepares.
     if not host.state.is_executing:
         host.noop("replicas are checked when the run executes")
         return
-    program, deadline_s = host_program(replicas, key, settings)
+    program, deadline_s = host_program(replicas, settings, tool)
     seen = host.get_fact(
         Observed, _stdin=SecretInput(program), _timeout=int(deadline_s) + 30, _ignore_errors=True
     )
-    verdicts = (
+    checks = (
         judge_host(host.name, replicas, seen, settings) if seen else judge_unobserved(host.name)
     )
-    yield from _settle(verdicts, record)
+    yield from _settle(checks, record)
 
 
 @operation()
@@ -86,17 +105,17 @@ def endpoint_works(
     + endpoint: the balancer's address, the served model and what is behind it
     + key: an API key that the balancer accepts
     + certificate_path: PEM file on the balancer host that alone is trusted; None: the system's
-    + record: takes the verdicts, of whatever outcome
+    + record: takes the checks, of whatever outcome
     """
     if not host.state.is_executing:
         host.noop("the endpoint is checked when the run executes")
         return
-    yield from _settle(_endpoint_verdicts(endpoint, key, certificate_path, settings), record)
+    yield from _settle(_endpoint_checks(endpoint, key, certificate_path, settings), record)
 
 
-def _endpoint_verdicts(
+def _endpoint_checks(
     endpoint: Endpoint, key: str, certificate_path: str | None, settings: ValidationSettings
-) -> list[Verdict]:
+) -> list[Check]:
     pem = None
     if certificate_path:
         pem = host.get_fact(Certificates, path=certificate_path, _ignore_errors=True)
@@ -106,23 +125,12 @@ def _endpoint_verdicts(
         return judge_endpoint(host.name, endpoint, ask_endpoint(endpoint, key, pem, settings))
     except ssl.SSLError as error:
         evidence = f"its certificate could not be read: {error}"
-        return [Verdict(host.name, endpoint.base_url, "certificate", "fail", evidence)]
+        return [Check("certificate", endpoint.base_url, "fail", evidence, host=host.name)]
 
 
-def _settle(verdicts: Sequence[Verdict], record: Record) -> Verification:
-    record(verdicts)
-    failed = [verdict for verdict in verdicts if verdict.outcome == "fail"]
-    if failed:
-        yield FunctionCommand(fail_host, (failed,), {})
+def _settle(checks: Sequence[Check], record: Record) -> Verification:
+    record(checks)
+    if failed(checks):
+        yield failing_checks(checks, "Validation")
     else:
-        host.noop(f"{len(verdicts)} checks, none failed")
-
-
-def fail_host(state: State, host: Host, failed: Sequence[Verdict]) -> bool:
-    """Name the failed checks; False makes pyinfra fail this host and no other."""
-    for verdict in failed:
-        text = clean(f"{verdict.subject} {verdict.check}: {verdict.evidence}")
-        host.log_styled(f"Validation failed: {text}", fg="red", log_func=logger.error)
-    # pyinfra does so itself, but for --no-wait, where the exit status would be 0.
-    state.failed_hosts.add(host)
-    return False
+        host.noop(f"{len(checks)} checks, none failed")

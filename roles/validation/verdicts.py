@@ -1,10 +1,9 @@
-"""From what was seen to verdicts: pure functions, one for each check."""
+"""From what was seen to the outcomes of checks: pure functions, one for each check."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
+from roles.checks import Check, Outcome, of_host, worst
 from roles.validation.observations import (
     Answer,
     GpuProcess,
@@ -14,73 +13,44 @@ from roles.validation.observations import (
 )
 from roles.validation.settings import ValidationSettings
 
-Outcome = Literal["pass", "warn", "fail"]
-RANK: dict[Outcome, int] = {"pass": 0, "warn": 1, "fail": 2}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of one check with its evidence; `subject` is a replica, an address or a host."""
-
-    host: str
-    subject: str
-    check: str
-    outcome: Outcome
-    evidence: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check says about one replica."""
-
-    check: str
-    outcome: Outcome
-    evidence: str
-    remedy: str = ""
-
 
 def judge_host(
     host: str,
     replicas: Sequence[PlannedReplica],
     seen: HostObservations,
     settings: ValidationSettings,
-) -> list[Verdict]:
-    """All verdicts of one host, replica by replica."""
-    verdicts = []
+) -> list[Check]:
+    """All checks of one host, replica by replica."""
+    checks: list[Check] = []
     if seen.unfinished:
         remedy = "See the replicas' logs (journalctl -u UNIT); the rest was not checked."
-        verdicts.append(Verdict(host, host, "host", "fail", seen.unfinished, remedy))
+        checks.append(Check("host", "", "fail", seen.unfinished, remedy))
     if seen.gpu_error:
         evidence = f"GPUs could not be read: {seen.gpu_error}"
-        remedy = "Run nvidia-smi on the host; check its driver."
-        verdicts.append(Verdict(host, host, "gpus", "fail", evidence, remedy))
+        remedy = f"Run {seen.gpu_tool} on the host; check its driver."
+        checks.append(Check("gpus", "", "fail", evidence, remedy))
     for replica in replicas:
-        for found in _findings(replica, seen, settings):
-            verdicts.append(
-                Verdict(
-                    host, replica.name, found.check, found.outcome, found.evidence, found.remedy
-                )
-            )
-    return verdicts
+        checks += _replica_checks(replica, seen, settings)
+    return of_host(host, checks)
 
 
-def judge_unobserved(host: str) -> list[Verdict]:
+def judge_unobserved(host: str) -> list[Check]:
     """The verdict on a host whose program gave no usable answer."""
     evidence = "not validated: the host's python3 gave no answer (its output is above)"
-    return [Verdict(host, host, "host", "fail", evidence, "Check ssh, sudo and python3 there.")]
+    remedy = "Check ssh, sudo and python3 there."
+    return of_host(host, [Check("host", "", "fail", evidence, remedy)])
 
 
-def _findings(
+def _replica_checks(
     replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
-) -> list[Finding]:
-    """Findings in the order of the table; what was not seen gives none ("host" says so)."""
+) -> list[Check]:
+    """Checks in the order of the table; what was not seen gives none ("host" says so)."""
     found = []
     if completion := seen.completions.get(replica.name):
-        found += [judge_completion("completion", completion)]
+        found += [judge_completion("completion", replica.name, completion)]
         found += judge_identity(replica, completion)
     if stream := seen.streams.get(replica.name):
-        found += [judge_completion("stream", stream)]
+        found += [judge_completion("stream", replica.name, stream)]
     if seen.gpus:
         found += [judge_processes(replica, seen, settings), judge_memory(replica, seen, settings)]
     if replica.name in seen.loads:
@@ -93,51 +63,59 @@ def _findings(
     return found
 
 
-def judge_completion(check: str, answer: Answer) -> Finding:
+def judge_completion(name: str, subject: str, answer: Answer) -> Check:
     """Whether a chat completion, or a streamed one, came."""
     if not answer.ok:
         remedy = "See the replica's log: journalctl -u its unit."
-        return Finding(check, "fail", answer.error, remedy)
+        return Check(name, subject, "fail", answer.error, remedy)
     if answer.chunks is not None:
-        return Finding(check, "pass", f"{answer.chunks} chunks")
-    return Finding(check, "pass", f"{answer.tokens} token in {answer.seconds} s")
+        return Check(name, subject, "pass", f"{answer.chunks} chunks")
+    return Check(name, subject, "pass", f"{answer.tokens} token in {answer.seconds} s")
 
 
-def judge_identity(replica: PlannedReplica, answer: Answer) -> list[Finding]:
+def judge_identity(replica: PlannedReplica, answer: Answer) -> list[Check]:
     """Whether the engine that answered serves the planned model in the planned shape.
 
-    vLLM names its version and TP in `system_fingerprint`; an engine that does not gets no verdict.
+    Some engines name version and TP in `system_fingerprint`; one that does not gets no verdict.
     """
     found = []
     if answer.model is not None:
         evidence = f"serves {answer.model}, planned {replica.model}"
         remedy = "Another engine has the port: ss -ltnp."
-        found.append(_yes_or_no("model", answer.model == replica.model, evidence, remedy))
+        good = answer.model == replica.model
+        found.append(_yes_or_no("model", replica.name, good, evidence, remedy))
     if match := re.search(r"-tp(\d+)(?:-|\Z)", answer.fingerprint or ""):
         planned = replica.tensor_parallel
         evidence = f"TP{match[1]}, planned TP{planned} ({answer.fingerprint})"
         remedy = "It runs with another configuration: restart its unit."
-        found.append(_yes_or_no("shape", int(match[1]) == planned, evidence, remedy))
+        good = int(match[1]) == planned
+        found.append(_yes_or_no("shape", replica.name, good, evidence, remedy))
     return found
 
 
-def _yes_or_no(check: str, good: bool, evidence: str, remedy: str) -> Finding:
-    return Finding(check, "pass", evidence) if good else Finding(check, "fail", evidence, remedy)
+def _yes_or_no(name: str, subject: str, good: bool, evidence: str, remedy: str) -> Check:
+    if good:
+        return Check(name, subject, "pass", evidence)
+    return Check(name, subject, "fail", evidence, remedy)
 
 
 def judge_processes(
     replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
-) -> Finding:
+) -> Check:
     """Whether each planned GPU holds a process of the replica's unit and of nobody else."""
     if seen.process_error:
-        return Finding("process", "fail", f"processes could not be read: {seen.process_error}")
+        return Check(
+            "process", replica.name, "fail", f"processes could not be read: {seen.process_error}"
+        )
     listed = any(state.processes for state in seen.gpus.values())
     judged = [
         _gpu_processes(gpu, replica, seen.gpus.get(gpu), listed, settings.minimum_memory_mib)
         for gpu in replica.gpus
     ]
-    remedy = f"Compare systemctl status {replica.unit} with nvidia-smi; stop what is not planned."
-    return _worst("process", judged, remedy)
+    remedy = (
+        f"Compare systemctl status {replica.unit} with {seen.gpu_tool}; stop what is not planned."
+    )
+    return _worst("process", replica.name, judged, remedy)
 
 
 def _gpu_processes(
@@ -173,7 +151,7 @@ def _named(process: GpuProcess) -> str:
 
 def judge_memory(
     replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
-) -> Finding:
+) -> Check:
     """Whether each planned GPU holds memory."""
     judged: list[tuple[Outcome, str]] = []
     for gpu in replica.gpus:
@@ -185,18 +163,22 @@ def judge_memory(
         else:
             held = state.memory_mib >= settings.minimum_memory_mib
             judged.append(("pass" if held else "fail", f"GPU {gpu}: {state.memory_mib} MiB"))
-    return _worst("memory", judged, "The engine does not use this GPU: check its configuration.")
+    return _worst(
+        "memory", replica.name, judged, "The engine does not use this GPU: check its configuration."
+    )
 
 
-def judge_load(replica: PlannedReplica, seen: HostObservations) -> Finding:
+def judge_load(replica: PlannedReplica, seen: HostObservations) -> Check:
     """Whether a replica answered all that it was asked under load."""
     load = seen.loads[replica.name]
     rate = load.tokens / load.seconds if load.seconds else 0
     evidence = f"{load.completed} completions in {load.seconds:g} s, {rate:.0f} tokens/s"
     if load.completed and not load.failed:
-        return Finding("load", "pass", evidence)
+        return Check("load", replica.name, "pass", evidence)
     evidence = f"{load.failed} failed, {evidence}: {load.error or 'no answer in time'}"
-    return Finding("load", "fail", evidence, f"See the log: journalctl -u {replica.unit}.")
+    return Check(
+        "load", replica.name, "fail", evidence, f"See the log: journalctl -u {replica.unit}."
+    )
 
 
 def level(samples: Sequence[int]) -> int:
@@ -210,7 +192,7 @@ def level(samples: Sequence[int]) -> int:
 
 def judge_utilization(
     replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
-) -> Finding:
+) -> Check:
     """Whether each planned GPU worked under load.
 
     Idle GPUs fail. Partly busy ones are warned about, except where GPUs take turns (pipeline and
@@ -232,27 +214,29 @@ def judge_utilization(
         mean = round(sum(samples) / len(samples))
         judged.append((outcome, f"GPU {gpu}: {value}% (mean {mean}%, max {max(samples)}%)"))
     remedy = "Idle: the shape is not the planned one. Partly busy: it waits for the others."
-    return _worst("utilization", judged, remedy)
+    return _worst("utilization", replica.name, judged, remedy)
 
 
-def judge_stability(replica: PlannedReplica, seen: HostObservations) -> Finding:
+def judge_stability(replica: PlannedReplica, seen: HostObservations) -> Check:
     """Whether the replica's unit ran all the time, in the same process."""
     before, after = seen.before.get(replica.unit), seen.after[replica.unit]
     remedy = f"See why: journalctl -u {replica.unit}."
     if after.active != "active" or not after.main_pid:
         evidence = f"{replica.unit} is {after.active}, main pid {after.main_pid}"
-        return Finding("stability", "fail", evidence, remedy)
+        return Check("stability", replica.name, "fail", evidence, remedy)
     if before != after:
         was = f"main pid {before.main_pid}, {before.restarts} restarts" if before else "unknown"
         now = f"main pid {after.main_pid}, {after.restarts} restarts"
-        return Finding("stability", "fail", f"restarted during the test: {was} → {now}", remedy)
-    return Finding("stability", "pass", f"main pid {after.main_pid}, no restart")
+        return Check(
+            "stability", replica.name, "fail", f"restarted during the test: {was} → {now}", remedy
+        )
+    return Check("stability", replica.name, "pass", f"main pid {after.main_pid}, no restart")
 
 
-def _worst(check: str, judged: Sequence[tuple[Outcome, str]], remedy: str) -> Finding:
-    """One finding over all GPUs: the worst outcome, and the evidence of each."""
+def _worst(name: str, subject: str, judged: Sequence[tuple[Outcome, str]], remedy: str) -> Check:
+    """One check over all GPUs: the worst outcome, and the evidence of each."""
     if not judged:
-        return Finding(check, "fail", "no GPU is planned for it")
-    outcome, _ = max(judged, key=lambda pair: RANK[pair[0]])
+        return Check(name, subject, "fail", "no GPU is planned for it")
+    outcome = worst(outcome for outcome, _ in judged)
     evidence = "; ".join(text for _, text in judged)
-    return Finding(check, outcome, evidence, "" if outcome == "pass" else remedy)
+    return Check(name, subject, outcome, evidence, "" if outcome == "pass" else remedy)

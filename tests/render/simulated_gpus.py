@@ -1,4 +1,4 @@
-"""The lab's nvidia-smi on this machine, in a folder of its own: cards that can be sliced."""
+"""The lab's nvidia-smi and amd-smi on this machine, each in a folder of its own."""
 
 import json
 import os
@@ -89,3 +89,42 @@ class Card:
     def slice(self, profiles: str) -> None:
         """GPU 0 in slices, as somebody made them by hand."""
         self.run(f"nvidia-smi -i 0 -mig 1; nvidia-smi mig -i 0 -cgi {profiles} -C")
+
+
+class AmdHost:
+    """A host with cards of AMD that amdgpu drives; `holds` and `busy` are what its driver says."""
+
+    def __init__(self, folder: Path, profile: str = "mi300x-2x") -> None:
+        self.folder, self.program = folder, folder / "amd_smi.py"
+        self.holds: list[dict[str, Any]] = []
+        made = json.loads((TESTS / f"lab/profiles/{profile}.json").read_text())
+        self.busy = [0] * len(made["amd"])
+        (folder / "profile.json").write_text(json.dumps(made))
+        (folder / "faults.json").write_text("{}")
+        (folder / "loaded.json").write_text(json.dumps({"amdgpu": "6.16.13"}))
+        for name in ("amd_smi.py", "kernel.py"):
+            text = (TESTS / "lab/gpu" / name).read_text()
+            for there in ("/usr/lib/lab-gpu", "/run/lab-kernel"):
+                text = text.replace(f'"{there}"', f'"{folder}"')
+            text = text.replace("/run/lab-gpu.sock", str(folder / "socket"))
+            (folder / name).write_text(text)
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(folder / "socket"))
+        self.server.listen()
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def _answer(self) -> None:
+        while True:
+            try:
+                connection, _ = self.server.accept()
+            except OSError:
+                return
+            with connection:
+                wanted = connection.recv(64).decode()
+                busy = self.busy if wanted == "all" else [0] * len(self.busy)
+                told = {"processes": self.holds, "utilization": busy}
+                connection.sendall(json.dumps(told).encode())
+
+    def smi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(self.program), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300)

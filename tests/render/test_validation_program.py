@@ -11,21 +11,26 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+from roles.hardware.readings import AMD, NVIDIA, Tool
 from roles.validation.observations import HostObservations, PlannedReplica, parse_observations
 from roles.validation.operations import host_program
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_host
 from tests.unit.launch.stand_in import chat_engine, engine, send
-from tests.unit.validation.fakes import NVIDIA_SMI, SYSTEMCTL, processes, programs
+from tests.unit.validation.fakes import AMD_SMI, NVIDIA_SMI, SYSTEMCTL, processes, programs
 from tests.unit.validation.samples import CGROUP_V1, CGROUP_V2, REPLICA
 
 SETTINGS = ValidationSettings(load_s=1.6, load_concurrency=2, completion_timeout_s=60)
 
 
 def run(
-    replicas: Sequence[PlannedReplica], folder: Path, path: str, **task: object
+    replicas: Sequence[PlannedReplica],
+    folder: Path,
+    path: str,
+    tool: Tool = NVIDIA,
+    **task: object,
 ) -> HostObservations:
-    program, _ = host_program(replicas, "k", SETTINGS)
+    program, _ = host_program(replicas, SETTINGS, tool)
     proc = processes(folder, p4242=CGROUP_V2, p4243=CGROUP_V1)
     program = program.replace('PROC = "/proc"', f"PROC = {str(proc)!r}")
     # Some samples fit into a short load, however long each of them takes.
@@ -59,6 +64,16 @@ def test_a_host_as_planned_passes(tmp_path: Path) -> None:
     assert observed.loads["chat-0"].completed >= 3 * SETTINGS.load_concurrency
 
 
+def test_a_host_of_amd_passes_too(tmp_path: Path) -> None:
+    path = programs(tmp_path, **{"amd-smi": AMD_SMI, "systemctl": SYSTEMCTL})
+    with engine(chat_engine("chat", tp=2)) as url:
+        replicas = [replace(REPLICA, base_url=url)]
+        observed = run(replicas, tmp_path, path, AMD)
+    verdicts = judge_host("gpu1", replicas, observed, SETTINGS)
+    assert {verdict.outcome for verdict in verdicts} == {"pass"}, verdicts
+    assert observed.gpus[1].processes[0].pid == "4243"
+
+
 def test_a_broken_replica_does_not_hide_the_good_one(tmp_path: Path) -> None:
     path = programs(tmp_path, **{"nvidia-smi": NVIDIA_SMI, "systemctl": SYSTEMCTL})
     with engine(chat_engine("chat", tp=2)) as good, engine(send(500, "dead")) as bad:
@@ -78,7 +93,7 @@ def test_a_host_without_the_programs_says_so(tmp_path: Path) -> None:
         replicas = [replace(REPLICA, base_url=url)]
         observed = run(replicas, tmp_path, str(tmp_path / "bin"))
     failed = {
-        verdict.check: verdict.evidence
+        verdict.name: verdict.evidence
         for verdict in judge_host("gpu1", replicas, observed, SETTINGS)
         if verdict.outcome == "fail"
     }
@@ -105,6 +120,6 @@ def test_a_hung_engine_does_not_hang_the_host(tmp_path: Path) -> None:
 
 
 def test_the_key_is_in_no_argument() -> None:
-    program, deadline_s = host_program([REPLICA], "sk-secret", SETTINGS)
+    program, deadline_s = host_program([replace(REPLICA, key="sk-secret")], SETTINGS, NVIDIA)
     assert "sk-secret" in program
     assert deadline_s > SETTINGS.load_s + 3 * SETTINGS.completion_timeout_s

@@ -19,20 +19,26 @@ ROOT = Path(__file__).parents[2]
 UP = "127.0.0.1:8001"
 SETTINGS = "ValidationSettings(load_s=2, load_concurrency=1, completion_timeout_s=60)"
 HOST_DEPLOY = """
+from pyinfra import host
 from pyinfra.operations import server
+from roles.checks.deploy import report_at_end
+from roles.hardware.readings import NVIDIA
 from roles.validation import PlannedReplica, ValidationSettings
-from roles.validation.deploy import report_at_end, validate_host
+from roles.validation.deploy import validate_host
 
 settings = {settings}
-report_at_end(settings, {planned})
+report_at_end(host.state, settings.report_dir, {planned})
 {before}
-replica = PlannedReplica("chat-0", "llm@chat-0.service", "{url}", "m", (0, 1), 1)
-validate_host(settings, [replica], "k")
+replica = PlannedReplica("chat-0", "llm@chat-0.service", "{url}", "m", (0, 1), 1, key="k")
+validate_host(settings, [replica], NVIDIA)
 """
 BALANCER_DEPLOY = """
+from pyinfra import host
+from roles.checks.deploy import report_at_end
 from roles.validation import Endpoint, ValidationSettings
 from roles.validation.deploy import validate_balancer
 
+report_at_end(host.state, "reports", [host.name])
 endpoint = Endpoint("{url}", "m", ("127.0.0.1:8001",))
 validate_balancer({settings}, endpoint, "k", {certificate!r})
 """
@@ -47,8 +53,8 @@ class Done:
     output: str
     folder: Path
 
-    def verdicts(self) -> list[dict[str, str]]:
-        return json.loads((self.folder / "reports/validation.json").read_text())["verdicts"]
+    def checks(self) -> list[dict[str, str]]:
+        return json.loads((self.folder / "reports/report.json").read_text())["checks"]
 
 
 class Project:
@@ -95,14 +101,14 @@ def test_a_second_look_changes_nothing_either(project: Project, url: str) -> Non
         assert re.search(r"Grand total +1 +- +- +1\b", done.output)
         # The stand-in's processes are hidden, as in a container: that is a warning.
         assert "9 checks: 8 passed, 1 warned, 0 failed" in done.output
-        assert done.output.index("Disconnecting") < done.output.index("--> Validation:")
-        assert len(done.verdicts()) == 9
+        assert done.output.index("Disconnecting") < done.output.index("--> Report:")
+        assert len(done.checks()) == 9
 
 
 def test_preparing_asks_nobody(project: Project) -> None:
     done = project.run(host_deploy("http://127.0.0.1:9"), "--dry")
     assert done.status == 0, done.output
-    assert "--> Validation:" not in done.output
+    assert "--> Report:" not in done.output
     assert not (done.folder / "reports").exists()
 
 
@@ -126,9 +132,9 @@ def test_a_host_that_stopped_earlier_is_in_the_report(project: Project, url: str
     before = "server.shell(name='Break', commands='false')"
     done = project.run(host_deploy(url, before, "['@local', 'gpu9']"), "-y")
     assert done.status == 1
-    assert [verdict["evidence"] for verdict in done.verdicts()] == [
-        "not validated: it stopped at “Break”",
-        "not validated: it is not in the inventory",
+    assert [check["evidence"] for check in done.checks()] == [
+        "it stopped at “Break”",
+        "it is not in the inventory",
     ]
 
 
@@ -143,8 +149,8 @@ def test_a_host_that_cannot_be_reached_is_in_the_report(project: Project, url: s
     deploy = host_deploy(url, planned="['gpu2', 'gpu3', '@local']")
     done = project.run(deploy, *flags, inventory="inventory.py")
     assert done.status == 1
-    assert done.verdicts()[0]["evidence"] == "not validated: it could not be reached"
-    assert {verdict["host"] for verdict in done.verdicts()} == {"gpu2", "@local"}
+    assert done.checks()[0]["evidence"] == "it could not be reached"
+    assert {check["host"] for check in done.checks()} == {"gpu2", "@local"}
     assert "10 checks: 8 passed, 1 warned, 1 failed" in done.output
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for nvidia-smi and systemctl, as scripts on PATH."""
+"""Stand-ins for nvidia-smi, amd-smi and systemctl, as scripts on PATH."""
 
 import os
 import sys
@@ -16,6 +16,24 @@ else:
 """
 NVIDIA_SMI_HIDDEN = NVIDIA_SMI.replace('print("GPU-a, 4242', 'if 0: print("GPU-a, 4242')
 """The same in a container, which does not see the processes on its GPUs."""
+AMD_SMI = """
+import json, sys
+
+def amount(value, unit):
+    return {"value": value, "unit": unit}
+
+def process(number):
+    memory = {"vram_mem": amount(20000 * 2**20, "B")}
+    return {"process_info": {"name": "VLLM::Worker", "pid": 4242 + number, "memory_usage": memory}}
+
+if sys.argv[1] == "process":
+    print(json.dumps([{"gpu": i, "process_list": [process(i)]} for i in range(2)], indent=4))
+else:
+    usage = [{"gfx_activity": amount(93 + i, "%")} for i in range(2)]
+    memory = {"total_vram": amount(196592, "MB"), "used_vram": amount(21000, "MB")}
+    told = [{"gpu": i, "usage": usage[i], "mem_usage": memory} for i in range(2)]
+    print(json.dumps({"gpu_data": told}, indent=4))
+"""
 SYSTEMCTL = """
 print("ActiveState=active\\nMainPID=4200\\nNRestarts=0")
 """

@@ -11,7 +11,7 @@ from roles.validation.observations import (
 )
 
 UNIT = "llm@chat-0.service"
-REPLICA = PlannedReplica("chat-0", UNIT, "http://127.0.0.1:8001", "chat", (0, 1), 2)
+REPLICA = PlannedReplica("chat-0", UNIT, "http://127.0.0.1:8001", "chat", (0, 1), 2, key="k")
 CGROUP_V2 = f"0::/system.slice/system-llm.slice/{UNIT}\n"
 CGROUP_V1 = f"9:name=systemd:/lab/gpu1/system.slice/{UNIT}/worker\n4:memory:/\n0::/\n"
 ANSWER = Answer(

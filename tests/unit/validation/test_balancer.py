@@ -38,7 +38,7 @@ def spreading(*replicas: str) -> Reply:
 def outcomes(url: str, pem: str | None, key: str = "k") -> dict[str, tuple[str, str]]:
     endpoint = Endpoint(url, "m", UPSTREAMS)
     verdicts = judge_endpoint("lb1", endpoint, ask_endpoint(endpoint, key, pem, SETTINGS))
-    return {verdict.check: (verdict.outcome, verdict.evidence) for verdict in verdicts}
+    return {verdict.name: (verdict.outcome, verdict.evidence) for verdict in verdicts}
 
 
 def test_an_endpoint_as_planned_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ SEEN = EndpointObservations(
 )
 def test_a_departure_is_named(changes: dict[str, Any], check: str, outcome: str, part: str) -> None:
     verdicts = judge_endpoint("lb1", Endpoint("u", "m", UPSTREAMS), replace(SEEN, **changes))
-    (verdict,) = [verdict for verdict in verdicts if verdict.check == check]
+    (verdict,) = [verdict for verdict in verdicts if verdict.name == check]
     assert verdict.outcome == outcome
     assert part in verdict.evidence
 

@@ -16,13 +16,19 @@ APPS = (
 
 
 def parsed(**changes: object):
-    data: dict[str, object] = {
+    """What is read of two GPUs; `gpus`, `processes` and `slices` replace what commands printed."""
+    outputs: dict[str, object] = {
         "gpus": {"ok": True, "text": GPUS},
-        "apps": {"ok": True, "text": APPS},
+        "processes": {"ok": True, "text": APPS},
+    }
+    outputs |= {name: changes.pop(name) for name in (*outputs, "slices") if name in changes}
+    outputs = {name: output for name, output in outputs.items() if output is not None}
+    data: dict[str, object] = {
+        "vendor": "nvidia",
         "cgroups": {"10": CGROUP_V2, "11": None},
         "samples": ["0, 90\n1, [N/A]\n", "No devices were found\n", "0, 95\n1, 4\n"],
     }
-    return parse_observations(data | changes)
+    return parse_observations(data | {"gpus": outputs} | changes)
 
 
 def test_gpus_their_processes_and_samples_are_joined() -> None:
@@ -31,18 +37,18 @@ def test_gpus_their_processes_and_samples_are_joined() -> None:
     assert gpus[0].utilization_percent == (90, 95)
     assert gpus[0].processes == (
         GpuProcess("10", "VLLM::Worker_TP0", 20000, CGROUP_V2),
-        GpuProcess("11", "/opt/a,b/python3", None, None),
+        GpuProcess("11", "/opt/a, b/python3", None, None),
     )
     assert gpus[1].memory_mib is None
     assert gpus[1].utilization_percent == (4,)
-    assert gpus[1].processes == (GpuProcess("[N/A]", "[Not Found]", 5, None),)
+    assert gpus[1].processes == (GpuProcess("?", "?", 5, None),)
 
 
 def test_a_process_on_a_slice_is_on_its_gpu() -> None:
     listed = "GPU 0: NVIDIA H100 PCIe (UUID: GPU-a)\n  MIG 3g.40gb Device 0: (UUID: MIG-c)\n"
     apps = {"ok": True, "text": "MIG-c, 10, VLLM::EngineCore, 20000\nMIG-d, 11, x, 1\n"}
     for text, found in ((listed, ["10"]), ("No devices were found", []), ("", [])):
-        gpus = parsed(apps=apps, list={"ok": True, "text": text}).gpus
+        gpus = parsed(processes=apps, slices={"ok": True, "text": text}).gpus
         assert [process.pid for process in gpus[0].processes] == found
 
 
@@ -65,7 +71,7 @@ def test_a_gpu_that_does_not_answer_hides_no_other() -> None:
     lost = "Unable to determine the device handle for GPU2: 0000:00:1D.0: GPU is lost.  Reboot it\n"
     both = {
         "gpus": {"ok": False, "text": lost + GPUS},
-        "apps": {"ok": False, "text": lost + APPS},
+        "processes": {"ok": False, "text": lost + APPS},
     }
     observed = parsed(**both)
     assert observed.gpus == parsed().gpus
@@ -73,7 +79,7 @@ def test_a_gpu_that_does_not_answer_hides_no_other() -> None:
 
 
 def test_unreadable_processes_say_why() -> None:
-    observed = parsed(apps={"ok": False, "text": "Unknown Error\n"})
+    observed = parsed(processes={"ok": False, "text": "Unknown Error\n"})
     assert observed.process_error == "Unknown Error"
     assert observed.gpus[0].processes == ()
 
@@ -104,4 +110,6 @@ def test_units_are_read_from_systemctl_show() -> None:
 
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3))
 def test_no_output_of_a_driver_is_an_exception(gpus: str, apps: str, samples: list[str]) -> None:
-    parsed(gpus={"ok": True, "text": gpus}, apps={"ok": True, "text": apps}, samples=samples)
+    outputs = {"gpus": {"ok": True, "text": gpus}, "processes": {"ok": True, "text": apps}}
+    for vendor in ("nvidia", "amd"):
+        parsed(**outputs, samples=samples, vendor=vendor)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from roles.checks import Check
 from roles.validation.observations import (
     Answer,
     GpuState,
@@ -12,7 +13,7 @@ from roles.validation.observations import (
     UnitState,
 )
 from roles.validation.settings import ValidationSettings
-from roles.validation.verdicts import Verdict, judge_host, judge_unobserved, level
+from roles.validation.verdicts import judge_host, judge_unobserved, level
 from tests.unit.validation.samples import (
     ANSWER,
     REPLICA,
@@ -37,9 +38,9 @@ ALL_CHECKS = [
 ]
 
 
-def judge(observed: HostObservations, replica=REPLICA) -> dict[str, Verdict]:
-    verdicts = judge_host("gpu1", [replica], observed, SETTINGS)
-    return {verdict.check: verdict for verdict in verdicts}
+def judge(observed: HostObservations, replica=REPLICA) -> dict[str, Check]:
+    checks = judge_host("gpu1", [replica], observed, SETTINGS)
+    return {check.name: check for check in checks}
 
 
 def test_a_host_as_planned_passes_every_check() -> None:
@@ -268,7 +269,9 @@ def test_what_was_seen_in_time_is_judged_all_the_same() -> None:
 
 
 def test_a_silent_host_fails() -> None:
-    assert [verdict.outcome for verdict in judge_unobserved("gpu1")] == ["fail"]
+    assert [(one.host, one.subject, one.outcome) for one in judge_unobserved("gpu1")] == [
+        ("gpu1", "gpu1", "fail")
+    ]
 
 
 @pytest.mark.parametrize(
