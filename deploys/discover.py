@@ -1,5 +1,6 @@
 """Record the GPUs of every host in inventories/hardware/. Changes nothing on hosts."""
 
-from roles.stages.discovery import discovered
+from roles.stages.discovery import discover
+from roles.stages.run import Run
 
-discovered()
+discover(Run.current())

@@ -1,10 +1,12 @@
 """From a host as the provider hands it over to GPUs that are ready to serve, and the proof."""
 
-from roles.stages import stages
-from roles.stages.admission import passed
-from roles.stages.load import announced
+from roles.stages.admission import admit
+from roles.stages.drivers import drivers
+from roles.stages.load import load
+from roles.stages.validation import report
 
-fleet = announced(several=True)
+run = load()
+report(run)
 
-if this_host := passed(fleet, engine=False):
-    stages.drivers(fleet, this_host, prove=True)
+if admit(run, engine=False):
+    drivers(run, prove=True)

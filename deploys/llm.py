@@ -1,23 +1,26 @@
-"""From GPU hosts to one served, load-balanced, validated LLM endpoint."""
+"""From GPU hosts to served, load-balanced, validated LLM endpoints."""
 
-from roles.stages import stages
-from roles.stages.admission import passed
-from roles.stages.load import announced
+from roles.stages.admission import admit
+from roles.stages.balancers import balancers
+from roles.stages.barrier import barrier
+from roles.stages.drivers import drivers
+from roles.stages.engines import engines
+from roles.stages.load import load
+from roles.stages.roll import roll
+from roles.stages.validation import report, validation, wants_validation
 
-fleet = announced()
-# `--data validate=false` leaves the proof out.
-validate = stages.wants_validation()
+run = load()
+report(run)
 
-if validate:
-    stages.report(fleet)
-if this_host := passed(fleet):
-    stages.drivers(fleet, this_host)
-    stages.barrier("GPUs are ready")
-    stages.engines(fleet, this_host)
-    stages.barrier("Engines are installed, and fresh hosts have started")
-    stages.roll(fleet, this_host)
-    stages.barrier("Replicas serve")
-    stages.balancers(fleet, this_host)
-    stages.barrier("Balancers are done")
-    if validate:
-        stages.validation(fleet, this_host)
+if admit(run):
+    drivers(run)
+    barrier("GPUs are ready")
+    engines(run)
+    barrier("Engines are installed, and fresh hosts have started")
+    roll(run)
+    barrier("Replicas serve")
+    balancers(run)
+    barrier("Balancers are done")
+    # `--data validate=false` leaves the proof out.
+    if wants_validation():
+        validation(run)

@@ -1,6 +1,6 @@
 """Show the plan, checked against what the hosts report. Changes nothing."""
 
-from roles.stages.admission import compared
-from roles.stages.load import announced
+from roles.stages.admission import compare
+from roles.stages.load import load
 
-compared(announced(several=True))
+compare(load())

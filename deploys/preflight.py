@@ -1,6 +1,9 @@
-"""Tell what hosts lack before a deploy: every check, and what repairs it. Changes nothing."""
+"""Show what hosts lack before a deploy: every check, and what repairs it. Changes nothing."""
 
-from roles.stages.admission import passed
-from roles.stages.load import announced
+from roles.stages.admission import admit
+from roles.stages.load import load
+from roles.stages.validation import report
 
-passed(announced(several=True))
+run = load()
+report(run)
+admit(run)

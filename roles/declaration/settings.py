@@ -1,12 +1,23 @@
 """The root of what an inventory declares: one `llm` key of `all`, of a group or of a host."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyAddress,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
-from roles.balancer import BalancerSettings
+from roles.balancer import BalancerSettings, Keys, RouteSettings, keys_of
 from roles.driver import DriverSettings
-from roles.engine import EngineSettings
+from roles.engine import ENGINE_SETTINGS
 from roles.hardware import GpusDeclaration, LinksDeclaration
 from roles.interconnect import InterconnectSettings
 from roles.launch import LaunchSettings
@@ -15,20 +26,81 @@ from roles.topology import ServiceSettings
 from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
 
+# One optional field for each kind of engine, so that each is checked under its own name.
+EnginesSettings = create_model(
+    "EnginesSettings",
+    __config__=ConfigDict(extra="forbid", frozen=True),
+    **{kind: (settings | None, None) for kind, settings in ENGINE_SETTINGS.items()},  # type: ignore
+)
+
+
+class Service(ServiceSettings):
+    """A service as an inventory declares it: what is planned, its engine, its route, its keys.
+
+    `engine: {vllm: {...}}` names the kind and settings of it that are the service's own.
+    """
+
+    _engine_settings: dict[str, Any] = PrivateAttr(default_factory=dict)
+    interruptible: bool = Field(
+        default=True,
+        description="whether a rolling update may leave it without a replica for a while, which it "
+        "announces; otherwise such a change is refused",
+    )
+    route: RouteSettings = Field(
+        default_factory=RouteSettings,
+        description="how clients reach it among other services, and its keys, see below",
+    )
+
+    @property
+    def engine_settings(self) -> dict[str, Any]:
+        """The settings of its engine that are its own, as they were written."""
+        return self._engine_settings
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _engine_with_settings(cls, data: Any, checked: ModelWrapValidatorHandler[Self]) -> Self:
+        engine = data.get("engine") if isinstance(data, Mapping) else None
+        if not isinstance(engine, Mapping) or len(engine) != 1:
+            return checked(data)
+        ((kind, own),) = engine.items()
+        if kind not in ENGINE_SETTINGS or not isinstance(own, Mapping):
+            return checked(data)
+        service = checked({**data, "engine": kind})
+        service._engine_settings = dict(own)
+        return service
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _kind_is_known(cls, engine: Any) -> Any:
+        if isinstance(engine, Mapping):
+            kinds = ", ".join(ENGINE_SETTINGS)
+            raise ValueError(f"name one of {kinds}, auto, or map one kind to its settings")
+        if engine is not None:
+            _check_kind(engine, (*ENGINE_SETTINGS, "auto"))
+        return engine
+
+
+def _check_kind(kind: Any, known: tuple[str, ...]) -> None:
+    if kind not in known:
+        raise ValueError(f"{kind!r} is no kind of engine; use one of {', '.join(known)}")
+
 
 class FleetSettings(BaseModel):
     """What `all` declares under `llm`: the same for every host."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    services: tuple[ServiceSettings, ...] = Field(
-        min_length=1,
-        max_length=8,
-        description="what is served, see below; several are planned, one is deployed so far",
+    services: tuple[Service, ...] = Field(
+        min_length=1, max_length=8, description="what is served, see below"
     )
-    balancer: BalancerSettings = Field(description="nginx in front, see below")
-    engine: EngineSettings = Field(
-        default_factory=EngineSettings, description="the engine's build, see below"
+    balancer: BalancerSettings | None = Field(
+        default=None,
+        description="nginx in front, see below; may be left out where every service is a "
+        "`single_endpoint`",
+    )
+    engines: EnginesSettings = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default_factory=EnginesSettings,
+        description="builds of the engines, by their kind, see below",
     )
     driver: DriverSettings = Field(
         default_factory=DriverSettings, description="the GPU driver, see below"
@@ -49,7 +121,7 @@ class FleetSettings(BaseModel):
 
     @field_validator("services")
     @classmethod
-    def _go_together(cls, services: tuple[ServiceSettings, ...]) -> tuple[ServiceSettings, ...]:
+    def _go_together(cls, services: tuple[Service, ...]) -> tuple[Service, ...]:
         names = [service.name for service in services]
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
@@ -58,6 +130,10 @@ class FleetSettings(BaseModel):
         if shares > 1 + 1e-9:
             raise ValueError(f"their shares add up to {shares:g}; make that at most 1")
         return services
+
+    def keys(self, service: Service) -> Keys:
+        """What clients of a service send, and what its engines expect."""
+        return keys_of(service.route, self.balancer)
 
 
 class HostSettings(BaseModel):
@@ -89,8 +165,13 @@ class HostSettings(BaseModel):
         default=False,
         description="take the host's replicas out of the balancers; they go on running",
     )
-    engine: dict[str, Any] = Field(
-        default={}, description="settings of the engine that differ on this host"
+    retired: bool = Field(
+        default=False,
+        description="drain the host and take its replicas down; take it out of the inventory once "
+        "a deploy has emptied it",
+    )
+    engines: dict[str, dict[str, Any]] = Field(
+        default={}, description="settings of engines that differ on this host, by kind"
     )
     driver: dict[str, Any] = Field(
         default={}, description="settings of the driver that differ on this host"
@@ -98,6 +179,13 @@ class HostSettings(BaseModel):
     tuning: dict[str, Any] = Field(
         default={}, description="settings of the tuning that differ on this host"
     )
+
+    @field_validator("engines")
+    @classmethod
+    def _kinds_are_known(cls, engines: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for kind in engines:
+            _check_kind(kind, tuple(ENGINE_SETTINGS))
+        return engines
 
     @field_validator("driver")
     @classmethod

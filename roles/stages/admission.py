@@ -1,67 +1,114 @@
 """Whether a host may be changed: it is looked at first, and stopped alone for what it lacks."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from pyinfra import host
 
-from roles.fleet.fleet import BALANCERS, GPU_HOSTS, Fleet, Host
+from roles.declaration import BALANCERS, GPU_HOSTS
+from roles.driver import PART as DRIVER
+from roles.engine import part as engines_part
+from roles.fleet import Fleet, Host
 from roles.hardware import Hardware, HostReport, bus_difference, difference, summary
-from roles.hardware.facts import observe
+from roles.host import Part
+from roles.host.outcome import say, stop
+from roles.launch import PART as LAUNCH
+from roles.launch import internal_ports
 from roles.preflight import BalancerHost, HostNeeds, Served, engine_host, without_engine
+from roles.preflight import parts as preflight_parts
 from roles.preflight.deploy import preflight, stopped_by
-from roles.stages.messages import say, stop, wants, warn
+from roles.stages.answers import ask
+from roles.stages.messages import wants, warn_faults
+from roles.stages.run import Run
+from roles.tuning import PART as TUNING
 from roles.tuning import foreseen
 
 
-def compared(fleet: Fleet) -> None:
+def compare(run: Run) -> None:
     """Compare this host with the inventory, by its PCI bus where it has no driver yet; it is
-    stopped where it differs. Faults are told."""
-    declared = fleet.host(host.name)
-    report = _report(declared)
-    if report is None or declared.hardware is None:
+    stopped where it differs. Faults are printed."""
+    declared = run.fleet.host(host.name)
+    report = _report(run)
+    if report is None or declared.hardware is None or declared.retired:
         return
     if different := _different(declared, report):
         stop(different)
         return
     say(f"GPUs as in the inventory: {summary(declared.hardware.gpus)}")
-    warn(report.faults)
+    warn_faults(report.faults)
 
 
-def admitted(fleet: Fleet) -> Host | None:
-    """This host where it is as a deploy leaves it; otherwise it is stopped alone, with the reason.
+def admit_as_deployed(run: Run) -> bool:
+    """Whether this host is as a deploy leaves it; otherwise it is stopped alone, with the reason.
 
     It must have passwordless sudo, the hardware that the inventory says, and no fault with which
     it cannot serve.
     """
-    declared = fleet.host(host.name)
-    report = _report(declared)
+    report = _report(run)
     if report is None:
-        return None
-    if why := _locked(report):
-        return stop(why)
-    if declared.hardware is None:
-        return declared
-    if different := difference(_expected(declared), report):
-        return stop(different)
-    if report.obstacles:
-        return stop("; ".join(map(str, report.obstacles)))
-    say(f"GPUs as in the inventory: {summary(declared.hardware.gpus)}")
-    warn(report.faults)
-    return _seen(declared, report)
+        return False
+    declared = run.fleet.host(host.name)
+    if why := _locked(report) or _unlike(declared, report):
+        stop(why)
+        return False
+    if declared.hardware is not None and not declared.retired:
+        say(f"GPUs as in the inventory: {summary(declared.hardware.gpus)}")
+        warn_faults(report.faults)
+    run.observed(host.name, report)
+    return True
 
 
-def _report(declared: Host) -> HostReport | None:
+def admit(run: Run, engine: bool = True) -> bool:
+    """Whether nothing stands against a deploy on this host; otherwise it is stopped alone.
+
+    All that it lacks is printed at once. What the driver stage repairs stops nobody. Without
+    `engine` the run ends with the driver.
+    """
+    declared = run.fleet.host(host.name)
+    needs = host_needs(run.fleet, declared)
+    if not engine:
+        needs = without_engine(needs)
+    asked = ask(run, parts_for(run, needs))
+    if asked is None:
+        return False
+    report = foreseen(asked.report, declared.tuning.mig)
+    times = asked.asked_at, asked.answered_at
+    verbose = wants("verbose", default=False)
+    found = preflight(asked.answers, report, needs, times, run.report.record, verbose)
+    if found is None:
+        return False
+    if why := stopped_by(found):
+        stop(why)
+        return False
+    run.observed(host.name, report)
+    return True
+
+
+def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
+    """All that this run will want to know of this host, beside its hardware."""
+    parts = preflight_parts(needs)
+    if GPU_HOSTS not in run.fleet.host(host.name).roles:
+        return parts
+    packages = needs.engine.packages if needs.engine else ()
+    return (*parts, DRIVER, TUNING, LAUNCH, engines_part(packages))
+
+
+def _report(run: Run) -> HostReport | None:
     """What this host reports, with the slices that are still to be made; None where it cannot."""
-    report = observe(host)
-    if report is None or host in host.state.failed_hosts:
-        return None
-    return foreseen(report, declared.tuning.mig)
+    asked = ask(run, ())
+    return foreseen(asked.report, run.fleet.host(host.name).tuning.mig) if asked else None
 
 
 def _different(declared: Host, report: HostReport) -> str | None:
     bare = report.hardware is None and declared.driver.install != "never"
     return (bus_difference if bare else difference)(_expected(declared), report)
+
+
+def _unlike(declared: Host, report: HostReport) -> str:
+    """Why a host cannot serve as it is, or ""; nothing is asked of one that is retired."""
+    if declared.hardware is None or declared.retired:
+        return ""
+    return difference(_expected(declared), report) or "; ".join(map(str, report.obstacles))
 
 
 def _expected(declared: Host) -> Hardware:
@@ -71,34 +118,6 @@ def _expected(declared: Host) -> Hardware:
     if declared.driver.install == "never":
         return declared.hardware
     return replace(declared.hardware, driver_version=None)
-
-
-def passed(fleet: Fleet, engine: bool = True) -> Host | None:
-    """This host where nothing stands against a deploy; otherwise it is stopped alone.
-
-    All that it lacks is told at once. What the driver stage mends stops nobody. Without `engine`
-    the run ends with the driver.
-    """
-    declared = fleet.host(host.name)
-    report = _report(declared)
-    if report is None:
-        return None
-    needs = host_needs(fleet, declared)
-    folder = Path(host.state.cwd or ".") / fleet.settings.validation.report_dir
-    found = preflight(
-        report, needs if engine else without_engine(needs), folder, wants("verbose", default=False)
-    )
-    if found is None:
-        return None
-    if why := stopped_by(found):
-        return stop(why)
-    return _seen(declared, report)
-
-
-def _seen(declared: Host, report: HostReport) -> Host:
-    driver = report.hardware.driver_version if report.hardware else None
-    unready = declared.hardware is not None and bool(report.obstacles)
-    return replace(declared, devices=report.devices, driver_version=driver, unready=unready)
 
 
 def _locked(report: HostReport) -> str:
@@ -111,24 +130,27 @@ def _locked(report: HostReport) -> str:
 
 
 def host_needs(fleet: Fleet, declared: Host) -> HostNeeds:
-    """What a deploy needs of a host for its roles."""
-    own = {plan.service: plan.on(declared.name) for plan in fleet.plans}
-    served = [
-        Served(service, plan.replicas)
-        for service in fleet.settings.services
-        if (plan := own.get(service.name)) is not None
-    ]
-    runs_engines, balances = GPU_HOSTS in declared.roles, BALANCERS in declared.roles
+    """What a deploy needs of a host for its roles; of a retired one nothing of its GPUs."""
+    runs_engines = GPU_HOSTS in declared.roles and not declared.retired
+    balancer = fleet.settings.balancer if BALANCERS in declared.roles else None
+    served = [Served(service, plan.replicas) for service, plan in fleet.on(declared.name)]
     return HostNeeds(
-        expected=_expected(declared) if declared.hardware else None,
+        expected=_expected(declared) if declared.hardware and runs_engines else None,
         driver=declared.driver if runs_engines else None,
         engine=engine_host(
-            declared.engine,
+            fleet.engines_on(declared.name),
             served,
-            fleet.settings.launch.internal_ports_from,
+            _internal_ports(fleet, served),
             shm_gib=declared.tuning.dev_shm_gib,
         )
         if runs_engines
         else None,
-        balancer=BalancerHost(fleet.settings.balancer.port) if balances else None,
+        balancer=BalancerHost(balancer.port) if balancer is not None else None,
     )
+
+
+def _internal_ports(fleet: Fleet, served: Sequence[Served]) -> tuple[int, int]:
+    """The ports that a host's replicas use among themselves, the first and the last."""
+    gpus = [gpu for one in served for replica in one.replicas for gpu in replica.gpus]
+    last = internal_ports(fleet.settings.launch, [max(gpus, default=0)])[1]
+    return fleet.settings.launch.internal_ports_from, last

@@ -1,6 +1,8 @@
-"""Records what hosts have in inventories/hardware/: their GPUs, their driver, their verdicts."""
+"""The stage that records what hosts have in inventories/hardware/: their GPUs, their driver, their
+verdicts."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import click
 from gevent.pool import Pool
@@ -8,10 +10,9 @@ from pyinfra import host
 from pyinfra.api import Host as PyinfraHost
 from pyinfra.context import ctx_host
 
-from roles.declaration.recordings import record
+from roles.declaration import GPU_HOSTS, record, recorded, recording_of
 from roles.driver import MENDED
-from roles.fleet import inventory
-from roles.fleet.fleet import GPU_HOSTS
+from roles.fleet import recorded_anew
 from roles.hardware import (
     Hardware,
     HostReport,
@@ -25,19 +26,23 @@ from roles.hardware import (
     with_verdicts,
 )
 from roles.hardware.facts import observe
-from roles.stages.messages import say, stop, wants, warn
+from roles.host.outcome import say, stop
+from roles.stages.answers import ask
+from roles.stages.messages import wants, warn_faults
+from roles.stages.run import Run
 
 # Hosts are asked side by side.
 _ASKED_AT_ONCE = 20
 
 
-def discovered() -> None:
+def discover(run: Run) -> None:
     """Record this host's hardware in inventories/hardware/, if it has GPUs; nothing is changed."""
     if GPU_HOSTS not in host.groups:
         return
-    report = observe(host)
-    if report is None or host in host.state.failed_hosts:
+    asked = ask(run, ())
+    if asked is None:
         return
+    report = asked.report
     found = report.hardware or report.presumed
     if found is None or not found.gpus:
         stop("; ".join(map(str, report.faults)) or "no GPU was found")
@@ -49,87 +54,89 @@ def discovered() -> None:
             "--data accept_hardware=true"
         )
         return
-    _tell_changes(report)
+    known = recorded(run.file).get(host.name)
+    _show_changes(known, report)
     identifiers = report.identifiers if wants("identifiers", default=False) else {}
-    found = keeping_verdicts(found, _known(host.name))
-    record(inventory.recording_of(inventory.checked_file), {host.name: entry(found, identifiers)})
+    found = keeping_verdicts(found, _readable(known))
+    record(recording_of(run.file), {host.name: entry(found, identifiers)})
     say(f"recorded {summary(found.gpus)}, driver {found.driver_version or 'not installed'}")
     for fault in report.obstacles:
-        mended = "deploys/drivers.py sees to it" if fault.kind in MENDED else fault.remedy
-        say(f"{click.style('not ready to serve', 'red')}: {fault.problem}: {mended}")
-    warn(fault for fault in report.faults if fault.severity == "warning")
+        remedy = "deploys/drivers.py sees to it" if fault.kind in MENDED else fault.remedy
+        say(f"{click.style('not ready to serve', 'red')}: {fault.problem}: {remedy}")
+    warn_faults(fault for fault in report.faults if fault.severity == "warning")
 
 
-def record_verdicts(name: str, hardware: Hardware, verdicts: tuple[LinkVerdict, ...]) -> None:
+def record_verdicts(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> None:
     """Record verdicts of a host's interconnect, beside what is recorded of the host."""
-    file = inventory.checked_file
-    known = inventory.recorded(file).get(name)
-    record(inventory.recording_of(file), {name: with_verdicts(known, hardware, verdicts)})
+    hardware = run.fleet.host(name).hardware
+    assert hardware is not None
+    known = recorded(run.file).get(name)
+    record(recording_of(run.file), {name: with_verdicts(known, hardware, verdicts)})
 
 
-def record_driver(name: str, report: HostReport) -> bool:
-    """Record a host's new driver where its hardware is recorded; whether anything was.
+def record_driver(run: Run, name: str, report: HostReport) -> Hardware | None:
+    """Record a host's new driver where its hardware is recorded.
 
+    The host's hardware as it follows from the new entry; None where nothing is recorded anew.
     Raises ValueError and OSError where the file cannot be read or written.
     """
-    known, found = _known(name), report.hardware
+    raw, found = recorded(run.file).get(name), report.hardware
+    known = _readable(raw)
     if known is None or found is None or known.driver_version == found.driver_version:
-        return False
+        return None
     # The entry of a host whose GPUs are declared holds its verdicts, and pins no driver.
     if known.driver_version is None and known.interconnect:
-        return False
-    found = keeping_verdicts(found, known)
-    file = inventory.recording_of(inventory.checked_file)
-    record(file, {name: entry(found, _identifiers(name, report))})
-    return True
+        return None
+    new = entry(keeping_verdicts(found, known), _identifiers(raw, report))
+    record(recording_of(run.file), {name: new})
+    return recorded_anew(run.declaration, run.fleet.host(name), new)
 
 
-def _identifiers(name: str, report: HostReport) -> Mapping[int, Mapping[str, str]]:
-    """UUIDs and serial numbers, where those of the host are recorded already."""
-    raw = inventory.recorded(inventory.checked_file).get(name) or {}
+def _identifiers(raw: Any, report: HostReport) -> Mapping[int, Mapping[str, str]]:
+    """UUIDs and serial numbers, where those of the host are recorded already (`raw`)."""
     gpus = raw.get("gpus") if isinstance(raw, Mapping) else None
     has_some = any("uuid" in gpu or "serial" in gpu for gpu in gpus or () if gpu)
     return report.identifiers if has_some else {}
 
 
-def _known(name: str) -> Hardware | None:
+def _readable(raw: Any) -> Hardware | None:
     """What is recorded of a host; None where that is nothing, or cannot be read."""
-    known = inventory.recorded(inventory.checked_file).get(name)
     try:
-        return recorded_hardware(known) if known is not None else None
+        return recorded_hardware(raw) if raw is not None else None
     except ValueError:
         return None
 
 
-def accept_hardware() -> None:
+def accept_hardware(run: Run) -> None:
     """Record anew what differs on recorded hosts, before anything is planned."""
-    entries = inventory.recorded(inventory.checked_file)
-    asked = [
+    entries = recorded(run.file)
+    wanted = [
         other
-        for other in host.state.active_hosts
+        for other in run.state.active_hosts
         if GPU_HOSTS in other.groups and other.name in entries
     ]
     changed = {}
-    for other, report in zip(asked, Pool(_ASKED_AT_ONCE).map(_observed, asked), strict=True):
+    reports = Pool(_ASKED_AT_ONCE).map(lambda other: _observed(run, other), wanted)
+    for other, report in zip(wanted, reports, strict=True):
         if report is None or report.hardware is None:
             continue
         known = recorded_hardware(entries[other.name])
         if difference(known, report):
             found = keeping_verdicts(report.hardware, known)
-            changed[other.name] = entry(found, _identifiers(other.name, report))
-            told = f"{other.name} is accepted as {summary(report.hardware.gpus)}"
-            click.echo(f"{other.print_prefix}{told}")
+            identifiers = _identifiers(entries[other.name], report)
+            changed[other.name] = entry(found, identifiers)
+            gpus = summary(report.hardware.gpus)
+            click.echo(f"{other.print_prefix}{other.name} is accepted as {gpus}")
     if changed:
-        record(inventory.recording_of(inventory.checked_file), changed)
+        record(recording_of(run.file), changed)
 
 
-def _observed(other: PyinfraHost) -> HostReport | None:
+def _observed(run: Run, other: PyinfraHost) -> HostReport | None:
     with ctx_host.use(other):
         return observe(other)
 
 
-def _tell_changes(report: HostReport) -> None:
-    known = inventory.recorded(inventory.checked_file).get(host.name)
+def _show_changes(known: Any, report: HostReport) -> None:
     if known is not None and report.hardware:
         for finding in findings(recorded_hardware(known), report.hardware):
             say(f"{click.style('changed', 'yellow')}: {finding}")

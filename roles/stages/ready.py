@@ -1,25 +1,34 @@
 """Whether a host's GPUs are ready once its driver stage is over, asked when the run executes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pyinfra import host, logger
 from pyinfra.api import operation
 
-from roles.fleet.fleet import Host
-from roles.hardware import HostReport, cuda_fault, difference, summary
+from roles.checks import Check, failed, of_host
+from roles.fleet import Host
+from roles.hardware import Fault, HostReport, cuda_fault, difference, fault_check, summary
 from roles.hardware.facts import CudaStart, observe
 from roles.host.outcome import failing
 
 
 @operation()
-def ready(declared: Host, changed: Callable[[], bool], on_ready: Callable[[HostReport], str]):
+def ready(
+    declared: Host,
+    cuda: bool,
+    changed: Callable[[], bool],
+    on_ready: Callable[[HostReport], str],
+    record: Callable[[Sequence[Check]], None],
+):
     """
     Compare a host's GPUs with the inventory once more, after its driver; changes nothing.
 
     + declared: the host as the inventory has it
+    + cuda: whether its engines start CUDA
     + changed: whether anything was done since the host was last asked; where not, it is not asked
     + on_ready: is told what the host reports, where all is well; why the run cannot go on, or ""
+    + record: takes the checks, of whatever outcome
     """
     if not host.state.is_executing or not changed():
         host.noop("the GPUs are as before" if host.state.is_executing else "asked when executed")
@@ -27,8 +36,12 @@ def ready(declared: Host, changed: Callable[[], bool], on_ready: Callable[[HostR
     report = observe(host)
     if report is None:
         return
-    if why := not_ready(declared, report) or _cuda(declared, report):
-        yield failing(f"the GPUs are not ready: {why}")
+    checks = readiness(declared, report)
+    if not failed(checks) and cuda and (fault := _cuda_fault(report)):
+        checks = [fault_check(fault)]
+    record(of_host(host.name, checks))
+    if bad := failed(checks):
+        yield failing(f"the GPUs are not ready: {'; '.join(map(_in_full, bad))}")
         return
     logger.info(f"{host.print_prefix}GPUs are ready: {in_words(report)}")
     if why := on_ready(report):
@@ -37,21 +50,26 @@ def ready(declared: Host, changed: Callable[[], bool], on_ready: Callable[[HostR
     host.noop("the GPUs are ready")
 
 
-def _cuda(declared: Host, report: HostReport) -> str:
-    """Why CUDA does not start on a host whose GPUs look well, or ""."""
-    if declared.engine.device != "cuda":
-        return ""
+def _cuda_fault(report: HostReport) -> Fault | None:
+    """Why CUDA does not start on a host whose GPUs look well."""
     gpus = report.hardware.gpus if report.hardware else ()
     count = None if any(gpu.mig_profile for gpu in gpus) else len(gpus)
-    fault = cuda_fault(host.get_fact(CudaStart), count)
-    return str(fault) if fault else ""
+    return cuda_fault(host.get_fact(CudaStart), count)
 
 
-def not_ready(declared: Host, report: HostReport) -> str:
-    """Why nothing can be served on a host's GPUs, or ""; a driver of ours may be a new one."""
+def readiness(declared: Host, report: HostReport) -> list[Check]:
+    """Whether a host's GPUs can serve; a driver of ours may be a new one."""
     assert declared.hardware is not None
     expected = replace(declared.hardware, driver_version=None)
-    return difference(expected, report) or "; ".join(map(str, report.obstacles))
+    if different := difference(expected, report):
+        return [Check("gpus-ready", "GPUs", "fail", different)]
+    if report.obstacles:
+        return [fault_check(fault) for fault in report.obstacles]
+    return [Check("gpus-ready", "GPUs", "pass", in_words(report))]
+
+
+def _in_full(check: Check) -> str:
+    return f"{check.evidence}: {check.remedy}" if check.remedy else check.evidence
 
 
 def in_words(report: HostReport) -> str:

@@ -1,14 +1,17 @@
 """What of the lab itself can be shown without booting a host."""
 
+import json
+import math
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.lab import cgroups, hosts
-from tests.lab.gpu import driver
+from tests.lab import cgroups, gguf, hosts
+from tests.lab.gpu import driver, nvidia_smi
 
 LAB = Path(__file__).parents[1] / "lab"
 
@@ -63,3 +66,61 @@ def test_a_delay_of_a_boot_can_be_taken_back_at_any_moment(delay: str | None, tm
     if delay is not None:
         (tmp_path / "firmware/boot-delay").write_text(delay)
     subprocess.run(["sh", "-euc", f"disk={tmp_path}\n{wait}"], check=True)
+
+
+def process(pid: int, title: str, visible: str | None = None) -> driver.Process:
+    return driver.Process(pid, 1, title, visible)
+
+
+RPC = [
+    process(7, "/x/ggml-rpc-server -H 127.0.0.2 -p 1"),
+    process(8, "ggml-rpc-server -H 127.0.0.3 -p 2"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "visible", "works"),
+    [
+        ("", None, {0: 9, 1: 9}),
+        ("", "1", {1: 9}),
+        (" --rpc 127.0.0.2:1,127.0.0.3:2", "0,1", {0: 7, 1: 8}),
+        (" --rpc 127.0.0.3:2", "1", {1: 8}),
+        (" --rpc 127.0.0.4:9", "1", {1: 0}),
+    ],
+)
+def test_a_llama_server_holds_the_gpus_that_it_sees(
+    arguments: str,
+    visible: str | None,
+    works: dict[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    engine = process(9, f"/opt/llama-server -m tiny.gguf{arguments}", visible)
+    known = {each.pid: each for each in [*RPC, engine]}
+    monkeypatch.setattr(driver, "processes", lambda: known)
+    profile = json.loads((LAB / "profiles/rtx-4090-3090.json").read_text())
+    found = driver.holders(profile)
+    assert {holder.gpu: holder.measured for holder in found} == {k: [v] for k, v in works.items()}
+    assert {holder.pid for holder in found} == {9}
+
+
+def test_cards_of_one_host_can_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copy(LAB / "profiles/rtx-4090-3090.json", tmp_path / "profile.json")
+    (tmp_path / "faults.json").write_text("{}")
+    monkeypatch.setattr(nvidia_smi, "STATE", tmp_path)
+    gpus = nvidia_smi.Gpus()
+    monkeypatch.setattr(gpus, "live", lambda wanted="all": {"processes": [], "utilization": [0, 0]})
+    rows = [gpus.row(index) for index in range(2)]
+    assert [row["name"][-8:] for row in rows] == ["RTX 4090", "RTX 3090"]
+    assert [row["memory.total [MiB]"] for row in rows] == ["24564 MiB", "24576 MiB"]
+    assert [row["compute_cap"] for row in rows] == ["8.9", "8.6"]
+    assert [row["memory.free [MiB]"] for row in rows] == ["24131 MiB", "24259 MiB"]
+
+
+@pytest.mark.parametrize("layers", [2, 100])
+def test_the_gguf_is_the_same_each_time_and_whole(layers: int):
+    content = gguf.content(layers)
+    assert content == gguf.content(layers)
+    assert content[:8] == b"GGUF\x03\0\0\0"
+    shapes = [shape for _, shape in gguf.tensors(layers)]
+    data = sum(math.prod(shape) * (4 if len(shape) == 1 else 2) for shape in shapes)
+    assert data < len(content) < data + 15_000 + 64 * len(shapes)

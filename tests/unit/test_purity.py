@@ -1,14 +1,23 @@
 """What other roles may import of a role is pure code: it never pulls in pyinfra."""
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROLES = Path(__file__).parents[2] / "roles"
 PACKAGES = sorted(
     ".".join(("roles", *file.parent.relative_to(ROLES).parts))
     for file in ROLES.rglob("__init__.py")
 )
+HOLDS_STATE = {
+    # Programs that run on a host by themselves; each is sent with its task in this place.
+    "host/probe.py": ["TASK"],
+    "interconnect/all_reduce.py": ["TASK"],
+}
 IMPORT_EACH = """
 import importlib, sys
 sys.modules["pyinfra"] = None
@@ -28,3 +37,105 @@ def test_no_package_imports_pyinfra():
 def test_every_role_is_a_package():
     folders = {file.parent.name for file in ROLES.glob("*/*.py")}
     assert {f"roles.{name}" for name in folders} <= set(PACKAGES)
+
+
+def mutable_state(tree: ast.Module) -> list[str]:
+    """Names of a module that hold what changes while a program runs: globals that functions assign,
+    empty containers, objects of dataclasses that are not frozen, and what functions change."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inner = [node for function in functions for node in ast.walk(function)]
+    found = [name for node in inner if isinstance(node, ast.Global) for name in node.names]
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    thawed = {node.name for node in classes if is_mutable_dataclass(node)}
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+        for name in (target.id for target in targets if isinstance(target, ast.Name)):
+            if is_to_be_filled(node.value, thawed) or any(changes(one, name) for one in inner):
+                found.append(name)
+    return found
+
+
+def is_mutable_dataclass(node: ast.ClassDef) -> bool:
+    made = [ast.unparse(one) for one in node.decorator_list]
+    return any(one.startswith("dataclass") and "frozen=True" not in one for one in made)
+
+
+def is_to_be_filled(value: ast.expr, thawed: set[str]) -> bool:
+    """Whether a value makes sense only if it is changed later."""
+    if isinstance(value, ast.Dict):
+        return not value.keys
+    if isinstance(value, ast.List | ast.Set):
+        return not value.elts
+    called = value.func if isinstance(value, ast.Call) else None
+    makers = {"dict", "list", "set", "defaultdict", *thawed}
+    return isinstance(called, ast.Name) and called.id in makers and not value.args  # type: ignore
+
+
+def changes(node: ast.AST, name: str) -> bool:
+    """Whether a node changes what a name is bound to."""
+
+    def is_ours(one: ast.AST) -> bool:
+        return isinstance(one, ast.Name) and one.id == name
+
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in CHANGING and is_ours(node.func.value)
+    if isinstance(node, ast.Assign | ast.AugAssign | ast.Delete):
+        targets = [node.target] if isinstance(node, ast.AugAssign) else node.targets
+        return any(
+            isinstance(one, ast.Subscript | ast.Attribute) and is_ours(one.value) for one in targets
+        )
+    return False
+
+
+CHANGING = {"append", "extend", "add", "update", "pop", "setdefault", "clear", "remove", "discard"}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("known = {}", ["known"]),
+        ("runs: list[str] = []", ["runs"]),
+        ("seen = set()", ["seen"]),
+        ("def f():\n    global now\n    now = 1", ["now"]),
+        ("table = {1: 2}\ndef f():\n    table[3] = 4", ["table"]),
+        ("table = [1]\ndef f():\n    table.append(2)", ["table"]),
+        ("@dataclass\nclass A: pass\na = A()", ["a"]),
+        ("@dataclass(frozen=True)\nclass A: pass\na = A()", []),
+        ("table = {1: 2}\nnames = [3]\ndef f():\n    return table[1]", []),
+        ("table = {1: 2}\ntable[3] = 4", []),
+    ],
+)
+def test_state_is_found(text: str, names: list[str]):
+    assert mutable_state(ast.parse(text)) == names
+
+
+# What serves any engine names none: what an engine wants is said in its own room.
+ENGINE_NEUTRAL = (
+    *("checks", "host", "rolling", "launch", "balancer", "validation", "preflight", "reboot"),
+    *("interconnect", "tuning", "fleet", "stages"),
+)
+ENGINES = re.compile(r"vllm|llama", re.IGNORECASE)
+# Reads hosts in the state of before several engines, which are all of one.
+OF_BEFORE = {"host/legacy.py"}
+
+
+def test_what_serves_any_engine_names_none():
+    folders = [*(ROLES / role for role in ENGINE_NEUTRAL), ROLES.parent / "templates"]
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    named = {
+        str(file.relative_to(ROLES.parent)).removeprefix("roles/")
+        for file in files
+        if "__pycache__" not in file.parts and ENGINES.search(file.read_text(encoding="utf-8"))
+    }
+    assert named == OF_BEFORE
+
+
+def test_no_module_holds_state_that_changes():
+    found = {
+        str(file.relative_to(ROLES)): names
+        for file in ROLES.rglob("*.py")
+        if (names := mutable_state(ast.parse(file.read_text(encoding="utf-8"))))
+    }
+    assert found == HOLDS_STATE

@@ -1,19 +1,27 @@
 """What an inventory declares: good ones become a fleet, bad ones are refused with path and cure."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from roles.fleet import Declaration, DeclarationError, DeclaredHost, build
-from roles.fleet.fleet import replanned
+from roles.declaration import Declaration, DeclarationError, DeclaredHost
+from roles.engine import VllmSettings
+from roles.fleet import Fleet, build, with_hardware
 from roles.hardware import LinkVerdict
+from roles.plan import HostPlan
 
 HOSTS: dict[str, Any] = {
     "gpu-1": ("gpu_hosts", {"gpus": "2x NVIDIA L40S"}, "10.0.0.11"),
     "gpu-2": ("gpu_hosts", {"gpus": "4x NVIDIA A10G"}, "10.0.0.12"),
     "lb-1": ("balancers", {}, "10.0.0.10"),
 }
+
+
+def vllm(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the fleet declares of vLLM."""
+    return {"engines": {"vllm": settings}}
 
 
 @pytest.fixture
@@ -26,10 +34,10 @@ def key(tmp_path: Path) -> Path:
 
 def declared(key: Path, hosts: dict[str, Any] = HOSTS, **fleet: Any) -> Declaration:
     service = {"name": "qwen", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
-    data: dict[str, Any] = {
-        "services": [service | fleet.pop("service", {})],
-        "balancer": {"api_key_file": str(key)} | fleet.pop("balancer", {}),
-    }
+    balancer = fleet.pop("balancer", {})
+    data: dict[str, Any] = {"services": [service | fleet.pop("service", {})]}
+    if balancer is not None:
+        data["balancer"] = {"api_key_file": str(key)} | balancer
     return Declaration(
         "test",
         data | fleet,
@@ -48,7 +56,7 @@ def problems(declaration: Declaration) -> list[str]:
 
 def test_a_good_declaration_becomes_a_planned_fleet(key: Path):
     fleet = build(declared(key))
-    assert [replica.host for replica in fleet.plan.replicas] == ["gpu-1"] * 2 + ["gpu-2"] * 2
+    assert [replica.host for replica in fleet.plans[0].replicas] == ["gpu-1"] * 2 + ["gpu-2"] * 2
     assert fleet.addresses == {"gpu-1": "10.0.0.11", "gpu-2": "10.0.0.12", "lb-1": "10.0.0.10"}
     assert [host.name for host in fleet.having("balancers")] == ["lb-1"]
 
@@ -57,13 +65,72 @@ def test_a_host_can_differ_in_its_engine(key: Path):
     hosts = HOSTS | {
         "gpu-1": (
             "gpu_hosts",
-            {"gpus": "2x NVIDIA L40S", "engine": {"environment": {"NCCL_P2P_DISABLE": "1"}}},
+            {
+                "gpus": "2x NVIDIA L40S",
+                "engines": {"vllm": {"environment": {"NCCL_P2P_DISABLE": "1"}}},
+            },
             "10.0.0.11",
         )
     }
-    fleet = build(declared(key, hosts, engine={"environment": {"A": "1"}}))
-    assert fleet.host("gpu-1").engine.environment == {"A": "1", "NCCL_P2P_DISABLE": "1"}
-    assert fleet.host("gpu-2").engine.environment == {"A": "1"}
+    fleet = build(declared(key, hosts, engines={"vllm": {"environment": {"A": "1"}}}))
+    assert fleet.engine_of("gpu-1", "qwen").environment == {"A": "1", "NCCL_P2P_DISABLE": "1"}
+    assert fleet.engine_of("gpu-2", "qwen").environment == {"A": "1"}
+
+
+def test_a_service_has_the_last_word_on_its_engine(key: Path):
+    own = {"gpus": "2x NVIDIA L40S", "engines": {"vllm": {"environment": {"A": "2", "B": "2"}}}}
+    hosts = HOSTS | {"gpu-1": ("gpu_hosts", own, "10.0.0.11")}
+    service = {"engine": {"vllm": {"environment": {"B": "3"}}}}
+    fleet = build(declared(key, hosts, service=service, **vllm({"environment": {"A": "1"}})))
+    assert fleet.engine_of("gpu-1", "qwen").environment == {"A": "2", "B": "3"}
+    assert fleet.engine_of("gpu-2", "qwen").environment == {"A": "1", "B": "3"}
+    assert len(fleet.engines_on("gpu-1")) == 1
+
+
+def test_services_of_one_host_may_run_two_builds(key: Path):
+    old = {"engine": {"vllm": {"requirement": "vllm==0.19.1"}}, "first_port": 9001}
+    fleet = build(several(key, {}, old))
+    engines = fleet.engines_on("gpu-1")
+    found = [one.requirement for one in engines if isinstance(one, VllmSettings)]
+    assert found == ["vllm==0.33.0", "vllm==0.19.1"]
+    # The newer one needs the newer driver.
+    assert fleet.needs_on("gpu-1").driver_branch == 580
+
+
+def test_a_single_endpoint_needs_no_balancer(key: Path):
+    hosts = {name: host for name, host in HOSTS.items() if name != "lb-1"}
+    service = {"single_endpoint": True, "route": {"api_key_file": str(key)}}
+    fleet = build(declared(key, hosts, service=service, balancer=None))
+    assert fleet.settings.balancer is None
+    assert fleet.settings.keys(fleet.settings.services[0]).engine == "k" * 32
+    without = declared(key, hosts, service={"single_endpoint": True}, balancer=None)
+    assert problems(without) == [
+        "services[0].route.api_key_file: is missing; set it where there is no balancer that has one"
+    ]
+
+
+def test_a_service_has_its_own_keys_or_the_balancers(key: Path, tmp_path: Path):
+    other = tmp_path / "engine.key"
+    other.write_text("e" * 32)
+    other.chmod(0o600)
+    services = (
+        {"route": {"engine_key_file": str(other)}},
+        {"first_port": 9001, "route": {"path_prefix": "/b", "api_key_file": str(other)}},
+    )
+    settings = build(several(key, *services)).settings
+    found = [settings.keys(one) for one in settings.services]
+    assert [(one.client, one.engine) for one in found] == [
+        ("k" * 32, "e" * 32),
+        ("e" * 32, "e" * 32),
+    ]
+
+
+def test_a_retired_host_is_not_planned_and_stays_in_the_fleet(key: Path):
+    retired = ("gpu_hosts", {"retired": True}, "10.0.0.12")
+    fleet = build(declared(key, HOSTS | {"gpu-2": retired}))
+    assert {replica.host for replica in fleet.plans[0].replicas} == {"gpu-1"}
+    assert [plan.replicas for _, plan in fleet.on("gpu-2")] == [()]
+    assert [host.name for host in fleet.having("gpu_hosts")] == ["gpu-1", "gpu-2"]
 
 
 def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
@@ -73,8 +140,8 @@ def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
     }
     (problem,) = problems(declared(key, hosts))
     assert "needs 7.5" in problem and "vLLM 0.32 as +cu129, or 0.19" in problem
-    fleet = build(declared(key, hosts, engine={"requirement": "vllm==0.19.1"}))
-    assert fleet.plan.replicas
+    fleet = build(declared(key, hosts, engines={"vllm": {"requirement": "vllm==0.19.1"}}))
+    assert fleet.plans[0].replicas
 
 
 @pytest.mark.parametrize(
@@ -97,16 +164,39 @@ def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
         ({"service": {"arguments": {"Bad Key": 1}}}, "services[0].arguments: 'Bad Key'"),
         ({"service": {"arguments": {"dtype": "a\nb"}}}, "services[0].arguments: dtype: control"),
         ({"services": []}, "services: "),
-        ({"enginee": {}}, "enginee: unknown key; did you mean engine?"),
-        ({"engine": {"requirement": "vllm"}}, "engine.requirement: 'vllm' has characters"),
-        ({"engine": {"requirement": "vllm==1; curl x"}}, "engine.requirement: "),
-        ({"engine": {"lock": "/nowhere/lock.txt"}}, "engine.lock: /nowhere/lock.txt is not there"),
+        ({"engine": {"device": "cpu"}}, "engine: move it under engines.vllm"),
+        ({"engines": {"vlm": {}}}, "engines.vlm: unknown key; did you mean vllm?"),
+        ({"service": {"engine": "ollama"}}, "services[0].engine: 'ollama' is no kind of engine"),
         (
-            {"engine": {"index_url": "https://u:p@host/simple"}},
-            "engine.index_url: holds credentials",
+            {"service": {"engine": {"vllm": {"device": "tpu"}}}},
+            "services[0].engine.vllm.device: input should be",
         ),
-        ({"engine": {"environment": {"A": "x\ny"}}}, "engine.environment: A: control"),
-        ({"engine": {"packages": ["a; id"]}}, "engine.packages[0]: "),
+        ({"service": {"engine": {"auto": {"device": "cpu"}}}}, "services[0].engine: name one of"),
+        ({"service": {"engine_settings": {}}}, "services[0].engine_settings: unknown key"),
+        (
+            {"service": {"route": {"api_key_file": "/nowhere.key"}}},
+            "services[0].route.api_key_file: ",
+        ),
+        ({"balancer": None}, "balancer: "),
+        ({"enginee": {}}, "enginee: unknown key; did you mean engines?"),
+        (
+            {"engines": {"vllm": {"requirement": "vllm"}}},
+            "engines.vllm.requirement: 'vllm' has characters",
+        ),
+        (vllm({"requirement": "vllm==1; curl x"}), "engines.vllm.requirement: "),
+        (
+            {"engines": {"vllm": {"lock": "/nowhere/lock.txt"}}},
+            "engines.vllm.lock: /nowhere/lock.txt is not there",
+        ),
+        (
+            vllm({"index_url": "https://u:p@host/simple"}),
+            "engines.vllm.index_url: holds credentials",
+        ),
+        (
+            {"engines": {"vllm": {"environment": {"A": "x\ny"}}}},
+            "engines.vllm.environment: A: control",
+        ),
+        (vllm({"packages": ["a; id"]}), "engines.vllm.packages[0]: "),
         ({"balancer": {"api_key_file": "/nowhere.key"}}, "balancer.api_key_file: "),
         ({"balancer": {"template": "/nowhere.j2"}}, "balancer.template: "),
         ({"balancer": {"server_name": "a; b"}}, "balancer.server_name: "),
@@ -134,7 +224,7 @@ def test_bad_settings_are_refused(key: Path, fleet: dict, expected: str):
         ({"x": ("balancers", {"gpus": "1x NVIDIA L40S"}, "10.0.0.9")}, "not in gpu_hosts"),
         (
             {"x": ("gpu_hosts", {"gpus": "2x AMD Instinct MI300X"}, "10.0.0.9")},
-            "hosts[x].engine.device: cuda does not run on AMD Instinct MI300X",
+            "hosts[x].engines.vllm.device: cuda does not run on AMD Instinct MI300X",
         ),
         (
             {
@@ -168,11 +258,19 @@ def test_bad_settings_are_refused(key: Path, fleet: dict, expected: str):
             {
                 "x": (
                     "gpu_hosts",
-                    {"gpus": "1x NVIDIA L40S", "engine": {"device": "tpu"}},
+                    {"gpus": "1x NVIDIA L40S", "engines": {"vllm": {"device": "tpu"}}},
                     "10.0.0.9",
                 )
             },
-            "hosts[x].engine.device: ",
+            "hosts[x].engines.vllm.device: ",
+        ),
+        (
+            {"x": ("gpu_hosts", {"gpus": "1x NVIDIA L40S", "engine": {}}, "10.0.0.9")},
+            "hosts[x].engine: move it under engines.vllm",
+        ),
+        (
+            {"x": ("gpu_hosts", {"gpus": "1x NVIDIA L40S", "engines": {"x": {}}}, "10.0.0.9")},
+            "hosts[x].engines: 'x' is no kind of engine",
         ),
     ],
 )
@@ -217,8 +315,14 @@ def test_every_problem_is_named_at_once(key: Path):
 
 
 def several(key: Path, *more: dict[str, Any], **hosts: Any) -> Declaration:
+    """Services with a route each: the first has the endpoint's own."""
     base = {"model": "Qwen/Qwen3-8B", "max_model_len": 4096}
-    services = [base | {"name": f"s{number}"} | own for number, own in enumerate(more)]
+    services = [
+        base
+        | {"name": f"s{number}", "route": {"path_prefix": f"/s{number}" if number else "/"}}
+        | own
+        for number, own in enumerate(more)
+    ]
     return declared(key, HOSTS | hosts, services=services)
 
 
@@ -244,6 +348,7 @@ def test_pinned_gpus_belong_to_their_service(key: Path):
         (({}, {"name": "s0"}), {}, "s0 is there 2 times"),
         (({"share": 0.7}, {"share": 0.7}), {}, "their shares add up to 1.4"),
         (({}, {}), {}, "would both listen on 8001"),
+        (({}, {"route": {}}), {}, "services[1].route: /v1/ is services[0]'s"),
         (
             ({}, {"first_port": 9001}),
             {"gpu-1": ("gpu_hosts", {"gpus": "2x NVIDIA L40S", "ports": [1, 2]}, "10.0.0.11")},
@@ -269,14 +374,33 @@ def test_services_that_do_not_go_together_are_refused(
     assert any(expected in problem for problem in found), found
 
 
-def test_a_host_is_planned_anew_with_what_was_measured_on_it(key: Path):
+def measured(fleet: Fleet, name: str, *verdicts: LinkVerdict) -> tuple[Fleet | None, Fleet]:
+    hardware = fleet.host(name).hardware
+    assert hardware is not None
+    return with_hardware(fleet, name, replace(hardware, interconnect=verdicts))
+
+
+def on(fleet: Fleet | None, name: str) -> HostPlan:
+    plan = fleet.plans[0].on(name) if fleet else None
+    assert plan is not None
+    return plan
+
+
+def test_a_fleet_goes_on_with_a_plan_in_which_p2p_alone_differs(key: Path):
     fleet = build(declared(key))
     hangs = LinkVerdict((0, 1), True, "hangs")
-    off = replanned(fleet, "gpu-2", (hangs, LinkVerdict((0, 1), False, "works")))
-    assert [one.p2p for one in off.replicas] == [False, True]
-    assert replanned(fleet, "gpu-2", ()) == fleet.plan.on("gpu-2")
-    apart = replanned(fleet, "gpu-2", (hangs,))
-    assert [one.gpus for one in apart.replicas] == [(0, 2), (1, 3)]
+    adopted, _ = measured(fleet, "gpu-2", hangs, LinkVerdict((0, 1), False, "works"))
+    assert [one.p2p for one in on(adopted, "gpu-2").replicas] == [False, True]
+    assert adopted is not None and adopted.host("gpu-2").hardware != fleet.host("gpu-2").hardware
+    assert on(adopted, "gpu-1") == on(fleet, "gpu-1")
+    assert measured(fleet, "gpu-2")[0] == fleet
+
+
+def test_a_fleet_does_not_go_on_with_another_plan(key: Path):
+    fleet = build(declared(key))
+    adopted, new = measured(fleet, "gpu-2", LinkVerdict((0, 1), True, "hangs"))
+    assert adopted is None
+    assert [one.gpus for one in on(new, "gpu-2").replicas] == [(0, 2), (1, 3)]
 
 
 def test_a_new_plan_may_not_go_with_the_ports(key: Path):
@@ -285,12 +409,12 @@ def test_a_new_plan_may_not_go_with_the_ports(key: Path):
     pairs = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3))
     hang = tuple(LinkVerdict(pair, True, "hangs") for pair in pairs)
     with pytest.raises(ValueError, match=r"hosts\[gpu-2\].ports: 2 ports for 1 replicas"):
-        replanned(fleet, "gpu-2", hang)
+        measured(fleet, "gpu-2", *hang)
 
 
 def with_amd(**own: Any) -> dict[str, Any]:
     """The hosts with one more of AMD's cards, whose driver may have settings of its own."""
-    mine = {"gpus": "2x AMD Instinct MI300X", "engine": {"device": "rocm"}} | own
+    mine = {"gpus": "2x AMD Instinct MI300X", "engines": {"vllm": {"device": "rocm"}}} | own
     return HOSTS | {"gpu-3": ("gpu_hosts", mine, "10.0.0.13")}
 
 

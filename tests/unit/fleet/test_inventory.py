@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from roles.fleet import DeclarationError
+from roles.declaration import DeclarationError
 from roles.fleet.inventory import load
 
 ROOT = Path(__file__).parents[3]
@@ -19,7 +19,12 @@ gpu_hosts = (
         ("gpu-1", {{"ssh_hostname": "192.0.2.11"}}),
         ("gpu-2", {{"ssh_hostname": "192.0.2.12", "llm": {{"gpus": "2x NVIDIA L40S"}}}}),
     ],
-    {{"llm": {{"gpus": "1x NVIDIA L40S", "engine": {{"environment": {{"A": "group"}}}}}}}},
+    {{
+        "llm": {{
+            "gpus": "1x NVIDIA L40S",
+            "engines": {{"vllm": {{"environment": {{"A": "group"}}}}}},
+        }}
+    }},
 )
 balancers = [("lb-1", {{"ssh_hostname": "192.0.2.10"}})]
 all = (
@@ -54,8 +59,8 @@ def written(folder: Path, text: str) -> str:
 def test_a_host_overrides_its_group_key_by_key(tmp_path: Path, key: Path):
     fleet = load(written(tmp_path, INVENTORY.format(length=4096, key=key)))
     assert fleet.name == "site"
-    assert [len(host.gpus) for host in fleet.plan.hosts] == [1, 2]
-    assert fleet.host("gpu-2").engine.environment == {"A": "group"}
+    assert [len(host.gpus) for host in fleet.plans[0].hosts] == [1, 2]
+    assert fleet.engine_of("gpu-2", "q").environment == {"A": "group"}
 
 
 def test_group_data_files_count_too(tmp_path: Path, key: Path):
@@ -63,12 +68,12 @@ def test_group_data_files_count_too(tmp_path: Path, key: Path):
     (tmp_path / "group_data" / "gpu_hosts.py").write_text('llm = {"gpus": "4x NVIDIA L40S"}\n')
     fleet = load(written(tmp_path, INVENTORY.format(length=4096, key=key)))
     # The file is the group's own word, but a host has the last.
-    assert [len(host.gpus) for host in fleet.plan.hosts] == [4, 2]
+    assert [len(host.gpus) for host in fleet.plans[0].hosts] == [4, 2]
 
 
 def test_secrets_are_needed_to_deploy_but_not_to_plan(tmp_path: Path):
     file = written(tmp_path, INVENTORY.format(length=4096, key=tmp_path / "nowhere"))
-    assert load(file, secrets=False).plan.replicas
+    assert load(file, secrets=False).plans[0].replicas
     with pytest.raises(DeclarationError, match=r"balancer\.api_key_file"):
         load(file)
 
@@ -107,7 +112,7 @@ def recorded(folder: Path, key: Path, text: str) -> str:
     """An inventory whose gpu-1 is not declared, beside a recording with this text."""
     (folder / "hardware").mkdir()
     (folder / "hardware" / "site.yaml").write_text(text)
-    inventory = INVENTORY.replace('{{"gpus": "1x NVIDIA L40S", ', "{{")
+    inventory = INVENTORY.replace('"gpus": "1x NVIDIA L40S",', "")
     return written(folder, inventory.format(length=4096, key=key))
 
 
@@ -136,6 +141,6 @@ def test_a_recording_that_cannot_be_read_says_what_to_do(
 
 def test_hosts_may_be_unknown_until_they_are_recorded(tmp_path: Path, key: Path):
     file = recorded(tmp_path, key, "")
-    assert load(file, hardware=False).plan.hosts == ()
+    assert load(file, hardware=False).plans[0].hosts == ()
     with pytest.raises(DeclarationError, match=r"hosts\[gpu-1\]\.gpus: are neither declared nor"):
         load(file)

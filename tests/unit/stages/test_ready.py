@@ -7,26 +7,23 @@ from typing import Any
 from pyinfra.api import FunctionCommand
 from pyinfra.context import ctx_host
 
+from roles.checks import Check
 from roles.driver import DriverSettings
-from roles.engine import EngineSettings
-from roles.fleet.fleet import Host
+from roles.fleet import Host
 from roles.hardware import HostReport, declared_hardware, parse_report
 from roles.hardware.facts import CudaStart
 from roles.hardware.facts import HostReport as HostReportFact
 from roles.stages.ready import in_words, ready
 from roles.tuning import TuningSettings
-from tests.unit.hardware.hosts import output, query, row
+from tests.unit.hardware.hosts import query, row, sections
 
 DECLARED = Host(
     name="gpu1",
     roles=frozenset({"gpu_hosts"}),
     address="10.0.0.1",
     hardware=replace(declared_hardware("2x NVIDIA L40S"), driver_version="570.1.2"),
-    engine=EngineSettings(),
     driver=DriverSettings(),
     tuning=TuningSettings(),
-    drained=False,
-    ports=None,
 )
 
 
@@ -39,7 +36,7 @@ class Connected:
     def __init__(self, report: HostReport, cuda: str, executing: bool = True):
         self.facts = {HostReportFact: report, CudaStart: cuda}
         self.asked: list[Any] = []
-        self.state: Any = SimpleNamespace(is_executing=executing)
+        self.state: Any = SimpleNamespace(is_executing=executing, failed_hosts=set())
         self.said: list[str] = []
 
     def get_fact(self, fact: Any, **_: Any) -> Any:
@@ -55,16 +52,19 @@ class Connected:
 
 def run(
     *lines: str, cuda: str = "cuda 0 2", changed: bool = True, **report: str
-) -> tuple[list[HostReport], str]:
-    """What was found ready, and why it was not."""
-    connected = Connected(parse_report(output(**report)), cuda)
+) -> tuple[list[HostReport], str, dict[str, str]]:
+    """What was found ready, why it was not, and the outcome of each check by its name."""
+    connected = Connected(parse_report(sections(**report)), cuda)
     found: list[HostReport] = []
+    checks: list[Check] = []
     with ctx_host.use(connected):
         commands = list(
             ready._inner(
                 declared=DECLARED,
+                cuda=True,
                 changed=lambda: changed,
                 on_ready=lambda report: found.append(report) or "",
+                record=checks.extend,
             )
         )
     for command in commands:
@@ -72,29 +72,36 @@ def run(
         assert command.function(connected.state, connected, *command.args) is False
     if not changed:
         assert not connected.asked
-    return found, "".join(connected.said)
+    assert {(check.host, check.subject) for check in checks} <= {
+        ("gpu1", "GPUs"),
+        ("gpu1", "GPU 1"),
+    }
+    return found, "".join(connected.said), {check.name: check.outcome for check in checks}
 
 
 def test_a_new_driver_on_the_same_gpus_is_ready():
-    (report,), why = run()
-    assert why == ""
+    (report,), why, outcomes = run()
+    assert (why, outcomes) == ("", {"gpus-ready": "pass"})
     assert in_words(report) == "2x NVIDIA L40S (46068 MiB), driver 580.95.05 (open modules)"
 
 
 def test_nobody_is_asked_where_nothing_changed():
-    assert run(changed=False) == ([], "")
+    assert run(changed=False) == ([], "", {})
 
 
 def test_other_gpus_stop_the_host():
-    found, why = run(query=query(row(0)))
+    found, why, outcomes = run(query=query(row(0)))
     assert not found and "GPU 1 is missing" in why
+    assert outcomes == {"gpus-ready": "fail"}
 
 
 def test_a_fault_that_is_left_stops_the_host():
-    found, why = run(query=query(row(0), row(1, failure="Yes")))
+    found, why, outcomes = run(query=query(row(0), row(1, failure="Yes")))
     assert not found and "could not replace a failed row" in why
+    assert set(outcomes.values()) == {"fail"}
 
 
 def test_a_cuda_that_does_not_start_stops_the_host():
-    found, why = run(cuda="cuda 802 0")
+    found, why, outcomes = run(cuda="cuda 802 0")
+    assert outcomes == {"gpu:cuda-does-not-start": "fail"}
     assert not found and why.startswith("the GPUs are not ready: CUDA finds a system that is not")

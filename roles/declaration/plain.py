@@ -1,0 +1,132 @@
+"""Inventory files read without pyinfra, where they use nothing of it but lists of hosts.
+
+pyinfra takes most of a second to import; a plan that is only shown needs none of it. Whatever this
+cannot read as pyinfra does is left to `roles.declaration.inventory`.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from roles.declaration.declaration import Declaration, DeclaredHost
+from roles.declaration.problems import DeclarationError, merged
+from roles.declaration.recordings import recorded
+
+KEY = "llm"
+# What a file that is read here has for its `__name__`.
+_NAME = "pyinfra_llm_inventory"
+
+Group = tuple[Sequence[Any], Mapping[str, Any]]
+
+
+def read_plain(path: Path) -> Declaration | None:
+    """What an inventory file declares; None where only pyinfra can tell.
+
+    That is where there are files of group data, a host of a connector (`@…`), or an error in the
+    file. Raises DeclarationError where the file contradicts itself.
+    """
+    if any((folder / "group_data").exists() for folder in (Path.cwd(), path.parent)):
+        return None
+    attributes = _executed(path)
+    groups = None if attributes is None else _groups(attributes, path.stem)
+    if attributes is None or groups is None:
+        return None
+    if twice := named_twice(attributes):
+        raise DeclarationError(path.stem, twice)
+    return _declaration(path, groups)
+
+
+def is_read_plainly() -> bool:
+    """Whether the file that called the caller is read by `read_plain`."""
+    return sys._getframe(2).f_globals.get("__name__") == _NAME
+
+
+def named_twice(attributes: Mapping[str, Any]) -> list[str]:
+    """Hosts that a group of the file lists more than once: pyinfra would make one host of them."""
+    problems = []
+    for group, value in attributes.items():
+        hosts = value[0] if isinstance(value, tuple) and value else value
+        if group.startswith("_") or not isinstance(hosts, list):
+            continue
+        counts: dict[str, int] = {}
+        for name in map(_name, hosts):
+            counts[name] = counts.get(name, 0) + 1
+        problems += [
+            f"{group}: {name!r} is listed {count} times; give each host its own name"
+            for name, count in counts.items()
+            if count > 1 and isinstance(name, str)
+        ]
+    return problems
+
+
+def ours(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """What stands under our key in the data of a level; DeclarationError where it is no mapping."""
+    found = data.get(KEY, {})
+    if not isinstance(found, Mapping):
+        raise DeclarationError(where, [f"{KEY}: must be a mapping of settings"])
+    return found
+
+
+def _executed(path: Path) -> dict[str, Any] | None:
+    attributes: dict[str, Any] = {"__file__": str(path), "__name__": _NAME}
+    try:
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), attributes)
+    except Exception:
+        # pyinfra runs the file again and says what is wrong with it.
+        return None
+    return attributes
+
+
+def _groups(attributes: Mapping[str, Any], stem: str) -> dict[str, Group] | None:
+    """The groups of a file as pyinfra takes them, `all` and that of the file's name the last."""
+    groups: dict[str, Group] = {
+        name: (value[0], value[1]) if isinstance(value, tuple) else (value, {})
+        for name, value in attributes.items()
+        if not name.startswith("_") and _is_group(value)
+    }
+    named = [name for hosts, _ in groups.values() for name in map(_name, hosts)]
+    if not all(isinstance(name, str) and not name.startswith("@") for name in named):
+        return None
+    everybody = groups.pop("all", (list(dict.fromkeys(named)), {}))
+    groups.setdefault(stem, (everybody[0], {}))
+    return groups | {"all": everybody}
+
+
+def _is_group(value: Any) -> bool:
+    hosts = value[0] if isinstance(value, tuple) and len(value) == 2 else value
+    return isinstance(hosts, list) and all(isinstance(host, str | tuple) for host in hosts)
+
+
+def _name(host: Any) -> Any:
+    return host[0] if isinstance(host, tuple) and host else host
+
+
+def _declaration(path: Path, groups: Mapping[str, Group]) -> Declaration:
+    everybody, data = groups["all"]
+    own = {name: value for name, value in groups.items() if name != "all"}
+    levels = {name: ours(value[1], f"group {name}") for name, value in own.items()}
+    member: dict[str, list[str]] = {_name(host): [] for host in everybody}
+    host_data: dict[str, dict[str, Any]] = {name: {} for name in member}
+    for group, name, values in _listed(own):
+        if name in member:
+            member[name].append(group)
+            host_data[name].update(values)
+    for _, name, values in _listed({"all": groups["all"]}):
+        host_data[name].update(values)
+    hosts = {}
+    for name, found in member.items():
+        merged_data: dict[str, Any] = {}
+        for group in found:
+            merged_data = merged(merged_data, levels[group])
+        merged_data = merged(merged_data, ours(host_data[name], f"host {name}"))
+        reached_by = str(host_data[name].get("ssh_hostname") or name)
+        hosts[name] = DeclaredHost(frozenset(found), merged_data, reached_by)
+    return Declaration(path.stem, ours(data, "all"), hosts, recorded(path))
+
+
+def _listed(groups: Mapping[str, Group]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Each host in each group, with the data that stands beside its name there."""
+    for group, (hosts, _) in groups.items():
+        for host in hosts:
+            yield group, _name(host), host[1] if isinstance(host, tuple) else {}

@@ -1,0 +1,264 @@
+"""From what an inventory declares to a typed fleet with its plan. Pure, but for the files that
+settings name: those must be there."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from roles.balancer import clashes, own_ports
+from roles.declaration import (
+    BALANCERS,
+    GPU_HOSTS,
+    ROLES,
+    Declaration,
+    DeclarationError,
+    FleetSettings,
+    Service,
+    merged,
+)
+from roles.driver import DriverSettings
+from roles.engine import ENGINE_SETTINGS, Build
+from roles.fleet.fleet import Fleet, Host
+from roles.fleet.hosts import Defaults, Problems, check_host, kind_of, mapping, parsed
+from roles.hardware import Hardware
+from roles.plan import HostPlan, Plan, with_p2p_of
+from roles.topology import cluster_words, plan_services
+from roles.tuning import TuningSettings
+
+
+def build(declaration: Declaration, secrets: bool = True, hardware: bool = True) -> Fleet:
+    """Check a whole declaration and plan it.
+
+    Without `secrets` the files that hold keys may be missing: a plan can be reviewed without them.
+    Without `hardware` the GPUs of a host may be unknown, as before they are first recorded; nothing
+    is planned then. Raises DeclarationError with every problem found, each with its path and what
+    to do.
+    """
+    settings, problems = parsed(FleetSettings, dict(declaration.fleet), "", secrets)
+    defaults, found = _defaults(declaration.fleet, settings, secrets)
+    problems += found
+    hosts, found = _hosts(declaration, defaults)
+    problems += found
+    if len(hosts) == len(declaration.hosts):
+        problems += [*_roles_missing(settings, hosts), *_shared_addresses(hosts)]
+    if settings is not None:
+        problems += [*_keys_missing(settings), *_route_problems(settings)]
+    if settings is None or problems:
+        raise DeclarationError(declaration.name, problems)
+    unknown = unknown_hosts(hosts)
+    if unknown and not hardware:
+        return Fleet(declaration.name, settings, hosts, _no_plans(settings))
+    plans, problems = _plans(settings, hosts)
+    problems = [*map(_undiscovered, unknown), *problems]
+    problems += [*_fits_nowhere(plans), *_port_clashes(settings, hosts, plans)]
+    problems += dict.fromkeys(_builds_missing(hosts, plans))
+    if problems:
+        raise DeclarationError(declaration.name, problems)
+    return Fleet(declaration.name, settings, hosts, plans)
+
+
+def unknown_hosts(hosts: tuple[Host, ...]) -> list[str]:
+    """Names of the hosts whose GPUs are to be planned and are not known."""
+    return [
+        host.name
+        for host in hosts
+        if GPU_HOSTS in host.roles and host.hardware is None and not host.retired
+    ]
+
+
+def with_hardware(fleet: Fleet, name: str, hardware: Hardware) -> tuple[Fleet | None, Fleet]:
+    """The fleet with another knowledge of a host's hardware: the one to go on with, and the one
+    that is planned anew.
+
+    A run goes on with a plan in which P2P alone is another; the first is None where more changes.
+    ValueError where there is no plan.
+    """
+    hosts = tuple(
+        replace(host, hardware=hardware) if host.name == name else host for host in fleet.hosts
+    )
+    plans, problems = _plans(fleet.settings, hosts)
+    if problems:
+        raise ValueError("; ".join(problems))
+    new = replace(fleet, hosts=hosts, plans=plans)
+    adopted = [_adopted(old, now, name) for old, now in zip(fleet.plans, plans, strict=True)]
+    good = tuple(plan for plan in adopted if plan is not None)
+    return (replace(new, plans=good) if len(good) == len(adopted) else None), new
+
+
+def _adopted(old: Plan, new: Plan, name: str) -> Plan | None:
+    """The old plan with P2P on a host as the new one has it; None where more is different."""
+    before, now = old.on(name), new.on(name)
+    if before is None or now is None:
+        return old if before is now else None
+    adopted = with_p2p_of(before, now)
+    return None if adopted is None else _with(old, adopted)
+
+
+def _with(plan: Plan, host_plan: HostPlan) -> Plan:
+    hosts = tuple(host_plan if host.host == host_plan.host else host for host in plan.hosts)
+    return replace(plan, hosts=hosts)
+
+
+def _defaults(
+    data: Mapping[str, Any], settings: FleetSettings | None, secrets: bool
+) -> tuple[Defaults, Problems]:
+    """What the fleet says of settings that may differ on hosts; read leniently where it is wrong,
+    so that hosts are checked all the same."""
+    driver, _ = parsed(DriverSettings, mapping(data.get("driver")), "", secrets)
+    tuning, _ = parsed(TuningSettings, mapping(data.get("tuning")), "", secrets)
+    services = settings.services if settings else ()
+    written = mapping(data.get("engines"))
+    kinds: dict[str, Build] = {}
+    for kind in dict.fromkeys((*written, *map(kind_of, services))):
+        if kind in ENGINE_SETTINGS:
+            found, _ = parsed(ENGINE_SETTINGS[kind], mapping(written.get(kind)), "", secrets)
+            kinds |= {kind: found} if found else {}
+    engines, problems = _service_engines(services, written, kinds, secrets)
+    return Defaults(data, secrets, services, driver, tuning, kinds, engines), problems
+
+
+def _service_engines(
+    services: tuple[Service, ...],
+    written: Mapping[str, Any],
+    kinds: Mapping[str, Build],
+    secrets: bool,
+) -> tuple[dict[str, Build], Problems]:
+    """The settings of each service's engine, where no host sets them otherwise."""
+    engines: dict[str, Build] = {}
+    problems: Problems = []
+    for number, service in enumerate(services):
+        kind, engine = kind_of(service), kinds.get(kind_of(service))
+        if service.engine_settings:
+            data = merged(mapping(written.get(kind)), service.engine_settings)
+            where = f"services[{number}].engine.{kind}"
+            engine, found = parsed(ENGINE_SETTINGS[kind], data, where, secrets)
+            problems += found
+        if engine is not None:
+            engines[service.name] = engine
+    return engines, problems
+
+
+def _hosts(declaration: Declaration, defaults: Defaults) -> tuple[tuple[Host, ...], Problems]:
+    """The hosts that are right, and what is wrong with the others."""
+    hosts: list[Host] = []
+    problems: dict[str, None] = {}
+    for name, declared in declaration.hosts.items():
+        host, found = check_host(name, declared, declaration.recorded.get(name), defaults)
+        # What the fleet declares is wrong once, not on each host.
+        problems |= dict.fromkeys(found)
+        hosts += [host] if host is not None else []
+    return tuple(hosts), list(problems)
+
+
+def _roles_missing(settings: FleetSettings | None, hosts: tuple[Host, ...]) -> Iterator[str]:
+    """Which groups lack hosts, and where a balancer lacks its settings."""
+    there = {role for host in hosts for role in host.roles}
+    alone = settings is not None and all(one.single_endpoint for one in settings.services)
+    for role in ROLES if not alone else (GPU_HOSTS,):
+        if hosts and role not in there:
+            yield f"{role}: no host is in this group; add one"
+    if settings is not None and settings.balancer is None and (not alone or BALANCERS in there):
+        yield (
+            "balancer: is missing; set it, or make every service a single_endpoint and leave the "
+            f"group {BALANCERS} out"
+        )
+
+
+def _keys_missing(settings: FleetSettings) -> Iterator[str]:
+    for number, service in enumerate(settings.services):
+        route = service.route
+        if settings.balancer is None and not (route.api_key_file or route.engine_key_file):
+            yield (
+                f"services[{number}].route.api_key_file: is missing; set it where there is no "
+                "balancer that has one"
+            )
+
+
+def _route_problems(settings: FleetSettings) -> list[str]:
+    if settings.balancer is None:
+        return []
+    routes = {number: one.route for number, one in enumerate(settings.services)}
+    return clashes(routes, settings.balancer)
+
+
+def _shared_addresses(hosts: tuple[Host, ...]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for host in hosts:
+        if host.address in seen:
+            yield (
+                f"hosts[{host.name}].address: {host.address} is also that of "
+                f"{seen[host.address]}; give each host its own"
+            )
+        seen.setdefault(host.address, host.name)
+
+
+def _plans(settings: FleetSettings, hosts: tuple[Host, ...]) -> tuple[tuple[Plan, ...], Problems]:
+    planned = [host for host in hosts if not host.retired]
+    hardware = {host.name: host.hardware for host in planned if host.hardware is not None}
+    ports = {host.name: host.ports for host in planned if host.ports is not None}
+    prices = {h.name: h.price_per_month for h in planned if h.price_per_month is not None}
+    pinned = {host.name: host.pinned_gpus for host in planned if host.pinned_gpus}
+    speeds = {h.name: h.network_gbit_s for h in planned if h.network_gbit_s is not None}
+    try:
+        return plan_services(settings.services, hardware, ports, prices, pinned, speeds), []
+    except ValueError as error:
+        return _no_plans(settings), str(error).splitlines()
+
+
+def _no_plans(settings: FleetSettings) -> tuple[Plan, ...]:
+    return tuple(Plan(service.name, service.model.id, ()) for service in settings.services)
+
+
+def _undiscovered(name: str) -> str:
+    return (
+        f"hosts[{name}].gpus: are neither declared nor recorded; record them with "
+        'deploys/discover.py, or declare them, for instance "2x NVIDIA L40S"'
+    )
+
+
+def _fits_nowhere(plans: tuple[Plan, ...]) -> Iterator[str]:
+    for number, plan in enumerate(plans):
+        where = f"services[{number}].model"
+        if not plan.hosts or plan.replicas:
+            continue
+        reasons = dict.fromkeys(reason for host in plan.hosts for reason in host.reasons[-1:])
+        why = "; ".join(reasons) or "it gets no GPU; give it a share or pinned_gpus"
+        yield f"{where}: {plan.model} fits no host: {why}"
+        for cluster in plan.clusters:
+            words = cluster_words(cluster)
+            yield f"{where}: would fit {words}; clusters are planned, not deployed yet"
+        for problem in plan.cluster_problems:
+            yield f"{where}: {problem}"
+
+
+def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterator[str]:
+    """What the inventory does not say of engines that are to serve."""
+    for host in hosts:
+        for plan in plans:
+            own = plan.on(host.name)
+            build = host.engines.get(plan.service) if own and own.replicas else None
+            if build is not None and build.missing:
+                setting, what = build.missing
+                yield f"engines.{build.kind}.{setting}: {what}"
+
+
+def _port_clashes(
+    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
+) -> Iterator[str]:
+    for host in hosts:
+        taken: dict[int, str] = {}
+        if BALANCERS in host.roles and settings.balancer is not None:
+            routes = [service.route for service in settings.services]
+            ports = (settings.balancer.port, *own_ports(routes))
+            taken.update(dict.fromkeys(ports, "the balancer"))
+        own = [plan.on(host.name) for plan in plans]
+        for replica in (replica for plan in own if plan for replica in plan.replicas):
+            if not 1024 <= replica.port <= 65535:
+                yield f"hosts[{host.name}].ports: {replica.port} is outside 1024-65535"
+            if replica.port in taken:
+                yield (
+                    f"hosts[{host.name}].ports: {replica.name} and {taken[replica.port]} would "
+                    f"both listen on {replica.port}; set ports of the host, or another "
+                    "services[].first_port"
+                )
+            taken.setdefault(replica.port, replica.name)

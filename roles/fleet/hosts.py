@@ -1,0 +1,307 @@
+"""From what an inventory says of one host to the checked host. Each function returns what it found
+and the problems that it met."""
+
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from roles.declaration import (
+    GPU_HOSTS,
+    ROLES,
+    Declaration,
+    DeclaredHost,
+    HostSettings,
+    Service,
+    merged,
+    problems_of,
+)
+from roles.driver import DriverSettings, is_amd, problems_of_declaration
+from roles.engine import ENGINE_SETTINGS, Build, EngineNeeds, engine_needs
+from roles.fleet.fleet import Host
+from roles.hardware import Gpu, Hardware, completed, declared_hardware, recorded_hardware
+from roles.tuning import TuningSettings, with_mig
+
+HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Settings = TypeVar("Settings", bound=BaseModel)
+Problems = list[str]
+Engines = Mapping[str, Build]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the fleet says of the settings that a host may set otherwise.
+
+    `data` is as it was written. What is None or missing is wrong, which is a problem of the fleet.
+    `kinds` has the settings of each kind of engine, `engines` those of each service's engine.
+    """
+
+    data: Mapping[str, Any]
+    secrets: bool
+    services: tuple[Service, ...]
+    driver: DriverSettings | None
+    tuning: TuningSettings | None
+    kinds: Engines = field(default_factory=dict)
+    engines: Engines = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """What holds on one host of the settings that may differ there; `engines` by service."""
+
+    driver: DriverSettings
+    tuning: TuningSettings
+    engines: Engines
+
+
+def parsed(
+    kind: type[Settings], data: Any, where: str, secrets: bool = True
+) -> tuple[Settings | None, Problems]:
+    """Settings of one kind from what was written at a place of the inventory."""
+    try:
+        return kind.model_validate(data, context={"secrets": secrets}), []
+    except ValidationError as error:
+        return None, list(problems_of(error, kind, where))
+
+
+def kind_of(service: Service) -> str:
+    """The kind of engine that serves a service."""
+    return service.kind
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """What was written where a mapping belongs; empty where it is none."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def check_host(
+    name: str, declared: DeclaredHost, recorded: Any, defaults: Defaults
+) -> tuple[Host | None, Problems]:
+    """One host of an inventory, with `recorded`, the entry of its recorded hardware."""
+    where = f"hosts[{name}]"
+    if not HOST_NAME.fullmatch(name):
+        name = repr(name)
+        return None, [f"hosts[{name}]: use letters, digits, '.', '_' and '-' in a host's name"]
+    roles = declared.groups & set(ROLES)
+    problems = [] if roles else [f"{where}: is in no role; put it into {' or '.join(ROLES)}"]
+    settings, found = parsed(HostSettings, dict(declared.data), where)
+    problems += found
+    if settings is None:
+        return None, problems
+    own, found = _own_settings(settings, defaults, where)
+    problems += found
+    mig = own.tuning.mig if own else None
+    hardware, found = check_hardware(settings, recorded, roles, mig, where)
+    problems += found
+    address, found = _address(settings, declared.reached_by, where)
+    problems += found
+    if own is None or address is None:
+        return None, problems
+    if hardware is not None and not settings.retired:
+        own = _for_cards(own, settings, hardware)
+        problems += _driver_problems(own, settings, defaults.services, hardware, where)
+    return _host(name, roles, address, hardware, settings, own), problems
+
+
+def _host(
+    name: str,
+    roles: frozenset[str],
+    address: str,
+    hardware: Hardware | None,
+    settings: HostSettings,
+    own: OwnSettings,
+) -> Host:
+    return Host(
+        name=name,
+        roles=roles,
+        address=address,
+        hardware=hardware,
+        driver=own.driver,
+        tuning=own.tuning,
+        engines=own.engines,
+        drained=settings.drained,
+        retired=settings.retired,
+        ports=settings.ports,
+        price_per_month=settings.price_per_month,
+        pinned_gpus=settings.pinned_gpus,
+        network_gbit_s=settings.network_gbit_s,
+    )
+
+
+def _own_settings(
+    settings: HostSettings, defaults: Defaults, where: str
+) -> tuple[OwnSettings | None, Problems]:
+    """What holds on one host of the settings that may differ there; None where any is wrong.
+
+    What is wrong with the fleet's own is named there, not here.
+    """
+    driver, problems = _own(DriverSettings, "driver", settings.driver, defaults, where)
+    tuning, found = _own(TuningSettings, "tuning", settings.tuning, defaults, where)
+    problems += found
+    engines, found = _engines(settings, defaults, where)
+    problems += found
+    if driver is None or tuning is None or engines is None:
+        return None, problems
+    return OwnSettings(driver, tuning, engines), problems
+
+
+def _own(
+    kind: type[Settings], name: str, own: Mapping[str, Any], defaults: Defaults, where: str
+) -> tuple[Settings | None, Problems]:
+    if not own:
+        return getattr(defaults, name), []
+    data = merged(mapping(defaults.data.get(name)), own)
+    return parsed(kind, data, f"{where}.{name}", defaults.secrets)
+
+
+def _engines(
+    settings: HostSettings, defaults: Defaults, where: str
+) -> tuple[Engines | None, Problems]:
+    """The settings of each service's engine on a host: the fleet's, the host's, the service's."""
+    if not settings.engines:
+        wrong = len(defaults.engines) < len(defaults.services)
+        return None if wrong else defaults.engines, []
+    problems: Problems = []
+    fleet = mapping(defaults.data.get("engines"))
+    engines: dict[str, Build] = {}
+    kinds: dict[str, Build | None] = dict(defaults.kinds)
+    for kind, own in settings.engines.items():
+        data = merged(mapping(fleet.get(kind)), own)
+        place = f"{where}.engines.{kind}"
+        kinds[kind], found = parsed(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
+        problems += found
+    for service in defaults.services:
+        kind, overrides = kind_of(service), service.engine_settings
+        engine = kinds.get(kind)
+        if overrides and kind in settings.engines and engine is not None:
+            data = merged(merged(mapping(fleet.get(kind)), settings.engines[kind]), overrides)
+            place = f"{where}.engines.{kind}"
+            engine, found = parsed(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
+            problems += found
+        elif overrides:
+            engine = defaults.engines.get(service.name)
+        if engine is not None:
+            engines[service.name] = engine
+    return engines if len(engines) == len(defaults.services) else None, problems
+
+
+def _for_cards(own: OwnSettings, settings: HostSettings, hardware: Hardware) -> OwnSettings:
+    """The settings without what the fleet says of NVIDIA's driver, on a host with AMD's cards."""
+    if not is_amd(hardware.gpus):
+        return own
+    nvidia = {"branch": None, "version": None, "kernel_modules": "auto", "packaging": "auto"}
+    left = {key: value for key, value in nvidia.items() if key not in settings.driver}
+    return OwnSettings(own.driver.model_copy(update=left), own.tuning, own.engines)
+
+
+def _driver_problems(
+    own: OwnSettings,
+    settings: HostSettings,
+    services: tuple[Service, ...],
+    hardware: Hardware,
+    where: str,
+) -> Problems:
+    """Why the driver that is declared cannot be had for a host's GPUs, or not with its engines."""
+    problems: Problems = []
+    if own.tuning.power_limit_w is not None and is_amd(hardware.gpus):
+        problems.append(
+            f"{where}.tuning.power_limit_w: is set by nvidia-smi, and the GPUs are AMD's; leave it "
+            "out"
+        )
+    for service in services:
+        needs = engine_needs(own.engines[service.name])
+        # Frozen settings have a hash; their type does not say so.
+        driver: Hashable = own.driver  # pyright: ignore[reportAssignmentType]
+        for problem in _problems_of_declaration(driver, needs, hardware.gpus):
+            if problem.startswith("engine."):
+                problem = f"engines.{kind_of(service)}{problem.removeprefix('engine')}"
+            # What the fleet declares is wrong once, not on each host.
+            shared = problem.startswith("driver.") and not settings.driver
+            problems.append(problem if shared else f"{where}.{problem}")
+    return list(dict.fromkeys(problems))
+
+
+@lru_cache(maxsize=4096)
+def _problems_of_declaration(
+    driver: DriverSettings, needs: EngineNeeds, gpus: tuple[Gpu, ...]
+) -> tuple[str, ...]:
+    """What `problems_of_declaration` says, found once for equal hosts."""
+    return tuple(problems_of_declaration(driver, needs, gpus))
+
+
+def check_hardware(
+    settings: HostSettings,
+    entry: Any,
+    roles: frozenset[str],
+    mig: Any,
+    where: str,
+) -> tuple[Hardware | None, Problems]:
+    """The host's GPUs: as declared, with what is recorded of the same ones; else as recorded.
+
+    Where MIG slices are declared (`mig`), they are what the host will have.
+    """
+    if GPU_HOSTS not in roles:
+        if settings.gpus is None:
+            return None, []
+        return None, [f"{where}.gpus: the host is not in {GPU_HOSTS}; put it there"]
+    recorded, problems = _recorded(entry, where)
+    declared, found = _declared(settings, where)
+    problems += found
+    try:
+        recorded = with_mig(recorded, mig) if recorded else None
+        hardware = completed(with_mig(declared, mig), recorded) if declared else recorded
+        return hardware, problems
+    except ValueError as error:
+        return None, [*problems, f"{where}.tuning.{error}"]
+
+
+def recorded_anew(declaration: Declaration, host: Host, entry: Any) -> Hardware:
+    """A host's hardware, had the inventory this recorded entry of it; ValueError."""
+    settings = HostSettings.model_validate(dict(declaration.hosts[host.name].data))
+    where = f"hosts[{host.name}]"
+    hardware, problems = check_hardware(settings, entry, host.roles, host.tuning.mig, where)
+    if hardware is None:
+        raise ValueError("; ".join(problems) or f"{where}: no GPU is recorded")
+    return hardware
+
+
+def _recorded(entry: Any, where: str) -> tuple[Hardware | None, Problems]:
+    try:
+        return recorded_hardware(entry) if entry is not None else None, []
+    except ValueError as error:
+        problem = (
+            f"{where}: its recorded hardware cannot be read: {error}; delete the entry and record "
+            "it again with deploys/discover.py"
+        )
+        return None, [problem]
+
+
+def _declared(settings: HostSettings, where: str) -> tuple[Hardware | None, Problems]:
+    if settings.gpus is None:
+        if settings.links is None:
+            return None, []
+        return None, [f"{where}.links: declare gpus too, or leave links to what is recorded"]
+    try:
+        return declared_hardware(settings.gpus, settings.links), []
+    except ValueError as error:
+        return None, [f"{where}.gpus: {error}"]
+
+
+def _address(settings: HostSettings, reached_by: str, where: str) -> tuple[str | None, Problems]:
+    if settings.address is not None:
+        return str(settings.address), []
+    if reached_by == "@local":
+        return "127.0.0.1", []
+    try:
+        return str(ip_address(reached_by)), []
+    except ValueError:
+        problem = (
+            f"{where}.address: {reached_by!r} is no IP address; give the one by which the "
+            "balancers and the GPU hosts reach each other"
+        )
+        return None, [problem]

@@ -1,0 +1,28 @@
+"""From a fleet's plans to the routes of its balancers. Pure, but for the files of keys."""
+
+from roles.balancer import Member, Route
+from roles.declaration import Service
+from roles.fleet.fleet import Fleet
+from roles.plan import Plan
+
+
+def routes(fleet: Fleet) -> tuple[Route, ...]:
+    """A route for each service that has replicas, in order, of the whole inventory."""
+    return tuple(_route(fleet, service, plan) for service, plan in fleet.services if plan.replicas)
+
+
+def _route(fleet: Fleet, service: Service, plan: Plan) -> Route:
+    members = tuple(
+        Member(r.id, r.host, fleet.addresses[r.host], r.port, r.weight) for r in plan.replicas
+    )
+    keys = fleet.settings.keys(service)
+    assert keys.client is not None
+    return Route(
+        service=plan.service,
+        model=plan.model,
+        members=members,
+        match=service.route.match,
+        api_key=keys.client,
+        engine_key=keys.engine,
+        drained=frozenset(m.id for m in members if m.host in fleet.drained),
+    )

@@ -1,0 +1,100 @@
+"""The one question to each host of a run, and what roles read from its answer.
+
+What is read holds until the host is changed: then the run forgets it, and whoever wants to know
+more asks by its role's own fact.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pyinfra import host
+
+from roles.driver import PART as DRIVER
+from roles.driver import DriverState
+from roles.driver import parse_state as parse_driver
+from roles.engine import Installed, parse_installed
+from roles.hardware import PART as HARDWARE
+from roles.hardware import HostReport, parse_report
+from roles.host import Part, Sections
+from roles.host.facts import TIMEOUT_S, Answers
+from roles.host.outcome import stop
+from roles.launch import PART as LAUNCH
+from roles.launch import LaunchState
+from roles.launch import parse_state as parse_launch
+from roles.stages.run import Run
+from roles.tuning import PART as TUNING
+from roles.tuning import TuningState
+from roles.tuning import parse_state as parse_tuning
+
+_QUESTION = "question"
+# A person may have thought about the plan before the run went on.
+HOLDS_S = 120
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A host's answers by part, its report, and when it was asked and had answered (seconds)."""
+
+    answers: Mapping[str, Sections]
+    report: HostReport
+    asked_at: float
+    answered_at: float
+
+
+def ask(run: Run, parts: Iterable[Part]) -> Answered | None:
+    """Ask this host all parts in one command, once a run; None where it gave no answer, and is
+    failed."""
+    return run.answer(host.name, _QUESTION, lambda: _ask((HARDWARE, *parts)))
+
+
+def _ask(parts: Iterable[Part]) -> Answered | None:
+    asked_at = time.time()
+    answers = host.get_fact(Answers, parts=tuple(parts), _sudo=False, _timeout=TIMEOUT_S)
+    if answers is None or host in host.state.failed_hosts:
+        return None
+    try:
+        report = parse_report(answers.get(HARDWARE.name, {}))
+    except ValueError as error:
+        stop(str(error))
+        return None
+    return Answered(answers, report, asked_at, time.time())
+
+
+def driver_state(run: Run, name: str) -> DriverState | None:
+    """What a host said of its driver; None where that is not known any more."""
+    found = _known(run, name, DRIVER.name)
+    return _read(lambda: parse_driver(found.answers[DRIVER.name], found.report)) if found else None
+
+
+def tuning_state(run: Run, name: str) -> TuningState | None:
+    """What a host said of its tuning; None where that is not known any more."""
+    found = _known(run, name, TUNING.name)
+    return _read(lambda: parse_tuning(found.answers[TUNING.name], found.report)) if found else None
+
+
+def launch_state(run: Run, name: str) -> LaunchState | None:
+    """What a host said of its replicas; None where that is not known any more."""
+    found = _known(run, name, LAUNCH.name)
+    return _read(lambda: parse_launch(found.answers[LAUNCH.name])) if found else None
+
+
+def installed_engines(run: Run, name: str) -> Installed | None:
+    """What a host said of its engines; None where that is not known any more."""
+    found = _known(run, name, "engines")
+    return parse_installed(found.answers["engines"]) if found else None
+
+
+def _known(run: Run, name: str, part: str) -> Answered | None:
+    found: Answered | None = run.known(name, _QUESTION)
+    if found is None or part not in found.answers:
+        return None
+    return found if time.time() - found.answered_at < HOLDS_S else None
+
+
+def _read(parse):
+    """What a parser reads; None where it cannot: the role's own fact then says why."""
+    try:
+        return parse()
+    except ValueError:
+        return None

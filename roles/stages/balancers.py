@@ -1,0 +1,21 @@
+"""The stage that puts balancers in front of the replicas of all hosts."""
+
+from pyinfra import host
+
+from roles.balancer.deploy import balancer
+from roles.declaration import BALANCERS
+from roles.fleet import routes
+from roles.stages.run import Run
+
+
+def balancers(run: Run) -> None:
+    """Bring a balancer to the plan of each service that is balanced."""
+    settings, this_host = run.fleet.settings.balancer, run.fleet.host(host.name)
+    if BALANCERS not in this_host.roles or settings is None:
+        return
+    balancer(
+        settings=settings,
+        routes=routes(run.fleet),
+        own_address=this_host.address,
+        run_id=run.id,
+    )

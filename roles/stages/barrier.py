@@ -1,0 +1,21 @@
+"""Where hosts wait for each other."""
+
+from pyinfra import host
+from pyinfra.api import operation
+
+
+@operation()
+def _barrier():
+    """Do nothing; every host that calls it waits here for all others."""
+    host.noop("all hosts are here")
+    return
+    yield
+
+
+def barrier(reason: str) -> None:
+    """Let no host go on before all others are here.
+
+    pyinfra orders the operations of different hosts by how many came before on each, so without
+    this a balancer would ask for completions before a host with more steps has started its engines.
+    """
+    _barrier(name=reason)

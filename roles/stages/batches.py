@@ -1,0 +1,70 @@
+"""Hosts take their turns batch by batch, while balancers send them no requests."""
+
+from collections.abc import Callable
+from functools import partial
+
+from pyinfra import host
+from pyinfra.api import operation
+
+from roles.balancer import balancer_of
+from roles.balancer.operations import drained, members_seen, undrained
+from roles.declaration import BALANCERS
+from roles.host.outcome import say, warn
+from roles.rolling import ROLLING_UPDATE
+from roles.stages.barrier import barrier
+from roles.stages.rolling import Rolling
+from roles.stages.run import Run
+
+
+def by_batches(run: Run, rolling: Rolling, turn: Callable[[int], None]) -> None:
+    """Give each host its turn in a rolling update, while balancers send no requests there.
+
+    The batches are planned when the run executes; here are as many slots as there can be. `turn`
+    adds what this host does in one of them.
+    """
+    settings = run.fleet.settings.balancer
+    balances = BALANCERS in run.fleet.host(host.name).roles and settings is not None
+    if balances and settings is not None:
+        members_seen(
+            name="See who gets requests",
+            balancer=balancer_of(settings),
+            wanted=rolling.depends_on_others,
+            note=rolling.asked,
+            run=run.id,
+        )
+    _announced(name="Plan the rolling update", rolling=rolling)
+    for index in host.loop(range(rolling.slots)):
+        if balances and settings is not None:
+            drained(
+                name=f"Drain batch {index + 1}",
+                balancer=balancer_of(settings),
+                replicas=partial(rolling.drained, index),
+                owner=ROLLING_UPDATE,
+                run=run.id,
+                interrupted=rolling.interrupted,
+            )
+        barrier(f"Batch {index + 1} gets no requests")
+        turn(index)
+        barrier(f"Batch {index + 1} is over")
+        if balances and settings is not None:
+            undrained(
+                name=f"Undrain batch {index + 1}",
+                balancer=balancer_of(settings),
+                replicas=partial(rolling.undrained, index),
+                owner=ROLLING_UPDATE,
+                run=run.id,
+            )
+
+
+@operation()
+def _announced(rolling: Rolling):
+    """Announce what a rolling update interrupts or leaves as it is; changes nothing."""
+    host.noop("nothing changes by planning")
+    if host.state.is_executing and rolling.announce():
+        plan = rolling.plan()
+        for interruption in plan.interruptions:
+            say(str(interruption))
+        for skipped in plan.skipped:
+            warn(str(skipped))
+    return
+    yield

@@ -1,0 +1,183 @@
+"""The stage that takes a host from whatever driver it has to GPUs that are ready to serve."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from pyinfra import host
+from pyinfra.api.exceptions import PyinfraError
+
+from roles.declaration import BALANCERS, GPU_HOSTS
+from roles.driver.deploy import considered, driver, job_of
+from roles.driver.operations import Job
+from roles.fleet import Fleet
+from roles.hardware import HostReport
+from roles.host.outcome import say
+from roles.reboot.operations import Need, asked, rebooted
+from roles.rolling import Change, HostRestart
+from roles.stages.answers import driver_state, launch_state, tuning_state
+from roles.stages.barrier import barrier
+from roles.stages.batches import by_batches
+from roles.stages.discovery import record_driver
+from roles.stages.members import Found
+from roles.stages.messages import wants
+from roles.stages.ready import ready
+from roles.stages.rolling import Rolling
+from roles.stages.run import Run
+from roles.topology import explain_host
+from roles.tuning.deploy import tune
+
+
+def drivers(run: Run, prove: bool = False) -> None:
+    """Take a GPU host from whatever driver it has to GPUs that are ready to serve.
+
+    A host whose replicas serve gets another driver at its turn only. `prove`: ask the GPUs at the
+    end although nothing was changed.
+    """
+    declared, reboots = run.fleet.host(host.name), run.reboots
+    gpu_host = GPU_HOSTS in declared.roles and not declared.retired
+    job = driver_job(run)
+    need = _reboot_need(run, job)
+    if gpu_host:
+        considered(job=job)
+        driver(job=job, turn=lambda: not need.waits())
+        asked(name="Is a reboot needed?", need=need, reboots=reboots)
+    barrier("Drivers are installed where nothing serves")
+
+    name, rolling = host.name, restarts_of(run)
+
+    def turn(index: int) -> None:
+        if not gpu_host:
+            return
+
+        def is_turn() -> bool:
+            return rolling.turn(index, name) is not None
+
+        driver(job=job, turn=lambda: need.waits() and is_turn())
+        asked(name="Is a reboot needed now?", need=need, reboots=reboots, turn=is_turn)
+        rebooted(
+            name=f"Reboot batch {index + 1} where needed",
+            reboots=reboots,
+            turn=is_turn,
+            left=partial(rolling.left_in, index, name),
+            done=lambda: rolling.done(rolling.moves_on(name)),
+            timeout_s=declared.driver.reboot_timeout_s,
+            start_timeout_s=run.fleet.settings.launch.start_timeout_s,
+        )
+
+    if any(other.driver.reboot == "when-needed" for other in run.fleet.having(GPU_HOSTS)):
+        by_batches(run, rolling, turn)
+    if gpu_host:
+        _prepare(run, job, prove)
+
+
+def driver_job(run: Run) -> Job:
+    """What is wanted of this host's driver, by the engines that it is to run."""
+    declared = run.fleet.host(host.name)
+    upgrade = wants("upgrade_driver", default=False)
+    return job_of(
+        declared.driver,
+        run.fleet.needs_on(host.name),
+        declared.hardware,
+        upgrade,
+        answered=partial(driver_state, run, host.name),
+        on_change=partial(run.changed, host.name),
+    )
+
+
+def restarts_of(run: Run) -> Rolling:
+    """The rolling update of this run's reboots, and of drivers that replicas use."""
+
+    def found() -> dict[str, Found]:
+        states = {one.name: launch_state(run, one.name) for one in run.fleet.having(GPU_HOSTS)}
+        return {name: Found(state) for name, state in states.items() if state is not None}
+
+    def changes(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
+        names = [one.name for one in fleet.having(GPU_HOSTS)]
+        return [HostRestart(name) for name in names if name in run.reboots.restarting]
+
+    if run.restarts is None:
+        run.restarts = Rolling(
+            run.state,
+            lambda: run.fleet,
+            lambda settings: settings.driver.reboot_batches,
+            found,
+            changes,
+        )
+    return run.restarts
+
+
+def _reboot_need(run: Run, job: Job) -> Need:
+    allowed = run.fleet.host(host.name).driver.reboot == "when-needed"
+
+    def serves() -> bool:
+        state = job.state()
+        return bool(state and state.replicas)
+
+    return Need(
+        allowed=allowed,
+        reasons=job.reboot_reasons,
+        wishes=job.reboot_wishes,
+        hindrance=job.hindrance,
+        waits=lambda: job.to_do and serves(),
+        undrained=lambda: undrained(run) if serves() else "",
+    )
+
+
+def undrained(run: Run) -> str:
+    """Why balancers would go on sending requests to a host while it reboots, or ""."""
+    names = [other.name for other in run.fleet.having(BALANCERS)]
+    active = {other.name for other in run.state.active_hosts}
+    if not names or active.issuperset(names):
+        return ""
+    missing = " ".join(f"--limit {name}" for name in names if name not in active)
+    return f"it serves, and its balancers are not in this run: add {missing}"
+
+
+def _prepare(run: Run, job: Job, prove: bool) -> None:
+    """Set what serving needs of a host's GPUs, and see that they are ready."""
+    name, declared = host.name, run.fleet.host(host.name)
+    sizes = [len(replica.gpus) for _, plan in run.fleet.on(name) for replica in plan.replicas]
+    tuned = tune(
+        settings=declared.tuning,
+        gpus_together=max(sizes, default=1),
+        found=partial(tuning_state, run, name),
+        changed=partial(run.changed, name),
+    )
+    assert declared.hardware is not None
+    another = declared.hardware.driver_version not in (None, declared.driver_version)
+    before = prove or declared.unready or another
+    ready(
+        name="GPUs are ready",
+        declared=declared,
+        cuda=any(engine.device == "cuda" for engine in run.fleet.engines_on(name)),
+        changed=lambda: before or job.touched or name in run.reboots.done or tuned.did_change(),
+        on_ready=partial(adopt, run, name, prove),
+        record=run.report.record,
+    )
+
+
+def adopt(run: Run, name: str, prove: bool, report: HostReport) -> str:
+    """Go on with what a host reports now: its driver is another, or its slices are new.
+
+    Why it cannot, or "": where its links were not known before, its plan may be another now, which
+    matters only where the run goes on to serve.
+    """
+    run.changed(name)
+    run.observed(name, report)
+    try:
+        hardware = record_driver(run, name, report)
+        adopted, new = (True, run.fleet) if hardware is None else run.replan(name, hardware)
+    except (ValueError, OSError, PyinfraError) as error:
+        say(f"its new driver could not be recorded: {error}")
+        return ""
+    if adopted:
+        return ""
+    message = f"its plan is another now that its links are known:\n{_explained(new, name)}"
+    if prove:
+        say(message)
+        return ""
+    return f"{message}\nnothing was started or stopped here: run again to deploy it"
+
+
+def _explained(fleet: Fleet, name: str) -> str:
+    return "\n".join(explain_host(plan) for _, plan in fleet.on(name))

@@ -1,0 +1,202 @@
+"""How the rolling update of a run stands: its plan, and what was decided and done so far."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyinfra.api import State
+
+from roles.declaration import BALANCERS, GPU_HOSTS, FleetSettings
+from roles.fleet import Fleet
+from roles.rolling import (
+    Change,
+    Decision,
+    Failure,
+    Progress,
+    RollingPlan,
+    Turn,
+    batch_slots,
+    decide,
+    plan_rolling,
+)
+from roles.stages.members import Found, members_of
+
+Phase = Literal["drain", "turn"]
+
+
+@dataclass(eq=False)
+class Rolling:
+    """One rolling update of a run: that of its engines, or that of reboots and drivers.
+
+    All hosts see the same plan and the same decisions: each is made once, by whoever asks first.
+    `fleet` gives the fleet as the run has it, `most` how many batches there may be, `found` what
+    hosts run and `changes` what is to be done, both asked when the update is planned.
+    """
+
+    state: State
+    fleet: Callable[[], Fleet]
+    most: Callable[[FleetSettings], int]
+    found: Callable[[], Mapping[str, Found]]
+    changes: Callable[[Fleet, Mapping[str, Found]], list[Change]]
+    moved: set[str] = field(default_factory=set)
+    restored: set[str] = field(default_factory=set)
+    failures: dict[str, frozenset[str]] = field(default_factory=dict)
+    turns: dict[str, Turn] = field(default_factory=dict)
+    left: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _asked: frozenset[str] | None = None
+    _plan: RollingPlan | None = None
+    _slots: int | None = None
+    _announced: bool = False
+    _failed_before: frozenset[str] = frozenset()
+    _decisions: dict[tuple[int, Phase], Decision] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> int:
+        """How many batches the update has at most."""
+        if self._slots is None:
+            fleet = self.fleet()
+            self._slots = batch_slots(members_of(fleet, {}), self.most(fleet.settings))
+        return self._slots
+
+    def plan(self) -> RollingPlan:
+        """The plan of the update, made when it is first asked for."""
+        if self._plan is None:
+            fleet, found = self.fleet(), self.found()
+            self._failed_before = self._failed()
+            changes = self.changes(fleet, found)
+            members = members_of(fleet, found, self._asked)
+            # One that left the inventory is still in the upstreams.
+            services = {member.service for member in members}
+            self._plan = plan_rolling(
+                members,
+                changes,
+                most_batches=self.slots,
+                balanced=services if fleet.having(BALANCERS) else (),
+                failed_hosts=self._failed_before & set(found),
+                undrainable=self._undrainable(fleet, services),
+                forbid_interruption=[
+                    one.name for one in fleet.settings.services if not one.interruptible
+                ],
+            )
+        return self._plan
+
+    def depends_on_others(self) -> bool:
+        """Whether anything is to be done while a host that the run does not reach may serve."""
+        fleet, found = self.fleet(), self.found()
+        others = any(host.name not in found for host in fleet.having(GPU_HOSTS))
+        return others and bool(self.changes(fleet, found))
+
+    def asked(self, ids: frozenset[str]) -> None:
+        """A balancer sends requests to these replicas; with several, all of them must."""
+        self._asked = ids if self._asked is None else self._asked & ids
+
+    def decision(self, index: int, phase: Phase) -> Decision:
+        """What of a batch goes on; decided once for all hosts."""
+        key = (index, phase)
+        if key not in self._decisions:
+            plan = self.plan()
+            self._decisions[key] = decide(plan, index, self._progress())
+        return self._decisions[key]
+
+    def turn(self, index: int, name: str) -> Turn | None:
+        """What a host does in a batch; None where it does nothing."""
+        decision = self.decision(index, "turn")
+        if left := decision.left_on(name):
+            self.left[name] = (*self.left.get(name, ()), *map(str, left))
+        found = decision.turn(name)
+        if found is not None:
+            self.turns[name] = found
+        return found
+
+    def done(self, ids: Collection[str]) -> None:
+        """Replicas serve as planned, or are taken down as planned."""
+        self.moved |= set(ids)
+
+    def put_back(self, name: str, failed: Collection[str]) -> None:
+        """A host's replicas serve as before its turn, since these did not serve as planned."""
+        self.failures[name] = frozenset(failed)
+        serving = {member.id for member in self.plan().members if member.serves}
+        self.restored |= serving & _replicas(self.turns.get(name))
+
+    def undrained(self, index: int) -> list[str]:
+        """Replicas of a batch that get requests again: those that moved, were put back, or were
+        left alone."""
+        untouched = {
+            replica for one in self.decision(index, "turn").left for replica in one.move.replicas
+        }
+        back = ((self.moved | untouched) - self.plan().removals) | self.restored
+        return [id for id in self.decision(index, "drain").drained if id in back]
+
+    def announce(self) -> bool:
+        """Whether the plan is still to be announced: the first who asks does it."""
+        first, self._announced = not self._announced, True
+        return first
+
+    def drained(self, index: int) -> list[str]:
+        """Replicas that get no requests in a batch."""
+        return list(self.decision(index, "drain").drained)
+
+    def interrupted(self) -> list[str]:
+        """Services that the plan leaves without a replica, for a while, as it announces, or for
+        good, as they left the inventory."""
+        plan = self.plan()
+        left = {member.service for member in plan.members} - plan.kept_services
+        return [*(one.service for one in plan.interruptions), *sorted(left)]
+
+    def moves_on(self, name: str) -> list[str]:
+        """The replicas that move with what a host does in its turn."""
+        return [
+            replica
+            for batch in self.plan().batches
+            for move in batch.moves
+            if name in move.hosts
+            for replica in move.replicas
+        ]
+
+    def left_in(self, index: int, name: str) -> str:
+        """Why a host is left as it is in a batch, or ""."""
+        return "; ".join(one.reason for one in self.decision(index, "turn").left_on(name))
+
+    def left_on(self, name: str) -> tuple[str, ...]:
+        """What a host was left with, in words."""
+        return (*self.refused_on(name), *self.left.get(name, ()))
+
+    def refused_on(self, name: str) -> tuple[str, ...]:
+        """What of a host the plan does not move in this run, and what to do, in words."""
+        return tuple(str(one) for one in self.plan().skipped if name in one.move.hosts)
+
+    def _undrainable(self, fleet: Fleet, services: Collection[str]) -> dict[str, str]:
+        """Why services cannot be drained: balancers that this run does not reach."""
+        missing = balancers_missing(fleet, self.state)
+        return dict.fromkeys(services, missing) if missing else {}
+
+    def _failed(self) -> frozenset[str]:
+        return frozenset(host.name for host in self.state.failed_hosts)
+
+    def _progress(self) -> Progress:
+        fleet, failed = self.fleet(), self._failed()
+        balancers = frozenset(host.name for host in fleet.having(BALANCERS))
+        failures = tuple(
+            Failure(name, self.failures.get(name) or _replicas(self.turns.get(name)))
+            for name in sorted(failed - self._failed_before - balancers)
+        )
+        return Progress(
+            failed_before=self._failed_before - balancers,
+            failures=failures,
+            failed_balancers=failed & balancers,
+            moved=frozenset(self.moved),
+            restored=frozenset(self.restored),
+        )
+
+
+def balancers_missing(fleet: Fleet, state: State) -> str:
+    """What to add to a run whose limit leaves out balancers, or ""."""
+    limit = state.limit_hosts
+    inside = {host.name for host in (state.inventory if limit is None else limit)}
+    names = [host.name for host in fleet.having(BALANCERS) if host.name not in inside]
+    missing = " ".join(f"--limit {name}" for name in names)
+    return f"balancers are not in this run: add {missing}" if missing else ""
+
+
+def _replicas(turn: Turn | None) -> frozenset[str]:
+    return frozenset((*turn.restarts, *turn.removals)) if turn else frozenset()

@@ -1,0 +1,102 @@
+"""The stage that proves hosts, and the report at the end of the run."""
+
+from collections.abc import Iterable
+
+from pyinfra import host
+
+from roles.balancer import base_url, certificate_paths
+from roles.checks.deploy import report_at_end
+from roles.declaration import BALANCERS, Service
+from roles.fleet import Fleet, Host
+from roles.hardware import driver_indexes, readings
+from roles.host.paths import unit_name
+from roles.plan import Plan, Replica
+from roles.stages.messages import wants
+from roles.stages.run import Run
+from roles.validation import Endpoint, PlannedReplica
+from roles.validation.deploy import validate_balancer, validate_host
+
+
+def wants_validation() -> bool:
+    """Whether `--data validate=…` leaves the validation in; it stays in where nothing is said."""
+    return wants("validate", default=True)
+
+
+def report(run: Run) -> None:
+    """Have the run end with a report on every GPU host and balancer, however it ends."""
+    names = [one.name for one in run.fleet.hosts]
+    report_at_end(run.state, run.fleet.settings.validation.report_dir, names)
+
+
+def validation(run: Run) -> None:
+    """Prove a host: its replicas and GPUs from the host itself, its endpoints from here."""
+    fleet, this_host = run.fleet, run.fleet.host(host.name)
+    replicas = planned_replicas(fleet, this_host)
+    if replicas and this_host.hardware is not None:
+        validate_host(
+            settings=fleet.settings.validation,
+            replicas=replicas,
+            tool=readings.tool_of(this_host.hardware.gpus),
+        )
+    settings = fleet.settings.balancer
+    if BALANCERS not in this_host.roles or settings is None:
+        return
+    for service, plan in host.loop(fleet.services):
+        validate_balancer(
+            settings=fleet.settings.validation,
+            endpoint=endpoint_of(fleet, this_host, service, plan),
+            key=fleet.settings.keys(service).client or "",
+            # Exactly what was installed is trusted: it may be of a private authority.
+            certificate_path=certificate_paths(settings)[0],
+        )
+
+
+def planned_replicas(fleet: Fleet, this_host: Host) -> list[PlannedReplica]:
+    """What validation must know of a host's replicas, of all services."""
+    return [
+        _planned(this_host, replica, plan.model, fleet.settings.keys(service).engine or "")
+        for service, plan in fleet.services
+        for replica in plan.replicas
+        if replica.host == this_host.name
+    ]
+
+
+def _planned(this_host: Host, replica: Replica, model: str, key: str) -> PlannedReplica:
+    assert this_host.hardware is not None
+    index = driver_indexes(this_host.hardware)
+    slices = {gpu.index for gpu in this_host.hardware.gpus if gpu.mig_profile}
+
+    def by_driver(gpus: Iterable[int]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(index[gpu] for gpu in gpus))
+
+    return PlannedReplica(
+        name=replica.name,
+        unit=unit_name(replica.name),
+        base_url=f"http://127.0.0.1:{replica.port}",
+        model=model,
+        key=key,
+        gpus=by_driver(replica.gpus),
+        tensor_parallel=replica.shape.tensor_parallel,
+        pipeline_parallel=replica.shape.pipeline_parallel,
+        sliced=by_driver(slices.intersection(replica.gpus)),
+    )
+
+
+def endpoint_of(fleet: Fleet, this_host: Host, service: Service, plan: Plan) -> Endpoint:
+    """A service's endpoint on a balancer as its users reach it."""
+    settings = fleet.settings.balancer
+    assert settings is not None
+    upstreams = tuple(
+        f"{bracketed(fleet.addresses[replica.host])}:{replica.port}"
+        for replica in plan.replicas
+        if replica.host not in fleet.drained
+    )
+    url = base_url(
+        settings, service.route.match, this_host.address, fleet.settings.validation.endpoint_url
+    )
+    return Endpoint(url, plan.model, upstreams)
+
+
+def bracketed(address: str) -> str:
+    """An IP address as it stands in a URL."""
+    return f"[{address}]" if ":" in address else address
