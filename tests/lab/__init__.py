@@ -9,4 +9,7 @@ Two more hosts are booted only by name: `bare1` and `bare2`, as a provider hands
 GPUs and without a driver. There the kernel's modules and the PCI bus are simulated as well
 (gpu/kernel.py), and stand-ins for the vendor's packages come from a signed repository (drivers.py).
 What can go wrong while a driver is installed is in `tests.lab.driver_faults`.
+
+`lb2`, `gpu5` and `gpu6` are spare: tests of services boot them beside the others, fresh, and
+neither find nor leave anything on the hosts that others share (services.py).
 """

@@ -26,6 +26,9 @@ NEEDED = {
     "ip": "iproute2",
     "dpkg-scanpackages": "dpkg-dev",
     "gcc": "gcc",
+    "g++": "g++",
+    "cmake": "cmake",
+    "ninja": "ninja-build",
     "gpg": "gpg",
     # Makes keys for gpg, which only recommends it.
     "gpg-agent": "gpg-agent",

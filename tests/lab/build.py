@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import base, drivers, keys, model, wheelhouse
+from . import base, drivers, gguf, keys, llama, model, wheelhouse
 from .paths import STATE, others
 
 
@@ -19,11 +20,14 @@ class Built:
     repository: Path
     wheels: Path
     model: Path
+    gguf: Path
+    llama: Path
     drivers: Path
 
     def parts(self) -> list[Path]:
         """The folders of the parts."""
-        return [self.base.parent, self.repository, self.wheels, self.model, self.drivers]
+        made = [self.base.parent, self.repository, self.wheels, self.drivers]
+        return [*made, self.model, self.gguf, self.llama]
 
     def forget_older(self) -> None:
         """Remove what older recipes left; only while no host is up, which may use it."""
@@ -38,6 +42,17 @@ def build() -> Built:
     keys.make()
     with (STATE / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        root = base.base() / "root"
-        wheels, weights = wheelhouse.wheelhouse(), model.model()
-        return Built(root, base.repository(root), wheels, weights, drivers.repositories())
+        # The compiler works while the others wait for the network.
+        with ThreadPoolExecutor() as pool:
+            programs, wheels = pool.submit(llama.llama), pool.submit(wheelhouse.wheelhouse)
+            root = base.base() / "root"
+            packages = base.repository(root)
+            return Built(
+                root,
+                packages,
+                wheels.result(),
+                model.model(),
+                gguf.gguf(),
+                programs.result(),
+                drivers.repositories(),
+            )

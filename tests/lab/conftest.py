@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,20 @@ from typing import Any
 import pytest
 
 from tests.lab import holder, hosts, keys
+from tests.lab.inventories import llama_inventory
+from tests.lab.take_over import TakeOver, take_over
 
 ROOT = Path(__file__).parents[2]
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
 BALANCER = "https://10.99.0.10"
 RUN_TIMEOUT_S = 1500
+ON_VLLM = ("test_takeover.py", "test_main_job.py", "test_interconnect.py")
+"""Files whose tests need vLLM, in their order; all others come after them, on llama.cpp."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what needs vLLM first: the hosts go over to llama.cpp once, and not back."""
+    items.sort(key=lambda item: ON_VLLM.index(name) if (name := item.path.name) in ON_VLLM else 9)
 
 
 def missing_rights() -> str | None:
@@ -49,8 +58,8 @@ class Run:
         return len(re.findall(rf"^ *\[{host}\] +>>> ", self.text, re.MULTILINE))
 
     def failed(self) -> set[str]:
-        """Hosts with a failed verdict in the report's table."""
-        table = self.text.split("--> Validation:")[-1]
+        """Hosts with a failed check in the report's table."""
+        table = self.text.split("--> Report:")[-1]
         rows = [line.split() for line in table.splitlines()]
         return {row[0] for row in rows if "fail" in row[:8]}
 
@@ -114,8 +123,11 @@ class Fleet:
             return int(status or 0), body
 
     @contextmanager
-    def asking(self) -> Iterator[list[int]]:
-        """Ask the balancer one completion after the other meanwhile; their statuses."""
+    def asking(self, once: Callable[[], int] | None = None) -> Iterator[list[int]]:
+        """Ask the balancer one completion after the other meanwhile; their statuses.
+
+        `once` asks one, and returns its status.
+        """
         statuses: list[int] = []
         over = threading.Event()
 
@@ -124,7 +136,7 @@ class Fleet:
             while not over.wait(0.1):
                 # Whatever ends this thread is no answer.
                 statuses.append(0)
-                statuses[-1] = self.ask()[0]
+                statuses[-1] = once() if once else self.ask()[0]
 
         asker = threading.Thread(target=ask)
         asker.start()
@@ -152,7 +164,7 @@ class Fleet:
 
     def upstream(self) -> dict[str, bool]:
         """Each replica of the balancer's upstream, and whether it gets requests."""
-        text = self.ssh("lb1", "sudo cat /etc/nginx/conf.d/llm.conf")
+        text = self.ssh("lb1", "cat /etc/nginx/llm/upstreams.conf")
         found = re.findall(r"^\s*server (10\.[0-9.:]+)([^;]*);", text, re.MULTILINE)
         return {address: "down" not in rest.split() for address, rest in found}
 
@@ -182,8 +194,17 @@ def lab() -> Iterator[Fleet]:
 
 
 @pytest.fixture(scope="session")
-def first_run(lab: Fleet) -> Run:
-    """The first run over fresh hosts."""
+def taken_over(lab: Fleet) -> TakeOver:
+    """The take-over of gpu1 and lb1 from an older commit; the other hosts are fresh still."""
+    return take_over(lab)
+
+
+@pytest.fixture(scope="session")
+def first_run(lab: Fleet, taken_over: TakeOver) -> Run:
+    """The first run over the whole fleet: gpu1 and lb1 have been taken over, the others are fresh.
+
+    So an engine is installed on each host once for all tests.
+    """
     return lab.deploy()
 
 
@@ -191,6 +212,25 @@ def first_run(lab: Fleet) -> Run:
 def fleet(lab: Fleet, first_run: Run) -> Fleet:
     """The fleet after a good first run."""
     assert first_run.status == 0, first_run.text
+    return lab
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lab's inventory with llama.cpp in place of vLLM."""
+    return llama_inventory(tmp_path_factory.mktemp("llama") / "lab.py")
+
+
+@pytest.fixture(scope="session")
+def llama_run(lab: Fleet, llama: Path) -> Run:
+    """The run that brings the hosts to llama.cpp, from vLLM where it is what they run."""
+    return lab.deploy(inventory=llama)
+
+
+@pytest.fixture
+def llama_fleet(lab: Fleet, llama_run: Run) -> Fleet:
+    """The fleet with llama.cpp: as vLLM's to operate, and ready in a moment."""
+    assert llama_run.status == 0, llama_run.text
     return lab
 
 

@@ -21,6 +21,7 @@ from .build import Built, build
 from .paths import (
     CONTROL_ADDRESS,
     DISKS,
+    GGUF_FOLDER,
     HERE,
     HOSTS,
     HTTP_PORT,
@@ -40,6 +41,7 @@ STOP_TIMEOUT = 300.0
 # A login is accepted while services of the boot still start.
 BOOTED = "systemctl is-system-running | grep -Eqx 'running|degraded'"
 BASE, MODEL = RUNTIME / "base", RUNTIME / "model"
+GGUF, LLAMA = RUNTIME / "gguf", RUNTIME / "llama"
 SERVER = "switch"
 """The control group of the lab's file server."""
 # All hosts install at once, each over fifty connections; of its own it lets five wait.
@@ -54,6 +56,18 @@ GPU_UNITS = {
     "sockets.target.d/lab-gpu.conf": "[Unit]\nWants=lab-gpu.socket\n",
 }
 """The simulated driver: started by the first nvidia-smi."""
+RPC_UNIT = """[Service]
+ExecStart=/usr/lib/lab-llama/ggml-rpc-server -H {address} -p {port} -t 1
+Restart=always
+DynamicUser=yes
+"""
+"""What stands for one GPU of a host whose llama.cpp, built for CPUs, has none to split over."""
+
+
+def rpc_addresses(name: str) -> list[str]:
+    """Where the processes listen that stand for a host's GPUs, in the order of its GPUs."""
+    profile = json.loads((HERE / "profiles" / f"{host(name).gpus}.json").read_text())
+    return [f"127.0.0.{2 + index}:{18050 + index}" for index in range(len(profile["gpus"]))]
 
 
 DEBIAN_SOURCE = f"deb [trusted=yes] http://{CONTROL_ADDRESS}:{HTTP_PORT}/debian/ ./\n"
@@ -61,11 +75,11 @@ DEBIAN_SOURCE = f"deb [trusted=yes] http://{CONTROL_ADDRESS}:{HTTP_PORT}/debian/
 
 
 def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
-    """Boot fresh hosts (all but the bare, if none is named); return once each has booted.
+    """Boot fresh hosts (the usual ones, if none is named); return once each has booted.
 
     `kept` lets the lab outlive this process; otherwise whoever comes after it may clear it.
     """
-    usual = [name for name, each in HOSTS.items() if not each.bare]
+    usual = [name for name, each in HOSTS.items() if each.usual]
     chosen = [host(name) for name in names or usual]
     holder.take(kept)
     built = build()
@@ -75,6 +89,8 @@ def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
     # What hosts boot from stays the same while they are up, whatever is built meanwhile.
     BASE.symlink_to(built.base)
     MODEL.symlink_to(built.model)
+    GGUF.symlink_to(built.gguf)
+    LLAMA.symlink_to(built.llama)
     network.make_switch()
     keys.write_known_hosts()
     for each in chosen:
@@ -299,6 +315,7 @@ def _serve_files(built: Built, kept: bool) -> None:
     WWW.mkdir()
     (WWW / "apt").symlink_to(built.repository)
     (WWW / "wheels").symlink_to(built.wheels)
+    (WWW / "llama").symlink_to(built.llama)
     (WWW / "debian").symlink_to(built.drivers / "debian")
     (WWW / "amd").symlink_to(built.drivers / "amd")
     (WWW / drivers.PATH_OF_DRIVERS).parent.mkdir(parents=True)
@@ -334,10 +351,23 @@ def _make_disk(host: Host, built: Built) -> None:
     shutil.copy(HERE / "profiles" / f"{host.gpus}.json", host.gpu_state / "profile.json")
     shutil.copy(HERE / "gpu" / "driver.py", host.gpu_state)
     (host.gpu_state / "faults.json").write_text("{}\n")
+    if host.rpc:
+        _stand_for_gpus(host, built)
     if host.bare:
         _make_bare(host, built)
     else:
         _load_driver(host)
+
+
+def _stand_for_gpus(host: Host, built: Built) -> None:
+    """Units that start with the host, one for each GPU."""
+    for index, at in enumerate(rpc_addresses(host.name)):
+        address, port = at.split(":")
+        unit = f"lab-rpc{index}.service"
+        text = RPC_UNIT.format(address=address, port=port)
+        _put(host, built, f"etc/systemd/system/{unit}", text, 0o644)
+        wanted = "[Unit]\nWants=" + unit + "\n"
+        _put(host, built, f"etc/systemd/system/multi-user.target.d/{index}.conf", wanted, 0o644)
 
 
 def _load_driver(host: Host) -> None:
@@ -403,7 +433,10 @@ def _boot(host: Host) -> None:
         binds = [
             f"--bind-ro={host.gpu_state}:/usr/lib/lab-gpu",
             f"--bind-ro={MODEL.resolve()}:{MODEL_PATH}",
+            *(f"--bind-ro={file}:{GGUF_FOLDER}/{file.name}" for file in GGUF.resolve().iterdir()),
         ]
+    if host.rpc:
+        binds.append(f"--bind-ro={LLAMA.resolve()}:/usr/lib/lab-llama")
     arguments = [host.name, host.namespace, BASE.resolve(), host.disk, root, *binds]
     script = ["unshare", "--mount", "--propagation", "private", "sh", HERE / "boot-host.sh"]
     line = [str(part) for part in (*script, *arguments)]

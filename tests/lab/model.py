@@ -149,9 +149,14 @@ def _join(pieces: list[str], pair: tuple[str, str]) -> None:
         at += 1
 
 
-def _tokenizer() -> dict[str, object]:
+def vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
+    """All tokens by their numbers, and the pairs that are joined, first ones first."""
     merges = _merges(VOCABULARY - 256 - len(SPECIAL))
-    tokens = [*SPECIAL, *_byte_letters(), *map("".join, merges)]
+    return [*SPECIAL, *_byte_letters(), *map("".join, merges)], merges
+
+
+def _tokenizer() -> dict[str, object]:
+    tokens, merges = vocabulary()
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     return {

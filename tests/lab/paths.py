@@ -27,6 +27,8 @@ CONTROL_ADDRESS = "10.99.0.1"
 HTTP_PORT = 8080
 LOGIN = "deploy"
 MODEL_PATH = "/srv/models/tiny"
+GGUF_FOLDER = "/srv/models"
+"""Where GPU hosts have the tiny model's files for llama.cpp, too."""
 
 
 class LabError(Exception):
@@ -38,13 +40,21 @@ class Host:
     """A host of the lab; `gpus` names its GPU profile, None means that it has no GPU.
 
     A bare host is one as a provider hands it over: its GPUs are on the PCI bus and no driver is
-    installed. It is booted only where it is named.
+    installed. On one with `rpc` each GPU is stood for by a process that llama.cpp takes as a device
+    (`rpc_addresses`). These, and `spare` ones, are booted only where they are named.
     """
 
     name: str
     address: str
     gpus: str | None = None
     bare: bool = False
+    rpc: bool = False
+    spare: bool = False
+
+    @property
+    def usual(self) -> bool:
+        """Whether it is booted where no host is named."""
+        return not (self.bare or self.rpc or self.spare)
 
     @property
     def namespace(self) -> str:
@@ -80,6 +90,10 @@ HOSTS = {
         Host("bare2", "10.99.0.15", "h100-8x", bare=True),
         Host("bare3", "10.99.0.16", "mi300x-2x", bare=True),
         Host("bare4", "10.99.0.17", "r9700-2x", bare=True),
+        Host("gpu4", "10.99.0.18", "rtx-4090-3090", rpc=True),
+        Host("lb2", "10.99.0.20", spare=True),
+        Host("gpu5", "10.99.0.21", "l40s-2x", spare=True),
+        Host("gpu6", "10.99.0.22", "a10g-4x", spare=True),
     )
 }
 

@@ -8,39 +8,32 @@ import pytest
 
 from tests.lab import debs, driver_faults, drivers, hosts
 from tests.lab.conftest import Fleet
+from tests.lab.inventories import GPUS, llama_inventory
 
 OLD, NEW, _ = drivers.VERSIONS
 BARE = hosts.host("bare1")
-HOST = (
-    f'    ("bare1", {{**_ssh, "ssh_hostname": "{BARE.address}", '
-    '"llm": {"gpus": "2x NVIDIA L40S"}}),\n]\n\nbalancers'
-)
 
 
-def driver(version: str) -> str:
-    """Settings of the driver, as the inventory has them."""
+def joined(folder: Path, version: str, reboot: str = "when-needed") -> Path:
+    """The lab's inventory with a bare host that gets this version of the driver."""
     settings = {
         "mirror": "http://10.99.0.1:8080/cuda/repos",
         "mirror_key_file": str(debs.REPOSITORY_KEY),
         "version": version,
-        "reboot": "when-needed",
+        "reboot": reboot,
     }
-    return f'"driver": {settings!r},\n    "launch": {{'
+    name = f"{version}-{reboot}.py"
+    return llama_inventory(folder / name, {**GPUS, "bare1": "2x NVIDIA L40S"}, driver=settings)
 
 
 @pytest.fixture
-def with_bare(fleet: Fleet, inventory) -> Iterator[tuple[Path, Path]]:
-    """The lab's inventory with a bare host, before and after its driver's upgrade."""
+def with_bare(llama_fleet: Fleet, llama: Path) -> Iterator[Fleet]:
+    """The fleet with a bare host beside it."""
     hosts.remove("bare1")
     hosts.add("bare1")
-    joined = ("]\n\nbalancers", HOST)
-    before = inventory(joined, ('"launch": {', driver(OLD)))
-    text = before.read_text()
-    after = before.with_name("after.py")
-    after.write_text(text.replace(f"'{OLD}'", f"'{NEW}'"))
-    yield before, after
+    yield llama_fleet
     hosts.remove("bare1")
-    again = fleet.deploy("--data", "validate=false")
+    again = llama_fleet.deploy("--data", "validate=false", inventory=llama)
     assert again.status == 0, again.text
 
 
@@ -52,8 +45,9 @@ def of_bare(fleet: Fleet) -> dict[str, bool]:
     }
 
 
-def test_a_bare_host_serves_and_is_rebooted_aside(fleet: Fleet, with_bare: tuple[Path, Path]):
-    before, after = with_bare
+def test_a_bare_host_serves_and_is_rebooted_aside(with_bare: Fleet, tmp_path: Path):
+    fleet = with_bare
+    before, after = joined(tmp_path, OLD), joined(tmp_path, NEW)
     some = ("--limit", "bare1", "--limit", "lb1")
     run = fleet.deploy(*some, inventory=before)
     assert run.status == 0, run.text
@@ -64,8 +58,7 @@ def test_a_bare_host_serves_and_is_rebooted_aside(fleet: Fleet, with_bare: tuple
     assert again.status == 0 and again.changes == 0, again.text
 
     # Nothing is changed under engines that serve, where their host must not be rebooted.
-    never = after.with_name("never.py")
-    never.write_text(after.read_text().replace("'when-needed'", "'never'"))
+    never = joined(tmp_path, NEW, reboot="never")
     run = fleet.pyinfra(never, "deploys/drivers.py", "-y", *some)
     assert run.status == 1 and "driver.reboot" in run.text, run.text
     version = "nvidia-smi --query-gpu=driver_version --format=csv,noheader"
@@ -73,8 +66,7 @@ def test_a_bare_host_serves_and_is_rebooted_aside(fleet: Fleet, with_bare: tuple
 
     # But a module that was lost is built again under them.
     driver_faults.lose_module("bare1", OLD)
-    kept = after.with_name("kept.py")
-    kept.write_text(before.read_text().replace("'when-needed'", "'never'"))
+    kept = joined(tmp_path, OLD, reboot="never")
     engines, boot = fleet.engines("bare1"), hosts.boot_id("bare1")
     run = fleet.pyinfra(kept, "deploys/drivers.py", "-y", *some)
     assert run.status == 0 and f"driver {OLD} (open modules)" in run.text, run.text

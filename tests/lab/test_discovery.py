@@ -3,23 +3,35 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.lab import faults
 from tests.lab.conftest import ROOT, Fleet
+from tests.lab.inventories import GPUS, llama_inventory
+from tests.lab.test_main_job import UPSTREAM
 
-GPUS = ("2x NVIDIA L40S", "2x NVIDIA GeForce RTX 4090", "4x NVIDIA A10G")
+WHOLE = "llm-engine@qwen2.5-14b-0.service"
+"""The replica of gpu3 that has no part of the GPU that is lost."""
 
 
 @pytest.fixture
-def undeclared(inventory):
+def undeclared(tmp_path: Path) -> Path:
     """The lab's inventory without any word of GPUs."""
-    return inventory(*((f', "llm": {{"gpus": "{gpus}"}}', "") for gpus in GPUS))
+    return llama_inventory(tmp_path / "lab.py", dict.fromkeys(GPUS))
 
 
-def test_recorded_hardware_is_planned_compared_and_renewed(fleet: Fleet, undeclared):
+def written(fleet: Fleet) -> str:
+    """What stands on gpu3 of ours, and since when."""
+    return fleet.ssh("gpu3", "sudo find /etc/llm /opt/llm/engines -maxdepth 2 -printf '%p %T@\\n'")
+
+
+def test_recorded_hardware_is_planned_compared_and_renewed(
+    llama_fleet: Fleet, llama: Path, undeclared: Path
+):
+    fleet = llama_fleet
     unknown = fleet.deploy(inventory=undeclared)
     assert unknown.status != 0
     assert "hosts[gpu1].gpus: are neither declared nor recorded" in unknown.text
@@ -52,16 +64,28 @@ def test_recorded_hardware_is_planned_compared_and_renewed(fleet: Fleet, undecla
     assert renewed.status == 0 and renewed.changes == 0, renewed.text
     assert file.read_bytes() == first
 
-    before = fleet.engines("gpu3")
+    before, files = fleet.engines("gpu3"), written(fleet)
     faults.gpu_lost("gpu3", 2)
     try:
+        # Another GPU than declared stops that host alone.
+        declared = fleet.deploy(inventory=llama)
+        assert declared.status == 1
+        assert "4x NVIDIA A10G (23028 MiB) in the inventory" in declared.text
+        assert "the host reports: 3x NVIDIA A10G" in declared.text
+        assert declared.failed() == {"gpu3"}, declared.text
+        assert "Mend the host, or take its new state" in declared.text
+        # The engine on the lost GPU died with it; the other replica stays where it is.
+        assert set(fleet.upstream()) == set(UPSTREAM)
+        assert fleet.upstream()["10.99.0.13:8001"]
+
+        # So does another than recorded.
         lost = fleet.deploy("--data", "validate=false", inventory=undeclared)
         assert lost.status == 1
         assert "GPU 2 (NVIDIA A10G at 0000:" in lost.text and "is missing" in lost.text
         assert "reboot the host" in lost.text
         assert "--data accept_hardware=true" in lost.text
-        whole = "llm-engine@qwen2.5-14b-0.service"
-        assert fleet.engines("gpu3")[whole] == before[whole]
+        assert fleet.engines("gpu3")[WHOLE] == before[WHOLE]
+        assert written(fleet) == files
 
         kept = fleet.pyinfra(undeclared, "deploys/discover.py", "-y")
         assert "Not recorded: mend it" in kept.text
@@ -72,19 +96,21 @@ def test_recorded_hardware_is_planned_compared_and_renewed(fleet: Fleet, undecla
         assert "gpu3 is accepted as 3x NVIDIA A10G" in taken.text
         gpus = yaml.safe_load(file.read_text())["gpu3"]["gpus"]
         assert [gpu.get("index") for gpu in gpus] == [None, None, 3]
-        assert list(fleet.engines("gpu3")) == ["llm-engine@qwen2.5-14b-0.service"]
+        assert list(fleet.engines("gpu3")) == [WHOLE]
     finally:
         faults.clear("gpu3")
     # The GPU is back: again the host has other hardware than is recorded.
     back = fleet.deploy("--data", "validate=false", inventory=undeclared)
     assert back.status == 1 and "is new" in back.text
-    restored = fleet.deploy("--data", "validate=false")
+    # What is declared is there again: the run takes all back.
+    restored = fleet.deploy("--data", "validate=false", inventory=llama)
     assert restored.status == 0, restored.text
     assert sorted(fleet.engines("gpu3")) == sorted(before)
+    assert fleet.upstream() == UPSTREAM
 
 
-def test_the_facts_of_live_hosts_as_json(fleet: Fleet):
-    shown = fleet.pyinfra(
+def test_the_facts_of_live_hosts_as_json(lab: Fleet):
+    shown = lab.pyinfra(
         "inventories/lab.py", "fact", "roles.hardware.facts.Hardware", "--limit", "gpu1", "--json"
     )
     assert shown.status == 0, shown.text
@@ -95,7 +121,7 @@ def test_the_facts_of_live_hosts_as_json(fleet: Fleet):
     assert host["system"]["os"] == "debian 12"
 
 
-def test_a_deploy_is_held_to_the_saved_plan(fleet: Fleet, inventory):
+def test_a_deploy_is_held_to_the_saved_plan(lab: Fleet, inventory):
     file = inventory()
     saved = subprocess.run(
         [sys.executable, "-m", "roles.topology", "fleet", str(file), "--save"],
@@ -106,14 +132,14 @@ def test_a_deploy_is_held_to_the_saved_plan(fleet: Fleet, inventory):
     assert saved.returncode == 0, saved.stderr
     plan = file.parent / "plans" / "lab.yaml"
     assert str(plan) in saved.stdout
-    assert fleet.pyinfra(file, "deploys/plan.py", "-y").status == 0
+    assert lab.pyinfra(file, "deploys/plan.py", "-y").status == 0
 
     inventory(('"max_model_len": 4096,', '"max_model_len": 2048,'))
-    held = fleet.pyinfra(file, "deploys/plan.py", "-y")
+    held = lab.pyinfra(file, "deploys/plan.py", "-y")
     assert held.status != 0
     assert "the plan is not the saved one" in held.text
     assert "max_model_len 2048, was" in held.text and "accept_plan=true" in held.text
-    accepted = fleet.pyinfra(file, "deploys/plan.py", "-y", "--data", "accept_plan=true")
+    accepted = lab.pyinfra(file, "deploys/plan.py", "-y", "--data", "accept_plan=true")
     assert accepted.status == 0, accepted.text
     assert "max_model_len: 2048" in plan.read_text()
-    assert fleet.pyinfra(file, "deploys/plan.py", "-y").status == 0
+    assert lab.pyinfra(file, "deploys/plan.py", "-y").status == 0

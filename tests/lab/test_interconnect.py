@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 import yaml
 
 from tests.lab import hosts, network
@@ -54,22 +53,9 @@ def hanging(host: str, *names: str) -> Iterator[None]:
     assert stopper.returncode == 0
 
 
-@pytest.fixture(scope="module", autouse=True)
-def as_before(lab: Fleet, first_run: Run) -> Iterator[None]:
-    """Leave the hosts as the first run left them."""
-    yield
-    again = lab.deploy("--data", "validate=false")
-    assert again.status == 0, again.text
-
-
 def verdicts(inventory_folder, host: str) -> list[dict]:
     text = (inventory_folder / "hardware" / "lab.yaml").read_text()
     return yaml.safe_load(text)[host].get("interconnect", [])
-
-
-def deploy(fleet: Fleet, inventory) -> Run:
-    options = ("--limit", "gpu3", "--data", "validate=false")
-    return fleet.deploy(*options, inventory=inventory)
 
 
 def left_over(fleet: Fleet, host: str) -> str:
@@ -91,47 +77,44 @@ def test_the_first_run_records_links_that_work(fleet: Fleet, first_run: Run):
         )
         assert one["gb_s"] > 0
     assert "GPUs 2,3: works" in first_run.text
-    environment = fleet.ssh("gpu3", "sudo cat /etc/llm/replicas/*.env")
+    environment = fleet.ssh("gpu3", "sudo cat /etc/llm/replicas/*/current/environment")
     assert "NCCL_P2P_DISABLE" not in environment
     assert left_over(fleet, "gpu3").split() == ["inactive"]
 
 
-def test_p2p_that_hangs_is_off_in_the_same_run(fleet: Fleet, inventory):
+def test_gpus_that_hang_go_without_p2p_or_stop_their_host_with_its_new_plan(
+    fleet: Fleet, inventory
+):
     limited = inventory(LIMITED)
-    fleet.ssh("gpu3", "sudo systemctl stop 'llm-engine@*'")
-    with hanging("gpu3", "link-p2p"):
-        run = deploy(fleet, limited)
-    assert run.status == 0, run.text
-    assert "(P2P: hangs" in run.text
-    assert left_over(fleet, "gpu3").split() == ["inactive"]
-    found = verdicts(limited.parent, "gpu3")
-    assert [(one["p2p"], one["outcome"]) for one in found] == [
-        (True, "hangs"),
-        (False, "works"),
-        (True, "hangs"),
-        (False, "works"),
-    ]
-    for number in (0, 1):
-        files = fleet.ssh("gpu3", f"sudo cat /etc/llm/replicas/qwen2.5-14b-{number}.*")
-        assert 'NCCL_P2P_DISABLE="1"' in files
-        assert "disable-custom-all-reduce: true" in files
-    assert sorted(fleet.engines("gpu3")) == [FIRST, SECOND]
-
-    again = deploy(fleet, limited)
-    assert again.status == 0, again.text
-    assert again.changes == 0, again.text
-    assert "qwen2.5-14b-0 does without P2P: with it GPUs 0 and 1 hang" in again.text
-
-
-def test_gpus_that_never_work_together_stop_the_host_with_its_new_plan(fleet: Fleet, inventory):
-    limited = inventory(LIMITED)
+    options = ("--limit", "gpu2", "--limit", "gpu3", "--data", "validate=false")
     before = fleet.engines("gpu3")[SECOND]
+    fleet.ssh("gpu2", f"sudo systemctl stop {FIRST}")
     fleet.ssh("gpu3", f"sudo systemctl stop {FIRST}")
-    with hanging("gpu3", "link-p2p", "link-nop2p"):
-        run = deploy(fleet, limited)
+    with hanging("gpu2", "link-p2p"), hanging("gpu3", "link-p2p", "link-nop2p"):
+        run = fleet.deploy(*options, inventory=limited)
     assert run.status == 1
+    assert run.failed() == {"gpu3"}, run.text
+
+    # GPUs that never work together stop their host.
     assert "GPUs 2,3 were not measured, as replicas serve from them" in run.text, run.text
     assert "the verdicts change its plan; nothing was started or stopped here" in run.text
     assert "GPUs 0 and 1 hang in an all-reduce" in run.text
     assert [one["outcome"] for one in verdicts(limited.parent, "gpu3")] == ["hangs", "hangs"]
     assert fleet.engines("gpu3") == {SECOND: before}
+
+    # P2P that hangs is off in the same run.
+    assert "(P2P: hangs" in run.text
+    found = verdicts(limited.parent, "gpu2")
+    assert [(one["p2p"], one["outcome"]) for one in found] == [(True, "hangs"), (False, "works")]
+    folder = f"/etc/llm/replicas/{FIRST[len('llm-engine@') : -len('.service')]}/current"
+    files = fleet.ssh("gpu2", f"sudo cat {folder}/*")
+    assert 'NCCL_P2P_DISABLE="1"' in files
+    assert "disable-custom-all-reduce: true" in files
+    assert list(fleet.engines("gpu2")) == [FIRST]
+    for host in ("gpu2", "gpu3"):
+        assert left_over(fleet, host).split() == ["inactive"]
+
+    again = fleet.deploy("--limit", "gpu2", "--data", "validate=false", inventory=limited)
+    assert again.status == 0, again.text
+    assert again.changes == 0, again.text
+    assert "qwen2.5-14b-0 does without P2P: with it GPUs 0 and 1 hang" in again.text

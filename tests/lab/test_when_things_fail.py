@@ -2,11 +2,14 @@
 
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.lab import faults, hosts
 from tests.lab.conftest import RUN_TIMEOUT_S, Fleet, Run
+from tests.lab.inventories import LLAMA_SERVICE, llama_inventory
 from tests.lab.test_main_job import UPSTREAM
 
 
@@ -17,8 +20,8 @@ def wait_until(true, timeout_s: float = 600) -> None:
         time.sleep(1)
 
 
-def test_a_dead_replica_is_served_by_the_others_and_comes_back(fleet: Fleet):
-    unit = "llm-engine@qwen2.5-14b-0.service"
+def test_a_dead_replica_is_served_by_the_others_and_comes_back(llama_fleet: Fleet):
+    fleet, unit = llama_fleet, "llm-engine@qwen2.5-14b-0.service"
     before = fleet.engines("gpu1")[unit]
     # A request that the engine had begun is lost with it; those that come after must not be.
     fleet.ssh("gpu1", f"sudo kill -9 {before}; while sudo kill -0 {before} 2>&-; do sleep .1; done")
@@ -28,10 +31,18 @@ def test_a_dead_replica_is_served_by_the_others_and_comes_back(fleet: Fleet):
     assert fleet.engines("gpu1")[unit] != before
 
 
-def test_a_bad_engine_configuration_leaves_the_old_service_running(fleet: Fleet, inventory):
+def with_arguments(folder: Path, **arguments: Any) -> Path:
+    """The lab's inventory on llama.cpp with these options of it (`_` for `-`)."""
+    given = {name.replace("_", "-"): value for name, value in arguments.items()}
+    return llama_inventory(folder / "lab.py", services=[{**LLAMA_SERVICE, "arguments": given}])
+
+
+def test_a_bad_engine_configuration_leaves_the_old_service_running(
+    llama_fleet: Fleet, llama: Path, tmp_path: Path
+):
+    fleet = llama_fleet
     before = {host: fleet.engines(host) for host in ("gpu1", "gpu2", "gpu3")}
-    bad = inventory(('"enforce-eager": True,', '"enforce-eager": True, "no-such-option": 1,'))
-    run = fleet.deploy(inventory=bad)
+    run = fleet.deploy(inventory=with_arguments(tmp_path, no_such_option=1))
     assert run.status == 1
     assert "last log lines of llm-engine@qwen2.5-14b-0.service" in run.text, run.text
     assert "no-such-option" in run.text
@@ -42,111 +53,99 @@ def test_a_bad_engine_configuration_leaves_the_old_service_running(fleet: Fleet,
     }
     assert "the old replicas serve on: gpu1 failed" in run.text
     assert fleet.ask()[0] == 200
-    again = fleet.deploy("--data", "validate=false")
+    again = fleet.deploy("--data", "validate=false", inventory=llama)
     assert again.status == 0, again.text
     assert sorted(fleet.engines("gpu1")) == sorted(before["gpu1"])
 
 
-def test_another_gpu_than_declared_stops_that_host_alone(fleet: Fleet):
-    unit = "llm-engine@qwen2.5-14b-0.service"
-    before = fleet.engines("gpu3")[unit]
-    written = fleet.ssh(
-        "gpu3", "sudo find /etc/llm /opt/llm/engines -maxdepth 2 -printf '%p %T@\\n'"
-    )
-    faults.gpu_lost("gpu3", 3)
-    try:
-        run = fleet.deploy()
-    finally:
-        faults.clear("gpu3")
-    assert run.status == 1
-    assert "4x NVIDIA A10G (23028 MiB) in the inventory" in run.text
-    assert "the host reports: 3x NVIDIA A10G" in run.text
-    assert run.failed() == {"gpu3"}, run.text
-    assert "Mend the host, or take its new state" in run.text
-    assert fleet.engines("gpu3")[unit] == before
-    assert written == fleet.ssh(
-        "gpu3", "sudo find /etc/llm /opt/llm/engines -maxdepth 2 -printf '%p %T@\\n'"
-    )
-    # The engine on the lost GPU died with it; the other replica stays where it is.
-    assert set(fleet.upstream()) == set(UPSTREAM)
-    assert fleet.upstream()["10.99.0.13:8001"]
-
-
-def test_a_host_without_sudo_fails_alone(fleet: Fleet):
+def test_a_host_without_sudo_stops_alone(llama_fleet: Fleet, llama: Path):
     faults.no_sudo("gpu2")
     try:
-        run = fleet.deploy("--data", "validate=false")
+        run = llama_fleet.deploy("--data", "validate=false", inventory=llama)
     finally:
         faults.sudo("gpu2")
     assert run.status == 1
     assert "no passwordless sudo" in run.text
-    assert fleet.upstream()["10.99.0.12:8001"]
-    # The fault before this one is over: the next run takes all back.
-    assert fleet.deploy("--data", "validate=false").status == 0
-    assert fleet.upstream() == UPSTREAM
+    assert "[gpu2] stopped, nothing was changed here: preflight: sudo" in run.text
+    assert run.changes == 0, run.text
+    assert llama_fleet.upstream() == UPSTREAM
+    assert llama_fleet.deploy("--data", "validate=false", inventory=llama).status == 0
+    assert llama_fleet.upstream() == UPSTREAM
 
 
 @pytest.mark.parametrize("limit", [["lb1"], ["lb1", "gpu1"]])
-def test_limit_takes_nothing_out_of_the_upstream(fleet: Fleet, limit: list[str]):
+def test_limit_takes_nothing_out_of_the_upstream(llama_fleet: Fleet, llama: Path, limit: list[str]):
     options = [option for name in limit for option in ("--limit", name)]
-    run = fleet.deploy("--data", "validate=false", *options)
+    run = llama_fleet.deploy("--data", "validate=false", *options, inventory=llama)
     assert run.status == 0, run.text
     assert run.changes == 0
-    assert fleet.upstream() == UPSTREAM
+    assert llama_fleet.upstream() == UPSTREAM
 
 
-def test_an_unreachable_host_keeps_its_place_while_it_serves(fleet: Fleet):
+def test_a_host_that_nobody_reaches_and_one_that_loses_power_in_the_middle(
+    llama_fleet: Fleet, llama: Path
+):
+    fleet = llama_fleet
     # Its ssh is gone, its engines are not.
     fleet.ssh("gpu2", "sudo systemctl stop ssh.socket ssh.service; true")
     try:
-        run = fleet.deploy("--data", "validate=false")
-        assert run.status == 1
-        assert "gpu2" in run.text
-        assert fleet.upstream() == UPSTREAM
+        run = fleet.start(llama, "deploys/llm.py", "-y")
+        assert run.stdout is not None
+        text = ""
+        limit = threading.Timer(RUN_TIMEOUT_S, run.kill)
+        limit.start()
+        for line in run.stdout:
+            text += line
+            if "Beginning operation run" in line:
+                hosts.power_off("gpu3")
+        status = run.wait()
+        limit.cancel()
+        assert status == 1
+        # All others are finished and proved.
+        assert Run(status, text).failed() - {"gpu2"} == {"gpu3"}, text
+        assert "gpu2" in text
+        assert "10.99.0.10:443  completion   pass" in text
+        assert fleet.ask()[0] == 200
+        upstream = fleet.upstream()
+        assert set(upstream) == set(UPSTREAM)
+        # Who serves keeps its place.
+        assert upstream["10.99.0.11:8001"] and upstream["10.99.0.12:8001"]
     finally:
         hosts.power_off("gpu2")
         hosts.power_on("gpu2")
-
-
-def test_a_host_that_loses_power_in_the_middle(fleet: Fleet):
-    run = fleet.start("inventories/lab.py", "deploys/llm.py", "-y")
-    assert run.stdout is not None
-    said = ""
-    limit = threading.Timer(RUN_TIMEOUT_S, run.kill)
-    limit.start()
-    for line in run.stdout:
-        said += line
-        if "Beginning operation run" in line:
-            hosts.power_off("gpu3")
-    status = run.wait()
-    limit.cancel()
-    assert status == 1
-    # Alone: all others are finished and proved.
-    assert Run(status, said).failed() == {"gpu3"}, said
-    assert "10.99.0.10:443  completion   pass" in said
-    assert fleet.ask()[0] == 200
-    upstream = fleet.upstream()
-    assert set(upstream) == set(UPSTREAM)
-    assert upstream["10.99.0.11:8001"]
     # It comes back by itself; the next run puts it back where it was.
     hosts.power_on("gpu3")
-    again = fleet.deploy()
+    again = fleet.deploy(inventory=llama)
     assert again.status == 0, again.text
     assert fleet.upstream() == UPSTREAM
 
 
-def test_bad_input_never_reaches_a_host(fleet: Fleet, inventory):
+def test_a_fresh_balancer_takes_the_place_of_one_that_is_gone(llama_fleet: Fleet, llama: Path):
+    before = {host: llama_fleet.engines(host) for host in ("gpu1", "gpu2", "gpu3")}
+    hosts.remove("lb1")
+    hosts.add("lb1")
+    run = llama_fleet.deploy(inventory=llama)
+    assert run.status == 0, run.text
+    assert llama_fleet.upstream() == UPSTREAM
+    assert llama_fleet.ask()[0] == 200
+    assert {host: llama_fleet.engines(host) for host in before} == before
+    again = llama_fleet.deploy("--data", "validate=false", inventory=llama)
+    assert (again.status, again.changes) == (0, 0), again.text
+
+
+def test_bad_input_never_reaches_a_host(lab: Fleet, inventory):
     bad = inventory(('"max_model_len": 4096', '"max_model_len": -1, "nmae": 1'))
-    run = fleet.deploy(inventory=bad)
+    run = lab.deploy(inventory=bad)
     assert run.status == 1
     assert "services[0].max_model_len: " in run.text
     assert "services[0].nmae: unknown key; did you mean name?" in run.text
     assert "Connecting" not in run.text
 
 
-def test_a_roll_loses_no_request(fleet: Fleet, inventory):
+def test_a_roll_loses_no_request(llama_fleet: Fleet, tmp_path: Path):
+    fleet = llama_fleet
     before = fleet.engines("gpu1")
-    changed = inventory(('"max-num-seqs": 8', '"max-num-seqs": 7'))
+    changed = with_arguments(tmp_path, batch_size=1024)
     limit = ("--limit", "gpu1", "--limit", "lb1", "--data", "validate=false")
     with fleet.asking() as statuses:
         run = fleet.deploy(*limit, inventory=changed)

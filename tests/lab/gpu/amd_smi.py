@@ -1,7 +1,10 @@
 #!/usr/bin/python3
-"""amd-smi of ROCm 7.2 on a bare host: lists what the loaded amdgpu drives.
+"""amd-smi of ROCm 7.2 on a bare host: lists what the loaded amdgpu drives, and who uses it.
 
 As the one of 7.0 it tells nobody anything who is neither root nor in the groups of the devices.
+What a card is comes from the profile; memory, use and processes come from the simulated driver.
+`monitor` prints its table; `metric` and `process` know JSON alone, as amdsmi_cli/amdsmi_commands.py
+makes it.
 """
 
 from __future__ import annotations
@@ -9,10 +12,14 @@ from __future__ import annotations
 import grp
 import json
 import os
+import socket
 import sys
 
 import kernel
 
+SOCKET = "/run/lab-gpu.sock"
+# What amdgpu itself holds of a card of some 192 GiB at rest.
+IDLE_MIB = 283
 GROUPS = ("render", "video")
 VERSION = "AMDSMI Tool: 26.2.2+e1a6bc5663 | AMDSMI Library version: 26.2.2 | ROCm version: 7.2.3"
 
@@ -96,6 +103,113 @@ def link(other: int, gpu: dict, index: int, kind: str) -> dict:
     }
 
 
+def live(wanted: str) -> dict:
+    """What the driver sees now: `processes`, or `all` for the cards' utilization too."""
+    try:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(SOCKET)
+            link.sendall(wanted.encode())
+            told: dict = json.loads(b"".join(iter(lambda: link.recv(65536), b"")))
+    except (OSError, ValueError):
+        raise SmiError("ERROR:root:Unable to get devices, driver not initialized") from None
+    faults = json.loads((kernel.STATE / "faults.json").read_text())
+    told["processes"] += faults.get("foreign", [])
+    return told
+
+
+def uses(wanted: str = "all") -> list[tuple[dict, int, list[dict]]]:
+    """Each GPU with its utilization in percent and the processes that hold memory of it."""
+    told = live(wanted)
+    places = {card["uuid"]: place for place, card in enumerate(kernel.profile()["amd"])}
+    found = []
+    for gpu in devices():
+        place = places[gpu["uuid"]]
+        held = [process for process in told["processes"] if process["gpu"] == place]
+        found.append((gpu, told["utilization"][place], held))
+    return found
+
+
+def used_mib(gpu: dict, held: list[dict]) -> int:
+    return min(gpu["memory_mib"], IDLE_MIB + sum(process["mib"] for process in held))
+
+
+def amount(value: object, unit: str) -> dict:
+    return {"value": value, "unit": unit}
+
+
+def metric(options: list[str]) -> dict:
+    """Use and memory of each GPU, of those that are asked for."""
+    known = {"--usage": usage, "-u": usage, "--mem-usage": memory, "-m": memory}
+    asked = [option for option in options if option != "--json"]
+    if "--json" not in options or set(asked) - set(known):
+        raise unknown("metric", options)
+    parts = dict.fromkeys(known[option] for option in asked) or {usage: None, memory: None}
+    told = []
+    for index, one in enumerate(uses()):
+        told.append({"gpu": index})
+        for part in parts:
+            told[-1] |= part(*one)
+    return {"gpu_data": told}
+
+
+def usage(gpu: dict, busy: int, held: list[dict]) -> dict:
+    return {
+        "usage": {
+            "gfx_activity": amount(busy, "%"),
+            "umc_activity": amount(busy // 3, "%"),
+            "mm_activity": "N/A",
+            "vcn_activity": [amount(0, "%"), "N/A", "N/A", "N/A"],
+        }
+    }
+
+
+def memory(gpu: dict, busy: int, held: list[dict]) -> dict:
+    total, used = gpu["memory_mib"], used_mib(gpu, held)
+    sizes = {"vram": (total, used), "visible_vram": (total, used), "gtt": (128 << 10, 24)}
+    return {
+        "mem_usage": {
+            f"{word}_{kind}": amount(value, "MB")
+            for kind, (whole, taken) in sizes.items()
+            for word, value in (("total", whole), ("used", taken), ("free", whole - taken))
+        }
+    }
+
+
+def process() -> list[dict]:
+    """The processes on each GPU."""
+    told = []
+    for index, (_, _, held) in enumerate(uses("processes")):
+        listed: list[dict] = [{"process_info": process_info(one)} for one in held]
+        none = [{"process_info": "No running processes detected"}]
+        told.append({"gpu": index, "process_list": listed or none})
+    return told
+
+
+def process_info(one: dict) -> dict:
+    size = one["mib"] << 20
+    memory_usage = {"gtt_mem": 2134016, "cpu_mem": 211795968, "vram_mem": size}
+    return {
+        "name": one["name"],
+        "pid": one["pid"],
+        "memory_usage": {name: amount(value, "B") for name, value in memory_usage.items()},
+        "mem_usage": amount(size + 213929984, "B"),
+        "usage": {"gfx": amount(0, "ns"), "enc": amount(0, "ns")},
+    }
+
+
+def monitor() -> None:
+    """The table of use and memory, as of ROCm 6.4."""
+    print("GPU  GFX%  MEM%  VRAM_USED  VRAM_FREE  VRAM_TOTAL")
+    for index, (gpu, busy, held) in enumerate(uses()):
+        total, used = gpu["memory_mib"], used_mib(gpu, held)
+        sizes = "".join(f"{f'{mib} MB':>11}" for mib in (used, total - used))
+        print(f"{index:>3}{f'{busy} %':>6}{f'{busy // 3} %':>6}{sizes}{f'{total} MB':>12}")
+
+
+def unknown(command: str, options: list[str]) -> SmiError:
+    return SmiError(f"{command} {' '.join(options)} is not known to the lab's amd-smi")
+
+
 def main(arguments: list[str]) -> int:
     """Run one command."""
     command = arguments[0] if arguments else ""
@@ -111,8 +225,14 @@ def main(arguments: list[str]) -> int:
                 print(json.dumps(static(), indent=4))
             case "topology":
                 print(json.dumps(topology(), indent=4))
+            case "metric":
+                print(json.dumps(metric(arguments[1:]), indent=4))
+            case "process" if arguments[1:] == ["--json"]:
+                print(json.dumps(process(), indent=4))
+            case "monitor" if not arguments[1:]:
+                monitor()
             case _:
-                raise SmiError(f"Command {command!r} is not known to the lab's amd-smi")
+                raise unknown(command, arguments[1:])
     except SmiError as error:
         print(error, file=sys.stderr)
         return 1 if "Traceback" in str(error) else 255

@@ -1,17 +1,21 @@
 #!/usr/bin/python3
 """What the simulated driver knows: which processes hold which GPU, how much, and how busy.
 
-Runs as root on a GPU host and answers nvidia-smi over a socket that everybody may use, as everybody
-may use the real device files. It knows nothing but /proc:
+Runs as root on a GPU host and answers nvidia-smi and amd-smi over a socket that everybody may use,
+as everybody may use the real device files. It knows nothing but /proc:
 
 - An engine is a process that calls itself `VLLM::EngineCore…`; its children `VLLM::Worker…` are its
   ranks. Where there are ranks, rank i holds the i-th GPU of CUDA_VISIBLE_DEVICES (indices or
   UUIDs); an engine of a single rank holds the first one itself, as on a real GPU, even though the
-  CPU build gives it a worker. The variable is read from the nearest ancestor whose environment has
-  it: engines and workers overwrite their own with their title. Without it all GPUs are visible.
+  CPU build gives it a worker. On a host of AMD it is HIP_VISIBLE_DEVICES. The variable is read
+  from the nearest ancestor whose environment has it: engines and workers overwrite their own with
+  their title. Without it all GPUs are visible.
 - Memory is a real engine's, scaled to the card: a CUDA context while the engine starts, and the
   share `--gpu-memory-utilization` (vLLM's default otherwise) once its server listens, which vLLM's
   does only after weights and KV cache are in place.
+- A `llama-server` is an engine, too: one process that holds all GPUs that are visible to it, each
+  with a CUDA context and what it really has in memory. With `--rpc` the i-th `ggml-rpc-server` that
+  it names stands for the i-th of them: its memory and its work are the GPU's.
 - Utilization is the share of SAMPLE_SECONDS in which the holder's busiest thread was running or
   runnable, so it does not depend on how many engines share the CPUs. (Sampling thread states
   instead showed up to 28 % for an idle engine, whose workers wake 1300 times a second.) A worker
@@ -34,13 +38,15 @@ STATE = Path("/usr/lib/lab-gpu")
 SAMPLE_SECONDS = 0.2
 CONTEXT_MIB = 518
 DEFAULT_SHARE = 0.92
+VISIBLE = (b"HIP_VISIBLE_DEVICES", b"ROCR_VISIBLE_DEVICES", b"CUDA_VISIBLE_DEVICES")
+"""What limits a process to some GPUs; the first that is set counts, as in HIP."""
 LISTENING = "0A"
 """The state of such a socket in /proc/net/tcp."""
 
 
 @dataclass
 class Process:
-    """A process as /proc shows it; `visible` is its CUDA_VISIBLE_DEVICES, if it has one."""
+    """A process as /proc shows it; `visible` is its variable of `VISIBLE`, if it has one."""
 
     pid: int
     parent: int
@@ -70,10 +76,15 @@ def processes() -> dict[int, Process]:
         except OSError:
             continue
         parent = int(status.rpartition(")")[2].split()[1])
-        values = [x[21:].decode() for x in environment if x.startswith(b"CUDA_VISIBLE_DEVICES=")]
         pid = int(folder.name)
-        found[pid] = Process(pid, parent, title.strip(), values[0] if values else None)
+        found[pid] = Process(pid, parent, title.strip(), limited_to(environment))
     return found
+
+
+def limited_to(environment: list[bytes]) -> str | None:
+    """The GPUs that a process was given, by its environment."""
+    values = dict(line.split(b"=", 1) for line in environment if b"=" in line)
+    return next((values[name].decode() for name in VISIBLE if name in values), None)
 
 
 def root_of(process: Process, known: dict[int, Process]) -> Process:
@@ -85,7 +96,7 @@ def root_of(process: Process, known: dict[int, Process]) -> Process:
 
 
 def visible_gpus(setting: str | None, uuids: list[str]) -> list[int]:
-    """The GPUs that CUDA_VISIBLE_DEVICES names; as in CUDA, an unknown one ends the list."""
+    """The GPUs that such a variable names; as in CUDA and HIP, an unknown one ends the list."""
     if setting is None:
         return list(range(len(uuids)))
     chosen: list[int] = []
@@ -116,21 +127,68 @@ def holders(profile: dict) -> list[Holder]:
     """Every process that holds a GPU, in the order in which they started."""
     known = processes()
     uuids = [gpu["uuid"] for gpu in profile["gpus"]]
-    total = int(profile["fields"]["memory.total [MiB]"].split()[0])
     taken: dict[int, int] = {}
     found = []
     for _, engine in sorted(known.items()):
+        if is_program(engine, "llama-server"):
+            visible = visible_gpus(root_of(engine, known).visible, uuids)
+            found += llama_holders(engine, visible, known)
         if not engine.title.startswith("VLLM::EngineCore"):
             continue
         root = root_of(engine, known)
         visible = visible_gpus(root.visible, uuids)
-        mib = round(total * memory_share(root)) if listens(root.pid) else CONTEXT_MIB
+        share = memory_share(root) if listens(root.pid) else None
         for process, measured in ranks(engine, known):
             rank = taken.setdefault(root.pid, 0)
             taken[root.pid] += 1
             if rank < len(visible):
-                found.append(Holder(process.pid, process.title, visible[rank], mib, measured))
+                gpu = visible[rank]
+                mib = CONTEXT_MIB if share is None else round(memory_mib(profile, gpu) * share)
+                found.append(Holder(process.pid, process.title, gpu, mib, measured))
     return found
+
+
+def memory_mib(profile: dict, gpu: int) -> int:
+    """All memory of a GPU."""
+    fields = profile["fields"] | profile["gpus"][gpu].get("fields", {})
+    return int(fields["memory.total [MiB]"].split()[0])
+
+
+def is_program(process: Process, name: str) -> bool:
+    """True if the process was started from a program of this name."""
+    return Path(process.title.partition(" ")[0]).name == name
+
+
+def llama_holders(engine: Process, visible: list[int], known: dict[int, Process]) -> list[Holder]:
+    """A llama-server as the holder of each visible GPU."""
+    rpc = re.search(r" --rpc[= ](\S+)", engine.title)
+    workers = [engine.pid] * len(visible)
+    if rpc:
+        workers = [rpc_server(address, known) for address in rpc[1].split(",")]
+    name = engine.title.partition(" ")[0]
+    return [
+        Holder(engine.pid, name, gpu, CONTEXT_MIB + resident_mib(pid), [pid])
+        for gpu, pid in zip(visible, workers, strict=False)
+    ]
+
+
+def rpc_server(address: str, known: dict[int, Process]) -> int:
+    """The process that listens there for llama.cpp, by its arguments; 0 if there is none."""
+    host, _, port = address.partition(":")
+    for process in known.values():
+        words = process.title.split()
+        if is_program(process, "ggml-rpc-server") and {host, port} <= set(words):
+            return process.pid
+    return 0
+
+
+def resident_mib(pid: int) -> int:
+    """What the process has in memory, in MiB; 0 if it has just ended."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        size = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+        return int(size[1]) // 1024 if size else 0
+    return 0
 
 
 def memory_share(root: Process) -> float:
@@ -197,11 +255,22 @@ def utilization(found: list[Holder], gpus: int) -> list[int]:
     return busy
 
 
+def with_amd(profile: dict) -> dict:
+    """The profile with AMD's cards among its GPUs, in what of it the driver knows."""
+    cards = [
+        {"uuid": card["uuid"], "fields": {"memory.total [MiB]": f"{card['memory_mib']} MiB"}}
+        for card in profile.get("amd", [])
+    ]
+    if not cards:
+        return profile
+    return profile | {"gpus": cards, "fields": cards[0]["fields"]}
+
+
 def answer(connection: socket.socket) -> None:
     """Answer one request: `processes`, or `all` for utilization too (which takes its time)."""
     with connection:
         wanted = connection.recv(64).decode().strip()
-        profile = json.loads((STATE / "profile.json").read_text())
+        profile = with_amd(json.loads((STATE / "profile.json").read_text()))
         found = holders(profile)
         gpus = len(profile["gpus"])
         shares = utilization(found, gpus) if wanted == "all" else [0] * gpus

@@ -79,7 +79,7 @@ def listing(gpus: nvidia_smi.Gpus, selector: str | None, nvlink: bool = False) -
     if not nvlink or not rates:
         return plain_listing(gpus, selector, nvlink)
     for index in gpus.chosen(selector):
-        print(f"GPU {index}: {gpus.field('name')} (UUID: {gpus.uuid(index)})")
+        print(f"GPU {index}: {gpus.field('name', index)} (UUID: {gpus.uuid(index)})")
         for number, rate in enumerate(rates):
             print(f"\t Link {number}: {rate}")
     return None

@@ -79,9 +79,13 @@ class Gpus:
         self.set: dict = read_json(SET)
         self.kept: dict = read_json(KEPT)
 
-    def field(self, name: str) -> str:
-        """A recorded field, by its name in the header."""
-        return self.profile["fields"][name]
+    def fields(self, index: int) -> dict[str, str]:
+        """The recorded fields of a GPU: those of all cards, and what differs on this one."""
+        return self.profile["fields"] | self.profile["gpus"][index].get("fields", {})
+
+    def field(self, name: str, index: int = 0) -> str:
+        """A recorded field of a GPU, by its name in the header."""
+        return self.fields(index)[name]
 
     def bus_id(self, index: int) -> str:
         return self.profile["gpus"][index]["bus_id"]
@@ -139,17 +143,17 @@ class Gpus:
 
     def used_mib(self, index: int) -> int:
         held = sum(p["mib"] for p in self.processes() if p["gpu"] == index)
-        reserved = self.mib("memory.reserved [MiB]")
-        most = self.mib("memory.total [MiB]") - reserved
+        reserved = self.mib("memory.reserved [MiB]", index)
+        most = self.mib("memory.total [MiB]", index) - reserved
         return min(self.profile["idle"]["memory_mib"] + held, most)
 
-    def mib(self, field: str) -> int:
-        return int(self.field(field).split()[0])
+    def mib(self, field: str, index: int) -> int:
+        return int(self.field(field, index).split()[0])
 
     def row(self, index: int) -> dict[str, str]:
         """Every field of a GPU, by its name in the header."""
         busy = self.live()["utilization"][index]
-        used, total = self.used_mib(index), self.mib("memory.total [MiB]")
+        used, total = self.used_mib(index), self.mib("memory.total [MiB]", index)
         idle = self.profile["idle"]
         limit = self.power_limit(index)
         power = f"{idle['power_w'] + busy / 100 * (0.8 * limit - idle['power_w']):.2f} W"
@@ -165,7 +169,7 @@ class Gpus:
             "pci.bus": f"0x{bus[9:11]}",
             "pci.device": f"0x{bus[12:14]}",
             "memory.used [MiB]": f"{used} MiB",
-            "memory.free [MiB]": f"{total - self.mib('memory.reserved [MiB]') - used} MiB",
+            "memory.free [MiB]": f"{total - self.mib('memory.reserved [MiB]', index) - used} MiB",
             "utilization.gpu [%]": f"{busy} %",
             "utilization.memory [%]": f"{busy // 3} %",
             "temperature.gpu": str(idle["temperature"] + round(busy * 0.35)),
@@ -180,7 +184,7 @@ class Gpus:
                 for when in ("current", "pending")
             }
         live |= {f"power.draw{kind} [W]": power for kind in ("", ".average", ".instant")}
-        row = self.profile["fields"] | live
+        row = self.fields(index) | live
         if row["gpu_recovery_action"] == "Reset":
             row |= {name: "[GPU requires reset]" for name in row if bare(name) in RESET_FIELDS}
         return row
@@ -188,7 +192,7 @@ class Gpus:
     def power_limit(self, index: int) -> float:
         """What was set, in watts, else what the profile says."""
         said = self.set.get("power", {}).get(str(index))
-        return said if said is not None else watts(self.field("power.limit [W]"))
+        return said if said is not None else watts(self.field("power.limit [W]", index))
 
     def can_slice(self) -> bool:
         """Whether the card knows MIG: others have no such mode, neither on nor off."""
@@ -289,7 +293,7 @@ def query_apps(gpus: Gpus, fields: str, layout: str, selector: str | None) -> No
     rows = [
         {
             "timestamp": timestamp(),
-            "gpu_name": gpus.field("name"),
+            "gpu_name": gpus.field("name", process["gpu"]),
             "gpu_bus_id": gpus.bus_id(process["gpu"]),
             "gpu_serial": gpus.profile["gpus"][process["gpu"]]["serial"],
             "gpu_uuid": gpus.uuid(process["gpu"]),
@@ -322,7 +326,7 @@ def topology(gpus: Gpus) -> None:
 def listing(gpus: Gpus, selector: str | None, nvlink: bool = False) -> None:
     """-L, and nvlink -s of cards that have none."""
     for index in gpus.chosen(selector):
-        print(f"GPU {index}: {gpus.field('name')} (UUID: {gpus.uuid(index)})")
+        print(f"GPU {index}: {gpus.field('name', index)} (UUID: {gpus.uuid(index)})")
         if nvlink:
             print("Device does not have or support Nvlink")
         for number, one in enumerate([] if nvlink else gpus.slices(index)):
@@ -346,7 +350,7 @@ def set_power(gpus: Gpus, wanted: str, selector: str | None) -> None:
         bus, limit = gpus.bus_id(index), float(wanted)
         if os.geteuid():
             raise SmiError(denied(f"Unable to set power limit for GPU {bus}"), NO_PERMISSION)
-        least, most = (watts(gpus.field(f"power.{end}_limit [W]")) for end in ("min", "max"))
+        least, most = (watts(gpus.field(f"power.{end}_limit [W]", index)) for end in ("min", "max"))
         if not least <= limit <= most:
             raise SmiError(
                 f"Provided power limit {limit:.2f} W is not a valid power limit which should be "
@@ -437,7 +441,7 @@ def mig(gpus: Gpus, options: list[str], selector: str | None) -> None:
 def create(gpus: Gpus, index: int, profiles: list[str]) -> None:
     """Make slices, each at the first place that is free."""
     made = gpus.set.setdefault("slices", {}).setdefault(str(index), [])
-    memory = gpus.mib("memory.total [MiB]") / 1024
+    memory = gpus.mib("memory.total [MiB]", index) / 1024
     for profile in profiles:
         match = re.fullmatch(r"([1-7])g\.([0-9]+)gb", profile)
         compute = int(match[1]) if match else 0
@@ -514,19 +518,19 @@ def xml(gpus: Gpus, selector: str | None) -> None:
         if not gpus.can_slice():
             current = pending = "N/A"
         print(f'\t<gpu id="{gpus.bus_id(index)}">')
-        print(f"\t\t<product_name>{gpus.field('name')}</product_name>")
+        print(f"\t\t<product_name>{gpus.field('name', index)}</product_name>")
         print(f"\t\t<mig_mode>\n\t\t\t<current_mig>{current}</current_mig>")
         print(f"\t\t\t<pending_mig>{pending}</pending_mig>\n\t\t</mig_mode>\n\t\t<mig_devices>")
         for number, one in enumerate(gpus.slices(index)):
-            xml_slice(gpus, number, one)
+            xml_slice(gpus.mib("memory.total [MiB]", index), number, one)
         print("" if gpus.slices(index) else "\t\t\tNone")
         print(f"\t\t</mig_devices>\n\t\t<uuid>{gpus.uuid(index)}</uuid>\n\t</gpu>")
     print("</nvidia_smi_log>")
 
 
-def xml_slice(gpus: Gpus, number: int, one: dict) -> None:
+def xml_slice(memory_mib: int, number: int, one: dict) -> None:
     """One slice; an eighth of the card's memory keeps some 3 % for itself."""
-    total = int(gpus.mib("memory.total [MiB]") * one["length"] / 8 * 0.97)
+    total = int(memory_mib * one["length"] / 8 * 0.97)
     print(f"\t\t\t<mig_device>\n\t\t\t\t<index>{number}</index>")
     print(f"\t\t\t\t<gpu_instance_id>{one['instance']}</gpu_instance_id>")
     print("\t\t\t\t<compute_instance_id>0</compute_instance_id>\n\t\t\t\t<fb_memory_usage>")
