@@ -1,5 +1,6 @@
 """Benchmarks run over the lab, like the lab's tests."""
 
-from tests.lab.conftest import first_run as first_run
-from tests.lab.conftest import fleet as fleet
 from tests.lab.conftest import lab as lab
+from tests.lab.conftest import llama as llama
+from tests.lab.conftest import llama_fleet as llama_fleet
+from tests.lab.conftest import llama_run as llama_run

@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from roles.topology.collectives import LinkCalibration
-from roles.topology.performance import Calibration
+from roles.engine.calibration import Calibration, LinkCalibration
 from tests.benchmarks.throughput_cases import Row, estimates
 
 # Where a fit starts and what it is held near, softly: round figures of the trade, not a fit's

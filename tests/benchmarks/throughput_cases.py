@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from roles.engine.calibration import CALIBRATION, Calibration
 from roles.hardware import Gpu
 from roles.models import find
 from roles.plan import Estimate
 from roles.topology.costs import GpuRates, LinkKind, Links, ModelCosts, Workload
-from roles.topology.performance import CALIBRATION, Calibration, estimate
+from roles.topology.performance import estimate
 from roles.topology.rates import gpu_rates, model_costs
 
 DATA = Path(__file__).parent.parent / "data"

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from roles.engine.calibration import CALIBRATION, Calibration
 from roles.plan import Estimate
 from roles.topology.choice import Objective, best
-from roles.topology.performance import CALIBRATION, Calibration
 from tests.benchmarks.fitting import fit
 from tests.benchmarks.throughput_cases import Row, estimates, rows
 

@@ -1,5 +1,6 @@
 """What goes wrong on real hosts: the others go on, the old service stays, the message says why."""
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_a_bad_engine_configuration_leaves_the_old_service_running(
     assert {host: fleet.engines(host) for host in ("gpu2", "gpu3")} == {
         host: before[host] for host in ("gpu2", "gpu3")
     }
-    assert "the old replicas serve on: gpu1 failed" in run.text
+    assert re.search(r"gpu1 failed.*; the old replicas serve on", run.text), run.text
     assert fleet.ask()[0] == 200
     again = fleet.deploy("--data", "validate=false", inventory=llama)
     assert again.status == 0, again.text
@@ -104,7 +105,7 @@ def test_a_host_that_nobody_reaches_and_one_that_loses_power_in_the_middle(
         # All others are finished and proved.
         assert Run(status, text).failed() - {"gpu2"} == {"gpu3"}, text
         assert "gpu2" in text
-        assert "10.99.0.10:443  completion   pass" in text
+        assert re.search(r"10\.99\.0\.10:443 +completion +pass", text), text
         assert fleet.ask()[0] == 200
         upstream = fleet.upstream()
         assert set(upstream) == set(UPSTREAM)
