@@ -20,6 +20,5 @@ from roles.engine.state import parse_installed as parse_installed
 from roles.engine.state import part as part
 from roles.engine.vllm.settings import VllmSettings as VllmSettings
 
-EngineSettings = VllmSettings
 ENGINE_SETTINGS = {kind: one.build for kind, one in DEPLOYMENTS.items()}
 """What an inventory may say about a build, by the kind of its engine."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from roles.engine.build import Build
 from roles.engine.needs import EngineNeeds
+from roles.host.paths import STATE
 from roles.plan import Replica
 
 # How each device is told which GPUs are a process's own.
@@ -53,6 +54,17 @@ class Placement:
     internal_port: int
     drain_timeout_s: int
     devices: Mapping[int, str] = field(default_factory=dict)
+
+
+def own_environment(replica: Replica, build: Build, placement: Placement) -> dict[str, str]:
+    """What every engine is told: which GPUs are its own, and where its home is."""
+    devices = placement.devices
+    return {
+        VISIBLE_DEVICES[build.device]: ",".join(devices.get(i, str(i)) for i in replica.gpus),
+        # Otherwise mixed cards are numbered by speed, not as nvidia-smi and the plan do.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "HOME": f"{STATE}/{replica.name}",
+    }
 
 
 @dataclass(frozen=True)

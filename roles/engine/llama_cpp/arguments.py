@@ -1,9 +1,9 @@
 """Which options of llama-server a service may add, and which of them the plan reckons with."""
 
-import math
 import re
 from collections.abc import Mapping
 
+from roles.engine.arguments import check_value
 from roles.engine.asked import Argument
 from roles.engine.llama_cpp.context import CACHE_BYTES
 
@@ -57,7 +57,6 @@ _WRITTEN_OUT: Mapping[str, str] = {
 }
 _COUNTS = ("batch-size", "ubatch-size")
 _FLASH = ("on", "off", "auto")
-_LARGEST = 2**31
 
 
 def check_arguments(arguments: Mapping[str, Argument]) -> None:
@@ -86,14 +85,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_value(name: str, value: Argument) -> None:
-    if isinstance(value, str) and not value.isprintable():
-        raise ValueError(f"{name}: control characters and newlines are not allowed")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}: {value} is no number that an option takes")
-    if isinstance(value, int) and abs(value) >= _LARGEST**2:
-        raise ValueError(f"{name}: the number is too large")
-    if name in _COUNTS and (type(value) is not int or not 1 <= value < _LARGEST):
-        raise ValueError(f"{name}: {value!r} is no positive integer; write it as in 512")
+    check_value(name, value, _COUNTS, 512)
     if name in ("cache-type-k", "cache-type-v") and value not in CACHE_BYTES:
         raise ValueError(f"{name}: {value!r} is no type; set one of {', '.join(CACHE_BYTES)}")
     if name == "flash-attn" and value not in _FLASH:

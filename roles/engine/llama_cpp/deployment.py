@@ -3,19 +3,19 @@
 import shlex
 
 from roles.engine.deployment import (
-    VISIBLE_DEVICES,
     Busy,
     Installation,
     KeyFile,
     Placement,
     Served,
     Start,
+    own_environment,
 )
 from roles.engine.install import COMPLETE
 from roles.engine.llama_cpp.options import options_of
 from roles.engine.llama_cpp.settings import LlamaCppSettings
 from roles.engine.needs import EngineNeeds
-from roles.host.paths import CACHE, ENGINES, STATE, engine_folder
+from roles.host.paths import CACHE, ENGINES, engine_folder
 from roles.plan import Replica
 
 KEYS = "keys"
@@ -70,12 +70,8 @@ class LlamaCppDeployment:
 
 
 def _environment(replica: Replica, build: LlamaCppSettings, placement: Placement) -> dict[str, str]:
-    devices = placement.devices
     return {
-        VISIBLE_DEVICES[build.device]: ",".join(devices.get(i, str(i)) for i in replica.gpus),
-        # Otherwise mixed cards are numbered by speed, not as nvidia-smi and the plan do.
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "HOME": f"{STATE}/{replica.name}",
+        **own_environment(replica, build, placement),
         "LLAMA_CACHE": f"{CACHE}/{replica.name}",
         # Archives with shared libraries have them beside the program.
         "LD_LIBRARY_PATH": engine_folder(build.version_name),

@@ -1,8 +1,8 @@
 """Which options of `vllm serve` a service may add, and which of them the plan reckons with."""
 
-import math
 import re
 
+from roles.engine.arguments import check_value
 from roles.engine.asked import Argument
 
 _THE_PLAN = "leave it to the plan"
@@ -61,7 +61,6 @@ KV_ELEMENT_BYTES: dict[str, float | None] = {
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 RECKONED = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 # No option counts further, and what is written out stays a number anywhere.
-_LARGEST = 2**31
 
 
 def check_arguments(arguments: dict[str, Argument]) -> None:
@@ -92,14 +91,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_value(name: str, value: Argument) -> None:
-    if isinstance(value, str) and not value.isprintable():
-        raise ValueError(f"{name}: control characters and newlines are not allowed")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}: {value} is no number that an option takes")
-    if isinstance(value, int) and abs(value) >= _LARGEST**2:
-        raise ValueError(f"{name}: the number is too large")
-    if name in COUNTS and (type(value) is not int or not 1 <= value < _LARGEST):
-        raise ValueError(f"{name}: {value!r} is no positive integer; write it as in 256")
+    check_value(name, value, COUNTS, 256)
     if name.removeprefix("no-") == "enforce-eager" and not isinstance(value, bool):
         raise ValueError(f"{name}: {value!r} is neither true nor false; set one of them")
     if name == "kv-cache-dtype" and value not in KV_ELEMENT_BYTES:

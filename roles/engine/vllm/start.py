@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from roles.engine.deployment import VISIBLE_DEVICES, KeyFile, Placement, Served, Start
+from roles.engine.deployment import KeyFile, Placement, Served, Start, own_environment
 from roles.engine.vllm.settings import VllmSettings
-from roles.host.paths import CACHE, STATE, engine_folder
+from roles.host.paths import CACHE, engine_folder
 from roles.plan import Replica
 
 OPTIONS = "options.yaml"
@@ -75,12 +75,8 @@ def options_of(replica: Replica, served: Served, placement: Placement) -> dict[s
 
 def environment_of(replica: Replica, build: VllmSettings, placement: Placement) -> dict[str, str]:
     """The environment of a replica, without secrets."""
-    devices = placement.devices
     return {
-        VISIBLE_DEVICES[build.device]: ",".join(devices.get(i, str(i)) for i in replica.gpus),
-        # Otherwise mixed cards are numbered by speed, not as nvidia-smi and the plan do.
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "HOME": f"{STATE}/{replica.name}",
+        **own_environment(replica, build, placement),
         "HF_HOME": f"{CACHE}/hub",
         "VLLM_CACHE_ROOT": f"{CACHE}/{replica.name}",
         "TRITON_CACHE_DIR": f"{CACHE}/{replica.name}/triton",

@@ -6,7 +6,7 @@ from pathlib import Path
 from roles.driver import DriverSettings
 from roles.driver.decision import Request
 from roles.driver.state import PART, DriverState, parse_state
-from roles.engine import EngineNeeds, EngineSettings, engine_needs
+from roles.engine import EngineNeeds, VllmSettings, engine_needs
 from roles.hardware import PART as HARDWARE
 from roles.hardware import Gpu, declared_hardware, parse_report
 from roles.host import parse_answers
@@ -14,10 +14,10 @@ from tests.unit.hardware import hosts as hardware_hosts
 
 KEY_FILE = Path(__file__).with_name("stand-in-key.asc")
 KEY_FINGERPRINT = "39E5D1E333EE4F43C16A7D836D6AA5F7D3A25A1E"
-NEEDS = engine_needs(EngineSettings())
-ROCM_NEEDS = engine_needs(EngineSettings(device="rocm"))
-CPU_NEEDS = engine_needs(EngineSettings(device="cpu"))
-OLDER_NEEDS = engine_needs(EngineSettings(requirement="vllm==0.19.1"))
+NEEDS = engine_needs(VllmSettings())
+ROCM_NEEDS = engine_needs(VllmSettings(device="rocm"))
+CPU_NEEDS = engine_needs(VllmSettings(device="cpu"))
+OLDER_NEEDS = engine_needs(VllmSettings(requirement="vllm==0.19.1"))
 
 DEBIAN = {
     "os": "debian 12 x86_64",

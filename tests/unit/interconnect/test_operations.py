@@ -9,13 +9,13 @@ import pytest
 from pyinfra.context import ctx_host, ctx_state
 
 from roles.checks import Check
-from roles.engine import EngineSettings
+from roles.engine import VllmSettings
 from roles.hardware import LinkVerdict, declared_hardware
 from roles.interconnect import InterconnectSettings, operations
 from roles.plan import HostPlan, Replica
 from roles.topology import ServiceSettings, plan_host
 
-ENGINE = EngineSettings()
+ENGINE = VllmSettings()
 SERVICE = ServiceSettings.model_validate(
     {"name": "s", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
 )

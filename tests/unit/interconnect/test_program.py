@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from roles.engine import EngineSettings
+from roles.engine import VllmSettings
 from roles.hardware import LinkVerdict
 from roles.interconnect import InterconnectSettings
 from roles.interconnect.program import command, limit_s, program
 from roles.interconnect.verdicts import Group
 
-CPU = EngineSettings(device="cpu", environment={"OMP_NUM_THREADS": "1"})
+CPU = VllmSettings(device="cpu", environment={"OMP_NUM_THREADS": "1"})
 SETTINGS = InterconnectSettings()
 GROUPS = [Group((0, 1), True, False), Group((0, 1, 2, 3), True, True)]
 
@@ -38,7 +38,7 @@ def test_a_group_goes_by_what_cuda_calls_its_devices():
     ],
 )
 def test_each_device_has_its_library(device: str, cpu: bool, visible: str, largest: int):
-    made = task(engine=EngineSettings.model_validate({"device": device}))
+    made = task(engine=VllmSettings.model_validate({"device": device}))
     assert (made["cpu"], made["visible"], made["sizes"][-1]) == (cpu, visible, largest)
     assert made["environment"]["NCCL_SOCKET_IFNAME"] == "lo"
 
@@ -70,7 +70,7 @@ def test_the_limit_covers_every_way_of_every_group():
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_the_command_bounds_the_program(device: str):
-    engine = EngineSettings.model_validate({"device": device})
+    engine = VllmSettings.model_validate({"device": device})
     line = command(engine, "/opt/e/bin/python", "llm-engine", 500)
     assert subprocess.run(["sh", "-n"], input=line, text=True).returncode == 0
     assert "timeout -k 10 530 systemd-run" in line

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.engine import EngineSettings
+from roles.engine import VllmSettings
 from roles.hardware import Hardware, LinkVerdict, declared_hardware
 from roles.interconnect.verdicts import Group, merged, parse_answer, told, unmeasured, valid
 from roles.plan import HostPlan
 from roles.topology import ServiceSettings, plan_host
 
 LOGS = Path(__file__).parents[2] / "data" / "gpu-outputs" / "nccl"
-ENGINE = EngineSettings()
+ENGINE = VllmSettings()
 DRIVER = "580.95.05"
 SERVICE = ServiceSettings.model_validate(
     {"name": "s", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
@@ -35,7 +35,7 @@ def of(gpus: str, *verdicts: LinkVerdict) -> tuple[HostPlan, Hardware]:
     return plan_host(SERVICE, "h", machine), machine
 
 
-def wanted(gpus: str, *verdicts: LinkVerdict, engine: EngineSettings = ENGINE, **known: Any):
+def wanted(gpus: str, *verdicts: LinkVerdict, engine: VllmSettings = ENGINE, **known: Any):
     plan, machine = of(gpus, *verdicts)
     return unmeasured(plan, machine, valid(verdicts, engine, known.get("driver", DRIVER)), engine)
 
@@ -49,7 +49,7 @@ def test_pairs_and_the_whole_of_each_replica_are_wanted():
 
 
 def test_who_forbids_p2p_has_none_measured():
-    forbidding = EngineSettings(environment={"NCCL_P2P_DISABLE": "1"})
+    forbidding = VllmSettings(environment={"NCCL_P2P_DISABLE": "1"})
     assert wanted("2x NVIDIA A10G", engine=forbidding) == [Group((0, 1), False, False)]
 
 

