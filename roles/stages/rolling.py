@@ -167,7 +167,9 @@ class Rolling:
 
     def _undrainable(self, fleet: Fleet, services: Collection[str]) -> dict[str, str]:
         """Why services cannot be drained: balancers that this run does not reach."""
-        missing = balancers_missing(fleet, self.state)
+        limit = self.state.limit_hosts
+        reached = self.state.inventory if limit is None else limit
+        missing = balancers_missing(fleet, {host.name for host in reached})
         return dict.fromkeys(services, missing) if missing else {}
 
     def _failed(self) -> frozenset[str]:
@@ -189,11 +191,9 @@ class Rolling:
         )
 
 
-def balancers_missing(fleet: Fleet, state: State) -> str:
-    """What to add to a run whose limit leaves out balancers, or ""."""
-    limit = state.limit_hosts
-    inside = {host.name for host in (state.inventory if limit is None else limit)}
-    names = [host.name for host in fleet.having(BALANCERS) if host.name not in inside]
+def balancers_missing(fleet: Fleet, reached: Collection[str]) -> str:
+    """What to add to a run that reaches these hosts, so that balancers can drain, or ""."""
+    names = [host.name for host in fleet.having(BALANCERS) if host.name not in reached]
     missing = " ".join(f"--limit {name}" for name in names)
     return f"balancers are not in this run: add {missing}" if missing else ""
 
