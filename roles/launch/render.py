@@ -61,6 +61,16 @@ class ReplicaFiles:
     digest: str
     entry: Mapping[str, Any]
 
+    @property
+    def key_digest(self) -> str:
+        """SHA-256 of the key that it expects, "" for none."""
+        return hashlib.sha256(self.key.encode()).hexdigest() if self.key else ""
+
+    @property
+    def one_key(self) -> bool:
+        """Whether its engine takes no second key beside its own."""
+        return any(file.key_lines and file.keys == 1 for file in self.files.values())
+
 
 def shared_unit() -> str:
     """The unit that runs every replica of a host: what never differs."""

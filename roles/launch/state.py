@@ -23,7 +23,10 @@ pid=$(systemctl show -P MainPID "$unit")
 folder=$(readlink "/proc/$pid/cwd")
 case "$folder" in {REPLICAS}/"$name"/*) ;; *) folder= ;; esac
 digest=$(sed -n 's/^ "digest": "\\([0-9a-f]*\\)".*/\\1/p' "$folder/replica.json" | head -n 1)
-echo "$name $(systemctl is-active "$unit") $(systemctl is-enabled "$unit") ${{digest:--}}"
+key=-
+[ -f "${{folder:-/none}}/keys" ] &&
+key=$(head -n 1 "$folder/keys" | tr -d '\n' | sha256sum | cut -d' ' -f1)
+echo "$name $(systemctl is-active "$unit") $(systemctl is-enabled "$unit") ${{digest:--}} $key"
 done
 part manifest
 cat {MANIFEST}
@@ -39,12 +42,14 @@ PART = Part("launch", SCRIPT, root=True)
 
 @dataclass(frozen=True)
 class UnitState:
-    """A replica's unit: systemd's words for its state, and the digest of the folder that its main
-    process runs in (None where it has none, or is an older deploy's)."""
+    """A replica's unit: systemd's words for its state, the digest of the folder that its main
+    process runs in, and the SHA-256 of its key (both None where it has none, or is an older
+    deploy's)."""
 
     active: str
     enabled: str
     digest: str | None
+    key_digest: str | None = None
 
     @property
     def up(self) -> bool:
@@ -71,11 +76,15 @@ class LaunchState:
 @dataclass(frozen=True)
 class Change:
     """One thing that launch has to do on a host: move or start a replica, retire one that left the
-    plan, or write what all share."""
+    plan, or write what all share.
+
+    `changes_only_key`: the replica has another key afterwards, and takes but one at a time.
+    """
 
     kind: ChangeKind
     subject: str
     reason: str
+    changes_only_key: bool = False
 
     def __str__(self) -> str:
         return f"{self.subject} {self.reason}"
@@ -86,14 +95,18 @@ def parse_state(sections: Sections) -> LaunchState:
     units = {}
     for line in sections.get("units", "").splitlines():
         try:
-            name, active, enabled, digest = line.split()
+            name, active, enabled, digest, key = line.split()
         except ValueError:
             raise ValueError(f"not the state of a replica's unit: {line!r}") from None
-        units[name] = UnitState(active, enabled, None if digest == "-" else digest)
+        units[name] = UnitState(active, enabled, _known(digest), _known(key))
     lines = (line.partition(" ") for line in sections.get("shared", "").splitlines())
     shared = {path: digest for digest, _, path in lines if path}
     firewall = sections.get("firewall", "").strip() == "up"
     return LaunchState(units, read_manifest(sections.get("manifest", "")), shared, firewall)
+
+
+def _known(digest: str) -> str | None:
+    return None if digest == "-" else digest
 
 
 def read_manifest(text: str) -> dict[str, Mapping[str, Any]]:
@@ -141,7 +154,9 @@ def _change(state: LaunchState, wanted: ReplicaFiles) -> Change | None:
     if unit.enabled != "enabled":
         return Change("move", wanted.name, "does not start at boot")
     if unit.digest != wanted.digest:
-        return Change("move", wanted.name, "runs from other settings")
+        other_key = unit.key_digest not in (None, wanted.key_digest)
+        only = wanted.one_key and other_key
+        return Change("move", wanted.name, "runs from other settings", changes_only_key=only)
     if entry is None or entry["digest"] != wanted.digest:
         return Change("move", wanted.name, "was never seen to serve from its settings")
     return None

@@ -6,10 +6,7 @@ from roles.rolling.decide import Progress as Progress
 from roles.rolling.decide import Turn as Turn
 from roles.rolling.decide import decide as decide
 from roles.rolling.decide import undrained as undrained
-from roles.rolling.drains import ROLLING_UPDATE as ROLLING_UPDATE
-from roles.rolling.drains import Drain as Drain
-from roles.rolling.drains import drain_owners as drain_owners
-from roles.rolling.drains import resumed as resumed
+from roles.rolling.members import ROLLING_UPDATE as ROLLING_UPDATE
 from roles.rolling.members import Change as Change
 from roles.rolling.members import HostRestart as HostRestart
 from roles.rolling.members import Member as Member

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from roles.rolling.drains import ROLLING_UPDATE, Drain
 from roles.rolling.members import Member
 from roles.rolling.moves import Move
 from roles.rolling.plan import RollingPlan, Skipped
@@ -76,10 +75,6 @@ class Decision:
         """What a host leaves as it is."""
         return tuple(one for one in self.left if host in one.move.hosts)
 
-    def drains(self, run: str) -> tuple[Drain, ...]:
-        """The records of what is drained in this batch."""
-        return tuple(Drain(replica, ROLLING_UPDATE, run) for replica in self.drained)
-
 
 def _on(host: str, members: Iterable[Member]) -> tuple[str, ...]:
     return tuple(member.id for member in members if host in member.hosts)
@@ -149,12 +144,12 @@ def _stop_reason(plan: RollingPlan, move: Move, progress: Progress, failures: _F
 def _serving(plan: RollingPlan, progress: Progress, failed: _Failed) -> dict[str, set[str]]:
     """Who gets requests now, by service; services that leave wholly are not there."""
     kept = plan.kept_services
-    removed = plan.removals
+    out = plan.removals | plan.waiting
     serving: dict[str, set[str]] = {}
     for member in plan.members:
         moved = member.id in progress.moved
         gets = member.will_get_requests if moved else member.gets_requests
-        gone = moved and member.id in removed
+        gone = moved and member.id in out
         lost = member.id in failed and member.id not in progress.restored
         if member.service in kept and gets and not gone and not lost:
             serving.setdefault(member.service, set()).add(member.id)
@@ -175,21 +170,17 @@ def _would_empty(
 
 
 def undrained(
-    drains: Iterable[Drain], run: str, plan: RollingPlan, decision: Decision, progress: Progress
-) -> tuple[Drain, ...]:
-    """Which drains of the rolling update are taken back after a batch, those of old runs included.
+    plan: RollingPlan, drained: Iterable[str], decision: Decision, progress: Progress
+) -> tuple[str, ...]:
+    """Who of those that were drained for a batch gets requests again after it.
 
-    They are those of replicas that serve: moved, restored, or drained by this run and then not
-    touched, as the batch's second decision left them. Who was lost or taken down stays out.
+    They are the replicas that serve: moved, restored, or not touched, as the batch's second
+    `decision` left them. Who was lost or taken down stays out, and so do those that wait for
+    the end of the run.
     """
-    members = {member.id: member for member in plan.members}
-    back = (progress.moved | progress.restored) - plan.removals
     untouched = {replica for one in decision.left for replica in one.move.replicas}
-
-    def ends(drain: Drain) -> bool:
-        member = members.get(drain.replica)
-        if drain.owner != ROLLING_UPDATE or member is None or progress.lost(member):
-            return False
-        return drain.replica in back or (drain.run == run and drain.replica in untouched)
-
-    return tuple(drain for drain in drains if ends(drain))
+    back = (progress.moved - plan.waiting | untouched) - plan.removals | progress.restored
+    members = {member.id: member for member in plan.members}
+    return tuple(
+        id for id in drained if id in back and not (id in members and progress.lost(members[id]))
+    )

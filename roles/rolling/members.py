@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from roles.rolling.drains import ROLLING_UPDATE
+ROLLING_UPDATE = "rolling-update"
+"""The owner of the drains of an update."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Restart:
     """A replica must start from other files.
 
     `replaces` are old replicas whose GPUs or ports it needs: they stop in the same step, and are
-    removed where no change of their own restarts them.
+    removed where no change of their own restarts them. Replicas with the same `together`, a
+    sentence that says why, restart in one step.
     """
 
     replica: str
     replaces: tuple[str, ...] = ()
+    together: str = ""
 
 
 @dataclass(frozen=True)

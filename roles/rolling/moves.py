@@ -10,13 +10,16 @@ from roles.rolling.members import Change, HostRestart, Member, Removal, Restart
 class Move:
     """Replicas and hosts that change in one step, as none of them can change alone.
 
-    `hosts` are all that take part, `restarted_hosts` those that restart as a whole.
+    `hosts` are all that take part, `restarted_hosts` those that restart as a whole. `together`
+    says why replicas of several hosts cannot restart one after the other; balancers find them anew
+    only at the end of the run.
     """
 
     hosts: tuple[str, ...]
     restarts: tuple[Member, ...] = ()
     removals: tuple[Member, ...] = ()
     restarted_hosts: tuple[str, ...] = ()
+    together: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -83,7 +86,7 @@ def _check(by_id: Mapping[str, Member], changes: Sequence[Change]) -> None:
             raise ValueError(f"{change.replica} is both restarted and removed")
 
 
-# A replica by its id, or a host that restarts.
+# A replica by its id, a host that restarts, or why replicas move together.
 _Item = tuple[str, str]
 
 
@@ -92,8 +95,11 @@ def _ties(change: Change, on_host: Mapping[str, Sequence[Member]]) -> list[_Item
     if isinstance(change, HostRestart):
         replicas = [("replica", member.id) for member in on_host.get(change.host, ())]
         return [("host", change.host), *replicas]
-    replaces = change.replaces if isinstance(change, Restart) else ()
-    return [("replica", replica) for replica in (change.replica, *replaces)]
+    replicas = [("replica", change.replica)]
+    if isinstance(change, Restart):
+        replicas += [("replica", old) for old in change.replaces]
+        replicas += [("together", change.together)] if change.together else []
+    return replicas
 
 
 class _Groups:
@@ -136,4 +142,5 @@ def _move(
         restarts=tuple(member for member in moved if member.id not in leaving),
         removals=tuple(member for member in moved if member.id in leaving),
         restarted_hosts=tuple(host for host in hosts if host in restarted),
+        together=tuple(name for kind, name in group if kind == "together"),
     )

@@ -69,6 +69,18 @@ class RollingPlan:
         )
 
     @property
+    def waiting(self) -> frozenset[str]:
+        """The replicas that get no requests again before the end of the run: they moved together,
+        and balancers can ask them only with what that end brings."""
+        return frozenset(
+            replica
+            for batch in self.batches
+            for move in batch.moves
+            if move.together
+            for replica in move.replicas
+        )
+
+    @property
     def kept_services(self) -> frozenset[str]:
         """The services that keep a replica after the whole update."""
         moves = [move for batch in self.batches for move in batch.moves]

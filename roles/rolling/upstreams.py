@@ -11,8 +11,8 @@ from roles.rolling.moves import Move
 class Effect:
     """What moves of one step do to one upstream, in replicas.
 
-    `taken` get requests before and none meanwhile; `gone` of them do not come back; `gained` get
-    requests only afterwards.
+    `taken` get requests before and none meanwhile; `gone` of them do not come back in this update;
+    `gained` get requests only afterwards.
     """
 
     taken: int = 0
@@ -28,7 +28,8 @@ def effects(moves: Iterable[Move], announced: Collection[str] = ()) -> dict[str,
     found: dict[str, Effect] = {}
     for move in moves:
         for member in move.members:
-            effect = _effect(member, member in move.removals, member.service not in announced)
+            leaves = member in move.removals or bool(move.together)
+            effect = _effect(member, leaves, member.service not in announced)
             found[member.service] = found.get(member.service, Effect()) + effect
     return found
 
@@ -80,7 +81,7 @@ class Upstreams:
         if not others and move.restarted_hosts:
             return f"all its replicas restart with {', '.join(move.restarted_hosts)}"
         if not others:
-            return "all its replicas must move together"
+            return "; ".join(move.together) or "all its replicas must move together"
         return "no other gets requests: " + ", ".join(_state(other) for other in others)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from roles.declaration import GPU_HOSTS
+from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.fleet import Fleet, Host
 from roles.launch import Change as HostChange
 from roles.launch import LaunchState
@@ -74,23 +74,40 @@ def planned_on(fleet: Fleet, host: str) -> list[Replica]:
 
 
 def changes_of(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
-    """What is to be moved or taken down, in the inventory's order; on a fresh host all is done."""
+    """What is to be moved or taken down, in the inventory's order; on a fresh host all is done.
+
+    Replicas whose only key changes restart in one step: a balancer has one key for all of them.
+    """
+    balanced = bool(fleet.having(BALANCERS))
     return [
         change
         for host in fleet.having(GPU_HOSTS)
         if host.name in found and not found[host.name].fresh
-        for change in _changes_on(host.name, planned_on(fleet, host.name), found[host.name])
+        for change in _changes_on(
+            host.name, planned_on(fleet, host.name), found[host.name], balanced
+        )
     ]
 
 
-def _changes_on(host: str, planned: Sequence[Replica], found: Found) -> Iterator[Change]:
+def _changes_on(
+    host: str, planned: Sequence[Replica], found: Found, balanced: bool
+) -> Iterator[Change]:
     by_name = {replica.name: replica for replica in planned}
     for change in found.changes:
         if change.kind in ("move", "start"):
-            replaced = _replaced(by_name[change.subject], found.state)
-            yield Restart(f"{host}/{change.subject}", tuple(f"{host}/{name}" for name in replaced))
+            replica = by_name[change.subject]
+            replaced = _replaced(replica, found.state)
+            yield Restart(
+                f"{host}/{replica.name}",
+                replaces=tuple(f"{host}/{name}" for name in replaced),
+                together=_one_key(replica.service) if balanced and change.changes_only_key else "",
+            )
         if change.kind == "retire":
             yield Removal(f"{host}/{change.subject}")
+
+
+def _one_key(service: str) -> str:
+    return f"the key of {service} changes, and its engine takes only one key"
 
 
 def _replaced(replica: Replica, state: LaunchState) -> list[str]:

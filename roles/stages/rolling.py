@@ -18,6 +18,7 @@ from roles.rolling import (
     batch_slots,
     decide,
     plan_rolling,
+    undrained,
 )
 from roles.stages.members import Found, members_of
 
@@ -119,13 +120,9 @@ class Rolling:
         self.restored |= serving & _replicas(self.turns.get(name))
 
     def undrained(self, index: int) -> list[str]:
-        """Replicas of a batch that get requests again: those that moved, were put back, or were
-        left alone."""
-        untouched = {
-            replica for one in self.decision(index, "turn").left for replica in one.move.replicas
-        }
-        back = ((self.moved | untouched) - self.plan().removals) | self.restored
-        return [id for id in self.decision(index, "drain").drained if id in back]
+        """Replicas of a batch that get requests again after it."""
+        decision = self.decision(index, "turn")
+        return list(undrained(self.plan(), self.drained(index), decision, self._progress()))
 
     def announce(self) -> bool:
         """Whether the plan is still to be announced: the first who asks does it."""

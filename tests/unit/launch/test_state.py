@@ -1,5 +1,6 @@
 """What launch has to do on a host."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.engine import VllmSettings
 from roles.host.question import parse_answers
 from roles.launch.state import LaunchState, UnitState, parse_state, read_manifest
-from tests.unit.launch.assignments import launch
+from tests.unit.launch.assignments import KEY, launch
 
 WANTED = launch()
 ENTRIES = {one.name: one.entry for one in WANTED.replicas}
@@ -57,6 +59,26 @@ def test_each_difference_is_seen(state: LaunchState, expected: list[tuple[str, s
     assert found(state) == expected
 
 
+@pytest.mark.parametrize(
+    ("requirement", "key_digest", "expected"),
+    [
+        ("vllm==0.31.0", hashlib.sha256(b"another key").hexdigest(), True),
+        ("vllm==0.31.0", hashlib.sha256(KEY.encode()).hexdigest(), False),
+        # A replica of before the numbered folders.
+        ("vllm==0.31.0", None, False),
+        # It takes both.
+        ("vllm==0.32.0", hashlib.sha256(b"another key").hexdigest(), False),
+    ],
+)
+def test_another_key_of_an_engine_that_takes_one_is_seen(
+    requirement: str, key_digest: str | None, expected: bool
+):
+    wanted = launch(VllmSettings(requirement=requirement))
+    units = {name: UnitState("active", "enabled", "0ld", key_digest) for name in ENTRIES}
+    found = wanted.changes(replace(GOOD, units=units))
+    assert [change.changes_only_key for change in found if change.kind == "move"] == [expected] * 2
+
+
 def test_a_firewall_that_is_no_longer_wanted_is_seen():
     open_host = launch(settings=type(WANTED.settings)(firewall=False))
     state = replace(GOOD, units={}, manifest={})
@@ -66,14 +88,14 @@ def test_a_firewall_that_is_no_longer_wanted_is_seen():
 def test_the_answer_of_a_host_is_read():
     manifest = json.dumps({"schema": 1, "replicas": list(ENTRIES.values())})
     lines = [
-        *("@@@ launch", "@@ units", f"q-0 active enabled {DIGEST}", "q-1 failed enabled -"),
+        *("@@@ launch", "@@ units", f"q-0 active enabled {DIGEST} 4b1d", "q-1 failed enabled - -"),
         *("@@ manifest", manifest),
         *("@@ shared", "0f0f /etc/systemd/system/llm-engine@.service"),
         *("@@ firewall", "up", "@@ end"),
     ]
     state = parse_state(parse_answers(lines)["launch"])
     assert state.units == {
-        "q-0": UnitState("active", "enabled", DIGEST),
+        "q-0": UnitState("active", "enabled", DIGEST, "4b1d"),
         "q-1": UnitState("failed", "enabled", None),
     }
     assert state.manifest == ENTRIES

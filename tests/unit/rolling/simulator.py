@@ -1,12 +1,13 @@
 """Executes rolling updates on a fleet in memory, and watches its upstreams at each moment."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from roles.rolling import (
+    ROLLING_UPDATE,
     Change,
     Decision,
-    Drain,
     Failure,
     HostRestart,
     Member,
@@ -16,11 +17,12 @@ from roles.rolling import (
     Restart,
     RollingPlan,
     decide,
-    drain_owners,
     plan_rolling,
-    resumed,
     undrained,
 )
+
+# A replica's id, and who has it out.
+Drain = tuple[str, str]
 
 
 @dataclass
@@ -32,28 +34,25 @@ class World:
     most_batches: int = 10
     forbidden: frozenset[str] = frozenset()
     drains: set[Drain] = field(default_factory=set)
+    waiting: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.drains = {
-            Drain(member.id, owner, "before")
-            for member in self.members
-            for owner in member.drained_by
-        }
+        self.drains = {(member.id, owner) for member in self.members for owner in member.drained_by}
         self.serves = {member.id: member.serves for member in self.members}
 
     def facts(self) -> list[Member]:
-        owners = drain_owners(self.drains)
         return [
-            replace(one, serves=self.serves[one.id], drained_by=owners.get(one.id, frozenset()))
+            replace(one, serves=self.serves[one.id], drained_by=self._owners(one.id))
             for one in self.members
         ]
+
+    def _owners(self, id: str) -> frozenset[str]:
+        return frozenset(owner for replica, owner in self.drains if replica == id)
 
     def receiving(self, service: str) -> set[str]:
         return {one.id for one in self.facts() if one.service == service and one.gets_requests}
 
-    def plan(self, run: str) -> RollingPlan:
-        serving = [id for id, serves in self.serves.items() if serves]
-        self.drains -= set(resumed(self.drains, run, serving, set(self.serves)))
+    def plan(self) -> RollingPlan:
         services = {one.service for one in self.members}
         return plan_rolling(
             self.facts(),
@@ -67,10 +66,20 @@ class World:
         removed = {change.replica for change in self.changes if isinstance(change, Removal)}
         return {one.service for one in self.members if one.id not in removed}
 
+    def undrain(self, ids: Iterable[str]) -> None:
+        self.drains -= {(id, ROLLING_UPDATE) for id in ids}
+
+    def end(self) -> None:
+        """A run's last stage gives balancers all keys, and undrains whoever gives a completion."""
+        self.undrain([id for id in self.serves if self.serves[id]])
+        self.waiting.clear()
+
     def done(self, move: Move) -> None:
         """The move's replicas serve from the new files or are gone, its hosts have restarted."""
         for one in move.restarts:
             self.serves[one.id] = True
+            if move.together:
+                self.waiting.add(one.id)
         gone = {one.id for one in move.removals}
         restarted = {one.id for one in move.restarts}
         self.members = [one for one in self.members if one.id not in gone]
@@ -95,33 +104,35 @@ class Step:
 
 
 def execute(
-    world: World, run: str, chance: random.Random | None = None, failure_rate: float = 0.0
+    world: World, chance: random.Random | None = None, failure_rate: float = 0.0
 ) -> tuple[RollingPlan, list[Step]]:
     """One run: plan, and all its batches, with failures as chance has them."""
     chance = chance or random.Random(0)
-    plan = world.plan(run)
+    plan = world.plan()
     kept = world.kept_services()
     progress = Progress()
     steps = []
     for index in range(len(plan.batches)):
         before = progress
         decision = decide(plan, index, progress)
-        _drain(world, plan, decision, run, kept)
+        _drain(world, plan, decision, kept)
         for move in decision.moves:
             progress = _turn(world, move, progress, chance, failure_rate)
-        back = undrained(world.drains, run, plan, decision, progress)
-        # Nobody is sent requests who does not serve.
-        assert all(world.serves[drain.replica] for drain in back)
-        world.drains -= set(back)
+        back = undrained(plan, decision.drained, decision, progress)
+        # Nobody is sent requests who does not serve, or only to another key.
+        assert all(world.serves[id] for id in back)
+        assert not world.waiting & set(back)
+        world.undrain(back)
         steps.append(Step(decision, before, progress))
+    world.end()
     return plan, steps
 
 
-def _drain(world: World, plan: RollingPlan, decision: Decision, run: str, kept: set[str]) -> None:
+def _drain(world: World, plan: RollingPlan, decision: Decision, kept: set[str]) -> None:
     """Drain a batch: it empties no upstream but where the plan announced it."""
     announced = {service for move in decision.moves for service in plan.interrupted_by(move)}
     before = {service: world.receiving(service) for service in kept}
-    world.drains |= set(decision.drains(run))
+    world.drains |= {(id, ROLLING_UPDATE) for id in decision.drained}
     for service in kept - announced:
         assert world.receiving(service) or not before[service], f"{service} is emptied"
     # Whatever moves gets no requests, and nobody else is out for it.

@@ -5,8 +5,6 @@ from dataclasses import replace
 import pytest
 
 from roles.rolling import (
-    ROLLING_UPDATE,
-    Drain,
     Failure,
     HostRestart,
     Progress,
@@ -14,9 +12,7 @@ from roles.rolling import (
     Restart,
     Turn,
     decide,
-    drain_owners,
     plan_rolling,
-    resumed,
     undrained,
 )
 from tests.unit.rolling.fleet import member, members
@@ -152,7 +148,7 @@ def test_the_turn_of_a_host():
     assert decide(plan, 0, Progress(failed_before=frozenset("b"))).left_on("a")
 
 
-DRAINS = [Drain("a/q0", ROLLING_UPDATE, "run"), Drain("a/q1", ROLLING_UPDATE, "run")]
+DRAINED = ["a/q0", "a/q1"]
 
 
 @pytest.mark.parametrize(
@@ -179,61 +175,33 @@ DRAINS = [Drain("a/q0", ROLLING_UPDATE, "run"), Drain("a/q1", ROLLING_UPDATE, "r
 )
 def test_drains_are_taken_back_of_who_serves(progress, back):
     decision = decide(PLAN, 0, Progress())
-    found = undrained(DRAINS, "run", PLAN, decision, progress)
-    assert [drain.replica for drain in found] == back
+    assert list(undrained(PLAN, DRAINED, decision, progress)) == back
 
 
 def test_a_batch_that_was_drained_and_then_left_is_taken_back():
     progress = Progress(failed_balancers=frozenset({"lb"}))
     second = decide(PLAN, 0, progress)
-    assert undrained(DRAINS, "run", PLAN, second, progress) == tuple(DRAINS)
+    assert undrained(PLAN, DRAINED, second, progress) == tuple(DRAINED)
 
 
 def test_a_host_lost_between_drain_and_turn_stays_drained():
     progress = Progress(failures=(failed("a"),))
     second = decide(PLAN, 0, progress)
     assert second.moves == ()
-    assert undrained(DRAINS, "run", PLAN, second, progress) == ()
+    assert undrained(PLAN, DRAINED, second, progress) == ()
 
 
-def test_drains_of_others_stay():
-    decision = decide(PLAN, 0, Progress())
-    others = [Drain("a/q0", "operator", "run"), Drain("a/q0", "watchdog", "run")]
-    assert undrained(others, "run", PLAN, decision, A_MOVED) == ()
-
-
-def test_a_stale_drain_ends_with_the_move():
-    stale = Drain("a/q0", ROLLING_UPDATE, "older")
-    decision = decide(PLAN, 0, Progress())
-    assert undrained([stale], "run", PLAN, decision, A_MOVED) == (stale,)
-    # Nothing is known of it before its turn.
-    assert undrained([stale], "run", PLAN, decision, Progress()) == ()
+def test_replicas_that_moved_together_wait_for_the_end_of_the_run():
+    changes = [Restart(id, together="one key") for id in ("a/q0", "b/q0")]
+    plan = plan_rolling(CHAT, changes, most_batches=10, balanced={"chat"})
+    [batch] = plan.batches
+    decision = decide(plan, 0, Progress())
+    moved = Progress(moved=frozenset({"a/q0"}), restored=frozenset({"b/q0"}))
+    assert batch.drained == ("a/q0", "b/q0")
+    assert undrained(plan, batch.drained, decision, moved) == ("b/q0",)
 
 
 def test_a_replica_taken_down_stays_drained():
     plan = plan_rolling(CHAT, [Removal("a/q0")], most_batches=10, balanced={"chat"})
     progress = Progress(moved=frozenset({"a/q0"}))
-    assert undrained(DRAINS, "run", plan, decide(plan, 0, Progress()), progress) == ()
-
-
-@pytest.mark.parametrize(
-    ("drain", "taken_back"),
-    [
-        (Drain("a/q0", ROLLING_UPDATE, "older"), True),
-        (Drain("a/q0", ROLLING_UPDATE, "run"), False),
-        (Drain("a/q0", "operator", "older"), False),
-        (Drain("b/q0", ROLLING_UPDATE, "older"), False),
-        (Drain("gone/q0", ROLLING_UPDATE, "older"), True),
-    ],
-)
-def test_a_later_run_takes_back_the_drains_of_updates_alone(drain, taken_back):
-    found = resumed([drain], "run", serving={"a/q0"}, known={"a/q0", "b/q0"})
-    assert found == ((drain,) if taken_back else ())
-
-
-def test_a_replica_has_all_its_owners():
-    drains = [Drain("a/q0", "operator", "1"), Drain("a/q0", "watchdog", ""), DRAINS[1]]
-    assert drain_owners(drains) == {
-        "a/q0": {"operator", "watchdog"},
-        "a/q1": {ROLLING_UPDATE},
-    }
+    assert undrained(plan, DRAINED, decide(plan, 0, Progress()), progress) == ()

@@ -48,12 +48,14 @@ def fleet_members(draw: st.DrawFn) -> list[Member]:
 def _changes(draw: st.DrawFn, members: list[Member]) -> list[Change]:
     kinds = {one.id: draw(st.sampled_from(["restart", "restart", "", "remove"])) for one in members}
     removed = [one for one in members if kinds[one.id] == "remove"]
+    one_key = draw(st.sampled_from([*SERVICES, "", ""]))
     changes: list[Change] = [Removal(one.id) for one in removed]
     for one in members:
         if kinds[one.id] == "restart":
             near = [old.id for old in removed if set(old.hosts) & set(one.hosts)]
             replaces = near[:1] if not one.serves else []
-            changes.append(Restart(one.id, tuple(replaces)))
+            together = "one key" if one.service == one_key else ""
+            changes.append(Restart(one.id, tuple(replaces), together))
     some_hosts = st.lists(st.sampled_from(HOSTS), max_size=4, unique=True)
     hosts = draw(st.sampled_from([some_hosts, st.just([]), st.just(HOSTS)]).flatmap(lambda s: s))
     return changes + [HostRestart(host) for host in hosts]
@@ -78,14 +80,14 @@ often = settings(max_examples=30, deadline=None)
 @often
 @given(worlds(), chances, st.sampled_from([0.0, 0.2, 0.6]))
 def test_no_upstream_is_emptied_unannounced_whatever_fails(world, chance, failure_rate):
-    for run in range(3):
-        execute(world, f"run{run}", chance, failure_rate)
+    for _run in range(3):
+        execute(world, chance, failure_rate)
 
 
 @often
 @given(worlds())
 def test_every_change_is_in_one_batch_or_skipped(world):
-    plan = world.plan("run")
+    plan = world.plan()
     moves = [move for batch in plan.batches for move in batch.moves]
     moves += [one.move for one in plan.skipped]
     restarts = Counter(one.id for move in moves for one in move.restarts)
@@ -101,7 +103,7 @@ def test_every_change_is_in_one_batch_or_skipped(world):
 @often
 @given(worlds())
 def test_batches_are_few_and_small(world):
-    plan = world.plan("run")
+    plan = world.plan()
     most = max(2, world.most_batches)
     moves = [move for batch in plan.batches for move in batch.moves]
     moves += [one.move for one in plan.skipped]
@@ -113,7 +115,7 @@ def test_batches_are_few_and_small(world):
 @often
 @given(worlds())
 def test_a_replica_and_all_its_hosts_restart_in_one_batch(world):
-    plan = world.plan("run")
+    plan = world.plan()
     batch_of: dict[str, set[int]] = {}
     for index, batch in enumerate(plan.batches):
         for move in batch.moves:
@@ -130,8 +132,18 @@ def test_a_replica_and_all_its_hosts_restart_in_one_batch(world):
 
 @often
 @given(worlds())
+def test_who_restarts_together_is_in_one_move(world):
+    plan = world.plan()
+    one_key = {c.replica for c in world.changes if isinstance(c, Restart) and c.together}
+    moves = [move for batch in plan.batches for move in batch.moves]
+    moves += [one.move for one in plan.skipped]
+    assert sum(bool(one_key & set(move.replicas)) for move in moves) == bool(one_key)
+
+
+@often
+@given(worlds())
 def test_a_forbidden_interruption_is_never_planned(world):
-    plan = world.plan("run")
+    plan = world.plan()
     assert not {one.service for one in plan.interruptions} & world.forbidden
 
 
@@ -142,7 +154,7 @@ def _services(move: Move) -> set[str]:
 @often
 @given(worlds(), chances)
 def test_a_service_stops_at_its_first_failure_and_others_go_on(world, chance):
-    plan, steps = execute(world, "run", chance, failure_rate=0.3)
+    plan, steps = execute(world, chance, failure_rate=0.3)
     for step in steps:
         failures = step.before.failures
         hosts = {failure.host for failure in failures}
@@ -173,25 +185,25 @@ def _tied(plan, step, move, stopped) -> bool:
 @often
 @given(worlds())
 def test_without_failures_all_batches_go_as_planned(world):
-    _plan, steps = execute(world, "run")
+    _plan, steps = execute(world)
     assert not [left for step in steps for left in step.decision.left]
 
 
 @often
 @given(worlds(), chances)
 def test_later_runs_do_what_is_left_and_end(world, chance):
-    execute(world, "failing", chance, failure_rate=0.4)
-    for run in range(len(world.changes) + 1):
+    execute(world, chance, failure_rate=0.4)
+    for _run in range(len(world.changes) + 1):
         left = len(world.changes)
-        plan, _ = execute(world, f"run{run}")
+        plan, _ = execute(world)
         if not plan.batches:
             break
         assert len(world.changes) < left
-    assert not world.plan("last").batches
+    assert not world.plan().batches
     if not world.forbidden:
         assert not world.changes
     # All drains of updates are taken back from whoever serves.
-    out = {drain.replica for drain in world.drains if drain.owner == ROLLING_UPDATE}
+    out = {replica for replica, owner in world.drains if owner == ROLLING_UPDATE}
     assert not {id for id in out if world.serves.get(id)}
 
 
@@ -200,7 +212,7 @@ def test_later_runs_do_what_is_left_and_end(world, chance):
 def test_who_must_not_restart_is_not_touched(world, chance):
     named = {c.replica for c in world.changes if not isinstance(c, HostRestart)}
     hosts = {c.host for c in world.changes if isinstance(c, HostRestart)}
-    _plan, steps = execute(world, "run", chance, failure_rate=0.2)
+    _plan, steps = execute(world, chance, failure_rate=0.2)
     for step in steps:
         for move in step.decision.moves:
             for one in move.members:

@@ -66,6 +66,21 @@ def test_balancers_say_who_serves_on_hosts_that_the_run_does_not_reach(make: Mak
     assert serving == {"gpu1/s-0", "gpu1/s-1", "gpu2/s-1"}
 
 
+def test_replicas_whose_only_key_changes_restart_together(make: Make):
+    fleet = make(engines={"vllm": {"requirement": "vllm==0.31.0"}})
+    states = {}
+    for name in ("gpu1", "gpu2"):
+        state = as_planned(fleet, name)
+        units = {
+            one: replace(unit, digest="0ld", key_digest="another")
+            for one, unit in state.units.items()
+        }
+        states[name] = replace(state, units=units)
+    known = found(fleet, **states)
+    [why] = {one.together for one in changes_of(fleet, known) if isinstance(one, Restart)}
+    assert why == "the key of s changes, and its engine takes only one key"
+
+
 @pytest.mark.parametrize("declared", [{"drained": True}, {"retired": True}])
 def test_the_inventory_drains_hosts(make: Make, declared: dict[str, bool]):
     fleet = make(HOSTS | {"gpu2": HOSTS["gpu2"] | declared})

@@ -60,6 +60,36 @@ def test_only_replicas_that_must_restart_are_drained(fleet: ServingFleet):
     assert [(name, task["steps"]) for name, task in fleet.tasks] == [("gpu2", [["s-1"]])]
 
 
+def test_an_only_key_changes_on_all_hosts_at_once_until_balancers_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    fleet = ServingFleet(tmp_path, monkeypatch, engines={"vllm": {"requirement": "vllm==0.31.0"}})
+    for name, state in fleet.states.items():
+        units = {one: replace(unit, key_digest="another") for one, unit in state.units.items()}
+        fleet.states[name] = replace(state, units=units)
+    assert fleet.update() == set()
+    everyone = {f"{host}/{replica}" for host in ADDRESSES for replica in NAMES}
+    # The balancers' last stage, which writes the new key, ends these drains.
+    assert {drain.replica for drain in fleet.balancer.drains} == everyone
+    assert sorted(name for name, _ in fleet.tasks) == list(ADDRESSES)
+    assert fleet.run.rolling.plan().interruptions[0].service == "s"
+    assert "its engine takes only one key" in capsys.readouterr().out
+
+
+def test_a_service_that_must_not_be_interrupted_keeps_its_only_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    services = [SERVICE | {"interruptible": False}]
+    engines = {"vllm": {"requirement": "vllm==0.31.0"}}
+    fleet = ServingFleet(tmp_path, monkeypatch, services=services, engines=engines)
+    for name, state in fleet.states.items():
+        units = {one: replace(unit, key_digest="another") for one, unit in state.units.items()}
+        fleet.states[name] = replace(state, units=units)
+    fleet.update()
+    assert (fleet.history, fleet.tasks) == ([], [])
+    assert "its engine takes only one key" in fleet.run.rolling.refused_on("gpu1")[0]
+
+
 def test_a_host_that_fails_stops_the_update_and_the_others_serve_on(fleet: ServingFleet):
     fleet.machines["gpu2"].fails = fails
     assert fleet.update() == {"gpu2"}
