@@ -1,6 +1,6 @@
 """What a build of an engine needs of a host: driver, cards, C library, Python, and its source."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -24,8 +24,8 @@ class PackageIndex:
 class EngineNeeds:
     """None where the engine does not care: on CPUs there is no CUDA, with ROCm no branch.
 
-    An engine comes from a `package_index` or from an `archive`, a URL or a path on the host, and
-    takes about `installed_gib` on disk.
+    Engines come from `package_indexes` and from `archives`, URLs or paths on the host, and take
+    about `installed_gib` on disk.
     """
 
     name: str
@@ -35,32 +35,32 @@ class EngineNeeds:
     compute_capability: float | None = None
     glibc: Version = (2, 17)
     python: Version | None = None
-    package_index: PackageIndex | None = None
-    archive: str | None = None
+    package_indexes: tuple[PackageIndex, ...] = ()
+    archives: tuple[str, ...] = ()
     installed_gib: int = 12
 
 
 def strictest(needs: Sequence[EngineNeeds]) -> EngineNeeds:
-    """What a host needs that runs all of these: of each requirement the highest.
+    """What a host needs that runs all of these: of each requirement the highest, and all sources.
 
     ValueError without any.
     """
     if not needs:
         raise ValueError("a host without an engine needs nothing of one")
 
-    def most(values: Iterable[Any]) -> Any:
-        return max((value for value in values if value is not None), default=None)
+    def most(values: Iterable[Any], key: Callable[[Any], Any] | None = None) -> Any:
+        return max((value for value in values if value is not None), key=key, default=None)
 
     devices: list[Device] = [one.device for one in needs]
     return EngineNeeds(
         name=" and ".join(dict.fromkeys(one.name for one in needs)),
         device=min(devices, key=DEVICES.index),
-        cuda=most(one.cuda for one in needs),
+        cuda=most((one.cuda for one in needs), lambda cuda: tuple(map(int, cuda.split(".")))),
         driver_branch=most(one.driver_branch for one in needs),
         compute_capability=most(one.compute_capability for one in needs),
         glibc=max(one.glibc for one in needs),
         python=most(one.python for one in needs),
-        package_index=next((one.package_index for one in needs if one.package_index), None),
-        archive=next((one.archive for one in needs if one.archive), None),
+        package_indexes=tuple(dict.fromkeys(i for one in needs for i in one.package_indexes)),
+        archives=tuple(dict.fromkeys(archive for one in needs for archive in one.archives)),
         installed_gib=sum(one.installed_gib for one in dict.fromkeys(needs)),
     )

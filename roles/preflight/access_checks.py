@@ -24,7 +24,7 @@ def ports(case: Case) -> Iterator[Check]:
     if case.answers.listeners is None:
         yield skipped("ports", "the host has no ss (iproute2)")
         return
-    found = [*_replica_ports(case), *_internal_ports(case), *_balancer_port(case)]
+    found = [*_replica_ports(case), *_internal_ports(case), *_balancer_ports(case)]
     yield from found
     if not found:
         yield ok("ports", ", ".join(map(str, _planned(case))) or "none is planned")
@@ -32,7 +32,7 @@ def ports(case: Case) -> Iterator[Check]:
 
 def _planned(case: Case) -> list[int]:
     own = list(case.engine.ports) if case.engine else []
-    return sorted([*own, *([case.needs.balancer.port] if case.needs.balancer else [])])
+    return sorted([*own, *(case.needs.balancer.ports if case.needs.balancer else ())])
 
 
 def _at(case: Case, port: int) -> Listener | None:
@@ -91,21 +91,19 @@ def _internal_ports(case: Case) -> Iterator[Check]:
             )
 
 
-def _balancer_port(case: Case) -> Iterator[Check]:
-    if case.needs.balancer is None:
-        return
-    listener = _at(case, case.needs.balancer.port)
-    if listener is None or (listener.program is None and not case.answers.root):
-        if listener:
+def _balancer_ports(case: Case) -> Iterator[Check]:
+    for port, setting in (case.needs.balancer.ports if case.needs.balancer else {}).items():
+        listener = _at(case, port)
+        if listener is None:
+            continue
+        if listener.program is None and not case.answers.root:
             yield warning(
-                f"port:{listener.port}",
-                f"port {listener.port} is used; without sudo nobody sees by whom",
-                f"see that it is our nginx: sudo ss -ltnp sport = :{listener.port}",
+                f"port:{port}",
+                f"port {port} is used; without sudo nobody sees by whom",
+                f"see that it is our balancer: sudo ss -ltnp sport = :{port}",
             )
-        return
-    ours = listener.program == "nginx" and case.answers.our_site
-    if not ours:
-        yield _taken(case, f"port:{listener.port}", listener, "the balancer", "balancer.port")
+        elif not (listener.program == "nginx" and case.answers.our_site):
+            yield _taken(case, f"port:{port}", listener, "the balancer", setting)
 
 
 def firewalls(case: Case) -> Iterator[Check]:

@@ -37,18 +37,17 @@ def later_parts(report: HostReport, needs: HostNeeds) -> tuple[Part, ...]:
     """What a host must be asked once its report is known; none where no driver is installed."""
     found = driver_urls(report, needs)
     engine = needs.installed_engine
-    return (reach_part(found, engine.index.python if engine else "python3"),) if found else ()
+    return (reach_part(found, engine.python if engine else "python3"),) if found else ()
 
 
 def questions(needs: HostNeeds) -> Questions:
     """What is asked for by name."""
     engine = needs.installed_engine
     weights = engine.weights if engine else ()
-    house = engine.index.wheelhouse if engine else None
     return Questions(
-        python=engine.index.python if engine else "python3",
+        python=engine.python if engine else "python3",
         engine=" ".join(engine.folders) if engine else "",
-        wheelhouse=house if house and house.startswith("/") else "",
+        wheelhouse=engine.wheel_folder if engine else "",
         folders=folders(needs),
         packages=tuple(all_packages(needs)),
         hub_folders=tuple(one.hub_folder for one in weights if one.hub_folder),

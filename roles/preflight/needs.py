@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from roles.driver import DriverSettings
-from roles.engine import Build, EngineNeeds, PackageIndex, engine_needs, strictest
+from roles.engine import Build, EngineNeeds, engine_needs, strictest
 from roles.hardware import Hardware
 from roles.host.paths import CACHE, engine_folder
 from roles.models import Model, weights_per_gpu
@@ -12,8 +12,6 @@ from roles.plan import Replica
 from roles.topology import ServiceSettings
 
 PYPI = "https://pypi.org/simple"
-# What the balancer's role installs.
-BALANCER_PACKAGES = ("nginx", "openssl", "python3", "procps")
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,24 @@ class EngineHost:
         return self.needs.device
 
     @property
-    def index(self) -> PackageIndex:
-        """Where engines' Python packages come from; nowhere where none has any."""
-        return self.needs.package_index or PackageIndex("python3")
+    def python(self) -> str:
+        """The host's Python that engines are installed with."""
+        return next((index.python for index in self.needs.package_indexes), "python3")
+
+    @property
+    def wheel_folder(self) -> str:
+        """The first folder on the host that an engine's wheels come from, "" for none."""
+        houses = (index.wheelhouse for index in self.needs.package_indexes)
+        return next((house for house in houses if house and house.startswith("/")), "")
 
 
 @dataclass(frozen=True)
 class BalancerHost:
-    """What a balancer needs beside a system."""
+    """What a balancer needs beside a system: `ports` by the setting that names each, and the
+    packages that its role installs."""
 
-    port: int
-    packages: tuple[str, ...] = BALANCER_PACKAGES
+    ports: Mapping[int, str]
+    packages: tuple[str, ...]
 
 
 @dataclass(frozen=True)

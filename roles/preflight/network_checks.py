@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from roles.checks import Check, Outcome
-from roles.engine import HUB
+from roles.engine import HUB, PackageIndex
 from roles.hardware import HostReport
 from roles.preflight.answers import Reach
 from roles.preflight.case import Case, ok, skipped, stop, warning
@@ -63,11 +63,16 @@ def _engine_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
     engine = needs.installed_engine
     if engine is None:
         return
-    if engine.needs.archive and engine.needs.archive.startswith("http"):
-        yield "archive", engine.needs.archive
-    index = engine.needs.package_index
-    if index is None:
-        return
+    archives = [("archive", one) for one in engine.needs.archives if one.startswith("http")]
+    indexes = [one for index in engine.needs.package_indexes for one in _index_urls(index)]
+    counts: dict[str, int] = {}
+    for name, url in dict.fromkeys((*archives, *indexes)):
+        counts[name] = counts.get(name, 0) + 1
+        many = counts[name] > 1 or name == "extra-index"
+        yield (f"{name}-{counts[name]}" if many else name), url
+
+
+def _index_urls(index: PackageIndex) -> Iterator[tuple[str, str]]:
     if index.wheelhouse:
         if not index.wheelhouse.startswith("/"):
             yield "wheelhouse", index.wheelhouse
@@ -76,8 +81,8 @@ def _engine_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
     yield "index", f"{(index.index_url or PYPI).rstrip('/')}/uv/"
     if index.index_url is None:
         yield "index-files", _PYPI_FILES
-    for number, url in enumerate(index.extra_index_urls, 1):
-        yield f"extra-index-{number}", url
+    for url in index.extra_index_urls:
+        yield "extra-index", url
 
 
 def _hub_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
@@ -118,30 +123,28 @@ def _asked(case: Case) -> dict[str, str]:
 def engine_sources(case: Case) -> Iterator[Check]:
     """The archive, the package index, or the folder or URL that stands for it."""
     assert case.engine
-    needs, asked = case.engine.needs, _asked(case)
-    house = needs.package_index.wheelhouse if needs.package_index else None
-    folder = house if house and house.startswith("/") else None
-    file = needs.archive if needs.archive and needs.archive.startswith("/") else None
+    asked, folder = _asked(case), case.engine.wheel_folder
+    files = [file for file in case.engine.needs.archives if file.startswith("/")]
     names = [name for name in asked if name.startswith(tuple(_ELSE))]
-    local = [*(["wheelhouse"] if folder else []), *(["archive"] if file else [])]
+    local = [*(["wheelhouse"] if folder else []), *(["archive"] if files else [])]
     if not case.must_install_engine:
         yield from (skipped(f"reach-{name}", "the engine is installed") for name in names + local)
         return
     for name in names:
         other = _ELSE[name.rstrip("-0123456789").removesuffix("-files")]
-        strict = name in ("archive", "index", "wheelhouse")
+        strict = name.rstrip("-0123456789") in ("archive", "index", "wheelhouse")
         yield _reached(case, name, asked[name], strict, "fail", other)
     if folder:
         yield _wheel_folder(case, folder)
-    if file:
+    for file in files:
         yield skipped("reach-archive", f"{file} is compared with its SHA-256 when it is installed")
 
 
 def pip_index(case: Case) -> Iterator[Check]:
     """An index that pip knows and uv (--no-config) does not."""
     found, engine = case.answers.pip_index, case.engine
-    index = engine.needs.package_index if engine else None
-    if index and found and not (index.index_url or index.wheelhouse):
+    indexes = engine.needs.package_indexes if engine else ()
+    if found and any(not (one.index_url or one.wheelhouse) for one in indexes):
         yield warning(
             "pip-index",
             f"pip is configured to use {found}; the engine's installer does not read that",

@@ -96,7 +96,7 @@ def glibc(case: Case) -> Check:
 def python(case: Case) -> Check:
     """The Python that engine.python names, and its venv module."""
     assert case.engine and case.engine.needs.python
-    name, least = case.engine.index.python, case.engine.needs.python
+    name, least = case.engine.python, case.engine.needs.python
     found, wanted = case.answers.python, f"{case.engine.needs.name} needs {dotted(least)}"
     if not case.must_install_engine:
         return skipped("python", "the engine is installed")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from pyinfra import host
 
+from roles.balancer import BalancerSettings, balancer_of, own_ports
 from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.driver import PART as DRIVER
 from roles.engine import part as engines_part
@@ -145,8 +146,15 @@ def host_needs(fleet: Fleet, declared: Host) -> HostNeeds:
         )
         if runs_engines
         else None,
-        balancer=BalancerHost(balancer.port) if balancer is not None else None,
+        balancer=_balancer_host(fleet, balancer) if balancer is not None else None,
     )
+
+
+def _balancer_host(fleet: Fleet, settings: BalancerSettings) -> BalancerHost:
+    """What a balancer of all services needs."""
+    own = own_ports([service.route for service in fleet.settings.services])
+    ports = {settings.port: "balancer.port", **dict.fromkeys(own, "services[].route.port")}
+    return BalancerHost(ports, tuple(balancer_of(settings).packages))
 
 
 def _internal_ports(fleet: Fleet, served: Sequence[Served]) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """llama.cpp's deploying half: what it needs, how it is installed, how a replica starts."""
 
+import re
 import shlex
 
 from roles.engine.deployment import (
@@ -30,16 +31,21 @@ class LlamaCppDeployment:
     build = LlamaCppSettings
 
     def needs(self, build: LlamaCppSettings) -> EngineNeeds:
-        """What upstream's builds need: CUDA 12 of driver 525, capability 5.0, and glibc 2.34."""
-        cuda = build.device == "cuda"
+        """What upstream's builds need; an archive that names no CUDA version is taken for 12.8.
+
+        Sources: upstream's release.yml (architectures of each CUDA), NVIDIA's CUDA compatibility
+        guide (CUDA 13 needs driver 580, 12.x driver 525).
+        """
+        cuda = _cuda(build) if build.device == "cuda" else None
+        thirteen = cuda is not None and cuda.startswith("13")
         return EngineNeeds(
             name=f"llama.cpp {build.version}",
             device=build.device,
-            cuda="12.8" if cuda else None,
-            driver_branch=525 if cuda else None,
-            compute_capability=5.0 if cuda else None,
+            cuda=cuda,
+            driver_branch=(580 if thirteen else 525) if cuda else None,
+            compute_capability=(7.5 if thirteen else 5.0) if cuda else None,
             glibc=(2, 34),
-            archive=build.archive,
+            archives=(build.archive,) if build.archive else (),
             # An estimate: kernels for many cards; the build for CPUs took 0.03 GiB.
             installed_gib=1 if build.device == "cpu" else 2,
         )
@@ -111,3 +117,10 @@ def _script(build: LlamaCppSettings) -> str:
             f'touch "$new/{COMPLETE}"',
         ]
     )
+
+
+def _cuda(build: LlamaCppSettings) -> str:
+    """The CUDA version that the archive is built for, as its name says: cuda-13.1, cu128."""
+    archive = (build.archive or "").rpartition("/")[2]
+    named = re.search(r"cu(?:da)?-?(1[0-9])\.?([0-9])\b", archive)
+    return f"{named[1]}.{named[2]}" if named else "12.8"

@@ -29,8 +29,10 @@ def needs(settings: VllmSettings) -> EngineNeeds:
         compute_capability=(7.5 if thirteen else 7.0) if cuda else None,
         glibc=(2, 28) if numbers >= (0, 10) else (2, 17),
         python=(3, 11) if numbers >= (0, 33) else (3, 10) if numbers >= (0, 10) else (3, 9),
-        package_index=PackageIndex(
-            settings.python, settings.index_url, settings.extra_index_urls, settings.wheelhouse
+        package_indexes=(
+            PackageIndex(
+                settings.python, settings.index_url, settings.extra_index_urls, settings.wheelhouse
+            ),
         ),
         installed_gib=_INSTALLED_GIB[settings.device],
     )

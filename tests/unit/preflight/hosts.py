@@ -97,6 +97,9 @@ def _part(name: str, sections: dict[str, str]) -> list[str]:
     return ["", f"@@@ {name}", *(line for section in lines for line in section)]
 
 
+BALANCER_PACKAGES = ("nginx", "openssl", "python3", "procps")
+
+
 def report(**parts: str) -> HostReport:
     """What the host says of its GPUs; two L40S with driver 580 unless said otherwise."""
     return parse_report(report_sections(**parts))
@@ -120,15 +123,15 @@ def needs(**engine: Any) -> HostNeeds:
         replicas=2,
     )
     sources = {"python", "index_url", "extra_index_urls", "wheelhouse"} & engine.keys()
-    index = replace(own.index, **{name: engine.pop(name) for name in sources})
+    index = replace(own.needs.package_indexes[0], **{name: engine.pop(name) for name in sources})
     own = replace(own, **engine)
-    own = replace(own, needs=replace(own.needs, package_index=index))
+    own = replace(own, needs=replace(own.needs, package_indexes=(index,)))
     return HostNeeds(expected=Hardware(hardware.gpus), driver=DriverSettings(), engine=own)
 
 
 def balancer() -> HostNeeds:
     """What a balancer needs."""
-    return HostNeeds(balancer=BalancerHost(443))
+    return HostNeeds(balancer=BalancerHost({443: "balancer.port"}, BALANCER_PACKAGES))
 
 
 def answers(sudo: bool = True, **parts: str) -> Answers:

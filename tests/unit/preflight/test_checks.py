@@ -15,6 +15,7 @@ from roles.preflight.report import lines
 from tests.unit.hardware.hosts import query
 from tests.unit.hardware.hosts import row as gpu_row
 from tests.unit.preflight.hosts import (
+    BALANCER_PACKAGES,
     GIB,
     HUB,
     LISTENER,
@@ -492,6 +493,17 @@ def test_ports_of_our_own_are_no_strangers():
     )
 
 
+def test_a_service_has_a_port_of_its_own_on_the_balancer():
+    ports = {443: "balancer.port", 8443: "services[].route.port"}
+    wanted = replace(balancer(), balancer=BalancerHost(ports, BALANCER_PACKAGES))
+    found = told(wanted=wanted, listeners=LISTENER.format(8443, "caddy", 9))["port:8443"]
+    assert found[:2] == (
+        "fail",
+        "port 8443, planned for the balancer, is used by caddy (process 9)",
+    )
+    assert "services[].route.port" in found[2]
+
+
 def test_without_sudo_all_else_is_told():
     found = told(
         report(sudo=""),
@@ -660,7 +672,7 @@ def test_the_reports_faults_are_told_once():
 
 
 def test_a_run_that_ends_with_the_driver_asks_no_more_than_that():
-    alone = without_engine(replace(needs(), balancer=BalancerHost(443)))
+    alone = without_engine(replace(needs(), balancer=balancer().balancer))
     assert told(report(**ROCKY), alone, missing_packages="@no-dpkg") == {}
     assert "reach-index" not in seen(wanted=alone)
     old = {"query": query(gpu_row(0, driver="535.1.1"), gpu_row(1, driver="535.1.1"))}

@@ -3,14 +3,14 @@ from dataclasses import replace
 import pytest
 
 from roles.driver import DriverSettings
-from roles.engine import VllmSettings
+from roles.engine import EngineNeeds, LlamaCppSettings, VllmSettings, strictest
 from roles.hardware import declared_hardware
-from roles.preflight import BalancerHost, HostNeeds, Served, engine_host
+from roles.preflight import HostNeeds, Served, engine_host
 from roles.preflight.checks import later_parts, questions
 from roles.preflight.needs import EngineHost, all_packages
 from roles.preflight.network_checks import driver_urls
 from roles.topology import ServiceSettings, plan_services
-from tests.unit.preflight.hosts import needs, report
+from tests.unit.preflight.hosts import balancer, needs, report
 from tests.unit.preflight.test_checks import BARE
 
 SERVICE = {"name": "qwen", "model": "Qwen/Qwen2.5-7B-Instruct", "max_model_len": 4096}
@@ -87,6 +87,31 @@ def test_mirrors_stand_for_the_public_places():
     assert (house.wheelhouse, house.urls) == ("/srv/wheels", ())
 
 
+def test_two_versions_of_an_engine_come_from_two_places():
+    own = ServiceSettings.model_validate(SERVICE)
+    indexes = ("https://a.local/simple", "https://b.local/simple", "https://a.local/simple")
+    builds = [
+        VllmSettings(requirement=f"vllm==0.3{n}.0", index_url=url) for n, url in enumerate(indexes)
+    ]
+    archives = [
+        LlamaCppSettings(version=f"b{n}", archive=f"https://c.local/{n}.tar.gz", sha256="a" * 64)
+        for n in (1, 2)
+    ]
+    found = engine_host([*builds, *archives], [Served(own)])
+    asked = urls(replace(needs(), engine=replace(found, hub=None)))
+    assert asked == {
+        "index": "https://a.local/simple/uv/",
+        "index-2": "https://b.local/simple/uv/",
+        "archive": "https://c.local/1.tar.gz",
+        "archive-2": "https://c.local/2.tar.gz",
+    }
+
+
+def test_cuda_versions_are_compared_as_numbers():
+    both = [EngineNeeds("a", "cuda", cuda="9.2"), EngineNeeds("b", "cuda", cuda="12.8")]
+    assert strictest(both).cuda == "12.8"
+
+
 @pytest.mark.parametrize(
     ("os", "settings", "url"),
     [
@@ -120,5 +145,5 @@ def test_a_host_is_asked_again_only_where_it_gets_a_driver():
 
 
 def test_packages_of_both_roles_are_asked_for_once():
-    both = replace(needs(packages=("gcc", "python3")), balancer=BalancerHost(443))
+    both = replace(needs(packages=("gcc", "python3")), balancer=balancer().balancer)
     assert list(all_packages(both)) == ["gcc", "python3", "nginx", "openssl", "procps"]

@@ -28,6 +28,24 @@ def settings(**values: Any) -> LlamaCppSettings:
     return LlamaCppSettings.model_validate(given | values)
 
 
+@pytest.mark.parametrize(
+    ("archive", "cuda", "branch", "capability"),
+    [
+        ("llama-b11434-bin-ubuntu-x64.tar.gz", "12.8", 525, 5.0),
+        ("llama-b11434-bin-ubuntu-cuda-13.1-x64.tar.gz", "13.1", 580, 7.5),
+        ("llama-cu128.tar.gz", "12.8", 525, 5.0),
+        # What else stands in the URL says nothing of the build.
+        ("cuda-13.1/llama.tar.gz", "12.8", 525, 5.0),
+    ],
+)
+def test_the_archives_name_says_what_driver_and_cards_it_needs(
+    archive: str, cuda: str, branch: int, capability: float
+):
+    build = settings(archive=f"https://example.com/{archive}")
+    found = deployment(build).needs(build)
+    assert (found.cuda, found.driver_branch, found.compute_capability) == (cuda, branch, capability)
+
+
 def replica(gpus: int = 1) -> Replica:
     model = gguf_model("Llama-3.1-8B-Instruct" if gpus == 1 else "gemma-3-12b-it")
     service = ServiceSettings.model_validate(
@@ -109,7 +127,7 @@ def test_what_a_build_needs_of_a_host(device: str, cuda: str, branch: int, capab
     needs = deployment(settings()).needs(settings(device=device))
     assert (needs.cuda, needs.driver_branch, needs.compute_capability) == (cuda, branch, capability)
     assert (needs.name, needs.device, needs.glibc) == ("llama.cpp b11434", device, (2, 34))
-    assert needs.archive == settings().archive
+    assert needs.archives == (settings().archive,)
     assert deployment(settings()).all_reduce_python(settings()) is None
 
 
