@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LAB := $(BIN)/python -m tests.lab
 
+# Tests start Python some thousand times: without its own cache each would compile all of roles/.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo down test unit render lab check format benchmark reference
 
 # Everything that is installed on the machine itself is installed here, or named.

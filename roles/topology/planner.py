@@ -258,7 +258,9 @@ def _without_p2p(replicas: Sequence[Replica], hardware: Hardware) -> tuple[str, 
 
 
 def _slow(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
-    """Which GPUs work together far slower than their links should."""
+    """Which GPUs work together far slower than their links should, where that was measured."""
+    if not hardware.interconnect:
+        return ()
     told = []
     for group in (group for one in serving.chosen for group in one.groups if len(group) > 1):
         rates, links = group_rates(group, hardware), group_links(group, hardware)

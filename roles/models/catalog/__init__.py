@@ -22,7 +22,7 @@ from roles.models.model import Model
 @cache
 def find(name: str) -> Model:
     """The model of that name on the hub; ValueError with close names where it is not known."""
-    row = rows().get(name)
+    row = _row(name)
     if row is None:
         close = _close(name)
         guess = f"did you mean {' or '.join(close)}? Or " if close else ""
@@ -44,22 +44,36 @@ def catalog_config(name: str) -> dict[str, Any]:
     return _config(rows()[name])
 
 
-@cache
 def rows() -> Mapping[str, Mapping[str, Any]]:
     """All rows as written, by id."""
+    return {id: row for text in _texts() for id, row in _parsed(text).items()}
+
+
+def _row(name: str) -> Mapping[str, Any] | None:
+    """The row of a name. Only files that name it are parsed, as that takes most of a plan's start."""
+    found = (_parsed(text).get(name) for text in _texts() if name in text)
+    return next((row for row in found if row is not None), None)
+
+
+@cache
+def _texts() -> tuple[str, ...]:
+    files = sorted(Path(__file__).parent.glob("*.yaml"))
+    return tuple(file.read_text(encoding="utf-8") for file in files)
+
+
+@cache
+def _parsed(text: str) -> Mapping[str, Mapping[str, Any]]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found: dict[str, Mapping[str, Any]] = {}
-    for file in sorted(Path(__file__).parent.glob("*.yaml")):
-        for row in yaml.load(file.read_text(encoding="utf-8"), Loader=loader):
-            found[row["id"]] = row
-    return found
+    return {row["id"]: row for row in yaml.load(text, Loader=loader)}
 
 
 def _config(row: Mapping[str, Any]) -> dict[str, Any]:
     own = row.get("config", {})
     if "like" not in row:
         return dict(own)
-    merged = _config(rows()[row["like"]]) | own
+    like = _row(row["like"])
+    assert like is not None, f"{row['id']}: no row {row['like']}"
+    merged = _config(like) | own
     return {key: value for key, value in merged.items() if value is not None}
 
 
