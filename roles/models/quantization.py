@@ -155,6 +155,8 @@ class _Patterns:
                 plain = self.beginnings if "layers." in pattern else self.parts
                 plain.setdefault(pattern, number)
         self.all_stems = tuple(self.stems)
+        self.part_lengths = {pattern.count(".") + 1 for pattern in self.parts}
+        self.beginning_lengths = {pattern.count(".") + 1 for pattern in self.beginnings}
 
     def first(self, names: tuple[str, ...]) -> int | None:
         """The number of the first pattern that matches any of the names; None where none does."""
@@ -162,16 +164,13 @@ class _Patterns:
         for name in names:
             if name.startswith(self.all_stems):
                 found += [number for stem, number in self.stems.items() if name.startswith(stem)]
-            if not self.parts and not self.beginnings:
-                continue
             words = name.split(".")
-            for start in range(len(words)):
-                for end in range(start + 1, len(words) + 1):
-                    path = ".".join(words[start:end])
-                    if path in self.parts:
-                        found.append(self.parts[path])
-                    if start == 0 and path in self.beginnings:
-                        found.append(self.beginnings[path])
+            for length in self.part_lengths:
+                paths = (words[start : start + length] for start in range(len(words) - length + 1))
+                joined = map(".".join, paths)
+                found += [self.parts[path] for path in joined if path in self.parts]
+            beginnings = (".".join(words[:length]) for length in self.beginning_lengths)
+            found += [self.beginnings[path] for path in beginnings if path in self.beginnings]
         return min(found, default=None)
 
 

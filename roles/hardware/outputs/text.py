@@ -36,6 +36,7 @@ def read_lines(text: str) -> list[Line]:
 
 
 def _printable(line: str) -> str:
-    return "".join(
-        c if c.isprintable() or c == "\t" else "" for c in line.replace("\xa0", " ")
-    ).rstrip()
+    line = line.replace("\xa0", " ")
+    if not line.replace("\t", " ").isprintable():
+        line = "".join(c for c in line if c.isprintable() or c == "\t")
+    return line.rstrip()

@@ -50,7 +50,7 @@ def rows() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _row(name: str) -> Mapping[str, Any] | None:
-    """The row of a name. Only files that name it are parsed, as that takes most of a plan's start."""
+    """The row of a name. Only files that name it are parsed, which takes the time of a start."""
     found = (_parsed(text).get(name) for text in _texts() if name in text)
     return next((row for row in found if row is not None), None)
 

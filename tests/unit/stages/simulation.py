@@ -4,9 +4,10 @@ A host's facts are given to it, and its commands are kept; one that a test has c
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pyinfra
@@ -61,6 +62,18 @@ class Machine:
         return True, CommandOutput([])
 
 
+def _stack() -> list[tuple[FrameType]]:
+    frame, found = sys._getframe(1), []
+    while frame is not None:
+        found.append((frame,))
+        frame = frame.f_back
+    return found
+
+
+def _place(frame: FrameType) -> inspect.Traceback:
+    return inspect.Traceback(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, [], 0)
+
+
 class Simulation:
     """One inventory, its machines, and runs of stages over them."""
 
@@ -73,7 +86,8 @@ class Simulation:
     ):
         monkeypatch.setattr(pyinfra, "is_cli", True)
         # pyinfra orders operations by the lines that call them; their text only takes time to read.
-        monkeypatch.setattr("pyinfra.api.util.stack", partial(inspect.stack, 0))
+        monkeypatch.setattr("pyinfra.api.util.stack", _stack)
+        monkeypatch.setattr("pyinfra.api.util.getframeinfo", _place)
         key = folder / "api.key"
         key.write_text("k" * 32)
         key.chmod(0o600)
