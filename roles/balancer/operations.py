@@ -1,7 +1,7 @@
 """The steps of setting a balancer up, and drains: each with as few round trips as it can have."""
 
 import shlex
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from pyinfra.api.command import PyinfraCommand, StringCommand
 from pyinfra.api.operation import operation
@@ -16,6 +16,7 @@ from roles.balancer.facts import BalancerStanding, Completions
 from roles.balancer.kinds import NGINX
 from roles.balancer.nginx import paths
 from roles.balancer.nginx.takeover import keys_script, taken_over
+from roles.balancer.routes import Member
 from roles.balancer.standing import Standing
 from roles.balancer.state import Owner
 from roles.host import HostFile, SecretInput, archive, differing
@@ -130,27 +131,51 @@ def serving(deployment: Deployment):
 
 
 @operation()
-def members_seen(
+def resumed(
     balancer: Balancer,
     wanted: Callable[[], bool],
-    note: Callable[[frozenset[str]], None],
+    serving: Callable[[], Mapping[str, Sequence[Member]]],
+    owner: Owner,
+    note: Callable[[states.BalancerState], None],
     run: str,
 ):
     """
-    See which replicas get requests here; changes nothing.
+    See which replicas get requests here, once what an earlier run of the owner left is taken back.
 
     + wanted: whether anybody wants to know, asked when the operation is executed
-    + note: takes the ids of those that do
+    + serving: the members that serve as planned and stay as they are, by service
+    + owner: whose drains of these end, whichever run began them: one may have been killed
+    + note: takes the state as it is then; it is not called where the balancer serves nobody yet
     + run: the run that asks
     """
-    host.noop("looking changes nothing")
-    if state.is_executing and wanted():
-        found = host.get_fact(BalancerStanding, kind=balancer.kind)
-        try:
-            old = taken_over(found.old_site, run, now())
-            note(states.in_service(old.state if old else states.parsed(found.state)))
-        except ValueError as error:
-            yield failing(str(error))
+    if not (state.is_executing and wanted()):
+        host.noop("nobody is to be drained")
+        return
+    found = host.get_fact(BalancerStanding, kind=balancer.kind)
+    try:
+        old = taken_over(found.old_site, run, now())
+        there = old.state if old else states.parsed(found.state)
+    except ValueError as error:
+        yield failing(str(error))
+        return
+    if there is None:
+        host.noop("it serves nobody yet")
+        return
+    # What an earlier version drained ends with its own takeover.
+    back = _taken_back(there, serving(), owner) if old is None else there
+    note(back)
+    command = _rewritten(balancer, found, back) if back != there else None
+    if command is None:
+        host.noop("nothing is to be taken back")
+        return
+    yield command
+
+
+def _taken_back(
+    there: states.BalancerState, serving: Mapping[str, Sequence[Member]], owner: Owner
+) -> states.BalancerState:
+    ids = [member.id for members in serving.values() for member in members]
+    return states.undrain(there, ids, owner, serving)
 
 
 @operation()
@@ -159,7 +184,8 @@ def drained(
     replicas: Callable[[], Collection[str]],
     owner: Owner,
     run: str,
-    interrupted: Callable[[], Collection[str]] = tuple,
+    interrupted: Callable[[], Collection[str]],
+    note_kept: Callable[[Collection[str]], None],
 ):
     """
     Send no new requests to these replicas, until their `owner` takes its drain back.
@@ -169,6 +195,7 @@ def drained(
     + owner: who has them out; others have drains of their own
     + run: the run that does so
     + interrupted: services that may be left without a member, because that was announced
+    + note_kept: takes the ids of those that stay in
 
     Elsewhere the last healthy member of an upstream stays in. It ends when no connection that was
     open before gets a request to them any more.
@@ -176,6 +203,7 @@ def drained(
 
     def change(old: states.BalancerState, ids: Collection[str]) -> states.BalancerState:
         new, refused = states.drain(old, ids, owner, run, now(), interrupted())
+        note_kept(refused)
         for id in refused:
             warn(f"{id} stays in: no other replica would be left")
         return new
@@ -189,6 +217,7 @@ def undrained(
     replicas: Callable[[], Collection[str]],
     owner: Owner,
     run: str,
+    proved: Callable[[], Mapping[str, Sequence[Member]]],
 ):
     """
     Take the owner's drains of these replicas back; they get requests unless others have them out.
@@ -196,8 +225,13 @@ def undrained(
     + replicas: their ids, asked when the operation is executed
     + owner: whose drains end, whichever run began them: one may have been killed
     + run: the run that does so
+    + proved: those of them that have moved and given a completion, by service, as they are now
     """
-    yield from _redrained(balancer, replicas, run, lambda old, ids: states.undrain(old, ids, owner))
+
+    def change(old: states.BalancerState, ids: Collection[str]) -> states.BalancerState:
+        return states.undrain(old, ids, owner, proved())
+
+    yield from _redrained(balancer, replicas, run, change)
 
 
 def _redrained(
@@ -228,15 +262,25 @@ def _redrained(
     if old is None:
         host.noop("it serves nobody yet")
         return
-    files = balancer.upstream_files(change(old, ids))
+    command = _rewritten(balancer, found, change(old, ids))
+    if command is None:
+        host.noop("nothing changes here")
+        return
+    yield command
+
+
+def _rewritten(
+    balancer: Balancer, found: Standing, new: states.BalancerState
+) -> StringCommand | None:
+    """The command that writes and loads a state; None where it is there."""
+    files = balancer.upstream_files(new)
     changed = differing(files, found.files)
     # What a killed run wrote and did not load is loaded now.
     load = not found.loaded or any(file.path != states.STATE for file in changed)
     if not changed and not load:
-        host.noop("nothing changes here")
-        return
+        return None
     then = _reload_if_active(balancer) if load else ""
-    yield _installation(files, changed, balancer.check() if changed and load else None, (), then)
+    return _installation(files, changed, balancer.check() if changed and load else None, (), then)
 
 
 def _adoption(found: Standing, run: str) -> StringCommand | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
-from roles.balancer.routes import Route
+from roles.balancer.routes import Member, Route
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.upstreams import Drain, Upstream, healthy
 
@@ -113,12 +113,40 @@ def in_service(state: BalancerState | None) -> frozenset[str]:
     return frozenset(id for one in upstreams for id in healthy(one, state.drains if state else ()))
 
 
-def undrain(state: BalancerState, replicas: Collection[str], owner: Owner) -> BalancerState:
-    """The state without an owner's drains of these members, named as `drain` takes them."""
+def undrain(
+    state: BalancerState,
+    replicas: Collection[str],
+    owner: Owner,
+    proved: Mapping[str, Sequence[Member]] | None = None,
+) -> BalancerState:
+    """The state without an owner's drains of these members, named as `drain` takes them.
+
+    `proved` are members by service that have just given a completion: they are in as they are now,
+    new or at another port, whatever they failed before.
+    """
     left = tuple(
         one for one in state.drains if one.owner != owner or not _among(one.replica, replicas)
     )
-    return replace(state, drains=left)
+    upstreams = tuple(
+        _with_proved(one, (proved or {}).get(one.service, ())) for one in state.upstreams
+    )
+    return replace(state, upstreams=upstreams, drains=left)
+
+
+def _with_proved(upstream: Upstream, proved: Sequence[Member]) -> Upstream:
+    new = {member.id: member for member in proved}
+    kept = tuple(new.pop(member.id, member) for member in upstream.members)
+    ids = {member.id for member in proved}
+    failures = {id: why for id, why in upstream.failures.items() if id not in ids}
+    return replace(upstream, members=(*kept, *new.values()), failures=failures)
+
+
+def owners(state: BalancerState) -> dict[str, frozenset[str]]:
+    """Who has which member out, by its id."""
+    found: dict[str, frozenset[str]] = {}
+    for drain in state.drains:
+        found[drain.replica] = found.get(drain.replica, frozenset()) | {drain.owner}
+    return found
 
 
 def _among(id: str, replicas: Collection[str]) -> bool:

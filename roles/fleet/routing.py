@@ -11,10 +11,19 @@ def routes(fleet: Fleet) -> tuple[Route, ...]:
     return tuple(_route(fleet, service, plan) for service, plan in fleet.services if plan.replicas)
 
 
-def _route(fleet: Fleet, service: Service, plan: Plan) -> Route:
-    members = tuple(
+def members_by_service(fleet: Fleet) -> dict[str, tuple[Member, ...]]:
+    """Every planned replica as a member of its service's upstream."""
+    return {plan.service: _members(fleet, plan) for _, plan in fleet.services}
+
+
+def _members(fleet: Fleet, plan: Plan) -> tuple[Member, ...]:
+    return tuple(
         Member(r.id, r.host, fleet.addresses[r.host], r.port, r.weight) for r in plan.replicas
     )
+
+
+def _route(fleet: Fleet, service: Service, plan: Plan) -> Route:
+    members = _members(fleet, plan)
     keys = fleet.settings.keys(service)
     assert keys.client is not None
     return Route(

@@ -78,13 +78,13 @@ class Change:
     """One thing that launch has to do on a host: move or start a replica, retire one that left the
     plan, or write what all share.
 
-    `changes_only_key`: the replica has another key afterwards, and takes but one at a time.
+    `replaces_only_key`: the replica has another key afterwards, and takes but one at a time.
     """
 
     kind: ChangeKind
     subject: str
     reason: str
-    changes_only_key: bool = False
+    replaces_only_key: bool = False
 
     def __str__(self) -> str:
         return f"{self.subject} {self.reason}"
@@ -151,15 +151,16 @@ def _change(state: LaunchState, wanted: ReplicaFiles) -> Change | None:
     unit, entry = state.units.get(wanted.name), state.manifest.get(wanted.name)
     if unit is None or not unit.up:
         return Change("start", wanted.name, f"is {unit.active if unit else 'not there'}")
+    reason = ""
     if unit.enabled != "enabled":
-        return Change("move", wanted.name, "does not start at boot")
-    if unit.digest != wanted.digest:
-        other_key = unit.key_digest not in (None, wanted.key_digest)
-        only = wanted.one_key and other_key
-        return Change("move", wanted.name, "runs from other settings", changes_only_key=only)
-    if entry is None or entry["digest"] != wanted.digest:
-        return Change("move", wanted.name, "was never seen to serve from its settings")
-    return None
+        reason = "does not start at boot"
+    elif unit.digest != wanted.digest:
+        reason = "runs from other settings"
+    elif entry is None or entry["digest"] != wanted.digest:
+        reason = "was never seen to serve from its settings"
+    other_key = unit.key_digest not in (None, wanted.key_digest)
+    only = wanted.one_key and other_key
+    return Change("move", wanted.name, reason, replaces_only_key=only) if reason else None
 
 
 def held_ports(state: LaunchState) -> Iterable[int]:

@@ -13,6 +13,7 @@ from roles.rolling.members import Member as Member
 from roles.rolling.members import Removal as Removal
 from roles.rolling.members import Restart as Restart
 from roles.rolling.moves import Move as Move
+from roles.rolling.moves import moves as moves
 from roles.rolling.plan import Batch as Batch
 from roles.rolling.plan import Interruption as Interruption
 from roles.rolling.plan import RollingPlan as RollingPlan

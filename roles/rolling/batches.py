@@ -31,8 +31,17 @@ def units(moves: Sequence[Move], upstreams: Upstreams, announced: Announced) -> 
         for own in by_host.values()
         for unit in _apart(own, _alone_here(own, upstreams, announced))
     ]
-    # What only leaves goes last: what replaces it elsewhere serves by then.
-    return sorted(found, key=lambda unit: all(move.removals and not move.restarts for move in unit))
+    # What only leaves goes late: what replaces it elsewhere serves by then.
+    return sorted(found, key=lambda unit: (_waits(unit), all(_only_leaves(move) for move in unit)))
+
+
+def _only_leaves(move: Move) -> bool:
+    return bool(move.removals) and not move.restarts
+
+
+def _waits(unit: Sequence[Move]) -> bool:
+    """Whether replicas of it are out until the end of the run, which then must be near."""
+    return any(move.together for move in unit)
 
 
 def _alone_here(own: Sequence[Move], upstreams: Upstreams, announced: Announced) -> set[str]:
@@ -93,7 +102,10 @@ class _Batches:
         room = len(self.units) < self._most
         # A batch before all others helps who must go before another unit removes a replica.
         new = [(len(self.units), True), (0, True)] if room else []
-        for index, is_new in [(i, False) for i in roomy] + new + [(i, False) for i in full]:
+        places = [(i, False) for i in roomy] + new + [(i, False) for i in full]
+        if _waits(unit):
+            places = new[:1] + [(i, False) for i in reversed(range(len(self.units)))]
+        for index, is_new in places:
             if self._fits(own, index, is_new):
                 self._put(unit, own, index, is_new)
                 return True

@@ -28,7 +28,8 @@ class Progress:
 
     `failed_before` are hosts that failed before it began, `failed_balancers` those that failed at
     any time. `moved` replicas serve as planned, or are taken down as planned; `restored` ones
-    failed and serve again as before.
+    failed and serve again as before; `undrainable` ones get requests still, since a balancer has
+    nothing else for their upstream.
     """
 
     failed_before: frozenset[str] = frozenset()
@@ -36,6 +37,7 @@ class Progress:
     failed_balancers: frozenset[str] = frozenset()
     moved: frozenset[str] = frozenset()
     restored: frozenset[str] = frozenset()
+    undrainable: frozenset[str] = frozenset()
 
     def lost(self, member: Member) -> bool:
         """Whether a replica is not known to serve after a failure."""
@@ -128,6 +130,8 @@ def _stop_reason(plan: RollingPlan, move: Move, progress: Progress, failures: _F
     if progress.failed_balancers and plan.balanced.intersection(move.services):
         failed = ", ".join(sorted(progress.failed_balancers))
         return f"balancer {failed} failed, so nobody sees that requests still arrive"
+    if kept := progress.undrainable.intersection(move.replicas):
+        return f"balancers have nothing else to send the requests of {', '.join(sorted(kept))} to"
     before = [host for host in move.hosts if host in progress.failed_before]
     if before:
         return f"{', '.join(before)} failed earlier in this run"
@@ -179,7 +183,7 @@ def undrained(
     the end of the run.
     """
     untouched = {replica for one in decision.left for replica in one.move.replicas}
-    back = (progress.moved - plan.waiting | untouched) - plan.removals | progress.restored
+    back = (progress.moved - plan.waiting - plan.removals) | untouched | progress.restored
     members = {member.id: member for member in plan.members}
     return tuple(
         id for id in drained if id in back and not (id in members and progress.lost(members[id]))

@@ -1,13 +1,13 @@
 """Hosts take their turns batch by batch, while balancers send them no requests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from pyinfra import host
 from pyinfra.api import operation
 
-from roles.balancer import balancer_of
-from roles.balancer.operations import drained, members_seen, undrained
+from roles.balancer import Member, balancer_of
+from roles.balancer.operations import drained, resumed, undrained
 from roles.declaration import BALANCERS
 from roles.host.outcome import say, warn
 from roles.rolling import ROLLING_UPDATE
@@ -16,20 +16,28 @@ from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 
 
-def by_batches(run: Run, rolling: Rolling, turn: Callable[[int], None]) -> None:
+def by_batches(
+    run: Run,
+    rolling: Rolling,
+    turn: Callable[[int], None],
+    proved: Callable[[Collection[str]], Mapping[str, Sequence[Member]]] = lambda ids: {},
+) -> None:
     """Give each host its turn in a rolling update, while balancers send no requests there.
 
     The batches are planned when the run executes; here are as many slots as there can be. `turn`
-    adds what this host does in one of them.
+    adds what this host does in one of them; `proved` says of replicas that serve as planned what
+    they are now as members, by service.
     """
     settings = run.fleet.settings.balancer
     balances = BALANCERS in run.fleet.host(host.name).roles and settings is not None
     if balances and settings is not None:
-        members_seen(
+        resumed(
             name="See who gets requests",
             balancer=balancer_of(settings),
-            wanted=rolling.depends_on_others,
-            note=rolling.asked,
+            wanted=rolling.has_changes,
+            serving=lambda: proved(rolling.unchanged()),
+            owner=ROLLING_UPDATE,
+            note=rolling.balanced,
             run=run.id,
         )
     _announced(name="Plan the rolling update", rolling=rolling)
@@ -41,7 +49,8 @@ def by_batches(run: Run, rolling: Rolling, turn: Callable[[int], None]) -> None:
                 replicas=partial(rolling.drained, index),
                 owner=ROLLING_UPDATE,
                 run=run.id,
-                interrupted=rolling.interrupted,
+                interrupted=partial(rolling.interrupted, index),
+                note_kept=rolling.undrainable.update,
             )
         barrier(f"Batch {index + 1} gets no requests")
         turn(index)
@@ -53,6 +62,7 @@ def by_batches(run: Run, rolling: Rolling, turn: Callable[[int], None]) -> None:
                 replicas=partial(rolling.undrained, index),
                 owner=ROLLING_UPDATE,
                 run=run.id,
+                proved=lambda: proved(rolling.moved),
             )
 
 

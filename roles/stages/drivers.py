@@ -6,7 +6,7 @@ from functools import partial
 from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 
-from roles.declaration import GPU_HOSTS
+from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.driver.deploy import considered, driver, job_of
 from roles.driver.operations import Job
 from roles.fleet import Fleet
@@ -21,7 +21,7 @@ from roles.stages.discovery import record_driver
 from roles.stages.members import Found
 from roles.stages.messages import wants
 from roles.stages.ready import ready
-from roles.stages.rolling import Rolling, balancers_missing
+from roles.stages.rolling import Rolling, balancers_missing, reached
 from roles.stages.run import Run
 from roles.topology import explain_host
 from roles.tuning.deploy import tune
@@ -125,8 +125,12 @@ def _reboot_need(run: Run, job: Job) -> Need:
 
 def undrained(run: Run) -> str:
     """Why balancers would go on sending requests to a host while it reboots, or ""."""
-    missing = balancers_missing(run.fleet, {other.name for other in run.state.active_hosts})
-    return f"it serves, and its {missing}" if missing else ""
+    missing = balancers_missing(run.fleet, reached(run.state))
+    if missing:
+        return f"it serves, and its {missing}"
+    names = {one.name for one in run.state.failed_hosts}
+    failed = [one.name for one in run.fleet.having(BALANCERS) if one.name in names]
+    return f"it serves, and balancer {', '.join(failed)} failed" if failed else ""
 
 
 def _prepare(run: Run, job: Job, prove: bool) -> None:

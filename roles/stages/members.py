@@ -1,14 +1,14 @@
 """From what hosts run and what is planned to the members and changes of a rolling update. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.fleet import Fleet, Host
 from roles.launch import Change as HostChange
 from roles.launch import LaunchState
 from roles.plan import Replica
-from roles.rolling import Change, Member, Removal, Restart
+from roles.rolling import ROLLING_UPDATE, Change, Member, Removal, Restart
 
 INVENTORY = "inventory"
 """The owner of the drains that an inventory declares."""
@@ -24,38 +24,70 @@ class Found:
     fresh: bool = False
 
 
+@dataclass(frozen=True)
+class Balanced:
+    """What balancers say: the ids of replicas that all of them send requests to, and who has
+    which replica drained."""
+
+    in_service: frozenset[str]
+    drains: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def with_another(self, other: "Balanced") -> "Balanced":
+        """What two balancers say."""
+        names = self.drains.keys() | other.drains.keys()
+        nobody = frozenset[str]()
+        drains = {id: self.drains.get(id, nobody) | other.drains.get(id, nobody) for id in names}
+        return Balanced(self.in_service & other.in_service, drains)
+
+    def keep_out(self, id: str) -> frozenset[str]:
+        """Who keeps a replica from requests: without a drain it is the last update, which did not
+        get it in."""
+        if id in self.in_service:
+            return frozenset()
+        return self.drains.get(id) or frozenset({ROLLING_UPDATE})
+
+
 def members_of(
-    fleet: Fleet, found: Mapping[str, Found], asked: Collection[str] | None = None
+    fleet: Fleet, found: Mapping[str, Found], balanced: Balanced | None = None
 ) -> list[Member]:
     """Every replica that is planned or runs, in the inventory's order.
 
-    `asked` are the ids of those that balancers send requests to, None where no balancer said so:
-    they alone count on hosts that the run does not reach; without them all there are taken for
-    good.
+    `balanced` is None where no balancer said anything: then replicas on hosts that the run does not
+    reach are taken for good, and what the inventory drains now may get requests still, unless
+    there is no balancer at all.
     """
     return [
         member
         for host in fleet.having(GPU_HOSTS)
-        for member in _on_host(fleet, host, found.get(host.name), asked)
+        for member in _on_host(fleet, host, found.get(host.name), balanced)
     ]
 
 
 def _on_host(
-    fleet: Fleet, host: Host, found: Found | None, asked: Collection[str] | None
+    fleet: Fleet, host: Host, found: Found | None, balanced: Balanced | None
 ) -> Iterator[Member]:
-    drained_by = frozenset({INVENTORY}) if host.drained or host.retired else frozenset[str]()
     planned = planned_on(fleet, host.name)
     for replica in planned:
         if found is None:
-            serves = asked is None or replica.id in asked
+            serves = balanced is None or replica.id in balanced.in_service
         else:
             serves = _serves(replica.name, found)
+        drained_by = _drained_by(fleet, host, replica.id, balanced)
         yield Member(replica.id, replica.service, (host.name,), serves, drained_by)
     names = {replica.name for replica in planned}
     for name in found.state.units if found else ():
         if found and name not in names:
+            id = f"{host.name}/{name}"
             service = str(found.state.manifest.get(name, {}).get("service", _service_of(name)))
-            yield Member(f"{host.name}/{name}", service, (host.name,), _serves(name, found))
+            drained_by = _drained_by(fleet, host, id, balanced)
+            yield Member(id, service, (host.name,), _serves(name, found), drained_by)
+
+
+def _drained_by(fleet: Fleet, host: Host, id: str, balanced: Balanced | None) -> frozenset[str]:
+    if balanced is not None:
+        return balanced.keep_out(id)
+    declared = (host.drained or host.retired) and not fleet.having(BALANCERS)
+    return frozenset({INVENTORY}) if declared else frozenset()
 
 
 def _serves(name: str, found: Found) -> bool:
@@ -76,31 +108,36 @@ def planned_on(fleet: Fleet, host: str) -> list[Replica]:
 def changes_of(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
     """What is to be moved or taken down, in the inventory's order; on a fresh host all is done.
 
-    Replicas whose only key changes restart in one step: a balancer has one key for all of them.
+    Replicas of a service whose only key changes restart in one step: a balancer has one key for
+    all of them.
     """
-    balanced = bool(fleet.having(BALANCERS))
+    hosts = [one.name for one in fleet.having(GPU_HOSTS)]
+    known = {name: found[name] for name in hosts if name in found and not found[name].fresh}
+    planned = {name: {r.name: r for r in planned_on(fleet, name)} for name in known}
+    one_key = {
+        planned[name][change.subject].service
+        for name, one in known.items()
+        for change in one.changes
+        if change.replaces_only_key and fleet.having(BALANCERS)
+    }
     return [
         change
-        for host in fleet.having(GPU_HOSTS)
-        if host.name in found and not found[host.name].fresh
-        for change in _changes_on(
-            host.name, planned_on(fleet, host.name), found[host.name], balanced
-        )
+        for name, one in known.items()
+        for change in _changes_on(name, planned[name], one, one_key)
     ]
 
 
 def _changes_on(
-    host: str, planned: Sequence[Replica], found: Found, balanced: bool
+    host: str, planned: Mapping[str, Replica], found: Found, one_key: Collection[str]
 ) -> Iterator[Change]:
-    by_name = {replica.name: replica for replica in planned}
     for change in found.changes:
         if change.kind in ("move", "start"):
-            replica = by_name[change.subject]
+            replica = planned[change.subject]
             replaced = _replaced(replica, found.state)
             yield Restart(
                 f"{host}/{replica.name}",
                 replaces=tuple(f"{host}/{name}" for name in replaced),
-                together=_one_key(replica.service) if balanced and change.changes_only_key else "",
+                together=_one_key(replica.service) if replica.service in one_key else "",
             )
         if change.kind == "retire":
             yield Removal(f"{host}/{change.subject}")

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pyinfra.api import State
 
-from roles.declaration import BALANCERS, GPU_HOSTS, FleetSettings
+from roles.balancer import BalancerState, in_service, owners
+from roles.declaration import BALANCERS, FleetSettings
 from roles.fleet import Fleet
 from roles.rolling import (
     Change,
@@ -17,10 +18,11 @@ from roles.rolling import (
     Turn,
     batch_slots,
     decide,
+    moves,
     plan_rolling,
     undrained,
 )
-from roles.stages.members import Found, members_of
+from roles.stages.members import Balanced, Found, members_of
 
 Phase = Literal["drain", "turn"]
 
@@ -43,8 +45,8 @@ class Rolling:
     restored: set[str] = field(default_factory=set)
     failures: dict[str, frozenset[str]] = field(default_factory=dict)
     turns: dict[str, Turn] = field(default_factory=dict)
-    left: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _asked: frozenset[str] | None = None
+    undrainable: set[str] = field(default_factory=set)
+    _balanced: Balanced | None = None
     _plan: RollingPlan | None = None
     _slots: int | None = None
     _announced: bool = False
@@ -65,7 +67,7 @@ class Rolling:
             fleet, found = self.fleet(), self.found()
             self._failed_before = self._failed()
             changes = self.changes(fleet, found)
-            members = members_of(fleet, found, self._asked)
+            members = members_of(fleet, found, self._balanced)
             # One that left the inventory is still in the upstreams.
             services = {member.service for member in members}
             self._plan = plan_rolling(
@@ -81,15 +83,31 @@ class Rolling:
             )
         return self._plan
 
-    def depends_on_others(self) -> bool:
-        """Whether anything is to be done while a host that the run does not reach may serve."""
-        fleet, found = self.fleet(), self.found()
-        others = any(host.name not in found for host in fleet.having(GPU_HOSTS))
-        return others and bool(self.changes(fleet, found))
+    def has_changes(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.changes(self.fleet(), self.found()))
 
-    def asked(self, ids: frozenset[str]) -> None:
-        """A balancer sends requests to these replicas; with several, all of them must."""
-        self._asked = ids if self._asked is None else self._asked & ids
+    def unchanged(self) -> list[str]:
+        """The replicas that serve as planned and stay as they are; not those of a service that
+        restarts together, to which balancers have no key yet."""
+        fleet, found = self.fleet(), self.found()
+        members = members_of(fleet, found)
+        going = moves(members, self.changes(fleet, found))
+        moving = {id for move in going for id in move.replicas}
+        waiting = {service for move in going if move.together for service in move.services}
+        return [
+            one.id
+            for one in members
+            if one.serves
+            and one.hosts[0] in found
+            and one.id not in moving
+            and one.service not in waiting
+        ]
+
+    def balanced(self, state: BalancerState) -> None:
+        """Take what a balancer serves; with several, a replica counts where all of them have it."""
+        said = Balanced(in_service(state), owners(state))
+        self._balanced = said if self._balanced is None else self._balanced.with_another(said)
 
     def decision(self, index: int, phase: Phase) -> Decision:
         """What of a batch goes on; decided once for all hosts."""
@@ -101,10 +119,7 @@ class Rolling:
 
     def turn(self, index: int, name: str) -> Turn | None:
         """What a host does in a batch; None where it does nothing."""
-        decision = self.decision(index, "turn")
-        if left := decision.left_on(name):
-            self.left[name] = (*self.left.get(name, ()), *map(str, left))
-        found = decision.turn(name)
+        found = self.decision(index, "turn").turn(name)
         if found is not None:
             self.turns[name] = found
         return found
@@ -133,12 +148,12 @@ class Rolling:
         """Replicas that get no requests in a batch."""
         return list(self.decision(index, "drain").drained)
 
-    def interrupted(self) -> list[str]:
-        """Services that the plan leaves without a replica, for a while, as it announces, or for
-        good, as they left the inventory."""
-        plan = self.plan()
+    def interrupted(self, index: int) -> list[str]:
+        """Services that a batch leaves without a replica, for a while, as the plan announces, or
+        for good, as they left the inventory."""
+        plan, moves = self.plan(), self.decision(index, "drain").moves
         left = {member.service for member in plan.members} - plan.kept_services
-        return [*(one.service for one in plan.interruptions), *sorted(left)]
+        return sorted(left.union(*(plan.interrupted_by(move) for move in moves)))
 
     def moves_on(self, name: str) -> list[str]:
         """The replicas that move with what a host does in its turn."""
@@ -156,7 +171,9 @@ class Rolling:
 
     def left_on(self, name: str) -> tuple[str, ...]:
         """What a host was left with, in words."""
-        return (*self.refused_on(name), *self.left.get(name, ()))
+        turns = [one for (_, phase), one in self._decisions.items() if phase == "turn"]
+        left = [str(skipped) for decision in turns for skipped in decision.left_on(name)]
+        return (*self.refused_on(name), *left)
 
     def refused_on(self, name: str) -> tuple[str, ...]:
         """What of a host the plan does not move in this run, and what to do, in words."""
@@ -164,9 +181,7 @@ class Rolling:
 
     def _undrainable(self, fleet: Fleet, services: Collection[str]) -> dict[str, str]:
         """Why services cannot be drained: balancers that this run does not reach."""
-        limit = self.state.limit_hosts
-        reached = self.state.inventory if limit is None else limit
-        missing = balancers_missing(fleet, {host.name for host in reached})
+        missing = balancers_missing(fleet, reached(self.state))
         return dict.fromkeys(services, missing) if missing else {}
 
     def _failed(self) -> frozenset[str]:
@@ -185,7 +200,14 @@ class Rolling:
             failed_balancers=failed & balancers,
             moved=frozenset(self.moved),
             restored=frozenset(self.restored),
+            undrainable=frozenset(self.undrainable),
         )
+
+
+def reached(state: State) -> set[str]:
+    """The hosts that a run is for, those that failed among them."""
+    limit = state.limit_hosts
+    return {host.name for host in (state.inventory if limit is None else limit)}
 
 
 def balancers_missing(fleet: Fleet, reached: Collection[str]) -> str:

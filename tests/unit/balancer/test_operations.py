@@ -79,6 +79,10 @@ def written(command: Any) -> dict[str, str]:
 
 def drained(before: Standing, *ids: str, operation: Any = operations.drained, **more: Any):
     arguments = {"balancer": NGINX, "replicas": lambda: ids, "owner": "operator", "run": "r"}
+    if operation is operations.drained:
+        arguments |= {"interrupted": tuple, "note_kept": lambda ids: None}
+    else:
+        arguments |= {"proved": dict}
     return commands(operation, {BalancerStanding: before}, **(arguments | more))
 
 
@@ -115,9 +119,60 @@ def test_what_a_killed_run_left_is_loaded():
     assert "systemctl reload nginx" in str(command)
 
 
+def test_who_has_moved_gets_in_as_it_is_now():
+    old = state()
+    upstream = replace(old.upstreams[0], failures={IDS[0]: "no answer"})
+    before, _ = drain(replace(old, upstreams=(upstream,)), [IDS[0]], "rolling-update", "r", "s")
+    now = replace(upstream.members[0], port=8200)
+    new = replace(now, id="gpu9/chat-0", address="10.0.0.9")
+    (command,) = drained(
+        standing(before),
+        IDS[0],
+        operation=operations.undrained,
+        owner="rolling-update",
+        proved=lambda: {"chat": [now, new]},
+    )
+    text = written(command)[paths.UPSTREAMS]
+    assert "server 10.0.0.1:8200" in text and "10.0.0.1:8000" not in text
+    assert "server 10.0.0.9:8200" in text and "down" not in text
+
+
+def resumed(before: Standing, serving: dict[str, Any] | None = None, wanted: bool = True):
+    """The commands, and the states that were noted."""
+    noted: list[BalancerState] = []
+    found = commands(
+        operations.resumed,
+        {BalancerStanding: before},
+        balancer=NGINX,
+        wanted=lambda: wanted,
+        serving=lambda: serving or {},
+        owner="rolling-update",
+        note=noted.append,
+        run="r",
+    )
+    return found, noted
+
+
+def test_what_a_killed_run_drained_is_taken_back_of_who_serves():
+    before, _ = drain(state(), IDS[:2], "rolling-update", "old", "s")
+    members = before.upstreams[0].members
+    (command,), (noted,) = resumed(standing(before), {"chat": [members[0]]})
+    assert [one.replica for one in noted.drains] == [IDS[1]]
+    assert parsed(written(command)[STATE]) == noted
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_nothing_is_taken_back_where_nothing_was_left(wanted: bool):
+    found, noted = resumed(standing(state()), wanted=wanted)
+    assert (found, noted) == ([], [state()] if wanted else [])
+    assert resumed(standing()) == ([], []), "it serves nobody yet"
+
+
 def test_the_last_member_stays_in(caplog: pytest.LogCaptureFixture):
     before, _ = drain(state(), IDS[:3], "watchdog", "r", "s")
-    assert drained(standing(before), IDS[3]) == []
+    kept: list[str] = []
+    assert drained(standing(before), IDS[3], note_kept=kept.extend) == []
+    assert kept == [IDS[3]]
     assert f"{IDS[3]} stays in" in caplog.text
     assert len(drained(standing(before), IDS[3], interrupted=lambda: ["chat"])) == 1
 

@@ -76,7 +76,7 @@ def test_another_key_of_an_engine_that_takes_one_is_seen(
     wanted = launch(VllmSettings(requirement=requirement))
     units = {name: UnitState("active", "enabled", "0ld", key_digest) for name in ENTRIES}
     found = wanted.changes(replace(GOOD, units=units))
-    assert [change.changes_only_key for change in found if change.kind == "move"] == [expected] * 2
+    assert [change.replaces_only_key for change in found if change.kind == "move"] == [expected] * 2
 
 
 def test_a_firewall_that_is_no_longer_wanted_is_seen():

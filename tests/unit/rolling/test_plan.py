@@ -130,6 +130,14 @@ def test_batches(own, changes, batches):
     assert (plan.skipped, plan.interruptions) == ((), ())
 
 
+def test_who_waits_for_the_end_of_the_run_moves_last():
+    own = [*members("a/q0", "b/q0"), *members("c/q1", "d/q1", "e/q1", service="code")]
+    one_key = [Restart(one.id, together="one key") for one in own[:2]]
+    plan = planned(own, [*one_key, *restarts(*own[2:])])
+    assert moved(plan) == ["c/q1", "d/q1", "e/q1", "a/q0 b/q0"]
+    assert [(one.service, one.reason) for one in plan.interruptions] == [("chat", "one key")]
+
+
 @pytest.mark.parametrize(
     ("hosts", "most", "sizes"),
     [

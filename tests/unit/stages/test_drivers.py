@@ -35,6 +35,14 @@ def adopted(run: Run, name: str, prove: bool = False) -> str:
         return adopt(run, name, prove, parse_report(sections()))
 
 
+def test_a_balancer_that_failed_is_named_and_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Simulation(tmp_path, monkeypatch).begin()
+    run.state.failed_hosts.add(run.state.inventory.get_host("lb1"))
+    assert undrained(run) == "it serves, and balancer lb1 failed"
+
+
 def test_a_new_driver_is_recorded_where_the_hardware_is(simulation: Simulation):
     old = replace(declared_hardware("2x NVIDIA L40S"), driver_version="570.1.2")
     record(recording_of(simulation.file), {"gpu1": entry(old, {})})

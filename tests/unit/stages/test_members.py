@@ -11,9 +11,9 @@ from roles.fleet import Fleet, host_launch
 from roles.launch import LaunchState
 from roles.launch.state import UnitState
 from roles.rolling import Member, Removal, Restart
-from roles.stages.members import Found, changes_of, members_of
+from roles.stages.members import Balanced, Found, changes_of, members_of
 from tests.unit.stages.fleet import serves
-from tests.unit.stages.simulation import HOSTS, Simulation
+from tests.unit.stages.simulation import HOSTS, SERVICE, Simulation
 
 Make = Callable[..., Fleet]
 
@@ -62,8 +62,24 @@ def test_hosts_that_the_run_does_not_reach_are_taken_for_good(make: Make):
 def test_balancers_say_who_serves_on_hosts_that_the_run_does_not_reach(make: Make):
     fleet = make()
     known = found(fleet, gpu1=as_planned(fleet, "gpu1"))
-    serving = {one.id for one in members_of(fleet, known, asked={"gpu2/s-1"}) if one.serves}
-    assert serving == {"gpu1/s-0", "gpu1/s-1", "gpu2/s-1"}
+    balanced = Balanced(frozenset({"gpu1/s-0", "gpu2/s-1"}))
+    members = members_of(fleet, known, balanced)
+    assert {one.id for one in members if one.serves} == {"gpu1/s-0", "gpu1/s-1", "gpu2/s-1"}
+    # The other one of gpu1 was not let in yet: the end of this run does it.
+    assert {one.id for one in members if one.gets_requests} == {"gpu1/s-0", "gpu2/s-1"}
+
+
+def test_a_replica_counts_where_all_balancers_have_it():
+    one = Balanced(frozenset({"a", "b"}), {"c": frozenset({"operator"})})
+    other = Balanced(frozenset({"b", "c"}), {"a": frozenset({"rolling-update"})})
+    both = one.with_another(other)
+    assert both.in_service == {"b"}
+    assert [sorted(both.keep_out(id)) for id in "abcd"] == [
+        ["rolling-update"],
+        [],
+        ["operator"],
+        ["rolling-update"],
+    ]
 
 
 def test_replicas_whose_only_key_changes_restart_together(make: Make):
@@ -76,19 +92,30 @@ def test_replicas_whose_only_key_changes_restart_together(make: Make):
             for one, unit in state.units.items()
         }
         states[name] = replace(state, units=units)
+    # One that is down has no key, and must not start with the new one before the others.
+    units = {one: replace(unit, active="failed") for one, unit in states["gpu1"].units.items()}
+    states["gpu1"] = replace(states["gpu1"], units=units)
     known = found(fleet, **states)
     [why] = {one.together for one in changes_of(fleet, known) if isinstance(one, Restart)}
     assert why == "the key of s changes, and its engine takes only one key"
 
 
-@pytest.mark.parametrize("declared", [{"drained": True}, {"retired": True}])
-def test_the_inventory_drains_hosts(make: Make, declared: dict[str, bool]):
-    fleet = make(HOSTS | {"gpu2": HOSTS["gpu2"] | declared})
-    drained = {one.hosts[0]: set(one.drained_by) for one in members_of(fleet, {})}
-    # Nothing is planned on a retired one, and what runs there is not known here.
-    assert drained == {"gpu1": set(), "gpu3": set()} | (
-        {"gpu2": {"inventory"}} if "drained" in declared else {}
-    )
+def test_the_inventory_drains_hosts_once_the_balancers_do(make: Make):
+    fleet = make(HOSTS | {"gpu2": HOSTS["gpu2"] | {"drained": True}})
+    # It may get requests still.
+    assert {one.drained_by for one in members_of(fleet, {})} == {frozenset()}
+    ids = frozenset(one.id for one in members_of(fleet, {}))
+    gone = frozenset({"gpu2/s-0", "gpu2/s-1"})
+    balanced = Balanced(ids - gone, dict.fromkeys(gone, frozenset({"inventory"})))
+    drained = {one.hosts[0]: set(one.drained_by) for one in members_of(fleet, {}, balanced)}
+    assert drained == {"gpu1": set(), "gpu2": {"inventory"}, "gpu3": set()}
+
+
+def test_without_a_balancer_the_inventory_alone_says_who_is_drained(make: Make):
+    hosts = {"gpu1": HOSTS["gpu1"] | {"drained": True}, "gpu2": HOSTS["gpu2"]}
+    fleet = make(hosts, services=[SERVICE | {"single_endpoint": True}])
+    found = {one.hosts[0]: set(one.drained_by) for one in members_of(fleet, {})}
+    assert found == {"gpu1": {"inventory"}}
 
 
 def test_a_host_as_planned_has_nothing_to_change(make: Make):

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyinfra.api.exceptions import PyinfraError
 
-from roles.balancer import BalancerState, Member, Upstream
+from roles.balancer import BalancerState, Drain, Member, Upstream, in_service
 from roles.launch import LaunchState
 from roles.launch.facts import NotServing
 from roles.launch.state import UnitState
 from roles.launch.transaction import PUT_BACK
+from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 from tests.unit.stages.fleet import ADDRESSES, HOSTS, NAMES, TRANSACTION, ServingFleet, serves
 from tests.unit.stages.simulation import SERVICE
@@ -208,6 +210,105 @@ def test_a_killed_run_goes_on_where_it_was(fleet: ServingFleet):
     # The next run takes back what the killed one drained.
     assert fleet.history == ["gpu2 restarts", "gpu2 undrained", *turns("gpu3")]
     assert fleet.balancer.drains == ()
+
+
+def two_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> ServingFleet:
+    """gpu1 and gpu2 behind a balancer; gpu3 is retired and empty."""
+    hosts = HOSTS | {"gpu3": HOSTS["gpu3"] | {"retired": True}}
+    fleet = ServingFleet(tmp_path, monkeypatch, hosts, **settings)
+    fleet.states["gpu3"] = LaunchState()
+    (upstream,) = fleet.balancer.upstreams
+    members = tuple(one for one in upstream.members if one.host != "gpu3")
+    fleet.balancer = BalancerState((replace(upstream, members=members),))
+    return fleet
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServingFleet:
+    return two_hosts(tmp_path, monkeypatch)
+
+
+def served(fleet: ServingFleet) -> list[set[str]]:
+    """Follow the update: the ids in service whenever a host begins to restart."""
+    found: list[set[str]] = []
+    for name in ADDRESSES:
+        happened = fleet.machines[name].done
+
+        def done(command: str, stdin: str, happened: Any = happened) -> None:
+            if command.startswith(TRANSACTION):
+                found.append(set(in_service(fleet.balancer)))
+            happened(command, stdin)
+
+        fleet.machines[name].done = done
+    return found
+
+
+def test_what_a_killed_run_moved_gets_requests_before_the_others_move(pair: ServingFleet):
+    pair.planned("gpu1")
+    drains = tuple(Drain(f"gpu1/{name}", "rolling-update", "old", "s") for name in NAMES)
+    pair.balancer = replace(pair.balancer, drains=drains)
+    seen = served(pair)
+    assert pair.update() == set()
+    assert seen == [{"gpu1/s-0", "gpu1/s-1"}]
+    assert pair.run.rolling.plan().interruptions == ()
+
+
+def test_who_failed_before_and_is_proved_gets_requests_before_the_others_move(pair: ServingFleet):
+    (upstream,) = pair.balancer.upstreams
+    failures = dict.fromkeys(("gpu1/s-0", "gpu1/s-1"), "no answer")
+    pair.balancer = BalancerState((replace(upstream, failures=failures),))
+    seen = served(pair)
+    assert pair.update() == set()
+    assert seen == [{"gpu2/s-0", "gpu2/s-1"}, {"gpu1/s-0", "gpu1/s-1"}]
+
+
+def test_a_replica_gets_requests_at_its_new_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    fleet = two_hosts(tmp_path, monkeypatch, services=[SERVICE | {"first_port": 8101}])
+    assert fleet.update() == set()
+    (upstream,) = fleet.balancer.upstreams
+    assert {member.port for member in upstream.members} == {8101, 8102}
+    assert fleet.history == turns("gpu1", "gpu2")
+
+
+def test_what_the_inventory_drains_is_drained_before_it_restarts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hosts = HOSTS | {"gpu2": HOSTS["gpu2"] | {"drained": True}}
+    fleet = ServingFleet(tmp_path, monkeypatch, hosts)
+    fleet.planned("gpu1", "gpu3")
+    seen = served(fleet)
+    assert fleet.update() == set()
+    assert not {"gpu2/s-0", "gpu2/s-1"} & seen[0]
+    # Nobody can say that its drain was written yet: it is left where no balancer is in the run.
+    fleet.states["gpu2"] = serves()
+    with pytest.raises(PyinfraError, match="No hosts remaining"):
+        fleet.update("gpu2")
+    assert fleet.tasks == []
+
+
+def test_a_host_whose_drain_a_balancer_refuses_is_left_as_it_is(
+    pair: ServingFleet, monkeypatch: pytest.MonkeyPatch
+):
+    pair.planned("gpu1")
+    (upstream,) = pair.balancer.upstreams
+    failing = dict.fromkeys(("gpu1/s-0", "gpu1/s-1"), "no answer")
+
+    def fail_after_the_plan(command: str, stdin: str) -> None:
+        pair.installed(stdin)
+
+    # gpu1 fails after the plan was made, as a passive check would find.
+    plan = Rolling.plan
+
+    def planned(rolling: Rolling):
+        found = plan(rolling)
+        pair.balancer = BalancerState((replace(upstream, failures=failing),))
+        return found
+
+    monkeypatch.setattr(Rolling, "plan", planned)
+    pair.machines["lb1"].done = fail_after_the_plan
+    pair.update()
+    assert pair.tasks == []
+    assert "balancers have nothing else" in pair.run.rolling.left_on("gpu2")[0]
 
 
 def test_nothing_happens_where_nothing_changed(fleet: ServingFleet):
