@@ -14,11 +14,7 @@ from roles.balancer.routes import Member as Member
 from roles.balancer.routes import Route as Route
 from roles.balancer.settings import BalancerSettings as BalancerSettings
 from roles.balancer.state import BalancerState as BalancerState
-from roles.balancer.state import Owner as Owner
-from roles.balancer.state import drain as drain
 from roles.balancer.state import in_service as in_service
 from roles.balancer.state import owners as owners
-from roles.balancer.state import undrain as undrain
-from roles.balancer.state import vanished as vanished
 from roles.balancer.upstreams import Drain as Drain
 from roles.balancer.upstreams import Upstream as Upstream

@@ -123,16 +123,6 @@ class BalancerSettings(BaseModel):
             check_pair(self.certificate_file, self.certificate_key_file)
         return self
 
-    @property
-    def api_key(self) -> str:
-        """The key that clients send; never printed."""
-        return read_key(self.api_key_file)
-
-    @property
-    def engine_key(self) -> str:
-        """The key that the engines expect; never printed."""
-        return read_key(self.engine_key_file or self.api_key_file)
-
 
 def with_secrets(info: ValidationInfo) -> bool:
     """Whether files that hold secrets must be there: a plan can be reviewed without them."""

@@ -24,7 +24,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Drain:
-    """A member that gets no requests because its `owner` wants so: see `drains.OWNERS`.
+    """A member that gets no requests because its `owner` (see `state.Owner`) wants so.
 
     `run` is the run that began it, `since` when (ISO 8601). `interruption` says that the upstream
     may have no other member: the interruption was announced.

@@ -74,7 +74,8 @@ class DriverSettings(BaseModel):
         default=10,
         ge=1,
         le=100,
-        description="in how many batches at most hosts reboot; of the fleet, not of one host",
+        description="in how many batches at most hosts reboot; of the fleet, not of one host; at "
+        "least two are used",
     )
     reboot_timeout_s: int = Field(
         default=900, ge=10, le=7200, description="seconds until a rebooted host must be back"

@@ -19,7 +19,7 @@ from roles.declaration import (
 from roles.driver import DriverSettings
 from roles.engine import ENGINE_SETTINGS, Build
 from roles.fleet.fleet import Fleet, Host
-from roles.fleet.hosts import Defaults, Problems, check_host, kind_of, mapping, parsed
+from roles.fleet.hosts import Defaults, Problems, check_host, mapping, parsed
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
 from roles.topology import cluster_words, plan_services
@@ -109,7 +109,7 @@ def _defaults(
     services = settings.services if settings else ()
     written = mapping(data.get("engines"))
     kinds: dict[str, Build] = {}
-    for kind in dict.fromkeys((*written, *map(kind_of, services))):
+    for kind in dict.fromkeys((*written, *(service.kind for service in services))):
         if kind in ENGINE_SETTINGS:
             found, _ = parsed(ENGINE_SETTINGS[kind], mapping(written.get(kind)), "", secrets)
             kinds |= {kind: found} if found else {}
@@ -127,7 +127,7 @@ def _service_engines(
     engines: dict[str, Build] = {}
     problems: Problems = []
     for number, service in enumerate(services):
-        kind, engine = kind_of(service), kinds.get(kind_of(service))
+        kind, engine = service.kind, kinds.get(service.kind)
         if service.engine_settings:
             data = merged(mapping(written.get(kind)), service.engine_settings)
             where = f"services[{number}].engine.{kind}"

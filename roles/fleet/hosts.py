@@ -69,11 +69,6 @@ def parsed(
         return None, list(problems_of(error, kind, where))
 
 
-def kind_of(service: Service) -> str:
-    """The kind of engine that serves a service."""
-    return service.kind
-
-
 def mapping(value: Any) -> Mapping[str, Any]:
     """What was written where a mapping belongs; empty where it is none."""
     return value if isinstance(value, Mapping) else {}
@@ -176,7 +171,7 @@ def _engines(
         kinds[kind], found = parsed(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
         problems += found
     for service in defaults.services:
-        kind, overrides = kind_of(service), service.engine_settings
+        kind, overrides = service.kind, service.engine_settings
         engine = kinds.get(kind)
         if overrides and kind in settings.engines and engine is not None:
             data = merged(merged(mapping(fleet.get(kind)), settings.engines[kind]), overrides)
@@ -219,7 +214,7 @@ def _driver_problems(
         driver: Hashable = own.driver  # pyright: ignore[reportAssignmentType]
         for problem in _problems_of_declaration(driver, needs, hardware.gpus):
             if problem.startswith("engine."):
-                problem = f"engines.{kind_of(service)}{problem.removeprefix('engine')}"
+                problem = f"engines.{service.kind}{problem.removeprefix('engine')}"
             # What the fleet declares is wrong once, not on each host.
             shared = problem.startswith("driver.") and not settings.driver
             problems.append(problem if shared else f"{where}.{problem}")

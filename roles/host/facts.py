@@ -64,12 +64,3 @@ class FileStates(FactBase[dict[str, str]]):
             return parse_states(output)
         except ValueError as error:
             raise FactProcessError(str(error)) from error
-
-
-def parse_state(line: str) -> tuple[str, str]:
-    """A line of the command: the path, and its state as HostFile.state has it."""
-    try:
-        ((path, state),) = parse_states([line]).items()
-    except ValueError as error:
-        raise FactProcessError(str(error)) from error
-    return path, state

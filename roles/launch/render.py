@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from roles.engine import Build, Deployment, Placement, Served, Start
-from roles.host.paths import FIREWALL_RULES, FIREWALL_TABLE, FIREWALL_UNIT, REPLICAS, UNITS
+from roles.host.paths import FIREWALL_RULES, FIREWALL_TABLE, FIREWALL_UNIT, UNITS
 from roles.host.templates import quoted, render
 from roles.launch.settings import LaunchSettings
 from roles.plan import Replica
@@ -217,8 +217,3 @@ def _digest(files: Mapping[str, FolderFile], key: str, shared: str) -> str:
     for name, file in sorted(files.items()):
         parts += [name, file.mode, file.text, *file.key_lines]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def folder_of(name: str) -> str:
-    """The folder with a replica's numbered folders."""
-    return f"{REPLICAS}/{name}"

@@ -34,7 +34,8 @@ class LaunchSettings(BaseModel):
         default=10,
         ge=1,
         le=100,
-        description="in how many batches at most hosts restart; one host at a time up to so many",
+        description="in how many batches at most hosts restart, one host at a time up to so many; "
+        "at least two are used, as one would leave nobody to serve",
     )
     internal_ports_from: int = Field(
         default=29000,

@@ -52,7 +52,6 @@ class Run:
     found: dict[str, Found] = field(default_factory=dict)
     restarts: Rolling | None = None
     loaded: bool = False
-    announced: bool = False
     lock: RLock = field(default_factory=RLock)
     _answers: dict[str, dict[Hashable, object]] = field(default_factory=dict)
 

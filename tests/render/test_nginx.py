@@ -22,7 +22,6 @@ from roles.balancer import (
     Member,
     Route,
     Upstream,
-    drain,
     operations,
 )
 from roles.balancer.certificate import make_script, names_command, parse_names
@@ -31,7 +30,7 @@ from roles.balancer.kinds import NGINX
 from roles.balancer.nginx import paths
 from roles.balancer.nginx.paths import SELF_SIGNED, SITE, UPSTREAMS
 from roles.balancer.nginx.scripts import check
-from roles.balancer.state import STATE, planned
+from roles.balancer.state import STATE, drain, planned
 from roles.host import HostFile
 from tests.unit.balancer.fleets import CLIENT_KEY, ENGINE_KEY, members, route, settings
 

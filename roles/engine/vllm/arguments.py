@@ -60,7 +60,6 @@ KV_ELEMENT_BYTES: dict[str, float | None] = {
 }
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 RECKONED = (*COUNTS, "enforce-eager", "kv-cache-dtype")
-# No option counts further, and what is written out stays a number anywhere.
 
 
 def check_arguments(arguments: dict[str, Argument]) -> None:

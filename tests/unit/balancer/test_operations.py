@@ -13,13 +13,13 @@ import pytest
 from pyinfra.api.command import FunctionCommand
 from pyinfra.context import ctx_host, ctx_state
 
-from roles.balancer import BalancerState, balancer_of, drain, operations
+from roles.balancer import BalancerState, balancer_of, operations
 from roles.balancer.deployment import Deployment
 from roles.balancer.facts import BalancerStanding, Completions
 from roles.balancer.kinds import NGINX
 from roles.balancer.nginx import paths
 from roles.balancer.standing import Standing
-from roles.balancer.state import STATE, dumped, parsed
+from roles.balancer.state import STATE, drain, dumped, parsed
 from roles.host import HostFile
 
 from .fleets import route, settings, state

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from roles.balancer import BalancerSettings
+from roles.balancer import BalancerSettings, Keys, RouteSettings, keys_of
 from roles.balancer.nginx.paths import UPSTREAMS
 from roles.balancer.nginx.render import TEMPLATES
 
@@ -17,13 +17,13 @@ from .fleets import CLIENT_KEY, ENGINE_KEY, private, settings
 def test_defaults(tmp_path: Path):
     found = settings(tmp_path)
     assert (found.port, found.server_name, found.max_body_mib) == (443, "_", 32)
-    assert found.api_key == CLIENT_KEY
-    assert found.engine_key == ENGINE_KEY
+    assert keys_of(RouteSettings(), found) == Keys(CLIENT_KEY, ENGINE_KEY)
 
 
 def test_engines_expect_the_clients_key_unless_told(tmp_path: Path):
     key = private(tmp_path / "key", CLIENT_KEY)
-    assert BalancerSettings.model_validate({"api_key_file": key}).engine_key == CLIENT_KEY
+    found = BalancerSettings.model_validate({"api_key_file": key})
+    assert keys_of(RouteSettings(), found).engine == CLIENT_KEY
 
 
 def test_a_relative_path_starts_at_the_current_directory(
@@ -31,7 +31,8 @@ def test_a_relative_path_starts_at_the_current_directory(
 ):
     private(tmp_path / "key", CLIENT_KEY)
     monkeypatch.chdir(tmp_path)
-    assert BalancerSettings.model_validate({"api_key_file": "key"}).api_key == CLIENT_KEY
+    found = BalancerSettings.model_validate({"api_key_file": "key"})
+    assert keys_of(RouteSettings(), found).client == CLIENT_KEY
 
 
 def test_every_field_is_described():

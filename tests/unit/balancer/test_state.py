@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.balancer import BalancerState, Owner, Upstream, drain, undrain, vanished
-from roles.balancer.state import answered, dumped, parsed, planned
+from roles.balancer import BalancerState, Upstream
+from roles.balancer.state import Owner, answered, drain, dumped, parsed, planned, undrain, vanished
 from roles.balancer.upstreams import Drain, healthy, servers
 
 from .fleets import member, members, route, settings, state
