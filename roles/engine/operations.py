@@ -27,6 +27,9 @@ def installed(
     """
     packages = list(dict.fromkeys(name for one in installations for name in one.packages))
     state = found() or host.get_fact(InstalledEngines, packages=packages)
+    # A fact that fails gives its default, a bare host, and pyinfra goes on here.
+    if host in host.state.failed_hosts:
+        return
     missing = [one for one in installations if one.version_name not in state.versions]
     if not missing and not state.missing_packages:
         host.noop(f"{', '.join(one.version_name for one in installations)}: installed")

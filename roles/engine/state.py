@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from roles.engine.install import COMPLETE
 from roles.host.paths import ENGINES
-from roles.host.question import Part, Sections
+from roles.host.question import Part, Sections, require
 
 SCRIPT = f"""part missing
 for p; do
@@ -30,9 +30,11 @@ def part(packages: Iterable[str]) -> Part:
 
 
 def parse_installed(sections: Sections) -> Installed:
-    """Read the sections of `part`."""
-    versions = sections.get("versions", "").split()
+    """Read the sections of `part`; ValueError where they are not all there: an engine that
+    replicas run from must never be taken for one that is to be installed."""
+    require(sections, ("missing", "versions"), "its engines")
+    versions = sections["versions"].split()
     return Installed(
         tuple(path.rsplit("/", 1)[-1] for path in versions),
-        tuple(sections.get("missing", "").split()),
+        tuple(sections["missing"].split()),
     )

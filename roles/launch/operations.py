@@ -48,6 +48,9 @@ def started(
     + changed: is called where anything was changed
     """
     state, wanted = found() or host.get_fact(Launched), launch()
+    # A fact that fails gives its default, a bare host, and pyinfra goes on here.
+    if host in host.state.failed_hosts:
+        return
     changes = wanted.changes(state)
     note(state, changes, fresh=bool(changes) and not state.serving)
     if not changes:
@@ -87,6 +90,8 @@ def moved(
     names = [id.partition("/")[2] for id in own.restarts]
     retired = [id.partition("/")[2] for id in own.removals]
     state = host.get_fact(Launched)
+    if host in host.state.failed_hosts:
+        return
     this_host = host.name
     yield _transaction(
         *(launch(), state, [names] if names else [], retired, run_id),

@@ -7,15 +7,17 @@ from typing import Any, Literal
 
 from roles.host.paths import FIREWALL_RULES, MANIFEST, REPLICAS, UNIT_GLOB, UNIT_PREFIX
 from roles.host.paths import UNIT_TEMPLATE as TEMPLATE
-from roles.host.question import Part, Sections
+from roles.host.question import Part, Sections, require
 from roles.launch.render import FIREWALL_UNIT_PATH, ReplicaFiles
 
 ChangeKind = Literal["move", "start", "retire", "shared"]
 SHARED = (TEMPLATE, FIREWALL_RULES, FIREWALL_UNIT_PATH)
 
-# As root: a process's working directory is nobody else's to read.
-SCRIPT = f"""part units
-for unit in $({{ systemctl list-units --all --plain --no-legend '{UNIT_GLOB}'
+# As root: a process's working directory is nobody else's to read. What cannot be asked ends the
+# answer: it must not read as nothing.
+SCRIPT = f"""listed=$(systemctl list-units --all --plain --no-legend '{UNIT_GLOB}') || exit
+part units
+for unit in $({{ echo "$listed"
 ls /etc/systemd/system/multi-user.target.wants | grep '^{UNIT_PREFIX}'; }} |
 awk '{{print $1}}' | sort -u); do
 name=${{unit#{UNIT_PREFIX}}}; name=${{name%.service}}
@@ -29,7 +31,7 @@ key=$(head -n 1 "$folder/keys" | tr -d '\n' | sha256sum | cut -d' ' -f1)
 echo "$name $(systemctl is-active "$unit") $(systemctl is-enabled "$unit") ${{digest:--}} $key"
 done
 part manifest
-cat {MANIFEST}
+[ ! -e {MANIFEST} ] || cat {MANIFEST} || exit
 part shared
 for file in {" ".join(f"'{path}'" for path in SHARED)}; do
 [ -f "$file" ] && echo "$(sha256sum <"$file" | cut -d' ' -f1) $file"
@@ -91,18 +93,20 @@ class Change:
 
 
 def parse_state(sections: Sections) -> LaunchState:
-    """Read the sections of `PART`; ValueError where they are not that."""
+    """Read the sections of `PART`; ValueError where they are not that, or not all of it: a host
+    that serves must never be taken for a bare one."""
+    require(sections, ("units", "manifest", "shared", "firewall"), "its replicas")
     units = {}
-    for line in sections.get("units", "").splitlines():
+    for line in sections["units"].splitlines():
         try:
             name, active, enabled, digest, key = line.split()
         except ValueError:
             raise ValueError(f"not the state of a replica's unit: {line!r}") from None
         units[name] = UnitState(active, enabled, _known(digest), _known(key))
-    lines = (line.partition(" ") for line in sections.get("shared", "").splitlines())
+    lines = (line.partition(" ") for line in sections["shared"].splitlines())
     shared = {path: digest for digest, _, path in lines if path}
-    firewall = sections.get("firewall", "").strip() == "up"
-    return LaunchState(units, read_manifest(sections.get("manifest", "")), shared, firewall)
+    firewall = sections["firewall"].strip() == "up"
+    return LaunchState(units, read_manifest(sections["manifest"]), shared, firewall)
 
 
 def _known(digest: str) -> str | None:

@@ -82,7 +82,7 @@ def launch_state(run: Run, name: str) -> LaunchState | None:
 def installed_engines(run: Run, name: str) -> Installed | None:
     """What a host said of its engines; None where that is not known any more."""
     found = _known(run, name, "engines")
-    return parse_installed(found.answers["engines"]) if found else None
+    return _read(lambda: parse_installed(found.answers["engines"])) if found else None
 
 
 def _known(run: Run, name: str, part: str) -> Answered | None:

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyinfra.api.exceptions import FactProcessError
 
 from roles.engine import VllmSettings
 from roles.host.question import parse_answers
+from roles.launch.facts import Launched
 from roles.launch.state import LaunchState, UnitState, parse_state, read_manifest
 from tests.unit.launch.assignments import KEY, launch
 
@@ -104,9 +106,24 @@ def test_the_answer_of_a_host_is_read():
     assert state.serving
 
 
+LABELS = ("units", "manifest", "shared", "firewall", "end")
+
+
 def test_a_host_without_any_of_it_has_nothing():
-    assert parse_state({}) == LaunchState()
+    assert parse_state(dict.fromkeys(LABELS, "")) == LaunchState()
     assert not LaunchState().serving
+
+
+@pytest.mark.parametrize("missing", LABELS)
+def test_an_answer_that_is_cut_short_is_no_bare_host(missing: str):
+    answer = {label: "" for label in LABELS if label != missing}
+    with pytest.raises(ValueError, match=f"its replicas is cut short: {missing} missing"):
+        parse_state(answer)
+
+
+def test_no_answer_is_no_bare_host():
+    with pytest.raises(FactProcessError, match="no answer about its replicas"):
+        Launched().process(["@@@ sudo", "@@ errors", "sudo: a password is required", "@@ end"])
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"replicas": [{}]}', '{"replicas": 1}', "1"])

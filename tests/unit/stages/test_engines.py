@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyinfra.context import ctx_host
 
 from roles.engine.facts import Installed, InstalledEngines
 from roles.launch.facts import Launched
@@ -68,6 +69,39 @@ def test_a_host_that_serves_is_left_to_the_rolling_update(make: Any):
 def test_a_host_that_fails_stops_no_other(make: Any):
     simulation = make()
     simulation.machines["gpu1"].fails = lambda command: command.startswith(INSTALL)
+    assert simulation.execute(simulation.begin(), engines) == {"gpu1"}
+    assert kinds(simulation, "gpu1") == []
+    assert kinds(simulation, "gpu2") == ["install", "start"]
+
+
+def cut_short(answer: Any, default: Any) -> Callable[..., Any]:
+    """A fact that cannot be read when the run executes: pyinfra fails the host, and goes on in the
+    operation with the default."""
+
+    def ask(**_: Any) -> Any:
+        this_host = ctx_host.get()
+        assert this_host is not None
+        if not this_host.state.is_executing:
+            return answer
+        this_host.state.fail_hosts({this_host})
+        return default
+
+    return ask
+
+
+def test_a_host_of_which_nobody_knows_what_it_runs_is_left_as_it_is(make: Any):
+    simulation = make()
+    simulation.machines["gpu1"].facts[Launched] = cut_short(serves(), LaunchState())
+    run = simulation.begin()
+    assert simulation.execute(run, engines) == {"gpu1"}
+    assert kinds(simulation, "gpu1") == ["install"]
+    # The rolling update must not take it for a bare one.
+    assert run.found["gpu1"].state == serves() and not run.found["gpu1"].fresh
+
+
+def test_a_host_of_which_nobody_knows_what_is_installed_is_left_as_it_is(make: Any):
+    simulation = make()
+    simulation.machines["gpu1"].facts[InstalledEngines] = cut_short(Installed(), Installed())
     assert simulation.execute(simulation.begin(), engines) == {"gpu1"}
     assert kinds(simulation, "gpu1") == []
     assert kinds(simulation, "gpu2") == ["install", "start"]

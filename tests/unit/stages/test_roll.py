@@ -9,7 +9,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from roles.balancer import BalancerState, Drain, Member, Upstream, in_service
 from roles.launch import LaunchState
-from roles.launch.facts import NotServing
+from roles.launch.facts import Launched, NotServing
 from roles.launch.state import UnitState
 from roles.launch.transaction import PUT_BACK
 from roles.stages.rolling import Rolling
@@ -101,6 +101,20 @@ def test_a_host_that_fails_stops_the_update_and_the_others_serve_on(fleet: Servi
     left = fleet.run.rolling.left_on("gpu3")
     assert len(left) == 2 and all("gpu2 failed" in reason for reason in left)
     assert fleet.run.rolling.left_on("gpu1") == ()
+
+
+def test_a_host_of_which_nobody_knows_what_it_runs_does_not_move(fleet: ServingFleet):
+    def found() -> LaunchState:
+        if "gpu2 drained" not in fleet.history:
+            return fleet.found("gpu2")
+        # The host's answer is cut short: pyinfra fails it, and goes on with the default.
+        (this_host,) = (host for host in fleet.run.state.inventory if host.name == "gpu2")
+        this_host.state.fail_hosts({this_host})
+        return LaunchState()
+
+    fleet.machines["gpu2"].facts[Launched] = found
+    assert fleet.update() == {"gpu2"}
+    assert fleet.history == [*turns("gpu1"), "gpu2 drained"]
 
 
 @pytest.mark.parametrize("where", ["gpu1", "gpu2"])

@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from pyinfra.api.exceptions import FactProcessError
 
 from roles.engine import VllmSettings
 from roles.engine.facts import InstalledEngines
@@ -73,4 +74,18 @@ def test_the_fact_reads_what_its_command_prints():
         *("@@ versions", "/opt/llm/engines/old", "/opt/llm/engines/new", "@@ end"),
     ]
     assert InstalledEngines().process(output) == Installed(("old", "new"), ("gcc",))
-    assert InstalledEngines().process(["@@@ engines", "@@ end"]) == Installed()
+    nothing = ["@@@ engines", "@@ missing", "@@ versions", "@@ end"]
+    assert InstalledEngines().process(nothing) == Installed()
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        ["@@@ sudo", "@@ end"],
+        ["@@@ engines", "@@ missing", "@@ end"],
+        ["@@@ engines", "@@ missing", "@@ versions", "/opt/llm/engines/old"],
+    ],
+)
+def test_an_answer_that_is_cut_short_is_no_bare_host(output: list[str]):
+    with pytest.raises(FactProcessError, match="about its engines"):
+        InstalledEngines().process(output)
