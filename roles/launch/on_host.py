@@ -6,6 +6,7 @@ folder.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import pwd
@@ -19,6 +20,7 @@ import urllib.request
 from roles.host.legacy import LEGACY_FOLDER, is_legacy, legacy_key, legacy_replica
 from roles.host.probe import TASK
 from roles.host.serving import (
+    MANIFEST,
     LaunchError,
     active,
     key_of,
@@ -34,6 +36,8 @@ REPLICAS = "/etc/llm/replicas"
 UNITS = "/etc/systemd/system"
 TEMPLATE = UNITS + "/llm-engine@.service"
 NUMBER = re.compile(r"[1-9][0-9]*\Z")
+# What the text of a file raises that is not as it was written.
+DAMAGED = (ValueError, LookupError, TypeError)
 
 
 def write(path, text, mode="644"):
@@ -114,7 +118,10 @@ def running(name):
 def digest_of(folder):
     """The digest of what a folder holds, or None where it is no whole one."""
     text = read(os.path.join(folder, "replica.json")) if folder else None
-    return json.loads(text)["digest"] if text else None
+    try:
+        return json.loads(text)["digest"] if text else None
+    except DAMAGED:
+        return None
 
 
 def is_up(name):
@@ -133,11 +140,20 @@ def known_replicas():
 
 
 def recorded():
-    """What the last deploys proved, by name, with the key of each: what a failure leads back to."""
-    found: dict = {name: dict(one, key=key_of(one)) for name, one in read_manifest().items()}
-    for name in known_replicas() - set(found):
-        if is_legacy(name):
-            found[name] = dict(legacy_replica(name), folder=None, key=legacy_key())
+    """What the last deploys proved, by name, with the key of each: what a failure leads back to.
+
+    LaunchError where that cannot be read: nothing may change then.
+    """
+    path = MANIFEST
+    try:
+        found: dict = {name: dict(one, key=key_of(one)) for name, one in read_manifest().items()}
+        for name in sorted(known_replicas() - set(found)):
+            path = "%s/%s.yaml" % (LEGACY_FOLDER, name)
+            if is_legacy(name):
+                found[name] = dict(legacy_replica(name), folder=None, key=legacy_key())
+    except DAMAGED as error:
+        raise LaunchError("%s is damaged (%r): repair it, or stop what runs from it and delete it, "
+                          "and deploy again" % (path, error)) from error  # fmt: skip
     return found
 
 
@@ -230,11 +246,12 @@ def working(replica):
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=3) as response:
             text = response.read(1 << 20).decode(errors="replace")
-    except (OSError, ValueError):
+        lines = [line.split() for line in text.splitlines()]
+        gauges = replica["busy"]["gauges"]
+        return sum(float(line[1]) for line in lines if len(line) == 2 and line[0] in gauges)
+    # http.client's errors on a broken answer are not OSErrors.
+    except (OSError, http.client.HTTPException, ValueError):
         return 0
-    lines = [line.split() for line in text.splitlines()]
-    gauges = replica["busy"]["gauges"]
-    return sum(float(line[1]) for line in lines if len(line) == 2 and line[0] in gauges)
 
 
 def drain(replica):

@@ -245,11 +245,12 @@ def alone():
 
 
 def in_words(error):
-    """An error for a person; the system's own word for a full disk names no place."""
+    """An error for a person; the system's own word for a full disk names no place, and Python's
+    for what is missing names nothing else."""
     if getattr(error, "errno", None) == errno.ENOSPC:
         place = error.filename or "%s, /etc or /var" % tempfile.gettempdir()
         return "no space is left (%s): make room, see df -h, and run again" % place
-    return error
+    return error if isinstance(error, (LaunchError, OSError)) else repr(error)
 
 
 def main():
@@ -259,7 +260,7 @@ def main():
             ensure_user(TASK["user"], TASK["groups"])
             check()
             before, manifest = recorded(), read_manifest()
-        except (LaunchError, OSError) as error:
+        except Exception as error:
             sys.exit("nothing was changed: %s" % in_words(error))
         rules = {path: text for path in TASK["firewall_during"] if (text := read(path)) is not None}
         try:
@@ -269,7 +270,8 @@ def main():
                 write(TEMPLATE, TASK["template"])
             move(before)
             settle(before)
-        except (LaunchError, OSError) as error:
+        # Whatever it is: a host must not be left between the old and the new.
+        except Exception as error:
             whole, outcome = put_back(before, manifest, rules)
             failed = getattr(error, "replicas", ())
             if whole and failed:

@@ -227,6 +227,33 @@ def test_a_full_disk_at_the_first_file_changes_nothing(host: Host):
     assert host.log == ["start q0", "start q1"]
 
 
+@pytest.mark.parametrize(
+    "error", [ValueError("not JSON"), KeyError("NRestarts"), TypeError("no dict"), IndexError()]
+)
+def test_whatever_goes_wrong_the_old_is_put_back(host: Host, error: Exception):
+    host.deploy("e1", **TWO)
+
+    def wait(replica: dict[str, Any], key: str, timeout_s: int) -> None:
+        if host.about(replica["name"])["version"] == "e2":
+            raise error
+        host.wait(replica, key, timeout_s)
+
+    with host.monkeypatch.context() as patched:
+        patched.setattr("roles.launch.on_host.wait", wait)
+        with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
+            host.deploy("e2", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_folder_is_not_the_planned_one(host: Host, text: str):
+    host.deploy("e1", **TWO)
+    folder = host.running["q1"]
+    assert folder is not None
+    (Path(folder) / "replica.json").write_text(text)
+    assert transaction.digest_of(folder) is None
+
+
 def test_only_the_newest_engines_and_folders_stay(host: Host):
     for number in range(4):
         host.deploy(f"e-{number}", **TWO)
@@ -284,6 +311,24 @@ def test_a_takeover_that_fails_leaves_the_old_fleet(host: Host):
     assert host.running == {"q0": None, "q1": None}
     host.crash("q0")
     assert host.running == {"q0": None, "q1": None}
+
+
+@pytest.mark.parametrize("port", ["", "port: many\n"])
+def test_an_older_replica_that_cannot_be_read_stops_before_anything_changes(host: Host, port: str):
+    host.make_legacy(**TWO)
+    (host.root / "replicas/q1.yaml").write_text(f"served-model-name: m\n{port}")
+    with pytest.raises(SystemExit, match=r"nothing was changed: (.|\n)*q1\.yaml"):
+        host.deploy("e1", **TWO)
+    assert host.log == []
+
+
+def test_a_damaged_manifest_stops_before_anything_changes(host: Host):
+    host.deploy("e1", **TWO)
+    host.log.clear()
+    (host.root / "manifest.json").write_text('{"replicas": [{}]}')
+    with pytest.raises(SystemExit, match=r"nothing was changed: (.|\n)*manifest\.json"):
+        transaction.main()
+    assert host.log == []
 
 
 @pytest.mark.parametrize("when", ["lead_to", "start", "record", "settle", "share"])
