@@ -38,6 +38,8 @@ for file in {" ".join(f"'{path}'" for path in SHARED)}; do
 done
 part firewall
 nft list table inet pyinfra_llm >/dev/null && systemctl is-enabled --quiet llm-firewall && echo up
+part legacy
+sed -n 's/^port:[^0-9]*\\([0-9][0-9]*\\).*/\\1/p' {REPLICAS}/*.yaml
 """
 PART = Part("launch", SCRIPT, root=True)
 
@@ -62,12 +64,14 @@ class UnitState:
 @dataclass(frozen=True)
 class LaunchState:
     """What launch finds on a host: units by replica, entries of the manifest by replica, SHA-256
-    of the files that replicas share by path, and whether the firewall's rules are loaded."""
+    of the files that replicas share by path, whether the firewall's rules are loaded, and the ports
+    of replicas of an older deploy, which no manifest names."""
 
     units: Mapping[str, UnitState] = field(default_factory=dict)
     manifest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
     firewall: bool = False
+    legacy_ports: tuple[int, ...] = ()
 
     @property
     def serving(self) -> bool:
@@ -95,7 +99,7 @@ class Change:
 def parse_state(sections: Sections) -> LaunchState:
     """Read the sections of `PART`; ValueError where they are not that, or not all of it: a host
     that serves must never be taken for a bare one."""
-    require(sections, ("units", "manifest", "shared", "firewall"), "its replicas")
+    require(sections, ("units", "manifest", "shared", "firewall", "legacy"), "its replicas")
     units = {}
     for line in sections["units"].splitlines():
         try:
@@ -106,7 +110,9 @@ def parse_state(sections: Sections) -> LaunchState:
     lines = (line.partition(" ") for line in sections["shared"].splitlines())
     shared = {path: digest for digest, _, path in lines if path}
     firewall = sections["firewall"].strip() == "up"
-    return LaunchState(units, read_manifest(sections["manifest"]), shared, firewall)
+    manifest = read_manifest(sections["manifest"])
+    legacy = tuple(int(port) for port in sections["legacy"].split())
+    return LaunchState(units, manifest, shared, firewall, legacy)
 
 
 def _known(digest: str) -> str | None:
@@ -169,4 +175,9 @@ def _change(state: LaunchState, wanted: ReplicaFiles) -> Change | None:
 
 def held_ports(state: LaunchState) -> Iterable[int]:
     """Ports of the replicas that run from an earlier plan: guarded until the last has moved."""
-    return [int(entry["port"]) for entry in state.manifest.values()]
+    return [*(int(entry["port"]) for entry in state.manifest.values()), *state.legacy_ports]
+
+
+def held_gpus(state: LaunchState) -> Iterable[int]:
+    """Their GPUs, which the ports that their processes use among themselves follow from."""
+    return [int(gpu) for entry in state.manifest.values() for gpu in entry["gpus"]]

@@ -54,20 +54,25 @@ FIREWALL_UNIT = UNITS + "/llm-firewall.service"
 PUT_BACK = "put back, as these did not serve: "
 
 
+def devices(replica):
+    """A replica's GPUs by index and, where a host's devices go by their UUIDs, by these."""
+    return {str(one) for one in (*replica.get("gpus", ()), *replica.get("devices", ()))}
+
+
+def overlapping(step, before):
+    """Old replicas that have a GPU or the port of one of this step."""
+    own, ports = {one["name"] for one in step}, {one["port"] for one in step}
+    gpus = set().union(*map(devices, step))
+    return [
+        name
+        for name, old in before.items()
+        if name not in own and (old["port"] in ports or devices(old) & gpus)
+    ]
+
+
 def in_the_way(step, before, done):
     """Old replicas that hold a GPU or the port that a new one of this step needs."""
-    ports = {replica["port"] for replica in step}
-    # By index and, where a host's devices go by their UUIDs, by these.
-    gpus = {str(device) for one in step for device in (*one["gpus"], *one["devices"])}
-    own = {replica["name"] for replica in step}
-    found = []
-    for name, old in before.items():
-        if name in own or name in done:
-            continue
-        held = {str(device) for device in (*old.get("gpus", ()), *old.get("devices", ()))}
-        if (old["port"] in ports or held & gpus) and active(name):
-            found.append(name)
-    return found
+    return [name for name in overlapping(step, before) if name not in done and active(name)]
 
 
 def move(before):
@@ -99,19 +104,33 @@ def save(replicas):
 
 
 def settle(before):
-    """End what left the plan; once all of the plan runs, write what all replicas share."""
-    retire(TASK["retire"], before)
-    kept = {name: one for name, one in read_manifest().items() if name not in TASK["retire"]}
-    save(kept)
+    """End what leaves in this turn; once all of the plan runs and nothing else, write what all
+    replicas share.
+
+    Whatever else left the plan serves on, from its own files and guarded: balancers may ask it
+    still, and the turn in which they do not is a later one, or a later run's.
+    """
     planned = TASK["planned"]
-    if any(digest_of(running(name)) != digest for name, digest in planned.items()):
+    gone = {*TASK["retire"], *replaced(before)}
+    retire(sorted(gone), before)
+    kept = {name: one for name, one in read_manifest().items() if name not in gone}
+    save(kept)
+    moved = all(digest_of(running(name)) == digest for name, digest in planned.items())
+    if not moved or known_replicas() - gone - set(planned):
         return
-    retire(sorted(known_replicas() - set(planned)), before)
     kept = {name: one for name, one in kept.items() if name in planned}
     save(kept)
     share(planned)
     guard(TASK["firewall"])
     forget_old(kept)
+
+
+def replaced(before):
+    """Replicas that left the plan and ended, as a planned one has their GPU or port: a boot must
+    not start them beside it."""
+    planned = TASK["planned"]
+    now = [one for name, one in read_manifest().items() if name in planned]
+    return [one for one in overlapping(now, before) if one not in planned and not active(one)]
 
 
 def share(planned):

@@ -16,7 +16,7 @@ from roles.launch.render import (
     shared_unit,
 )
 from roles.launch.settings import LaunchSettings
-from roles.launch.state import LaunchState, changes, held_ports
+from roles.launch.state import LaunchState, changes, held_gpus, held_ports
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class HostLaunch:
             replica_files(one, self.settings, self.address, unit) for one in self.assignments
         )
 
-    def firewall(self, also: Iterable[int] = ()) -> dict[str, str]:
-        """The firewall's files, for the planned ports and some more."""
-        gpus = [gpu for one in self.assignments for gpu in one.replica.gpus]
-        ports = [one.replica.port for one in self.assignments]
-        return firewall_files(self.settings, self.balancers, [*ports, *also], gpus)
+    def firewall(self, ports: Iterable[int] = (), gpus: Iterable[int] = ()) -> dict[str, str]:
+        """The firewall's files, for what is planned, and some more ports and GPUs."""
+        all_gpus = [*gpus, *(gpu for one in self.assignments for gpu in one.replica.gpus)]
+        all_ports = [*ports, *(one.replica.port for one in self.assignments)]
+        return firewall_files(self.settings, self.balancers, all_ports, all_gpus)
 
     @property
     def shared(self) -> dict[str, str]:
@@ -68,7 +68,7 @@ def task(
     """What the transaction on a host is to do: `steps` are replicas that restart together."""
     moving = {name for step in steps for name in step}
     settings, builds = launch.settings, [one.build for one in launch.assignments]
-    during = launch.firewall(held_ports(state)) if settings.firewall else {}
+    during = launch.firewall(held_ports(state), held_gpus(state)) if settings.firewall else {}
     return {
         "run": run_id,
         "template": shared_unit(),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class Host:
         self.log: list[str] = []
         self.broken: set[str] = set()
         self.keys: dict[str, tuple[str, ...]] = {}
+        # What guards the ports while a transaction runs and after it, and what does now.
+        self.guards: tuple[str, str] = ("", "")
+        self.guarded_by = ""
         for name in ("replicas", "engines", "units", "state", "secrets"):
             (root / name).mkdir(parents=True)
         paths = {
@@ -57,6 +61,7 @@ class Host:
             "drain": lambda replica: self.log.append(f"drain {replica['name']}"),
             "check": lambda: None,
             "ensure_user": lambda name, groups: None,
+            "guard": self.guard,
         }
         for module in modules:
             for name, stand_in in replaced.items():
@@ -83,6 +88,9 @@ class Host:
         if verb == "is-enabled":
             return "enabled" if names[0] in self.enabled else "disabled"
         return "inactive" if verb == "is-active" else ""
+
+    def guard(self, files: dict[str, str]) -> None:
+        self.guarded_by = files.get("rules", "")
 
     def start(self, name: str) -> None:
         own, shared = (
@@ -130,9 +138,16 @@ class Host:
     # What a deploy asks of the host.
 
     def deploy(
-        self, engine: str, /, key: str = "k1", together: bool = False, **replicas: Any
+        self,
+        engine: str,
+        /,
+        key: str = "k1",
+        together: bool = False,
+        left: Collection[str] = (),
+        **replicas: Any,
     ) -> None:
-        """Apply a plan: name → (port, GPUs), one after the other unless `together`."""
+        """Apply a plan: name → (port, GPUs), one after the other unless `together`. What runs and
+        is not in the plan is taken down, but for those that the rolling update left."""
         (self.root / "engines" / engine).mkdir(exist_ok=True)
         (self.root / "engines" / engine / ".complete").touch()
         wanted = {
@@ -146,10 +161,10 @@ class Host:
             "template": TEMPLATE,
             "replicas": [wanted[name] for name in todo],
             "steps": [[name] for name in todo] if serves and not together else [todo],
-            "retire": [name for name in self.running if name not in wanted],
+            "retire": sorted({*self.running, *self.enabled} - {*wanted, *left}),
             "planned": {name: one["digest"] for name, one in wanted.items()},
-            "firewall": {},
-            "firewall_during": {},
+            "firewall": {"rules": self.guards[1]} if self.guards[1] else {},
+            "firewall_during": {"rules": self.guards[0]} if self.guards[0] else {},
             "user": "u",
             "groups": [],
             "keep": 2,

@@ -96,8 +96,9 @@ def test_only_balancers_and_friends_reach_the_ports():
 
 
 def test_ports_of_an_earlier_plan_stay_guarded_while_replicas_move():
-    rules = launch().firewall(also=[9000])["/etc/llm/firewall.nft"]
+    rules = launch().firewall(ports=[9000], gpus=[7])["/etc/llm/firewall.nft"]
     assert "tcp dport { 8001, 8002, 9000 } drop" in rules
+    assert "\t\ttcp dport 29000-29799 drop\n" in rules
 
 
 def test_replicas_of_a_host_share_no_internal_port():

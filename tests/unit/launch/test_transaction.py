@@ -1,5 +1,6 @@
 """How a host moves from the old to the new, over a simulated systemd: nothing is ever lost."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,52 @@ def test_only_the_newest_engines_and_folders_stay(host: Host):
     assert folders == {"current", "3", "4"}
 
 
+THREE: dict[str, Any] = {**TWO, "b": (8003, [2])}
+
+
+def test_one_whose_removal_was_left_serves_on_and_is_guarded_until_a_later_run(host: Host):
+    host.deploy("e1", **THREE)
+    host.log.clear()
+    host.guards = ("while b serves", "in the end")
+    host.deploy("e2", **TWO, left=["b"])
+    assert host.serving()["b"] == ("e1", [2]) and not {"stop b", "drain b"} & set(host.log)
+    assert host.guarded_by == "while b serves"
+    # A crash, or a run that fails later, finds it where it was.
+    host.crash("b")
+    host.broken = {"e3"}
+    with pytest.raises(SystemExit, match="The old settings are back, and serve: b, q0, q1"):
+        host.deploy("e3", **TWO, left=["b"])
+    assert host.serving() == {"b": ("e1", [2]), "q0": ("e2", [0]), "q1": ("e2", [1])}
+    host.deploy("e2", **TWO)
+    assert host.log[-2:] == ["drain b", "stop b"]
+    assert host.left() == set() and host.guarded_by == "in the end"
+    manifest = json.loads((host.root / "manifest.json").read_text())
+    assert [one["name"] for one in manifest["replicas"]] == ["q0", "q1"]
+
+
+def test_a_retired_host_whose_last_replica_is_left_serves_on(host: Host):
+    host.deploy("e1", **TWO)
+    host.guards = ("while q1 serves", "")
+    host.deploy("e1", left=["q1"])
+    assert host.serving() == {"q1": ("e1", [1])} and host.guarded_by == "while q1 serves"
+    host.deploy("e1")
+    assert host.running == {} and host.left() == set() and host.guarded_by == ""
+
+
+@pytest.mark.parametrize("when", [None, "settle"])
+def test_one_whose_place_a_planned_one_has_is_taken_down_for_good(host: Host, when: str | None):
+    host.deploy("e1", **TWO)
+    with host.monkeypatch.context() as patched:
+        if when:
+            patched.setattr(transaction, when, killed)
+        with pytest.raises(KeyboardInterrupt) if when else contextlib.nullcontext():
+            host.deploy("e1", new=(8001, [1]), left=["q0", "q1"])
+    host.deploy("e1", new=(8001, [1]), left=["q0", "q1"])
+    # A boot must not start it beside what took its port or its GPU.
+    assert host.enabled == set(host.running) == {"new"}
+    assert host.left() == set()
+
+
 def test_one_deploy_at_a_time(host: Host):
     host.deploy("e1", **TWO)
     with transaction.alone(), pytest.raises(SystemExit, match="another deploy is still at work"):
@@ -286,6 +333,22 @@ def test_an_older_fleet_is_taken_over_one_after_the_other(host: Host):
     assert "llm-engine@q0.service" not in units
     assert not (host.root / "engines/current").is_symlink()
     assert not (host.root / "secrets/engine.env").exists()
+
+
+def test_one_of_an_older_fleet_whose_removal_was_left_keeps_its_files(host: Host):
+    host.make_legacy(**THREE)
+    host.deploy("e1", **TWO, left=["b"])
+    for _ in range(2):
+        assert {name: one for name, one in host.running.items() if one is None} == {"b": None}
+        assert (host.root / "secrets/engine.env").exists()
+        assert (host.root / "engines/current").is_symlink()
+        host.crash("b")
+        host.crash("q0")
+        assert host.about("q0")["version"] == "e1"
+        host.deploy("e1", **TWO, left=["b"])
+    host.deploy("e1", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    assert host.left() == set() and not (host.root / "secrets/engine.env").exists()
 
 
 def test_one_that_was_not_reached_by_the_takeover_crashes_into_the_old(host: Host):
