@@ -32,6 +32,7 @@ from roles.host.serving import (
 )
 
 STATE = "/var/lib/llm"
+UNFINISHED = STATE + "/unfinished"
 REPLICAS = "/etc/llm/replicas"
 UNITS = "/etc/systemd/system"
 TEMPLATE = UNITS + "/llm-engine@.service"
@@ -94,6 +95,15 @@ def drop_in(name):
 def own_unit(name):
     """A replica's own copy of the shared unit: it counts in place of one that is to be replaced."""
     return os.path.join(UNITS, unit(name))
+
+
+def starts_by_own_unit(name):
+    """Whether what starts a replica at boot leads to its own copy of the unit, there or gone."""
+    try:
+        link = os.readlink(os.path.join(UNITS, "multi-user.target.wants", unit(name)))
+    except OSError:
+        return False
+    return os.path.basename(link) == unit(name)
 
 
 def linked(name):

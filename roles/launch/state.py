@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from roles.host.paths import FIREWALL_RULES, MANIFEST, REPLICAS, UNIT_GLOB, UNIT_PREFIX
+from roles.host.paths import FIREWALL_RULES, MANIFEST, REPLICAS, STATE, UNIT_GLOB, UNIT_PREFIX
 from roles.host.paths import UNIT_TEMPLATE as TEMPLATE
 from roles.host.question import Part, Sections, require
 from roles.launch.render import FIREWALL_UNIT_PATH, ReplicaFiles
 
 ChangeKind = Literal["move", "start", "retire", "shared"]
-SHARED = (TEMPLATE, FIREWALL_RULES, FIREWALL_UNIT_PATH)
+# Is there from when replicas have moved until what all of them share is as planned.
+UNFINISHED = f"{STATE}/unfinished"
+SHARED = (TEMPLATE, FIREWALL_RULES, FIREWALL_UNIT_PATH, UNFINISHED)
 
 # As root: a process's working directory is nobody else's to read. What cannot be asked ends the
 # answer: it must not read as nothing.
@@ -154,6 +156,8 @@ def changes(
         found.append(Change("shared", "the firewall", "has no rules loaded"))
     if FIREWALL_RULES not in shared and FIREWALL_UNIT_PATH in state.shared:
         found.append(Change("shared", "the firewall", "is no longer wanted"))
+    if UNFINISHED in state.shared:
+        found.append(Change("shared", "an earlier run", "is not finished"))
     return [change for change in found if change is not None]
 
 

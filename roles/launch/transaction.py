@@ -4,7 +4,8 @@ New units and rules are checked before they replace the old ones. A replica's ne
 beside the one that it runs from, and its link is switched when it moves, not before: one that
 crashes meanwhile starts what it ran. Each replica must answer a real completion. Where one does
 not, every replica that this run moved goes back to the folder it ran from, and the end of the new
-one's log is printed.
+one's log is printed. What comes after all have moved ends no replica that was proved to serve:
+where it fails, the next run finishes it.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from roles.launch.on_host import (
     REPLICAS,
     STATE,
     TEMPLATE,
+    UNFINISHED,
     UNITS,
     await_all,
     check,
@@ -44,6 +46,7 @@ from roles.launch.on_host import (
     retire,
     running,
     start,
+    starts_by_own_unit,
     stop,
     write,
 )
@@ -108,8 +111,10 @@ def settle(before):
     replicas share.
 
     Whatever else left the plan serves on, from its own files and guarded: balancers may ask it
-    still, and the turn in which they do not is a later one, or a later run's.
+    still, and the turn in which they do not is a later one, or a later run's. UNFINISHED tells
+    the next run that there is something left to do.
     """
+    write(UNFINISHED, TASK["run"] + "\n")
     planned = TASK["planned"]
     gone = {*TASK["retire"], *replaced(before)}
     retire(sorted(gone), before)
@@ -123,6 +128,7 @@ def settle(before):
     share(planned)
     guard(TASK["firewall"])
     forget_old(kept)
+    remove(UNFINISHED)
 
 
 def replaced(before):
@@ -137,7 +143,7 @@ def share(planned):
     """Have all replicas run by one shared unit, now that none runs by an older one."""
     if planned and read(TEMPLATE) != TASK["template"]:
         write(TEMPLATE, TASK["template"])
-    own = [name for name in planned if os.path.exists(own_unit(name))]
+    own = [one for one in planned if os.path.exists(own_unit(one)) or starts_by_own_unit(one)]
     for name in planned:
         remove(own_unit(name))
         for suffix in ("env", "yaml"):
@@ -146,7 +152,7 @@ def share(planned):
     remove(LEGACY_MARK)
     run("systemctl", "daemon-reload")
     if own:
-        # Their links in multi-user.target.wants lead to the copies that are gone.
+        # Their links in multi-user.target.wants lead to the copies that are gone now.
         run("systemctl", "reenable", "--quiet", *[unit(name) for name in own])
 
 
@@ -163,10 +169,10 @@ def guard(files):
     if FIREWALL_UNIT in changed:
         run("systemctl", "daemon-reload")
     run("systemctl", "enable", "--quiet", "llm-firewall")
-    # A restart would stop the rules for a moment; loading them replaces the table at once.
+    # A restart would stop the rules for a moment; loading them replaces the table at once. It is
+    # done where no file changed, too: a run may have ended between writing and loading.
     up = run("systemctl", "is-active", "llm-firewall", ok=()) == "active"
-    if changed or not up:
-        run("systemctl", "reload" if up else "start", "llm-firewall")
+    run("systemctl", "reload" if up else "start", "llm-firewall")
 
 
 def forget_old(kept):
@@ -203,7 +209,7 @@ def forget_engines(used):
 def put_back(before, manifest, rules):
     """Every replica as it was before: whether all serve again, and a sentence about what does."""
     if TASK["firewall_during"]:
-        with contextlib.suppress(LaunchError):
+        with contextlib.suppress(LaunchError, OSError):
             guard(rules)
     served = [name for name in sorted(before) if is_up(name)]
     if not served:
@@ -211,7 +217,9 @@ def put_back(before, manifest, rules):
         retire([name for name in TASK["planned"] if name not in good], {})
         serves = "; these serve: %s" % ", ".join(good) if good else ""
         return False, "Nothing served here before%s. Repair it and run again." % serves
-    save(manifest)
+    # A full disk may be why nothing goes on.
+    if read_manifest() != manifest:
+        save(manifest)
     retire(sorted({one["name"] for one in TASK["replicas"]} & known_replicas() - set(before)), {})
     moved = [name for name in served if not is_back(name, before[name])]
     # All of them end first: one may hold a GPU that another had.
@@ -272,8 +280,28 @@ def in_words(error):
     return error if isinstance(error, (LaunchError, OSError)) else repr(error)
 
 
+def fail_move(error, before, manifest, rules):
+    """Put everything back, and say why on the standard error."""
+    try:
+        whole, outcome = put_back(before, manifest, rules)
+    except Exception as another:
+        whole, outcome = False, "Not all could be put back: %s" % in_words(another)
+    failed = getattr(error, "replicas", ())
+    if whole and failed:
+        print(PUT_BACK + " ".join(failed))
+    sys.exit("%s\n%s" % (in_words(error), outcome))
+
+
+def fail_settle(error):
+    """Say what is left to do; nothing is put back: the new was proved, the old may be gone."""
+    moved = ", ".join(name for step in TASK["steps"] for name in step)
+    serve = "These serve as planned: %s. " % moved if moved else "Replicas serve on. "
+    sys.exit("%s\n%sWhat comes after a move is not finished: repair it and run again."
+             % (in_words(error), serve))  # fmt: skip
+
+
 def main():
-    """Do it all, or put everything back and say why on the standard error."""
+    """Do it all, or put back what moved, and say why on the standard error."""
     with alone():
         try:
             ensure_user(TASK["user"], TASK["groups"])
@@ -288,14 +316,13 @@ def main():
             if not os.path.exists(TEMPLATE) and TASK["planned"]:
                 write(TEMPLATE, TASK["template"])
             move(before)
-            settle(before)
         # Whatever it is: a host must not be left between the old and the new.
         except Exception as error:
-            whole, outcome = put_back(before, manifest, rules)
-            failed = getattr(error, "replicas", ())
-            if whole and failed:
-                print(PUT_BACK + " ".join(failed))
-            sys.exit("%s\n%s" % (in_words(error), outcome))
+            fail_move(error, before, manifest, rules)
+        try:
+            settle(before)
+        except Exception as error:
+            fail_settle(error)
 
 
 if __name__ == "__main__":

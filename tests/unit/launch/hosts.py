@@ -28,6 +28,7 @@ class Host:
         self.running: dict[str, str | None] = {}
         self.enabled: set[str] = set()
         self.log: list[str] = []
+        self.commands: list[str] = []
         self.broken: set[str] = set()
         self.keys: dict[str, tuple[str, ...]] = {}
         # What guards the ports while a transaction runs and after it, and what does now.
@@ -43,6 +44,7 @@ class Host:
             "MANIFEST": "manifest.json",
             "TEMPLATE": "units/llm-engine@.service",
             "FIREWALL_UNIT": "units/llm-firewall.service",
+            "UNFINISHED": "state/unfinished",
             "LEGACY_FOLDER": "replicas",
             "LEGACY_SECRETS": "secrets/engine.env",
             "LEGACY_MARK": "engines/current",
@@ -74,6 +76,7 @@ class Host:
         return name in self.running
 
     def run(self, *arguments: str, ok: tuple[int, ...] = (0,)) -> str:
+        self.commands.append(" ".join(arguments))
         units = [one for one in arguments if one.startswith("llm-engine@") and "*" not in one]
         names = [one.removeprefix("llm-engine@").removesuffix(".service") for one in units]
         verb = arguments[1] if arguments[0] == "systemctl" else ""

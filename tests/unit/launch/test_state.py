@@ -11,8 +11,16 @@ from pyinfra.api.exceptions import FactProcessError
 
 from roles.engine import VllmSettings
 from roles.host.question import parse_answers
+from roles.launch import on_host
 from roles.launch.facts import Launched
-from roles.launch.state import LaunchState, UnitState, held_ports, parse_state, read_manifest
+from roles.launch.state import (
+    UNFINISHED,
+    LaunchState,
+    UnitState,
+    held_ports,
+    parse_state,
+    read_manifest,
+)
 from tests.unit.launch.assignments import KEY, launch
 
 WANTED = launch()
@@ -54,6 +62,8 @@ def test_nothing_to_do_where_all_is_as_planned():
         (replace(GOOD, firewall=False), [("shared", "the firewall")]),
         (replace(GOOD, shared={**WANTED.shared, "/etc/llm/firewall.nft": "0ld"}),
          [("shared", "/etc/llm/firewall.nft")]),
+        (replace(GOOD, shared={**WANTED.shared, UNFINISHED: "0ld"}),
+         [("shared", "an earlier run")]),
         (replace(GOOD, units={}), [("start", "qwen-0"), ("start", "qwen-1")]),
     ],
 )  # fmt: skip
@@ -109,6 +119,10 @@ def test_the_answer_of_a_host_is_read():
     assert set(held_ports(state)) == {*ports, 8005, 8006}
     guarded = WANTED.firewall(held_ports(state))["/etc/llm/firewall.nft"]
     assert "8005" in guarded and "8006" in guarded
+
+
+def test_a_host_and_a_run_know_what_is_unfinished_by_the_same_file():
+    assert on_host.UNFINISHED == UNFINISHED
 
 
 LABELS = ("units", "manifest", "shared", "firewall", "legacy", "end")

@@ -2,12 +2,16 @@
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roles.host.serving import LaunchError
 from roles.launch import transaction
+from roles.launch.transaction import guard
+from roles.launch.transaction import settle as real_settle
 from tests.unit.launch.hosts import TEMPLATE, Host
 
 
@@ -309,6 +313,114 @@ def test_one_whose_place_a_planned_one_has_is_taken_down_for_good(host: Host, wh
     # A boot must not start it beside what took its port or its GPU.
     assert host.enabled == set(host.running) == {"new"}
     assert host.left() == set()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), LaunchError("nft: busy")])
+@pytest.mark.parametrize("what", ["retire", "save", "share", "guard", "forget_old"])
+def test_what_is_not_finished_after_a_move_costs_no_replica(
+    host: Host, what: str, error: Exception
+):
+    host.deploy("e1", **TWO)
+    host.log.clear()
+
+    def settle(before: Any) -> None:
+        def fails(*arguments: Any) -> None:
+            raise error
+
+        with host.monkeypatch.context() as patched:
+            patched.setattr(transaction, what, fails)
+            real_settle(before)
+
+    with host.monkeypatch.context() as patched:
+        patched.setattr(transaction, "settle", settle)
+        with pytest.raises(SystemExit, match=r"These serve as planned: q0, q1\.(.|\n)*run again"):
+            host.deploy("e2", **TWO)
+    assert host.serving() == {"q0": ("e2", [0]), "q1": ("e2", [1])}
+    assert [one for one in host.log if one.startswith("start")] == ["start q0", "start q1"]
+    # The next run sees it, and has but this to do.
+    unfinished = host.root / "state/unfinished"
+    assert unfinished.exists()
+    host.deploy("e2", **TWO)
+    assert not unfinished.exists()
+    assert [one for one in host.log if one.startswith("start")] == ["start q0", "start q1"]
+
+
+def test_a_takeover_whose_end_fails_does_not_go_back_to_files_that_are_gone(host: Host):
+    host.make_legacy(**TWO)
+    with host.monkeypatch.context() as patched:
+        patched.setattr(transaction, "remove", full_after_two())
+        with pytest.raises(SystemExit, match="These serve as planned: q0, q1"):
+            host.deploy("e1", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    host.deploy("e1", **TWO)
+    assert not (host.root / "secrets/engine.env").exists()
+    assert (host.root / "units/llm-engine@.service").read_text() == TEMPLATE
+
+
+def full_after_two() -> Callable[[str], None]:
+    """`remove`, which does its work twice and then finds the disk broken."""
+    done: list[str] = []
+
+    def remove(path: str) -> None:
+        if len(done) == 2:
+            raise OSError(5, "Input/output error", path)
+        done.append(path)
+        Path(path).unlink(missing_ok=True)
+
+    return remove
+
+
+def test_what_starts_a_replica_at_boot_is_led_anew_where_a_run_ended_before_that(host: Host):
+    host.deploy("e1", **TWO)
+    wants = host.root / "units/multi-user.target.wants"
+    wants.mkdir()
+    for name, unit in (("q0", "llm-engine@q0.service"), ("q1", "llm-engine@.service")):
+        (wants / f"llm-engine@{name}.service").symlink_to(host.root / "units" / unit)
+    host.commands.clear()
+    host.deploy("e1", **TWO)
+    reenabled = [one for one in host.commands if "reenable" in one]
+    assert reenabled == ["systemctl reenable --quiet llm-engine@q0.service"]
+
+
+def test_rules_that_were_written_but_not_loaded_are_loaded(host: Host):
+    files = {str(host.root / "firewall.nft"): "rules\n"}
+    for _ in range(2):
+        host.commands.clear()
+        guard(files)
+        assert host.commands[-1] == "systemctl start llm-firewall"
+    host.monkeypatch.setattr(
+        transaction, "run", lambda *a, **_: host.commands.append(" ".join(a)) or "active"
+    )
+    guard(files)
+    assert host.commands[-1] == "systemctl reload llm-firewall"
+
+
+def test_where_even_the_old_cannot_be_put_back_both_reasons_are_told(host: Host):
+    host.deploy("e1", **TWO)
+    host.broken = {"e2"}
+
+    def fails(*arguments: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with host.monkeypatch.context() as patched:
+        patched.setattr(transaction, "lead_back", fails)
+        with pytest.raises(
+            SystemExit, match=r"q0 does not serve\nNot all could be put back: .*Input"
+        ):
+            host.deploy("e2", **TWO)
+
+
+def test_a_manifest_that_cannot_be_written_keeps_nobody_from_going_back(host: Host):
+    host.deploy("e1", **TWO)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with host.monkeypatch.context() as patched:
+        patched.setattr(transaction, "save", full)
+        with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
+            host.deploy("e2", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
 
 
 def test_one_deploy_at_a_time(host: Host):
