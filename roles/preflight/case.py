@@ -1,5 +1,6 @@
 """One host's case: what it said, what is needed of it; and how its checks end."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from roles.checks import Check
@@ -65,6 +66,16 @@ def warning(name: str, seen: str, remedy: str) -> Check:
 def stop(name: str, seen: str, remedy: str) -> Check:
     """A deploy would fail."""
     return Check(name, "", "fail", seen, remedy)
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """Names of checks, each once: the first keeps its own, the others have a number."""
+    counts: dict[str, int] = {}
+    found = []
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+        found.append(f"{name}-{counts[name]}" if counts[name] > 1 else name)
+    return found
 
 
 def size(number: float) -> str:

@@ -4,13 +4,13 @@ The sizes of engines are the engines' own estimates; they are unpacked into the 
 first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from roles.checks import Check
 from roles.driver import NEEDED_MIB
 from roles.host.paths import CACHE, ENGINES
 from roles.preflight.answers import Files, Folder
-from roles.preflight.case import GIB, MIB, Case, ok, size, skipped, stop, warning
+from roles.preflight.case import GIB, MIB, Case, numbered, ok, size, skipped, stop, warning
 from roles.preflight.driver_need import installs
 from roles.preflight.needs import HostNeeds, Weights
 from roles.tuning import shm_wanted_mib
@@ -52,10 +52,7 @@ def disk_checks(case: Case) -> Iterator[Check]:
     if case.engine:
         yield engine_disk(case)
         yield temporary_disk(case)
-        for weights in case.engine.weights:
-            yield (
-                weights_folder(case, weights) if not weights.hub_folder else hub_disk(case, weights)
-            )
+        yield from weights_checks(case, case.engine.weights)
         yield memory(case)
         yield shared_memory(case)
     if case.needs.driver:
@@ -66,11 +63,11 @@ def disk_checks(case: Case) -> Iterator[Check]:
 
 def together(case: Case) -> Iterator[Check]:
     """What each has room for alone may not have it together, on one file system."""
-    sums: dict[str, dict[str, int]] = {}
+    sums: dict[str, dict[tuple[str, str], int]] = {}
     for folder, needed, what in _wanted(case):
         found = case.answers.folders.get(folder)
         if found and found.mount and found.free_bytes is not None and needed > 0:
-            sums.setdefault(found.mount, {})[what] = needed
+            sums.setdefault(found.mount, {})[folder, what] = needed
     for mount, parts in sums.items():
         free = next(
             one.free_bytes or 0 for one in case.answers.folders.values() if one.mount == mount
@@ -78,7 +75,7 @@ def together(case: Case) -> Iterator[Check]:
         total = sum(parts.values())
         fits_each = all(needed <= free for needed in parts.values())
         if len(parts) > 1 and fits_each and total > free:
-            told = " + ".join(f"{size(needed)} {what}" for what, needed in parts.items())
+            told = " + ".join(f"{size(needed)} {what}" for (_, what), needed in parts.items())
             yield stop(
                 "disk-together",
                 f"{size(free)} free on {mount}, {size(total)} are needed: {told}",
@@ -92,11 +89,19 @@ def _wanted(case: Case) -> Iterator[tuple[str, int, str]]:
         yield ENGINES, engine.needs.installed_gib * GIB, f"for {engine.needs.name}"
     for one in engine.weights if engine else ():
         held = held_bytes(case, one)
-        if one.hub_folder and engine and engine.hub and not is_whole(held, one):
+        if one.hub_folder and one.hub and not is_whole(held, one):
             yield one.hub_folder, int(one.size_bytes * 1.1) - held, f"for {one.source}"
     if installs(case.report, case.needs):
         for folder, needed in _DRIVER_BYTES.items():
             yield folder, needed, f"for the driver in {folder}"
+
+
+def weights_checks(case: Case, all_weights: Sequence[Weights]) -> Iterator[Check]:
+    """A check of each; a source may be loaded by two engines, each into a cache of its own."""
+    names = numbered(f"weights:{weights.source}" for weights in all_weights)
+    for name, weights in zip(names, all_weights, strict=True):
+        check = hub_disk if weights.hub_folder else weights_folder
+        yield check(case, weights, name)
 
 
 def _room(case: Case, name: str, folder: str, needed: int, what: str) -> Check:
@@ -145,14 +150,14 @@ def temporary_disk(case: Case) -> Check:
     )
 
 
-def hub_disk(case: Case, weights: Weights) -> Check:
+def hub_disk(case: Case, weights: Weights, name: str) -> Check:
     """Room for what the engine will load from the hub, less what is there."""
-    name, folder = f"weights:{weights.source}", weights.hub_folder or ""
+    folder = weights.hub_folder or ""
     present = held_bytes(case, weights)
     needed = int(weights.size_bytes * 1.1) - present
     if is_whole(present, weights):
         return ok(name, f"{size(present)} in the hub's cache on the host")
-    if case.engine and case.engine.hub is None:
+    if weights.hub is None:
         return stop(
             name,
             f"the engine is told to stay offline, and {folder} holds {size(present)} of about "
@@ -174,9 +179,9 @@ def is_whole(present: int, weights: Weights) -> bool:
     return present >= weights.size_bytes * 0.95 > 0
 
 
-def weights_folder(case: Case, weights: Weights) -> Check:
+def weights_folder(case: Case, weights: Weights, name: str) -> Check:
     """A folder with weights: there, whole, and where engines can read it."""
-    name, folder = f"weights:{weights.source}", weights.source
+    folder = weights.source
     found = case.answers.weights.get(folder)
     if not case.answers.root:
         return skipped(name, "was not seen, it needs sudo")

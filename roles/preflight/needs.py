@@ -16,14 +16,17 @@ PYPI = "https://pypi.org/simple"
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that engines load: a folder on the host, or a name on the hub and its cache there.
+    """Weights that engines load: a folder on the host, or a name on a hub and its cache there.
 
-    `size_bytes` are those of the checkpoint, as far as its shapes tell.
+    `size_bytes` are those of the checkpoint, as far as its shapes tell. `hub` is None for a folder,
+    and where the engine is told to stay offline; `hub_token` says whether the engine has one.
     """
 
     source: str
     size_bytes: int
     hub_folder: str | None = None
+    hub: str | None = None
+    hub_token: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,13 @@ class EngineHost:
     those that the engines' builds are installed in.
 
     `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the size of /dev/shm that is
-    set (None: the tuning's own). `hub` is None where no weights come from one, or the engine is
-    told to stay offline.
+    set (None: the tuning's own).
     """
 
     needs: EngineNeeds
     folders: tuple[str, ...]
     packages: tuple[str, ...]
     weights: tuple[Weights, ...]
-    hub: str | None
-    hub_token: bool
     ports: Mapping[int, str]
     internal_ports: tuple[int, int] | None
     most_gpus: int
@@ -97,9 +97,10 @@ class HostNeeds:
 
 @dataclass(frozen=True)
 class Served:
-    """A service with its replicas on one host."""
+    """A service with its replicas on one host, and the build that runs them."""
 
     service: ServiceSettings
+    build: Build
     replicas: tuple[Replica, ...] = field(default=())
 
 
@@ -114,15 +115,12 @@ def engine_host(
     `internal_ports` are the first and the last of those that replicas use among themselves.
     """
     replicas = [replica for one in served for replica in one.replicas]
-    environment = {name: value for build in builds for name, value in build.environment.items()}
-    weights = tuple(_weights(one.service, environment) for one in served if one.replicas)
+    weights = (_weights(one.service, one.build) for one in served if one.replicas)
     return EngineHost(
         needs=strictest([engine_needs(build) for build in builds]),
         folders=tuple(engine_folder(build.version_name) for build in builds),
         packages=tuple(dict.fromkeys(one for build in builds for one in build.system_packages)),
-        weights=weights,
-        hub=_hub(builds) if any(one.hub_folder for one in weights) else None,
-        hub_token=any(build.hub_token_file is not None for build in builds),
+        weights=tuple(dict.fromkeys(weights)),
         ports={replica.port: replica.name for replica in replicas},
         internal_ports=internal_ports if replicas else None,
         most_gpus=max((len(replica.gpus) for replica in replicas), default=0),
@@ -136,12 +134,14 @@ def without_engine(needs: HostNeeds) -> HostNeeds:
     return replace(needs, only_driver=True, balancer=None)
 
 
-def _weights(service: ServiceSettings, environment: Mapping[str, str]) -> Weights:
+def _weights(service: ServiceSettings, build: Build) -> Weights:
+    """What a service's own build says of its weights; hubs and caches differ by build."""
     source = service.weights or service.model.name
     size = _size_bytes(service.model)
     if source.startswith("/"):
         return Weights(source, size)
-    return Weights(source, size, f"{_hub_cache(environment)}/models--{source.replace('/', '--')}")
+    folder = f"{_hub_cache(build.environment)}/models--{source.replace('/', '--')}"
+    return Weights(source, size, folder, build.hub, build.hub_token_file is not None)
 
 
 def _size_bytes(model: Model) -> int:
@@ -154,12 +154,6 @@ def _hub_cache(environment: Mapping[str, str]) -> str:
         if environment.get(name):
             return environment[name].rstrip("/")
     return f"{environment.get('HF_HOME', f'{CACHE}/hub').rstrip('/')}/hub"
-
-
-def _hub(builds: Sequence[Build]) -> str | None:
-    """The hub that a host's engines load models from; None where one of them stays offline."""
-    hubs = [build.hub for build in builds]
-    return None if None in hubs else hubs[0]
 
 
 def all_packages(needs: HostNeeds) -> Iterable[str]:

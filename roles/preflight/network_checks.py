@@ -1,15 +1,15 @@
 """Does the host reach what it loads from: packages, weights, drivers. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from roles.checks import Check, Outcome
 from roles.engine import HUB, PackageIndex
 from roles.hardware import HostReport
 from roles.preflight.answers import Reach
-from roles.preflight.case import Case, ok, skipped, stop, warning
+from roles.preflight.case import Case, numbered, ok, skipped, stop, warning
 from roles.preflight.disk_checks import held_bytes, is_whole
 from roles.preflight.driver_need import installs, repository_url
-from roles.preflight.needs import PYPI, HostNeeds
+from roles.preflight.needs import PYPI, HostNeeds, Weights
 
 # Where PyPI's files are, and the hub's: other names than those that list them, which firewalls
 # forget. Source: PyPI's simple index; the hub's /.well-known/meta.json.
@@ -45,6 +45,7 @@ _REMEDY = (
 
 
 _INDEX = "set the engine's index_url to a mirror, or its wheelhouse to a folder with all wheels"
+_HUB_ELSE = "set HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder"
 # What else can be done where an engine's source is out of reach.
 _ELSE = {
     "archive": "set the engine's archive to a URL that hosts reach, or to a file on the hosts",
@@ -65,11 +66,9 @@ def _engine_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
         return
     archives = [("archive", one) for one in engine.needs.archives if one.startswith("http")]
     indexes = [one for index in engine.needs.package_indexes for one in _index_urls(index)]
-    counts: dict[str, int] = {}
-    for name, url in dict.fromkeys((*archives, *indexes)):
-        counts[name] = counts.get(name, 0) + 1
-        many = counts[name] > 1 or name == "extra-index"
-        yield (f"{name}-{counts[name]}" if many else name), url
+    found = tuple(dict.fromkeys((*archives, *indexes)))
+    for name, (_, url) in zip(numbered(name for name, _ in found), found, strict=True):
+        yield ("extra-index-1" if name == "extra-index" else name), url
 
 
 def _index_urls(index: PackageIndex) -> Iterator[tuple[str, str]]:
@@ -86,16 +85,22 @@ def _index_urls(index: PackageIndex) -> Iterator[tuple[str, str]]:
 
 
 def _hub_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
-    engine = needs.installed_engine
-    if engine is None or engine.hub is None:
-        return
-    names = [one.source for one in engine.weights if one.hub_folder]
-    for number, name in enumerate(names, 1):
-        is_hub = "modelscope" not in engine.hub
-        page = f"/{name}/resolve/main/config.json" if is_hub else f"/models/{name}"
-        yield f"hub-{number}", engine.hub + page
-    if engine.hub == HUB:
+    pages = _hub_pages(needs)
+    for number, page in enumerate(pages, 1):
+        yield f"hub-{number}", page
+    if any(one.hub == HUB for weights in pages.values() for one in weights):
         yield "hub-files", _HUB_FILES
+
+
+def _hub_pages(needs: HostNeeds) -> dict[str, list[Weights]]:
+    """The URLs of models on their hubs, with the weights that come from each."""
+    engine, pages = needs.installed_engine, dict[str, list[Weights]]()
+    for one in engine.weights if engine else ():
+        if one.hub and one.hub_folder:
+            is_hub = "modelscope" not in one.hub
+            page = f"{one.source}/resolve/main/config.json" if is_hub else f"models/{one.source}"
+            pages.setdefault(f"{one.hub}/{page}", []).append(one)
+    return pages
 
 
 def driver_urls(report: HostReport, needs: HostNeeds) -> tuple[tuple[str, str], ...]:
@@ -163,24 +168,29 @@ def _wheel_folder(case: Case, folder: str) -> Check:
 def hub(case: Case) -> Iterator[Check]:
     """The model hub, if weights come from it; they may be in the host's cache already."""
     assert case.engine
-    asked = _asked(case)
-    names = [name for name in asked if name.startswith("hub-")]
-    on_hub = [one for one in case.engine.weights if one.hub_folder]
-    if not names:
-        why = "the engine stays offline" if on_hub else "weights come from a folder"
-        yield skipped("reach-hub", why)
-        return
-    whole = all(is_whole(held_bytes(case, one), one) for one in on_hub)
-    for name in names:
-        gravest: Outcome = "warn" if whole or name == "hub-files" else "fail"
-        strict = name != "hub-files"
-        other = "set HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder"
-        yield (
-            skipped(f"reach-{name}", f"{asked[name]} has no such page")
-            if _has_no_page(case, name)
-            else _gated(case, name, asked[name], gravest)
-            or _reached(case, name, asked[name], strict, gravest, other)
+    asked, pages = _asked(case), _hub_pages(case.needs)
+    if not pages:
+        offline = any(one.hub_folder for one in case.engine.weights)
+        yield skipped(
+            "reach-hub", "the engine stays offline" if offline else "weights come from a folder"
         )
+    for name, url in asked.items():
+        if name == "hub-files":
+            yield _reached(case, name, url, False, "warn", _HUB_ELSE)
+        elif name.startswith("hub-"):
+            yield _hub_page(case, name, url, pages[url])
+
+
+def _hub_page(case: Case, name: str, url: str, weights: Sequence[Weights]) -> Check:
+    """A model's page, which no engine needs that has these weights whole."""
+    if _has_no_page(case, name):
+        return skipped(f"reach-{name}", f"{url} has no such page")
+    whole = all(is_whole(held_bytes(case, one), one) for one in weights)
+    gravest: Outcome = "warn" if whole else "fail"
+    has_token = all(one.hub_token for one in weights)
+    return _gated(case, name, url, gravest, has_token) or _reached(
+        case, name, url, True, gravest, _HUB_ELSE
+    )
 
 
 def _has_no_page(case: Case, name: str) -> bool:
@@ -189,13 +199,11 @@ def _has_no_page(case: Case, name: str) -> bool:
     return found is not None and found.http_status == 404
 
 
-def _gated(case: Case, name: str, url: str, gravest: Outcome) -> Check | None:
+def _gated(case: Case, name: str, url: str, gravest: Outcome, has_token: bool) -> Check | None:
     found = case.answers.reach.get(name)
-    if not case.engine or found is None or found.http_status not in (401, 403):
+    if found is None or found.http_status not in (401, 403):
         return None
-    if name == "hub-files":
-        return None
-    if case.engine.hub_token:
+    if has_token:
         return ok(f"reach-{name}", f"{url} wants a token, the engine's hub_token_file has one")
     return Check(
         f"reach-{name}",

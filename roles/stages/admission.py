@@ -134,7 +134,11 @@ def host_needs(fleet: Fleet, declared: Host) -> HostNeeds:
     """What a deploy needs of a host for its roles; of a retired one nothing of its GPUs."""
     runs_engines = GPU_HOSTS in declared.roles and not declared.retired
     balancer = fleet.settings.balancer if BALANCERS in declared.roles else None
-    served = [Served(service, plan.replicas) for service, plan in fleet.on(declared.name)]
+    served = [
+        Served(service, declared.engines[service.name], plan.replicas)
+        for service, plan in fleet.on(declared.name)
+        if plan.replicas
+    ]
     return HostNeeds(
         expected=_expected(declared) if declared.hardware and runs_engines else None,
         driver=declared.driver if runs_engines else None,

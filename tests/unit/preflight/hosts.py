@@ -19,7 +19,7 @@ from tests.unit.hardware.hosts import sections as report_sections
 
 HUB = "/var/cache/llm/hub/hub/models--Qwen--Qwen2.5-7B-Instruct"
 GIB = 2**30
-WEIGHTS = Weights("Qwen/Qwen2.5-7B-Instruct", 15 * GIB, HUB)
+WEIGHTS = Weights("Qwen/Qwen2.5-7B-Instruct", 15 * GIB, HUB, "https://huggingface.co")
 LISTENER = 'LISTEN 0 511 0.0.0.0:{} 0.0.0.0:* users:(("{}",pid={},fd=6))'
 OUR_UNIT = "0::/system.slice/system-llm\\x2dengine.slice/llm-engine@qwen-0.service"
 URLS = ("index", "index-files", "hub-1", "hub-files", "distribution-1", "driver-repository")
@@ -106,7 +106,8 @@ def report(**parts: str) -> HostReport:
 
 
 def needs(**engine: Any) -> HostNeeds:
-    """What a host of two replicas needs; `engine` replaces fields of the engines' part."""
+    """What a host of two replicas needs; `engine` replaces fields of the engines' part, `hub` that
+    of all its weights."""
     hardware = report().hardware
     assert hardware
     settings = VllmSettings()
@@ -115,8 +116,6 @@ def needs(**engine: Any) -> HostNeeds:
         folders=("/opt/llm/engines/vllm-0.33.0",),
         packages=("gcc", "python3-venv"),
         weights=(WEIGHTS,),
-        hub="https://huggingface.co",
-        hub_token=False,
         ports={8001: "qwen-0", 8002: "qwen-1"},
         internal_ports=(29000, 29199),
         most_gpus=1,
@@ -124,7 +123,9 @@ def needs(**engine: Any) -> HostNeeds:
     )
     sources = {"python", "index_url", "extra_index_urls", "wheelhouse"} & engine.keys()
     index = replace(own.needs.package_indexes[0], **{name: engine.pop(name) for name in sources})
+    hub = {"hub": engine.pop("hub")} if "hub" in engine else {}
     own = replace(own, **engine)
+    own = replace(own, weights=tuple(replace(one, **hub) for one in own.weights))
     own = replace(own, needs=replace(own.needs, package_indexes=(index,)))
     return HostNeeds(expected=Hardware(hardware.gpus), driver=DriverSettings(), engine=own)
 

@@ -21,6 +21,7 @@ from tests.unit.preflight.hosts import (
     LISTENER,
     OUR_UNIT,
     REPORTED,
+    WEIGHTS,
     answers,
     balancer,
     disk,
@@ -554,6 +555,52 @@ def test_a_hub_that_must_not_be_asked():
         "HF_HUB_OFFLINE out of the engine's environment",
     )
     assert found == {}
+
+
+OTHER_HUB = HUB.replace("/var/cache/llm/hub", "/data/hf")
+
+
+def test_each_model_is_judged_by_its_own_engine():
+    """One is whole in its cache, the other one's engine stays offline and has nothing."""
+    offline = replace(WEIGHTS, source="a/b", hub_folder="/data/a", hub=None)
+    wanted = needs(weights=(WEIGHTS, offline))
+    found = told(wanted=wanted, hub=f"folder {HUB}\nfile {15 * GIB} -", reach_hub_1="curl 28 000")
+    assert {name: outcome for name, (outcome, _, _) in found.items()} == {
+        "reach-hub-1": "warn",
+        "weights:a/b": "fail",
+    }
+    assert found["weights:a/b"][1].startswith("the engine is told to stay offline, and /data/a")
+
+
+def test_a_whole_model_does_not_need_a_hub_that_another_one_needs():
+    other = replace(WEIGHTS, source="a/b", hub_folder="/data/a")
+    gone: Parts = {"reach_hub_1": "curl 28 000", "reach_hub_2": "curl 28 000"}
+    whole = f"folder {HUB}\nfile {15 * GIB} -"
+    found = told(wanted=needs(weights=(WEIGHTS, other)), hub=whole, **gone)
+    assert [found[f"reach-hub-{number}"][0] for number in (1, 2)] == ["warn", "fail"]
+
+
+def test_a_token_opens_the_models_of_its_own_engine():
+    gated = replace(WEIGHTS, source="a/b", hub_folder="/data/a", hub_token=True)
+    closed: Parts = {"reach_hub_1": "curl 0 401", "reach_hub_2": "curl 0 401"}
+    assert list(told(wanted=needs(weights=(gated, WEIGHTS)), **closed)) == ["reach-hub-2"]
+
+
+def test_a_model_in_two_caches_is_asked_for_once_and_takes_room_twice():
+    wanted = needs(weights=(WEIGHTS, replace(WEIGHTS, hub_folder=OTHER_HUB)))
+    full: Any = f"{disks()}\n{disk(OTHER_HUB, '/data', 10)}"
+    found = checks(answers(disks=full), report(), wanted, 0.0)
+    named = [one.name for one in found]
+    assert len(named) == len(set(named)), "each name once"
+    assert [name for name in named if name.startswith("reach-hub")] == [
+        "reach-hub-1",
+        "reach-hub-files",
+    ]
+    (bad,) = [one for one in found if one.outcome == "fail"]
+    assert bad.name == "weights:Qwen/Qwen2.5-7B-Instruct-2"
+    full = f"{disks()}\n{disk(OTHER_HUB)}".replace(str(200 * 2**20), str(35 * 2**20))
+    assert [one.name for one in checks(answers(disks=full), report(), wanted, 0.0)
+            if one.outcome == "fail"] == ["disk-together"]  # fmt: skip
 
 
 def driver(**settings: object) -> HostNeeds:

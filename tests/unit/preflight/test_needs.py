@@ -1,15 +1,17 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from roles.driver import DriverSettings
-from roles.engine import EngineNeeds, LlamaCppSettings, VllmSettings, strictest
+from roles.engine import Build, EngineNeeds, LlamaCppSettings, VllmSettings, strictest
 from roles.hardware import declared_hardware
 from roles.preflight import HostNeeds, Served, engine_host
 from roles.preflight.checks import later_parts, questions
 from roles.preflight.needs import EngineHost, all_packages
 from roles.preflight.network_checks import driver_urls
 from roles.topology import ServiceSettings, plan_services
+from tests.gguf_models import gguf_model
 from tests.unit.preflight.hosts import balancer, needs, report
 from tests.unit.preflight.test_checks import BARE
 
@@ -21,9 +23,8 @@ def engine(service: dict | None = None, **settings: object) -> EngineHost:
     (plan,) = plan_services((own,), {"gpu1": declared_hardware("2x NVIDIA L40S", None)}, {}, {})
     host = plan.on("gpu1")
     assert host
-    return engine_host(
-        [VllmSettings.model_validate(settings)], [Served(own, host.replicas)], (29000, 29199)
-    )
+    build = VllmSettings.model_validate(settings)
+    return engine_host([build], [Served(own, build, host.replicas)], (29000, 29199))
 
 
 def test_what_is_planned_is_needed():
@@ -53,9 +54,61 @@ def test_what_is_planned_is_needed():
     ],
 )
 def test_where_weights_come_from(service: dict, environment: dict, hub: str, cache: str):
-    found = engine(service, environment=environment)
-    assert found.hub == hub
-    assert found.weights[0].hub_folder == (f"{cache}/models--a--b" if cache else None)
+    (weights,) = engine(service, environment=environment).weights
+    assert weights.hub == hub
+    assert weights.hub_folder == (f"{cache}/models--a--b" if cache else None)
+
+
+def mixed(*engines: tuple[dict, Build]) -> EngineHost:
+    """A host whose services, each with what is different of it, have builds of their own."""
+    served = []
+    for number, (service, build) in enumerate(engines):
+        own = ServiceSettings.model_validate(SERVICE | {"name": f"s{number}"} | service)
+        (plan,) = plan_services((own,), {"gpu1": declared_hardware("1x NVIDIA L40S", None)}, {}, {})
+        served.append(Served(own, build, plan.replicas))
+    return engine_host([build for _, build in engines], served)
+
+
+def test_each_service_is_asked_of_its_own_engines_hub():
+    """A mirror, a token and a cache of one engine say nothing of another's."""
+    gguf = {"model": gguf_model("Llama-3.1-8B-Instruct"), "weights": "/srv/m.gguf"}
+    archive = {"archive": "https://c.local/a.tar.gz", "sha256": "a" * 64}
+    mirrored = {"HF_ENDPOINT": "http://hub.local", "HF_HOME": "/data/hf"}
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/data/offline"}
+    found = mixed(
+        (gguf, LlamaCppSettings.model_validate(archive | {"environment": {"HF_HOME": "/x"}})),
+        ({"weights": "a/mirrored"}, VllmSettings(environment=mirrored)),
+        ({"weights": "a/offline"}, VllmSettings(environment=offline)),
+        ({"weights": "a/public"}, VllmSettings()),
+    )
+    assert [(one.source, one.hub, one.hub_folder) for one in found.weights] == [
+        ("/srv/m.gguf", None, None),
+        ("a/mirrored", "http://hub.local", "/data/hf/hub/models--a--mirrored"),
+        ("a/offline", None, "/data/offline/hub/models--a--offline"),
+        ("a/public", "https://huggingface.co", "/var/cache/llm/hub/hub/models--a--public"),
+    ]
+    asked = urls(replace(needs(), engine=found))
+    assert {name: url for name, url in asked.items() if name.startswith("hub-")} == {
+        "hub-1": "http://hub.local/a/mirrored/resolve/main/config.json",
+        "hub-2": "https://huggingface.co/a/public/resolve/main/config.json",
+        "hub-files": "https://transfer.xethub.hf.co/",
+    }
+
+
+def test_a_token_is_of_the_engine_that_has_it(tmp_path: Path):
+    token = tmp_path / "token"
+    token.write_text("hf_x\n")
+    token.chmod(0o600)
+    found = mixed(
+        ({"weights": "a/gated"}, VllmSettings(hub_token_file=token)),
+        ({"weights": "a/other"}, VllmSettings()),
+    )
+    assert [one.hub_token for one in found.weights] == [True, False]
+
+
+def test_weights_that_two_services_share_are_one():
+    twice = mixed(({"weights": "a/b"}, VllmSettings()), ({"weights": "a/b"}, VllmSettings()))
+    assert [one.source for one in twice.weights] == ["a/b"]
 
 
 def urls(wanted: HostNeeds, **host: str) -> dict[str, str]:
@@ -97,8 +150,8 @@ def test_two_versions_of_an_engine_come_from_two_places():
         LlamaCppSettings(version=f"b{n}", archive=f"https://c.local/{n}.tar.gz", sha256="a" * 64)
         for n in (1, 2)
     ]
-    found = engine_host([*builds, *archives], [Served(own)])
-    asked = urls(replace(needs(), engine=replace(found, hub=None)))
+    found = engine_host([*builds, *archives], [Served(own, builds[0])])
+    asked = urls(replace(needs(), engine=found))
     assert asked == {
         "index": "https://a.local/simple/uv/",
         "index-2": "https://b.local/simple/uv/",

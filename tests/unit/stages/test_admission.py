@@ -83,3 +83,12 @@ def test_a_deploy_needs_of_a_host_what_its_roles_need(make: Callable[..., Simula
     assert engines.engine is not None and engines.balancer is None
     assert set(engines.engine.ports) == {8001, 8002}
     assert balancer.balancer is not None and balancer.engine is None
+
+
+def test_a_service_is_needed_with_its_own_engine(make: Callable[..., Simulation]):
+    """What the weights of each need is asked of the build that the host's settings give it."""
+    mirror = {"vllm": {"environment": {"HF_ENDPOINT": "http://hub.local"}}}
+    fleet = make(TWO | {"gpu2": TWO["gpu2"] | {"engines": mirror}}).fleet()
+    engines = [host_needs(fleet, fleet.host(name)).engine for name in ("gpu1", "gpu2")]
+    hubs = [weights.hub for engine in engines if engine for weights in engine.weights]
+    assert hubs == ["https://huggingface.co", "http://hub.local"]
