@@ -63,10 +63,19 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Python:
+    """A Python that is on the host; no version where it does not run."""
+
+    version: Version | None
+    venv: bool
+
+
+@dataclass(frozen=True)
 class Answers:
     """One host's answers. Those of root are empty where `root` is false; `root_said` says why, and
     `root_hung` that it gave no answer in time.
 
+    `pythons` and `wheels`, the number of wheels in a folder, are of those asked for that are there;
     `clock` and `clock_end` are the host's seconds since 1970 when it began and ended to answer.
     """
 
@@ -75,13 +84,11 @@ class Answers:
     glibc: Version | None
     init: str
     systemd: int | None
-    python_there: bool
-    python: Version | None
-    python_venv: bool
+    pythons: Mapping[str, Python]
     missing_packages: tuple[str, ...] | None
     engine_installed: bool
     pip_index: str
-    wheels: int | None
+    wheels: Mapping[str, int]
     folders: Mapping[str, Folder]
     synchronised: bool | None
     selinux_enforcing: bool
@@ -130,20 +137,17 @@ def parse_answers(answers: Mapping[str, Sections]) -> Answers:
 def _of_user(parts: Mapping[str, list[str]]) -> dict[str, Any]:
     """What an ordinary user is told."""
     one = {name: _one_line(lines) for name, lines in parts.items()}
-    python = _pairs(parts.get("python", ()))
     return {
         "clock": _seconds(one["clock"]),
         "clock_end": _seconds(one["clock-end"]),
         "glibc": _version(one.get("glibc", "")),
         "init": one.get("init", ""),
         "systemd": (_version(one.get("systemd", "")) or (None,))[0],
-        "python_there": python.get("there") == "yes",
-        "python": _version(python.get("version", "")),
-        "python_venv": python.get("venv") == "yes",
+        "pythons": dict(_pythons(parts.get("python", ()))),
         "missing_packages": _packages(parts.get("missing-packages", ())),
         "engine_installed": one.get("engine") == "installed",
         "pip_index": one.get("pip-index", ""),
-        "wheels": _number(_pairs(parts.get("wheelhouse", ())).get("wheels", "")),
+        "wheels": dict(_wheels(parts.get("wheelhouse", ()))),
         "folders": dict(_folders(parts["disks"])),
         "synchronised": _synchronised(_settings(parts, "synchronised")),
         "selinux_enforcing": one.get("selinux") == "1",
@@ -220,18 +224,29 @@ def _active(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name, state in _pairs(lines).items() if state == "active")
 
 
-def _groups(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """The lines below each line that says `folder NAME`."""
+def _groups(lines: Iterable[str], word: str = "folder") -> Iterator[tuple[str, list[str]]]:
+    """The lines below each line that says `folder NAME`, or another word and a name."""
     name, own = None, []
     for line in lines:
-        if line.startswith("folder "):
+        if line.startswith(f"{word} "):
             if name is not None:
                 yield name, own
-            name, own = line.removeprefix("folder "), []
+            name, own = line.removeprefix(f"{word} "), []
         else:
             own.append(line)
     if name is not None:
         yield name, own
+
+
+def _pythons(lines: Iterable[str]) -> Iterator[tuple[str, Python]]:
+    for name, own in _groups(lines, "python"):
+        said = _pairs(own)
+        yield name, Python(_version(said.get("version", "")), said.get("venv") == "yes")
+
+
+def _wheels(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
+    for name, own in _groups(lines):
+        yield name, _number(_pairs(own).get("wheels", "")) or 0
 
 
 def _folders(lines: Iterable[str]) -> Iterator[tuple[str, Folder]]:

@@ -65,11 +65,14 @@ part glibc; getconf GNU_LIBC_VERSION || ldd --version | head -n 1
 part init; cat /proc/1/comm
 part systemd; if has systemctl; then limit 10 systemctl --version | head -n 1; fi
 part python
-if has "$PYTHON"; then
-echo "there yes"
-limit 20 "$PYTHON" -Ic 'import sys; print("version %d.%d.%d" % sys.version_info[:3])'
-limit 20 "$PYTHON" -Ic 'import venv, ensurepip' && echo "venv yes"
-fi
+while read -r python; do
+has "$python" || continue
+echo "python $python"
+limit 20 "$python" -Ic 'import sys; print("version %d.%d.%d" % sys.version_info[:3])' </dev/null
+limit 20 "$python" -Ic 'import venv, ensurepip' </dev/null && echo "venv yes"
+done <<END
+$PYTHONS
+END
 part missing-packages
 if has dpkg-query; then
 for package in $PACKAGES; do
@@ -85,8 +88,13 @@ echo "$all"
 part pip-index
 grep -hE '^ *index-url *=' /etc/pip.conf /etc/xdg/pip/pip.conf | head -n 1 | sed 's/^[^=]*= *//' | masked
 part wheelhouse
-if [ -n "$WHEELHOUSE" ] && [ -d "$WHEELHOUSE" ]; then
-echo "wheels $(find "$WHEELHOUSE" -maxdepth 1 -name '*.whl' | head -n 5000 | wc -l)"; fi
+while read -r folder; do
+[ -d "$folder" ] || continue
+echo "folder $folder"
+echo "wheels $(find "$folder" -maxdepth 1 -name '*.whl' | head -n 5000 | wc -l)"
+done <<END
+$WHEEL_FOLDERS
+END
 part disks
 while read -r folder; do
 [ -n "$folder" ] || continue

@@ -37,7 +37,7 @@ def later_parts(report: HostReport, needs: HostNeeds) -> tuple[Part, ...]:
     """What a host must be asked once its report is known; none where no driver is installed."""
     found = driver_urls(report, needs)
     engine = needs.installed_engine
-    return (reach_part(found, engine.python if engine else "python3"),) if found else ()
+    return (reach_part(found, engine.pythons if engine else ()),) if found else ()
 
 
 def questions(needs: HostNeeds) -> Questions:
@@ -45,9 +45,9 @@ def questions(needs: HostNeeds) -> Questions:
     engine = needs.installed_engine
     weights = engine.weights if engine else ()
     return Questions(
-        python=engine.python if engine else "python3",
+        pythons=engine.pythons if engine else (),
         engine=" ".join(engine.folders) if engine else "",
-        wheelhouse=engine.wheel_folder if engine else "",
+        wheel_folders=engine.wheel_folders if engine else (),
         folders=folders(needs),
         packages=tuple(all_packages(needs)),
         hub_folders=tuple(one.hub_folder for one in weights if one.hub_folder),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from roles.driver import DriverSettings
 from roles.engine import Build, EngineNeeds, engine_needs, strictest
@@ -31,14 +32,14 @@ class Weights:
 
 @dataclass(frozen=True)
 class EngineHost:
-    """What the planned engines need. `ports` maps each planned port to its replica; `folders` are
-    those that the engines' builds are installed in.
+    """What the planned engines need, each and together.
 
-    `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the size of /dev/shm that is
-    set (None: the tuning's own).
+    `ports` maps each planned port to its replica; `folders` are those that the engines' builds are
+    installed in. `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the size of
+    /dev/shm that is set (None: the tuning's own).
     """
 
-    needs: EngineNeeds
+    engines: tuple[EngineNeeds, ...]
     folders: tuple[str, ...]
     packages: tuple[str, ...]
     weights: tuple[Weights, ...]
@@ -48,21 +49,35 @@ class EngineHost:
     replicas: int
     shm_gib: int | None = None
 
+    @cached_property
+    def needs(self) -> EngineNeeds:
+        """What a host needs that runs them all."""
+        return strictest(self.engines)
+
     @property
     def device(self) -> str:
         """What engines compute on."""
         return self.needs.device
 
     @property
-    def python(self) -> str:
-        """The host's Python that engines are installed with."""
-        return next((index.python for index in self.needs.package_indexes), "python3")
+    def pythons(self) -> tuple[str, ...]:
+        """The host's Pythons that engines are installed with."""
+        return tuple(dict.fromkeys(index.python for index in self.needs.package_indexes))
 
     @property
-    def wheel_folder(self) -> str:
-        """The first folder on the host that an engine's wheels come from, "" for none."""
+    def wheel_folders(self) -> tuple[str, ...]:
+        """The folders on the host that engines' wheels come from."""
         houses = (index.wheelhouse for index in self.needs.package_indexes)
-        return next((house for house in houses if house and house.startswith("/")), "")
+        return tuple(dict.fromkeys(one for one in houses if one and one.startswith("/")))
+
+    def most_demanding(self, python: str) -> EngineNeeds:
+        """Of the engines on one Python the one that needs the newest."""
+        own = [
+            engine
+            for engine in self.engines
+            if any(index.python == python for index in engine.package_indexes)
+        ]
+        return max(own, key=lambda engine: engine.python or ())
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,7 @@ def engine_host(
     replicas = [replica for one in served for replica in one.replicas]
     weights = (_weights(one.service, one.build) for one in served if one.replicas)
     return EngineHost(
-        needs=strictest([engine_needs(build) for build in builds]),
+        engines=tuple(map(engine_needs, builds)),
         folders=tuple(engine_folder(build.version_name) for build in builds),
         packages=tuple(dict.fromkeys(one for build in builds for one in build.system_packages)),
         weights=tuple(dict.fromkeys(weights)),

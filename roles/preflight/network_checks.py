@@ -1,6 +1,6 @@
 """Does the host reach what it loads from: packages, weights, drivers. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from roles.checks import Check, Outcome
 from roles.engine import HUB, PackageIndex
@@ -128,21 +128,33 @@ def _asked(case: Case) -> dict[str, str]:
 def engine_sources(case: Case) -> Iterator[Check]:
     """The archive, the package index, or the folder or URL that stands for it."""
     assert case.engine
-    asked, folder = _asked(case), case.engine.wheel_folder
-    files = [file for file in case.engine.needs.archives if file.startswith("/")]
+    asked = _asked(case)
     names = [name for name in asked if name.startswith(tuple(_ELSE))]
-    local = [*(["wheelhouse"] if folder else []), *(["archive"] if files else [])]
+    folders = _by_path("wheelhouse", case.engine.wheel_folders, names)
+    files = [file for file in case.engine.needs.archives if file.startswith("/")]
+    archives = _by_path("archive", files, names)
     if not case.must_install_engine:
-        yield from (skipped(f"reach-{name}", "the engine is installed") for name in names + local)
+        for name in (*names, *folders, *archives):
+            yield skipped(f"reach-{name}", "the engine is installed")
         return
     for name in names:
         other = _ELSE[name.rstrip("-0123456789").removesuffix("-files")]
         strict = name.rstrip("-0123456789") in ("archive", "index", "wheelhouse")
         yield _reached(case, name, asked[name], strict, "fail", other)
-    if folder:
-        yield _wheel_folder(case, folder)
-    for file in files:
-        yield skipped("reach-archive", f"{file} is compared with its SHA-256 when it is installed")
+    for name, folder in folders.items():
+        yield _wheel_folder(case, f"reach-{name}", folder)
+    for name, file in archives.items():
+        seen = f"{file} is compared with its SHA-256 when it is installed"
+        yield skipped(f"reach-{name}", seen)
+
+
+def _by_path(kind: str, paths: Iterable[str], taken: Sequence[str]) -> dict[str, str]:
+    """Paths on the host by the names of their checks: all but the first source of a kind are named
+    by their path."""
+    found: dict[str, str] = {}
+    for path in paths:
+        found[f"{kind}:{path}" if found or kind in taken else kind] = path
+    return found
 
 
 def pip_index(case: Case) -> Iterator[Check]:
@@ -157,12 +169,12 @@ def pip_index(case: Case) -> Iterator[Check]:
         )
 
 
-def _wheel_folder(case: Case, folder: str) -> Check:
-    found = case.answers.wheels
+def _wheel_folder(case: Case, name: str, folder: str) -> Check:
+    found = case.answers.wheels.get(folder)
     if not found:
         seen = f"{folder} is not on the host" if found is None else f"{folder} holds no wheel"
-        return stop("reach-wheelhouse", seen, "copy all wheels of the engine there")
-    return ok("reach-wheelhouse", f"{found} wheels in {folder}")
+        return stop(name, seen, "copy all wheels of the engine there")
+    return ok(name, f"{found} wheels in {folder}")
 
 
 def hub(case: Case) -> Iterator[Check]:

@@ -18,9 +18,9 @@ USER, ROOT, LATER = "preflight", "preflight-root", "preflight-reach"
 class Questions:
     """What is asked for by name; `urls` maps stable names to URLs without credentials."""
 
-    python: str = "python3"
+    pythons: tuple[str, ...] = ()
     engine: str = ""
-    wheelhouse: str = ""
+    wheel_folders: tuple[str, ...] = ()
     folders: tuple[str, ...] = ("/",)
     packages: tuple[str, ...] = ()
     hub_folders: tuple[str, ...] = ()
@@ -32,7 +32,8 @@ def parts_of(questions: Questions) -> tuple[Part, Part]:
     """What an ordinary user is asked, and what root is."""
     user = _assignments(
         ENGINE=questions.engine,
-        WHEELHOUSE=questions.wheelhouse,
+        PYTHONS="\n".join(questions.pythons),
+        WHEEL_FOLDERS="\n".join(questions.wheel_folders),
         FOLDERS="\n".join(dict.fromkeys(questions.folders)),
         PACKAGES=" ".join(dict.fromkeys(questions.packages)),
         URLS=_lines(questions.urls),
@@ -42,18 +43,20 @@ def parts_of(questions: Questions) -> tuple[Part, Part]:
         WEIGHTS_FOLDERS="\n".join(questions.weights_folders),
     )
     return (
-        Part(USER, f"{user}\n{_reach(questions.python)}\n{_USER}"),
+        Part(USER, f"{user}\n{_reach(questions.pythons)}\n{_USER}"),
         Part(ROOT, f"{root}\n{_ROOT}", root=True),
     )
 
 
-def reach_part(urls: tuple[tuple[str, str], ...], python: str) -> Part:
+def reach_part(urls: tuple[tuple[str, str], ...], pythons: tuple[str, ...]) -> Part:
     """What is asked of URLs that only a host's report tells."""
     urls_ = _assignments(URLS=_lines(urls))
-    return Part(LATER, f"{urls_}\n{_reach(python)}\nbegin_urls\ntold")
+    return Part(LATER, f"{urls_}\n{_reach(pythons)}\nbegin_urls\ntold")
 
 
-def _reach(python: str) -> str:
+def _reach(pythons: tuple[str, ...]) -> str:
+    # It takes the place of curl where there is none.
+    python = pythons[0] if pythons else "python3"
     return f"{_assignments(PYTHON=python, FETCH=_FETCH)}\n{_REACH}"
 
 

@@ -39,8 +39,7 @@ def system_checks(case: Case) -> Iterator[Check]:
     if case.engine:
         yield architecture(case)
         yield glibc(case)
-        if case.engine.needs.python:
-            yield python(case)
+        yield from pythons(case)
 
 
 def operating_system(case: Case) -> Check:
@@ -93,43 +92,64 @@ def glibc(case: Case) -> Check:
     return ok("glibc", dotted(found))
 
 
-def python(case: Case) -> Check:
-    """The Python that engine.python names, and its venv module."""
-    assert case.engine and case.engine.needs.python
-    name, least = case.engine.python, case.engine.needs.python
-    found, wanted = case.answers.python, f"{case.engine.needs.name} needs {dotted(least)}"
-    if not case.must_install_engine:
-        return skipped("python", "the engine is installed")
-    if not case.answers.python_there:
-        expected = _PYTHONS.get(case.report.system.os)
-        if name != "python3" or expected is None:
-            return stop("python", f"no {name}", _install_python(case, name))
-        if expected < least:
-            return stop("python", f"{name} will be {dotted(expected)}, {wanted}", _newer(case))
-        return ok("python", f"{name} {dotted(expected)} comes with python3-venv")
-    if found is None:
-        return stop("python", f"{name} does not run", f"try it on the host: {name} --version")
-    if found[:2] < least:
-        return stop("python", f"{name} is {dotted(found)}, {wanted}", _newer(case))
-    if not case.answers.python_venv and name != "python3":
-        return stop(
-            "python", f"{name} has no module venv or ensurepip", _install_python(case, name)
-        )
-    if not case.answers.python_venv:
-        return ok("python", f"{name} {dotted(found)}; python3-venv will be installed")
-    return ok("python", f"{name} {dotted(found)} with venv")
+def pythons(case: Case) -> Iterator[Check]:
+    """The Pythons that engines are installed with; all but the first have a check of their name."""
+    assert case.engine
+    for number, python in enumerate(case.engine.pythons):
+        name = f"python:{python}" if number else "python"
+        if not case.must_install_engine:
+            yield skipped(name, "the engine is installed")
+        elif python in case.answers.pythons:
+            yield _python_there(case, name, python)
+        else:
+            yield _python_to_come(case, name, python)
 
 
-def _newer(case: Case) -> str:
-    assert case.engine and case.engine.needs.python
-    least = dotted(case.engine.needs.python)
+def _python_to_come(case: Case, name: str, python: str) -> Check:
+    """A Python that is not there: the distribution's own is installed."""
+    expected, least = _PYTHONS.get(case.report.system.os), _least_python(case, python)
+    if python != "python3" or expected is None:
+        return stop(name, f"no {python}", _install_python(python))
+    if expected < least:
+        seen = f"{python} will be {dotted(expected)}, {_wanted(case, python)}"
+        return stop(name, seen, _newer(least))
+    return ok(name, f"{python} {dotted(expected)} comes with python3-venv")
+
+
+def _python_there(case: Case, name: str, python: str) -> Check:
+    """A Python's version, and its venv module."""
+    found, least = case.answers.pythons[python], _least_python(case, python)
+    if found.version is None:
+        return stop(name, f"{python} does not run", f"try it on the host: {python} --version")
+    if found.version[:2] < least:
+        seen = f"{python} is {dotted(found.version)}, {_wanted(case, python)}"
+        return stop(name, seen, _newer(least))
+    if not found.venv and python != "python3":
+        return stop(name, f"{python} has no module venv or ensurepip", _install_python(python))
+    if not found.venv:
+        return ok(name, f"{python} {dotted(found.version)}; python3-venv will be installed")
+    return ok(name, f"{python} {dotted(found.version)} with venv")
+
+
+def _least_python(case: Case, python: str) -> tuple[int, ...]:
+    assert case.engine
+    return case.engine.most_demanding(python).python or ()
+
+
+def _wanted(case: Case, python: str) -> str:
+    assert case.engine
+    return f"{case.engine.most_demanding(python).name} needs {dotted(_least_python(case, python))}"
+
+
+def _newer(version: tuple[int, ...]) -> str:
+    least = dotted(version)
     return (
         f"install a newer one (sudo apt-get install python{least}-venv python{least}-dev) and set "
         f"engine.python to python{least}; or use a newer distribution"
     )
 
 
-def _install_python(case: Case, name: str) -> str:
+def _install_python(name: str) -> str:
     return f"sudo apt-get install {name}-venv {'python3' if name == 'python3' else name}-dev"
 
 

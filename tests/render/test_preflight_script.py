@@ -74,7 +74,15 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
     (hub / "blobs").mkdir(parents=True)
     (hub / "blobs" / "0f").write_bytes(b"x" * 700)
     (hub / "blobs" / "1f.incomplete").write_bytes(b"x" * 90)
+    (tmp_path / "wheels").mkdir()
+    for name in ("a.whl", "b.whl", "c.txt"):
+        (tmp_path / "wheels" / name).touch()
+    older = tmp_path / "python3.9"
+    older.write_text("#!/bin/sh\ncase $2 in *version*) echo version 3.9.2 ;; *) exit 1 ;; esac\n")
+    older.chmod(0o755)
     asked = Questions(
+        pythons=("python3", str(older), "python3.99"),
+        wheel_folders=(str(tmp_path / "wheels"), str(tmp_path), str(tmp_path / "none")),
         folders=("/", str(tmp_path / "not" / "there")),
         packages=("surely-no-such-package",),
         hub_folders=(str(hub),),
@@ -89,7 +97,11 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
     )
     found = run(asked, shell=shell)
     assert found.clock_end - found.clock < 60
-    assert found.glibc and found.python and found.folders["/"].free_bytes
+    assert found.glibc and found.folders["/"].free_bytes
+    assert list(found.pythons) == ["python3", f"{tmp_path}/python3.9"]
+    assert found.pythons["python3"].version
+    assert found.pythons[f"{tmp_path}/python3.9"] == answers.Python((3, 9, 2), False)
+    assert found.wheels == {str(tmp_path / "wheels"): 2, str(tmp_path): 0}
     assert found.folders[str(tmp_path / "not" / "there")].at == str(tmp_path)
     own = {name: found.reach[name] for name in ("there", "get", "missing", "refused")}
     assert [reach.http_status for reach in own.values()] == [200, 200, 404, 0]
@@ -111,7 +123,7 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
 
 
 def test_what_only_a_report_tells_is_asked_beside(server: str):
-    later = reach_part((("driver-repository", f"{server}/missing"),), "python3")
+    later = reach_part((("driver-repository", f"{server}/missing"),), ("python3",))
     found = run(Questions(urls=(("there", f"{server}/there"),)), later)
     assert found.reach["driver-repository"].http_status == 404
     assert found.reach["there"].http_status == 200
@@ -181,9 +193,9 @@ def test_nothing_in_a_question_is_run(tmp_path: Path):
     evil = f"$(touch {tmp_path}/a)`touch {tmp_path}/b`'; touch {tmp_path}/c; '\"\\"
     run(
         Questions(
-            python=evil,
+            pythons=(evil,),
             engine=evil,
-            wheelhouse=evil,
+            wheel_folders=(evil,),
             folders=(f"/{evil}",),
             packages=(evil,),
             hub_folders=(evil,),

@@ -63,7 +63,7 @@ def output(sudo: bool = True, **sections: str) -> list[str]:
         "glibc": "glibc 2.39",
         "init": "systemd",
         "systemd": "systemd 255 (255.4-1ubuntu8)",
-        "python": "there yes\nversion 3.12.3\nvenv yes",
+        "python": "python python3\nversion 3.12.3\nvenv yes",
         "missing_packages": "",
         "engine": "",
         "wheelhouse": "",
@@ -112,7 +112,7 @@ def needs(**engine: Any) -> HostNeeds:
     assert hardware
     settings = VllmSettings()
     own = EngineHost(
-        needs=engine_needs(settings),
+        engines=(engine_needs(settings),),
         folders=("/opt/llm/engines/vllm-0.33.0",),
         packages=("gcc", "python3-venv"),
         weights=(WEIGHTS,),
@@ -123,10 +123,11 @@ def needs(**engine: Any) -> HostNeeds:
     )
     sources = {"python", "index_url", "extra_index_urls", "wheelhouse"} & engine.keys()
     index = replace(own.needs.package_indexes[0], **{name: engine.pop(name) for name in sources})
+    one = replace(engine.pop("needs", own.needs), package_indexes=(index,))
+    own = replace(own, engines=(one,))
     hub = {"hub": engine.pop("hub")} if "hub" in engine else {}
     own = replace(own, **engine)
     own = replace(own, weights=tuple(replace(one, **hub) for one in own.weights))
-    own = replace(own, needs=replace(own.needs, package_indexes=(index,)))
     return HostNeeds(expected=Hardware(hardware.gpus), driver=DriverSettings(), engine=own)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.host.question import parse_answers as parse_question
-from roles.preflight.answers import Listener, Reach, parse_answers
+from roles.preflight.answers import Listener, Python, Reach, parse_answers
 from roles.preflight.checks import checks
 from tests.unit.preflight.hosts import answers, balancer, needs, output, report
 
@@ -16,7 +16,8 @@ NAMES.remove("end")
 NEARLY = (
     *("folder /x", "at /", "space a 1 2 3 4% /", "inodes a 1 2 3 4% /", "options ro", "yes"),
     *("LISTEN 0 5 *:80 *:*", "file 1 a", "file -1 b", "wheels 5", "version 3", "curl 0 0"),
-    *("there yes", "nft chain {", "policy drop hook input", "9" * 30, "@@ hung-root"),
+    *("python python3", "venv yes", "nft chain {", "policy drop hook input", "9" * 30),
+    "@@ hung-root",
 )
 # Much of this nearly fits one of the patterns.
 TEXT = st.one_of(
@@ -64,7 +65,16 @@ def test_what_is_read():
         proxies="https_proxy=http://10.0.0.1:3128",
         weights="folder /srv/a b\nreal /srv/a b\nreadable yes\nfile 12 a b.safetensors",
         root_errors="sudo: unable to resolve host gpu1",
+        python="python python3\nversion 3.12.3\nvenv yes\npython python3.14\npython python3.9\n"
+        "version 3.9.2",
+        wheelhouse="folder /srv/a\nwheels 5\nfolder /srv/b\nwheels 0",
     )
+    assert found.pythons == {
+        "python3": Python((3, 12, 3), True),
+        "python3.14": Python(None, False),
+        "python3.9": Python((3, 9, 2), False),
+    }
+    assert found.wheels == {"/srv/a": 5, "/srv/b": 0}
     assert found.listeners == (Listener(443, "nginx", 12, "0::/system.slice/nginx.service"),)
     assert found.weights["/srv/a b"].sizes == (("a b.safetensors", 12),)
     assert found.folders["/var"].free_inodes == 900000

@@ -99,7 +99,7 @@ SYSTEM = [
     ),
     (
         {},
-        {"python": "there yes\nversion 3.10.12\nvenv yes"},
+        {"python": "python python3\nversion 3.10.12\nvenv yes"},
         "python",
         "fail",
         "python3 is 3.10.12, vllm 0.33.0 needs 3.11",
@@ -518,6 +518,79 @@ def test_without_sudo_all_else_is_told():
         "warn",
         "port 8001, planned for qwen-0, is used by somebody (sudo would tell who)",
     )
+
+
+def two_builds(**other: str | None) -> HostNeeds:
+    """A host with two builds of vLLM; `other` are the second's sources."""
+    old = engine_needs(VllmSettings.model_validate({"requirement": "vllm==0.19.1"} | other))
+    wanted = needs(wheelhouse="/srv/wheels")
+    assert wanted.engine
+    return replace(wanted, engine=replace(wanted.engine, engines=(*wanted.engine.engines, old)))
+
+
+NEWER = "python python3\nversion 3.12.3\nvenv yes\n"
+
+
+@pytest.mark.parametrize(
+    ("python", "outcome", "text"),
+    [
+        ("python python3.10\nversion 3.10.4\nvenv yes", "pass", "python3.10 3.10.4 with venv"),
+        ("", "fail", "no python3.10"),
+        ("python python3.10\nversion 3.9.1", "fail", "python3.10 is 3.9.1, vllm 0.19.1 needs 3.10"),
+        ("python python3.10", "fail", "python3.10 does not run"),
+        ("python python3.10\nversion 3.10.4", "fail", "python3.10 has no module venv or ensurepip"),
+    ],
+)
+def test_each_builds_python_is_held_to_its_own_build(python: str, outcome: str, text: str):
+    own = "folder /srv/wheels\nwheels 5"
+    found = seen(wanted=two_builds(python="python3.10", wheelhouse="/srv/wheels"),
+                 python=NEWER + python, wheelhouse=own)  # fmt: skip
+    assert found["python"].evidence == "python3 3.12.3 with venv"
+    assert found["reach-wheelhouse"].evidence == "5 wheels in /srv/wheels"
+    assert (found["python:python3.10"].outcome, found["python:python3.10"].evidence) == (
+        outcome,
+        text,
+    )
+
+
+def test_builds_on_one_python_ask_for_it_once():
+    assert "python:python3" not in seen(wanted=two_builds())
+    found = told(wanted=two_builds(), python="python python3\nversion 3.9.2\nvenv yes")
+    # Of two that share it, the one that needs more decides.
+    assert found["python"][1] == "python3 is 3.9.2, vllm 0.33.0 needs 3.11"
+
+
+@pytest.mark.parametrize(
+    ("wheels", "text"),
+    [
+        ("", "/srv/old is not on the host"),
+        ("folder /srv/old\nwheels 0", "/srv/old holds no wheel"),
+        ("folder /srv/old\nwheels 3", None),
+    ],
+)
+def test_each_builds_folder_of_wheels_is_looked_into(wheels: str, text: str | None):
+    wanted, own = two_builds(wheelhouse="/srv/old"), "folder /srv/wheels\nwheels 5\n"
+    found = told(wanted=wanted, wheelhouse=own + wheels)
+    assert found.get("reach-wheelhouse:/srv/old", ("", None))[1] == text
+    installed = seen(wanted=wanted, engine="installed")
+    assert installed["reach-wheelhouse:/srv/old"].outcome == "skipped"
+
+
+def test_sources_on_the_host_and_by_url_have_names_of_their_own():
+    wanted = two_builds(wheelhouse="http://w.local/")
+    assert wanted.engine
+    archives = ("http://c.local/a.tar.gz", "/srv/a.tar.gz", "/srv/b.tar.gz")
+    (first, second) = wanted.engine.engines
+    engines = (first, replace(second, archives=archives))
+    wanted = replace(wanted, engine=replace(wanted.engine, engines=engines))
+    assert [check.name for check in checks(answers(), report(), wanted, 0.0)
+            if check.name.startswith(("reach-wheel", "reach-arch"))] == [
+        "reach-archive",
+        "reach-wheelhouse",
+        "reach-wheelhouse:/srv/wheels",
+        "reach-archive:/srv/a.tar.gz",
+        "reach-archive:/srv/b.tar.gz",
+    ]  # fmt: skip
 
 
 FOLDER = Weights("/srv/models/qwen", 15 * GIB)

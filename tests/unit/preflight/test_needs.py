@@ -137,7 +137,7 @@ def test_mirrors_stand_for_the_public_places():
     }
     assert urls(needs(wheelhouse="http://w.local/", hub=None)) == {"wheelhouse": "http://w.local/"}
     house = questions(needs(wheelhouse="/srv/wheels", hub=None))
-    assert (house.wheelhouse, house.urls) == ("/srv/wheels", ())
+    assert (house.wheel_folders, house.urls) == (("/srv/wheels",), ())
 
 
 def test_two_versions_of_an_engine_come_from_two_places():
@@ -158,6 +158,19 @@ def test_two_versions_of_an_engine_come_from_two_places():
         "archive": "https://c.local/1.tar.gz",
         "archive-2": "https://c.local/2.tar.gz",
     }
+
+
+def test_every_builds_python_and_folder_of_wheels_is_asked_for():
+    own = ServiceSettings.model_validate(SERVICE)
+    sources = (("python3.11", "/srv/a"), ("python3", "/srv/b"), ("python3", "/srv/b"))
+    builds = [
+        VllmSettings(requirement=f"vllm==0.3{n}.0", python=python, wheelhouse=folder)
+        for n, (python, folder) in enumerate(sources)
+    ]
+    found = replace(needs(), engine=engine_host(builds, [Served(own, builds[0])]))
+    asked = questions(found)
+    assert asked.pythons == ("python3.11", "python3")
+    assert asked.wheel_folders == ("/srv/a", "/srv/b")
 
 
 def test_cuda_versions_are_compared_as_numbers():
