@@ -1,10 +1,12 @@
 """What an inventory may say about a build of any engine."""
 
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,6 +19,24 @@ from roles.engine.needs import Device
 
 Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+
+
+def without_credentials(source: str) -> str:
+    """A path or URL as it is; ValueError where it is a URL that holds credentials.
+
+    They would stand in arguments, which anybody on a host may read, and in reports.
+    """
+    if re.match(r"https?://[^/]*@", source):
+        raise ValueError("holds credentials; put them into the hosts' /root/.netrc")
+    return source
+
+
+# Where an engine comes from: a URL, or a path on the hosts.
+Source = Annotated[
+    str,
+    StringConstraints(pattern=r"^(https?://|/)[A-Za-z0-9._~:/\[\]@+=%-]+$"),
+    AfterValidator(without_credentials),
+]
 
 HUB = "https://huggingface.co"
 # What the plan or another setting decides, and which.

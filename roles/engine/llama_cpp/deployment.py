@@ -90,7 +90,8 @@ def _script(build: LlamaCppSettings) -> str:
     """Fetch, compare, unpack; the folder counts only once its last file is there."""
     new, archive = f"{ENGINES}/{build.version_name}", shlex.quote(build.archive or "")
     fetch = (
-        f'curl -fsSL --retry 3 --max-time 1800 -o "$stage/archive" {archive}'
+        # netrc: where credentials stand that a URL must not hold.
+        'curl -fsSL --netrc-optional --retry 3 --max-time 1800 -o "$stage/archive" ' + archive
         if (build.archive or "").startswith("http")
         else f'cp {archive} "$stage/archive"'
     )

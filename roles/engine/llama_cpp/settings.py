@@ -5,9 +5,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from roles.engine.build import Build
-
-Archive = Annotated[str, StringConstraints(pattern=r"^(https?://|/)[A-Za-z0-9._~:/\[\]@+=%-]+$")]
+from roles.engine.build import Build, Source
 
 
 class LlamaCppSettings(Build):
@@ -18,10 +16,10 @@ class LlamaCppSettings(Build):
     version: Annotated[str, StringConstraints(pattern=r"^b[0-9]+$")] = Field(
         default="b11434", description="the build, as upstream numbers them"
     )
-    archive: Archive | None = Field(
+    archive: Source | None = Field(
         default=None,
-        description="URL, or path on the hosts, of a .tar.gz with llama-server; there is none for "
-        "every device and C library, so it is always to be said",
+        description="URL without credentials, or path on the hosts, of a .tar.gz with "
+        "llama-server; there is none for every device and C library, so it is always to be said",
     )
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         default=None, description="the archive's SHA-256; nothing else is installed"

@@ -7,13 +7,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints, field_validator
 
-from roles.engine.build import Build
+from roles.engine.build import Build, Source
 
 Requirement = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,._-]+\])?==[A-Za-z0-9.+!]+$"),
 ]
-Source = Annotated[str, StringConstraints(pattern=r"^(https?://|/)[A-Za-z0-9._~:/\[\]@+=%-]+$")]
 
 # What vLLM needs of the distribution: Triton and inductor compile at run time.
 COMPILER = ("gcc", "g++", "python3-dev")
@@ -60,16 +59,6 @@ class VllmSettings(Build):
     def _lock_is_there(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"{value} is not there; create it or leave the setting out")
-        return value
-
-    @field_validator("index_url", "extra_index_urls", "wheelhouse")
-    @classmethod
-    def _without_credentials(
-        cls, value: str | tuple[str, ...] | None
-    ) -> str | tuple[str, ...] | None:
-        for url in (value,) if isinstance(value, str) else value or ():
-            if re.match(r"https?://[^/]*@", url):
-                raise ValueError("holds credentials; put them into the hosts' /root/.netrc")
         return value
 
     @classmethod

@@ -3,10 +3,15 @@
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
+from base64 import b64encode
 from collections.abc import Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -152,6 +157,17 @@ def test_bad_settings_are_refused(values: dict[str, Any]):
         settings(**values)
 
 
+@pytest.mark.parametrize("who", ["ann:s3cr3t@", "s3cr3t@", "ann:s@cr3t@"])
+def test_a_url_with_credentials_is_refused(who: str):
+    """It would stand in the arguments of a shell and of curl, and in reports."""
+    with pytest.raises(ValidationError, match=r"credentials.*/root/\.netrc") as raised:
+        settings(archive=f"https://{who}example.com/x.tar.gz")
+    assert "s3cr3t" not in str(raised.value.errors()[0]["msg"])
+    # An @ in a path is none.
+    for good in ("https://example.com/a@1/x.tar.gz", "/srv/a@b.tar.gz"):
+        assert settings(archive=good).archive == good
+
+
 def test_the_folder_follows_from_what_is_installed():
     names = {
         settings().version_name,
@@ -220,6 +236,37 @@ def test_an_archive_is_unpacked_into_the_builds_folder(machine: Machine):
     assert modes["llama-server"] == 0o755
     # Nobody but its owner may change what replicas run.
     assert all(mode & 0o022 == 0 for mode in modes.values())
+
+
+class _Closed(SimpleHTTPRequestHandler):
+    """Files for whoever knows the password."""
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] == "Basic " + b64encode(b"ann:s3cr3t").decode():
+            return super().do_GET()
+        self.send_response(401)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
+def test_credentials_for_a_url_come_from_netrc(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = partial(_Closed, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        Thread(target=running.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{running.server_port}/{machine.archive.name}"
+        refused = machine.install(machine.build(archive=url))
+        (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ann password s3cr3t\n")
+        done = machine.install(machine.build(archive=url))
+        running.shutdown()
+    assert refused.returncode != 0 and "401" in refused.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_archive_than_the_named_one_is_not_installed(machine: Machine):
