@@ -20,6 +20,8 @@ from roles.host.paths import CACHE, ENGINES, engine_folder
 from roles.plan import Replica
 
 KEYS = "keys"
+# A version may lack its minor number, and its point. No \b: an underscore may follow.
+_CUDA = re.compile(r"cu(?:da)?[-_]?(1[0-9])(?:\.([0-9]{1,2})|([0-9]))?(?![0-9])")
 # It closes its port and then waits for its clients, however long they stay: they are waited for
 # before it is told to end.
 STOP_S = 10
@@ -121,7 +123,7 @@ def _script(build: LlamaCppSettings) -> str:
 
 
 def _cuda(build: LlamaCppSettings) -> str:
-    """The CUDA version that the archive is built for, as its name says: cuda-13.1, cu128."""
+    """The CUDA version that the archive is built for, by its name: cuda-13.1, cuda-13, cu128."""
     archive = (build.archive or "").rpartition("/")[2]
-    named = re.search(r"cu(?:da)?-?(1[0-9])\.?([0-9])\b", archive)
-    return f"{named[1]}.{named[2]}" if named else "12.8"
+    named = _CUDA.search(archive)
+    return f"{named[1]}.{named[2] or named[3] or 0}" if named else "12.8"
