@@ -40,6 +40,28 @@ class EngineNeeds:
     installed_gib: int = 12
 
 
+@dataclass(frozen=True)
+class CudaNeeds:
+    """The least driver branch and compute capability; None where there is no CUDA."""
+
+    driver_branch: int | None
+    compute_capability: float | None
+
+
+def cuda_needs(cuda: str | None, least_capability: float = 0.0) -> CudaNeeds:
+    """What a program needs that is built for this version of CUDA, and for cards of no less than a
+    compute capability of its own.
+
+    Sources: NVIDIA's CUDA compatibility guide (by minor version compatibility CUDA 13 needs driver
+    580, 12.x driver 525) and release notes (CUDA 12 dropped Kepler, 13 Maxwell to Volta).
+    """
+    if cuda is None:
+        return CudaNeeds(None, None)
+    thirteen = int(cuda.partition(".")[0]) >= 13
+    branch, capability = (580, 7.5) if thirteen else (525, 5.0)
+    return CudaNeeds(branch, max(capability, least_capability))
+
+
 def strictest(needs: Sequence[EngineNeeds]) -> EngineNeeds:
     """What a host needs that runs all of these: of each requirement the highest, and all sources.
 

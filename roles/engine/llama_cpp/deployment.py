@@ -15,7 +15,7 @@ from roles.engine.deployment import (
 from roles.engine.install import COMPLETE
 from roles.engine.llama_cpp.options import options_of
 from roles.engine.llama_cpp.settings import LlamaCppSettings
-from roles.engine.needs import EngineNeeds
+from roles.engine.needs import EngineNeeds, cuda_needs
 from roles.host.paths import CACHE, ENGINES, engine_folder
 from roles.plan import Replica
 
@@ -35,17 +35,16 @@ class LlamaCppDeployment:
     def needs(self, build: LlamaCppSettings) -> EngineNeeds:
         """What upstream's builds need; an archive that names no CUDA version is taken for 12.8.
 
-        Sources: upstream's release.yml (architectures of each CUDA), NVIDIA's CUDA compatibility
-        guide (CUDA 13 needs driver 580, 12.x driver 525).
+        Source: upstream's release.yml (architectures of each CUDA: all that CUDA knows).
         """
         cuda = _cuda(build) if build.device == "cuda" else None
-        thirteen = cuda is not None and cuda.startswith("13")
+        of_cuda = cuda_needs(cuda)
         return EngineNeeds(
             name=f"llama.cpp {build.version}",
             device=build.device,
             cuda=cuda,
-            driver_branch=(580 if thirteen else 525) if cuda else None,
-            compute_capability=(7.5 if thirteen else 5.0) if cuda else None,
+            driver_branch=of_cuda.driver_branch,
+            compute_capability=of_cuda.compute_capability,
             glibc=(2, 34),
             archives=(build.archive,) if build.archive else (),
             # An estimate: kernels for many cards; the build for CPUs took 0.03 GiB.

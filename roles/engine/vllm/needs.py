@@ -1,15 +1,16 @@
 """What a build of vLLM needs of a host: driver, cards, C library, Python. Pure.
 
 Sources: vLLM's pull request 39878 (from 0.20 on plain wheels are built for CUDA 13.0, "+cu129" for
-12.9), wheel metadata of 0.33.0, NVIDIA's CUDA compatibility guide (CUDA 13 needs driver 580, 12.x
-driver 525 by minor version compatibility) and release notes (CUDA 13 dropped Maxwell to Volta).
+12.9), wheel metadata of 0.33.0.
 """
 
 import re
 
-from roles.engine.needs import EngineNeeds, PackageIndex, Version
+from roles.engine.needs import EngineNeeds, PackageIndex, Version, cuda_needs
 from roles.engine.vllm.settings import VllmSettings
 
+# No wheel has kernels for cards older than Volta.
+_LEAST_CAPABILITY = 7.0
 # An estimate: torch with CUDA's libraries and vLLM took 8-10 GiB with 2026's wheels, ROCm's twice
 # that.
 _INSTALLED_GIB = {"cuda": 12, "rocm": 24, "cpu": 3}
@@ -20,13 +21,13 @@ def needs(settings: VllmSettings) -> EngineNeeds:
     package, _, version = settings.requirement.partition("==")
     numbers = tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
     cuda = _cuda(settings, version, numbers) if settings.device == "cuda" else None
-    thirteen = cuda is not None and cuda.startswith("13")
+    of_cuda = cuda_needs(cuda, _LEAST_CAPABILITY)
     return EngineNeeds(
         name=f"{package.partition('[')[0]} {version}",
         device=settings.device,
         cuda=cuda,
-        driver_branch=(580 if thirteen else 525) if cuda else None,
-        compute_capability=(7.5 if thirteen else 7.0) if cuda else None,
+        driver_branch=of_cuda.driver_branch,
+        compute_capability=of_cuda.compute_capability,
         glibc=(2, 28) if numbers >= (0, 10) else (2, 17),
         python=(3, 11) if numbers >= (0, 33) else (3, 10) if numbers >= (0, 10) else (3, 9),
         package_indexes=(
