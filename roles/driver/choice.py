@@ -297,14 +297,15 @@ def _pin_problems(settings: DriverSettings, needs: EngineNeeds, pinned: int | No
 
 
 def _too_old(needs: EngineNeeds, gpus: Sequence[Gpu]):
-    least = needs.compute_capability
+    least, older = needs.compute_capability, needs.older_build
     for name, has in sorted({(gpu.name, _capability(gpu)) for gpu in gpus}, key=str):
         if least is None or has is None or has >= least:
             continue
         others = (
-            "an engine built for CUDA 12 does, for instance vLLM 0.32 as +cu129, or 0.19"
-            if has >= 7.0
-            else "no current engine supports this card: take it out of the host or of the inventory"
+            f"an engine built for CUDA 12 does, for instance {older.name}"
+            if older and has >= older.compute_capability
+            else "there is no build of it for this card: choose another engine, or take the card "
+            "out of the host or of the inventory"
         )
         yield (
             f"gpus: {name} has compute capability {has}, and {needs.name} (CUDA {needs.cuda}) "

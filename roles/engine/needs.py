@@ -21,6 +21,15 @@ class PackageIndex:
 
 
 @dataclass(frozen=True)
+class OlderBuild:
+    """Another build of an engine that serves older cards: their least compute capability, and how
+    a person calls it."""
+
+    compute_capability: float
+    name: str
+
+
+@dataclass(frozen=True)
 class EngineNeeds:
     """None where the engine does not care: on CPUs there is no CUDA, with ROCm no branch.
 
@@ -38,6 +47,7 @@ class EngineNeeds:
     package_indexes: tuple[PackageIndex, ...] = ()
     archives: tuple[str, ...] = ()
     installed_gib: int = 12
+    older_build: OlderBuild | None = None
 
 
 @dataclass(frozen=True)
@@ -85,4 +95,15 @@ def strictest(needs: Sequence[EngineNeeds]) -> EngineNeeds:
         package_indexes=tuple(dict.fromkeys(i for one in needs for i in one.package_indexes)),
         archives=tuple(dict.fromkeys(archive for one in needs for archive in one.archives)),
         installed_gib=sum(one.installed_gib for one in dict.fromkeys(needs)),
+        older_build=_older_builds(needs),
     )
+
+
+def _older_builds(needs: Sequence[EngineNeeds]) -> OlderBuild | None:
+    """What serves older cards on a host of several engines: each one's own, or it as it is."""
+    builds = [one.older_build for one in needs if one.older_build]
+    as_they_are = [one.compute_capability or 0.0 for one in needs if not one.older_build]
+    if not builds:
+        return None
+    least = max(*as_they_are, *(one.compute_capability for one in builds), 0.0)
+    return OlderBuild(least, " and ".join(dict.fromkeys(one.name for one in builds)))

@@ -92,7 +92,7 @@ def _no_driver(answers: Answers, system: System) -> Fault:
     problem, remedy = "no nvidia-smi and no lspci", "install the NVIDIA driver and pciutils"
     if nvidia:
         problem = "no nvidia-smi: the NVIDIA driver is not installed"
-        remedy = "install it (580 or newer for vLLM 0.33)"
+        remedy = "install it, of the branch that the host's engines need (deploys/drivers.py does)"
     elif on_bus:
         problem = "no amd-smi and no rocm-smi: the ROCm driver is not installed"
         remedy = "install amdgpu-dkms and amd-smi"

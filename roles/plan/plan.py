@@ -105,12 +105,12 @@ class Replica:
     max_model_len: int
     gpu_memory_utilization: float
     memory: MemorySum
+    engine: str
     max_num_seqs: int | None = None
     dtype: str | None = None
     weight: int = 1
     expected: Estimate | None = None
     p2p: bool = True
-    engine: str = "vllm"
 
     @property
     def id(self) -> str:

@@ -56,8 +56,14 @@ def _of_replicas(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield f"{name} is gone (was {_words(before[name])})"
         elif name not in before:
             yield f"{name} is new: {_words(now[name])}"
-        elif before[name] != now[name]:
+        elif before[name] != _as_far_as(before[name], now[name]):
             yield f"{name} is {_words(now[name])}, was {_words(before[name])}"
+
+
+def _as_far_as(before: Any, now: dict[str, Any]) -> dict[str, Any]:
+    """What is now, less the engine where it was saved before there were several."""
+    of_before = isinstance(before, Mapping) and "engine" not in before
+    return {key: value for key, value in now.items() if not (of_before and key == "engine")}
 
 
 def _entry(replica: Replica) -> dict[str, Any]:
@@ -68,11 +74,10 @@ def _entry(replica: Replica) -> dict[str, Any]:
         "pipeline_parallel_size": shape.pipeline_parallel,
         "port": replica.port,
         "max_model_len": replica.max_model_len,
+        "engine": replica.engine,
     }
     entry |= {"enable_expert_parallel": True} if shape.expert_parallel else {}
     entry |= {"tensor_split": list(shape.tensor_split)} if shape.tensor_split else {}
-    # What nobody said before there were several engines.
-    entry |= {"engine": replica.engine} if replica.engine != Replica.engine else {}
     return entry | ({} if replica.p2p else {"p2p": False})
 
 

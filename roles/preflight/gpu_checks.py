@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from roles.checks import Check
 from roles.driver import MENDED, MENDED_BY_ANOTHER_DRIVER, MENDED_BY_REBOOT, Choice
+from roles.engine import EngineNeeds
 from roles.hardware import Fault, Gpu, bus_difference, difference, fault_check, find_card, summary
 from roles.preflight.case import DRIVER_INSTALLATION, Case, ok, skipped, stop, warning
 from roles.preflight.driver_need import (
@@ -133,17 +134,25 @@ def capability(case: Case) -> Iterator[Check]:
         found = gpu.compute_capability or (card.compute_capability if card else None)
         known += found is not None
         if found is not None and found < least:
-            old.setdefault(f"{gpu.name} has compute capability {found}", []).append(gpu.index)
-    for seen, indexes in old.items():
+            old.setdefault((gpu.name, found), []).append(gpu.index)
+    for (name, found), indexes in old.items():
+        seen = f"{name} has compute capability {found}"
         yield stop(
             "compute-capability",
             f"GPU {', '.join(map(str, indexes))}: {seen}, {engine.needs.name} needs {least}",
-            "no driver changes that: use newer cards, or an older engine (its requirement)",
+            f"no driver changes that: {_for_older_cards(engine.needs, found)}",
         )
     if not known:
         yield skipped("compute-capability", "it is not known for these cards")
     elif not old:
         yield ok("compute-capability", f"{least} or more")
+
+
+def _for_older_cards(needs: EngineNeeds, capability: float) -> str:
+    older = needs.older_build
+    if older and capability >= older.compute_capability:
+        return f"use newer cards, or {older.name}"
+    return "use newer cards"
 
 
 def faults(case: Case) -> Iterator[Check]:

@@ -114,7 +114,7 @@ def test_state_is_found(text: str, names: list[str]):
 # What serves any engine names none: what an engine wants is said in its own room.
 ENGINE_NEUTRAL = (
     *("checks", "host", "rolling", "launch", "balancer", "validation", "preflight", "reboot"),
-    *("interconnect", "tuning", "fleet", "stages"),
+    *("interconnect", "tuning", "fleet", "stages", "plan", "driver"),
 )
 ENGINES = re.compile(r"vllm|llama", re.IGNORECASE)
 # Reads hosts in the state of before several engines, which are all of one.
@@ -130,6 +130,21 @@ def test_what_serves_any_engine_names_none():
         if "__pycache__" not in file.parts and ENGINES.search(file.read_text(encoding="utf-8"))
     }
     assert named == OF_BEFORE
+
+
+def spoken(tree: ast.Module) -> str:
+    """The text of a module that a program uses: neither comments nor docstrings, which may name an
+    engine as the source of a fact."""
+    nodes = list(ast.walk(tree))
+    unused = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = (node for node in nodes if isinstance(node, ast.Constant) and id(node) not in unused)
+    return "\n".join(str(node.value) for node in texts)
+
+
+def test_what_reads_hardware_tells_nobody_of_an_engine():
+    files = (ROLES / "hardware").rglob("*.py")
+    texts = {file.name: spoken(ast.parse(file.read_text(encoding="utf-8"))) for file in files}
+    assert [name for name, text in texts.items() if ENGINES.search(text)] == []
 
 
 def test_no_module_holds_state_that_changes():

@@ -15,11 +15,12 @@ from roles.engine.deployment import (
 from roles.engine.install import COMPLETE
 from roles.engine.llama_cpp.options import options_of
 from roles.engine.llama_cpp.settings import LlamaCppSettings
-from roles.engine.needs import EngineNeeds, cuda_needs
+from roles.engine.needs import EngineNeeds, OlderBuild, cuda_needs
 from roles.host.paths import CACHE, ENGINES, engine_folder
 from roles.plan import Replica
 
 KEYS = "keys"
+_OLDER = OlderBuild(5.0, "llama.cpp's archive for CUDA 12")
 # A version may lack its minor number, and its point. No \b: an underscore may follow.
 _CUDA = re.compile(r"cu(?:da)?[-_]?(1[0-9])(?:\.([0-9]{1,2})|([0-9]))?(?![0-9])")
 # It closes its port and then waits for its clients, however long they stay: they are waited for
@@ -49,6 +50,7 @@ class LlamaCppDeployment:
             archives=(build.archive,) if build.archive else (),
             # An estimate: kernels for many cards; the build for CPUs took 0.03 GiB.
             installed_gib=1 if build.device == "cpu" else 2,
+            older_build=_OLDER if cuda else None,
         )
 
     def installation(self, build: LlamaCppSettings) -> Installation:

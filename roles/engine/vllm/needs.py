@@ -6,11 +6,12 @@ Sources: vLLM's pull request 39878 (from 0.20 on plain wheels are built for CUDA
 
 import re
 
-from roles.engine.needs import EngineNeeds, PackageIndex, Version, cuda_needs
+from roles.engine.needs import EngineNeeds, OlderBuild, PackageIndex, Version, cuda_needs
 from roles.engine.vllm.settings import VllmSettings
 
 # No wheel has kernels for cards older than Volta.
 _LEAST_CAPABILITY = 7.0
+_OLDER = OlderBuild(_LEAST_CAPABILITY, "vLLM 0.32 as +cu129, or 0.19")
 # An estimate: torch with CUDA's libraries and vLLM took 8-10 GiB with 2026's wheels, ROCm's twice
 # that.
 _INSTALLED_GIB = {"cuda": 12, "rocm": 24, "cpu": 3}
@@ -36,6 +37,7 @@ def needs(settings: VllmSettings) -> EngineNeeds:
             ),
         ),
         installed_gib=_INSTALLED_GIB[settings.device],
+        older_build=_OLDER if cuda else None,
     )
 
 

@@ -9,9 +9,11 @@ from roles.driver import (
     good_enough,
     problems_of_declaration,
 )
+from roles.engine import LlamaCppSettings, engine_needs
 
 from .hosts import CPU_NEEDS, KEY_FILE, NEEDS, OLDER_NEEDS, ROCM_NEEDS, gpus, needs_on
 
+LLAMA_NEEDS = engine_needs(LlamaCppSettings(archive="/srv/llama-cuda-13.1.tar.gz", sha256="a" * 64))
 DEBIAN_12 = OperatingSystem("debian", "12", "x86_64")
 UBUNTU_24 = OperatingSystem("ubuntu", "24.04", "x86_64")
 ROCKY_9 = OperatingSystem("rocky", "9.6", "x86_64")
@@ -134,8 +136,15 @@ STEPS = (
             ("1x Tesla P100-PCIE-16GB",),
             {},
             "gpus: Tesla P100-PCIE-16GB has compute capability 6.0, and vllm 0.33.0 (CUDA 13.0) "
-            "needs 7.5: no driver changes that; no current engine supports this card: take it out "
-            "of the host or of the inventory",
+            "needs 7.5: no driver changes that; there is no build of it for this card: choose "
+            "another engine, or take the card out of the host or of the inventory",
+        ),
+        (
+            ("1x Tesla P100-PCIE-16GB",),
+            {"needs": LLAMA_NEEDS},
+            "gpus: Tesla P100-PCIE-16GB has compute capability 6.0, and llama.cpp b11434 (CUDA "
+            "13.1) needs 7.5: no driver changes that; an engine built for CUDA 12 does, for "
+            "instance llama.cpp's archive for CUDA 12",
         ),
         (
             ("1x Tesla V100-SXM2-16GB", "1x NVIDIA B200"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from roles.engine.needs import CudaNeeds, cuda_needs
+from roles.engine.needs import CudaNeeds, EngineNeeds, OlderBuild, cuda_needs, strictest
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,17 @@ def test_an_engine_may_need_newer_cards_than_cuda_does():
 
 def test_without_cuda_nothing_is_needed():
     assert cuda_needs(None) == CudaNeeds(None, None)
+
+
+def needs(name: str, least: float, older: OlderBuild | None) -> EngineNeeds:
+    return EngineNeeds(name, "cuda", compute_capability=least, older_build=older)
+
+
+def test_engines_of_one_host_suit_a_card_if_each_does():
+    one = needs("a", 7.5, OlderBuild(7.0, "a 1"))
+    other = needs("b", 7.5, OlderBuild(5.0, "b 1"))
+    assert strictest([one, other]).older_build == OlderBuild(7.0, "a 1 and b 1")
+    # One that is built for these cards already is not to be changed.
+    assert strictest([other, needs("c", 7.0, None)]).older_build == OlderBuild(7.0, "b 1")
+    assert strictest([one, EngineNeeds("d", "cpu")]).older_build == OlderBuild(7.0, "a 1")
+    assert strictest([needs("c", 7.0, None)]).older_build is None

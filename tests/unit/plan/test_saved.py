@@ -20,6 +20,7 @@ def test_a_saved_plan_is_made_to_be_read():
         "s:\n  model: Qwen/Qwen2.5-14B-Instruct\n  hosts:\n    a:\n"
         "      s-0:\n        gpus: [0, 1]\n        tensor_parallel_size: 2\n"
         "        pipeline_parallel_size: 1\n        port: 8001\n        max_model_len: 4096\n"
+        "        engine: vllm\n"
     )
 
 
@@ -28,9 +29,23 @@ def test_the_same_plan_differs_in_nothing():
     assert plan_differences(saved([made]), [made]) == []
 
 
+def test_another_engine_is_another_plan():
+    made = plan(a="2x NVIDIA L40S")
+    before = saved([made]).replace("engine: vllm", "engine: llama_cpp")
+    assert plan_differences(before, [made])[0].endswith("max_model_len 4096, engine llama_cpp")
+
+
+def test_a_file_of_before_several_engines_says_nothing_of_them():
+    made = plan(a="2x NVIDIA L40S")
+    before = saved([made]).replace("        engine: vllm\n", "")
+    assert "engine" not in before
+    assert plan_differences(before, [made]) == []
+
+
 def test_what_differs_is_named():
     before = saved([plan(a="2x NVIDIA L40S", b="4x NVIDIA A10G")])
     told = plan_differences(before, [plan(a="1x NVIDIA L40S", b="4x NVIDIA L40S")])
+    told = [line.replace(", engine vllm", "") for line in told]
     assert [line.split(" (")[0].split(":")[0] for line in told] == [
         "a/s-1 is gone",
         "b/s-0 is gpus [0], tensor_parallel_size 1, pipeline_parallel_size 1, port 8001, "

@@ -694,7 +694,7 @@ DRIVERS = [
             "gpu:driver-missing": (
                 "fail",
                 "no nvidia-smi: the NVIDIA driver is not installed",
-                "install it (580 or newer for vLLM 0.33)",
+                "install it, of the branch that the host's engines need (deploys/drivers.py does)",
             ),
         },
     ),
@@ -780,7 +780,7 @@ def test_a_card_that_no_current_engine_uses():
         "compute-capability": (
             "fail",
             "GPU 0, 1: Tesla V100-SXM2-32GB has compute capability 7.0, vllm 0.33.0 needs 7.5",
-            "no driver changes that: use newer cards, or an older engine (its requirement)",
+            "no driver changes that: use newer cards, or vLLM 0.32 as +cu129, or 0.19",
         )
     }
 

@@ -165,7 +165,7 @@ def test_a_saved_plan_says_the_engine_and_the_split():
     assert "tensor_split: [22.5, 22.6]" in text and "engine: llama_cpp" in text
     catalog = service(model="Qwen/Qwen3-8B", weights="/srv/qwen", engine="vllm")
     plain = saved([plan_fleet(catalog, {"h": hardware(LARGE)})])
-    assert "engine" not in plain
+    assert "engine: vllm" in plain
 
 
 def test_no_cluster_is_planned_of_an_engine_of_one_host():
