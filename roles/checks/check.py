@@ -44,3 +44,11 @@ def failed(checks: Iterable[Check]) -> list[Check]:
 def of_host(host: str, checks: Iterable[Check]) -> list[Check]:
     """Checks as those of a host; what has no subject is about the host itself."""
     return [replace(check, host=host, subject=check.subject or host) for check in checks]
+
+
+def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
+    """Checks by their host, hosts and checks in the order in which they come."""
+    found: dict[str, list[Check]] = {}
+    for check in checks:
+        found.setdefault(check.host, []).append(check)
+    return found

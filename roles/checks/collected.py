@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roles.checks.check import Check, failed, of_host
+from roles.checks.check import Check, failed, grouped, of_host
 from roles.checks.report import clean, table, write_reports
 
 REPORT_NAME = "report"
@@ -46,8 +46,9 @@ class Report:
         """All checks in the planned order, with a failed one for each host that was stopped, or was
         never checked, and of which no check says so."""
         found: list[Check] = []
+        by_host = grouped(self.checks)
         for name in self.planned:
-            own = [check for check in self.checks if check.host == name]
+            own = by_host.get(name, [])
             found += own
             if failed(own) or (why := why_unfinished(name)) is None:
                 continue

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
-from roles.checks.check import OUTCOMES, Check, Outcome, rank
+from roles.checks.check import OUTCOMES, Check, Outcome, grouped, rank
 
 # The version of the JSON, described in docs/report.schema.json: a field that is added, removed or
 # changed makes it one more.
@@ -97,8 +97,7 @@ def to_json(checks: Sequence[Check], run: str | None = None) -> str:
 def to_junit(checks: Sequence[Check]) -> str:
     """JUnit XML: a suite for each host, a case for each check; a warning passes with its text."""
     suites = ElementTree.Element("testsuites", _counts(checks))
-    for host in dict.fromkeys(check.host for check in checks):
-        own = [check for check in checks if check.host == host]
+    for host, own in grouped(checks).items():
         suite = ElementTree.SubElement(suites, "testsuite", {"name": clean(host), **_counts(own)})
         for check in own:
             _case(suite, check)
