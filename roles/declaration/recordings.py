@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from roles.declaration.problems import DeclarationError
-from roles.hardware import read_recording, recording
+from roles.hardware import read_recording, recording_with
 
 
 def recording_of(file: Path) -> Path:
@@ -41,8 +41,8 @@ def record(file: Path, entries: Mapping[str, Any]) -> None:
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        known = read_recording(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        write_whole(file, recording(known | dict(entries)))
+        known = file.read_text(encoding="utf-8") if file.is_file() else ""
+        write_whole(file, recording_with(known, entries))
     finally:
         # At once: under gevent, os.close waits for the event loop, which the next lock would block.
         fcntl.flock(folder, fcntl.LOCK_UN)

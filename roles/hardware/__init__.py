@@ -40,6 +40,7 @@ from roles.hardware.recorded import keeping_verdicts as keeping_verdicts
 from roles.hardware.recorded import read_recording as read_recording
 from roles.hardware.recorded import recorded_hardware as recorded_hardware
 from roles.hardware.recorded import recording as recording
+from roles.hardware.recorded import recording_with as recording_with
 from roles.hardware.recorded import with_verdicts as with_verdicts
 from roles.hardware.report import PART as PART
 from roles.hardware.report import HostReport as HostReport

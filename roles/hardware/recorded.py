@@ -1,8 +1,10 @@
 """The recorded hardware of an inventory's hosts: one YAML file, made to be read and committed."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -15,6 +17,10 @@ from roles.hardware.outputs.topo import LINK_LABELS, P2P_LABELS
 from roles.hardware.settings import check_card_name
 
 HEADER = "# Recorded by deploys/discover.py: a deploy stops a host whose hardware is another.\n"
+# The same loader in C, where libyaml is there.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Before each host's part: all other lines begin with a space.
+_NEXT_PART = re.compile(r"\n(?! )")
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 Count = Annotated[int, Field(ge=0, le=4_194_304)]
@@ -154,24 +160,39 @@ def entry(hardware: Hardware, identifiers: Mapping[int, Mapping[str, str]] | Non
 
 def recording(entries: Mapping[str, Any]) -> str:
     """The file's text: hosts by name, a GPU a line, a row of links a line."""
-    if not entries:
-        return HEADER
-    text = yaml.dump(
-        dict(sorted(entries.items())),
-        Dumper=_Dumper,
-        sort_keys=False,
-        width=1000,
-        allow_unicode=True,
-    )
-    return HEADER + text
+    return _joined({name: _part(name, one) for name, one in entries.items()})
+
+
+def recording_with(text: str, entries: Mapping[str, Any]) -> str:
+    """A file's text with these entries beside those of other hosts; ValueError as `read_recording`.
+
+    What the file says of other hosts stays as it is, character by character, if `recording` wrote
+    it.
+    """
+    known = _read_parts(text)
+    if known is None:
+        return recording(read_recording(text) | dict(entries))
+    parts = {name: part for name, (part, _) in known.items()}
+    return _joined(parts | {name: _part(name, one) for name, one in entries.items()})
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    return HEADER + "".join(parts[name] for name in sorted(parts))
+
+
+def _part(name: str, entry: Any) -> str:
+    """What the file's text says of one host."""
+    return yaml.dump({name: entry}, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
 
 
 def read_recording(text: str) -> dict[str, Any]:
     """The entries of a file's text by host; ValueError where it is no mapping of hosts, or has one
     host twice."""
+    known = _read_parts(text)
+    if known is not None:
+        return {name: entry for name, (_, entry) in known.items()}
     try:
-        twice = _named_twice(yaml.compose(text, Loader=yaml.SafeLoader))
-        entries = yaml.safe_load(text) or {}
+        twice, entries = _loaded(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"not YAML: {error}") from None
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
@@ -181,11 +202,48 @@ def read_recording(text: str) -> dict[str, Any]:
     return entries
 
 
+# A run over many hosts reads and writes the file once a host: the same text is read once.
+@lru_cache(maxsize=1)
+def _read_parts(text: str) -> Mapping[str, tuple[str, Any]] | None:
+    """The part and the entry of each host in a text that `recording` wrote; None for another."""
+    if not text.startswith(HEADER):
+        return None
+    lines = _NEXT_PART.split(text.removeprefix(HEADER).removesuffix("\n"))
+    parts = [f"{part}\n" for part in lines if part]
+    found = [(part, _read_part(part)) for part in parts]
+    known = {one[0]: (part, one[1]) for part, one in found if one is not None}
+    return known if len(known) == len(found) else None
+
+
+@lru_cache(maxsize=65536)
+def _read_part(part: str) -> tuple[str, Any] | None:
+    """The host and the entry of a part that `recording` wrote; None for any other text."""
+    try:
+        twice, entries = _loaded(part)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        return None
+    if twice or not isinstance(entries, dict) or len(entries) != 1:
+        return None
+    name, entry = next(iter(entries.items()))
+    return (name, entry) if isinstance(name, str) and _part(name, entry) == part else None
+
+
+def _loaded(text: str) -> tuple[list[str], Any]:
+    """The keys that stand in a file twice, and its data; the text is parsed once."""
+    loader = _LOADER(text)
+    try:
+        document = loader.get_single_node()
+        twice = _named_twice(document)
+        return twice, (loader.construct_document(document) if document is not None else None) or {}
+    finally:
+        loader.dispose()
+
+
 def _named_twice(document: yaml.Node | None) -> list[str]:
     """The keys of a file that stand in it twice, of which YAML would drop the first."""
     pairs = document.value if isinstance(document, yaml.MappingNode) else []
-    names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
-    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    names = Counter(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))
+    return [name for name, count in names.items() if count > 1]
 
 
 def _gpu(place: int, gpu: RecordedGpu) -> Gpu:

@@ -16,6 +16,7 @@ from roles.hardware import (
     read_recording,
     recorded_hardware,
     recording,
+    recording_with,
     with_verdicts,
 )
 
@@ -130,6 +131,33 @@ def test_a_file_that_is_no_recording_is_refused(text: str):
 def test_a_host_that_is_recorded_twice_is_refused():
     with pytest.raises(ValueError, match="has gpu-1 twice"):
         read_recording("gpu-1: {gpus: []}\ngpu-2: {gpus: []}\ngpu-1: {gpus: []}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        recording({}),
+        recording({"b": entry(L40S), "c": entry(L40S)}),
+        recording({"b": entry(L40S), "c": entry(L40S)}) + "\n# by hand\nd: {gpus: []}\n",
+        "c: {gpus: []}\nb: &b {gpus: []}\nd: *b\n",
+        "c: 'two\n\n  lines'\nb: {gpus: []}\n",
+        recording({"c": "two\n\nlines", "b": "# none"}),
+    ],
+)
+def test_an_entry_stands_beside_those_of_other_hosts(text: str):
+    others = read_recording(text)
+    for name in ("a", "b", "e"):
+        new = recording_with(text, {name: entry(L40S)})
+        assert new == recording(others | {name: entry(L40S)})
+        assert read_recording(new) == others | {name: entry(L40S)}
+
+
+def test_nothing_is_put_into_a_file_that_is_no_recording():
+    text = recording({"a": entry(L40S)})
+    for wrong in (text + recording({"a": entry(L40S)}), text + "- a\n", text + "b: {\n"):
+        with pytest.raises(ValueError, match=r"twice|not YAML"):
+            recording_with(wrong, {"c": entry(L40S)})
 
 
 def test_an_empty_recording():
