@@ -16,17 +16,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from roles.balancer.nginx.program import Nginx
+from roles.engine import LlamaCppSettings
 from tests.lab import hosts, keys
+from tests.lab.inventories import llama_engine
 from tests.lab.paths import LOGIN, cached, sh
 
 PACKAGE = "ansible-core"
 FOLDERS = {
     "gpu": "/etc/llm /etc/systemd/system",
     "lb": "/etc/nginx/llm /etc/nginx/conf.d",
-}
-PACKAGES = {
-    "gpu": ["libgomp1", "ca-certificates", "curl", "nftables", "iproute2"],
-    "lb": ["nginx", "openssl", "procps"],
 }
 LIST = "sudo find {folders} \\( -type f -o -type l \\) -printf '%y %m %u %g %p %l\\n'"
 SERVICES = "systemctl list-units --plain --no-legend 'llm-*.service' nginx.service"
@@ -92,7 +91,7 @@ class Ansible:
         links = [one for one in ours if one[0] == "l" and ".wants/" not in one[4]]
         self._copy(name, [one[4] for one in files])
         return {
-            "packages": PACKAGES[kind],
+            "packages": _packages(kind),
             "engine_user": kind == "gpu",
             "engines": _ask(name, "ls /opt/llm/engines/*/.complete 2>&- || true").split(),
             "files": [
@@ -119,6 +118,13 @@ class Ansible:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 content = archive.extractfile(member)
                 file.write_bytes(content.read() if content else b"")
+
+
+def _packages(kind: str) -> list[str]:
+    """What our deploy keeps there: of an engine's usual packages not all are in the lab."""
+    if kind == "lb":
+        return list(Nginx().packages)
+    return list(LlamaCppSettings.model_validate(llama_engine()).system_packages)
 
 
 def _ask(name: str, command: str) -> str:
