@@ -506,6 +506,12 @@ def test_an_old_balancer_that_is_not_drained_first(tmp_path: Path):
         assert len(deployment.messages) == 4, "all four vanished"
 
 
+OWN_ARGUMENTS: dict[Any, dict[str, Any]] = {
+    operations.drained: {"interrupted": tuple, "note_kept": lambda ids: None},
+    operations.undrained: {"proved": dict},
+}
+
+
 def test_drains(tmp_path: Path):
     program("pgrep")
     certificate = make_certificate(tmp_path)
@@ -518,7 +524,10 @@ def test_drains(tmp_path: Path):
             before = host.read(UPSTREAMS)
 
             def change(operation: Any, *ids: str, owner: str = "rolling-update") -> None:
-                host.run(operation, balancer=NGINX, replicas=lambda: ids, owner=owner, run="r")
+                own = OWN_ARGUMENTS[operation]
+                host.run(
+                    operation, balancer=NGINX, replicas=lambda: ids, owner=owner, run="r", **own
+                )
 
             assert min(served(client, engines)) > 0
             with asking(client) as statuses:
@@ -575,11 +584,13 @@ def test_an_old_balancer_is_taken_over_without_a_lost_request(tmp_path: Path):
             with asking(client) as statuses:
                 id = "gpu2/qwen2.5-14b-0"
                 drained = {"balancer": NGINX, "owner": "operator", "run": "r"}
-                host.run(operations.drained, replicas=lambda: [id], **drained)
+                own = OWN_ARGUMENTS[operations.drained]
+                host.run(operations.drained, replicas=lambda: [id], **drained, **own)
                 assert host.reloads == 2 and host.standing.loaded
                 engines[1].requests.clear()
                 assert served(client, engines[1:]) == (0,)
-                host.run(operations.undrained, replicas=lambda: [id], **drained)
+                own = OWN_ARGUMENTS[operations.undrained]
+                host.run(operations.undrained, replicas=lambda: [id], **drained, **own)
                 assert min(served(client, engines)) > 0
                 # The end of the deploy: the same service, written anew, with the same keys.
                 service = "qwen2.5-14b"
