@@ -1,6 +1,6 @@
 """The planner: (model, hardware, service) in, plan out. Pure: no host, clock or environment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from roles.engine.engine import engine
@@ -115,20 +115,35 @@ def _hosts(
     ports: Mapping[str, Sequence[int]],
     prices: Mapping[str, float],
 ) -> list[HostPlan]:
-    """Each host by itself; one ValueError with what is wrong with the ports of any."""
+    """Each host by itself; one ValueError with what is wrong with the ports of any.
+
+    Hosts that are equal in all but their names are planned once.
+    """
     shares = _shares(hardware)
+    planned: dict[Hashable, HostPlan] = {}
     hosts: list[HostPlan] = []
     problems: list[str] = []
     for host, machine in hardware.items():
+        own_ports, price = ports.get(host), prices.get(host)
+        key = machine, own_ports and tuple(own_ports), shares[host], price
         try:
-            own = plan_host(service, host, machine, ports.get(host), shares[host], prices.get(host))
+            if key not in planned:
+                planned[key] = plan_host(service, host, machine, own_ports, shares[host], price)
         except ValueError as error:
             problems.append(f"hosts[{host}].ports: {error}")
         else:
-            hosts.append(own)
+            hosts.append(_of_host(planned[key], host))
     if problems:
         raise ValueError("\n".join(problems))
     return hosts
+
+
+def _of_host(plan: HostPlan, host: str) -> HostPlan:
+    """The plan of a host as that of an equal one."""
+    if plan.host == host:
+        return plan
+    replicas = tuple(replace(replica, host=host) for replica in plan.replicas)
+    return replace(plan, host=host, replicas=replicas)
 
 
 def plan_host(
@@ -278,13 +293,11 @@ def _weighed(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:
     speeds = [replica.weight for host in hosts for replica in host.replicas]
     weakest = min(speeds, default=1)
 
-    def weight(replica: Replica) -> int:
-        return min(MOST_WEIGHT, max(1, round(replica.weight / weakest)))
+    def weighed(replica: Replica) -> Replica:
+        weight = min(MOST_WEIGHT, max(1, round(replica.weight / weakest)))
+        return replica if weight == replica.weight else replace(replica, weight=weight)
 
-    return tuple(
-        replace(host, replicas=tuple(replace(one, weight=weight(one)) for one in host.replicas))
-        for host in hosts
-    )
+    return tuple(replace(host, replicas=tuple(map(weighed, host.replicas))) for host in hosts)
 
 
 def _only_one(hosts: Sequence[HostPlan]) -> list[HostPlan]:
