@@ -22,7 +22,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Before each host's part: all other lines begin with a space.
 _NEXT_PART = re.compile(r"\n(?! )")
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+# Most programs that import this never read a recording: its models are built with the first one.
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 Count = Annotated[int, Field(ge=0, le=4_194_304)]
 # As `entry` writes them: nvidia-smi's or AMD's labels, "?" for a pair that nobody told.
 _LINKS = re.compile(rf"{LINK_LABELS}|NV|XGMI|PCIE|\?")

@@ -29,7 +29,8 @@ _RECOVERY_XID = 154
 class XidEntry(BaseModel):
     """What some Xids mean, how much they matter and what to do."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built with the first Xid that is looked up: planning looks up none.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     xids: tuple[int, ...] = Field(min_length=1)
     severity: Severity

@@ -8,22 +8,9 @@ from dataclasses import dataclass
 
 from roles.checks import Check, of_host
 from roles.host import probe
-from roles.validation.observations import Answer, answer
+from roles.validation.observations import Answer, Endpoint, answer
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_completion
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A balancer as it is planned.
-
-    `base_url` is what users call (`https://10.99.0.10`), `model` the served name, `upstreams` the
-    `ADDRESS:PORT` of each replica behind it.
-    """
-
-    base_url: str
-    model: str
-    upstreams: tuple[str, ...]
 
 
 @dataclass(frozen=True)

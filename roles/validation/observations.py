@@ -9,6 +9,19 @@ from roles.hardware import readings
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """A balancer as it is planned.
+
+    `base_url` is what users call (`https://10.99.0.10`), `model` the served name, `upstreams` the
+    `ADDRESS:PORT` of each replica behind it.
+    """
+
+    base_url: str
+    model: str
+    upstreams: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PlannedReplica:
     """What validation must find of one replica.
 
