@@ -362,8 +362,9 @@ _PIECES = sorted(
 def test_a_card_is_found_only_where_its_number_is_written(text: str):
     card = find_card(text)
     if card is not None:
-        number = next(iter(re.findall("[0-9]+", card.name)))
-        assert number in re.findall("[0-9]+", text)
+        # Some have none: TITAN RTX.
+        first = re.findall("[0-9]+", card.name)[:1]
+        assert set(first) <= set(re.findall("[0-9]+", text))
 
 
 def test_a_pci_id_may_stand_for_several_cards():
