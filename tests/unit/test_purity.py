@@ -42,17 +42,19 @@ def test_every_role_is_a_package():
 def mutable_state(tree: ast.Module) -> list[str]:
     """Names of a module that hold what changes while a program runs: globals that functions assign,
     empty containers, objects of dataclasses that are not frozen, and what functions change."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    everything = list(ast.walk(tree))
+    functions = [node for node in everything if isinstance(node, ast.FunctionDef)]
     inner = [node for function in functions for node in ast.walk(function)]
     found = [name for node in inner if isinstance(node, ast.Global) for name in node.names]
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    changed = {name for node in inner for name in changes(node)}
+    classes = [node for node in everything if isinstance(node, ast.ClassDef)]
     thawed = {node.name for node in classes if is_mutable_dataclass(node)}
     for node in tree.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
         targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
         for name in (target.id for target in targets if isinstance(target, ast.Name)):
-            if is_to_be_filled(node.value, thawed) or any(changes(one, name) for one in inner):
+            if is_to_be_filled(node.value, thawed) or name in changed:
                 found.append(name)
     return found
 
@@ -73,20 +75,15 @@ def is_to_be_filled(value: ast.expr, thawed: set[str]) -> bool:
     return isinstance(called, ast.Name) and called.id in makers and not value.args  # type: ignore
 
 
-def changes(node: ast.AST, name: str) -> bool:
-    """Whether a node changes what a name is bound to."""
-
-    def is_ours(one: ast.AST) -> bool:
-        return isinstance(one, ast.Name) and one.id == name
-
+def changes(node: ast.AST) -> list[str]:
+    """Names of which a node changes what they are bound to."""
+    changed: list[ast.expr] = []
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return node.func.attr in CHANGING and is_ours(node.func.value)
-    if isinstance(node, ast.Assign | ast.AugAssign | ast.Delete):
+        changed = [node.func.value] if node.func.attr in CHANGING else []
+    elif isinstance(node, ast.Assign | ast.AugAssign | ast.Delete):
         targets = [node.target] if isinstance(node, ast.AugAssign) else node.targets
-        return any(
-            isinstance(one, ast.Subscript | ast.Attribute) and is_ours(one.value) for one in targets
-        )
-    return False
+        changed = [one.value for one in targets if isinstance(one, ast.Subscript | ast.Attribute)]
+    return [one.id for one in changed if isinstance(one, ast.Name)]
 
 
 CHANGING = {"append", "extend", "add", "update", "pop", "setdefault", "clear", "remove", "discard"}

@@ -1,5 +1,5 @@
-import subprocess
-import sys
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -7,7 +7,6 @@ import pytest
 from roles.declaration.recordings import record
 from roles.hardware import read_recording
 
-ROOT = Path(__file__).parents[3]
 HOST = {"gpus": [{"name": "NVIDIA L40S", "memory_mib": 46068}]}
 
 
@@ -27,17 +26,23 @@ def test_the_same_facts_leave_the_same_file(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["prod.yaml"]
 
 
+def record_ten(file: Path, name: str, gate: Barrier) -> None:
+    gate.wait()
+    for number in range(10):
+        record(file, {f"{name}-{number}": {"gpus": []}})
+
+
 def test_runs_beside_each_other_lose_nothing(tmp_path: Path):
     file = tmp_path / "prod.yaml"
-    program = (
-        "import sys; from pathlib import Path; from roles.declaration.recordings import record\n"
-        "for n in range(10): record(Path(sys.argv[1]), {f'{sys.argv[2]}-{n}': {'gpus': []}})"
-    )
-    runs = [
-        subprocess.Popen([sys.executable, "-c", program, str(file), name], cwd=ROOT)
-        for name in ("a", "b", "c")
-    ]
-    assert [run.wait(timeout=300) for run in runs] == [0, 0, 0]
+    # Forks of this process: they need not import anything, and all begin at once.
+    forks = get_context("fork")
+    gate = forks.Barrier(3)
+    runs = [forks.Process(target=record_ten, args=(file, name, gate)) for name in ("a", "b", "c")]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(timeout=300)
+    assert [run.exitcode for run in runs] == [0, 0, 0]
     assert len(read_recording(file.read_text())) == 30
 
 

@@ -1,13 +1,19 @@
 """The catalog: each row is a model that is known, with bytes that its shapes give."""
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 
-from roles.models import find
+from roles.models import Model, find
 from roles.models.catalog import rows, variants
 from roles.models.weights import checkpoint_bytes
 from tests.unit.models.published import CONFIGS, published
 
 NAMES = sorted(rows())
+
+# Several tests look at the same rows.
+known: Callable[[str], Model] = cache(find)
 
 # Parameters of published indexes; of the shapes that were recalled, of model cards.
 PARAMETERS = {
@@ -40,7 +46,7 @@ def test_the_catalog_has_what_people_serve():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_is_known_whole_and_its_bytes_are_those_of_its_shapes(name: str):
-    model, row = find(name), rows()[name]
+    model, row = known(name), rows()[name]
     assert (model.id, model.warnings, model.scale) == (name, (), 1.0)
     assert checkpoint_bytes(model) == pytest.approx(row["weights_bytes"], rel=2e-3)
     assert row["source"].startswith("bytes: ")
@@ -49,14 +55,14 @@ def test_a_row_is_known_whole_and_its_bytes_are_those_of_its_shapes(name: str):
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
 def test_known_numbers_of_parameters(name: str, count: int):
-    assert find(name).weights_bytes == pytest.approx(2 * count, rel=1e-4)
+    assert known(name).weights_bytes == pytest.approx(2 * count, rel=1e-4)
 
 
 @pytest.mark.parametrize(
     "name", [name for name in NAMES if (CONFIGS / f"{name.replace('/', '--')}.json").is_file()]
 )
 def test_a_row_says_what_the_published_config_says(name: str):
-    row, whole = find(name), published(name.partition("/")[2])
+    row, whole = known(name), published(name.partition("/")[2])
     # Some published files were found with another context limit than the hub has.
     assert row.layers == whole.layers
     assert row.first[0].inputs == whole.first[0].inputs
@@ -69,9 +75,9 @@ def test_variants_are_smaller_forms_of_a_model():
     for name in NAMES:
         base = rows()[name].get("variant_of")
         if base is not None and base in rows():
-            assert find(name).variant_of == base
-            assert find(name).quantization is not None
-            assert len(find(name).layers) == len(find(base).layers)
+            assert known(name).variant_of == base
+            assert known(name).quantization is not None
+            assert len(known(name).layers) == len(known(base).layers)
     assert variants("Qwen/Qwen3-32B") == ("Qwen/Qwen3-32B-FP8", "Qwen/Qwen3-32B-AWQ")
     assert variants("Qwen/Qwen3-32B-AWQ") == ()
 

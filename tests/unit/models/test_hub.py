@@ -5,13 +5,14 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from roles.models.__main__ import main
 from roles.models.hub import HubError, read_hub
 from roles.topology import ServiceSettings
 from tests.unit.models.published import read
@@ -169,7 +170,8 @@ def test_no_network_is_told_with_a_way_out():
         read_hub("org/any", endpoint="http://127.0.0.1:9", timeout_s=2)
 
 
-def command(*arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
+def program(*arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
+    """The command as a program of its own."""
     return subprocess.run(
         [sys.executable, "-m", "roles.models", "read", *arguments],
         cwd=ROOT,
@@ -179,8 +181,24 @@ def command(*arguments: str, token: str = "") -> subprocess.CompletedProcess[str
     )
 
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The same in this process, which starts no Python: an exception ends the test."""
+
+    def run(*arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
+        monkeypatch.setenv("HF_TOKEN", token)
+        status = main(["read", *arguments])
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, printed.out, printed.err)
+
+    return run
+
+
 def test_the_command_prints_what_an_inventory_takes(endpoint: str, tmp_path: Path):
-    done = command("org/gated", "--endpoint", endpoint, token="good")
+    done = program("org/gated", "--endpoint", endpoint, token="good")
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
     assert printed == {
@@ -196,7 +214,13 @@ def test_the_command_prints_what_an_inventory_takes(endpoint: str, tmp_path: Pat
     assert (model.id, model.weights_bytes) == ("org/gated", 16_060_522_496)
 
 
-def test_a_token_file_goes_before_the_environment(endpoint: str, tmp_path: Path):
+def test_what_is_wrong_ends_the_program(endpoint: str):
+    done = program("/nowhere/model", "--endpoint", endpoint)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("/nowhere/model: ") and "Traceback" not in done.stderr
+
+
+def test_a_token_file_goes_before_the_environment(endpoint: str, tmp_path: Path, command: Command):
     (tmp_path / "token").write_text("good\n")
     more = ("--token-file", str(tmp_path / "token"), "--endpoint", endpoint)
     assert command("org/gated", *more, token="bad-secret").returncode == 0
@@ -213,21 +237,23 @@ def test_a_token_file_goes_before_the_environment(endpoint: str, tmp_path: Path)
         (f"org/shapeless@{COMMIT}", "", "config: the config has no hidden_size"),
     ],
 )
-def test_the_command_says_what_is_wrong(endpoint: str, source: str, token: str, said: str):
+def test_the_command_says_what_is_wrong(
+    endpoint: str, source: str, token: str, said: str, command: Command
+):
     done = command(source, "--endpoint", endpoint, token=token)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"{source}: ") and said in done.stderr
-    assert "Traceback" not in done.stderr and "bad-secret" not in done.stderr
+    assert "bad-secret" not in done.stderr
 
 
-def test_what_the_plan_will_not_be_sure_of_is_said(endpoint: str):
+def test_what_the_plan_will_not_be_sure_of_is_said(endpoint: str, command: Command):
     done = command(f"org/novel@{COMMIT}", "--endpoint", endpoint)
     assert done.returncode == 0 and "weights_bytes" not in json.loads(done.stdout)
     assert "warning: org/novel is of an unknown kind (novel)" in done.stderr
     assert "warning: no safetensors files" in done.stderr
 
 
-def test_a_folder_is_named_by_its_id(tmp_path: Path):
+def test_a_folder_is_named_by_its_id(tmp_path: Path, command: Command):
     (tmp_path / "config.json").write_bytes(CONFIG)
     (tmp_path / "model.safetensors").write_bytes(SINGLE)
     done = command(str(tmp_path), "--id", "acme/mine")
