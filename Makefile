@@ -29,10 +29,11 @@ down: $(READY)
 
 test: unit render lab
 
-# Side by side, for machines with two cores: GPU outputs, plans, what waits for programs, the rest.
+# Side by side, for machines with two cores, in parts that take about as long: GPU outputs, plans,
+# what runs programs or waits for them, the rest.
 DEVICES := tests/unit/hardware
-PLANS := tests/unit/models tests/unit/topology tests/unit/engine tests/unit/plan
-WAIT := tests/unit/balancer tests/unit/interconnect tests/unit/preflight tests/unit/tuning tests/unit/validation
+PLANS := tests/unit/models tests/unit/topology tests/unit/plan
+WAIT := $(addprefix tests/unit/,balancer driver host interconnect launch preflight tuning)
 unit: $(READY)
 	@$(BIN)/pytest $(DEVICES) & devices=$$!; \
 	$(BIN)/pytest $(PLANS) & plans=$$!; \
