@@ -164,11 +164,10 @@ def resumed(
     # What an earlier version drained ends with its own takeover.
     back = _taken_back(there, serving(), owner) if old is None else there
     note(back)
-    command = _rewritten(balancer, found, back) if back != there else None
-    if command is None:
+    if back == there:
         host.noop("nothing is to be taken back")
         return
-    yield command
+    yield from _rewritten(balancer, found, back)
 
 
 def _taken_back(
@@ -262,25 +261,22 @@ def _redrained(
     if old is None:
         host.noop("it serves nobody yet")
         return
-    command = _rewritten(balancer, found, change(old, ids))
-    if command is None:
-        host.noop("nothing changes here")
-        return
-    yield command
+    yield from _rewritten(balancer, found, change(old, ids))
 
 
 def _rewritten(
     balancer: Balancer, found: Standing, new: states.BalancerState
-) -> StringCommand | None:
-    """The command that writes and loads a state; None where it is there."""
+) -> Iterator[PyinfraCommand]:
+    """Write and load a state; nothing where it is there."""
     files = balancer.upstream_files(new)
     changed = differing(files, found.files)
     # What a killed run wrote and did not load is loaded now.
     load = not found.loaded or any(file.path != states.STATE for file in changed)
     if not changed and not load:
-        return None
+        host.noop("nothing changes here")
+        return
     then = _reload_if_active(balancer) if load else ""
-    return _installation(files, changed, balancer.check() if changed and load else None, (), then)
+    yield _installation(files, changed, balancer.check() if changed and load else None, (), then)
 
 
 def _adoption(found: Standing, run: str) -> StringCommand | None:

@@ -107,10 +107,9 @@ def drain(
     return replace(state, drains=(*state.drains, *new)), tuple(refused)
 
 
-def in_service(state: BalancerState | None) -> frozenset[str]:
-    """The ids of the members that are in, and not for want of better ones; none of no state."""
-    upstreams = state.upstreams if state else ()
-    return frozenset(id for one in upstreams for id in healthy(one, state.drains if state else ()))
+def in_service(state: BalancerState) -> frozenset[str]:
+    """The ids of the members that are in, and not for want of better ones."""
+    return frozenset(id for one in state.upstreams for id in healthy(one, state.drains))
 
 
 def undrain(

@@ -5,6 +5,7 @@ from roles.engine import Served, deployment
 from roles.fleet.fleet import Fleet, Host
 from roles.launch import Assignment, HostLaunch
 from roles.plan import Replica
+from roles.topology import ServiceSettings
 
 
 def host_launch(fleet: Fleet, name: str) -> HostLaunch:
@@ -32,7 +33,7 @@ def _assignment(fleet: Fleet, host: Host, service: Service, replica: Replica) ->
     )
 
 
-def served(service: Service) -> Served:
+def served(service: ServiceSettings) -> Served:
     """What an engine must know of a service."""
     return Served(
         model=service.model.name,

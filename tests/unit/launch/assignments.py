@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from roles.engine import Build, Served, VllmSettings, deployment
+from roles.engine import Build, VllmSettings, deployment
+from roles.fleet.launching import served
 from roles.hardware import declared_hardware
 from roles.launch import Assignment, HostLaunch, LaunchSettings
 from roles.plan import HostPlan
@@ -19,16 +20,6 @@ def service(**more: Any) -> ServiceSettings:
 
 def plan(gpus: str = "4x NVIDIA A10G") -> HostPlan:
     return plan_host(service(), "gpu3", declared_hardware(gpus, None))
-
-
-def served(settings: ServiceSettings) -> Served:
-    return Served(
-        model=settings.model.name,
-        weights=settings.weights or settings.model.name,
-        min_concurrency=settings.min_concurrency,
-        arguments=settings.arguments,
-        kv_cache_memory_bytes=settings.kv_cache_memory_bytes,
-    )
 
 
 def launch(
