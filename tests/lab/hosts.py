@@ -229,7 +229,7 @@ def run_inside(argv: Sequence[str], **options: Any) -> subprocess.CompletedProce
 
 def write_on_disk(name: str, path: str, text: str | None) -> None:
     """Put a file on a running host without its knowledge (None removes it)."""
-    target = _root(name) / path.lstrip("/")
+    target = root(name) / path.lstrip("/")
     target.unlink(missing_ok=True)
     if text is not None:
         target.write_text(text)
@@ -242,9 +242,9 @@ def log_from_kernel(name: str, text: str) -> None:
     The hosts share this machine's kernel, whose log they do not see; so the lines go into a journal
     file of their own, which the host's journalctl reads like any other.
     """
-    root = _root(name)
-    machine = (root / "etc/machine-id").read_text().strip()
-    boot = (root / "proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    files = root(name)
+    machine = (files / "etc/machine-id").read_text().strip()
+    boot = (files / "proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
     uptime = int(float(Path("/proc/uptime").read_text().split()[0]) * 1_000_000)
     entry = ""
     for line in text.splitlines():
@@ -262,7 +262,7 @@ def log_from_kernel(name: str, text: str) -> None:
         }
         entry += "".join(f"{key}={value}\n" for key, value in fields.items()) + "\n"
     journal = f"/var/log/journal/{machine}/kernel.journal"
-    writer = ["chroot", root, "/lib/systemd/systemd-journal-remote", "-o", journal, "-"]
+    writer = ["chroot", files, "/lib/systemd/systemd-journal-remote", "-o", journal, "-"]
     sh(writer, stdin=None, input=entry)
 
 
@@ -279,7 +279,8 @@ def outer_pid(name: str, pid: int) -> int:
     raise LabError(f"{name} has no process {pid}" if pid != 1 else f"{name} is off")
 
 
-def _root(name: str) -> Path:
+def root(name: str) -> Path:
+    """A running host's files, as it sees them."""
     return Path(f"/proc/{outer_pid(name, 1)}/root")
 
 

