@@ -29,6 +29,8 @@ LLAMA_SERVICE: Mapping[str, Any] = {
     "weights": f"{GGUF_FOLDER}/tiny.gguf",
 }
 """The demo's service on llama.cpp; where each replica goes is as with vLLM."""
+VALIDATION: Mapping[str, Any] = {"load_s": 2, "load_max_tokens": 8, "completion_timeout_s": 300}
+"""All of a proof with a short load: the usual one is put on vLLM, which the demo serves by."""
 Declared = str | None | Mapping[str, Any]
 """A host's GPUs, None where they are recorded, or all of its settings."""
 
@@ -68,6 +70,7 @@ def llama_inventory(
         {**service, "model": str(gguf_model(file.parent, service["model"]))} for service in services
     ]
     text = _replaced(r'"services": \[.*?\n    \],\n', f'"services": {listed!r},\n', text)
+    text = _replaced(r'"validation": \{.*?\},\n', f'"validation": {dict(VALIDATION)!r},\n', text)
     engines = {"llama_cpp": llama_engine() | dict(engine or {})}
     file.write_text(_with_settings(text, {"engines": engines} | settings))
     return file
