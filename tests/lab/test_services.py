@@ -113,7 +113,7 @@ def test_a_run_without_changes_asks_each_host_little(two: Two):
 
 def test_a_change_to_one_service_restarts_none_of_the_other(two: Two):
     alpha, beta = two.pids("alpha"), two.pids("beta")
-    run = two.apply(two.both(alpha={"arguments": CHANGED}))
+    run = two.apply(two.both(alpha={"arguments": CHANGED}), *FAST)
     assert two.pids("beta") == beta
     now = two.pids("alpha")
     assert now.keys() == alpha.keys() and not set(now.items()) & set(alpha.items()), run.text
