@@ -56,14 +56,25 @@ def _of_replicas(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield f"{name} is gone (was {_words(before[name])})"
         elif name not in before:
             yield f"{name} is new: {_words(now[name])}"
-        elif before[name] != _as_far_as(before[name], now[name]):
-            yield f"{name} is {_words(now[name])}, was {_words(before[name])}"
+        elif told := _changed(before[name], now[name]):
+            yield f"{name} {told}"
 
 
-def _as_far_as(before: Any, now: dict[str, Any]) -> dict[str, Any]:
-    """What is now, less the engine where it was saved before there were several."""
-    of_before = isinstance(before, Mapping) and "engine" not in before
-    return {key: value for key, value in now.items() if not (of_before and key == "engine")}
+def _changed(before: Any, now: Mapping[str, Any]) -> str:
+    """What a replica has now and had before, as far as they differ; a file of before there were
+    several engines says nothing of them."""
+    if not isinstance(before, Mapping):
+        return f"is {_words(now)}, was {_words(before)}"
+    unsaid = {"engine"} - before.keys()
+    differs = [
+        key
+        for key in dict.fromkeys([*now, *before])
+        if key not in unsaid and before.get(key) != now.get(key)
+    ]
+    of_now, of_before = (
+        _words({key: entry.get(key, "not set") for key in differs}) for entry in (now, before)
+    )
+    return f"has {of_now}, was {of_before}" if differs else ""
 
 
 def _entry(replica: Replica) -> dict[str, Any]:

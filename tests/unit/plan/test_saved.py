@@ -32,7 +32,10 @@ def test_the_same_plan_differs_in_nothing():
 def test_another_engine_is_another_plan():
     made = plan(a="2x NVIDIA L40S")
     before = saved([made]).replace("engine: vllm", "engine: llama_cpp")
-    assert plan_differences(before, [made])[0].endswith("max_model_len 4096, engine llama_cpp")
+    assert plan_differences(before, [made]) == [
+        "a/s-0 has engine vllm, was engine llama_cpp",
+        "a/s-1 has engine vllm, was engine llama_cpp",
+    ]
 
 
 def test_a_file_of_before_several_engines_says_nothing_of_them():
@@ -45,18 +48,19 @@ def test_a_file_of_before_several_engines_says_nothing_of_them():
 def test_what_differs_is_named():
     before = saved([plan(a="2x NVIDIA L40S", b="4x NVIDIA A10G")])
     told = plan_differences(before, [plan(a="1x NVIDIA L40S", b="4x NVIDIA L40S")])
-    told = [line.replace(", engine vllm", "") for line in told]
     assert [line.split(" (")[0].split(":")[0] for line in told] == [
         "a/s-1 is gone",
-        "b/s-0 is gpus [0], tensor_parallel_size 1, pipeline_parallel_size 1, port 8001, "
-        "max_model_len 4096, was gpus [0, 1], tensor_parallel_size 2, pipeline_parallel_size 1, "
-        "port 8001, max_model_len 4096",
-        "b/s-1 is gpus [1], tensor_parallel_size 1, pipeline_parallel_size 1, port 8002, "
-        "max_model_len 4096, was gpus [2, 3], tensor_parallel_size 2, pipeline_parallel_size 1, "
-        "port 8002, max_model_len 4096",
+        "b/s-0 has gpus [0], tensor_parallel_size 1, was gpus [0, 1], tensor_parallel_size 2",
+        "b/s-1 has gpus [1], tensor_parallel_size 1, was gpus [2, 3], tensor_parallel_size 2",
         "b/s-2 is new",
         "b/s-3 is new",
     ]
+
+
+def test_what_one_of_both_does_not_set_is_named():
+    made = plan(a="1x NVIDIA L40S")
+    before = saved([made]).replace("engine: vllm", "engine: vllm\n        p2p: false")
+    assert plan_differences(before, [made]) == ["a/s-0 has p2p not set, was p2p False"]
 
 
 @pytest.mark.parametrize(
