@@ -42,12 +42,11 @@ def test_every_role_is_a_package():
 def mutable_state(tree: ast.Module) -> list[str]:
     """Names of a module that hold what changes while a program runs: globals that functions assign,
     empty containers, objects of dataclasses that are not frozen, and what functions change."""
-    everything = list(ast.walk(tree))
-    functions = [node for node in everything if isinstance(node, ast.FunctionDef)]
-    inner = [node for function in functions for node in ast.walk(function)]
+    bodies = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    inner = [node for body in bodies for node in ast.walk(body)]
     found = [name for node in inner if isinstance(node, ast.Global) for name in node.names]
     changed = {name for node in inner for name in changes(node)}
-    classes = [node for node in everything if isinstance(node, ast.ClassDef)]
+    classes = [node for node in bodies if isinstance(node, ast.ClassDef)]
     thawed = {node.name for node in classes if is_mutable_dataclass(node)}
     for node in tree.body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:

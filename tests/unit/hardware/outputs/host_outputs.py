@@ -17,12 +17,13 @@ def names(kind: str) -> list[str]:
     return sorted(f"{kind}/{path.name}" for path in (OUTPUTS / kind).iterdir())
 
 
-def other_names(kind: str) -> list[str]:
+def other_names(kind: str, each: int) -> list[str]:
+    """The first few outputs of every other kind."""
     return [
         name
         for folder in sorted(OUTPUTS.iterdir())
         if folder.is_dir() and folder.name != kind
-        for name in names(folder.name)
+        for name in names(folder.name)[:each]
     ]
 
 

@@ -29,7 +29,7 @@ def test_every_output_is_read_and_the_same_with_colours_and_crlf(kind, path):
 def test_outputs_of_other_kinds_are_refused(kind):
     taken = []
     for other in KINDS:
-        for path in files(other)[:25] if other != kind else ():
+        for path in files(other)[:4] if other != kind else ():
             try:
                 READERS[kind](path.read_text())
                 taken.append(f"{kind} {path.name}")
