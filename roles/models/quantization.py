@@ -4,7 +4,7 @@ Sources: vLLM 0.33 `model_executor/layers/quantization/` (what each method alloc
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -142,7 +142,7 @@ class _Patterns:
 
     def __init__(self, numbered: Iterable[tuple[int, str]]) -> None:
         self.beginnings: dict[str, int] = {}
-        self.parts: dict[str, int] = {}
+        self.parts: dict[str, list[tuple[str, int]]] = {}
         self.stems: dict[str, int] = {}
         self.others: list[tuple[int, str]] = []
         for number, pattern in numbered:
@@ -151,27 +151,42 @@ class _Patterns:
                 self.stems.setdefault(stem, number)
             elif pattern.startswith("re:") or "*" in pattern:
                 self.others.append((number, pattern))
+            elif "layers." in pattern:
+                self.beginnings.setdefault(pattern, number)
             else:
-                plain = self.beginnings if "layers." in pattern else self.parts
-                plain.setdefault(pattern, number)
+                word = pattern.partition(".")[0]
+                self.parts.setdefault(word, []).append((pattern + ".", number))
         self.all_stems = tuple(self.stems)
-        self.part_lengths = {pattern.count(".") + 1 for pattern in self.parts}
         self.beginning_lengths = {pattern.count(".") + 1 for pattern in self.beginnings}
 
     def first(self, names: tuple[str, ...]) -> int | None:
         """The number of the first pattern that matches any of the names; None where none does."""
         found = [number for number, pattern in self.others if _matches(pattern, names)]
-        for name in names:
-            if name.startswith(self.all_stems):
-                found += [number for stem, number in self.stems.items() if name.startswith(stem)]
-            words = name.split(".")
-            for length in self.part_lengths:
-                paths = (words[start : start + length] for start in range(len(words) - length + 1))
-                joined = map(".".join, paths)
-                found += [self.parts[path] for path in joined if path in self.parts]
-            beginnings = (".".join(words[:length]) for length in self.beginning_lengths)
-            found += [self.beginnings[path] for path in beginnings if path in self.beginnings]
+        if self.all_stems:
+            begun = [name for name in names if name.startswith(self.all_stems)]
+            stems = self.stems.items() if begun else ()
+            found += [number for stem, number in stems for name in begun if name.startswith(stem)]
+        if self.parts:
+            found += [number for name in names for number in self._parts_of(name)]
+        if self.beginnings:
+            found += [number for name in names for number in self._beginnings_of(name)]
         return min(found, default=None)
+
+    def _parts_of(self, name: str) -> Iterator[int]:
+        """The numbers of plain patterns that are some words of a name, one after the other."""
+        rest = name + "."
+        while rest:
+            word, _, after = rest.partition(".")
+            for pattern, number in self.parts.get(word, ()):
+                if rest.startswith(pattern):
+                    yield number
+            rest = after
+
+    def _beginnings_of(self, name: str) -> Iterator[int]:
+        """The numbers of plain paths of modules that a name is, or stands below."""
+        words = name.split(".")
+        paths = (".".join(words[:length]) for length in self.beginning_lengths)
+        return (self.beginnings[path] for path in paths if path in self.beginnings)
 
 
 def _full_names(name: str) -> tuple[str, ...]:
