@@ -1,0 +1,26 @@
+"""Four MI300X serve a 72B model with vLLM's build for ROCm."""
+
+from roles.fleet.inventory import check
+
+gpu_hosts = [
+    ("mi300x-1", {"ssh_hostname": "192.0.2.41", "llm": {"gpus": "4x AMD Instinct MI300X"}}),
+]
+balancers = [("lb-1", {"ssh_hostname": "192.0.2.40"})]
+
+_settings = {
+    "services": [
+        {"name": "chat", "model": "Qwen/Qwen2.5-72B-Instruct", "max_model_len": 16384},
+    ],
+    "engines": {
+        "vllm": {
+            "device": "rocm",
+            # An index that has vLLM's wheels for your release of ROCm.
+            "extra_index_urls": ["https://wheels.example.com/rocm/"],
+        }
+    },
+    "balancer": {"server_name": "llm.example.com", "api_key_file": "secrets/amd-api.key"},
+}
+
+all = (gpu_hosts + balancers, {"llm": _settings})
+
+check(__file__)
