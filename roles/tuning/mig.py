@@ -33,6 +33,11 @@ def with_mig(hardware: Hardware, mig: Mig | None) -> Hardware:
             there = ", ".join(map(str, groups)) or "none"
             raise ValueError(f"mig[{index}]: there is no GPU {index}; the host has {there}")
         whole = _whole(groups[index][0])
+        if " MIG " in whole.name:
+            raise ValueError(
+                f"mig[{index}]: GPU {index} is declared as a slice ({whole.name}); declare the "
+                "whole cards in gpus, the slices follow from mig"
+            )
         card = find_card(whole.name, whole.memory_mib or None)
         if problem := layout_problem(card, mig[index]):
             raise ValueError(f"mig[{index}]: {problem}")

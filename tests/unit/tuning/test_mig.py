@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from roles.hardware import (
+    Gpu,
     Hardware,
     LinkVerdict,
     declared_hardware,
@@ -144,6 +145,13 @@ def test_layouts_that_a_card_takes(card: str, profiles: list[str]):
 def test_layouts_that_a_card_does_not_take(card: str, profiles: list[str], told: str):
     with pytest.raises(ValueError, match=rf"^mig\[0\]: .*{told}"):
         with_mig(declared_hardware(f"1x {card}"), {0: profiles})
+
+
+def test_a_slice_is_not_sliced_again():
+    slices = Gpu(0, "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40448)
+    declared = Hardware((slices, replace(slices, index=1)))
+    with pytest.raises(ValueError, match=r"^mig\[0\]: GPU 0 is declared as a slice.*whole cards"):
+        with_mig(declared, {0: ("3g.40gb", "3g.40gb")})
 
 
 def test_a_gpu_that_is_not_there():
