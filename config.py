@@ -2,6 +2,7 @@
 
 from pyinfra import config
 
+from roles.fleet.checked import check_command
 from roles.host.connection import make_robust
 
 # Hosts are reached as an ordinary user; what needs root is done with passwordless sudo.
@@ -10,3 +11,5 @@ config.SUDO = True
 config.FAIL_PERCENT = 100
 
 make_robust()
+# What cannot go well is said before anything is done.
+check_command()

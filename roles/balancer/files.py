@@ -1,47 +1,22 @@
-"""Files on the control machine that settings name: texts, keys and certificates, checked."""
+"""Files with keys on the control machine, checked."""
 
 import re
-import ssl
 from pathlib import Path
+
+from roles.host import check_private, read_file
 
 # The syntax of a Bearer token (RFC 6750). It holds nothing that nginx's configuration, an
 # environment file or a shell could take for more than text.
 KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 KEY_LENGTH = 16
-
-
-def read(path: Path) -> str:
-    """The text of a file on the control machine; ValueError says what is wrong with it."""
-    try:
-        return path.expanduser().read_text()
-    except FileNotFoundError:
-        message = f"{path} is not there: create it, or correct the path (now at {Path.cwd()})"
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}"
-    raise ValueError(message)
-
-
-def check_private(path: Path) -> None:
-    """ValueError where others than the owner have any right to the file."""
-    mode = path.expanduser().stat().st_mode & 0o777
-    if mode & 0o077:
-        raise ValueError(f"others may read {path} (mode {mode:o}): run chmod 600 {path}")
-
-
-def check_pair(certificate: Path, key: Path) -> None:
-    """ValueError where a key is not the certificate's; what else is wrong with them nginx says."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # The password keeps OpenSSL from asking for one.
-        context.load_cert_chain(certificate.expanduser(), key.expanduser(), password="")
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"{key} is not the key of {certificate}: give its own") from error
+# nginx takes lines of 4096 bytes in its configuration, and HTTP servers headers of some 8 KiB.
+KEY_MOST = 1024
+_MOST_BYTES = 2**16
 
 
 def read_key(path: Path) -> str:
     """The key in a file of one line; ValueError without the key in it where it is not one."""
-    key = read(path).removesuffix("\n").removesuffix("\r")
+    key = read_file(path, _MOST_BYTES).removesuffix("\n").removesuffix("\r")
     check_private(path)
     if not key:
         raise ValueError(f"{path} is empty: write a key into it, e.g. from `openssl rand -hex 32`")
@@ -51,4 +26,9 @@ def read_key(path: Path) -> str:
         raise ValueError(f"the key in {path} may hold only letters, digits and - . _ ~ + / =")
     if len(key) < KEY_LENGTH:
         raise ValueError(f"the key in {path} has fewer than {KEY_LENGTH} characters: take more")
+    if len(key) > KEY_MOST:
+        raise ValueError(
+            f"the key in {path} has more than {KEY_MOST} characters: take fewer, e.g. "
+            "`openssl rand -hex 32`"
+        )
     return key

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationInfo,
@@ -19,16 +17,15 @@ from pydantic import (
 from roles.balancer.files import read_key
 from roles.balancer.routes import Match
 from roles.balancer.settings import SERVER_NAME, BalancerSettings, with_secrets
+from roles.host import LocalFile, StrictSettings, check_host_name
 
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # The balancer's own paths; a prefix that holds one would overlap with another route's.
 RESERVED = ("v1", "health")
 
 
-class RouteSettings(BaseModel):
+class RouteSettings(StrictSettings):
     """How clients reach one service: `/v1/` of the endpoint, or one of prefix, name and port."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path_prefix: Annotated[str, StringConstraints(max_length=128)] | None = Field(
         default=None,
@@ -41,10 +38,10 @@ class RouteSettings(BaseModel):
     port: int | None = Field(
         default=None, ge=1, le=65535, description="port of its own on the balancers, TLS only"
     )
-    api_key_file: Path | None = Field(
+    api_key_file: LocalFile | None = Field(
         default=None, description="file with the key of its clients; the balancer's unless said"
     )
-    engine_key_file: Path | None = Field(
+    engine_key_file: LocalFile | None = Field(
         default=None, description="file with the key of its engines; the balancer's unless said"
     )
 
@@ -66,7 +63,7 @@ class RouteSettings(BaseModel):
     def _is_a_name(cls, name: str | None) -> str | None:
         if name is not None and (name == "_" or not SERVER_NAME.fullmatch(name)):
             raise ValueError(f"{name!r} is not a DNS name: give one such as chat.example.com")
-        return name and name.lower()
+        return name and check_host_name(name.removeprefix("*."), name).lower()
 
     @field_validator("api_key_file", "engine_key_file")
     @classmethod

@@ -1,33 +1,38 @@
 """What an inventory may say about the balancer."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from roles.balancer.files import check_pair, check_private, read, read_key
+from roles.balancer.files import read_key
+from roles.balancer.given_certificate import check_certificate
 from roles.balancer.nginx.template import check_template
-from roles.models import Count
+from roles.host import (
+    DAY_S,
+    LocalFile,
+    StrictSettings,
+    check_host_name,
+    check_private,
+    read_file,
+)
 
 SERVER_NAME = re.compile(r"_|(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
 
 
-class BalancerSettings(BaseModel):
+class BalancerSettings(StrictSettings):
     """nginx on each balancer, in front of every replica of every service.
 
     Files are on the control machine; relative paths start at the current directory, which is the
     repository's root. They are checked here, before any host is contacted.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     port: int = Field(
         default=443, ge=1, le=65535, description="the port that clients reach, TLS only"
@@ -38,27 +43,37 @@ class BalancerSettings(BaseModel):
     server_name: str = Field(
         default="_", description="the DNS name that clients use; `_` answers to every name"
     )
-    certificate_file: Path | None = Field(
+    certificate_file: LocalFile | None = Field(
         default=None, description="PEM certificate with its chain; none: the balancer makes its own"
     )
-    certificate_key_file: Path | None = Field(
+    certificate_key_file: LocalFile | None = Field(
         default=None, description="PEM key of `certificate_file`, readable by its owner alone"
     )
-    api_key_file: Path = Field(
+    api_key_file: LocalFile = Field(
         description="file whose only line is the key that clients send, readable by its owner alone"
     )
-    engine_key_file: Path | None = Field(
+    engine_key_file: LocalFile | None = Field(
         default=None, description="the same for the key that engines expect; none: the clients' key"
     )
-    connect_timeout_s: Count = Field(
+    connect_timeout_s: int = Field(
         default=2,
+        gt=0,
+        # Longer than any TCP stack goes on trying.
+        le=300,
         description="seconds until a replica that does not answer is given up for another",
     )
-    read_timeout_s: Count = Field(
-        default=600, description="seconds that an engine may be silent within a request"
+    read_timeout_s: int = Field(
+        default=600,
+        gt=0,
+        le=DAY_S,
+        description="seconds that an engine may be silent within a request",
     )
-    max_fails: Count = Field(
-        default=2, description="failures within `fail_timeout_s` after which a replica is left out"
+    max_fails: int = Field(
+        # Failures within at most 300 seconds.
+        default=2,
+        ge=1,
+        le=1000,
+        description="failures within `fail_timeout_s` after which a replica is left out",
     )
     fail_timeout_s: int = Field(
         default=10,
@@ -66,12 +81,20 @@ class BalancerSettings(BaseModel):
         le=300,
         description="seconds that a replica is left out before it is tried again",
     )
-    max_body_mib: Count = Field(default=32, description="largest request in MiB")
-    completion_timeout_s: Count = Field(
+    max_body_mib: int = Field(
+        # A request of text, or of a few pictures and films.
+        default=32,
+        ge=1,
+        le=4096,
+        description="largest request in MiB",
+    )
+    completion_timeout_s: int = Field(
         default=30,
+        gt=0,
+        le=3600,
         description="seconds that a replica has for one token when it is asked at a deploy",
     )
-    template: Path | None = Field(
+    template: LocalFile | None = Field(
         default=None, description="own Jinja2 template in place of templates/nginx/llm.conf.j2"
     )
 
@@ -80,7 +103,7 @@ class BalancerSettings(BaseModel):
     def _server_name_is_a_name(cls, name: str) -> str:
         if not SERVER_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is not a DNS name: give one such as llm.example.com, or _")
-        return name
+        return name if name == "_" else check_host_name(name.removeprefix("*."), name)
 
     @field_validator("api_key_file", "engine_key_file")
     @classmethod
@@ -94,7 +117,7 @@ class BalancerSettings(BaseModel):
     def _file_is_pem(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is None or not with_secrets(info):
             return path
-        if "-----BEGIN " not in read(path):
+        if "-----BEGIN " not in read_file(path):
             raise ValueError(f"{path} is not a PEM file: convert it with openssl")
         return path
 
@@ -120,7 +143,12 @@ class BalancerSettings(BaseModel):
                 "for a self-signed certificate"
             )
         if self.certificate_file and self.certificate_key_file and with_secrets(info):
-            check_pair(self.certificate_file, self.certificate_key_file)
+            check_certificate(
+                self.certificate_file,
+                self.certificate_key_file,
+                self.server_name,
+                datetime.now(UTC),
+            )
         return self
 
 

@@ -16,3 +16,4 @@ from roles.declaration.recordings import write_whole as write_whole
 from roles.declaration.settings import FleetSettings as FleetSettings
 from roles.declaration.settings import HostSettings as HostSettings
 from roles.declaration.settings import Service as Service
+from roles.declaration.shape import SSH as SSH

@@ -1,6 +1,5 @@
 """Inventory files, read as pyinfra reads them; no host is contacted."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,15 @@ from pyinfra_cli.inventory import make_inventory_from_files
 from pyinfra_cli.util import exec_file
 
 from roles.declaration.declaration import Declaration, DeclaredHost
-from roles.declaration.plain import named_twice, ours
+from roles.declaration.plain import ours, uncalled
 from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
+from roles.declaration.shape import data_problems, shape_problems
 
 # The name under which the pyinfra state of `read` says which file it is for.
 _READING = "pyinfra_llm_reading"
+# The name under which it says that the file has called `check`.
+_CALLED = "pyinfra_llm_called"
 
 
 def read(file: str) -> Declaration:
@@ -31,30 +33,43 @@ def read(file: str) -> Declaration:
     state = State()
     setattr(state, _READING, str(path))
     with ctx_state.use(state):
+        problems = shape_problems(exec_file(str(path), return_locals=True))
+        problems += uncalled(getattr(state, _CALLED, False))
+        if problems:
+            raise DeclarationError(path.stem, problems)
         inventory = make_inventory_from_files(str(path), cwd=str(Path.cwd()))
-        twice = named_twice(exec_file(str(path), return_locals=True))
-    if twice:
-        raise DeclarationError(path.stem, twice)
     return declaration(path, inventory)
 
 
 def is_reading(file: str) -> bool:
     """Whether the inventory file runs because `read` reads it."""
-    return getattr(ctx_state.get(), _READING, None) == str(Path(file).resolve())
+    state = ctx_state.get()
+    if getattr(state, _READING, None) != str(Path(file).resolve()):
+        return False
+    setattr(state, _CALLED, True)
+    return True
 
 
 def declaration(file: Path, inventory: Inventory) -> Declaration:
-    """What an inventory file says under our key, on each level of its data, and its recording."""
-    groups: dict[str, Mapping[str, Any]] = {}
+    """What an inventory file says under our key, on each level of its data, and its recording.
+
+    Raises DeclarationError where a level's data is none, as files of group data may have it.
+    """
+    problems = data_problems("all", inventory.get_data())
+    groups = {name: inventory.get_group_data(name) for host in inventory for name in host.groups}
+    for name, data in groups.items():
+        problems += data_problems(name, data)
+    for host in inventory:
+        problems += data_problems(f"hosts[{host.name}]", inventory.get_host_data(host.name))
+    if problems:
+        raise DeclarationError(file.stem, problems)
     hosts = {}
     for host in inventory:
         data: dict[str, Any] = {}
         for group in host.groups:
-            if group not in groups:
-                groups[group] = ours(inventory.get_group_data(group), f"group {group}")
-            data = merged(data, groups[group])
+            data = merged(data, ours(groups[group]))
         own = inventory.get_host_data(host.name)
-        data = merged(data, ours(own, f"host {host.name}"))
+        data = merged(data, ours(own))
         reached_by = str(own.get("ssh_hostname") or host.name)
         hosts[host.name] = DeclaredHost(frozenset(host.groups), data, reached_by)
-    return Declaration(file.stem, ours(inventory.get_data(), "all"), hosts, recorded(file))
+    return Declaration(file.stem, ours(inventory.get_data()), hosts, recorded(file))

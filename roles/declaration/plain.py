@@ -12,10 +12,12 @@ from typing import Any
 from roles.declaration.declaration import Declaration, DeclaredHost
 from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
+from roles.declaration.shape import KEY, shape_problems
 
-KEY = "llm"
 # What a file that is read here has for its `__name__`.
 _NAME = "pyinfra_llm_inventory"
+# What it has once it has called `check`.
+_CALLED = "__pyinfra_llm_called__"
 
 Group = tuple[Sequence[Any], Mapping[str, Any]]
 
@@ -29,43 +31,44 @@ def read_plain(path: Path) -> Declaration | None:
     if any((folder / "group_data").exists() for folder in (Path.cwd(), path.parent)):
         return None
     attributes = _executed(path)
-    groups = None if attributes is None else _groups(attributes, path.stem)
-    if attributes is None or groups is None:
+    if attributes is None:
         return None
-    if twice := named_twice(attributes):
-        raise DeclarationError(path.stem, twice)
-    return _declaration(path, groups)
+    return declared(path, attributes, called=attributes.pop(_CALLED, False))
+
+
+def declared(path: Path, attributes: Mapping[str, Any], called: bool = True) -> Declaration | None:
+    """What the global names of an inventory file declare; see `read_plain`.
+
+    `called` is whether the file calls `check`.
+    """
+    if problems := [*shape_problems(attributes), *uncalled(called)]:
+        raise DeclarationError(path.stem, problems)
+    groups = _groups(attributes, path.stem)
+    return None if groups is None else _declaration(path, groups)
+
+
+def uncalled(called: bool) -> list[str]:
+    """What is wrong with a file that does not call `check`: pyinfra would go on unchecked."""
+    if called:
+        return []
+    return [
+        "check(__file__): is not called; let it be the file's last line, after "
+        "from roles.fleet.inventory import check"
+    ]
 
 
 def is_read_plainly() -> bool:
     """Whether the file that called the caller is read by `read_plain`."""
-    return sys._getframe(2).f_globals.get("__name__") == _NAME
+    names = sys._getframe(2).f_globals
+    if names.get("__name__") != _NAME:
+        return False
+    names[_CALLED] = True
+    return True
 
 
-def named_twice(attributes: Mapping[str, Any]) -> list[str]:
-    """Hosts that a group of the file lists more than once: pyinfra would make one host of them."""
-    problems = []
-    for group, value in attributes.items():
-        hosts = value[0] if isinstance(value, tuple) and value else value
-        if group.startswith("_") or not isinstance(hosts, list):
-            continue
-        counts: dict[str, int] = {}
-        for name in map(_name, hosts):
-            counts[name] = counts.get(name, 0) + 1
-        problems += [
-            f"{group}: {name!r} is listed {count} times; give each host its own name"
-            for name, count in counts.items()
-            if count > 1 and isinstance(name, str)
-        ]
-    return problems
-
-
-def ours(data: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """What stands under our key in the data of a level; DeclarationError where it is no mapping."""
-    found = data.get(KEY, {})
-    if not isinstance(found, Mapping):
-        raise DeclarationError(where, [f"{KEY}: must be a mapping of settings"])
-    return found
+def ours(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What stands under our key in the data of a level."""
+    return data.get(KEY, {})
 
 
 def _executed(path: Path) -> dict[str, Any] | None:
@@ -105,7 +108,7 @@ def _name(host: Any) -> Any:
 def _declaration(path: Path, groups: Mapping[str, Group]) -> Declaration:
     everybody, data = groups["all"]
     own = {name: value for name, value in groups.items() if name != "all"}
-    levels = {name: ours(value[1], f"group {name}") for name, value in own.items()}
+    levels = {name: ours(value[1]) for name, value in own.items()}
     member: dict[str, list[str]] = {_name(host): [] for host in everybody}
     host_data: dict[str, dict[str, Any]] = {name: {} for name in member}
     for group, name, values in _listed(own):
@@ -119,10 +122,10 @@ def _declaration(path: Path, groups: Mapping[str, Group]) -> Declaration:
         merged_data: dict[str, Any] = {}
         for group in found:
             merged_data = merged(merged_data, levels[group])
-        merged_data = merged(merged_data, ours(host_data[name], f"host {name}"))
+        merged_data = merged(merged_data, ours(host_data[name]))
         reached_by = str(host_data[name].get("ssh_hostname") or name)
         hosts[name] = DeclaredHost(frozenset(found), merged_data, reached_by)
-    return Declaration(path.stem, ours(data, "all"), hosts, recorded(path))
+    return Declaration(path.stem, ours(data), hosts, recorded(path))
 
 
 def _listed(groups: Mapping[str, Group]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -1,13 +1,15 @@
 """What is wrong with a declaration, said so that its author can mend it."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-_TYPES = {"str", "int", "float", "bool"}
+_TYPES = {"str", "int", "float", "bool", "[key]"}
+_MEMBER = re.compile(r"[\[\](),]")
 # Keys that were known in an earlier version, and where they are now.
 _MOVED = {"engine": "move it under engines.vllm: each kind of engine has its settings there"}
 
@@ -16,11 +18,10 @@ class DeclarationError(ValueError):
     """An inventory that cannot be deployed; `problems` has one line each, path first."""
 
     def __init__(self, inventory: str, problems: list[str]) -> None:
-        self.problems = problems
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        super().__init__(
-            f"{inventory}: nothing was done, the inventory must be mended first:\n{lines}"
-        )
+        self.problems = list(dict.fromkeys(problems))
+        lines = "\n".join(f"{inventory}: {problem}" for problem in self.problems)
+        what = "it" if len(self.problems) == 1 else f"these {len(self.problems)} faults"
+        super().__init__(f"{lines}\nNothing was done: mend {what} first, then run it again.")
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,14 +38,44 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> Iterator[str]:
     """Each problem that pydantic found, as `path: what is wrong; what to do`."""
-    details = error.errors()
-    deeper = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
-    for detail in details:
-        # A list whose items are wrong counts as too short as well.
-        if detail["type"] == "too_short" and detail["loc"] in deeper:
+    details = error.errors(include_url=False)
+    places = [_keys(detail["loc"]) for detail in details]
+    deeper = {place[:depth] for place in places for depth in range(len(place))}
+    mistyped = {
+        (place[:-1], close)
+        for place, detail in zip(places, details, strict=True)
+        if detail["type"] == "extra_forbidden" and (close := _close(detail, kind))
+    }
+    found: dict[str, None] = {}
+    for place, detail in zip(places, details, strict=True):
+        # What is wrong inside says more than that the whole is wrong, as a union's other members
+        # do, or a list without the items that are wrong.
+        if place in deeper and (detail["type"] == "too_short" or detail["type"].endswith("_type")):
             continue
-        path = _path(where, detail["loc"])
-        yield f"{path}: {_message(detail, kind)}"
+        # The key is there, but for its spelling.
+        if detail["type"] == "missing" and (place[:-1], place[-1]) in mistyped:
+            continue
+        found[_line(_path(where, place), detail, kind)] = None
+    yield from found
+
+
+def _line(path: str, detail: ErrorDetails, kind: type[BaseModel]) -> str:
+    message = _message(detail, kind)
+    # What a model says of one of its fields begins with the field's name.
+    field = message.partition(":")[0]
+    model = _model_at(kind, detail["loc"])
+    if detail["type"] == "value_error" and model and field in model.model_fields:
+        return f"{path}.{message}" if path else message
+    return f"{path or 'llm'}: {message}"
+
+
+def _keys(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """A place without the members of unions that were tried: they are no keys of the inventory."""
+    return tuple(
+        part
+        for part in location
+        if isinstance(part, int) or (part not in _TYPES and not _MEMBER.search(part))
+    )
 
 
 def _path(where: str, location: tuple[int | str, ...]) -> str:
@@ -52,10 +83,10 @@ def _path(where: str, location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        # Unions add the name of the member that was tried; it is no key of the inventory.
-        elif part not in _TYPES and (part.isidentifier() or "-" in part):
-            path += f".{part}" if path else part
-    return path or "llm"
+        else:
+            part = part if part.isprintable() else repr(part)
+            path += f".{part:.80}" if path else f"{part:.80}"
+    return path
 
 
 def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
@@ -63,22 +94,50 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     if detail["type"] == "extra_forbidden":
         if len(detail["loc"]) == 1 and key in _MOVED:
             return _MOVED[key]
-        known = _known(kind, detail["loc"][:-1])
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+        close, known = _close(detail, kind), _known(kind, detail["loc"][:-1])
+        hint = f"did you mean {close}?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key; {hint}"
     if detail["type"] == "missing":
         return "is missing; set it (the README's table of settings says what it means)"
     if detail["type"] == "string_pattern_mismatch":
         return (
-            f"{detail['input']!r} has characters that are not allowed here; it must match "
+            f"{_shown(detail['input'])} has characters that are not allowed here; it must match "
             f"{detail.get('ctx', {}).get('pattern')}"
         )
     if detail["type"] == "too_long":
         return f"at most {detail['ctx']['max_length']} here; remove the others"  # type: ignore
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
-    return f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}"
+    said = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}"
+    return f"{said}; {remedy}" if (remedy := _remedy(detail)) else said
+
+
+def _remedy(detail: ErrorDetails) -> str | None:
+    """What to write where a value is of another type."""
+    value, number = detail["input"], detail["type"] in ("int_type", "float_type")
+    if value is None:
+        return "leave the setting out, or give it a value"
+    if number and isinstance(value, bool):
+        return f"{value} is no number; write one"
+    if number and isinstance(value, str) and value.strip().replace(".", "", 1).isdigit():
+        return "write the number without quotes"
+    if detail["type"] in ("int_type", "float_type", "bool_type", "string_type"):
+        return _WRITE[detail["type"]]
+    return None
+
+
+_WRITE = {
+    "int_type": "write a whole number such as 8",
+    "float_type": "write a number such as 0.5",
+    "bool_type": "write True or False",
+    "string_type": "write text in quotes",
+}
+
+
+def _close(detail: ErrorDetails, kind: type[BaseModel]) -> str | None:
+    """The known key that an unknown one is nearest to."""
+    known = _known(kind, detail["loc"][:-1])
+    return next(iter(difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)), None)
 
 
 def _shown(value: Any) -> str:
@@ -87,6 +146,19 @@ def _shown(value: Any) -> str:
     except ValueError:
         # Python does not print an integer of thousands of digits.
         return "that"
+
+
+def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The kind of settings that a place holds; None where it holds something else."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = kind.model_fields.get(part)
+        inner = next(_models(field.annotation), None) if field else None
+        if inner is None:
+            return None
+        kind = inner
+    return kind
 
 
 def _known(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

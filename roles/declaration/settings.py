@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    IPvAnyAddress,
     ModelWrapValidatorHandler,
     PrivateAttr,
     create_model,
@@ -19,9 +16,9 @@ from roles.balancer import BalancerSettings, Keys, RouteSettings, keys_of
 from roles.driver import DriverSettings
 from roles.engine import ENGINE_SETTINGS
 from roles.hardware import GpusDeclaration, LinksDeclaration
+from roles.host import EnginePort, HostAddress, Several, StrictSettings
 from roles.interconnect import InterconnectSettings
 from roles.launch import LaunchSettings
-from roles.models import Count
 from roles.topology import ServiceSettings
 from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
@@ -29,7 +26,7 @@ from roles.validation import ValidationSettings
 # One optional field for each kind of engine, so that each is checked under its own name.
 EnginesSettings = create_model(
     "EnginesSettings",
-    __config__=ConfigDict(extra="forbid", frozen=True),
+    __base__=StrictSettings,
     **{kind: (settings | None, None) for kind, settings in ENGINE_SETTINGS.items()},  # type: ignore
 )
 
@@ -85,12 +82,10 @@ def _check_kind(kind: Any, known: tuple[str, ...]) -> None:
         raise ValueError(f"{kind!r} is no kind of engine; use one of {', '.join(known)}")
 
 
-class FleetSettings(BaseModel):
+class FleetSettings(StrictSettings):
     """What `all` declares under `llm`: the same for every host."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    services: tuple[Service, ...] = Field(
+    services: Several[Service] = Field(
         min_length=1, max_length=8, description="what is served, see below"
     )
     balancer: BalancerSettings | None = Field(
@@ -126,39 +121,54 @@ class FleetSettings(BaseModel):
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
                 raise ValueError(f"{name} is there {names.count(name)} times; give each its name")
+        for number, one in enumerate(services):
+            if one.single_endpoint and len(services) > 1:
+                raise ValueError(
+                    f"services[{number}].single_endpoint: it takes the hosts for itself, and there "
+                    f"are {len(services)} services; leave it out, or serve it alone"
+                )
         shares = sum(service.share or 0 for service in services)
         if shares > 1 + 1e-9:
             raise ValueError(f"their shares add up to {shares:g}; make that at most 1")
         return services
+
+    @model_validator(mode="after")
+    def _load_fits(self) -> Self:
+        tokens = self.validation.load_max_tokens
+        for number, service in enumerate(self.services):
+            if tokens >= service.max_model_len:
+                raise ValueError(
+                    f"validation.load_max_tokens: {tokens} leaves no room for a prompt in "
+                    f"services[{number}].max_model_len {service.max_model_len}; set less"
+                )
+        return self
 
     def keys(self, service: Service) -> Keys:
         """What clients of a service send, and what its engines expect."""
         return keys_of(service.route, self.balancer)
 
 
-class HostSettings(BaseModel):
+class HostSettings(StrictSettings):
     """What a host or a group of hosts declares under `llm`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     gpus: GpusDeclaration = None
     links: LinksDeclaration = None
-    address: IPvAnyAddress | None = Field(
+    address: HostAddress | None = Field(
         default=None,
         description="IP address that balancers and engines know the host by; `ssh_hostname` or the "
         "host's name where that is an IP address",
     )
-    price_per_month: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
+    price_per_month: Annotated[float, Field(ge=0, le=1e8)] | None = Field(
         default=None, description="what the host costs a month, for the cost of requests in a plan"
     )
-    ports: tuple[Count, ...] | None = Field(
+    ports: Several[EnginePort] | None = Field(
         default=None, description="ports of the host's replicas in order, instead of counting up"
     )
-    network_gbit_s: Annotated[float, Field(gt=0)] | None = Field(
+    network_gbit_s: Annotated[float, Field(ge=0.1, le=100_000)] | None = Field(
         default=None,
         description="how fast the host reaches others like it, for models larger than a host",
     )
-    pinned_gpus: dict[str, tuple[Annotated[int, Field(ge=0)], ...]] = Field(
+    pinned_gpus: dict[str, Several[Annotated[int, Field(ge=0, le=63)]]] = Field(
         default={}, description="GPUs by index that belong to a service, by its name"
     )
     drained: bool = Field(

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     field_validator,
 )
+
+from roles.host import LocalFile, StrictSettings, check_url, read_bytes
 
 _VERSION = re.compile(r"[0-9]{3}\.[0-9]{2,3}(\.[0-9]{2})?")
 
@@ -29,10 +29,8 @@ Version = Annotated[str, BeforeValidator(_whole_version)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:/\[\]@+=%-]+$")]
 
 
-class DriverSettings(BaseModel):
+class DriverSettings(StrictSettings):
     """Which driver GPU hosts get, from where, and whether they may be rebooted for it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     install: Literal["when-needed", "never"] = Field(
         default="when-needed",
@@ -63,7 +61,7 @@ class DriverSettings(BaseModel):
         description="URL that stands for NVIDIA's repositories (developer.download.nvidia.com/"
         "compute/cuda/repos), or for AMD's (repo.radeon.com); without credentials",
     )
-    mirror_key_file: Path | None = Field(
+    mirror_key_file: LocalFile | None = Field(
         default=None,
         description="file here with the mirror's signing key, where it is not the vendor's",
     )
@@ -90,20 +88,14 @@ class DriverSettings(BaseModel):
                 "holds credentials; put them into the hosts' /etc/apt/auth.conf.d (dnf has no "
                 "such place: let the mirror admit its hosts by their addresses)"
             )
-        return value
+        return value if value is None else check_url(value)
 
     @field_validator("mirror_key_file")
     @classmethod
     def _key_is_there(cls, value: Path | None) -> Path | None:
-        if value is None:
-            return None
         try:
-            if not value.is_file():
-                raise ValueError(f"{value} is not there; put the mirror's signing key into it")
-            with value.open("rb"):
-                return value
-        except OSError as error:
-            raise ValueError(
-                f"{str(value)[:200]} cannot be read: {error.strerror}; put the mirror's signing "
-                "key into a file that can"
-            ) from None
+            if value is not None:
+                read_bytes(value)
+        except ValueError as error:
+            raise ValueError(f"{error}; it is to hold the mirror's signing key") from None
+        return value

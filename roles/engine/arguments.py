@@ -1,11 +1,29 @@
 """What the values of any engine's options must be, whatever the option means."""
 
+import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from roles.engine.asked import Argument
 
 _LARGEST = 2**31
+# JSON of speculative decoding or of a chat template takes some kilobytes; systemd a line of 1 MiB.
+_LONGEST = 16_384
+
+
+def check_opposites(arguments: Mapping[str, Argument]) -> None:
+    """ValueError where an option is there together with what turns it off."""
+    for name in arguments:
+        if f"no-{name}" in arguments:
+            raise ValueError(f"{name} and no-{name} contradict each other; leave one of them out")
+
+
+def check_one_of(name: str, value: Argument, known: Collection[str]) -> None:
+    """ValueError where a value is none of those that an option takes; the nearest is offered."""
+    if value not in known:
+        close = difflib.get_close_matches(str(value), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"set one of {', '.join(known)}"
+        raise ValueError(f"{name}: {value!r:.60} is none that the engine knows; {hint}")
 
 
 def check_value(name: str, value: Argument, counts: Collection[str], example: int) -> None:
@@ -15,6 +33,8 @@ def check_value(name: str, value: Argument, counts: Collection[str], example: in
     """
     if isinstance(value, str) and not value.isprintable():
         raise ValueError(f"{name}: control characters and newlines are not allowed")
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise ValueError(f"{name}: has more than {_LONGEST} characters; shorten it")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}: {value} is no number that an option takes")
     if isinstance(value, int) and abs(value) >= _LARGEST**2:

@@ -7,8 +7,6 @@ from typing import Annotated, ClassVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationInfo,
@@ -16,29 +14,45 @@ from pydantic import (
 )
 
 from roles.engine.needs import Device
+from roles.host import LocalFile, Several, StrictSettings, check_private, check_url, read_file
 
 Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 
 
-def without_credentials(source: str) -> str:
-    """A path or URL as it is; ValueError where it is a URL that holds credentials.
+def check_source(source: str) -> str:
+    """A path or URL as it is; ValueError where it is neither, or a URL that holds credentials.
 
     They would stand in arguments, which anybody on a host may read, and in reports.
     """
     if re.match(r"https?://[^/]*@", source):
         raise ValueError("holds credentials; put them into the hosts' /root/.netrc")
-    return source
+    if ".." in source.split("/"):
+        raise ValueError(f"{source!r} goes up by '..'; write the folder's own path")
+    return source if source.startswith("/") else check_url(source)
+
+
+def _check_hub(name: str, text: str) -> None:
+    if not re.match(r"https?://", text):
+        raise ValueError(f"{name}: {text!r:.60} is no URL; write it as in {HUB}")
+    try:
+        check_url(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 # Where an engine comes from: a URL, or a path on the hosts.
 Source = Annotated[
     str,
     StringConstraints(pattern=r"^(https?://|/)[A-Za-z0-9._~:/\[\]@+=%-]+$"),
-    AfterValidator(without_credentials),
+    AfterValidator(check_source),
 ]
 
 HUB = "https://huggingface.co"
+# What fits into a header of HTTP: no blanks, and not pages of it.
+_TOKEN = re.compile(r"[!-~]{1,1024}")
+# Linux takes 128 KiB for one variable, and systemd less for a line; paths and flags need far less.
+_LONGEST_VALUE = 8192
 # What the plan or another setting decides, and which.
 PLANNED = {
     "CUDA_VISIBLE_DEVICES": "the plan",
@@ -52,23 +66,22 @@ PLANNED = {
 }
 
 
-class Build(BaseModel, ABC):
+class Build(StrictSettings, ABC):
     """What every kind of engine lets an inventory say; a kind's own settings extend it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: ClassVar[str]
 
     device: Device = Field(
         default="cuda", description="what the engine computes on; chooses how GPUs are handed to it"
     )
-    packages: tuple[Package, ...] | None = Field(
+    packages: Several[Package] | None = Field(
         default=None,
         description="packages of the distribution that the engine needs, instead of the usual ones",
     )
     environment: dict[EnvironmentName, str] = Field(
         default={}, description="more environment variables for every replica (no secrets)"
     )
-    hub_token_file: Path | None = Field(
+    hub_token_file: LocalFile | None = Field(
         default=None,
         description="file here with the model hub's token, mode 0600; for gated models",
     )
@@ -81,10 +94,11 @@ class Build(BaseModel, ABC):
     def _token_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is None or not (info.context or {}).get("secrets", True):
             return value
-        if not value.is_file() or not value.read_text().strip().isprintable():
-            raise ValueError(f"{value} is not a file with one line; write the token into it")
-        if value.stat().st_mode & 0o077:
-            raise ValueError(f"{value} can be read by others; run chmod 600 {value}")
+        token = read_file(value).strip()
+        if not _TOKEN.fullmatch(token):
+            what = "is empty" if not token else "is no token of one line"
+            raise ValueError(f"{value} {what}; write the token alone into it")
+        check_private(value)
         return value
 
     @field_validator("environment")
@@ -95,6 +109,10 @@ class Build(BaseModel, ABC):
                 raise ValueError(f"{name} follows from {cls.planned()[name]}; leave it out here")
             if not text.isprintable():
                 raise ValueError(f"{name}: control characters and newlines are not allowed")
+            if len(text) > _LONGEST_VALUE:
+                raise ValueError(f"{name}: has more than {_LONGEST_VALUE} characters; shorten it")
+            if name == "HF_ENDPOINT":
+                _check_hub(name, text)
         return value
 
     @classmethod
@@ -135,4 +153,4 @@ class Build(BaseModel, ABC):
     @property
     def hub_token(self) -> str | None:
         """The model hub's token, or None where no file holds one."""
-        return self.hub_token_file.read_text().strip() if self.hub_token_file else None
+        return read_file(self.hub_token_file).strip() if self.hub_token_file else None

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from roles.balancer import clashes, own_ports
+from roles.balancer import clashes
 from roles.declaration import (
     BALANCERS,
     GPU_HOSTS,
@@ -20,6 +20,7 @@ from roles.driver import DriverSettings
 from roles.engine import ENGINE_SETTINGS, Build
 from roles.fleet.fleet import Fleet, Host
 from roles.fleet.hosts import Defaults, Problems, check_host, mapping, parsed
+from roles.fleet.ports import internal_clashes, port_clashes
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
 from roles.topology import cluster_words, plan_services
@@ -39,6 +40,8 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
     problems += found
     hosts, found = _hosts(declaration, defaults)
     problems += found
+    if not declaration.hosts:
+        problems.append(f"hosts: there is none; list some in {GPU_HOSTS} and {BALANCERS}")
     if len(hosts) == len(declaration.hosts):
         problems += [*_roles_missing(settings, hosts), *_shared_addresses(hosts)]
     if settings is not None:
@@ -50,11 +53,16 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
         return Fleet(declaration.name, settings, hosts, _no_plans(settings))
     plans, problems = _plans(settings, hosts)
     problems = [*map(_undiscovered, unknown), *problems]
-    problems += [*_fits_nowhere(plans), *_port_clashes(settings, hosts, plans)]
+    problems += [*_fits_nowhere(settings, plans), *port_clashes(settings, hosts, plans)]
+    problems += [*_cache_problems(settings, hosts), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
     if problems:
         raise DeclarationError(declaration.name, problems)
     return Fleet(declaration.name, settings, hosts, plans)
+
+
+# Below this share of a GPU's memory it is the share that a model does not fit into.
+_LITTLE = 0.5
 
 
 def unknown_hosts(hosts: tuple[Host, ...]) -> list[str]:
@@ -216,13 +224,18 @@ def _undiscovered(name: str) -> str:
     )
 
 
-def _fits_nowhere(plans: tuple[Plan, ...]) -> Iterator[str]:
+def _fits_nowhere(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:
     for number, plan in enumerate(plans):
         where = f"services[{number}].model"
         if not plan.hosts or plan.replicas:
             continue
         reasons = dict.fromkeys(reason for host in plan.hosts for reason in host.reasons[-1:])
         why = "; ".join(reasons) or "it gets no GPU; give it a share or pinned_gpus"
+        utilization = settings.services[number].gpu_memory_utilization
+        if utilization < _LITTLE:
+            place = f"services[{number}].gpu_memory_utilization"
+            yield f"{place}: {utilization:g} leaves {plan.model} too little; raise it: {why}"
+            continue
         yield f"{where}: {plan.model} fits no host: {why}"
         for cluster in plan.clusters:
             words = cluster_words(cluster)
@@ -242,23 +255,14 @@ def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterato
                 yield f"engines.{build.kind}.{setting}: {what}"
 
 
-def _port_clashes(
-    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
-) -> Iterator[str]:
-    for host in hosts:
-        taken: dict[int, str] = {}
-        if BALANCERS in host.roles and settings.balancer is not None:
-            routes = [service.route for service in settings.services]
-            ports = (settings.balancer.port, *own_ports(routes))
-            taken.update(dict.fromkeys(ports, "the balancer"))
-        own = [plan.on(host.name) for plan in plans]
-        for replica in (replica for plan in own if plan for replica in plan.replicas):
-            if not 1024 <= replica.port <= 65535:
-                yield f"hosts[{host.name}].ports: {replica.port} is outside 1024-65535"
-            if replica.port in taken:
-                yield (
-                    f"hosts[{host.name}].ports: {replica.name} and {taken[replica.port]} would "
-                    f"both listen on {replica.port}; set ports of the host, or another "
-                    "services[].first_port"
-                )
-            taken.setdefault(replica.port, replica.name)
+def _cache_problems(settings: FleetSettings, hosts: tuple[Host, ...]) -> Iterator[str]:
+    """KV caches that no GPU has room for: an engine would not start with them."""
+    gpus = [gpu for host in hosts if host.hardware for gpu in host.hardware.gpus]
+    most = max((gpu.memory_mib for gpu in gpus), default=0) * 2**20
+    for number, service in enumerate(settings.services):
+        wanted = service.kv_cache_memory_bytes
+        if wanted is not None and gpus and wanted >= most:
+            yield (
+                f"services[{number}].kv_cache_memory_bytes: {wanted} is more than any GPU here has "
+                f"({most}); set less, or leave it out"
+            )

@@ -1,23 +1,34 @@
-"""The inventory of a pyinfra run: checked as its file is read, and handed on to the deploy."""
+"""The inventory of a pyinfra run: checked before it connects, and handed on to the deploy."""
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from pyinfra.api import State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state
+from pyinfra_cli.exceptions import CliError, UnexpectedExternalError
+from pyinfra_cli.util import parse_cli_arg
 
 from roles.declaration import Declaration, DeclarationError
 from roles.declaration.inventory import is_reading, read
-from roles.fleet.build import build
+from roles.fleet.build import build, unknown_hosts
+from roles.fleet.command_line import Command, data_problems, file_problem, host_problems
 from roles.fleet.fleet import Fleet
+from roles.fleet.saved_plan import saved_plan_problem
 
 # The name under which pyinfra's state holds what was checked, for the deploy that follows.
 _CHECKED = "pyinfra_llm_checked"
 
 
-class InventoryError(PyinfraError):
-    """A DeclarationError as pyinfra shows it: the message alone, exit status 1."""
+class RefusedError(PyinfraError, CliError):
+    """Why a run ends before it does anything: pyinfra shows the message alone, exit status 1."""
+
+    def show(self, file: object = None) -> None:
+        """Print our own words, not the place in our code that they come from."""
+        click.echo(click.style(str(self), fg="red"), err=True)
 
 
 @dataclass(frozen=True)
@@ -29,18 +40,29 @@ class CheckedInventory:
     fleet: Fleet
 
 
+def check_command() -> None:
+    """Refuse a pyinfra command of ours that cannot do what it says; to be called by config.py.
+
+    pyinfra runs that file first of all: nothing is read then, and no host is contacted.
+    """
+    command = _command()
+    if command is None:
+        return
+    _refuse(data_problems(command, parse_cli_arg))
+    if problem := file_problem(command):
+        raise RefusedError(f"{command.inventory}: {problem}\nNothing was done.")
+    if command.deploys:
+        _check(command.inventory, command)
+
+
 def check_in_pyinfra(file: str) -> None:
     """Check the inventory file that pyinfra runs; see `roles.fleet.inventory.check`."""
-    if is_reading(file):
+    known = getattr(ctx_state.get(), _CHECKED, None)
+    if is_reading(file) or (known is not None and known.file == Path(file).resolve()):
         return
-    try:
-        declaration = read(file)
-        fleet = build(declaration, hardware=False)
-    except DeclarationError as error:
-        raise InventoryError(str(error)) from None
-    state = ctx_state.get()
-    if state is not None:
-        keep_checked(state, CheckedInventory(Path(file).resolve(), declaration, fleet))
+    command = _command() or Command(file)
+    _refuse(data_problems(command, parse_cli_arg))
+    _check(file, command)
 
 
 def keep_checked(state: State, found: CheckedInventory) -> None:
@@ -49,8 +71,66 @@ def keep_checked(state: State, found: CheckedInventory) -> None:
 
 
 def checked(state: State) -> CheckedInventory:
-    """What was checked of the inventory of this pyinfra run; PyinfraError where nothing was."""
+    """What was checked of the inventory of this pyinfra run; RefusedError where nothing was."""
     found = getattr(state, _CHECKED, None)
     if found is None:
-        raise PyinfraError("the inventory is not checked; let its last line be check(__file__)")
+        raise RefusedError("the inventory is not checked; let its last line be check(__file__)")
     return found
+
+
+def _check(file: str, command: Command) -> None:
+    found = _checked(file, command.needs_hardware)
+    problems = list(host_problems(command, found.declaration))
+    if command.needs_hardware and not unknown_hosts(found.fleet.hosts):
+        accepted = {"accept_hardware=true", "accept_plan=true"} & set(map(str.lower, command.data))
+        problem = None if accepted else saved_plan_problem(found.file, found.fleet.plans)
+        problems += [problem] if problem else []
+    _refuse(problems)
+    state = ctx_state.get()
+    if state is not None:
+        keep_checked(state, found)
+
+
+def _checked(file: str, hardware: bool) -> CheckedInventory:
+    try:
+        declaration = read(file)
+        return CheckedInventory(
+            Path(file).resolve(), declaration, build(declaration, hardware=hardware)
+        )
+    except DeclarationError as error:
+        raise RefusedError(str(error)) from None
+    except UnexpectedExternalError as error:
+        raise RefusedError(_does_not_run(error.filename, error.exception)) from None
+    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+        raise RefusedError(_does_not_run(file, error)) from None
+    except PyinfraError as error:
+        raise RefusedError(f"{file}: {error}\nNothing was done: correct it first.") from None
+
+
+def _does_not_run(file: str, error: Exception) -> str:
+    trace, line = error.__traceback__ or getattr(error, "_traceback", None), None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError):
+        file, line = error.filename or file, error.lineno
+    name = os.path.relpath(file)
+    place = f"{name}, line {line}" if line else name
+    return f"{place}: {type(error).__name__}: {error}\nNothing was done: mend this file first."
+
+
+def _command() -> Command | None:
+    """The command line of this pyinfra process; None where pyinfra is used without one."""
+    context = click.get_current_context(silent=True)
+    given = context.params if context else {}
+    if "inventory" not in given or "operations" not in given:
+        return None
+    options = {name: tuple(given.get(name) or ()) for name in ("data", "limit", "exclude")}
+    return Command(given["inventory"], tuple(given["operations"]), **options)
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    found = list(problems)
+    if found:
+        raise RefusedError("\n".join([*found, "Nothing was done."]))

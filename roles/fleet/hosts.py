@@ -24,9 +24,11 @@ from roles.driver import DriverSettings, is_amd, problems_of_declaration
 from roles.engine import ENGINE_SETTINGS, Build, EngineNeeds, engine_needs
 from roles.fleet.fleet import Host
 from roles.hardware import Gpu, Hardware, completed, declared_hardware, recorded_hardware
+from roles.host import check_address
 from roles.tuning import TuningSettings, with_mig
 
-HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]*")
+# A file name of Linux has at most 255 bytes, and a report of a host adds to its name.
+HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Problems = list[str]
@@ -80,7 +82,7 @@ def check_host(
     """One host of an inventory, with `recorded`, the entry of its recorded hardware."""
     where = f"hosts[{name}]"
     if not HOST_NAME.fullmatch(name):
-        name = repr(name)
+        name = f"{name!r:.80}"
         return None, [f"hosts[{name}]: use letters, digits, '.', '_' and '-' in a host's name"]
     roles = declared.groups & set(ROLES)
     problems = [] if roles else [f"{where}: is in no role; put it into {' or '.join(ROLES)}"]
@@ -293,10 +295,14 @@ def _address(settings: HostSettings, reached_by: str, where: str) -> tuple[str |
     if reached_by == "@local":
         return "127.0.0.1", []
     try:
-        return str(ip_address(reached_by)), []
+        ip_address(reached_by)
     except ValueError:
         problem = (
-            f"{where}.address: {reached_by!r} is no IP address; give the one by which the "
+            f"{where}.address: {reached_by!r:.80} is no IP address; give the one by which the "
             "balancers and the GPU hosts reach each other"
         )
         return None, [problem]
+    try:
+        return str(check_address(reached_by)), []
+    except ValueError as error:
+        return None, [f"{where}.address: {error}"]

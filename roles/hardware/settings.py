@@ -3,10 +3,16 @@
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from roles.host import Several, StrictSettings
 
 _CARD_NAME = re.compile(r"[A-Za-z0-9][][A-Za-z0-9 ._()/+,-]{0,99}")
 _IN_NO_NAME = re.compile(r"[^][A-Za-z0-9 ._()/+,-]")
+
+
+# No GPU that serves a model has less, and none has as much as the other.
+_LEAST_MIB, _MOST_MIB = 1024, 2**20
 
 
 def check_card_name(name: str) -> str:
@@ -26,33 +32,39 @@ def fit_card_name(name: str) -> str:
     return re.sub(r"^[^A-Za-z0-9]+", "", plain)[:100].rstrip()
 
 
-class GpuDeclaration(BaseModel):
+class GpuDeclaration(StrictSettings):
     """Some equal GPUs of a host, in the long form of `gpus`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="the card as nvidia-smi prints it, e.g. NVIDIA L40S")
     memory_mib: int | None = Field(
         default=None,
-        ge=1024,
-        le=4_194_304,
-        strict=True,
         description="memory.total of nvidia-smi in MiB; needed where the card is not in the table "
         "roles/hardware/cards.yaml",
     )
-    count: int = Field(
-        default=1, ge=1, le=64, strict=True, description="how many of them follow each other"
-    )
+    count: int = Field(default=1, ge=1, le=64, description="how many of them follow each other")
 
     @field_validator("name")
     @classmethod
     def _known_characters(cls, name: str) -> str:
         return check_card_name(name)
 
+    @field_validator("memory_mib")
+    @classmethod
+    def _of_a_gpu(cls, mib: int | None) -> int | None:
+        if mib is None or _LEAST_MIB <= mib <= _MOST_MIB:
+            return mib
+        if 0 < mib < _LEAST_MIB:
+            raise ValueError(
+                f"{mib} is less than a GPU has; give MiB: {mib} GiB is {mib * 1024}"
+                if mib * 1024 <= _MOST_MIB
+                else f"{mib} is less than a GPU has; give MiB"
+            )
+        raise ValueError(f"{mib} is no memory that a GPU has; give MiB: 48 GiB is 49152")
+
 
 # Both end in None so that the description stays the field's own: `gpus: GpusDeclaration = None`.
 GpusDeclaration = Annotated[
-    str | list[GpuDeclaration] | None,
+    str | Several[GpuDeclaration] | None,
     Field(
         description="the host's GPUs in the driver's order: \"2x NVIDIA L40S\", several kinds "
         'joined by " + ", or a list of {name, memory_mib, count}'

@@ -1,12 +1,12 @@
 """What an inventory may say about the measuring of how GPUs reach each other."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from roles.host import StrictSettings
 
 
-class InterconnectSettings(BaseModel):
+class InterconnectSettings(StrictSettings):
     """Whether and how long all-reduces over the GPUs of each planned replica are measured."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     measure: bool = Field(
         default=True,

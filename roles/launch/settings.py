@@ -3,31 +3,30 @@
 from typing import Annotated
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    IPvAnyNetwork,
     StringConstraints,
     field_validator,
 )
 
-from roles.models import Count
+from roles.host import DAY_S, HostNetwork, Several, StrictSettings
 
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
 
 
-class LaunchSettings(BaseModel):
+class LaunchSettings(StrictSettings):
     """How the units of replicas run and who may reach them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     user: UserName = Field(default="llm-engine", description="system user that runs the engines")
-    start_timeout_s: Count = Field(
-        default=1800, description="seconds until a started replica must have answered a completion"
+    start_timeout_s: int = Field(
+        default=1800,
+        ge=1,
+        le=DAY_S,
+        description="seconds until a started replica must have answered a completion",
     )
     drain_timeout_s: int = Field(
         default=30,
         ge=0,
+        le=DAY_S,
         description="seconds that a stopping engine may take to finish its requests",
     )
     roll_batches: int = Field(
@@ -47,7 +46,7 @@ class LaunchSettings(BaseModel):
     firewall: bool = Field(
         default=True, description="let only balancers reach the engines' ports (nftables)"
     )
-    allow_from: tuple[IPvAnyNetwork, ...] = Field(
+    allow_from: Several[HostNetwork] = Field(
         default=(), description="more addresses or networks that may reach the engines' ports"
     )
 

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from roles.host import StrictSettings
 from roles.models.config import parse_config
 from roles.models.fields import text_fields
 from roles.models.gguf_shape import GgufShape
@@ -43,25 +44,30 @@ ModelName = Annotated[
 ]
 
 
-class DeclaredModel(BaseModel):
+# Some hundred times what the largest models have.
+Width = Annotated[int, Field(gt=0, le=2**22)]
+Tokens = Annotated[int, Field(gt=0, le=2**28)]
+# A gigabyte is a small model; the smallest of tests have some megabytes.
+WeightBytes = Annotated[int, Field(ge=2**20, lt=2**50)]
+
+
+class DeclaredModel(StrictSettings):
     """A dense decoder model by its sizes: those of its config.json, and its safetensors' bytes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: ModelName = Field(description="as on the model hub")
-    weight_bytes: Bytes = Field(description="bytes of the safetensors files together")
-    layers: Annotated[int, Field(strict=True, gt=0, le=_MOST_LAYERS)] = Field(
+    weight_bytes: WeightBytes = Field(description="bytes of the safetensors files together")
+    layers: Annotated[int, Field(gt=0, le=_MOST_LAYERS)] = Field(
         description="num_hidden_layers of config.json"
     )
-    hidden_size: Count = Field(description="hidden_size of config.json")
-    intermediate_size: Count = Field(description="intermediate_size of config.json")
-    attention_heads: Count = Field(description="num_attention_heads of config.json")
-    kv_heads: Count = Field(description="num_key_value_heads of config.json")
-    head_dim: Count = Field(
+    hidden_size: Width = Field(description="hidden_size of config.json")
+    intermediate_size: Width = Field(description="intermediate_size of config.json")
+    attention_heads: Width = Field(description="num_attention_heads of config.json")
+    kv_heads: Width = Field(description="num_key_value_heads of config.json")
+    head_dim: Width = Field(
         description="head_dim of config.json, or hidden_size / num_attention_heads"
     )
-    vocab_size: Count = Field(description="vocab_size of config.json")
-    context_limit_tokens: Count = Field(description="max_position_embeddings of config.json")
+    vocab_size: Tokens = Field(description="vocab_size of config.json")
+    context_limit_tokens: Tokens = Field(description="max_position_embeddings of config.json")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -69,6 +75,19 @@ class DeclaredModel(BaseModel):
             raise ValueError(
                 f"kv_heads ({self.kv_heads}) must divide attention_heads ({self.attention_heads}): "
                 "each KV head serves the same number of attention heads"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_of_these_sizes(self) -> Self:
+        heads = 2 * (self.attention_heads + self.kv_heads) * self.head_dim
+        layer = self.hidden_size * (heads + 3 * self.intermediate_size)
+        parameters = self.layers * layer + self.vocab_size * self.hidden_size
+        # Less than a bit each, or more than 16 bytes, is a size in other units.
+        if not parameters <= 8 * self.weight_bytes <= 128 * parameters:
+            raise ValueError(
+                f"weight_bytes: {self.weight_bytes} does not go with the {parameters:.3g} "
+                "parameters of these sizes; give the bytes of all safetensors files together"
             )
         return self
 

@@ -1,12 +1,12 @@
 """The first stage of every deploy: its run, and the fleet's plan in print."""
 
 import click
-from pyinfra.api.exceptions import PyinfraError
 
 from roles.declaration import DeclarationError, saved_plan_of, write_whole
 from roles.declaration.inventory import declaration
-from roles.fleet import build, unknown_hosts
-from roles.plan import plan_differences, saved
+from roles.fleet import build, saved_plan_problem, unknown_hosts
+from roles.fleet.checked import RefusedError
+from roles.plan import saved
 from roles.stages.discovery import accept_hardware
 from roles.stages.messages import wants
 from roles.stages.run import Run
@@ -30,30 +30,21 @@ def load() -> Run:
 
 def _read_again(run: Run) -> None:
     """Build the fleet anew where its inventory or its recording is not what was checked, or the
-    GPUs of a host may still be unknown; PyinfraError where anything is wrong."""
+    GPUs of a host may still be unknown; RefusedError where anything is wrong."""
     try:
         found = declaration(run.file, run.state.inventory)
         if found != run.declaration or unknown_hosts(run.fleet.hosts):
             run.declaration, run.fleet = found, build(found)
     except DeclarationError as error:
-        raise PyinfraError(str(error)) from None
+        raise RefusedError(str(error)) from None
 
 
 def _hold_to_saved_plan(run: Run) -> None:
     """Stop where the saved plan is another, or save this one if it is to be accepted."""
-    file = saved_plan_of(run.file)
-    if not file.is_file():
-        return
-    try:
-        differences = plan_differences(file.read_text(encoding="utf-8"), run.fleet.plans)
-    except ValueError as error:
-        raise PyinfraError(f"{file}: {error}") from None
-    if differences and not wants("accept_plan", default=False):
-        raise PyinfraError(
-            f"the plan is not the saved one ({file}): {'; '.join(differences)}. Review it and save "
-            "it with python -m roles.topology fleet INVENTORY --save, or deploy with "
-            "--data accept_plan=true"
-        )
-    if differences:
+    problem = saved_plan_problem(run.file, run.fleet.plans)
+    if problem and not wants("accept_plan", default=False):
+        raise RefusedError(problem)
+    if problem:
+        file = saved_plan_of(run.file)
         write_whole(file, saved(run.fleet.plans))
         click.echo(f"the plan is accepted and saved in {file}")

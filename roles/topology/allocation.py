@@ -57,9 +57,15 @@ def _check_pins(
             raise ValueError(f"{name} is no service; it is one of {', '.join(shares)}")
         for index in indexes:
             if index not in there:
-                raise ValueError(f"{name}: the host has no GPU {index}")
+                raise ValueError(
+                    f"{name}: the host has no GPU {index}; its last is {max(there, default=0)}"
+                )
+            if owner.get(index) == name:
+                raise ValueError(f"{name} names GPU {index} twice; remove one")
             if index in owner:
-                raise ValueError(f"{name}: GPU {index} is pinned to {owner[index]} too")
+                raise ValueError(
+                    f"{name}: GPU {index} is pinned to {owner[index]} too; give it to one of them"
+                )
             owner[index] = name
 
 

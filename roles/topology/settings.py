@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
+    AfterValidator,
+    AllowInfNan,
+    BeforeValidator,
     Field,
     InstanceOf,
     StringConstraints,
@@ -13,9 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from roles.engine.asked import Argument, Asked
+from roles.engine.asked import Asked
 from roles.engine.engine import engine
-from roles.models import Bytes, Count, Model, declared_model, find, model_of_file
+from roles.host import StrictSettings
+from roles.models import Count, Model, declared_model, find, model_of_file
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.engines import EngineChoice, chosen_engine
@@ -24,17 +26,45 @@ from roles.topology.engines import EngineChoice, chosen_engine
 Name = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", max_length=64)
 ]
-Weights = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@+-]*$")]
+
+
+def _no_way_up(weights: str) -> str:
+    parts = weights.split("/")
+    if ".." in parts or "." in parts:
+        raise ValueError(f"{weights!r} has a part of dots alone; write the folder's own path")
+    if "" in parts[1:-1] or weights == "/":
+        raise ValueError(f"{weights!r} has an empty part; write the folder's own path")
+    return weights
+
+
+def _is_simple(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError(f"{value!r:.60} is no option's value; write true, false, a number or text")
+    return value
+
+
+Weights = Annotated[
+    str,
+    # PATH_MAX of Linux.
+    StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@+-]*$", max_length=4095),
+    AfterValidator(_no_way_up),
+]
+OptionName = Annotated[str, StringConstraints(max_length=128)]
+# What is no number is said with the option's name.
+_Number = Annotated[float, AllowInfNan()]
+OptionValue = Annotated[bool | int | _Number | str, BeforeValidator(_is_simple)]
+# The largest GPUs have 288 GiB; what is less than 1 MiB holds no request.
+CacheBytes = Annotated[int, Field(ge=2**20, lt=2**40)]
+# Engines keep some thousands of requests at once.
+Requests = Annotated[int, Field(ge=1, le=100_000)]
 
 
 # Requests of the longest kind that a replica must hold where nobody says how many.
 DEFAULT_MIN_CONCURRENCY = 8
 
 
-class ServiceSettings(BaseModel):
+class ServiceSettings(StrictSettings):
     """A model served under a name, with its needs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name = Field(description="name of the service; replicas are called NAME-0, NAME-1 …")
     model: Annotated[InstanceOf[Model], "text or mapping"] = Field(
@@ -50,7 +80,7 @@ class ServiceSettings(BaseModel):
     max_model_len: Count = Field(
         description="longest request in tokens, prompt and answer together"
     )
-    min_concurrency: Count = Field(
+    min_concurrency: Requests = Field(
         default=DEFAULT_MIN_CONCURRENCY,
         description="requests of that length for which a replica must have KV cache",
     )
@@ -58,10 +88,9 @@ class ServiceSettings(BaseModel):
         default=0.92,
         gt=0,
         le=0.98,
-        strict=True,
         description="share of a GPU's memory that an engine may take",
     )
-    concurrency: Annotated[float, Field(gt=0, le=1_000_000)] | None = Field(
+    concurrency: Annotated[float, Field(ge=0.01, le=1_000_000)] | None = Field(
         default=None,
         description="requests expected at once, over the whole fleet; without it the smallest "
         "shape that fits is chosen",
@@ -76,16 +105,20 @@ class ServiceSettings(BaseModel):
         default="throughput",
         description="what the shape is chosen for at the stated concurrency",
     )
-    ttft_limit_ms: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="the first token should come within this time"
+    ttft_limit_ms: Annotated[float, Field(ge=1, le=3_600_000)] | None = Field(
+        # A light's way to the next host and back takes one; nobody waits an hour.
+        default=None,
+        description="the first token should come within this time",
     )
-    itl_limit_ms: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="tokens should follow each other within this time"
+    itl_limit_ms: Annotated[float, Field(ge=0.1, le=60_000)] | None = Field(
+        # No GPU reads its weights in less; nobody waits a minute for a token.
+        default=None,
+        description="tokens should follow each other within this time",
     )
     single_endpoint: bool = Field(
         default=False, description="one replica in all, as large as it goes, and no balancer"
     )
-    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    share: Annotated[float, Field(ge=0.01, le=1)] | None = Field(
         default=None,
         description="part of each host's GPUs that the service gets beside others; an equal part "
         "of what the others leave unless said",
@@ -99,13 +132,12 @@ class ServiceSettings(BaseModel):
         default=8001,
         ge=1024,
         le=65000,
-        strict=True,
         description="port of a host's first replica; the next take the next",
     )
-    kv_cache_memory_bytes: Bytes | None = Field(
+    kv_cache_memory_bytes: CacheBytes | None = Field(
         default=None, description="KV cache of each GPU in bytes instead of what vLLM measures"
     )
-    arguments: dict[str, Argument] = Field(
+    arguments: dict[OptionName, OptionValue] = Field(
         default={},
         description="more options of `vllm serve` or llama-server, without the leading dashes",
     )
@@ -149,7 +181,7 @@ class ServiceSettings(BaseModel):
 
     @field_validator("arguments")
     @classmethod
-    def _possible(cls, value: dict[str, Argument], info: Any) -> dict[str, Argument]:
+    def _possible(cls, value: dict[str, OptionValue], info: Any) -> dict[str, OptionValue]:
         if model := info.data.get("model"):
             engine(chosen_engine(info.data.get("engine"), model).kind).check_arguments(value)
         return value

@@ -2,7 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
+
+from roles.host import Several, StrictSettings
 
 # As nvidia-smi prints them; "+me", "+gfx" and the like say which media engines a slice has.
 MigProfile = Annotated[
@@ -12,10 +14,8 @@ MigProfile = Annotated[
 MOST_SLICES = 7
 
 
-class TuningSettings(BaseModel):
+class TuningSettings(StrictSettings):
     """What is set on GPU hosts for engines; clocks are never touched."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dev_shm_gib: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         default=None,
@@ -27,7 +27,7 @@ class TuningSettings(BaseModel):
         description="power limit of each GPU in watts, now and after a reboot; the card's own "
         "unless said",
     )
-    mig: dict[Annotated[int, Field(ge=0, le=63)], tuple[MigProfile, ...]] | None = Field(
+    mig: dict[Annotated[int, Field(ge=0, le=63)], Several[MigProfile]] | None = Field(
         default=None,
         description="MIG slices of GPUs by index, for instance {0: [3g.40gb, 3g.40gb]}; GPUs that "
         "it does not name are left as they are",

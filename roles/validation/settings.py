@@ -2,32 +2,33 @@
 
 from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from roles.host import StrictSettings, check_path, check_url
 from roles.models import Count
 
 
-class ValidationSettings(BaseModel):
+class ValidationSettings(StrictSettings):
     """How hard hosts are tested at the end of a run, and what counts as idle or busy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     endpoint_url: (
-        Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9.:\[\]-]+$")] | None
+        Annotated[
+            str,
+            StringConstraints(pattern=r"^https://[A-Za-z0-9.:\[\]-]+$"),
+            AfterValidator(check_url),
+        ]
+        | None
     ) = Field(
         default=None,
         description="URL by which this machine reaches the balancer, where it is not "
         "`https://ADDRESS:PORT` of the balancer's host",
     )
-    load_s: PositiveFloat = Field(
-        default=10, le=600, description="how long all replicas of a host work at once, in seconds"
+    load_s: float = Field(
+        # One step of an engine takes some hundredths of a second.
+        default=10,
+        ge=0.1,
+        le=600,
+        description="how long all replicas of a host work at once, in seconds",
     )
     load_concurrency: Count = Field(
         default=8, le=64, description="requests at a time to each replica under load"
@@ -44,11 +45,13 @@ class ValidationSettings(BaseModel):
     )
     minimum_memory_mib: Count = Field(
         default=256,
+        # More than any card of the table but three leaves for a model.
+        le=65_536,
         description="MiB from which a GPU counts as in use; a process of somebody else that holds "
         "less (a desktop) is a warning only",
     )
-    completion_timeout_s: PositiveFloat = Field(
-        default=60, le=600, description="how long one completion may take, in seconds"
+    completion_timeout_s: float = Field(
+        default=60, ge=0.1, le=600, description="how long one completion may take, in seconds"
     )
     balancer_rounds: Count = Field(
         default=4,
@@ -60,8 +63,19 @@ class ValidationSettings(BaseModel):
         default="reports", min_length=1, description="folder for the JSON and JUnit files"
     )
 
+    @field_validator("report_dir")
+    @classmethod
+    def _can_be_a_folder(cls, value: str) -> str:
+        folder = check_path(value)
+        for part in (folder, *folder.parents):
+            if part.exists() and not part.is_dir():
+                raise ValueError(f"{part} is a file; name a folder")
+        return value
+
     @model_validator(mode="after")
     def _idle_below_busy(self) -> "ValidationSettings":
         if self.idle_utilization_percent >= self.busy_utilization_percent:
-            raise ValueError("idle_utilization_percent must be below busy_utilization_percent")
+            raise ValueError(
+                "idle_utilization_percent must be below busy_utilization_percent; lower one"
+            )
         return self

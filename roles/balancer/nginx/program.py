@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roles.balancer.files import read
 from roles.balancer.nginx import paths, scripts
 from roles.balancer.nginx.render import (
     render_client_keys,
@@ -14,7 +13,7 @@ from roles.balancer.nginx.render import (
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.state import STATE, BalancerState, dumped
-from roles.host import HostFile
+from roles.host import HostFile, read_file
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,6 @@ def _given_certificate(settings: BalancerSettings) -> tuple[HostFile, ...]:
     if settings.certificate_file is None or settings.certificate_key_file is None:
         return ()
     return (
-        HostFile(paths.CERTIFICATE, read(settings.certificate_file)),
-        _secret(paths.CERTIFICATE_KEY, read(settings.certificate_key_file)),
+        HostFile(paths.CERTIFICATE, read_file(settings.certificate_file)),
+        _secret(paths.CERTIFICATE_KEY, read_file(settings.certificate_key_file)),
     )

@@ -8,8 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
 
-from roles.balancer.files import read
 from roles.balancer.nginx.paths import KEYS, SELF_SIGNED, UPSTREAMS
+from roles.host import read_file
 
 MANAGED = "Written by pyinfra-llm: changes here are lost at the next deploy."
 UPSTREAM_PREFIX = "llm_"
@@ -19,6 +19,7 @@ INCLUDES = re.compile(rf"{START}include\s+[\"']?{re.escape(UPSTREAMS)}[\"']?\s*;
 UPSTREAM_BLOCK = re.compile(START + r"upstream\s+([^\s{;]+)\s*\{")
 PASS = re.compile(START + r"(?:proxy|grpc|fastcgi|uwsgi|scgi)_pass\s+([^\s;]+)")
 OURS = re.compile(rf"[\"']?https?://{UPSTREAM_PREFIX}[A-Za-z0-9._-]+(/[^\s;]*)?[\"']?")
+QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}")
 # nginx takes `#` for a comment only where a word could begin.
 COMMENT = re.compile(rf"(?m){START}#.*$")
 
@@ -84,7 +85,7 @@ def rendered(text: str, **values: Any) -> str:
 
 def check_template(path: Path) -> None:
     """ValueError where an own template cannot be rendered, or its site would ignore drains."""
-    text = read(path)
+    text = read_file(path)
     try:
         site = rendered(text, **SAMPLE)
     except Exception as error:  # a template may raise anything
@@ -113,10 +114,24 @@ def drain_problem(site: str) -> str | None:
         return f"it has an upstream of its own, {found[1]}, which no drain reaches: {_INCLUDE_THEM}"
     if not INCLUDES.search(text):
         return f"it does not include {UPSTREAMS}: {_INCLUDE_THEM}"
+    if unbalanced := _brace_problem(text):
+        return unbalanced
+    if not PASS.search(text):
+        return f"it sends requests to no upstream: {_INCLUDE_THEM}"
     for target in PASS.findall(text):
         if not OURS.fullmatch(target):
             return f"it sends requests to {target}, which no drain reaches: {_INCLUDE_THEM}"
     return None
+
+
+def _brace_problem(text: str) -> str | None:
+    """What nginx would say of a site whose blocks do not end, or end twice."""
+    depth = 0
+    for brace in re.findall(r"[{}]", QUOTED.sub("", text)):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return "it has a } too many: each block has one { and one }"
+    return f"it lacks {depth} }}: each block has one {{ and one }}" if depth else None
 
 
 def _line(error: Exception) -> int:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from roles.engine.arguments import check_value
+from roles.engine.arguments import check_opposites, check_value
 from roles.engine.asked import Argument
 from roles.engine.llama_cpp.context import CACHE_BYTES
 
@@ -65,6 +65,7 @@ def check_arguments(arguments: Mapping[str, Argument]) -> None:
     for name, value in arguments.items():
         _check_name(name)
         _check_value(name, value)
+    check_opposites(arguments)
     quantised = arguments.get("cache-type-v", "f16") not in ("f32", "f16", "bf16")
     if quantised and arguments.get("flash-attn") == "off":
         raise ValueError(

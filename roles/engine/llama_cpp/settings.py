@@ -13,7 +13,7 @@ class LlamaCppSettings(Build):
 
     kind: ClassVar[str] = "llama_cpp"
 
-    version: Annotated[str, StringConstraints(pattern=r"^b[0-9]+$")] = Field(
+    version: Annotated[str, StringConstraints(pattern=r"^b[0-9]{1,6}$")] = Field(
         default="b11434", description="the build, as upstream numbers them"
     )
     archive: Source | None = Field(

@@ -2,7 +2,7 @@
 
 import re
 
-from roles.engine.arguments import check_value
+from roles.engine.arguments import check_one_of, check_opposites, check_value
 from roles.engine.asked import Argument
 
 _THE_PLAN = "leave it to the plan"
@@ -58,6 +58,18 @@ KV_ELEMENT_BYTES: dict[str, float | None] = {
     "fp8_e4m3": 1,
     "fp8_e5m2": 1,
 }
+DTYPES = ("auto", "bfloat16", "float", "float16", "float32", "half")
+# Names that a release up to 0.33 knows (`model_executor/layers/quantization/__init__.py`).
+QUANTIZATIONS = (
+    *("aqlm", "auto-round", "awq", "awq_marlin", "auto_awq", "auto_gptq", "bitblas"),
+    *("bitsandbytes", "compressed-tensors", "cpu_awq", "deepspeedfp", "deepseek_v4_fp8"),
+    *("experts_int8", "fbgemm_fp8", "fp8", "fp8_per_block", "fp8_per_channel", "fp8_per_tensor"),
+    *("fp_quant", "gguf", "gpt_oss_mxfp4", "gptq", "gptq_bitblas", "gptq_marlin"),
+    *("gptq_marlin_24", "hqq", "humming", "inc", "int8_per_channel_weight_only", "ipex"),
+    *("marlin", "modelopt", "modelopt_fp4", "modelopt_mixed", "modelopt_mxfp8", "moe_wna16"),
+    *("mxfp4", "mxfp8", "nvfp4_per_token", "online", "petit_nvfp4", "ptpc_fp8", "qqq", "quark"),
+    *("rtn", "squeezellm", "torchao"),
+)
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 RECKONED = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
@@ -68,6 +80,7 @@ def check_arguments(arguments: dict[str, Argument]) -> None:
     for name, value in arguments.items():
         _check_name(name)
         _check_value(name, value)
+    check_opposites(arguments)
     tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
     if isinstance(tokens, int) and isinstance(requests, int) and tokens < requests:
         raise ValueError(
@@ -93,6 +106,10 @@ def _check_value(name: str, value: Argument) -> None:
     check_value(name, value, COUNTS, 256)
     if name.removeprefix("no-") == "enforce-eager" and not isinstance(value, bool):
         raise ValueError(f"{name}: {value!r} is neither true nor false; set one of them")
+    if name == "dtype":
+        check_one_of(name, value, DTYPES)
+    if name in ("quantization", "q"):
+        check_one_of(name, value, QUANTIZATIONS)
     if name == "kv-cache-dtype" and value not in KV_ELEMENT_BYTES:
         raise ValueError(
             f"{name}: {value!r} is none that the plan knows; set {', '.join(KV_ELEMENT_BYTES)}"

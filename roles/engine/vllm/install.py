@@ -57,7 +57,6 @@ def pip_options(settings: VllmSettings) -> str:
 
 def installation(settings: VllmSettings) -> Installation:
     """How these settings' build is installed; the lock is the script's standard input."""
-    lock = settings.lock.read_text() if settings.lock else ""
     return Installation(
-        settings.version_name, settings.system_packages, engine_script(settings), lock
+        settings.version_name, settings.system_packages, engine_script(settings), settings.lock_text
     )

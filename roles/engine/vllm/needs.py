@@ -7,7 +7,7 @@ Sources: vLLM's pull request 39878 (from 0.20 on plain wheels are built for CUDA
 import re
 
 from roles.engine.needs import EngineNeeds, OlderBuild, PackageIndex, Version, cuda_needs
-from roles.engine.vllm.settings import VllmSettings
+from roles.engine.vllm.settings import VllmSettings, least_python
 
 # No wheel has kernels for cards older than Volta.
 _LEAST_CAPABILITY = 7.0
@@ -20,7 +20,7 @@ _INSTALLED_GIB = {"cuda": 12, "rocm": 24, "cpu": 3}
 def needs(settings: VllmSettings) -> EngineNeeds:
     """What the engine of these settings needs."""
     package, _, version = settings.requirement.partition("==")
-    numbers = tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
+    numbers = settings.numbers
     cuda = _cuda(settings, version, numbers) if settings.device == "cuda" else None
     of_cuda = cuda_needs(cuda, _LEAST_CAPABILITY)
     return EngineNeeds(
@@ -30,7 +30,7 @@ def needs(settings: VllmSettings) -> EngineNeeds:
         driver_branch=of_cuda.driver_branch,
         compute_capability=of_cuda.compute_capability,
         glibc=(2, 28) if numbers >= (0, 10) else (2, 17),
-        python=(3, 11) if numbers >= (0, 33) else (3, 10) if numbers >= (0, 10) else (3, 9),
+        python=least_python(numbers),
         package_indexes=(
             PackageIndex(
                 settings.python, settings.index_url, settings.extra_index_urls, settings.wheelhouse

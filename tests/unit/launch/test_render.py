@@ -45,11 +45,14 @@ def test_each_device_has_its_own_variable():
 
 def test_weights_and_arguments_of_the_service_win():
     first = launch(
-        weights="/srv/w", kv_cache_memory_bytes=7, arguments={"enforce-eager": True}, address="::1"
+        weights="/srv/w",
+        kv_cache_memory_bytes=2**20,
+        arguments={"enforce-eager": True},
+        address="::1",
     ).replicas[0]
     found = options(first)
     assert found["model"] == "/srv/w"
-    assert (found["kv-cache-memory-bytes"], found["enforce-eager"]) == (7, True)
+    assert (found["kv-cache-memory-bytes"], found["enforce-eager"]) == (2**20, True)
     assert found["host"] == "::"
 
 

@@ -19,7 +19,7 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
 from roles.declaration import Declaration, DeclaredHost, recorded
-from roles.declaration.plain import KEY
+from roles.declaration.shape import KEY
 from roles.fleet import build
 from roles.fleet.checked import CheckedInventory, keep_checked
 from roles.stages.run import Run

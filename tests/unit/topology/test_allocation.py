@@ -51,7 +51,7 @@ def test_a_part_keeps_its_links():
         ({"c": [0]}, "c is no service; it is one of a, b"),
         ({"a": [9]}, "a: the host has no GPU 9"),
         ({"a": [1], "b": [1]}, "b: GPU 1 is pinned to a too"),
-        ({"a": [1, 1]}, "a: GPU 1 is pinned to a too"),
+        ({"a": [1, 1]}, "a names GPU 1 twice; remove one"),
     ],
 )
 def test_wrong_pins_are_refused(pinned: dict, told: str):

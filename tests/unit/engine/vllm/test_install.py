@@ -13,14 +13,14 @@ from roles.engine.vllm.install import engine_script, source_options
 
 def test_the_folder_names_what_is_in_it(tmp_path):
     lock = tmp_path / "lock"
-    lock.write_text("a==1\n")
+    lock.write_text("vllm==0.33.0\na==1\n")
     one = VllmSettings(requirement="vllm[bench]==0.33.0")
     assert one.version_name.startswith("vllm-0.33.0-cuda-")
     assert one.version_name != VllmSettings(requirement="vllm==0.33.0", lock=lock).version_name
     other_index = VllmSettings(extra_index_urls=("https://rocm.example.com/",))
     assert other_index.version_name != VllmSettings().version_name
     before = VllmSettings(lock=lock).version_name
-    lock.write_text("a==2\n")
+    lock.write_text("vllm==0.33.0\na==2\n")
     assert VllmSettings(lock=lock).version_name != before
 
 

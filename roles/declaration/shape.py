@@ -1,0 +1,147 @@
+"""What is wrong with the shape of an inventory file: its groups, its hosts, the keys of their data.
+
+pyinfra takes what it finds for groups and data, and passes over the rest in silence. Pure.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+from roles.declaration.declaration import ROLES
+from roles.declaration.settings import FleetSettings, HostSettings
+
+KEY = "llm"
+GROUPS = (*ROLES, "all")
+_OURS = frozenset({*FleetSettings.model_fields, *HostSettings.model_fields})
+# The data that pyinfra's ssh connector knows.
+SSH = tuple(
+    f"ssh_{name}"
+    for name in (
+        *("hostname", "port", "user", "password", "key", "key_password", "allow_agent"),
+        *("look_for_keys", "forward_agent", "config_file", "known_hosts_file"),
+        *("strict_host_key_checking", "paramiko_connect_kwargs", "connect_retries"),
+        *("connect_retry_min_delay", "connect_retry_max_delay", "file_transfer_protocol"),
+    )
+)
+_EXAMPLE = '("gpu-1", {"ssh_hostname": "10.0.0.11"})'
+
+
+def shape_problems(attributes: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the groups of a file, by its global names; each with what to do."""
+    problems: list[str] = []
+    for name, value in attributes.items():
+        if name.startswith("_") or isinstance(value, ModuleType) or callable(value):
+            continue
+        if isinstance(value, tuple) or name in GROUPS or _is_group(value):
+            problems += _group(name, value)
+        if meant := _mistyped_group(name, value, attributes):
+            problems.append(f"{name}: unknown group; did you mean {meant}?")
+    return problems
+
+
+def data_problems(where: str, data: Any) -> list[str]:
+    """What is wrong with the keys of a level's data: `where` is all, a group or hosts[NAME]."""
+    if not isinstance(data, Mapping):
+        return [f"{where}: its data is {_shown(data)}; write a mapping such as {{{KEY!r}: {{}}}}"]
+    problems = []
+    for key in data:
+        if not isinstance(key, str):
+            problems.append(f"{where}: the key {_shown(key)} is no text; write names as keys")
+        elif _is_nearly_ours(key):
+            problems.append(f"{where}: unknown key {key!r}; did you mean {KEY}?")
+        elif key in _OURS:
+            problems.append(
+                f"{where}: {key!r} stands beside {KEY}; put it into {KEY}, or give data of your "
+                "own another name"
+            )
+        elif key.startswith("ssh") and key not in SSH:
+            close = difflib.get_close_matches(key, SSH, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"pyinfra knows {', '.join(SSH)}"
+            problems.append(f"{where}: unknown key {key!r}; {hint}")
+    if KEY in data and not isinstance(data[KEY], Mapping):
+        shown = _shown(data[KEY])
+        problems.append(f"{where}.{KEY}: must be a mapping of settings, not {shown}; write {{…}}")
+    return [*problems, *_ssh_problems(where, data)]
+
+
+def _ssh_problems(where: str, data: Mapping[str, Any]) -> Iterator[str]:
+    name, port = data.get("ssh_hostname", "x"), data.get("ssh_port", 22)
+    if not isinstance(name, str) or not name.strip():
+        yield f"{where}.ssh_hostname: {_shown(name)} is no name; write an IP address or a name"
+    if type(port) is not int or not 0 < port < 65536:
+        yield f"{where}.ssh_port: {_shown(port)} is no port; write a number from 1 to 65535"
+
+
+def _group(name: str, value: Any) -> list[str]:
+    """What is wrong with a group: a list of hosts, or that with a mapping of data."""
+    hosts, data = value, {}
+    if isinstance(value, tuple):
+        if len(value) != 2 or not isinstance(value[0], list):
+            own = "" if name in GROUPS else "; or, if it is no group, begin its name with _"
+            return [f"{name}: is no group of hosts; write ([hosts], {{data}}){own}"]
+        hosts, data = value
+    if not isinstance(hosts, list):
+        return [f"{name}: is {_shown(value)}, no group of hosts; write a list, [{_EXAMPLE}]"]
+    problems = data_problems(name, data)
+    for number, host in enumerate(hosts):
+        problems += _host(f"{name}[{number}]", host)
+    return [*problems, *_twice(name, hosts)]
+
+
+def _host(where: str, host: Any) -> list[str]:
+    if isinstance(host, str) and host:
+        return []
+    if not isinstance(host, tuple) or len(host) != 2 or not isinstance(host[0], str) or not host[0]:
+        return [f"{where}: {_shown(host)} is no host; write its name, or {_EXAMPLE}"]
+    return data_problems(f"hosts[{host[0]}]", host[1])
+
+
+def _twice(group: str, hosts: list[Any]) -> Iterator[str]:
+    """Hosts that a group lists more than once: pyinfra would make one host of them."""
+    names = [host[0] if isinstance(host, tuple) and host else host for host in hosts]
+    for name in dict.fromkeys(name for name in names if isinstance(name, str)):
+        if (count := names.count(name)) > 1:
+            yield f"{group}: {name!r} is listed {count} times; give each host its own name"
+
+
+def _is_group(value: Any) -> bool:
+    """Whether pyinfra takes a list for a group."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(host, str | tuple) for host in value)
+    )
+
+
+def _mistyped_group(name: str, value: Any, attributes: Mapping[str, Any]) -> str | None:
+    if name in GROUPS or not isinstance(value, list | tuple | dict):
+        return None
+    missing = [group for group in GROUPS if group not in attributes]
+    close = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.75)
+    return close[0] if close else None
+
+
+def _is_nearly_ours(key: str) -> bool:
+    """Whether a key was meant to be ours: but for case, blanks, a letter, or what follows it."""
+    if key == KEY:
+        return False
+    plain = key.strip().strip("_-").lower()
+    parts = ("".join(c if c.isalnum() else " " for c in plain)).split()
+    return plain == KEY or (len(parts) > 1 and parts[0] == KEY) or _one_letter_off(plain)
+
+
+def _one_letter_off(text: str) -> bool:
+    """Whether one letter more, less or other, or two changed places, are all that differs."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    splits = [(KEY[:at], KEY[at:]) for at in range(len(KEY) + 1)]
+    return text in {
+        *(a + c + b for a, b in splits for c in letters),
+        *(a + b[1:] for a, b in splits if b),
+        *(a + c + b[1:] for a, b in splits if b for c in letters),
+        *(a + b[1] + b[0] + b[2:] for a, b in splits if len(b) > 1),
+    }
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r:.60}"

@@ -1,0 +1,101 @@
+"""The command line of a pyinfra run, judged before anything is done. Pure."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from roles.declaration import SSH, Declaration
+
+# What `--data NAME=true` or `=false` tells a deploy.
+SWITCHES = (
+    *("accept_hardware", "accept_plan", "identifiers", "measure_interconnect"),
+    *("upgrade_driver", "validate", "verbose"),
+)
+DEPLOYS = Path(__file__).resolve().parents[2] / "deploys"
+DISCOVER = "discover.py"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What pyinfra was asked for: the inventory, what is to be done, and the options that name
+    something of ours."""
+
+    inventory: str
+    operations: Sequence[str] = ()
+    data: Sequence[str] = ()
+    limit: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    @property
+    def deploys(self) -> tuple[str, ...]:
+        """The names of the deploys of this project among the operations."""
+        files = (Path(one) for one in self.operations if one.endswith(".py"))
+        return tuple(file.name for file in files if file.resolve().parent == DEPLOYS)
+
+    @property
+    def needs_hardware(self) -> bool:
+        """Whether the GPUs of every host must be known: nothing before has recorded them."""
+        return bool(self.deploys) and DISCOVER not in self.deploys
+
+
+def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[str]:
+    """What is wrong with `--data`; `parsed` is how pyinfra reads a value."""
+    for word in command.data:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            yield f"--data {word}: has no value; write --data NAME=true or NAME=false"
+        elif name in SWITCHES:
+            if command.deploys and not isinstance(parsed(value), bool):
+                yield f"--data {word}: say true or false, as in --data {name}=true"
+        elif command.deploys and name not in SSH and not name.startswith("_"):
+            close = difflib.get_close_matches(name.lower().replace("-", "_"), SWITCHES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(SWITCHES)}"
+            yield f"--data {word}: unknown name {name!r}; {hint}"
+
+
+def file_problem(command: Command) -> str | None:
+    """What is wrong with the inventory that a deploy of ours was given; None where it is a file."""
+    if not command.deploys:
+        return None
+    if Path(command.inventory).is_dir():
+        return "is a folder; name the inventory file in it"
+    if not Path(command.inventory).is_file():
+        return "there is no such inventory file; correct the path"
+    return None
+
+
+def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
+    """Patterns of `--limit` and `--exclude` that no host or group is called, or that leave none."""
+    groups: dict[str, set[str]] = {"all": set(declaration.hosts), declaration.name: set()}
+    for name, host in declaration.hosts.items():
+        for group in host.groups:
+            groups.setdefault(group, set()).add(name)
+    matches = {
+        option: [_matching(pattern, groups) for pattern in patterns]
+        for option, patterns in (("--limit", command.limit), ("--exclude", command.exclude))
+    }
+    patterns = {"--limit": command.limit, "--exclude": command.exclude}
+    lost = False
+    for option, found in matches.items():
+        for pattern, hosts in zip(patterns[option], found, strict=True):
+            if not hosts:
+                lost = True
+                yield f"{option} {pattern}: no host or group is called so; {_near(pattern, groups)}"
+    limited = set().union(*matches["--limit"]) if command.limit else groups["all"]
+    if not lost and not limited - set().union(*matches["--exclude"]):
+        yield f"--exclude {' '.join(command.exclude)}: leaves no host; exclude fewer"
+
+
+def _matching(pattern: str, groups: Mapping[str, set[str]]) -> set[str]:
+    if pattern in groups:
+        return groups[pattern] or groups["all"]
+    return {name for name in groups["all"] if fnmatch(name, pattern)}
+
+
+def _near(pattern: str, groups: Mapping[str, set[str]]) -> str:
+    known = [*groups["all"], *groups]
+    close = difflib.get_close_matches(pattern, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)[:20])}"

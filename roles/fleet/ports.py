@@ -1,0 +1,75 @@
+"""Ports that two would listen on, or that a host does not have. Pure."""
+
+from collections.abc import Iterator
+
+from roles.balancer import own_ports
+from roles.declaration import BALANCERS, FleetSettings
+from roles.fleet.fleet import Host
+from roles.launch import internal_ports
+from roles.plan import Plan
+
+LAST_PORT = 65535
+
+
+def port_clashes(
+    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
+) -> Iterator[str]:
+    """Ports on which a balancer and a replica, or two replicas, of one host would listen."""
+    for host in hosts:
+        taken: dict[int, str] = {}
+        if BALANCERS in host.roles and settings.balancer is not None:
+            routes = [service.route for service in settings.services]
+            ports = (settings.balancer.port, *own_ports(routes))
+            taken.update(dict.fromkeys(ports, "the balancer"))
+        own = [plan.on(host.name) for plan in plans]
+        for replica in (replica for plan in own if plan for replica in plan.replicas):
+            if not 1024 <= replica.port <= 65535:
+                yield f"hosts[{host.name}].ports: {replica.port} is outside 1024-65535"
+            if replica.port in taken:
+                yield (
+                    f"hosts[{host.name}].ports: {replica.name} and {taken[replica.port]} would "
+                    f"both listen on {replica.port}; set ports of the host, or another "
+                    "services[].first_port"
+                )
+            taken.setdefault(replica.port, replica.name)
+
+
+def internal_clashes(
+    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
+) -> Iterator[str]:
+    """Ports among those that replicas' processes use among themselves, on any host."""
+    most = max((len(host.hardware.gpus) for host in hosts if host.hardware), default=1)
+    first, last = (
+        settings.launch.internal_ports_from,
+        internal_ports(settings.launch, [most - 1])[1],
+    )
+    if last > LAST_PORT:
+        yield (
+            f"launch.internal_ports_from: {first} with {most} GPUs on a host goes up to {last}, "
+            f"past {LAST_PORT}; set at most {first - (last - LAST_PORT)}"
+        )
+    inside = (
+        f"is among the replicas' internal ports {first}-{last}; set another, or "
+        "launch.internal_ports_from"
+    )
+    declared = {where: port for where, port in _declared(settings, hosts) if first <= port <= last}
+    yield from (f"{where}: {port} {inside}" for where, port in declared.items())
+    for number, plan in enumerate(plans) if not declared else ():
+        for replica in plan.replicas:
+            if first <= replica.port <= last:
+                where = f"services[{number}].first_port: {replica.name} on {replica.host}"
+                yield f"{where} would listen on {replica.port}, which {inside}"
+                break
+
+
+def _declared(settings: FleetSettings, hosts: tuple[Host, ...]) -> Iterator[tuple[str, int]]:
+    """Each port that an inventory names, with its place."""
+    if settings.balancer is not None:
+        yield "balancer.port", settings.balancer.port
+    for number, service in enumerate(settings.services):
+        yield f"services[{number}].first_port", service.first_port
+        if service.route.port is not None:
+            yield f"services[{number}].route.port", service.route.port
+    for host in hosts:
+        for number, port in enumerate(host.ports or ()):
+            yield f"hosts[{host.name}].ports[{number}]", port

@@ -1,0 +1,153 @@
+"""What all settings have in common: they are strict, and a file, an address or a URL is one."""
+
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+Item = TypeVar("Item")
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+# RFC 1035: what a name and each part of it between dots may have at most.
+_LONGEST_NAME, _LONGEST_LABEL = 253, 63
+# Linux: PATH_MAX and NAME_MAX.
+_LONGEST_PATH, _LONGEST_PART = 4095, 255
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
+
+
+class StrictSettings(BaseModel):
+    """Settings as they are written: no key that nobody knows, and no value of another type.
+
+    `True` is no number and `"5"` is none either.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _tuple_of_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+# A list in an inventory, which becomes a tuple.
+Several = Annotated[tuple[Item, ...], BeforeValidator(_tuple_of_list)]
+
+
+def check_path(value: Any) -> Path:
+    """The path that was written; ValueError where no file can have it."""
+    if not isinstance(value, str | Path):
+        raise ValueError(f"{value!r:.60} is no path; write it as text")
+    text = str(value) if isinstance(value, Path) else value
+    if not text.strip() or text == ".":
+        raise ValueError("is empty; name a file, or leave the setting out")
+    if not text.isprintable():
+        raise ValueError(f"{text!r:.60} has characters that no path should have; name a file")
+    if len(text) > _LONGEST_PATH or any(len(part) > _LONGEST_PART for part in text.split("/")):
+        raise ValueError(f"{text!r:.60}… is longer than a path may be; name a file")
+    return Path(value)
+
+
+# A file on the control machine.
+LocalFile = Annotated[Path, BeforeValidator(check_path)]
+
+
+def check_host_name(name: str, written: str | None = None) -> str:
+    """A DNS name, as it was written; ValueError where it is none, or longer than one may be."""
+    labels = name.removesuffix(".").split(".")
+    if len(name) > _LONGEST_NAME or any(len(label) > _LONGEST_LABEL for label in labels):
+        raise ValueError(
+            f"{name[:40]!r}… is longer than a DNS name may be ({_LONGEST_NAME} characters, "
+            f"{_LONGEST_LABEL} between dots); give a shorter one"
+        )
+    if not all(map(_LABEL.fullmatch, labels)):
+        raise ValueError(f"{name!r} is not a DNS name; give one such as llm.example.com")
+    return written or name
+
+
+def check_url(url: str) -> str:
+    """A URL as it is; ValueError where its host or its port is none."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        if ":" in host:
+            check_address(host)
+        else:
+            check_host_name(host)
+    except ValueError as error:
+        raise ValueError(
+            f"{url!r:.80} is no URL: {error}; write https://HOST or HOST:PORT"
+        ) from None
+    if port == 0 or parts.netloc.endswith(":"):
+        raise ValueError(f"{url!r:.80} is no URL: its port is none; write a port from 1 to 65535")
+    return url
+
+
+def check_address(value: Any) -> Address:
+    """The IP address that was written, by which one host is reached; ValueError."""
+    if isinstance(value, IPv4Address | IPv6Address):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.60} is no IP address; write it as text: '10.0.0.11'")
+    try:
+        address = ip_address(value)
+    except ValueError:
+        raise ValueError(f"{value!r:.60} is no IP address; give one such as 10.0.0.11") from None
+    if problem := _unfit(address):
+        raise ValueError(f"{value} {problem}; give the host's own address")
+    return address
+
+
+def _unfit(address: Address) -> str | None:
+    """Why an address cannot be that of one host, seen from others."""
+    if isinstance(address, IPv6Address) and address.scope_id:
+        return "has a zone, which means something on one machine alone"
+    if address.is_unspecified or (address.version == 4 and address in ip_network("0.0.0.0/8")):
+        return "stands for any address"
+    if address.is_multicast:
+        return "is a multicast address"
+    if address == IPv4Address("255.255.255.255"):
+        return "is the broadcast address"
+    if address.is_reserved:
+        return "is a reserved address that no host has"
+    if address.version == 6 and address.is_link_local:
+        return "is of one link, and needs a zone that differs from machine to machine"
+    return None
+
+
+def check_network(value: Any) -> Network:
+    """The network (or single address) that was written; ValueError."""
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.60} is no network; write it as text: '10.0.0.0/8'")
+    try:
+        if "%" in value:
+            raise ValueError("a zone")
+        network = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r:.60} is no network; give one such as 10.0.0.0/8") from None
+    own = value.partition("/")[0]
+    if str(network.network_address) != str(ip_address(own)):
+        raise ValueError(f"{value!r} has host bits; write {network}, or {own} for one host")
+    if network.is_multicast:
+        raise ValueError(f"{value} is multicast; give the addresses that clients come from")
+    return network
+
+
+HostAddress = Annotated[Address, BeforeValidator(check_address)]
+HostNetwork = Annotated[Network, BeforeValidator(check_network)]
+# The longest time that anything here may take: a day. Requests, loads and reboots take less.
+DAY_S = 86_400
+
+
+def _check_engine_port(port: int) -> int:
+    # Below 1024 a port needs rights that engines do not have.
+    if not 1024 <= port <= 65535:
+        raise ValueError(f"{port} is outside 1024-65535; set one within")
+    return port
+
+
+EnginePort = Annotated[int, AfterValidator(_check_engine_port)]
