@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 _TYPES = {"str", "int", "float", "bool", "[key]"}
+# How a message begins that is about a place within what is wrong: "services[0].share: ".
+_PLACE = re.compile(r"([a-z_]+)[\w.\[\]]*: ")
 _MEMBER = re.compile(r"[\[\](),]")
 # Keys that were known in an earlier version, and where they are now.
 _MOVED = {"engine": "move it under engines.vllm: each kind of engine has its settings there"}
@@ -62,9 +64,9 @@ def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> It
 def _line(path: str, detail: ErrorDetails, kind: type[BaseModel]) -> str:
     message = _message(detail, kind)
     # What a model says of one of its fields begins with the field's name.
-    field = message.partition(":")[0]
+    place = _PLACE.match(message)
     model = _model_at(kind, detail["loc"])
-    if detail["type"] == "value_error" and model and field in model.model_fields:
+    if detail["type"] == "value_error" and place and model and place[1] in model.model_fields:
         return f"{path}.{message}" if path else message
     return f"{path or 'llm'}: {message}"
 

@@ -121,16 +121,20 @@ class FleetSettings(StrictSettings):
         for name in dict.fromkeys(names):
             if names.count(name) > 1:
                 raise ValueError(f"{name} is there {names.count(name)} times; give each its name")
-        for number, one in enumerate(services):
-            if one.single_endpoint and len(services) > 1:
-                raise ValueError(
-                    f"services[{number}].single_endpoint: it takes the hosts for itself, and there "
-                    f"are {len(services)} services; leave it out, or serve it alone"
-                )
         shares = sum(service.share or 0 for service in services)
         if shares > 1 + 1e-9:
             raise ValueError(f"their shares add up to {shares:g}; make that at most 1")
         return services
+
+    @model_validator(mode="after")
+    def _single_endpoint_is_alone(self) -> Self:
+        for number, one in enumerate(self.services):
+            if one.single_endpoint and len(self.services) > 1:
+                raise ValueError(
+                    f"services[{number}].single_endpoint: it takes the hosts for itself, and there "
+                    f"are {len(self.services)} services; leave it out, or serve it alone"
+                )
+        return self
 
     @model_validator(mode="after")
     def _load_fits(self) -> Self:
