@@ -1,0 +1,126 @@
+"""The command line of a deploy is judged first: --data, --limit, the inventory."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.connectors.ssh import ConnectorData
+
+from roles.declaration import SSH
+from roles.declaration.plain import declared
+from roles.fleet import SWITCHES
+from roles.fleet.command_line import DEPLOYS, Command, data_problems, file_problem, host_problems
+from tests.unit.inputs.inventories import changed
+
+LLM = str(DEPLOYS / "llm.py")
+DISCOVER = str(DEPLOYS / "discover.py")
+
+
+def parsed(value: str) -> Any:
+    """As pyinfra reads a value: true and false in any case, else JSON, else text."""
+    try:
+        return json.loads(value.lower())
+    except ValueError:
+        return value
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("acept_plan=true", "did you mean accept_plan?"),
+        ("accept-plan=true", "did you mean accept_plan?"),
+        ("Verbose=true", "did you mean verbose?"),
+        ("upgrade_drivers=true", "did you mean upgrade_driver?"),
+        ("foo=1", "known names: accept_hardware"),
+        ("llm={}", "known names"),
+        ("=true", "has no value"),
+        ("", "has no value"),
+        ("validate", "has no value"),
+        ("validate=", "say true or false"),
+        ("validate=no", "say true or false"),
+        ("validate=0", "say true or false"),
+        ("accept_plan=yes", "say true or false"),
+        ("accept_hardware=1", "say true or false"),
+        ('verbose="true"', "say true or false"),
+        ("identifiers=[true]", "say true or false"),
+        ("ssh_usr=deploy", "unknown name"),
+    ],
+)
+def test_wrong_data_is_refused(word: str, expected: str):
+    (problem,) = data_problems(Command("x.py", (LLM,), (word,)), parsed)
+    assert problem.startswith(f"--data {word}:") and expected in problem
+
+
+@pytest.mark.parametrize(
+    ("operations", "words"),
+    [
+        ((LLM,), ("validate=false", "verbose=True", "ssh_user=ann", "_sudo_user=root")),
+        (("mine.py",), ("anything=1", "validate=no")),
+        (("exec", "--", "id"), ("anything=1",)),
+    ],
+)
+def test_data_of_pyinfra_and_of_other_deploys_is_left_alone(operations: tuple, words: tuple):
+    assert list(data_problems(Command("x.py", operations, words), parsed)) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "exclude", "expected"),
+    [
+        (("gpu-9",), (), "--limit gpu-9: no host or group is called so"),
+        (("gpu_host",), (), "did you mean gpu_hosts?"),
+        (("gpu-1", "x*"), (), "--limit x*: "),
+        ((), ("gpu-9",), "--exclude gpu-9: "),
+        ((), ("gpu_hosts", "balancers"), "leaves no host"),
+        (("gpu-1",), ("gpu-*",), "leaves no host"),
+    ],
+)
+def test_patterns_of_nobody_are_refused(
+    folder: Path, limit: tuple[str, ...], exclude: tuple[str, ...], expected: str
+):
+    declaration = declared(folder / "site.py", changed(folder))
+    assert declaration is not None
+    command = Command("x.py", (LLM,), limit=limit, exclude=exclude)
+    (problem,) = host_problems(command, declaration)
+    assert expected in problem
+
+
+@pytest.mark.parametrize("limit", [(), ("gpu-1",), ("gpu-*", "lb-1"), ("gpu_hosts",), ("all",)])
+def test_patterns_of_somebody_are_taken(folder: Path, limit: tuple[str, ...]):
+    declaration = declared(folder / "site.py", changed(folder))
+    assert declaration is not None
+    assert list(host_problems(Command("x.py", (LLM,), limit=limit), declaration)) == []
+
+
+@pytest.mark.parametrize("name", ["nowhere.py", "folder", "gpu-1", "@local", "a,b"])
+def test_an_inventory_that_is_no_file_is_refused(folder: Path, name: str):
+    assert file_problem(Command(str(folder / name), (LLM,)))
+    # What is not ours is pyinfra's.
+    assert file_problem(Command(str(folder / name), ("exec", "id"))) is None
+
+
+@pytest.mark.parametrize(
+    ("operations", "needed"),
+    [((LLM,), True), ((DISCOVER,), False), ((DISCOVER, LLM), False), (("exec",), False)],
+)
+def test_gpus_may_be_unknown_until_they_are_recorded(operations: tuple[str, ...], needed: bool):
+    assert Command("x.py", operations).needs_hardware is needed
+
+
+def test_what_deploys_ask_for_is_what_is_known():
+    roles = Path(DEPLOYS).parent / "roles" / "stages"
+    asked = {
+        call.args[0].value
+        for file in roles.glob("*.py")
+        for call in ast.walk(ast.parse(file.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "wants"
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert asked == set(SWITCHES)
+
+
+def test_what_pyinfra_knows_of_ssh_is_known_here():
+    assert set(ConnectorData.__annotations__) == set(SSH)
