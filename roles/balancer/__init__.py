@@ -1,6 +1,7 @@
 """One address in front of all replicas of all services: routes, members, drains. Pure code only."""
 
 from roles.balancer.files import read_key as read_key
+from roles.balancer.given_certificate import check_name as check_name
 from roles.balancer.kinds import balancer_of as balancer_of
 from roles.balancer.kinds import certificate_paths as certificate_paths
 from roles.balancer.route_settings import Keys as Keys
@@ -13,6 +14,7 @@ from roles.balancer.routes import Match as Match
 from roles.balancer.routes import Member as Member
 from roles.balancer.routes import Route as Route
 from roles.balancer.settings import BalancerSettings as BalancerSettings
+from roles.balancer.settings import with_secrets as with_secrets
 from roles.balancer.state import BalancerState as BalancerState
 from roles.balancer.state import in_service as in_service
 from roles.balancer.state import owners as owners

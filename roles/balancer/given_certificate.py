@@ -34,6 +34,12 @@ def check_certificate(certificate: Path, key: Path, server_name: str, now: datet
         raise ValueError(f"certificate_file: {certificate} {problem}")
 
 
+def check_name(certificate: Path, server_name: str) -> None:
+    """ValueError where a good certificate is not for a name."""
+    if problem := _name_problem(_chain(certificate)[0], server_name):
+        raise ValueError(f"{certificate} {problem}")
+
+
 def _chain(file: Path) -> "Sequence[Certificate]":
     from cryptography.x509 import load_pem_x509_certificates
 

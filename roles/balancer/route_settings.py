@@ -17,7 +17,7 @@ from pydantic import (
 from roles.balancer.files import read_key
 from roles.balancer.routes import Match
 from roles.balancer.settings import SERVER_NAME, BalancerSettings, with_secrets
-from roles.host import LocalFile, StrictSettings, check_host_name
+from roles.host import LocalFile, PublicPort, StrictSettings, check_host_name
 
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # The balancer's own paths; a prefix that holds one would overlap with another route's.
@@ -35,8 +35,8 @@ class RouteSettings(StrictSettings):
     server_name: str | None = Field(
         default=None, description="DNS name of its own, on the balancer's port"
     )
-    port: int | None = Field(
-        default=None, ge=1, le=65535, description="port of its own on the balancers, TLS only"
+    port: PublicPort | None = Field(
+        default=None, description="port of its own on the balancers, TLS only"
     )
     api_key_file: LocalFile | None = Field(
         default=None, description="file with the key of its clients; the balancer's unless said"
@@ -50,6 +50,8 @@ class RouteSettings(StrictSettings):
     def _is_a_path(cls, value: str | None) -> str | None:
         if value in (None, "/"):
             return value
+        if not value:
+            raise ValueError("is empty; give a path such as /chat, or leave it out")
         segments = value.removesuffix("/").split("/")
         if segments[0] or not all(map(SEGMENT.fullmatch, segments[1:])):
             raise ValueError(f"{value!r} is not a path such as /chat")

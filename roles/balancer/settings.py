@@ -18,6 +18,7 @@ from roles.balancer.nginx.template import check_template
 from roles.host import (
     DAY_S,
     LocalFile,
+    PublicPort,
     StrictSettings,
     check_host_name,
     check_private,
@@ -34,9 +35,7 @@ class BalancerSettings(StrictSettings):
     repository's root. They are checked here, before any host is contacted.
     """
 
-    port: int = Field(
-        default=443, ge=1, le=65535, description="the port that clients reach, TLS only"
-    )
+    port: PublicPort = Field(default=443, description="the port that clients reach, TLS only")
     ipv6: bool = Field(
         default=True, description="listen on IPv6 as well; off where the kernel has no IPv6"
     )

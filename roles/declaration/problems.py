@@ -49,6 +49,7 @@ def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> It
         if detail["type"] == "extra_forbidden" and (close := _close(detail, kind))
     }
     found: dict[str, None] = {}
+    unions = _unions(places, details)
     for place, detail in zip(places, details, strict=True):
         # What is wrong inside says more than that the whole is wrong, as a union's other members
         # do, or a list without the items that are wrong.
@@ -57,8 +58,23 @@ def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> It
         # The key is there, but for its spelling.
         if detail["type"] == "missing" and (place[:-1], place[-1]) in mistyped:
             continue
+        if place in unions:
+            path = _path(where, place) or "llm"
+            found[f"{path}: must be {unions[place]}, not {_shown(detail['input'])}"] = None
+            continue
         found[_line(_path(where, place), detail, kind)] = None
     yield from found
+
+
+def _unions(
+    places: list[tuple[int | str, ...]], details: list[ErrorDetails]
+) -> dict[tuple[int | str, ...], str]:
+    """In words, what may stand at a place where each of several types was tried."""
+    tried: dict[tuple[int | str, ...], dict[str, None]] = {}
+    for place, detail in zip(places, details, strict=True):
+        if detail["type"] in _SHOULD:
+            tried.setdefault(place, {})[_SHOULD[detail["type"]]] = None
+    return {place: " or ".join(words) for place, words in tried.items() if len(words) > 1}
 
 
 def _line(path: str, detail: ErrorDetails, kind: type[BaseModel]) -> str:
@@ -86,7 +102,7 @@ def _path(where: str, location: tuple[int | str, ...]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         else:
-            part = part if part.isprintable() else repr(part)
+            part = part if part and part.isprintable() else repr(part)
             path += f".{part:.80}" if path else f"{part:.80}"
     return path
 
@@ -110,7 +126,10 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         return f"at most {detail['ctx']['max_length']} here; remove the others"  # type: ignore
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
-    said = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}, not {_shown(detail['input'])}"
+    said = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    if detail["type"] in _SHOULD:
+        said = f"must be {_SHOULD[detail['type']]}"
+    said += f", not {_shown(detail['input'])}"
     return f"{said}; {remedy}" if (remedy := _remedy(detail)) else said
 
 
@@ -123,16 +142,28 @@ def _remedy(detail: ErrorDetails) -> str | None:
         return f"{value} is no number; write one"
     if number and isinstance(value, str) and value.strip().replace(".", "", 1).isdigit():
         return "write the number without quotes"
-    if detail["type"] in ("int_type", "float_type", "bool_type", "string_type"):
-        return _WRITE[detail["type"]]
-    return None
+    return _WRITE.get(detail["type"])
 
 
+# What each type is called by who writes an inventory.
+_SHOULD = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "True or False",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+}
 _WRITE = {
     "int_type": "write a whole number such as 8",
     "float_type": "write a number such as 0.5",
     "bool_type": "write True or False",
     "string_type": "write text in quotes",
+    "tuple_type": "write [ … ]",
+    "dict_type": "write { … }",
+    "model_type": "write { … }",
 }
 
 

@@ -7,12 +7,13 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
+    ValidationInfo,
     create_model,
     field_validator,
     model_validator,
 )
 
-from roles.balancer import BalancerSettings, Keys, RouteSettings, keys_of
+from roles.balancer import BalancerSettings, Keys, RouteSettings, check_name, keys_of, with_secrets
 from roles.driver import DriverSettings
 from roles.engine import ENGINE_SETTINGS
 from roles.hardware import GpusDeclaration, LinksDeclaration
@@ -134,6 +135,19 @@ class FleetSettings(StrictSettings):
                     f"services[{number}].single_endpoint: it takes the hosts for itself, and there "
                     f"are {len(self.services)} services; leave it out, or serve it alone"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_is_for_routes(self, info: ValidationInfo) -> Self:
+        certificate = self.balancer and self.balancer.certificate_file
+        for number, service in enumerate(self.services):
+            name = service.route.server_name
+            if certificate and name and with_secrets(info):
+                try:
+                    check_name(certificate, name)
+                except ValueError as error:
+                    place = f"services[{number}].route.server_name"
+                    raise ValueError(f"{place}: {error}") from None
         return self
 
     @model_validator(mode="after")

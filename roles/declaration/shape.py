@@ -24,6 +24,10 @@ SSH = tuple(
         *("connect_retry_min_delay", "connect_retry_max_delay", "file_transfer_protocol"),
     )
 )
+_SSH_TEXTS = tuple(
+    f"ssh_{name}" for name in ("hostname", "user", "key", "config_file", "known_hosts_file")
+)
+_CHECKING = ("yes", "accept-new", "ask", "no", "off")
 _EXAMPLE = '("gpu-1", {"ssh_hostname": "10.0.0.11"})'
 
 
@@ -35,6 +39,8 @@ def shape_problems(attributes: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(value, tuple) or name in GROUPS or _is_group(value):
             problems += _group(name, value)
+        if isinstance(value, Mapping) and (name == KEY or _is_nearly_ours(name)):
+            problems.append(f"{name}: stands alone; put it into all: all = (hosts, {{{KEY!r}: …}})")
         if meant := _mistyped_group(name, value, attributes):
             problems.append(f"{name}: unknown group; did you mean {meant}?")
     return problems
@@ -66,9 +72,16 @@ def data_problems(where: str, data: Any) -> list[str]:
 
 
 def _ssh_problems(where: str, data: Mapping[str, Any]) -> Iterator[str]:
-    name, port = data.get("ssh_hostname", "x"), data.get("ssh_port", 22)
-    if not isinstance(name, str) or not name.strip():
-        yield f"{where}.ssh_hostname: {_shown(name)} is no name; write an IP address or a name"
+    port, checking = data.get("ssh_port", 22), data.get("ssh_strict_host_key_checking", "yes")
+    for key in _SSH_TEXTS:
+        if key in data and not (isinstance(data[key], str) and data[key].strip()):
+            yield f"{where}.{key}: {_shown(data[key])} is no text; write it in quotes"
+    if checking not in _CHECKING:
+        known = ", ".join(_CHECKING)
+        yield (
+            f"{where}.ssh_strict_host_key_checking: {_shown(checking)} is unknown; use one of "
+            f"{known}"
+        )
     if type(port) is not int or not 0 < port < 65536:
         yield f"{where}.ssh_port: {_shown(port)} is no port; write a number from 1 to 65535"
 

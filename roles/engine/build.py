@@ -36,7 +36,7 @@ def _check_hub(name: str, text: str) -> None:
     if not re.match(r"https?://", text):
         raise ValueError(f"{name}: {text!r:.60} is no URL; write it as in {HUB}")
     try:
-        check_url(text)
+        check_source(text)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 

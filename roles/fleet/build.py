@@ -3,6 +3,7 @@ settings name: those must be there."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 from roles.balancer import clashes
@@ -54,7 +55,7 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
     plans, problems = _plans(settings, hosts)
     problems = [*map(_undiscovered, unknown), *problems]
     problems += [*_fits_nowhere(settings, plans), *port_clashes(settings, hosts, plans)]
-    problems += [*_cache_problems(settings, hosts), *internal_clashes(settings, hosts, plans)]
+    problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
     if problems:
         raise DeclarationError(declaration.name, problems)
@@ -192,6 +193,11 @@ def _route_problems(settings: FleetSettings) -> list[str]:
 def _shared_addresses(hosts: tuple[Host, ...]) -> Iterator[str]:
     seen: dict[str, str] = {}
     for host in hosts:
+        if len(hosts) > 1 and ip_address(host.address).is_loopback:
+            yield (
+                f"hosts[{host.name}].address: {host.address} reaches nobody but the host itself; "
+                "give the one by which the other hosts reach it"
+            )
         if host.address in seen:
             yield (
                 f"hosts[{host.name}].address: {host.address} is also that of "
@@ -255,14 +261,13 @@ def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterato
                 yield f"engines.{build.kind}.{setting}: {what}"
 
 
-def _cache_problems(settings: FleetSettings, hosts: tuple[Host, ...]) -> Iterator[str]:
-    """KV caches that no GPU has room for: an engine would not start with them."""
-    gpus = [gpu for host in hosts if host.hardware for gpu in host.hardware.gpus]
-    most = max((gpu.memory_mib for gpu in gpus), default=0) * 2**20
-    for number, service in enumerate(settings.services):
+def _cache_problems(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:
+    """KV caches that no GPU has room for beside the weights: an engine would not start."""
+    for number, (service, plan) in enumerate(zip(settings.services, plans, strict=True)):
         wanted = service.kv_cache_memory_bytes
-        if wanted is not None and gpus and wanted >= most:
+        room = [one.memory.total_gib - one.memory.weights_gib for one in plan.replicas]
+        if wanted is not None and room and wanted > (most := int(max(room) * 2**30)):
             yield (
-                f"services[{number}].kv_cache_memory_bytes: {wanted} is more than any GPU here has "
-                f"({most}); set less, or leave it out"
+                f"services[{number}].kv_cache_memory_bytes: {wanted} is more than any GPU has left "
+                f"beside the weights; set less than {most}, or leave it out"
             )

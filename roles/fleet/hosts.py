@@ -28,7 +28,7 @@ from roles.host import check_address
 from roles.tuning import TuningSettings, with_mig
 
 # A file name of Linux has at most 255 bytes, and a report of a host adds to its name.
-HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Problems = list[str]

@@ -81,9 +81,19 @@ def _name_and_memory(entry: GpuDeclaration) -> tuple[str, int]:
     name = entry.name if card is None else card.printed_name
     # A declared memory wins: cards with rebuilt memory report another one under the same name.
     memory_mib = entry.memory_mib or (card.memory_mib if card else None)
+    if card and card.memory_mib and not _near(memory_mib or 0, card.memory_mib):
+        raise ValueError(
+            f"memory_mib: {memory_mib} is not near to what {card.name} has; give MiB, or leave it "
+            f"out: {card.memory_mib}"
+        )
     if memory_mib is None:
         raise ValueError(_unknown(entry) if card is None else _unified(card.name))
     return name, memory_mib
+
+
+def _near(memory_mib: int, of_card_mib: int) -> bool:
+    """Whether a card may have been rebuilt with so much, or be a part of one."""
+    return of_card_mib / 16 <= memory_mib <= 4 * of_card_mib
 
 
 def _unified(name: str) -> str:

@@ -27,6 +27,7 @@ from roles.host.settings import EnginePort as EnginePort
 from roles.host.settings import HostAddress as HostAddress
 from roles.host.settings import HostNetwork as HostNetwork
 from roles.host.settings import LocalFile as LocalFile
+from roles.host.settings import PublicPort as PublicPort
 from roles.host.settings import Several as Several
 from roles.host.settings import StrictSettings as StrictSettings
 from roles.host.settings import check_address as check_address

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Item = TypeVar("Item")
 Address = IPv4Address | IPv6Address
@@ -62,7 +62,10 @@ def check_host_name(name: str, written: str | None = None) -> str:
             f"{name[:40]!r}… is longer than a DNS name may be ({_LONGEST_NAME} characters, "
             f"{_LONGEST_LABEL} between dots); give a shorter one"
         )
-    if not all(map(_LABEL.fullmatch, labels)):
+    if labels[-1].isdigit():
+        # No domain ends in a number: this is meant to be an address.
+        check_address(name)
+    elif not all(map(_LABEL.fullmatch, labels)):
         raise ValueError(f"{name!r} is not a DNS name; give one such as llm.example.com")
     return written or name
 
@@ -110,7 +113,7 @@ def _unfit(address: Address) -> str | None:
         return "is a multicast address"
     if address == IPv4Address("255.255.255.255"):
         return "is the broadcast address"
-    if address.is_reserved:
+    if address.is_reserved and not address.is_loopback:
         return "is a reserved address that no host has"
     if address.version == 6 and address.is_link_local:
         return "is of one link, and needs a zone that differs from machine to machine"
@@ -150,4 +153,12 @@ def _check_engine_port(port: int) -> int:
     return port
 
 
+def _check_public_port(port: int) -> int:
+    if port == 22:
+        raise ValueError("22 is the port of ssh, by which the host is reached; set another")
+    return port
+
+
+# Where clients reach a balancer.
+PublicPort = Annotated[int, Field(ge=1, le=65535), AfterValidator(_check_public_port)]
 EnginePort = Annotated[int, AfterValidator(_check_engine_port)]

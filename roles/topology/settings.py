@@ -1,5 +1,6 @@
 """What an inventory may say about a service: what is served, how long, to how many at once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,6 +148,10 @@ class ServiceSettings(StrictSettings):
     def _from_its_source(cls, value: Any) -> Any:
         if isinstance(value, Model):
             return value
+        if not isinstance(value, str | Mapping):
+            raise ValueError(
+                f"{value!r:.60} is no model; name one in quotes, or give a mapping of its sizes"
+            )
         if not isinstance(value, str):
             return declared_model(value)
         return model_of_file(Path(value)) if value.endswith(".json") else _of_catalog(value)

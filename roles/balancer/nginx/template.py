@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
+from jinja2 import StrictUndefined, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from roles.balancer.nginx.paths import KEYS, SELF_SIGNED, UPSTREAMS
 from roles.host import read_file
@@ -73,7 +74,8 @@ SAMPLE = site_values(
 
 def rendered(text: str, **values: Any) -> str:
     """A template filled in; jinja2.TemplateError where it is wrong, or a variable is unknown."""
-    environment = Environment(
+    # It is anybody's: no loop of a billion rounds.
+    environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,

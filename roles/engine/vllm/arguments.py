@@ -71,6 +71,8 @@ QUANTIZATIONS = (
     *("rtn", "squeezellm", "torchao"),
 )
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
+# Many times what the largest GPUs do in a step.
+_MOST = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
 RECKONED = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
 
@@ -106,6 +108,8 @@ def _check_value(name: str, value: Argument) -> None:
     check_value(name, value, COUNTS, 256)
     if name.removeprefix("no-") == "enforce-eager" and not isinstance(value, bool):
         raise ValueError(f"{name}: {value!r} is neither true nor false; set one of them")
+    if name in COUNTS and isinstance(value, int) and value > _MOST[name]:
+        raise ValueError(f"{name}: {value} is more than a GPU does; set at most {_MOST[name]}")
     if name == "dtype":
         check_one_of(name, value, DTYPES)
     if name in ("quantization", "q"):

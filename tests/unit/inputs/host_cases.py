@@ -7,6 +7,7 @@ from tests.unit.inputs.inventories import GONE
 
 Change = tuple[str, Any] | Callable[[dict[str, Any]], Any]
 Row = tuple[Change | tuple[Change, ...], str, *tuple[str, ...]]
+CHECKING = "ssh_strict_host_key_checking"
 LLM, HOST, NO_HOST = "did you mean llm?", "hosts[gpu-1]", "is no host"
 
 
@@ -44,8 +45,17 @@ KEYS: tuple[Row, ...] = (
     (lambda names: names["all"][1].__setitem__("balancer", {}), "all", "stands beside llm"),
     (("gpu1.ssh_hostnam", "10.0.0.1"), HOST, "did you mean ssh_hostname?"),
     (("gpu1.sshuser", "a"), HOST, "did you mean ssh_user?"),
-    (("gpu1.ssh_hostname", ""), f"{HOST}.ssh_hostname", "write an IP address"),
-    (("gpu1.ssh_hostname", 10), f"{HOST}.ssh_hostname", "write an IP address"),
+    (("gpu1.ssh_hostname", ""), f"{HOST}.ssh_hostname", "is no text"),
+    (("gpu1.ssh_hostname", 10), f"{HOST}.ssh_hostname", "is no text"),
+    (("gpu1.ssh_user", None), f"{HOST}.ssh_user", "is no text"),
+    (("gpu1.ssh_key", ["a"]), f"{HOST}.ssh_key", "is no text"),
+    (
+        ("gpu1.ssh_strict_host_key_checking", "maybe"),
+        f"{HOST}.ssh_strict_host_key_checking",
+        "accept-new",
+    ),
+    (("file.llm", {"services": []}), "llm", "stands alone; put it into all"),
+    (("file.LLM", {}), "LLM", "stands alone; put it into all"),
     (("gpu1.ssh_port", "22"), f"{HOST}.ssh_port", "from 1 to 65535"),
     (("gpu1.ssh_port", True), f"{HOST}.ssh_port", "from 1 to 65535"),
     (("gpu1.ssh_port", 70000), f"{HOST}.ssh_port", "from 1 to 65535"),
@@ -133,6 +143,9 @@ ADDRESSES: tuple[Row, ...] = (
         )
     ),
     (("gpu2llm.address", "10.0.0.11"), "hosts[gpu-2].address", "give each host its own"),
+    (("gpu1llm.address", "127.0.0.1"), f"{HOST}.address", "by which the other hosts reach it"),
+    (("lb1.ssh_hostname", "::1"), "hosts[lb-1].address", "by which the other hosts reach it"),
+    (("gpu1llm.address", "::ffff:10.0.0.1"), f"{HOST}.address", "reserved"),
     (("gpu1llm.address", True), f"{HOST}.address", "write it as text"),
     (("gpu1llm.address", 167772171), f"{HOST}.address", "write it as text"),
     (("gpu1llm.address", "0.0.0.0"), f"{HOST}.address", "stands for any address"),
@@ -186,7 +199,10 @@ HARDWARE: tuple[Row, ...] = (
         "did you mean count?",
     ),
     (("gpu1llm.gpus", [{"count": 2}]), f"{HOST}.gpus[0].name", "is missing"),
-    (("gpu1llm.gpus", ["NVIDIA L40S"]), f"{HOST}.gpus[0]", "valid dictionary"),
+    (("gpu1llm.gpus", ["NVIDIA L40S"]), f"{HOST}.gpus[0]", "a mapping"),
+    (card(memory_mib=1_000_000), f"{HOST}.gpus", "memory_mib", "46068"),
+    (card(memory_mib=1024), f"{HOST}.gpus", "memory_mib", "46068"),
+    (("gpu1llm.gpus", {"name": "NVIDIA L40S"}), f"{HOST}.gpus", "text or a list"),
     (("gpu1llm.gpus", []), f"{HOST}.gpus", "name at least one"),
     (("gpu1llm.gpus", 2), f"{HOST}.gpus", "not 2"),
     (("gpu1llm.gpus", ""), f"{HOST}.gpus", "2x NVIDIA L40S"),
@@ -211,7 +227,7 @@ HARDWARE: tuple[Row, ...] = (
     (("gpu1llm.ports", [70000, 8002]), f"{HOST}.ports[0]", "outside 1024-65535"),
     (("gpu1llm.ports", ["8001", "8002"]), f"{HOST}.ports[0]", "without quotes"),
     (("gpu1llm.ports", [True, 8002]), f"{HOST}.ports[0]", "no number"),
-    (("gpu1llm.ports", 8001), f"{HOST}.ports", "valid tuple"),
+    (("gpu1llm.ports", 8001), f"{HOST}.ports", "a list"),
     (("gpu1llm.ports", [8001]), f"{HOST}.ports", "name one for each"),
     (("gpu1llm.ports", [8001, 8001]), f"{HOST}.ports", "would both listen on 8001"),
     (("gpu1llm.pinned_gpus", {"q": [0, 0]}), f"{HOST}.pinned_gpus", "twice; remove one"),
@@ -219,11 +235,11 @@ HARDWARE: tuple[Row, ...] = (
     (("gpu1llm.pinned_gpus", {"q": [True]}), f"{HOST}.pinned_gpus.q[0]", "no number"),
     (("gpu1llm.pinned_gpus", {"q": [-1]}), f"{HOST}.pinned_gpus.q[0]", "0"),
     (("gpu1llm.pinned_gpus", {"x": [0]}), f"{HOST}.pinned_gpus", "is no service"),
-    (("gpu1llm.pinned_gpus", [0]), f"{HOST}.pinned_gpus", "valid dictionary"),
+    (("gpu1llm.pinned_gpus", [0]), f"{HOST}.pinned_gpus", "a mapping"),
     (("lb1llm.gpus", "1x NVIDIA L40S"), "hosts[lb-1].gpus", "put it there"),
     (("gpu1llm.engines", {"vlm": {}}), f"{HOST}.engines", "no kind of engine"),
     (("gpu1llm.engines", {"vllm": {"keep": True}}), f"{HOST}.engines.vllm.keep", "no number"),
-    (("gpu1llm.engines", {"vllm": []}), f"{HOST}.engines.vllm", "valid dictionary"),
+    (("gpu1llm.engines", {"vllm": []}), f"{HOST}.engines.vllm", "a mapping"),
     (("gpu1llm.driver", {"branch": True}), f"{HOST}.driver.branch", "no number"),
     (("gpu1llm.driver", {"reboot_batches": 2}), f"{HOST}.driver", "llm of all"),
     (("gpu1llm.tuning", {"power_limit_w": 3}), f"{HOST}.tuning.power_limit_w", "50"),

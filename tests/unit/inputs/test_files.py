@@ -41,6 +41,18 @@ def test_a_wrong_certificate_is_refused(
     assert found[0].startswith(f"balancer.{wrong}:") and words in found[0], found
 
 
+def test_a_certificate_is_for_the_names_of_routes_too(folder: Path):
+    given = (
+        ("balancer.certificate_file", "{files}/tls.crt"),
+        ("balancer.certificate_key_file", "{files}/tls.key"),
+    )
+    good = ("service.route", {"server_name": "a.chat.example.com"})
+    wrong = ("service.route", {"server_name": "chat.example.org"})
+    assert problems(folder, changed(folder, *given, good)) == []
+    (problem,) = problems(folder, changed(folder, *given, wrong))
+    assert problem.startswith("services[0].route.server_name:") and "make them agree" in problem
+
+
 @pytest.mark.parametrize("name", GOOD_NAMES)
 def test_a_certificate_of_the_name_is_taken(folder: Path, name: str):
     given = changed(
