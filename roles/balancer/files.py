@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from roles.host import check_private, read_file
+from roles.host import check_private, read_text
 
 # The syntax of a Bearer token (RFC 6750). It holds nothing that nginx's configuration, an
 # environment file or a shell could take for more than text.
@@ -16,7 +16,7 @@ _MOST_BYTES = 2**16
 
 def read_key(path: Path) -> str:
     """The key in a file of one line; ValueError without the key in it where it is not one."""
-    key = read_file(path, _MOST_BYTES).removesuffix("\n").removesuffix("\r")
+    key = read_text(path, _MOST_BYTES).removesuffix("\n").removesuffix("\r")
     check_private(path)
     if not key:
         raise ValueError(f"{path} is empty: write a key into it, e.g. from `openssl rand -hex 32`")

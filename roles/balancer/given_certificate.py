@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roles.host import read_file
+from roles.host import read_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -43,7 +43,7 @@ def check_name(certificate: Path, server_name: str) -> None:
 def _chain(file: Path) -> "Sequence[Certificate]":
     from cryptography.x509 import load_pem_x509_certificates
 
-    text = read_file(file)
+    text = read_text(file)
     if f"-----BEGIN {_CERTIFICATE}" not in text:
         what = "is no certificate; give the server's, with its chain, as PEM"
         if _REQUEST in text:
@@ -63,7 +63,7 @@ def _chain(file: Path) -> "Sequence[Certificate]":
 def _public_key(file: Path) -> "CertificatePublicKeyTypes":
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    text = read_file(file)
+    text = read_text(file)
     try:
         if _KEY not in text and _CERTIFICATE in text:
             what = "is a certificate; is it swapped with certificate_file? give the key"

@@ -22,7 +22,7 @@ from roles.host import (
     StrictSettings,
     check_host_name,
     check_private,
-    read_file,
+    read_text,
 )
 
 SERVER_NAME = re.compile(r"_|(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*")
@@ -116,7 +116,7 @@ class BalancerSettings(StrictSettings):
     def _file_is_pem(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         if path is None or not with_secrets(info):
             return path
-        if "-----BEGIN " not in read_file(path):
+        if "-----BEGIN " not in read_text(path):
             raise ValueError(f"{path} is not a PEM file: convert it with openssl")
         return path
 

@@ -11,6 +11,7 @@ from roles.declaration.problems import problems_of as problems_of
 from roles.declaration.recordings import record as record
 from roles.declaration.recordings import recorded as recorded
 from roles.declaration.recordings import recording_of as recording_of
+from roles.declaration.recordings import saved_plan as saved_plan
 from roles.declaration.recordings import saved_plan_of as saved_plan_of
 from roles.declaration.recordings import write_whole as write_whole
 from roles.declaration.settings import FleetSettings as FleetSettings

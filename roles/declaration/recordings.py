@@ -8,6 +8,8 @@ from typing import Any
 
 from roles.declaration.problems import DeclarationError
 from roles.hardware import read_recording, recording_with
+from roles.host import read_text, there
+from roles.plan import check_saved
 
 
 def recording_of(file: Path) -> Path:
@@ -23,13 +25,42 @@ def saved_plan_of(file: Path) -> Path:
 def recorded(file: Path) -> Mapping[str, Any]:
     """The entries of the recorded hardware of an inventory file's hosts; DeclarationError."""
     recording = recording_of(file)
-    if not recording.is_file():
+    if not there(recording):
         return {}
     try:
-        return read_recording(recording.read_text(encoding="utf-8"))
+        text = read_text(recording)
+        try:
+            entries = read_recording(text)
+        except ValueError as error:
+            raise ValueError(f"{recording} {error}") from None
     except ValueError as error:
         problem = f"{error}; delete the file and record it anew: deploys/discover.py"
-        raise DeclarationError(str(recording), [problem]) from None
+        raise DeclarationError(file.stem, [problem]) from None
+    problems = [
+        f"{recording}: {name}: is no host's hardware; delete the entry"
+        for name, entry in entries.items()
+        if not isinstance(entry, Mapping)
+    ]
+    if problems:
+        raise DeclarationError(file.stem, problems)
+    return entries
+
+
+def saved_plan(file: Path) -> str | None:
+    """The saved plan of an inventory file, None where there is none; DeclarationError."""
+    plan = saved_plan_of(file)
+    if not there(plan):
+        return None
+    try:
+        text = read_text(plan)
+        try:
+            check_saved(text)
+        except ValueError as error:
+            raise ValueError(f"{plan} {error}") from None
+        return text
+    except ValueError as error:
+        problem = f"{error}; save it again with --save (python -m roles.topology fleet)"
+        raise DeclarationError(file.stem, [problem]) from None
 
 
 def record(file: Path, entries: Mapping[str, Any]) -> None:
@@ -41,7 +72,7 @@ def record(file: Path, entries: Mapping[str, Any]) -> None:
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        known = file.read_text(encoding="utf-8") if file.is_file() else ""
+        known = read_text(file) if there(file) else ""
         write_whole(file, recording_with(known, entries))
     finally:
         # At once: under gevent, os.close waits for the event loop, which the next lock would block.
@@ -50,8 +81,14 @@ def record(file: Path, entries: Mapping[str, Any]) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that nobody ever sees a part of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that nobody ever sees a part of it; ValueError where it cannot be written."""
     partial = file.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be written: {error.strerror}; make room for it") from None

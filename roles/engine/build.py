@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from roles.engine.needs import Device
-from roles.host import LocalFile, Several, StrictSettings, check_private, check_url, read_file
+from roles.host import LocalFile, Several, StrictSettings, check_private, check_url, read_text
 
 Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
@@ -94,7 +94,7 @@ class Build(StrictSettings, ABC):
     def _token_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is None or not (info.context or {}).get("secrets", True):
             return value
-        token = read_file(value).strip()
+        token = read_text(value).strip()
         if not _TOKEN.fullmatch(token):
             what = "is empty" if not token else "is no token of one line"
             raise ValueError(f"{value} {what}; write the token alone into it")
@@ -153,4 +153,4 @@ class Build(StrictSettings, ABC):
     @property
     def hub_token(self) -> str | None:
         """The model hub's token, or None where no file holds one."""
-        return read_file(self.hub_token_file).strip() if self.hub_token_file else None
+        return read_text(self.hub_token_file).strip() if self.hub_token_file else None

@@ -12,7 +12,7 @@ from pyinfra.context import ctx_state
 from pyinfra_cli.exceptions import CliError, UnexpectedExternalError
 from pyinfra_cli.util import parse_cli_arg
 
-from roles.declaration import Declaration, DeclarationError
+from roles.declaration import Declaration, DeclarationError, saved_plan
 from roles.declaration.inventory import is_reading, read
 from roles.fleet.build import build, unknown_hosts
 from roles.fleet.command_line import Command, data_problems, file_problem, host_problems
@@ -94,6 +94,8 @@ def _check(file: str, command: Command) -> None:
 def _checked(file: str, hardware: bool) -> CheckedInventory:
     try:
         declaration = read(file)
+        # No host is contacted for a saved plan that nothing can be held to.
+        saved_plan(Path(file))
         return CheckedInventory(
             Path(file).resolve(), declaration, build(declaration, hardware=hardware)
         )

@@ -3,24 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from roles.declaration import saved_plan_of
+from roles.declaration import saved_plan, saved_plan_of
 from roles.plan import Plan, plan_differences
 
 
 def saved_plan_problem(inventory: Path, plans: Sequence[Plan]) -> str | None:
     """Why a deploy of these plans is refused, and what to do; None where nothing is saved, or the
-    same."""
-    file = saved_plan_of(inventory)
-    if not file.is_file():
-        return None
-    try:
-        differences = plan_differences(file.read_text(encoding="utf-8"), plans)
-    except ValueError as error:
-        return f"{file}: {error}"
+    same. DeclarationError where what is saved is no plan."""
+    text = saved_plan(inventory)
+    differences = plan_differences(text, plans) if text is not None else []
     if not differences:
         return None
     return (
-        f"the plan is not the saved one ({file}): {'; '.join(differences)}. Review it and save it "
-        "with python -m roles.topology fleet INVENTORY --save, or deploy with "
-        "--data accept_plan=true"
+        f"the plan is not the saved one ({saved_plan_of(inventory)}): {'; '.join(differences)}. "
+        "Review it and save it with python -m roles.topology fleet INVENTORY --save, or deploy "
+        "with --data accept_plan=true"
     )

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from roles.hardware.kinds import READERS, read
 from roles.hardware.outputs.text import OutputError
+from roles.host import read_bytes
+from roles.host.command import run, stdin_bytes
+
+_MOST_BYTES = 2**24
 
 
 def main(arguments: list[str]) -> int:
@@ -24,20 +28,26 @@ def main(arguments: list[str]) -> int:
 def _print(kind: str, file: str) -> bool:
     try:
         said = read(kind, _text(file))
-    except (OSError, OutputError) as error:
-        print(f"{file}: {error}", file=sys.stderr)
-        return False
+    except OutputError as error:
+        return _refused(f"{file}: {error}")
+    except ValueError as error:
+        return _refused(str(error))
     print(json.dumps({"file": file, **said}), flush=True)
     return True
 
 
+def _refused(problem: str) -> bool:
+    print(problem, file=sys.stderr)
+    return False
+
+
 def _text(file: str) -> str:
     """The file as text: a log cut in the middle of a character is still a log."""
-    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    content = stdin_bytes(_MOST_BYTES) if file == "-" else read_bytes(Path(file), _MOST_BYTES)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace")
     return content.decode("utf-8-sig", errors="replace")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(main))

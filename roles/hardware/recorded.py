@@ -1,7 +1,6 @@
 """The recorded hardware of an inventory's hosts: one YAML file, made to be read and committed."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -15,10 +14,9 @@ from roles.hardware.difference import gpu_findings
 from roles.hardware.gpus import Gpu, Hardware, Links, LinkVerdict, Outcome
 from roles.hardware.outputs.topo import LINK_LABELS, P2P_LABELS
 from roles.hardware.settings import check_card_name
+from roles.host import parse_yaml
 
 HEADER = "# Recorded by deploys/discover.py: a deploy stops a host whose hardware is another.\n"
-# The same loader in C, where libyaml is there.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Before each host's part: all other lines begin with a space.
 _NEXT_PART = re.compile(r"\n(?! )")
 
@@ -28,7 +26,14 @@ Count = Annotated[int, Field(ge=0, le=4_194_304)]
 # As `entry` writes them: nvidia-smi's or AMD's labels, "?" for a pair that nobody told.
 _LINKS = re.compile(rf"{LINK_LABELS}|NV|XGMI|PCIE|\?")
 _P2P = re.compile(rf"{P2P_LABELS}|\?")
+_PCI_ADDRESS = r"^[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]$"
+_PCI_DEVICE = r"^(0x)?[0-9A-Fa-f]{4}:?[0-9A-Fa-f]{4}$"
+_MIG_PROFILE = r"^([1-9]c\.)?[1-9]g\.[0-9]{1,3}gb([+-][a-z.]{1,20})*$"
+_IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._:/ -]{0,99}$"
 Words = Annotated[str, Field(pattern=r"^[ -~]{1,300}$")]
+# Sixteen GPUs of eight slices; a row has a label for each.
+_MOST_GPUS = 128
+Rows = Annotated[list[Annotated[str, Field(max_length=2000)]], Field(max_length=_MOST_GPUS)]
 
 
 class RecordedGpu(BaseModel):
@@ -41,21 +46,21 @@ class RecordedGpu(BaseModel):
 
     index: Count | None = None
     name: str
-    memory_mib: Annotated[int, Field(ge=1, le=4_194_304)]
+    memory_mib: Annotated[int, Field(ge=1, le=2**20)]
     reserved_mib: Count | None = None
     compute_capability: Annotated[float, Field(ge=1, lt=100)] | None = None
-    pci_address: str | None = None
-    pci_device_id: str | None = None
+    pci_address: Annotated[str, Field(pattern=_PCI_ADDRESS)] | None = None
+    pci_device_id: Annotated[str, Field(pattern=_PCI_DEVICE)] | None = None
     numa_node: Count | None = None
     pcie_generation: Count | None = None
     pcie_generation_max: Count | None = None
     pcie_width: Count | None = None
     pcie_width_max: Count | None = None
-    mig_profile: str | None = None
+    mig_profile: Annotated[str, Field(pattern=_MIG_PROFILE)] | None = None
     mig_parent: Count | None = None
     mig_index: Count | None = None
-    uuid: str | None = None
-    serial: str | None = None
+    uuid: Annotated[str, Field(pattern=_IDENTIFIER)] | None = None
+    serial: Annotated[str, Field(pattern=_IDENTIFIER)] | None = None
 
 
 class RecordedVerdict(BaseModel):
@@ -80,10 +85,10 @@ class RecordedHost(BaseModel):
     model_config = _STRICT
 
     driver_version: Annotated[str, Field(pattern=r"^[ -~]{1,200}$")] | None = None
-    gpus: Annotated[list[RecordedGpu], Field(min_length=1)]
-    links: list[str] | None = None
-    p2p: list[str] | None = None
-    interconnect: list[RecordedVerdict] | None = None
+    gpus: Annotated[list[RecordedGpu], Field(min_length=1, max_length=_MOST_GPUS)]
+    links: Rows | None = None
+    p2p: Rows | None = None
+    interconnect: Annotated[list[RecordedVerdict], Field(max_length=1000)] | None = None
 
 
 def recorded_hardware(data: Any) -> Hardware:
@@ -192,14 +197,9 @@ def read_recording(text: str) -> dict[str, Any]:
     known = _read_parts(text)
     if known is not None:
         return {name: entry for name, (_, entry) in known.items()}
-    try:
-        twice, entries = _loaded(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"not YAML: {error}") from None
+    entries = parse_yaml(text) or {}
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
         raise ValueError("must map hosts to their hardware")
-    if twice:
-        raise ValueError(f"has {', '.join(twice)} twice")
     return entries
 
 
@@ -220,31 +220,13 @@ def _read_parts(text: str) -> Mapping[str, tuple[str, Any]] | None:
 def _read_part(part: str) -> tuple[str, Any] | None:
     """The host and the entry of a part that `recording` wrote; None for any other text."""
     try:
-        twice, entries = _loaded(part)
-    except (yaml.YAMLError, RecursionError, ValueError):
+        entries = parse_yaml(part)
+    except ValueError:
         return None
-    if twice or not isinstance(entries, dict) or len(entries) != 1:
+    if not isinstance(entries, dict) or len(entries) != 1:
         return None
     name, entry = next(iter(entries.items()))
     return (name, entry) if isinstance(name, str) and _part(name, entry) == part else None
-
-
-def _loaded(text: str) -> tuple[list[str], Any]:
-    """The keys that stand in a file twice, and its data; the text is parsed once."""
-    loader = _LOADER(text)
-    try:
-        document = loader.get_single_node()
-        twice = _named_twice(document)
-        return twice, (loader.construct_document(document) if document is not None else None) or {}
-    finally:
-        loader.dispose()
-
-
-def _named_twice(document: yaml.Node | None) -> list[str]:
-    """The keys of a file that stand in it twice, of which YAML would drop the first."""
-    pairs = document.value if isinstance(document, yaml.MappingNode) else []
-    names = Counter(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))
-    return [name for name, count in names.items() if count > 1]
 
 
 def _gpu(place: int, gpu: RecordedGpu) -> Gpu:

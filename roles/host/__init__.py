@@ -1,14 +1,19 @@
-"""What every role needs of a host: paths, files that are written together, programs that run there.
-Pure code only."""
+"""What every role needs of a host: paths, files that are written together, programs that run there;
+and of the machine that a command runs on: files that people give to read. Pure code only."""
 
 from roles.host import paths as paths
+from roles.host.given import MOST_TEXT_BYTES as MOST_TEXT_BYTES
+from roles.host.given import check_private as check_private
+from roles.host.given import open_file as open_file
+from roles.host.given import parse_json as parse_json
+from roles.host.given import parse_yaml as parse_yaml
+from roles.host.given import read_bytes as read_bytes
+from roles.host.given import read_text as read_text
+from roles.host.given import there as there
 from roles.host.hostfile import HostFile as HostFile
 from roles.host.hostfile import archive as archive
 from roles.host.hostfile import differing as differing
 from roles.host.hostfile import parse_states as parse_states
-from roles.host.local_files import check_private as check_private
-from roles.host.local_files import read_bytes as read_bytes
-from roles.host.local_files import read_file as read_file
 from roles.host.program import AWAIT_SERVING as AWAIT_SERVING
 from roles.host.program import LEGACY as LEGACY
 from roles.host.program import PROBE as PROBE

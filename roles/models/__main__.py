@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from roles.host import read_text, there
+from roles.host.command import run
 from roles.models.folder import read_folder
 from roles.models.hub import ENDPOINT, read_hub
 from roles.models.settings import RecordedModel, in_words
@@ -53,19 +55,26 @@ def _refused(problem: str) -> int:
 
 def _read(options: argparse.Namespace) -> RecordedModel:
     source = str(options.source)
-    path = Path(source).expanduser()
-    if path.exists() or source.startswith(("/", ".", "~")) or source.endswith(".gguf"):
+    path = _expanded(Path(source))
+    if there(path) or source.startswith(("/", ".")) or source.endswith(".gguf"):
         return read_folder(path, model_id=options.id)
     if options.id:
         raise ValueError("--id is for a folder alone; a model of the hub has its name there")
     return read_hub(source, token=_token(options.token_file), endpoint=options.endpoint)
 
 
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("is in the home of a user that is not there; correct it") from None
+
+
 def _token(file: Path | None) -> str | None:
     """The hub's token, of the file before the environment; None where neither has one."""
-    if file is not None and not file.is_file():
+    if file is not None and not there(file):
         raise ValueError(f"{file} is not there: write the hub's token into it")
-    token = (file.read_text() if file else os.environ.get("HF_TOKEN", "")).strip()
+    token = (read_text(file, 2**16) if file else os.environ.get("HF_TOKEN", "")).strip()
     if not token and file is None:
         return None
     if not token or not token.isascii() or not token.isprintable() or " " in token:
@@ -74,4 +83,4 @@ def _token(file: Path | None) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(main))

@@ -1,55 +1,81 @@
 """A checkpoint's files: an index or the headers of safetensors."""
 
-import json
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
-# A header is a few MB at most; more is no header (safetensors' own limit).
-HEADER_LIMIT = 100_000_000
+from roles.host import parse_json
+from roles.models.keys import is_whole, shown
+
+# A header is a few MB at most.
+HEADER_LIMIT = 2**25
+# More than any model's tensors.
+MOST_BYTES = 2**50 - 1
 INDEX = "model.safetensors.index.json"
 
 
 def index_bytes(text: str | bytes, where: str) -> int:
     """The `total_size` of a model.safetensors.index.json; ValueError where it has none."""
-    found = _json(text, where)
+    found = read_mapping(text, where)
     metadata = found.get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, Mapping) else None
-    if isinstance(size, float) and size.is_integer():
-        size = int(size)
-    if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
-        raise ValueError(f"{where} has no metadata.total_size: download it anew")
-    return size
+    if not is_whole(size, 1, MOST_BYTES):
+        told = (
+            "no metadata.total_size" if size is None else f"a metadata.total_size of {shown(size)}"
+        )
+        raise ValueError(f"{where} has {told}: bytes are wanted; download it anew")
+    return int(size)
 
 
 def header_size(first: bytes, where: str) -> int:
     """How long a safetensors header is, from the file's first 8 bytes."""
     if len(first) < 8:
-        raise ValueError(f"{where} is no safetensors file: it ends within its first 8 bytes")
+        raise ValueError(
+            f"{where} is no safetensors file: it ends within its first 8 bytes; download it anew"
+        )
     (size,) = struct.unpack("<Q", first[:8])
     if not 2 <= size <= HEADER_LIMIT:
-        raise ValueError(f"{where} is no safetensors file: its header would be {size} bytes long")
+        raise ValueError(
+            f"{where} is no safetensors file: its header would be {size} bytes long; download it "
+            "anew"
+        )
     return size
 
 
-def header_bytes(header: bytes, where: str) -> int:
-    """Bytes of all tensors that a safetensors header names."""
-    ends = [0]
-    for name, tensor in _json(header, where).items():
+def header_bytes(header: bytes, where: str, data_bytes: int = MOST_BYTES) -> int:
+    """Bytes of all tensors that a safetensors header names, which lie within the file's data."""
+    total = 0
+    for name, tensor in read_mapping(header, where).items():
         if name == "__metadata__":
             continue
         offsets = tensor.get("data_offsets") if isinstance(tensor, Mapping) else None
-        if not isinstance(offsets, list) or len(offsets) != 2:
-            raise ValueError(f"{where}: tensor {name!r} has no data_offsets: download it anew")
-        ends.append(offsets[1] - offsets[0])
-    return sum(ends)
+        if not _are_offsets(offsets):
+            raise ValueError(
+                f"{where}: tensor {name[:100]!r} has data_offsets {shown(offsets)}: two numbers of "
+                "bytes are wanted; download it anew"
+            )
+        if offsets[1] > data_bytes:
+            raise ValueError(
+                f"{where} is cut off: tensor {name[:100]!r} ends at byte {offsets[1]} of "
+                f"{data_bytes}; download it anew"
+            )
+        total += offsets[1] - offsets[0]
+    if total > data_bytes:
+        raise ValueError(f"{where}: its tensors lie on each other; download it anew")
+    return total
 
 
-def _json(text: str | bytes, where: str) -> dict[str, Any]:
+def _are_offsets(found: Any) -> TypeGuard[list[int]]:
+    whole = isinstance(found, list) and all(type(one) is int for one in found)
+    return whole and len(found) == 2 and 0 <= found[0] <= found[1]
+
+
+def read_mapping(text: str | bytes, where: str) -> dict[str, Any]:
+    """The JSON object of a checkpoint's file; ValueError names the file."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError as error:
-        raise ValueError(f"{where} is no JSON ({error}): download it anew") from error
+        raise ValueError(f"{where} {error}; download it anew") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{where} holds {type(found).__name__}, not a mapping")
+        raise ValueError(f"{where} holds {type(found).__name__}, not a mapping; download it anew")
     return found

@@ -18,7 +18,7 @@ from roles.models.families import (
     UNGATED,
     layer_count,
 )
-from roles.models.fields import Fields, text_fields
+from roles.models.fields import LARGEST, Fields, text_fields
 from roles.models.layers import decoder_layers
 from roles.models.model import Attention, Format, Layer, Model, Weight
 from roles.models.parameters import Builder
@@ -85,7 +85,27 @@ def parse_config(
     itself. `hf_quant` is NVIDIA's hf_quant_config.json. ValueError says which key is missing or
     wrong, and what to do.
     """
-    fields = _with_defaults(text_fields(config))
+    try:
+        return _parsed(config, model_id, weights_bytes, quantization, dtype, hf_quant)
+    except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+        # A config may be anybody's JSON.
+        raise ValueError(
+            f"cannot be read ({type(error).__name__}: {error}); take the config.json that the "
+            "model is published with"
+        ) from error
+
+
+def _parsed(
+    config: Mapping[str, Any],
+    model_id: str,
+    weights_bytes: int | None,
+    quantization: str | None,
+    dtype: str | None,
+    hf_quant: Mapping[str, Any] | None,
+) -> Model:
+    said = text_fields(config)
+    _check_it_is_one(said)
+    fields = _with_defaults(said)
     formats = read_quantization(_said_quantization(fields), hf_quant, quantization)
     kind = _dtype(fields, dtype)
     plain = Format(kind, 32 if kind == "float32" else 16)
@@ -116,6 +136,17 @@ def parse_config(
     )
     model = replace(model, exact=not warnings, margin=UNKNOWN_MARGIN if warnings else 0.0)
     return replace(model, scale=_scale(model, plain)) if weights_bytes else model
+
+
+def _check_it_is_one(fields: Fields) -> None:
+    """ValueError for a mapping that is no model's config: defaults would make a model of it."""
+    sized = fields.get("hidden_size", *_ALIASES["hidden_size"]) is not None
+    named = fields.model_type or fields.outer.get("architectures")
+    if not sized and (fields.values is fields.outer or not named):
+        raise ValueError(
+            f"{fields.at}{'hidden_size' if named else 'model_type and hidden_size'} is missing; "
+            "take the config.json that the model is published with"
+        )
 
 
 def _scale(model: Model, plain: Format) -> float:
@@ -158,7 +189,7 @@ def _with_defaults(fields: Fields) -> Fields:
                 values[name] = found
     if "model_type" not in values and not fields.outer.get("model_type"):
         values["model_type"] = _type_by_architecture(fields.outer)
-    known = Fields(values, fields.outer)
+    known = Fields(values, fields.outer, fields.at)
     kind = known.model_type
     for name, default in DEFAULTS.get(kind, DEFAULTS["llama"] if not kind else {}).items():
         if values.get(name) is None:
@@ -169,7 +200,7 @@ def _with_defaults(fields: Fields) -> Fields:
     unsaid = kind in UNGATED or kind not in KNOWN
     if values.get("intermediate_size") is None and kind and unsaid:
         values["intermediate_size"] = 4 * known.integer("hidden_size")
-    return Fields(values, fields.outer)
+    return Fields(values, fields.outer, fields.at)
 
 
 def _type_by_architecture(outer: Mapping[str, Any]) -> str:
@@ -181,8 +212,6 @@ def _type_by_architecture(outer: Mapping[str, Any]) -> str:
 
 def _said_quantization(fields: Fields) -> Mapping[str, Any]:
     found = fields.anywhere("quantization_config", "compression_config", default={})
-    if not isinstance(found, Mapping):
-        raise ValueError(f"quantization_config is {found!r}: it must be a mapping")
     if found and fields.get("expert_dtype") == "fp4":
         return {**found, "expert_dtype": "fp4"}
     return found
@@ -196,7 +225,7 @@ def _dtype(fields: Fields, asked: str | None) -> str:
     if name == "float32" and (not asked or asked == "auto"):
         return "float16"
     if name not in ("float16", "bfloat16", "float32"):
-        raise ValueError(f"dtype is {said!r}: use float16, bfloat16 or float32")
+        raise ValueError(f"dtype is {said!r}; use float16, bfloat16 or float32")
     return name
 
 
@@ -215,8 +244,13 @@ def context_limit(fields: Fields) -> int:
     if "gemma3" not in fields.model_type:
         for rope in _ropes(fields):
             kind = rope.get("rope_type") or rope.get("type") or "default"
-            if kind not in _UNSCALED and isinstance(rope.get("factor"), (int, float)):
+            if kind not in _UNSCALED and rope.get("factor"):
                 scale = float(rope["factor"])
+    if limit * scale > LARGEST:
+        raise ValueError(
+            f"max_position_embeddings is {limit}, {scale:g} times as much by rope_scaling.factor; "
+            f"it must be at most {LARGEST}"
+        )
     return int(limit * scale)
 
 

@@ -3,10 +3,11 @@
 Sources: defaults of transformers' configuration classes and vLLM 0.33's model files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from roles.models.fields import Fields
+from roles.models.keys import MOST_LAYERS
 
 
 def _words(text: str) -> frozenset[str]:
@@ -148,14 +149,30 @@ def block_types(fields: Fields) -> list[str] | None:
         return None
     listed = fields.listed("layers_block_type")
     if listed:
-        return [str(kind) for kind in listed]
+        return _known("layers_block_type", listed, _PATTERN.values(), fields)
     pattern = str(fields.get("hybrid_override_pattern", default=""))
     if unknown := set(pattern) - set(_PATTERN):
         raise ValueError(
-            f"hybrid_override_pattern has {''.join(sorted(unknown))!r}: use the letters M, E, - "
-            "and *"
+            f"hybrid_override_pattern has {''.join(sorted(unknown))[:20]!r}; use the letters M, E, "
+            "- and *"
+        )
+    if len(pattern) > MOST_LAYERS:
+        raise ValueError(
+            f"hybrid_override_pattern has {len(pattern)} layers; it must have at most {MOST_LAYERS}"
         )
     return [_PATTERN[letter] for letter in pattern]
+
+
+def _known(key: str, listed: Sequence[str], words: Iterable[str], fields: Fields) -> list[str]:
+    """The list, if all in it are known words."""
+    known = tuple(dict.fromkeys(words))
+    for word in listed:
+        if word not in known:
+            raise ValueError(
+                f"{fields.at}{key} has {word[:60]!r}; it must have one of {', '.join(known)} for "
+                "each layer"
+            )
+    return list(listed)
 
 
 def attention_kinds(fields: Fields, count: int, context_limit: int) -> list[str]:
@@ -175,12 +192,15 @@ def attention_kinds(fields: Fields, count: int, context_limit: int) -> list[str]
     if fields.model_type == "falcon_h1":
         return ["full", "mamba2"] * (count // 2)
     if fields.model_type == "bamba":
-        attention = fields.listed("attn_layer_indices") or []
+        attention = set(fields.listed("attn_layer_indices") or ())
         return ["full" if i in attention else "mamba2" for i in range(count)]
     if types := fields.listed("attn_type_list", length=count):
         return ["full" if kind == 1 else "lightning" for kind in types[:count]]
     listed = fields.listed("layer_types", "layers_block_type", length=count)
     if listed:
+        if fields.model_type in KNOWN:
+            key = "layer_types" if fields.get("layer_types") else "layers_block_type"
+            _known(key, listed, _NAMES, fields)
         names = {**_NAMES, "linear_attention": "lightning"} if _lightning(fields) else _NAMES
         kinds = [names.get(str(kind), "full") for kind in listed[:count]]
     else:
@@ -255,13 +275,16 @@ def mlp_kinds(fields: Fields, count: int) -> list[str]:
     if not expert_count(fields):
         return ["dense"] * count
     if listed := fields.listed("mlp_layer_types", length=count):
+        _known("mlp_layer_types", listed, ("sparse", "dense"), fields)
         return ["experts" if kind == "sparse" else "dense" for kind in listed[:count]]
+    if named := fields.get("moe_layers_enum"):
+        words = named.split(",") if isinstance(named, str) else map(str, named)
+        sparse = set(words)
+        return ["experts" if str(i) in sparse else "dense" for i in range(count)]
     return ["experts" if _sparse(fields, i) else "dense" for i in range(count)]
 
 
 def _sparse(fields: Fields, index: int) -> bool:
-    if named := fields.get("moe_layers_enum"):
-        return str(index) in str(named).split(",")
     frequency = fields.get("moe_layer_freq")
     if isinstance(frequency, list):
         return index < len(frequency) and bool(frequency[index])

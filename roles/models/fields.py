@@ -4,17 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from roles.models.keys import check_config, is_whole, shown
+
 # Where multimodal models keep the configuration of their language model.
 _NESTED = ("thinker_config", "text_config", "llm_config", "language_config", "language_model")
-LARGEST = 2**40
+LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The keys of a language model's configuration; `outer` are those of the whole file."""
+    """The keys of a language model's configuration; `outer` are those of the whole file.
+
+    `at` is the path of `values` in the file, with a dot at its end.
+    """
 
     values: Mapping[str, Any]
     outer: Mapping[str, Any]
+    at: str = ""
 
     def get(self, *names: str, default: Any = None) -> Any:
         """The first of the names that has a value other than null, else `default`."""
@@ -33,21 +39,19 @@ class Fields:
 
     def integer(self, *names: str, default: int | None = None, least: int = 1) -> int:
         """A whole number of at least `least`; ValueError where it is missing or something else."""
-        value = self.get(*names)
+        name = next((one for one in names if self.values.get(one) is not None), names[0])
+        value = self.values.get(name)
         if value is None:
             if default is None:
                 raise ValueError(
-                    f"the config has no {' or '.join(names)}: add it, or take the config.json "
+                    f"{self.at}{' or '.join(names)} is missing; add it, or take the config.json "
                     "that the model is published with"
                 )
             return default
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{names[0]} is {value!r}: it must be a whole number")
-        if not least <= value < LARGEST:
-            raise ValueError(f"{names[0]} is {value}: it must be at least {least}, and possible")
-        return value
+        if not is_whole(value, least, LARGEST):
+            wanted = f"a whole number from {least} to {LARGEST}"
+            raise ValueError(f"{self.at}{name} is {shown(value)}; it must be {wanted}")
+        return int(value)
 
     def listed(self, *names: str, length: int | None = None) -> list[Any] | None:
         """A list, of at least `length` where that is said; None where there is none."""
@@ -55,16 +59,19 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{names[0]} is {value!r}: it must be a list")
+            raise ValueError(f"{self.at}{names[0]} is {shown(value)}; it must be a list")
         if length is not None and len(value) < length:
-            raise ValueError(f"{names[0]} has {len(value)} entries for {length} layers")
+            raise ValueError(
+                f"{self.at}{names[0]} has {len(value)} entries for {length} layers; it must have "
+                "one for each"
+            )
         return list(value)
 
     def mapping(self, *names: str) -> Mapping[str, Any] | None:
         """A mapping, or None where there is none."""
         value = self.get(*names)
         if value is not None and not isinstance(value, Mapping):
-            raise ValueError(f"{names[0]} is {value!r}: it must be a mapping")
+            raise ValueError(f"{self.at}{names[0]} is {shown(value)}; it must be a mapping")
         return value
 
     @property
@@ -75,13 +82,19 @@ class Fields:
 
 
 def text_fields(config: Mapping[str, Any]) -> Fields:
-    """The fields of the language model, however deep a multimodal model's config keeps them."""
+    """The fields of the language model, however deep a multimodal model's config keeps them.
+
+    ValueError for a key whose value is of another kind, or beyond any model's.
+    """
     if not isinstance(config, Mapping):
         raise ValueError(f"a config is a mapping of keys, not {type(config).__name__}")
     inner: Mapping[str, Any] = config
+    at = ""
+    check_config(inner)
     for _ in range(3):
-        nested = next((inner[key] for key in _NESTED if isinstance(inner.get(key), Mapping)), None)
+        nested = next((key for key in _NESTED if isinstance(inner.get(key), Mapping)), None)
         if nested is None:
             break
-        inner = nested
-    return Fields(inner, config)
+        inner, at = inner[nested], f"{at}{nested}."
+        check_config(inner, at)
+    return Fields(inner, config, at)

@@ -1,14 +1,15 @@
 """A model in a local folder: config.json beside safetensors files, or one GGUF file."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import replace
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from roles.host import open_file, read_bytes, there
 from roles.models import checkpoint
 from roles.models.gguf import Header, Length, read_header
 from roles.models.gguf_shape import GgufShape, gguf_shape
+from roles.models.keys import is_whole, shown
 from roles.models.settings import RecordedModel, nvidia_quantization
 
 # llama.cpp's names of the architecture's sizes, and those of config.json.
@@ -37,26 +38,20 @@ def read_folder(folder: Path, *, model_id: str = "") -> RecordedModel:
     name = model_id or folder.resolve().name
     if folder.suffix == ".gguf":
         return _read_gguf(folder, name)
-    config = _load(folder / "config.json")
+    config = folder / "config.json"
+    if not there(config):
+        raise ValueError(f"{config} is missing; name the folder that a model was saved in")
     quantized = folder / "hf_quant_config.json"
     return RecordedModel(
         id=name,
-        config=dict(config),
+        config=_load(config),
         weights_bytes=_weights_bytes(folder),
-        quantization=nvidia_quantization(_load(quantized) if quantized.is_file() else None),
+        quantization=nvidia_quantization(_load(quantized) if there(quantized) else None),
     )
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing: name the folder that a model was saved in") from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): download it anew") from error
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} holds {type(found).__name__}, not a mapping")
-    return found
+def _load(path: Path) -> dict[str, Any]:
+    return checkpoint.read_mapping(read_bytes(path), str(path))
 
 
 def _weights_bytes(folder: Path) -> int | None:
@@ -65,13 +60,14 @@ def _weights_bytes(folder: Path) -> int | None:
     if files:
         return sum(_header_bytes(file) for file in files)
     index = folder / checkpoint.INDEX
-    return checkpoint.index_bytes(index.read_bytes(), str(index)) if index.is_file() else None
+    return checkpoint.index_bytes(read_bytes(index), str(index)) if there(index) else None
 
 
 def _header_bytes(path: Path) -> int:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         size = checkpoint.header_size(file.read(8), str(path))
-        return checkpoint.header_bytes(file.read(size), str(path))
+        data_bytes = os.fstat(file.fileno()).st_size - 8 - size
+        return checkpoint.header_bytes(file.read(size), str(path), max(0, data_bytes))
 
 
 def _read_gguf(path: Path, name: str) -> RecordedModel:
@@ -86,27 +82,28 @@ def _read_gguf(path: Path, name: str) -> RecordedModel:
 def recorded_gguf(header: Header, name: str, where: str) -> RecordedModel:
     """The model whose GGUF file has this header."""
     shape = gguf_shape(header, where)
-    return RecordedModel(
-        id=name,
-        config=_gguf_config(header, shape),
-        weights_bytes=header.bytes,
-        quantization="gguf q8_0",
-        gguf=shape,
-    )
+    # As mappings, so that what is recorded is what can be read again.
+    recorded = {
+        "id": name,
+        "config": _gguf_config(header, shape),
+        "weights_bytes": header.bytes,
+        "quantization": "gguf q8_0",
+        "gguf": asdict(shape),
+    }
+    return RecordedModel.model_validate(recorded)
 
 
 def _gguf_header(path: Path) -> Header:
-    try:
-        with path.open("rb") as file:
-            return read_header(file, str(path), path.stat().st_size)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    with open_file(path) as file:
+        return read_header(file, str(path), os.fstat(file.fileno()).st_size)
 
 
 def _other_parts(path: Path, header: Header) -> list[Path]:
     """The files beside the first that hold the rest of a split model's tensors."""
-    count = header.metadata.get("split.count", 1)
-    if not isinstance(count, int) or count < 2:
+    count: Any = header.metadata.get("split.count", 1)
+    if not is_whole(count, 0, 2**16):
+        raise ValueError(f"{path} is damaged: split.count is {shown(count)}; download it anew")
+    if count < 2:
         return []
     stem, first = path.stem, f"-00001-of-{count:05d}"
     if count > _MOST_PARTS or not stem.endswith(first):

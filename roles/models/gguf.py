@@ -14,8 +14,10 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 # Bounds that no model comes near; a damaged file must not make the reader run for hours.
 MOST_PAIRS = MOST_TENSORS = 1 << 16
-MOST_HEADER_BYTES = 1 << 28
+MOST_HEADER_BYTES = 1 << 26
 MOST_TEXT_BYTES = 1 << 24
+# In arrays, of all keys together: a large vocabulary has 262,144 and twice as many merges.
+MOST_TEXTS = 1 << 21
 MOST_DIMENSIONS = 4
 # Arrays of numbers are kept up to this: one for each layer. Longer ones belong to vocabularies.
 MOST_KEPT = 1 << 12
@@ -108,10 +110,12 @@ def read_header(file: BinaryIO, where: str, file_bytes: int) -> Header:
     """
     reader = _Reader(file, where)
     if reader.take(len(MAGIC)) != MAGIC:
-        raise ValueError(f"{where} is no GGUF file")
+        raise ValueError(f"{where} is no GGUF file; download it anew")
     (version,) = reader.unpack("<I")
     if version not in VERSIONS:
-        raise ValueError(f"{where} is GGUF version {version}: only 2 and 3 are known")
+        raise ValueError(
+            f"{where} is GGUF version {version}: only 2 and 3 are known; convert it anew"
+        )
     tensors, pairs = reader.unpack("<QQ")
     if tensors > MOST_TENSORS or pairs > MOST_PAIRS:
         raise reader.damaged(f"it has {tensors} tensors and {pairs} metadata pairs")
@@ -136,6 +140,7 @@ class _Reader:
     def __init__(self, file: BinaryIO, where: str) -> None:
         self._file, self._where = file, where
         self.position = 0
+        self.texts = 0
 
     def damaged(self, fault: str) -> ValueError:
         """The error for a fault near the reader's position."""
@@ -201,6 +206,9 @@ def _array(reader: _Reader, key: str) -> Value:
     if count > MOST_HEADER_BYTES:
         raise reader.damaged(f"{key!r} would have {count} values")
     if kind == _TEXT:
+        reader.texts += count
+        if reader.texts > MOST_TEXTS:
+            raise reader.damaged(f"{key!r} would have {count} texts")
         for _ in range(count):
             reader.raw_text()
         return Length(count)

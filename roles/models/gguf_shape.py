@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from roles.models.gguf import Header, Length, Tensor
+from roles.models.keys import MOST_LAYERS, shown
 
-MOST_LAYERS = 1024
 _FORBID = ConfigDict(extra="forbid")
 Size = Annotated[int, Field(strict=True, ge=0, lt=2**50)]
 Positive = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
@@ -256,7 +256,9 @@ class _Keys:
         self.metadata, self._where = metadata, where
         kind = metadata.get("general.architecture")
         if not isinstance(kind, str) or not kind:
-            raise ValueError(f"{where}: general.architecture is missing: it is no language model")
+            raise ValueError(
+                f"{where}: general.architecture is missing: it is no language model; name another"
+            )
         self.architecture = kind
 
     def count(self, name: str, *, default: int | None = None, most: int = 2**31) -> int:
@@ -267,7 +269,9 @@ class _Keys:
             value = max(value)
         least = 0 if default is not None else 1
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"{self._where}: {key} is {value!r}: {least} to {most} is wanted")
+            raise ValueError(
+                f"{self._where}: {key} is {shown(value)}; it must be from {least} to {most}"
+            )
         return value
 
     def by_layer(self, name: str, layers: int, *, default: int = 0) -> list[int]:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import requests
 
+from roles.host import parse_json
 from roles.models import checkpoint
 from roles.models.settings import RecordedModel, nvidia_quantization
 
@@ -69,7 +70,7 @@ class _Hub:
                 f"{self.name}@{revision} is not on {self.endpoint}: check the name and revision"
             )
         try:
-            found = str(json.loads(content).get("sha", ""))
+            found = str(parse_json(content).get("sha", ""))
         except (ValueError, AttributeError) as error:
             raise HubError(f"{self.endpoint} answered something else than JSON") from error
         if not _COMMIT.match(found):
@@ -82,12 +83,9 @@ class _Hub:
         if content is None:
             return None
         try:
-            found = json.loads(content)
+            return checkpoint.read_mapping(content, f"{file} of {self.name}")
         except ValueError as error:
-            raise HubError(f"{file} of {self.name} is no JSON: {error}") from error
-        if not isinstance(found, Mapping):
-            raise HubError(f"{file} of {self.name} holds {type(found).__name__}, not a mapping")
-        return found
+            raise HubError(str(error)) from None
 
     def weights_bytes(self, commit: str) -> int | None:
         """Bytes of the tensors by the index, or by the files' headers; None without either."""

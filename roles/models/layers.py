@@ -268,6 +268,10 @@ def _experts(build: Builder, gated: bool) -> tuple[Experts, list[Weight]]:
     top = fields.integer(
         "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", default=1
     )
+    if top > count:
+        raise ValueError(
+            f"{fields.at}num_experts_per_tok is {top}; it must be at most {count}, the experts"
+        )
     path = build.at("mixer." if fields.model_type == "nemotron_h" else "mlp.")
     latent = fields.integer("moe_latent_size", default=0, least=0)
     bias = fields.model_type == "gpt_oss"

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+from roles.models.keys import check_quantization
 from roles.models.model import Format, Quantization
 
 FP8_TENSOR = Format("fp8", 8, 0, 0, 4)
@@ -212,11 +213,14 @@ def read_quantization(
 ) -> Formats:
     """The formats of a checkpoint, or those of `asked` where an unquantised one is told so.
 
-    ValueError where the method is not one that vLLM has.
+    ValueError where the method is not one that vLLM has, and for a key whose value cannot be.
     """
     if hf_quant:
-        return _modelopt(hf_quant.get("quantization", hf_quant))
+        said = hf_quant.get("quantization", hf_quant)
+        check_quantization(said, "hf_quant_config.json: ")
+        return _modelopt(said)
     if config:
+        check_quantization(config, "quantization_config.")
         return _from_config(config)
     return _online(asked) if asked else Formats()
 
@@ -230,7 +234,7 @@ def _from_config(config: Mapping[str, Any]) -> Formats:
     if method in ("compressed-tensors", "modelopt") or "config_groups" in config:
         return _groups(config)
     ignored = _ignored(config)
-    bits = int(config.get("bits") or config.get("w_bit") or 4)
+    bits = config.get("bits") or config.get("w_bit") or 4
     group = int(config.get("group_size") or config.get("q_group_size") or 128)
     match method:
         case "fp8":
@@ -302,7 +306,9 @@ def _online(method: str) -> Formats:
         "experts-int8": INT8_CHANNEL,
     }.get(kind)
     if linear is None:
-        raise ValueError(f"unknown quantisation {method!r}: use one of {', '.join(METHODS)}")
+        raise ValueError(
+            f"quantization: unknown quantisation {method[:60]!r}; use one of {', '.join(METHODS)}"
+        )
     ignored = _USUALLY_IGNORED.get(kind, ())
     return _uniform(kind, linear, ignored, experts_only=kind in ("mxfp4", "experts-int8"))
 
@@ -311,7 +317,9 @@ def _gguf(method: str) -> Formats:
     kind = method.lower().replace("gguf", "").strip(" -_") or "q4_k_m"
     bits = GGUF_BITS.get(kind)
     if bits is None:
-        raise ValueError(f"unknown GGUF type {kind!r}: use one of {', '.join(GGUF_BITS)}")
+        raise ValueError(
+            f"quantization: unknown GGUF type {kind[:60]!r}; use one of {', '.join(GGUF_BITS)}"
+        )
     format = Format(f"gguf-{kind}", bits)
     # llama.cpp quantises the embeddings too.
     made = _uniform("gguf", format)
@@ -349,7 +357,9 @@ def _algorithm(name: str) -> Format:
         return INT8_CHANNEL
     if "AWQ" in upper or "INT4" in upper:
         return int4_group(128, zeros=False)
-    raise ValueError(f"unknown quant_algo {name!r}: use FP8, NVFP4, MXFP4, INT8 or INT4")
+    raise ValueError(
+        f"quantization: unknown quant_algo {name[:60]!r}; use FP8, NVFP4, MXFP4, INT8 or INT4"
+    )
 
 
 def _kv_dtype(algorithm: Any) -> str | None:

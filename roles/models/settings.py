@@ -16,18 +16,15 @@ from pydantic import (
     model_validator,
 )
 
-from roles.host import StrictSettings
+from roles.host import StrictSettings, parse_json, read_bytes, there
 from roles.models.config import parse_config
-from roles.models.fields import text_fields
 from roles.models.gguf_shape import GgufShape
+from roles.models.keys import MOST_LAYERS
 from roles.models.model import Model
 
 # Integers as they are written: neither true nor "5" is one, and no product of them overflows.
 Count = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
 Bytes = Annotated[int, Field(strict=True, gt=0, lt=2**50)]
-# More than any model has; each is a row of a plan's sums.
-_MOST_LAYERS = 1024
-_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
 def _no_way_up(name: str) -> str:
@@ -56,7 +53,7 @@ class DeclaredModel(StrictSettings):
 
     name: ModelName = Field(description="as on the model hub")
     weight_bytes: WeightBytes = Field(description="bytes of the safetensors files together")
-    layers: Annotated[int, Field(gt=0, le=_MOST_LAYERS)] = Field(
+    layers: Annotated[int, Field(gt=0, le=MOST_LAYERS)] = Field(
         description="num_hidden_layers of config.json"
     )
     hidden_size: Width = Field(description="hidden_size of config.json")
@@ -130,7 +127,6 @@ class RecordedModel(BaseModel):
         """The model of this config; ValueError names what is wrong with it."""
         told = self.quantization
         try:
-            self._check_layers()
             model = parse_config(
                 self.config,
                 model_id=self.id,
@@ -141,9 +137,6 @@ class RecordedModel(BaseModel):
             return replace(model, gguf=self.gguf)
         except ValueError as error:
             raise ValueError(f"config: {error}") from error
-        except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
-            # A config may be anybody's JSON.
-            raise ValueError(f"config: cannot be read: {type(error).__name__}: {error}") from error
 
     def text(self) -> str:
         """The JSON object to commit; what is not known is left out."""
@@ -151,11 +144,6 @@ class RecordedModel(BaseModel):
         if self.gguf:
             known["gguf"] = _without_defaults(self.gguf)
         return json.dumps(known, indent=2, ensure_ascii=False) + "\n"
-
-    def _check_layers(self) -> None:
-        said = text_fields(self.config).get(*_LAYER_KEYS)
-        if isinstance(said, (int, float)) and said > _MOST_LAYERS:
-            raise ValueError(f"{said} layers are more than any model has ({_MOST_LAYERS})")
 
 
 def _without_defaults(shape: GgufShape) -> dict[str, Any]:
@@ -184,11 +172,11 @@ def declared_model(value: Any) -> Model:
 def model_of_file(file: Path) -> Model:
     """The model in a JSON file that was recorded; ValueError says what is wrong and what to do."""
     again = f"python -m roles.models read SOURCE > {file}"
-    if not file.is_file():
+    if not there(file):
         raise ValueError(f"{file} is not there; make it: {again}")
     try:
-        return _recorded_model(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
+        return _recorded_model(parse_json(read_bytes(file)))
+    except ValueError as error:
         raise ValueError(f"{file}: {error}; mend it, or make it anew: {again}") from None
 
 

@@ -53,7 +53,7 @@ def _encoder(
     name: str, own: Mapping[str, Any], config: Mapping[str, Any], build: Builder
 ) -> list[Weight]:
     kind = str(own.get("model_type") or config.get("model_type") or "")
-    fields = Fields({**_DEFAULTS.get(kind, {}), **own}, own)
+    fields = Fields({**_DEFAULTS.get(kind, {}), **own}, own, f"{name}_config.")
     if kind == "gemma3n_vision":
         return build.kept("vision_tower.mobilenet", _MOBILENET_V5)
     if not fields.get("hidden_size", "d_model", "vt_hidden_size", "embed_dim", "width"):

@@ -9,5 +9,6 @@ from roles.plan.plan import Plan as Plan
 from roles.plan.plan import Replica as Replica
 from roles.plan.plan import Shape as Shape
 from roles.plan.plan import with_p2p_of as with_p2p_of
+from roles.plan.saved import check_saved as check_saved
 from roles.plan.saved import plan_differences as plan_differences
 from roles.plan.saved import saved as saved

@@ -1,10 +1,12 @@
 """A plan as a file that is committed: what runs where, without the figures that led to it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from roles.host import parse_yaml
 from roles.plan.plan import Plan, Replica
 
 HEADER = (
@@ -19,19 +21,69 @@ def saved(plans: Sequence[Plan]) -> str:
     return HEADER + yaml.safe_dump(made, sort_keys=False, default_flow_style=None, width=1000)
 
 
-def plan_differences(text: str, plans: Sequence[Plan]) -> list[str]:
-    """What differs between saved plans and these, in words; ValueError for another file."""
+_STRICT = ConfigDict(extra="forbid", strict=True, defer_build=True)
+Number = Annotated[int, Field(ge=1, lt=2**31)]
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class SavedReplica(BaseModel):
+    """A replica as `saved` writes it."""
+
+    model_config = _STRICT
+
+    gpus: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    tensor_parallel_size: Number
+    pipeline_parallel_size: Number
+    port: Annotated[int, Field(ge=1, le=65535)]
+    max_model_len: Number
+    engine: Text | None = None
+    enable_expert_parallel: bool | None = None
+    tensor_split: list[float] | None = None
+    p2p: bool | None = None
+
+
+class SavedService(BaseModel):
+    """A service as `saved` writes it."""
+
+    model_config = _STRICT
+
+    model: Text
+    hosts: dict[Text, dict[Text, SavedReplica]]
+
+
+def check_saved(text: str) -> Mapping[str, Any]:
+    """What a saved plan's text holds; ValueError, which goes on after its file's name, for another.
+
+    What is cut between two lines may be a plan, too: then it differs from that of the inventory.
+    """
+    found = parse_yaml(text)
+    if found is None:
+        raise ValueError("is empty")
     try:
-        old: Mapping[str, Any] = yaml.safe_load(text)
-        models = {service: old[service]["model"] for service in old}
-        before = {
-            f"{host}/{name}": replicas[name]
-            for service in old
-            for host, replicas in old[service]["hosts"].items()
-            for name in replicas
-        }
-    except (yaml.YAMLError, TypeError, LookupError, AttributeError) as error:
-        raise ValueError(f"it is no saved plan ({error}); save it again") from None
+        TypeAdapter(dict[Text, SavedService]).validate_python(found, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        fault = f"{where}: {first['msg']}" if where else first["msg"]
+        raise ValueError(f"is no saved plan ({fault})") from None
+    hosts = [host for service in found.values() for host in service["hosts"].values()]
+    replicas = [replica for host in hosts for replica in host.values()]
+    # A file of before there were several engines says it of none.
+    if not text.endswith("\n") or len({"engine" in replica for replica in replicas}) > 1:
+        raise ValueError("is cut off at its end")
+    return found
+
+
+def plan_differences(text: str, plans: Sequence[Plan]) -> list[str]:
+    """What differs between saved plans and these, in words; ValueError as `check_saved`."""
+    old = check_saved(text)
+    models = {service: old[service]["model"] for service in old}
+    before = {
+        f"{host}/{name}": replicas[name]
+        for service in old
+        for host, replicas in old[service]["hosts"].items()
+        for name in replicas
+    }
     now = {f"{one.host}/{one.name}": _entry(one) for plan in plans for one in plan.replicas}
     changed = _of_services(models, {plan.service: plan.model for plan in plans})
     return [*changed, *_of_replicas(before, now)]
@@ -60,11 +112,9 @@ def _of_replicas(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield f"{name} {told}"
 
 
-def _changed(before: Any, now: Mapping[str, Any]) -> str:
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What a replica has now and had before, as far as they differ; a file of before there were
     several engines says nothing of them."""
-    if not isinstance(before, Mapping):
-        return f"is {_words(now)}, was {_words(before)}"
     unsaid = {"engine"} - before.keys()
     differs = [
         key
@@ -92,7 +142,5 @@ def _entry(replica: Replica) -> dict[str, Any]:
     return entry | ({} if replica.p2p else {"p2p": False})
 
 
-def _words(entry: Any) -> str:
-    if not isinstance(entry, Mapping):
-        return repr(entry)
+def _words(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in entry.items())

@@ -46,5 +46,8 @@ def _hold_to_saved_plan(run: Run) -> None:
         raise RefusedError(problem)
     if problem:
         file = saved_plan_of(run.file)
-        write_whole(file, saved(run.fleet.plans))
+        try:
+            write_whole(file, saved(run.fleet.plans))
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
         click.echo(f"the plan is accepted and saved in {file}")

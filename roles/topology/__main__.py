@@ -6,8 +6,11 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from roles.host.command import run, stdin_lines
 from roles.plan import plan_differences, saved
 from roles.topology import explain
 
@@ -32,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _answer_lines(name: str, only_schema: bool) -> int:
-    """Answer every line of stdin; 1 where one was wrong."""
+    """Answer every line of stdin; 1 where one was wrong, or there was none."""
     # A fleet's plan does without the models of these lines, and starts faster.
     from roles.topology import plan_command, predict
 
@@ -40,35 +43,49 @@ def _answer_lines(name: str, only_schema: bool) -> int:
     if only_schema:
         print(json.dumps(command.schema(), indent=2))
         return 0
-    wrong = False
-    for answer in command.answers(sys.stdin):
-        print(json.dumps(answer, ensure_ascii=False))
-        wrong |= "error" in answer
-    return int(wrong)
+    try:
+        lines = stdin_lines()
+        wrong = [_print_answer(answer) for answer in command.answers(lines)]
+    except ValueError as error:
+        return _refused(error)
+    return int(any(wrong)) if wrong else _refused("stdin has no line; give one JSON object a line")
+
+
+def _print_answer(answer: Mapping[str, Any]) -> bool:
+    """Whether the answer is an error."""
+    print(json.dumps(answer, ensure_ascii=False))
+    return "error" in answer
 
 
 def _fleet(inventory: str, save: bool) -> int:
     """Print the plan of an inventory, and save it if asked; 1 with every problem on stderr."""
     # The other subcommands do without inventories, and start faster.
-    from roles.declaration import saved_plan_of, write_whole
+    from roles.declaration import saved_plan, saved_plan_of, write_whole
     from roles.fleet.inventory import load
 
     try:
         plans = load(inventory, secrets=False).plans
-        print("\n".join(map(explain, plans)), end="")
         file = saved_plan_of(Path(inventory))
+        # One that is damaged is mended by saving another.
+        before = None if save else saved_plan(Path(inventory))
         if save:
             write_whole(file, saved(plans))
-            print(f"saved in {file}")
-        elif file.is_file():
-            changes = plan_differences(file.read_text(encoding="utf-8"), plans)
-            differs = "\n".join([f"\nnot the plan saved in {file}:", *changes])
-            print(differs if changes else "as saved")
     except (ValueError, OSError, SyntaxError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        return _refused(error)
+    print("\n".join(map(explain, plans)), end="")
+    if save:
+        print(f"saved in {file}")
+    elif before is not None:
+        changes = plan_differences(before, plans)
+        differs = "\n".join([f"\nnot the plan saved in {file}:", *changes])
+        print(differs if changes else "as saved")
     return 0
 
 
+def _refused(problem: object) -> int:
+    print(problem, file=sys.stderr)
+    return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(main))

@@ -137,6 +137,3 @@ def _parsed(
         return model
     except ValueError as error:
         raise ValueError(f"config: {error}") from error
-    except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
-        # A config may be anybody's JSON.
-        raise ValueError(f"config: cannot be read: {type(error).__name__}: {error}") from error

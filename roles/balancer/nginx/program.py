@@ -13,7 +13,7 @@ from roles.balancer.nginx.render import (
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.state import STATE, BalancerState, dumped
-from roles.host import HostFile, read_file
+from roles.host import HostFile, read_text
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,6 @@ def _given_certificate(settings: BalancerSettings) -> tuple[HostFile, ...]:
     if settings.certificate_file is None or settings.certificate_key_file is None:
         return ()
     return (
-        HostFile(paths.CERTIFICATE, read_file(settings.certificate_file)),
-        _secret(paths.CERTIFICATE_KEY, read_file(settings.certificate_key_file)),
+        HostFile(paths.CERTIFICATE, read_text(settings.certificate_file)),
+        _secret(paths.CERTIFICATE_KEY, read_text(settings.certificate_key_file)),
     )

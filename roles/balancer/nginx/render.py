@@ -9,7 +9,7 @@ from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.state import BalancerState
 from roles.balancer.upstreams import servers
-from roles.host import read_file
+from roles.host import read_text
 
 TEMPLATES = Path(__file__).resolve().parents[3] / "templates" / "nginx"
 ERRORS = {
@@ -38,7 +38,7 @@ def render_site(
         max_body_mib=settings.max_body_mib,
         errors=[{"status": status, "body": _error(*error)} for status, error in ERRORS.items()],
     )
-    return rendered(read_file(settings.template or TEMPLATES / "llm.conf.j2"), **values)
+    return rendered(read_text(settings.template or TEMPLATES / "llm.conf.j2"), **values)
 
 
 def sites(settings: BalancerSettings, routes: Sequence[Route]) -> tuple[Site, ...]:
@@ -59,7 +59,7 @@ def sites(settings: BalancerSettings, routes: Sequence[Route]) -> tuple[Site, ..
 def render_upstreams(state: BalancerState) -> str:
     """/etc/nginx/llm/upstreams.conf: all upstreams, the only file that a drain changes."""
     return rendered(
-        read_file(TEMPLATES / "upstreams.conf.j2"),
+        read_text(TEMPLATES / "upstreams.conf.j2"),
         upstreams=[(one.name, servers(one, state.drains)) for one in state.upstreams],
         limits=f" max_fails={state.max_fails} fail_timeout={state.fail_timeout_s}s",
     )

@@ -10,7 +10,7 @@ from jinja2 import StrictUndefined, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from roles.balancer.nginx.paths import KEYS, SELF_SIGNED, UPSTREAMS
-from roles.host import read_file
+from roles.host import read_text
 
 MANAGED = "Written by pyinfra-llm: changes here are lost at the next deploy."
 UPSTREAM_PREFIX = "llm_"
@@ -87,7 +87,7 @@ def rendered(text: str, **values: Any) -> str:
 
 def check_template(path: Path) -> None:
     """ValueError where an own template cannot be rendered, or its site would ignore drains."""
-    text = read_file(path)
+    text = read_text(path)
     try:
         site = rendered(text, **SAMPLE)
     except Exception as error:  # a template may raise anything

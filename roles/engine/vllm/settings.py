@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from roles.engine.build import Build, Source
 from roles.engine.needs import Version
-from roles.host import LocalFile, Several, read_file
+from roles.host import LocalFile, Several, read_text
 
 Requirement = Annotated[
     str,
@@ -134,7 +134,7 @@ class VllmSettings(Build):
     @property
     def lock_text(self) -> str:
         """The lock's text; empty without one."""
-        return read_file(self.lock) if self.lock else ""
+        return read_text(self.lock) if self.lock else ""
 
     @classmethod
     def planned(cls) -> dict[str, str]:

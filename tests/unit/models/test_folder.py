@@ -54,7 +54,7 @@ def test_nvidias_quantisation_lies_beside_the_config(folder: Path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("config.json", b"{", "cannot be read"),
+        ("config.json", b"{", "is no JSON"),
         ("config.json", b"[1]", "holds list"),
         ("m.safetensors", b"123", "ends within its first 8 bytes"),
         ("m.safetensors", b"\xff" * 16, "its header would be"),
@@ -70,7 +70,7 @@ def test_a_damaged_file_is_named(folder: Path, name: str, content: bytes, said: 
 
 
 def test_an_empty_folder(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"config.json is missing: name the folder"):
+    with pytest.raises(ValueError, match=r"config.json is missing; name the folder"):
         read_folder(tmp_path)
 
 

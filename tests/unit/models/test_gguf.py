@@ -189,7 +189,7 @@ def pair(kind: int, value: bytes) -> bytes:
         (b"GGUF" + struct.pack("<IQQ", 3, 2**40, 1), "1099511627776 tensors"),
         (pair(8, struct.pack("<Q", 2**60)), "a text would be"),
         (pair(9, struct.pack("<IQ", 4, 2**60)), "would have"),
-        (pair(9, struct.pack("<IQ", 4, 2**27)), "its header is larger"),
+        (pair(9, struct.pack("<IQ", 4, 2**25)), "its header is larger"),
         # Arrays of arrays would be read without end.
         (pair(9, struct.pack("<IQ", 9, 1)), "array of the unknown type 9"),
         (pair(13, b""), "of the unknown type 13"),

@@ -234,7 +234,7 @@ def test_a_token_file_goes_before_the_environment(endpoint: str, tmp_path: Path,
         ("org/gated", "bad-secret\nhf_2", "HF_TOKEN does not hold a token"),
         ("org/missing", "", "is not on http://127.0.0.1"),
         ("/nowhere/model", "", "/nowhere/model/config.json is missing"),
-        (f"org/shapeless@{COMMIT}", "", "config: the config has no hidden_size"),
+        (f"org/shapeless@{COMMIT}", "", "config: hidden_size is missing; take"),
     ],
 )
 def test_the_command_says_what_is_wrong(

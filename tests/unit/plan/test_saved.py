@@ -64,8 +64,52 @@ def test_what_one_of_both_does_not_set_is_named():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- 1", "hosts: 3", "a: {hosts: {a: 3}}", "a: {", "service: s"]
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("# a comment\n", "is empty"),
+        ("null\n", "is empty"),
+        ("- 1", "no saved plan"),
+        ("hosts: 3", r"no saved plan \(hosts"),
+        ("a: {hosts: {a: 3}}", "no saved plan"),
+        ("a: {", "is no YAML"),
+        ("service: s", "no saved plan"),
+        ("1: {model: m, hosts: {}}\n", "no saved plan"),
+        ("a: {model: m, hosts: {}}\na: {model: m, hosts: {}}\n", "has a twice"),
+        ("a: {model: m, hosts: {h: {}, h: {}}}\n", "has h twice"),
+    ],
 )
-def test_what_is_no_saved_plan_is_refused(text: str):
-    with pytest.raises(ValueError, match="no saved plan"):
+def test_what_is_no_saved_plan_is_refused(text: str, said: str):
+    with pytest.raises(ValueError, match=said):
         plan_differences(text, [plan(a="1x NVIDIA L40S")])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("gpus: [0]", "gpus: []"), r"a\.s-0\.gpus"),
+        (("gpus: [0]", "gpus: [zero]"), r"a\.s-0\.gpus\.0"),
+        (("port: 8001", "port: 99999"), r"a\.s-0\.port"),
+        (("port: 8001", "port: true"), r"a\.s-0\.port"),
+        (("tensor_parallel_size: 1", "tensor_parallel_size: 0"), "tensor_parallel_size"),
+        (("max_model_len: 4096", "max_len: 4096"), "max_model_len"),
+        (("model: Qwen/Qwen2.5-14B-Instruct", "model: 14"), r"s\.model"),
+        (("  hosts:", "  host:"), r"s\.hosts"),
+    ],
+)
+def test_a_saved_replica_is_read_strictly(change: tuple[str, str], said: str):
+    made = plan(a="1x NVIDIA L40S")
+    text = saved([made])
+    assert change[0] in text
+    with pytest.raises(ValueError, match=said):
+        plan_differences(text.replace(*change), [made])
+
+
+def test_a_saved_plan_that_is_cut_is_refused_or_differs():
+    made = plan(a="2x NVIDIA L40S")
+    text = saved([made])
+    for end in range(len(text)):
+        try:
+            assert plan_differences(text[:end], [made])
+        except ValueError:
+            continue

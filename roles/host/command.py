@@ -1,0 +1,70 @@
+"""A command line's streams: what becomes of a command whose stdin or stdout fails."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from io import TextIOWrapper
+
+# A line of JSON holds a model's config at most.
+MOST_LINE = 2**24
+
+
+def run(main: Callable[[list[str]], int]) -> int:
+    """Run a command with this process's arguments; its exit status, 1 where a stream fails."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        print("stdout is closed; send it to a file or a terminal", file=sys.stderr)
+        return 1
+    for stream in (sys.stdout, sys.stderr):
+        # A name that is no UTF-8, or a terminal that shows less, is no reason to stop.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _ended(main)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Who read it has enough.
+        return _without_stdout()
+    except OSError as error:
+        print(f"stdin or stdout fails ({error.strerror}); mend it and repeat", file=sys.stderr)
+        return _without_stdout()
+
+
+def _ended(main: Callable[[list[str]], int]) -> int:
+    try:
+        return main(sys.argv[1:])
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+
+
+def _without_stdout() -> int:
+    """Python writes what is left as it ends: nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1
+
+
+def stdin_lines() -> Iterator[str]:
+    """The lines of stdin. Bytes that are no UTF-8 come as lone surrogates, and a line that is
+    longer than `MOST_LINE` is the last. ValueError where stdin is closed."""
+    if sys.stdin is None:
+        raise ValueError("stdin is closed; give it lines")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    while line := sys.stdin.readline(MOST_LINE + 1):
+        yield line
+        if len(line) > MOST_LINE:
+            return
+
+
+def stdin_bytes(most: int) -> bytes:
+    """All of stdin; ValueError where it is closed, or has more than `most` bytes."""
+    if sys.stdin is None:
+        raise ValueError("stdin is closed; give it the output to read")
+    content = sys.stdin.buffer.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"stdin has more than {most >> 20} MiB; give it one output")
+    return content

@@ -1,0 +1,204 @@
+"""What people give to read: files, JSON and YAML, in bounded size and depth.
+
+Each error is a ValueError that says what is wrong and what to do; it never waits for a pipe.
+"""
+
+import json
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+MOST_TEXT_BYTES = 2**25
+MOST_DEPTH = 64
+MOST_VALUES = 2**21
+# The same loader in C, where libyaml is there.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_NO_FILE = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def there(path: Path) -> bool:
+    """Whether anything bears this name, be it a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, opened to read; ValueError for anything else."""
+    try:
+        path = path.expanduser()
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = next((words for is_kind, words in _NO_FILE if is_kind(mode)), "no file")
+            raise _refused(path, f"is {kind}; name a regular file")
+        # Should it become a pipe meanwhile, this does not wait for a writer.
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except FileNotFoundError:
+        if there(path):
+            raise _refused(path, "is a link that leads nowhere; correct or remove it") from None
+        raise _refused(path, "is missing; create it, or correct the name") from None
+    except NotADirectoryError:
+        raise _refused(path, "is missing: a part of its path is no folder; correct it") from None
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror}); correct its name or rights"
+        raise _refused(path, fault) from None
+    except RuntimeError:
+        raise _refused(path, "is in the home of a user that is not there; correct it") from None
+    except ValueError as error:
+        # Ours of above, or Python's of a NUL.
+        raise error if "\0" not in str(path) else _refused(path, "has a NUL; remove it") from None
+
+
+def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
+    """A file of at most `most` bytes."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b"" if size > most else file.read(most + 1)
+    if size > most or len(content) > most:
+        raise _refused(path, f"is larger than {most >> 20} MiB; name another file")
+    return content
+
+
+def read_text(path: Path, most: int = MOST_TEXT_BYTES) -> str:
+    """A file of UTF-8 text."""
+    try:
+        return read_bytes(path, most).decode()
+    except UnicodeDecodeError as error:
+        fault = f"is no UTF-8 text (byte {error.start}); save it as UTF-8"
+        raise _refused(path, fault) from None
+
+
+def check_private(path: Path) -> None:
+    """ValueError where others than the owner have any right to the file."""
+    mode = path.expanduser().stat().st_mode & 0o777
+    if mode & 0o077:
+        raise ValueError(f"others may read {path} (mode {mode:o}): run chmod 600 {path}")
+
+
+def _refused(path: Path, fault: str) -> ValueError:
+    name = str(path)
+    name = name if name.isprintable() else ascii(name)
+    return ValueError(f"{name[:300]} {fault}")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON text holds; no key of a mapping may stand there twice.
+
+    The ValueError's text goes on after the name of the file: "is no JSON …", "has the key …".
+    """
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        text.encode()
+        found = json.loads(text, object_pairs_hook=_once)
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeError:
+        raise ValueError("is no UTF-8 text; save it as UTF-8") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except json.JSONDecodeError as error:
+        fault = "is empty" if not text.strip() else f"is no JSON: {error}"
+        raise ValueError(fault) from None
+    except ValueError as error:
+        if str(error).startswith("has the key"):
+            raise
+        raise ValueError("has a number of thousands of digits") from None
+    if _depth_beyond(found):
+        raise ValueError(_TOO_DEEP)
+    return found
+
+
+_TOO_DEEP = f"is nested deeper than {MOST_DEPTH} levels"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"has the key {twice[:100]!r} twice")
+    return found
+
+
+def _depth_beyond(found: Any) -> bool:
+    """Whether lists and mappings are nested deeper than they may be."""
+    level = [found]
+    for _ in range(MOST_DEPTH):
+        level = [child for one in level for child in _children(one)]
+        if not level:
+            return False
+    return True
+
+
+def _children(found: Any) -> Iterator[Any]:
+    inner = found.values() if isinstance(found, Mapping) else found
+    return (one for one in inner if isinstance(one, dict | list)) if inner else iter(())
+
+
+def parse_yaml(text: str) -> Any:
+    """What YAML text holds, None where that is nothing; no key may stand there twice.
+
+    The ValueError's text goes on after the name of the file: "is no YAML …", "has …".
+    """
+    loader = _LOADER(text)
+    try:
+        document = loader.get_single_node()
+        if document is None:
+            return None
+        fault = _fault_of(document)
+        if fault is None:
+            return loader.construct_document(document)
+    except yaml.MarkedYAMLError as error:
+        where = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ValueError(f"is no YAML: {error.problem}{where}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"is no YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        # What PyYAML raises of values that are not as their tag says: dates, numbers.
+        raise ValueError(f"has a value that cannot be read: {error!s:.80}") from None
+    finally:
+        loader.dispose()
+    raise ValueError(fault)
+
+
+def _fault_of(document: yaml.Node) -> str | None:
+    """Why a document is not taken: keys that stand there twice, levels or values beyond bounds."""
+    level, count = [document], 0
+    for _ in range(MOST_DEPTH):
+        count += len(level)
+        if count > MOST_VALUES:
+            return f"has more than {MOST_VALUES} values, aliases written out"
+        for node in level:
+            if twice := _named_twice(node):
+                return f"has {', '.join(twice)} twice, below line {node.start_mark.line + 1}"
+        level = [child for node in level for child in _inner(node)]
+        if not level:
+            return None
+    return _TOO_DEEP
+
+
+def _named_twice(node: yaml.Node) -> list[str]:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    names = Counter(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))
+    return [name for name, count in names.items() if count > 1]
+
+
+def _inner(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from pair
+    elif isinstance(node, yaml.SequenceNode):
+        yield from node.value
