@@ -48,16 +48,18 @@ def _without_stdout() -> int:
 
 
 def stdin_lines() -> Iterator[str]:
-    """The lines of stdin. Bytes that are no UTF-8 come as lone surrogates, and a line that is
-    longer than `MOST_LINE` is the last. ValueError where stdin is closed."""
+    """The lines of stdin; bytes that are no UTF-8 come as lone surrogates. ValueError where stdin
+    is closed, or a line is longer than `MOST_LINE`."""
     if sys.stdin is None:
         raise ValueError("stdin is closed; give it lines")
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    number = 0
     while line := sys.stdin.readline(MOST_LINE + 1):
-        yield line
+        number += 1
         if len(line) > MOST_LINE:
-            return
+            raise ValueError(f"line {number} is longer than {MOST_LINE} characters; break it")
+        yield line
 
 
 def stdin_bytes(most: int) -> bytes:

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -133,17 +133,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _depth_beyond(found: Any) -> bool:
     """Whether lists and mappings are nested deeper than they may be."""
-    level = [found]
+    level = [found] if isinstance(found, dict | list) else []
     for _ in range(MOST_DEPTH):
-        level = [child for one in level for child in _children(one)]
+        inner = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [child for one in inner for child in one if isinstance(child, dict | list)]
         if not level:
             return False
     return True
-
-
-def _children(found: Any) -> Iterator[Any]:
-    inner = found.values() if isinstance(found, Mapping) else found
-    return (one for one in inner if isinstance(one, dict | list)) if inner else iter(())
 
 
 def parse_yaml(text: str) -> Any:

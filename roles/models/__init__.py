@@ -21,6 +21,7 @@ from roles.models.settings import Bytes as Bytes
 from roles.models.settings import Count as Count
 from roles.models.settings import DeclaredModel as DeclaredModel
 from roles.models.settings import declared_model as declared_model
+from roles.models.settings import in_words as in_words
 from roles.models.settings import model_of_file as model_of_file
 from roles.models.valid_shapes import shape_problems as shape_problems
 from roles.models.weights import pipeline_layers as pipeline_layers

@@ -60,6 +60,8 @@ def header_bytes(header: bytes, where: str, data_bytes: int = MOST_BYTES) -> int
                 f"{data_bytes}; download it anew"
             )
         total += offsets[1] - offsets[0]
+    if not total:
+        raise ValueError(f"{where} names no tensor; download it anew")
     if total > data_bytes:
         raise ValueError(f"{where}: its tensors lie on each other; download it anew")
     return total

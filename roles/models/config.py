@@ -30,6 +30,8 @@ from roles.models.weights import checkpoint_bytes
 UNKNOWN_MARGIN = 0.05
 # A checkpoint's bytes this near to those of its shapes are no reason to doubt the shapes.
 SHAPES_SURE = 0.03
+# The bytes of no checkpoint are so many times more or less than those of its shapes.
+MOST_OFF = 64
 _LIMITS = (
     "max_position_embeddings",
     "n_positions",
@@ -135,7 +137,16 @@ def _parsed(
         warnings=warnings,
     )
     model = replace(model, exact=not warnings, margin=UNKNOWN_MARGIN if warnings else 0.0)
-    return replace(model, scale=_scale(model, plain)) if weights_bytes else model
+    if not weights_bytes:
+        return model
+    scale = _scale(model, plain)
+    # Tensors of a GGUF file are counted, whatever its shapes say.
+    if not 1 / MOST_OFF < scale < MOST_OFF and not (quantization or "").startswith("gguf"):
+        raise ValueError(
+            f"weights_bytes is {weights_bytes}; it must be near to what the sizes make, "
+            f"{checkpoint_bytes(model)} bytes: those of all files together"
+        )
+    return replace(model, scale=scale)
 
 
 def _check_it_is_one(fields: Fields) -> None:

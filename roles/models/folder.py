@@ -67,7 +67,9 @@ def _header_bytes(path: Path) -> int:
     with open_file(path) as file:
         size = checkpoint.header_size(file.read(8), str(path))
         data_bytes = os.fstat(file.fileno()).st_size - 8 - size
-        return checkpoint.header_bytes(file.read(size), str(path), max(0, data_bytes))
+        if data_bytes < 0:
+            raise ValueError(f"{path} is cut off within its header; download it anew")
+        return checkpoint.header_bytes(file.read(size), str(path), data_bytes)
 
 
 def _read_gguf(path: Path, name: str) -> RecordedModel:

@@ -22,6 +22,7 @@ MOST_DIMENSIONS = 4
 # Arrays of numbers are kept up to this: one for each layer. Longer ones belong to vocabularies.
 MOST_KEPT = 1 << 12
 DEFAULT_ALIGNMENT = 32
+_CHUNK_BYTES = 1 << 20
 
 _TEXT, _ARRAY = 8, 9
 # The scalar types by number, as Python's struct reads them.
@@ -174,11 +175,35 @@ class _Reader:
             raise self.damaged(f"{raw[:20]!r} is no text") from None
 
     def raw_text(self) -> bytes:
-        """The next text as it stands: those of a vocabulary need not be UTF-8."""
+        """The next text as it stands."""
         (length,) = self.unpack("<Q")
         if length > MOST_TEXT_BYTES:
             raise self.damaged(f"a text would be {length} bytes long")
         return self.take(length)
+
+    def skip_texts(self, count: int) -> None:
+        """Go on behind so many texts, which need not be UTF-8.
+
+        By whole chunks: a vocabulary has hundreds of thousands.
+        """
+        chunk, at = b"", 0
+        for _ in range(count):
+            if len(chunk) - at < 8:
+                self.position += at
+                self._file.seek(self.position)
+                chunk, at = self._file.read(_CHUNK_BYTES), 0
+            length = int.from_bytes(chunk[at : at + 8], "little")
+            if at + 8 + length > len(chunk):
+                # It goes on behind the chunk, or is damaged.
+                self.position += at
+                self._file.seek(self.position)
+                self.raw_text()
+                chunk, at = b"", 0
+            else:
+                at += 8 + length
+        self.position += at
+        self._file.seek(self.position)
+        self.take(0)
 
 
 def _metadata(reader: _Reader, pairs: int) -> dict[str, Value]:
@@ -209,8 +234,7 @@ def _array(reader: _Reader, key: str) -> Value:
         reader.texts += count
         if reader.texts > MOST_TEXTS:
             raise reader.damaged(f"{key!r} would have {count} texts")
-        for _ in range(count):
-            reader.raw_text()
+        reader.skip_texts(count)
         return Length(count)
     form = _SCALARS.get(kind)
     if form is None:

@@ -19,7 +19,7 @@ from pydantic import (
 from roles.host import StrictSettings, parse_json, read_bytes, there
 from roles.models.config import parse_config
 from roles.models.gguf_shape import GgufShape
-from roles.models.keys import MOST_LAYERS
+from roles.models.keys import MOST_LAYERS, shown
 from roles.models.model import Model
 
 # Integers as they are written: neither true nor "5" is one, and no product of them overflows.
@@ -187,16 +187,19 @@ def _recorded_model(value: Any) -> Model:
         raise ValueError(in_words(error)) from None
 
 
-def in_words(error: ValidationError) -> str:
-    """What pydantic found, in one line."""
-    return "; ".join(_problem(detail) for detail in error.errors())
+def in_words(error: ValidationError, kind: type[BaseModel] = RecordedModel) -> str:
+    """What pydantic found of settings of a kind, in one line."""
+    return "; ".join(_problem(detail, kind) for detail in error.errors())
 
 
-def _problem(detail: Any) -> str:
+def _problem(detail: Any, kind: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown key; known keys: {', '.join(RecordedModel.model_fields)}"
     message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "missing":
-        message = "is missing"
+    if detail["type"] == "extra_forbidden":
+        known = ", ".join(kind.model_fields) if len(detail["loc"]) == 1 else ""
+        message = f"unknown key; {f'known keys: {known}' if known else 'correct or remove it'}"
+    elif detail["type"] == "missing":
+        message = "is missing; set it"
+    elif detail["type"] != "value_error":
+        message += f", not {shown(detail['input'])}"
     return f"{where}: {message}" if where else message

@@ -6,11 +6,31 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
-from roles.models import Bytes, Model, catalog_config, find, parse_config, states_length
+from roles.host import parse_json
+from roles.models import (
+    Bytes,
+    Model,
+    catalog_config,
+    find,
+    in_words,
+    parse_config,
+    states_length,
+)
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
+# More GPUs than any replica has.
+Parallel = Annotated[int, Field(ge=1, le=4096)]
+Short = Annotated[str, StringConstraints(max_length=200)]
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def without_nulls(data: Any) -> Any:
@@ -20,13 +40,23 @@ def without_nulls(data: Any) -> Any:
     return {key: value for key, value in data.items() if value is not None}
 
 
+def _possible_gib(value: float) -> float:
+    if not value <= 1024:
+        raise ValueError(
+            f"{value:g} is more than a GPU has; give GiB: {value:g} MiB is {value / 1024:.4g}"
+        )
+    if value < 0.25:
+        raise ValueError(f"{value:g} is less than a GPU has; give GiB: 1024 MiB each")
+    return value
+
+
 class GpuSettings(BaseModel):
     """The GPU of a case: its name, its memory, or both."""
 
     model_config = STRICT
 
-    name: str | None = Field(default=None, description="as people write it: 'H100 80G'")
-    memory_gib: Annotated[float, Field(gt=0, lt=2**20, allow_inf_nan=False)] | None = Field(
+    name: Short | None = Field(default=None, description="as people write it: 'H100 80G'")
+    memory_gib: Annotated[float, AfterValidator(_possible_gib)] | None = Field(
         default=None, description="its size, or what CUDA gives of it"
     )
 
@@ -40,10 +70,10 @@ class ModelCase(BaseModel):
     config: Annotated[dict[str, Any], Field(min_length=1)] | None = Field(
         default=None, description="the model's config.json"
     )
-    model: str | None = Field(default=None, description="instead of config: an id of the catalog")
+    model: Short | None = Field(default=None, description="instead of config: an id of the catalog")
     weights_bytes: Bytes | None = Field(default=None, description="exact bytes of the tensors")
-    quantization: str | None = None
-    dtype: str | None = None
+    quantization: Short | None = None
+    dtype: Short | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -73,22 +103,19 @@ def _answered(
     number: int, line: str, kind: type[AnyCase], answer: Callable[[AnyCase], dict[str, Any]]
 ) -> dict[str, Any]:
     try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return {"id": None, "error": f"line {number} is no JSON: {error}"}
+        data = parse_json(line)
+    except ValueError as error:
+        return {"id": None, "error": f"line {number} {error}; give one JSON object a line"}
     if not isinstance(data, dict):
-        return {"id": None, "error": f"line {number} is no JSON object"}
+        return {"id": None, "error": f"line {number} is no JSON object; give one a line"}
+    said = data.get("id")
+    id = said if isinstance(said, str | int) and not isinstance(said, bool) else None
     try:
         return answer(kind.model_validate(data))
     except ValidationError as error:
-        return {"id": data.get("id"), "error": "; ".join(map(_in_words, error.errors()))}
+        return {"id": id, "error": in_words(error, kind)}
     except ValueError as error:
-        return {"id": data.get("id"), "error": str(error)}
-
-
-def _in_words(error: Any) -> str:
-    where = ".".join(map(str, error["loc"]))
-    return f"{where}: {error['msg']}" if where else error["msg"]
+        return {"id": id, "error": str(error)}
 
 
 def model_of(case: ModelCase, max_model_len: int | None) -> Model:

@@ -1,8 +1,9 @@
 """`plan`: the plan of one host for one model, one JSON object in, one out."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -27,6 +28,7 @@ from roles.topology.serving import Serving, serve
 from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
 from roles.topology.wanted import Wanted
 
+_PROFILE = re.compile(r"([1-7]c\.)?[1-7]g\.[1-9][0-9]{0,2}gb([+-][a-z.]{1,20})*")
 # Where nobody says how long requests are.
 _INPUT_TOKENS, _OUTPUT_TOKENS = 1024, 256
 
@@ -37,7 +39,7 @@ class HostCase(BaseModel):
     model_config = STRICT
 
     gpus: list[GpuSettings] = Field(min_length=1, max_length=64)
-    links: str | None = Field(
+    links: Annotated[str, Field(max_length=2**16)] | None = Field(
         default=None, description='"nvlink", "pcie" or the text of nvidia-smi topo -m'
     )
 
@@ -52,14 +54,17 @@ class WorkloadCase(BaseModel):
     concurrency: float | None = Field(default=None, gt=0, le=1e7, allow_inf_nan=False)
 
 
+Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
+
+
 class ObjectiveCase(BaseModel):
     """What the shape is chosen for, with limits."""
 
     model_config = STRICT
 
     kind: ObjectiveKind = "throughput"
-    ttft_limit_ms: float | None = Field(default=None, gt=0)
-    itl_limit_ms: float | None = Field(default=None, gt=0)
+    ttft_limit_ms: Milliseconds | None = None
+    itl_limit_ms: Milliseconds | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -80,7 +85,9 @@ class PlanCase(ModelCase):
         default=DEFAULT_MIN_CONCURRENCY, description="requests of that length a replica must hold"
     )
     single_endpoint: bool = False
-    price_per_month: float | None = Field(default=None, ge=0, description="of the host")
+    price_per_month: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
+        default=None, description="of the host"
+    )
 
 
 def schema() -> dict[str, Any]:
@@ -161,9 +168,12 @@ def _hardware(host: HostCase) -> Hardware:
 
 def _gpu(index: int, gpu: GpuSettings) -> Gpu:
     whole, _, profile = (gpu.name or "").partition(" MIG ")
-    if profile:
-        return _slice(index, gpu, whole, profile)
-    known = named_gpu(gpu.name, gpu.memory_gib)
+    try:
+        if profile:
+            return _slice(index, gpu, whole, profile)
+        known = named_gpu(gpu.name, gpu.memory_gib)
+    except ValueError as error:
+        raise ValueError(f"host.gpus[{index}]: {error}") from None
     return Gpu(
         index, known.name, round(known.total_mib), compute_capability=known.compute_capability
     )
@@ -171,10 +181,15 @@ def _gpu(index: int, gpu: GpuSettings) -> Gpu:
 
 def _slice(index: int, gpu: GpuSettings, whole: str, profile: str) -> Gpu:
     """A slice as `nvidia-smi -L` names it: its GPU, and its profile ("3g.40gb")."""
-    memory_mib = round(gpu.memory_gib * 1024) if gpu.memory_gib else slice_memory_mib(profile)
-    if not memory_mib:
-        raise ValueError(f"host.gpus[{index}]: the memory of {profile!r} is not known; set it")
+    if not _PROFILE.fullmatch(profile):
+        raise ValueError(f"name: {profile!r} is no MIG profile; write it as in 3g.40gb")
     known = named_gpu(whole, None)
+    memory_mib = round(gpu.memory_gib * 1024) if gpu.memory_gib else slice_memory_mib(profile)
+    if memory_mib > known.total_mib:
+        raise ValueError(
+            f"name: a {profile} of {memory_mib} MiB is more than {known.name} has, "
+            f"{known.total_mib:.0f} MiB; correct one of both"
+        )
     return Gpu(
         index,
         f"{known.name} MIG {profile}",

@@ -8,31 +8,33 @@ from pydantic import BaseModel, Field
 from roles.engine.asked import Asked
 from roles.models import Count, find, variants
 from roles.plan import MemorySum, Shape
-from roles.topology.cases import GpuSettings, ModelCase, answered, model_of
+from roles.topology.cases import GpuSettings, ModelCase, Parallel, Short, answered, model_of
 from roles.topology.named_gpus import named_gpu
 from roles.topology.remedies import Case, remedies
 
 Gib = Annotated[float, Field(strict=True, ge=0, lt=2**20, allow_inf_nan=False)]
 
+Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,80}$")]
+
 
 class CaseSettings(ModelCase):
     """One start of vLLM; null is vLLM's own default."""
 
-    kv_cache_dtype: str | None = None
+    kv_cache_dtype: Short | None = None
     gpu: GpuSettings
-    tensor_parallel_size: Count | None = None
-    pipeline_parallel_size: Count | None = None
+    tensor_parallel_size: Parallel | None = None
+    pipeline_parallel_size: Parallel | None = None
     max_model_len: Count | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
     enforce_eager: bool | None = None
-    engine_version: str | None = Field(default=None, description="vLLM's, the newest if null")
-    data_parallel_size: Count | None = None
+    engine_version: Version | None = Field(default=None, description="vLLM's, the newest if null")
+    data_parallel_size: Parallel | None = None
     enable_expert_parallel: bool | None = None
     other_used_gib: Gib | None = Field(default=None, description="held by other processes")
     cpu_offload_gib: Gib | None = None
-    available_kv_gib: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
+    available_kv_gib: Annotated[float, Field(gt=-(2**20), lt=2**20)] | None = Field(
         default=None, description="known KV cache memory, instead of the prediction"
     )
 

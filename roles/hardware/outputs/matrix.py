@@ -89,8 +89,13 @@ class _Block:
 
 
 def gpu_index(name: str) -> int:
-    """12 of "GPU12"."""
-    return int(name.removeprefix("GPU"))
+    """12 of "GPU12"; OutputError for a number that no GPU has."""
+    digits = name.removeprefix("GPU")
+    if len(digits) > 4:
+        raise OutputError(
+            f"GPU{digits[:10]}… is no GPU's index: give the whole output of the command"
+        )
+    return int(digits)
 
 
 def read_matrix(text: str, labels: str, other_labels: str) -> Matrix:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from roles.models.config import parse_config
+from roles.models.keys import shown
 from roles.models.model import Model
 
 
@@ -27,8 +28,8 @@ def find(name: str) -> Model:
         close = _close(name)
         guess = f"did you mean {' or '.join(close)}? Or " if close else ""
         raise ValueError(
-            f"unknown model {name!r}: {guess}declare its sizes (weight_bytes, layers, hidden_size "
-            "and the others of its config.json)"
+            f"unknown model {shown(name)}: {guess}declare its sizes (weight_bytes, layers, "
+            "hidden_size and the others of its config.json)"
         )
     model = parse_config(_config(row), model_id=name, weights_bytes=row["weights_bytes"])
     return replace(model, variant_of=row.get("variant_of"))
@@ -78,8 +79,14 @@ def _config(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _close(name: str) -> list[str]:
-    """Names that look like `name`, with or without the organisation before the slash."""
+    """Names that begin as `name` does, the shortest first, or that look like it; with or without
+    the organisation before the slash."""
     by_key = {known.lower(): known for known in rows()}
     by_key |= {known.lower().partition("/")[2]: known for known in rows()}
-    matches = difflib.get_close_matches(name.lower(), by_key, n=4)
-    return list(dict.fromkeys(by_key[match] for match in matches))[:3]
+    # No name is longer, and to compare a text of megabytes takes minutes.
+    said = name.lower()[:100]
+    beginnings = [said, said.partition("/")[2]] if len(said) > 3 else []
+    begun = [key for key in by_key if any(one and key.startswith(one) for one in beginnings)]
+    matches = difflib.get_close_matches(said, by_key, n=4)
+    found = [*sorted(begun, key=len), *matches]
+    return list(dict.fromkeys(by_key[match] for match in found))[:3]

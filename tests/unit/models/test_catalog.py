@@ -88,6 +88,10 @@ def test_variants_are_smaller_forms_of_a_model():
         ("Qwen2.5-14B-Instruct", "Qwen/Qwen2.5-14B-Instruct"),
         ("meta-llama/llama-3.1-8b-instruct", "meta-llama/Llama-3.1-8B-Instruct"),
         ("Qwen/Qwen3-8", "Qwen/Qwen3-8B"),
+        # A name that was not written to its end, with or without who publishes it.
+        ("Llama-3.3-70B", "did you mean meta-llama/Llama-3.3-70B-Instruct"),
+        ("meta-llama/Llama-3.3-70B", "did you mean meta-llama/Llama-3.3-70B-Instruct"),
+        ("someone/gpt-oss", "openai/gpt-oss-20b"),
     ],
 )
 def test_an_unknown_name_is_told_the_close_ones(name: str, close: str):

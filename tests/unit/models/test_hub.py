@@ -255,12 +255,12 @@ def test_what_the_plan_will_not_be_sure_of_is_said(endpoint: str, command: Comma
 
 def test_a_folder_is_named_by_its_id(tmp_path: Path, command: Command):
     (tmp_path / "config.json").write_bytes(CONFIG)
-    (tmp_path / "model.safetensors").write_bytes(SINGLE)
+    (tmp_path / "model.safetensors.index.json").write_bytes(INDEX)
     done = command(str(tmp_path), "--id", "acme/mine")
     assert json.loads(done.stdout) == {
         "id": "acme/mine",
         "config": json.loads(CONFIG),
-        "weights_bytes": 12,
+        "weights_bytes": 16_060_522_496,
     }
     assert "id: a model's name has no empty part" in command(str(tmp_path), "--id", "a/..").stderr
     assert "--id is for a folder alone" in command("org/single", "--id", "a/b").stderr

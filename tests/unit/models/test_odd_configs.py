@@ -1,0 +1,385 @@
+"""What is no model's config, each refused with the key's name and what it must be."""
+
+import json
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from roles.models import parse_config
+from roles.models.folder import read_folder
+from roles.models.settings import RecordedModel
+from tests.gguf_files import header
+from tests.unit.models.published import CONFIGS, read
+
+LLAMA, MIXTRAL, QWEN_VL = "Llama-3.1-8B-Instruct", "Mixtral-8x7B-v0.1", "Qwen2.5-VL-7B-Instruct"
+AWQ: dict[str, Any] = {"quant_method": "awq", "bits": 4, "group_size": 128}
+GPTQ: dict[str, Any] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+
+
+def groups(**weights: Any) -> dict[str, Any]:
+    one = {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", **weights}}
+    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": one}}
+
+
+# The config that is changed, the change, and what its error names: the key and what is wanted.
+WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    # Counts that no model has, or that are none.
+    (LLAMA, {"num_hidden_layers": 10**9}, ("num_hidden_layers", "from 1 to 1024")),
+    (LLAMA, {"num_hidden_layers": -32}, ("num_hidden_layers", "from 1 to 1024")),
+    (LLAMA, {"num_hidden_layers": "32"}, ("num_hidden_layers", "whole number")),
+    (LLAMA, {"num_hidden_layers": 31.5}, ("num_hidden_layers", "whole number")),
+    (LLAMA, {"num_hidden_layers": 1e300}, ("num_hidden_layers", "whole number")),
+    (LLAMA, {"num_hidden_layers": float("inf")}, ("num_hidden_layers", "whole number")),
+    (LLAMA, {"hidden_size": float("nan")}, ("hidden_size", "whole number")),
+    (LLAMA, {"hidden_size": [4096]}, ("hidden_size", "whole number")),
+    (LLAMA, {"hidden_size": 2**40}, ("hidden_size", "whole number")),
+    (LLAMA, {"hidden_size": 10**5000}, ("hidden_size", "thousands of digits")),
+    (LLAMA, {"intermediate_size": {}}, ("intermediate_size", "whole number")),
+    (LLAMA, {"intermediate_size": ["a"]}, ("intermediate_size", "whole number")),
+    (LLAMA, {"intermediate_size": False}, ("intermediate_size", "whole number")),
+    (LLAMA, {"num_attention_heads": 0}, ("num_attention_heads", "from 1")),
+    (LLAMA, {"num_key_value_heads": -8}, ("num_key_value_heads", "from 1")),
+    (LLAMA, {"num_key_value_heads": 3}, ("num_key_value_heads", "divide")),
+    (LLAMA, {"head_dim": 0}, ("head_dim", "from 1")),
+    (LLAMA, {"head_dim": "128"}, ("head_dim", "whole number")),
+    (LLAMA, {"vocab_size": 1e30}, ("vocab_size", "whole number")),
+    (LLAMA, {"max_position_embeddings": 0}, ("max_position_embeddings", "from 1")),
+    (LLAMA, {"max_position_embeddings": "128k"}, ("max_position_embeddings", "whole number")),
+    (LLAMA, {"seq_length": -1}, ("seq_length", "from 1")),
+    (LLAMA, {"sliding_window": "4096"}, ("sliding_window", "whole number")),
+    # Rotary embeddings.
+    (
+        LLAMA,
+        {"rope_scaling": {"type": "linear", "factor": -4}},
+        ("rope_scaling.factor is -4; it must be above 0",),
+    ),
+    (LLAMA, {"rope_scaling": {"type": "dynamic", "factor": 0}}, ("rope_scaling.factor", "above 0")),
+    (LLAMA, {"rope_scaling": {"type": "linear", "factor": "8"}}, ("rope_scaling.factor", "above")),
+    (LLAMA, {"rope_scaling": {"type": "linear", "factor": 1e30}}, ("rope_scaling.factor", "most")),
+    (LLAMA, {"rope_parameters": {"factor": float("inf")}}, ("rope_parameters.factor", "above 0")),
+    (LLAMA, {"rope_scaling": "yarn"}, ("rope_scaling", "a mapping")),
+    (LLAMA, {"rope_scaling": [8]}, ("rope_scaling", "a mapping")),
+    (
+        LLAMA,
+        {"rope_parameters": {"full_attention": {"rope_theta": -1}}},
+        ("rope_parameters.full_attention.rope_theta", "above 0"),
+    ),
+    (
+        LLAMA,
+        {"max_position_embeddings": 2**30, "rope_scaling": {"type": "linear", "factor": 32}},
+        ("max_position_embeddings", "at most"),
+    ),
+    (LLAMA, {"rope_theta": 0}, ("rope_theta", "above 0")),
+    (LLAMA, {"rope_theta": [10000]}, ("rope_theta", "above 0")),
+    (LLAMA, {"partial_rotary_factor": 3}, ("partial_rotary_factor", "at most 1")),
+    # Names and kinds.
+    (LLAMA, {"architectures": "LlamaForCausalLM"}, ("architectures", "a list")),
+    (LLAMA, {"architectures": [5]}, ("architectures", "a text")),
+    (LLAMA, {"architectures": {"a": 1}}, ("architectures", "a list")),
+    (LLAMA, {"model_type": 5}, ("model_type", "a text")),
+    (LLAMA, {"model_type": ["llama"]}, ("model_type", "a text")),
+    (LLAMA, {"torch_dtype": 16}, ("torch_dtype", "a text")),
+    (LLAMA, {"torch_dtype": "int4"}, ("dtype", "float16")),
+    (LLAMA, {"tie_word_embeddings": "no"}, ("tie_word_embeddings", "true or false")),
+    (LLAMA, {"attention_bias": {}}, ("attention_bias", "true or false")),
+    (LLAMA, {"text_config": "llama"}, ("text_config", "a mapping")),
+    (LLAMA, {"text_config": [1]}, ("text_config", "a mapping")),
+    (LLAMA, {"vision_config": 5}, ("vision_config", "a mapping")),
+    (LLAMA, {"vision_config": [{}]}, ("vision_config", "a mapping")),
+    (LLAMA, {"audio_config": "none"}, ("audio_config", "a mapping")),
+    (LLAMA, {"layer_types": ["full_attention"] * 31 + ["telepathy"]}, ("layer_types", "one of")),
+    (LLAMA, {"layer_types": ["full_attention"] * 31}, ("layer_types", "one for each")),
+    (LLAMA, {"layer_types": "full_attention"}, ("layer_types", "a list")),
+    (LLAMA, {"layer_types": [None] * 32}, ("layer_types", "a text")),
+    (
+        "NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4",
+        {"layers_block_type": None, "hybrid_override_pattern": "MEX*"},
+        ("hybrid_override_pattern", "letters"),
+    ),
+    (
+        "NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4",
+        {"layers_block_type": None, "hybrid_override_pattern": "M" * 2000},
+        ("hybrid_override_pattern", "at most 1024"),
+    ),
+    # Experts.
+    (MIXTRAL, {"num_experts_per_tok": 200}, ("num_experts_per_tok", "at most 8")),
+    (MIXTRAL, {"num_experts_per_tok": -1}, ("num_experts_per_tok", "from 0")),
+    (MIXTRAL, {"num_local_experts": 10**7}, ("num_local_experts", "whole number")),
+    (MIXTRAL, {"num_local_experts": "8"}, ("num_local_experts", "whole number")),
+    ("DeepSeek-V3", {"first_k_dense_replace": "three"}, ("first_k_dense_replace", "whole")),
+    ("DeepSeek-V3", {"kv_lora_rank": -512}, ("kv_lora_rank", "whole number")),
+    ("DeepSeek-V3", {"n_shared_experts": 1.5}, ("n_shared_experts", "whole number")),
+    # Encoders.
+    (
+        QWEN_VL,
+        {"vision_config": {"depth": 10**9, "hidden_size": 1280}},
+        ("vision_config.depth", "from 1 to 1024"),
+    ),
+    (QWEN_VL, {"vision_config": {"depth": 0, "hidden_size": 1280}}, ("vision_config.depth", "1")),
+    (QWEN_VL, {"vision_config": {"hidden_size": "1280"}}, ("vision_config.hidden_size", "whole")),
+    (QWEN_VL, {"vision_config": {"patch_size": -14}}, ("vision_config.patch_size", "from 1")),
+    (QWEN_VL, {"vision_config": {"mlp_ratio": [4]}}, ("vision_config.mlp_ratio", "above 0")),
+    (
+        QWEN_VL,
+        {"vision_config": {"deepstack_visual_indexes": 3}},
+        ("vision_config.deepstack_visual_indexes", "a list"),
+    ),
+    (
+        QWEN_VL,
+        {"vision_config": {"spatial_merge_size": 10**9}},
+        ("vision_config.spatial_merge_size", "from 1"),
+    ),
+    (
+        "gemma-3-4b-it",
+        {"text_config": {"model_type": "gemma3_text", "hidden_size": -1}},
+        ("text_config.hidden_size", "from 1"),
+    ),
+    # Quantisation.
+    (LLAMA, {"quantization_config": AWQ | {"bits": 0}}, ("quantization_config.bits", "from 2")),
+    (LLAMA, {"quantization_config": GPTQ | {"bits": -4}}, ("quantization_config.bits", "from 2")),
+    (LLAMA, {"quantization_config": GPTQ | {"bits": "4"}}, ("quantization_config.bits", "whole")),
+    (LLAMA, {"quantization_config": AWQ | {"w_bit": 64}}, ("quantization_config.w_bit", "to 8")),
+    (
+        LLAMA,
+        {"quantization_config": AWQ | {"group_size": 0}},
+        ("quantization_config.group_size", "from 1"),
+    ),
+    (
+        LLAMA,
+        {"quantization_config": GPTQ | {"group_size": -7}},
+        ("quantization_config.group_size", "from 1"),
+    ),
+    (LLAMA, {"quantization_config": groups(num_bits=0)}, ("group_0.weights.num_bits", "from 2")),
+    (LLAMA, {"quantization_config": groups(group_size=0)}, ("weights.group_size", "from 1")),
+    (LLAMA, {"quantization_config": {"config_groups": {"a": 5}}}, ("config_groups.a", "mapping")),
+    (LLAMA, {"quantization_config": {"config_groups": []}}, ("config_groups", "a mapping")),
+    (LLAMA, {"quantization_config": {"quant_method": 8}}, ("quant_method", "a text")),
+    (LLAMA, {"quantization_config": {"quant_method": "wizardry"}}, ("wizardry", "use one of")),
+    (
+        LLAMA,
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}},
+        ("weight_block_size", "two whole numbers"),
+    ),
+    (
+        LLAMA,
+        {"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 128]}},
+        ("weight_block_size", "above 0"),
+    ),
+    (
+        LLAMA,
+        {"quantization_config": AWQ | {"modules_to_not_convert": "lm_head"}},
+        ("modules_to_not_convert", "a list"),
+    ),
+    (LLAMA, {"quantization_config": groups() | {"ignore": ["re:(a+)+$"]}}, ("ignore", "group")),
+    (LLAMA, {"quantization_config": groups() | {"ignore": ["re:.*.*.*.*x"]}}, ("ignore", "three")),
+    (LLAMA, {"quantization_config": 4}, ("quantization_config", "a mapping")),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "told"), WRONG)
+def test_a_wrong_key_is_named_with_what_it_must_be(
+    name: str, change: dict[str, Any], told: tuple[str, ...]
+):
+    model = {"id": "acme/mine", "config": read(name) | change}
+    with pytest.raises(ValueError) as error:
+        RecordedModel.model_validate(model).model()
+    message = str(error.value)
+    assert message.startswith("config: ") and "\n" not in message and len(message) < 400
+    assert [part for part in told if part not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"a": 1},
+        {"model_type": "llama"},
+        {"text_config": {}},
+        {"architectures": ["LlamaForCausalLM"]},
+        {"text_config": {"a": 1}, "b": 2},
+        {"vision_config": {"hidden_size": 1024}},
+    ],
+)
+def test_a_mapping_that_is_no_config_makes_no_model(config: dict[str, Any]):
+    with pytest.raises(ValueError, match=r"hidden_size is missing; take the config\.json"):
+        parse_config(config)
+
+
+@pytest.mark.parametrize("said", [1, 29, 10**6, 2**49])
+def test_bytes_that_are_not_those_of_the_weights(said: int):
+    with pytest.raises(ValueError, match=rf"weights_bytes is {said}; it must be near to"):
+        parse_config(read(LLAMA), weights_bytes=said)
+
+
+# Files beside each other in a folder: what is wrong with one, and what its error names.
+FILES: list[tuple[str, bytes, tuple[str, ...]]] = [
+    ("config.json", b"", ("config.json", "is empty", "download it anew")),
+    ("config.json", b" \n", ("config.json", "is empty")),
+    ("config.json", b"[" * 200_000, ("config.json", "nested deeper")),
+    ("config.json", b'{"a":' * 100 + b"1" + b"}" * 100, ("config.json", "nested deeper")),
+    ("config.json", b'{"depth": 1, "depth": 2}', ("config.json", "'depth' twice")),
+    ("config.json", b'{"a": {"b": 1, "b": 1}}', ("config.json", "'b' twice")),
+    ("config.json", b'{"a": 1', ("config.json", "is no JSON")),
+    ("config.json", b"\xff\xfe{\x00}\x00", ("config.json", "UTF-8")),
+    ("config.json", b'{"a": "\\ud800"}', ("config.json", "UTF-8")),
+    ("config.json", b'{"a": ' + b"9" * 5000 + b"}", ("config.json", "digits")),
+    ("config.json", b'"llama"', ("config.json", "holds str")),
+    ("config.json", b"{'a': 1}", ("config.json", "is no JSON")),
+    ("hf_quant_config.json", b"{", ("hf_quant_config.json", "is no JSON")),
+    ("hf_quant_config.json", b"3", ("hf_quant_config.json", "holds int")),
+    ("model.safetensors.index.json", b"{", ("index.json", "is no JSON")),
+    ("model.safetensors.index.json", b"[" * 5000, ("index.json", "nested deeper")),
+    ("model.safetensors.index.json", b'{"metadata": 5}', ("total_size", "download")),
+    ("model.safetensors.index.json", b'{"metadata": {"total_size": "5"}}', ("total_size", "'5'")),
+    ("model.safetensors.index.json", b'{"metadata": {"total_size": -1}}', ("total_size", "-1")),
+    ("model.safetensors.index.json", b'{"metadata": {"total_size": 1e300}}', ("total_size",)),
+    ("model.safetensors.index.json", b'{"metadata": {"total_size": NaN}}', ("total_size", "nan")),
+    ("model.safetensors.index.json", b'{"metadata": {"total_size": true}}', ("total_size",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "told"), FILES)
+def test_a_damaged_file_of_a_folder_is_named(
+    tmp_path: Path, name: str, content: bytes, told: tuple[str, ...]
+):
+    (tmp_path / "config.json").write_text(json.dumps(read("Qwen3-0.6B")))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        read_folder(tmp_path)
+    assert [part for part in told if part not in str(error.value)] == [], error.value
+
+
+def safetensors(**tensors: Any) -> bytes:
+    text = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (safetensors(a={"data_offsets": ["0", "8"]}), "'a' has data_offsets"),
+        (safetensors(a={"data_offsets": [8, 0]}), "'a' has data_offsets"),
+        (safetensors(a={"data_offsets": [-8, 0]}), "'a' has data_offsets"),
+        (safetensors(a={"data_offsets": [0, 8.0]}), "'a' has data_offsets"),
+        (safetensors(a={"data_offsets": [True, 8]}), "'a' has data_offsets"),
+        (safetensors(a={"data_offsets": [0, 8, 16]}), "'a' has data_offsets"),
+        (safetensors(a={"data_offsets": 8}), "'a' has data_offsets"),
+        (safetensors(a=5), "'a' has data_offsets"),
+        (safetensors(a={"data_offsets": [0, 65]}), "is cut off: tensor 'a' ends at byte 65 of 64"),
+        (safetensors(**{n: {"data_offsets": [0, 40]} for n in "ab"}), "lie on each other"),
+        (struct.pack("<Q", 2**62) + bytes(8), "would be"),
+        (struct.pack("<Q", 9000) + b"[" * 9000, "nested deeper"),
+        (struct.pack("<Q", 100) + b"{}", "cut off within its header"),
+        (struct.pack("<Q", 2) + b"{}", "names no tensor"),
+        (b"", "ends within its first 8 bytes"),
+    ],
+)
+def test_a_damaged_header_of_tensors(tmp_path: Path, content: bytes, told: str):
+    (tmp_path / "config.json").write_text(json.dumps(read("Qwen3-0.6B")))
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors.*download it anew") as error:
+        read_folder(tmp_path)
+    assert told in str(error.value)
+
+
+GGUF: dict[str, Any] = {
+    "general.architecture": "llama",
+    "llama.block_count": 1,
+    "llama.embedding_length": 64,
+    "llama.feed_forward_length": 128,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+    "llama.context_length": 4096,
+    "tokenizer.ggml.tokens": [f"t{i}" for i in range(100)],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"llama.block_count": 10**9}, "llama.block_count"),
+        ({"llama.block_count": 0}, "llama.block_count"),
+        ({"llama.block_count": 1.0}, "llama.block_count"),
+        ({"llama.block_count": "1"}, "llama.block_count"),
+        ({"llama.embedding_length": -64}, "llama.embedding_length"),
+        ({"llama.context_length": True}, "llama.context_length"),
+        ({"llama.attention.head_count": -4}, "llama.attention.head_count"),
+        ({"llama.attention.head_count": "four"}, "llama.attention.head_count"),
+        ({"llama.expert_count": -1}, "llama.expert_count"),
+        ({"general.architecture": "clip"}, "clip.block_count"),
+        ({"general.architecture": "../etc"}, "../etc.block_count"),
+        ({"general.architecture": 7}, "general.architecture"),
+        ({"general.alignment": 0}, "general.alignment"),
+        ({"split.count": -3}, "split.count"),
+        ({"split.count": "two"}, "split.count"),
+        ({"split.count": 4}, "name the first one"),
+    ],
+)
+def test_a_gguf_file_of_odd_metadata(tmp_path: Path, change: dict[str, Any], told: str):
+    head, size = header(GGUF | change, {"a": ((256,), "Q4_K")})
+    (tmp_path / "m.gguf").write_bytes(head + bytes(size))
+    with pytest.raises(ValueError, match=r"m\.gguf") as error:
+        read_folder(tmp_path / "m.gguf").model()
+    assert told in str(error.value)
+
+
+def test_a_gguf_file_of_endless_texts_is_not_read_to_its_end(tmp_path: Path):
+    keys = b"".join(
+        struct.pack("<Q2sIIQ", 2, b"k%d" % n, 9, 8, 2**20) + bytes(8 * 2**20) for n in range(3)
+    )
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 3) + keys)
+    begin = time.monotonic()
+    with pytest.raises(ValueError, match=r"m\.gguf is damaged: 'k2' would have 1048576 texts"):
+        read_folder(tmp_path / "m.gguf")
+    assert time.monotonic() - begin < 4
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([0, -1, 1, 2, 3, 2**31, 10**12, 10**400]),
+    st.floats(),
+    st.sampled_from(["", "full", "4096", "\ud800", "re:(a*)*b", "x" * 10_000]),
+    st.lists(st.one_of(st.integers(-5, 5000), st.text(max_size=3), st.none()), max_size=4),
+    st.lists(st.just("full_attention"), max_size=200),
+    st.dictionaries(st.sampled_from(["factor", "bits", "model_type"]), st.integers(), max_size=2),
+    st.recursive(st.integers(), lambda inner: st.lists(inner, max_size=2), max_leaves=8),
+)  # fmt: skip
+CONFIG_NAMES = sorted(
+    path.name.removesuffix(".json").split("--")[1]
+    for path in CONFIGS.glob("*.json")
+    if not path.name.endswith(".hf_quant.json") and path.stat().st_size < 20_000
+)
+
+
+def places(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in config.items():
+        yield (*path, key)
+        if isinstance(value, Mapping):
+            yield from places(value, (*path, key))
+
+
+def with_value(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    key, *rest = path
+    return {**config, key: with_value(config[key], tuple(rest), value) if rest else value}
+
+
+@settings(max_examples=100, deadline=2000)
+@given(st.data())
+def test_any_config_makes_a_model_or_an_error_of_ours(data: st.DataObject):
+    config = read(data.draw(st.sampled_from(CONFIG_NAMES)))
+    for _ in range(data.draw(st.integers(1, 2))):
+        path = data.draw(st.sampled_from(list(places(config))))
+        config = with_value(config, path, data.draw(ODD))
+    try:
+        model = parse_config(config, model_id="m")
+    except ValueError as error:
+        assert "\n" not in str(error) and "cannot be read" not in str(error)
+    else:
+        assert 1 <= len(model.layers) <= 2048
