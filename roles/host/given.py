@@ -172,17 +172,21 @@ def parse_yaml(text: str) -> Any:
 
 def _fault_of(document: yaml.Node) -> str | None:
     """Why a document is not taken: keys that stand there twice, levels or values beyond bounds."""
-    level, count = [document], 0
+    # Each node once a level, and how many times its aliases make of it.
+    level, count = {id(document): (document, 1)}, 0
     for _ in range(MOST_DEPTH):
-        count += len(level)
-        if count > MOST_VALUES:
-            return f"has more than {MOST_VALUES} values, aliases written out"
-        for node in level:
+        below: dict[int, tuple[yaml.Node, int]] = {}
+        for node, times in level.values():
+            count += times
             if twice := _named_twice(node):
                 return f"has {', '.join(twice)} twice, below line {node.start_mark.line + 1}"
-        level = [child for node in level for child in _inner(node)]
-        if not level:
+            for child in _inner(node):
+                below[id(child)] = (child, below.get(id(child), (child, 0))[1] + times)
+        if count > MOST_VALUES:
+            return f"has more than {MOST_VALUES} values, aliases written out"
+        if not below:
             return None
+        level = below
     return _TOO_DEEP
 
 

@@ -289,7 +289,7 @@ def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
         if not isinstance(mixer, Attention):
             continue
         local = mixer.kind == "sliding" and fields.model_type.startswith("gemma3")
-        own = {} if local else ropes.get(f"{mixer.kind}_attention", ropes)
+        own = {} if local else ropes.get(f"{mixer.kind}_attention") or ropes
         part = float(own.get("partial_rotary_factor") or share)
         scaled = (own.get("rope_type") or own.get("type")) == "linear"
         positions = min(said, default=2048) * (float(own.get("factor") or 1) if scaled else 1)

@@ -3,7 +3,6 @@
 They are checked before anything is read of them, so that an error names the key as it is written.
 """
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ def whole(least: int, most: int) -> Kind:
 def _number(most: float) -> Kind:
     def fits(value: Any) -> bool:
         plain = isinstance(value, int | float) and not isinstance(value, bool)
-        return plain and math.isfinite(value) and 0 < value <= most
+        return plain and 0 < value <= most
 
     return Kind(f"above 0, a number of at most {most:g}", fits)
 
@@ -196,6 +195,7 @@ ENCODER: Mapping[str, Kind] = {
     **_of(_INDEXES, "intermediate_layers_indices deepstack_visual_indexes"),
 }
 ROPE: Mapping[str, Kind] = {
+    **_of(MAPPING, "full_attention sliding_attention chunked_attention"),
     **_of(TEXT, "rope_type type"),
     **_of(_number(4096), "factor"),
     **_of(_number(1e12), "rope_theta"),
@@ -292,8 +292,7 @@ _MOST_PATTERNS, _MOST_EXPRESSIONS = 1000, 32
 
 def check_quantization(said: Any, at: str) -> None:
     """Check what a checkpoint says of its quantisation; `at` is the path of it."""
-    if not isinstance(said, Mapping):
-        raise ValueError(f"{at.rstrip('.: ')} is {shown(said)}; it must be a mapping")
+    _check_mapping(said, at.rstrip(".: "))
     check_keys(said, _QUANTIZATION, at)
     scheme = said.get("kv_cache_scheme") or {}
     check_keys(scheme, _SCHEME, f"{at}kv_cache_scheme.")
@@ -302,15 +301,20 @@ def check_quantization(said: Any, at: str) -> None:
     ]
     for name, group in (said.get("config_groups") or {}).items():
         where = f"{at}config_groups.{name}"
-        check_keys({where: group}, {where: MAPPING})
+        _check_mapping(group, where)
         check_keys(group, _GROUP_OF_LINEARS, f"{where}.")
         check_keys(group.get("weights") or {}, _SCHEME, f"{where}.weights.")
         paths += group.get("targets") or ()
     for name, layer in (said.get("quantized_layers") or {}).items():
         where = f"{at}quantized_layers.{name}"
-        check_keys({where: layer}, {where: MAPPING})
+        _check_mapping(layer, where)
         check_keys(layer, _LAYER, f"{where}.")
     _check_patterns([*paths, *(said.get("quantized_layers") or ())], at)
+
+
+def _check_mapping(value: Any, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} is {shown(value)}; it must be a mapping")
 
 
 def _check_patterns(paths: list[str], at: str) -> None:
