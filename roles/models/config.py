@@ -155,8 +155,8 @@ def _check_it_is_one(fields: Fields) -> None:
     named = fields.model_type or fields.outer.get("architectures")
     if not sized and (fields.values is fields.outer or not named):
         raise ValueError(
-            f"{fields.at}{'hidden_size' if named else 'model_type and hidden_size'} is missing; "
-            "take the config.json that the model is published with"
+            f"{fields.at}hidden_size is missing{'' if named else ', and so is model_type'}; take "
+            "the config.json that the model is published with"
         )
 
 

@@ -189,17 +189,37 @@ def _recorded_model(value: Any) -> Model:
 
 def in_words(error: ValidationError, kind: type[BaseModel] = RecordedModel) -> str:
     """What pydantic found of settings of a kind, in one line."""
-    return "; ".join(_problem(detail, kind) for detail in error.errors())
+    found = [(_path(detail), _problem(detail, kind)) for detail in error.errors()]
+    deeper = {path[:depth] for path, _ in found for depth in range(len(path))}
+    told = (
+        f"{'.'.join(path)}: {problem}" if path else problem
+        # Of a union the member whose part is wrong says more than one that fits not at all.
+        for path, problem in found
+        if path not in deeper
+    )
+    return "; ".join(dict.fromkeys(told))
+
+
+_TYPES = {"str", "int", "float", "bool"}
+
+
+def _path(detail: Any) -> tuple[str, ...]:
+    """The keys to a place, without the names that unions add of the member that was tried."""
+    *parts, last = map(str, detail["loc"] or ("",))
+    if detail["type"] != "extra_forbidden":
+        parts.append(last)
+    found = [one for one in parts if one.isdigit() or (one[:1].islower() and "[" not in one)]
+    found = [one for one in found if one not in _TYPES]
+    return tuple(found if detail["type"] != "extra_forbidden" else [*found, last])
 
 
 def _problem(detail: Any, kind: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         known = ", ".join(kind.model_fields) if len(detail["loc"]) == 1 else ""
-        message = f"unknown key; {f'known keys: {known}' if known else 'correct or remove it'}"
-    elif detail["type"] == "missing":
-        message = "is missing; set it"
-    elif detail["type"] != "value_error":
-        message += f", not {shown(detail['input'])}"
-    return f"{where}: {message}" if where else message
+        return f"unknown key; {f'known keys: {known}' if known else 'correct or remove it'}"
+    if detail["type"] == "missing":
+        return "is missing; set it"
+    if detail["type"] == "value_error":
+        return message
+    return f"{message.partition(' or instance of')[0]}, not {shown(detail['input'])}"

@@ -41,7 +41,7 @@ def without_nulls(data: Any) -> Any:
 
 
 def _possible_gib(value: float) -> float:
-    if not value <= 1024:
+    if value > 1024:
         raise ValueError(
             f"{value:g} is more than a GPU has; give GiB: {value:g} MiB is {value / 1024:.4g}"
         )
@@ -50,15 +50,16 @@ def _possible_gib(value: float) -> float:
     return value
 
 
+Gib = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_possible_gib)]
+
+
 class GpuSettings(BaseModel):
     """The GPU of a case: its name, its memory, or both."""
 
     model_config = STRICT
 
     name: Short | None = Field(default=None, description="as people write it: 'H100 80G'")
-    memory_gib: Annotated[float, AfterValidator(_possible_gib)] | None = Field(
-        default=None, description="its size, or what CUDA gives of it"
-    )
+    memory_gib: Gib | None = Field(default=None, description="its size, or what CUDA gives of it")
 
 
 class ModelCase(BaseModel):

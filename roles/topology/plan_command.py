@@ -139,7 +139,7 @@ def _wanted(case: PlanCase) -> Wanted:
     if length > model.context_limit_tokens > 0:
         raise ValueError(
             f"requests of {length} tokens are more than {model.context_limit_tokens}, the model's "
-            "limit; lower workload.input_tokens or output_tokens"
+            f"limit; lower {'max_model_len' if case.max_model_len else 'workload.input_tokens'}"
         )
     load = Load(work.concurrency, inputs, output) if work.concurrency else None
     asked = Asked(max_model_len=length, min_concurrency=case.min_concurrency)

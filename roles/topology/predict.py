@@ -14,7 +14,7 @@ from roles.topology.remedies import Case, remedies
 
 Gib = Annotated[float, Field(strict=True, ge=0, lt=2**20, allow_inf_nan=False)]
 
-Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,80}$")]
+Version = Annotated[str, Field(pattern=r"^[ -~]{1,80}$")]
 
 
 class CaseSettings(ModelCase):
