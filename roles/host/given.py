@@ -47,9 +47,10 @@ def open_file(path: Path) -> BinaryIO:
     except FileNotFoundError:
         if there(path):
             raise _refused(path, "is a link that leads nowhere; correct or remove it") from None
-        raise _refused(path, "is missing; create it, or correct the name") from None
+        fault = f"is not there: create it, or correct the path (now at {Path.cwd()})"
+        raise _refused(path, fault) from None
     except NotADirectoryError:
-        raise _refused(path, "is missing: a part of its path is no folder; correct it") from None
+        raise _refused(path, "is not there: a part of its path is no folder; correct it") from None
     except OSError as error:
         fault = f"cannot be read ({error.strerror}); correct its name or rights"
         raise _refused(path, fault) from None

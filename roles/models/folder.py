@@ -40,7 +40,7 @@ def read_folder(folder: Path, *, model_id: str = "") -> RecordedModel:
         return _read_gguf(folder, name)
     config = folder / "config.json"
     if not there(config):
-        raise ValueError(f"{config} is missing; name the folder that a model was saved in")
+        raise ValueError(f"{config} is not there: name the folder that a model was saved in")
     quantized = folder / "hf_quant_config.json"
     return RecordedModel(
         id=name,

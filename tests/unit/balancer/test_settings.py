@@ -76,7 +76,7 @@ def test_a_bad_key_file(tmp_path: Path, field: str, text: str, mode: int, messag
     ("values", "message"),
     [
         ({"api_key_file": "/no/such"}, "/no/such is not there: create it, or correct the path"),
-        ({"api_key_file": "/"}, "/ cannot be read: Is a directory"),
+        ({"api_key_file": "/"}, "/ is a folder; name a regular file"),
         ({"template": "/no/such"}, "/no/such is not there"),
         ({"server_name": "a b"}, "'a b' is not a DNS name: give one such as llm.example.com"),
         ({"server_name": "a;b"}, "is not a DNS name"),

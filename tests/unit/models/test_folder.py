@@ -70,7 +70,7 @@ def test_a_damaged_file_is_named(folder: Path, name: str, content: bytes, said: 
 
 
 def test_an_empty_folder(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"config.json is missing; name the folder"):
+    with pytest.raises(ValueError, match=r"config.json is not there: name the folder"):
         read_folder(tmp_path)
 
 

@@ -233,7 +233,7 @@ def test_a_token_file_goes_before_the_environment(endpoint: str, tmp_path: Path,
         ("org/gated", "bad-secret", "accept the model's terms"),
         ("org/gated", "bad-secret\nhf_2", "HF_TOKEN does not hold a token"),
         ("org/missing", "", "is not on http://127.0.0.1"),
-        ("/nowhere/model", "", "/nowhere/model/config.json is missing"),
+        ("/nowhere/model", "", "/nowhere/model/config.json is not there"),
         (f"org/shapeless@{COMMIT}", "", "config: hidden_size is missing; take"),
     ],
 )
