@@ -5,12 +5,14 @@ from roles.stages.balancers import balancers
 from roles.stages.barrier import barrier
 from roles.stages.drivers import drivers
 from roles.stages.engines import engines
+from roles.stages.keys import engine_key
 from roles.stages.load import load
 from roles.stages.roll import roll
 from roles.stages.validation import report, validation, wants_validation
 
 run = load()
 report(run)
+engine_key(run, make=True)
 
 if admit(run):
     drivers(run)

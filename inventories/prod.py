@@ -81,6 +81,9 @@ _settings = {
         # The key that clients send. Make it once:
         #   mkdir -p secrets && (umask 077; openssl rand -hex 32 > secrets/prod-api.key)
         "api_key_file": "secrets/prod-api.key",
+        # The key between balancer and engines; without this line the first deploy makes it, in
+        # secrets/prod/engines.key.
+        # "engine_key_file": "secrets/prod-engines.key",
     },
     "validation": {
         # A GPU below this share of use under the short load is warned about.

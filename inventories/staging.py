@@ -43,6 +43,9 @@ _settings = {
     "balancer": {
         # CI writes its secret into this file before the run, with mode 0600.
         "api_key_file": os.environ.get("STAGING_API_KEY_FILE", "secrets/staging-api.key"),
+        # And into this one the key between balancers and engines: one that the deploy makes would
+        # be another in each fresh checkout, and every replica would restart for it.
+        "engine_key_file": os.environ.get("STAGING_ENGINE_KEY_FILE", "secrets/staging-engines.key"),
     },
     "launch": {
         # Staging fails fast: seconds until a replica must have answered.

@@ -1,5 +1,6 @@
 """One address in front of all replicas of all services: routes, members, drains. Pure code only."""
 
+from roles.balancer.files import make_key as make_key
 from roles.balancer.files import read_key as read_key
 from roles.balancer.given_certificate import check_name as check_name
 from roles.balancer.kinds import balancer_of as balancer_of
@@ -14,6 +15,7 @@ from roles.balancer.routes import Match as Match
 from roles.balancer.routes import Member as Member
 from roles.balancer.routes import Route as Route
 from roles.balancer.settings import BalancerSettings as BalancerSettings
+from roles.balancer.settings import made_engine_key_file as made_engine_key_file
 from roles.balancer.settings import with_secrets as with_secrets
 from roles.balancer.state import BalancerState as BalancerState
 from roles.balancer.state import in_service as in_service

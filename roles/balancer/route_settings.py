@@ -138,12 +138,15 @@ class Keys:
 
 
 def keys_of(route: RouteSettings, balancer: BalancerSettings | None) -> Keys:
-    """The keys of a service: its own, else the balancer's; engines expect the clients' unless said.
+    """The keys of a service: its own, else the balancer's.
 
-    `balancer` is None where no service needs one: clients reach the engines then.
+    `balancer` is None where no service needs one: clients reach the engines then, by their key.
+    Otherwise a checked fleet's balancer has a key of the engines: theirs is not the clients'.
     """
     clients = route.api_key_file or (balancer and balancer.api_key_file)
-    engines = route.engine_key_file or (balancer and balancer.engine_key_file) or clients
+    engines = route.engine_key_file or (balancer.engine_key_file if balancer else clients)
+    if balancer is not None and engines is None:
+        raise ValueError("balancer.engine_key_file: is missing; name the file of the engines' key")
     return Keys(clients and read_key(clients), engines and read_key(engines))
 
 

@@ -52,7 +52,9 @@ class BalancerSettings(StrictSettings):
         description="file whose only line is the key that clients send, readable by its owner alone"
     )
     engine_key_file: LocalFile | None = Field(
-        default=None, description="the same for the key that engines expect; none: the clients' key"
+        default=None,
+        description="the same for the key that engines expect, which balancers send; unless said, "
+        "the deploy makes INVENTORY/engines.key beside `api_key_file`",
     )
     connect_timeout_s: int = Field(
         default=2,
@@ -149,6 +151,11 @@ class BalancerSettings(StrictSettings):
                 datetime.now(UTC),
             )
         return self
+
+
+def made_engine_key_file(settings: BalancerSettings, inventory: str) -> Path:
+    """Where a deploy keeps the key that it makes for the engines of an inventory."""
+    return settings.api_key_file.parent / inventory / "engines.key"
 
 
 def with_secrets(info: ValidationInfo) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
-from roles.balancer import clashes
+from roles.balancer import clashes, made_engine_key_file, read_key
 from roles.declaration import (
     BALANCERS,
     GPU_HOSTS,
@@ -47,6 +47,8 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
         problems += [*_roles_missing(settings, hosts), *_shared_addresses(hosts)]
     if settings is not None:
         problems += [*_keys_missing(settings), *_route_problems(settings)]
+        settings, found = _with_engine_key(settings, declaration.name, secrets)
+        problems += found
     if settings is None or problems:
         raise DeclarationError(declaration.name, problems)
     unknown = unknown_hosts(hosts)
@@ -171,6 +173,27 @@ def _roles_missing(settings: FleetSettings | None, hosts: tuple[Host, ...]) -> I
             "balancer: is missing; set it, or make every service a single_endpoint and leave the "
             f"group {BALANCERS} out"
         )
+
+
+def _with_engine_key(
+    settings: FleetSettings, inventory: str, secrets: bool
+) -> tuple[FleetSettings, Problems]:
+    """The settings with the file of the engines' key, which a deploy makes where it is missing.
+
+    Nothing is written here: a plan or a check leaves no key behind.
+    """
+    balancer = settings.balancer
+    if balancer is None or balancer.engine_key_file is not None:
+        return settings, []
+    file = made_engine_key_file(balancer, inventory)
+    problems: Problems = []
+    if secrets and file.expanduser().exists():
+        try:
+            read_key(file)
+        except ValueError as error:
+            problems.append(f"balancer.engine_key_file: {error}")
+    balancer = balancer.model_copy(update={"engine_key_file": file})
+    return settings.model_copy(update={"balancer": balancer}), problems
 
 
 def _keys_missing(settings: FleetSettings) -> Iterator[str]:

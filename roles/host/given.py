@@ -80,11 +80,11 @@ def read_text(path: Path, most: int = MOST_TEXT_BYTES) -> str:
         raise _refused(path, fault) from None
 
 
-def check_private(path: Path) -> None:
-    """ValueError where others than the owner have any right to the file."""
+def check_private(path: Path, wanted: int = 0o600) -> None:
+    """ValueError where others than the owner have any right to the file, or to the folder."""
     mode = path.expanduser().stat().st_mode & 0o777
     if mode & 0o077:
-        raise ValueError(f"others may read {path} (mode {mode:o}): run chmod 600 {path}")
+        raise ValueError(f"others may read {path} (mode {mode:o}): run chmod {wanted:o} {path}")
 
 
 def _refused(path: Path, fault: str) -> ValueError:

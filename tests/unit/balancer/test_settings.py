@@ -20,10 +20,11 @@ def test_defaults(tmp_path: Path):
     assert keys_of(RouteSettings(), found) == Keys(CLIENT_KEY, ENGINE_KEY)
 
 
-def test_engines_expect_the_clients_key_unless_told(tmp_path: Path):
+def test_engines_never_fall_back_to_the_clients_key(tmp_path: Path):
     key = private(tmp_path / "key", CLIENT_KEY)
     found = BalancerSettings.model_validate({"api_key_file": key})
-    assert keys_of(RouteSettings(), found).engine == CLIENT_KEY
+    with pytest.raises(ValueError, match=r"balancer\.engine_key_file: is missing"):
+        keys_of(RouteSettings(), found)
 
 
 def test_a_relative_path_starts_at_the_current_directory(
@@ -31,7 +32,7 @@ def test_a_relative_path_starts_at_the_current_directory(
 ):
     private(tmp_path / "key", CLIENT_KEY)
     monkeypatch.chdir(tmp_path)
-    found = BalancerSettings.model_validate({"api_key_file": "key"})
+    found = BalancerSettings.model_validate({"api_key_file": "key", "engine_key_file": "key"})
     assert keys_of(RouteSettings(), found).client == CLIENT_KEY
 
 

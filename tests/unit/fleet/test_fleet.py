@@ -117,12 +117,34 @@ def test_a_service_has_its_own_keys_or_the_balancers(key: Path, tmp_path: Path):
         {"route": {"engine_key_file": str(other)}},
         {"first_port": 9001, "route": {"path_prefix": "/b", "api_key_file": str(other)}},
     )
+    made = tmp_path / "test/engines.key"
+    made.parent.mkdir(mode=0o700)
+    made.touch(mode=0o600)
+    made.write_text("m" * 32)
     settings = build(several(key, *services)).settings
     found = [settings.keys(one) for one in settings.services]
     assert [(one.client, one.engine) for one in found] == [
         ("k" * 32, "e" * 32),
-        ("e" * 32, "e" * 32),
+        ("e" * 32, "m" * 32),
     ]
+
+
+def test_a_plan_and_a_check_make_no_key(key: Path, tmp_path: Path):
+    for secrets in (True, False):
+        fleet = build(declared(key), secrets)
+        assert fleet.settings.balancer is not None
+        assert fleet.settings.balancer.engine_key_file == tmp_path / "test/engines.key"
+    assert [file.name for file in tmp_path.iterdir()] == ["api.key"]
+
+
+def test_a_made_key_that_others_may_read_is_refused(key: Path, tmp_path: Path):
+    made = tmp_path / "test/engines.key"
+    made.parent.mkdir()
+    made.write_text("e" * 32)
+    made.chmod(0o640)
+    (problem,) = problems(declared(key))
+    assert problem.startswith("balancer.engine_key_file: others may read")
+    assert build(declared(key), secrets=False).plans
 
 
 def test_a_retired_host_is_not_planned_and_stays_in_the_fleet(key: Path):

@@ -95,7 +95,7 @@ class Simulation:
         self.hosts = hosts
         self.settings = {
             "services": [SERVICE],
-            "balancer": {"api_key_file": str(key)},
+            "balancer": {"api_key_file": str(key), "engine_key_file": str(key)},
             "interconnect": {"measure": False},
             **settings,
         }
