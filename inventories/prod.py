@@ -91,7 +91,14 @@ _settings = {
     },
 }
 
-all = (gpu_hosts + balancers, {"llm": _settings})
+# The hosts' SSH keys, recorded once (then commit the file): python -m roles.fleet trust
+# inventories/prod.py. A host that shows another key, or none of these, is not talked to.
+_ssh = {
+    "ssh_known_hosts_file": "inventories/known_hosts/prod",
+    "ssh_strict_host_key_checking": "yes",
+}
+
+all = (gpu_hosts + balancers, {**_ssh, "llm": _settings})
 
 # Refuses the inventory, before any host is contacted, if anything in it is wrong. Keep it last.
 check(__file__)

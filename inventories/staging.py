@@ -57,7 +57,16 @@ _settings = {
     },
 }
 
-all = (gpu_hosts + balancers, {"llm": _settings})
+# The hosts' SSH keys, recorded once: python -m roles.fleet trust inventories/staging.py. For hosts
+# that are made anew for each job, the job writes this file from what their provider says of them.
+_ssh = {
+    "ssh_known_hosts_file": os.environ.get(
+        "STAGING_KNOWN_HOSTS", "inventories/known_hosts/staging"
+    ),
+    "ssh_strict_host_key_checking": "yes",
+}
+
+all = (gpu_hosts + balancers, {**_ssh, "llm": _settings})
 
 # Refuses the inventory, before any host is contacted, if anything in it is wrong. Keep it last.
 check(__file__)

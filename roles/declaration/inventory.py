@@ -26,6 +26,18 @@ def read(file: str) -> Declaration:
     Raises DeclarationError where it contradicts itself, FileNotFoundError where there is no file.
     """
     path = Path(file).resolve()
+    return declaration(path, _inventory(file, path))
+
+
+def read_hosts(file: str) -> Inventory:
+    """The hosts of an inventory file with pyinfra's own data, such as where ssh reaches them.
+
+    Raises as `read` does.
+    """
+    return _inventory(file, Path(file).resolve())
+
+
+def _inventory(file: str, path: Path) -> Inventory:
     if not path.is_file():
         # pyinfra would take the name of a missing file for the name of a host.
         raise FileNotFoundError(f"{file}: there is no such inventory file")
@@ -38,7 +50,7 @@ def read(file: str) -> Declaration:
         if problems:
             raise DeclarationError(path.stem, problems)
         inventory = make_inventory_from_files(str(path), cwd=str(Path.cwd()))
-    return declaration(path, inventory)
+    return inventory
 
 
 def is_reading(file: str) -> bool:

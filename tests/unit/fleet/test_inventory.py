@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from roles.declaration import DeclarationError
+from roles.declaration.inventory import read_hosts
 from roles.fleet.inventory import load
 
 ROOT = Path(__file__).parents[3]
@@ -144,3 +145,10 @@ def test_hosts_may_be_unknown_until_they_are_recorded(tmp_path: Path, key: Path)
     assert load(file, hardware=False).plans[0].hosts == ()
     with pytest.raises(DeclarationError, match=r"hosts\[gpu-1\]\.gpus: are neither declared nor"):
         load(file)
+
+
+@pytest.mark.parametrize("name", ["prod", "staging", "lab"])
+def test_the_examples_refuse_hosts_that_are_not_known(name: str):
+    for host in read_hosts(str(ROOT / f"inventories/{name}.py")):
+        assert host.data.ssh_strict_host_key_checking == "yes"
+        assert host.data.ssh_known_hosts_file

@@ -1,0 +1,78 @@
+"""The SSH keys by which hosts are known: what a file of known hosts says, and what is to be added.
+
+Pure.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# A name that can be nothing but one host's: no pattern, no list, no second field.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """A public key of a host: its type ("ssh-ed25519"), and itself in base64."""
+
+    kind: str
+    blob: str
+
+    @property
+    def fingerprint(self) -> str:
+        """As `ssh-keygen -l` prints it."""
+        try:
+            digest = hashlib.sha256(base64.b64decode(self.blob, validate=True)).digest()
+        except binascii.Error:
+            return "no key"
+        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What was found of a host: the name that ssh knows it by, the keys that are recorded of it,
+    and the key that it showed, or why it showed none."""
+
+    host: str
+    name: str
+    recorded: tuple[HostKey, ...]
+    shown: HostKey | None = None
+    problem: str = ""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it showed a key, and none is recorded."""
+        return self.shown is not None and not self.recorded
+
+    @property
+    def differs(self) -> bool:
+        """Whether it showed another key than those that are recorded."""
+        return bool(self.shown and self.recorded and self.shown not in self.recorded)
+
+
+def known_name(hostname: str, port: int) -> str:
+    """What ssh calls a host in a file of known hosts; ValueError for what is no host's name."""
+    if not _NAME.fullmatch(hostname):
+        raise ValueError(f"{hostname!r} is no name or address of a host")
+    return hostname if port == SSH_PORT else f"[{hostname}]:{port}"
+
+
+def difference(found: Scanned, file: str) -> str:
+    """Why a host that shows another key is not to be trusted, and what to do."""
+    assert found.shown is not None
+    known = ", ".join(f"{key.kind} {key.fingerprint}" for key in found.recorded)
+    return (
+        f"{found.host}: {found.name} shows {found.shown.kind} {found.shown.fingerprint}, recorded "
+        f"is {known}: somebody may stand between. If the host was installed anew, compare the key "
+        f"on its console, then ssh-keygen -R '{found.name}' -f {file}, and run this again"
+    )
+
+
+def with_new(text: str, found: Sequence[Scanned]) -> str:
+    """A file of known hosts with the keys of new hosts at its end; what it says stays."""
+    lines = [f"{one.name} {one.shown.kind} {one.shown.blob}\n" for one in found if one.shown]
+    return text + ("\n" if text and not text.endswith("\n") else "") + "".join(lines)
