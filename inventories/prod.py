@@ -64,10 +64,11 @@ _settings = {
             # The engine's package and exact version; another version is installed beside the old
             # one and replicas move over one after the other.
             "requirement": "vllm==0.33.0",
-            # A pip lock file, if every package is to be pinned.
-            # "lock": "locks/vllm-0.33.0.txt",
+            # Every package with its hashes; the default requirement has a lock already. For
+            # another: python -m roles.engine lock vllm==0.32.0 > locks/vllm-0.32.0.txt
+            # "lock": "locks/vllm-0.32.0.txt",
             # For hosts without internet: a URL or a folder on the hosts with all wheels.
-            # "wheelhouse": "http://192.0.2.5/wheels/",
+            # "wheelhouse": "https://192.0.2.5/wheels/",
         },
     },
     "balancer": {

@@ -19,6 +19,8 @@ APT = (
 )
 DNF = "dnf -y --setopt=retries=2 --setopt=timeout=30"
 
+EPEL_KEY = "FF8AD1344597106ECE813B918A3872BF3228467C"
+"""Fingerprint of the key that signs EPEL 9 (fedoraproject.org/security)."""
 _OPTIONS = "--no-install-recommends --allow-downgrades"
 
 # (what the output says, what that means and what to do): the first that fits is told.
@@ -273,21 +275,41 @@ def _epel(system: OperatingSystem) -> list[str]:
     """DKMS is in EPEL, and what it builds with in CodeReady Builder (NVIDIA's guide)."""
     release = system.release
     arch = system.arch
+    install = f"run {DNF} install epel-release"
     if system.id == "rhel":
         crb = f"codeready-builder-for-rhel-{release}-{arch}-rpms"
         enable = (
             f"{{ subscription-manager repos --enable {crb} || dnf config-manager --set-enabled "
         )
         enable += "codeready-builder-for-rhel-9-rhui-rpms; }"
-        epel = f"https://dl.fedoraproject.org/pub/epel/epel-release-latest-{release}.noarch.rpm"
+        install = _epel_of_fedora()
     else:
-        enable, epel = "dnf config-manager --set-enabled crb", "epel-release"
+        # The distribution's own repository has it, and its keys are the distribution's.
+        enable = "dnf config-manager --set-enabled crb"
     there = "dnf -q repoquery --available dkms 2>/dev/null | grep -q ."
     return [
         # A mirror of EPEL that the host has already does as well.
         f"rpm -q dkms >/dev/null 2>&1 || {there} || {{ run {DNF} install dnf-plugins-core; "
-        f'{enable} >"$log" 2>&1 </dev/null; run {DNF} install {epel}; }}'
+        f'{enable} >"$log" 2>&1 </dev/null; {install}; }}'
     ]
+
+
+def _epel_of_fedora() -> str:
+    """Take EPEL's key, if it is the known one, and then the package that it signs."""
+    url = "https://dl.fedoraproject.org/pub/epel"
+    shown = 'gpg --batch --with-colons --show-keys "$epel" 2>/dev/null'
+    only = f"[ \"$({shown} | awk -F: '/^pub/ {{own = 1}} own && /^fpr/ {{print $10; own = 0}}')\""
+    other = (
+        f"driver: {url}/RPM-GPG-KEY-EPEL-9 is not EPEL's key ({EPEL_KEY}); nothing is installed "
+        "from there. Install dkms from a mirror of EPEL that you trust"
+    )
+    return (
+        'epel=$(mktemp) || exit 1; trap \'rm -f "$log" "$epel"\' EXIT; '
+        f'run curl -fsSL --proto =https --max-time 60 -o "$epel" {url}/RPM-GPG-KEY-EPEL-9; '
+        f"{only} = {EPEL_KEY} ] || {{ echo {shlex.quote(other)} >&2; exit 1; }}; "
+        'run rpm --import "$epel"; '
+        f"run {DNF} install --setopt=localpkg_gpgcheck=1 {url}/epel-release-latest-9.noarch.rpm"
+    )
 
 
 def _module_check(todo: Installation) -> list[str]:

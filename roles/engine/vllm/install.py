@@ -4,6 +4,7 @@ import shlex
 
 from roles.engine.deployment import Installation
 from roles.engine.install import COMPLETE
+from roles.engine.vllm.lock import entries
 from roles.engine.vllm.settings import VllmSettings
 from roles.host.paths import ENGINES
 
@@ -16,7 +17,10 @@ def engine_script(settings: VllmSettings) -> str:
     """
     new = f"{ENGINES}/{settings.version_name}"
     sources = " ".join(shlex.quote(option) for option in source_options(settings))
-    what = '-r "$new/requirements.lock" --no-deps' if settings.lock else settings.requirement
+    what = shlex.quote(settings.requirement)
+    if settings.lock_text:
+        what = '-r "$new/requirements.lock" --no-deps'
+    hashes = "" if settings.allow_unhashed else "--require-hashes "
     return "\n".join(
         [
             "set -eu",
@@ -29,13 +33,25 @@ def engine_script(settings: VllmSettings) -> str:
             # Compiled once here: the units may not write into this folder.
             f'{settings.python} -m venv "$new"',
             'cat > "$new/requirements.lock"',
-            f'"$new/bin/python" -m pip install -q {pip_options(settings)} {settings.uv} >&2',
-            f'"$new/bin/uv" pip install -q --no-config --no-cache --compile-bytecode '
+            *_installer(settings),
+            f'"$new/bin/uv" pip install -q {hashes}--no-config --no-cache --compile-bytecode '
             f'--python "$new/bin/python" {sources} {what} >&2',
             'timeout 600 "$new/bin/vllm" --version >&2',
             f'touch "$new/{COMPLETE}"',
         ]
     )
+
+
+def _installer(settings: VllmSettings) -> list[str]:
+    """Install uv, which installs the others: it is in the lock, too."""
+    pip = f'"$new/bin/python" -m pip install -q {pip_options(settings)}'
+    if settings.allow_unhashed:
+        return [f"{pip} {shlex.quote(settings.uv)} >&2"]
+    entry = shlex.quote(entries(settings.lock_text).get(settings.uv, ""))
+    return [
+        f"""printf '%s\\n' {entry} > "$new/installer.lock\"""",
+        f'{pip} --require-hashes --no-deps -r "$new/installer.lock" >&2',
+    ]
 
 
 def source_options(settings: VllmSettings) -> list[str]:
@@ -58,5 +74,8 @@ def pip_options(settings: VllmSettings) -> str:
 def installation(settings: VllmSettings) -> Installation:
     """How these settings' build is installed; the lock is the script's standard input."""
     return Installation(
-        settings.version_name, settings.system_packages, engine_script(settings), settings.lock_text
+        settings.version_name,
+        settings.system_packages,
+        engine_script(settings),
+        settings.lock_text,
     )

@@ -2,12 +2,15 @@
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Annotated, ClassVar, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from roles.engine.build import Build, Source
 from roles.engine.needs import Version
+from roles.engine.vllm.lock import lock_remedy, problem_of, shipped
 from roles.host import LocalFile, Several, read_text
 
 Requirement = Annotated[
@@ -56,10 +59,22 @@ class VllmSettings(Build):
     requirement: Requirement = Field(
         default="vllm==0.33.0", description="the engine's package and exact version"
     )
+    uv: Requirement = Field(default="uv==0.13.8", description="the installer's package and version")
+    allow_unhashed: bool = Field(
+        default=False,
+        description="install without a lock, or by one without hashes: whatever the index or the "
+        "wheelhouse has under these names then runs as root",
+    )
     lock: LocalFile | None = Field(
         default=None,
-        description="file here with every package's exact version (pip's format); installed as it "
-        "is, with no dependency added",
+        description="file here with every package's exact version and hashes (pip's format), as "
+        "`python -m roles.engine lock` prints it; installed as it is, with no dependency added; "
+        "for the usual requirement there is one",
+    )
+    allow_http_from: Several[str] = Field(
+        default=(),
+        description="hosts from which packages may come over plain http, which anybody on the way "
+        "can change",
     )
     index_url: Source | None = Field(
         default=None, description="package index instead of the public one, without credentials"
@@ -75,7 +90,6 @@ class VllmSettings(Build):
     python: Annotated[str, StringConstraints(pattern=r"^python3(\.\d{1,2})?$")] = Field(
         default="python3", description="the hosts' Python that the engine runs on"
     )
-    uv: Requirement = Field(default="uv==0.13.8", description="the installer's package and version")
 
     @field_validator("requirement")
     @classmethod
@@ -90,6 +104,31 @@ class VllmSettings(Build):
     def _is_uv(cls, value: str) -> str:
         if package_of(value) != "uv":
             raise ValueError(f"{value} is another package than uv; write it as in uv==0.13.8")
+        return value
+
+    @field_validator("lock")
+    @classmethod
+    def _lock_has_hashes(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is None:
+            return None
+        text, uv = read_text(value), str(info.data.get("uv"))
+        problem = "" if info.data.get("allow_unhashed") else problem_of(text, uv)
+        if problem:
+            again = lock_remedy(str(info.data.get("requirement")), uv)
+            raise ValueError(f"{value}: {problem}; make it anew: {again}")
+        return value
+
+    @field_validator("index_url", "extra_index_urls", "wheelhouse")
+    @classmethod
+    def _comes_safely(
+        cls, value: str | tuple[str, ...] | None, info: ValidationInfo
+    ) -> str | tuple[str, ...] | None:
+        for url in (value,) if isinstance(value, str) else value or ():
+            host = urlsplit(url).hostname
+            if url.startswith("http://") and host not in info.data.get("allow_http_from", ()):
+                raise ValueError(
+                    f"{url} can be changed on its way; use https, or name {host} in allow_http_from"
+                )
         return value
 
     @model_validator(mode="after")
@@ -111,10 +150,7 @@ class VllmSettings(Build):
     def _lock_is_of_the_requirement(self) -> Self:
         if self.lock is None:
             return self
-        try:
-            locked = {_normal(name): version for name, version in _LOCKED.findall(self.lock_text)}
-        except ValueError as error:
-            raise ValueError(f"lock: {error}") from None
+        locked = {_normal(name): version for name, version in _LOCKED.findall(self.lock_text)}
         package, version = package_of(self.requirement), self.requirement.partition("==")[2]
         found = locked.get(_normal(package))
         if found != version:
@@ -133,8 +169,22 @@ class VllmSettings(Build):
 
     @property
     def lock_text(self) -> str:
-        """The lock's text; empty without one."""
-        return read_text(self.lock) if self.lock else ""
+        """The lock that is installed, the shipped one where none is said; "" for none."""
+        if self.lock:
+            return read_text(self.lock)
+        if self.allow_unhashed or self.device != "cuda":
+            return ""
+        return shipped(self.requirement, self.uv)
+
+    @property
+    def missing(self) -> tuple[str, str] | None:
+        """The lock, until there is one or the inventory does without it."""
+        if self.lock_text or self.allow_unhashed:
+            return None
+        remedy = lock_remedy(self.requirement, self.uv)
+        return "lock", (
+            f"is missing; make it: {remedy}; or set allow_unhashed, to install whatever the index has"
+        )
 
     @classmethod
     def planned(cls) -> dict[str, str]:

@@ -12,6 +12,7 @@ from roles.driver import Choice, OperatingSystem, scripts
 from roles.driver.facts import Refusal
 from roles.driver.installation import Installation
 from roles.driver.packages import plan
+from tests.unit.driver.hosts import KEY_FILE, KEY_FINGERPRINT
 
 DEBIAN = OperatingSystem("debian", "12", "x86_64")
 ROCKY = OperatingSystem("rocky", "9.6", "x86_64")
@@ -60,12 +61,16 @@ def test_what_apt_installs():
 @pytest.mark.parametrize(
     ("system", "crb", "epel"),
     [
-        (ROCKY, "dnf config-manager --set-enabled crb", "epel-release"),
+        (
+            ROCKY,
+            "dnf config-manager --set-enabled crb",
+            f"run {scripts.DNF} install epel-release",
+        ),
         (
             RHEL,
             "{ subscription-manager repos --enable codeready-builder-for-rhel-9-x86_64-rpms || "
             "dnf config-manager --set-enabled codeready-builder-for-rhel-9-rhui-rpms; }",
-            "https://dl.fedoraproject.org/pub/epel/epel-release-latest-9.noarch.rpm",
+            scripts._epel_of_fedora(),
         ),
     ],
 )
@@ -79,7 +84,7 @@ def test_what_dnf_installs(system: OperatingSystem, crb: str, epel: str):
     assert commands(script)[:5] == [
         f"rpm -q dkms >/dev/null 2>&1 || dnf -q repoquery --available dkms 2>/dev/null | "
         f"grep -q . || {{ {dnf} install dnf-plugins-core; "
-        f'{crb} >"$log" 2>&1 </dev/null; {dnf} install {epel}; }}',
+        f'{crb} >"$log" 2>&1 </dev/null; {epel}; }}',
         "dnf -q module list --enabled nvidia-driver 2>/dev/null | grep -qE ' 580-open .*\\[e\\]' "
         f"|| {{ {dnf} module reset nvidia-driver; {dnf} module enable nvidia-driver:580-open; }}",
         f"{dnf} versionlock delete nvidia-driver-cuda",
@@ -88,6 +93,45 @@ def test_what_dnf_installs(system: OperatingSystem, crb: str, epel: str):
         "nvidia-driver-cuda-580.95.05-1.el9 kmod-nvidia-open-dkms-580.95.05-1.el9 "
         "nvidia-persistenced-580.95.05-1.el9 dkms",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "served", "installed"),
+    [
+        (KEY_FINGERPRINT, "", True),
+        (scripts.EPEL_KEY, "", False),
+        (KEY_FINGERPRINT[:-1] + "0", "", False),
+        (KEY_FINGERPRINT, "<html>a captive portal</html>", False),
+    ],
+)
+def test_nothing_of_epel_is_installed_that_another_key_signs(
+    fingerprint: str,
+    served: str,
+    installed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(scripts, "EPEL_KEY", fingerprint)
+    key = tmp_path / "key"
+    key.write_text(served or KEY_FILE.read_text())
+    programs = {
+        "curl": f'while [ "$1" != -o ]; do shift; done; cp {key} "$2"',
+        "rpm": f'echo "rpm $*" >>{tmp_path}/ran',
+        "dnf": f'echo "dnf $*" >>{tmp_path}/ran',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["dash", "-c", scripts.explained([scripts._epel_of_fedora()])],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "GNUPGHOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    ran = (tmp_path / "ran").read_text() if (tmp_path / "ran").exists() else ""
+    assert (done.returncode == 0, "rpm --import" in ran) == (installed, installed), done.stderr
+    assert ("install --setopt=localpkg_gpgcheck=1 https://dl.fedoraproject" in ran) is installed
+    assert ("is not EPEL's key" in done.stderr) is not installed
 
 
 @pytest.mark.parametrize(("built", "ok"), [("580.95.05", True), ("", False)])

@@ -88,7 +88,10 @@ def test_a_service_has_the_last_word_on_its_engine(key: Path):
 
 
 def test_services_of_one_host_may_run_two_builds(key: Path):
-    old = {"engine": {"vllm": {"requirement": "vllm==0.19.1"}}, "first_port": 9001}
+    old = {
+        "engine": {"vllm": {"requirement": "vllm==0.19.1", "allow_unhashed": True}},
+        "first_port": 9001,
+    }
     fleet = build(several(key, {}, old))
     engines = fleet.engines_on("gpu-1")
     found = [one.requirement for one in engines if isinstance(one, VllmSettings)]
@@ -162,7 +165,11 @@ def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
     }
     (problem,) = problems(declared(key, hosts))
     assert "needs 7.5" in problem and "vLLM 0.32 as +cu129, or 0.19" in problem
-    fleet = build(declared(key, hosts, engines={"vllm": {"requirement": "vllm==0.19.1"}}))
+    fleet = build(
+        declared(
+            key, hosts, engines={"vllm": {"requirement": "vllm==0.19.1", "allow_unhashed": True}}
+        )
+    )
     assert fleet.plans[0].replicas
 
 
@@ -219,6 +226,20 @@ def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
             "engines.vllm.environment: A: control",
         ),
         (vllm({"packages": ["a; id"]}), "engines.vllm.packages[0]: "),
+        (
+            vllm({"requirement": "vllm==0.32.0"}),
+            "engines.vllm.lock: is missing; make it: python -m roles.engine lock vllm==0.32.0 ",
+        ),
+        (vllm({"uv": "uv==0.13.7"}), "engines.vllm.lock: is missing"),
+        (
+            vllm({"index_url": "http://pypi.example.com/simple"}),
+            "engines.vllm.index_url: http://pypi.example.com/simple can be changed on its way; use "
+            "https, or name pypi.example.com in allow_http_from",
+        ),
+        (
+            vllm({"wheelhouse": "http://h:8/w", "allow_http_from": ["other"]}),
+            "engines.vllm.wheelhouse: http://h:8/w can be changed on its way",
+        ),
         ({"balancer": {"api_key_file": "/nowhere.key"}}, "balancer.api_key_file: "),
         ({"balancer": {"template": "/nowhere.j2"}}, "balancer.template: "),
         ({"balancer": {"server_name": "a; b"}}, "balancer.server_name: "),
@@ -447,7 +468,8 @@ def with_amd(**own: Any) -> dict[str, Any]:
 
 
 def test_what_the_fleet_says_of_nvidias_driver_is_not_for_hosts_with_amds_cards(key: Path):
-    fleet = build(declared(key, with_amd(), driver={"branch": 580, "reboot": "when-needed"}))
+    driver = {"branch": 580, "reboot": "when-needed"}
+    fleet = build(declared(key, with_amd(), driver=driver, **vllm({"allow_unhashed": True})))
     assert fleet.host("gpu-1").driver.branch == 580
     assert fleet.host("gpu-3").driver.branch is None
     assert fleet.host("gpu-3").driver.reboot == "when-needed"

@@ -577,7 +577,7 @@ def test_each_builds_folder_of_wheels_is_looked_into(wheels: str, text: str | No
 
 
 def test_sources_on_the_host_and_by_url_have_names_of_their_own():
-    wanted = two_builds(wheelhouse="http://w.local/")
+    wanted = two_builds(wheelhouse="https://w.local/")
     assert wanted.engine
     archives = ("http://c.local/a.tar.gz", "/srv/a.tar.gz", "/srv/b.tar.gz")
     (first, second) = wanted.engine.engines

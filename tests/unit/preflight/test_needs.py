@@ -135,7 +135,9 @@ def test_mirrors_stand_for_the_public_places():
         "extra-index-1": "https://wheels.local/",
         "hub-1": "http://hub.local/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json",
     }
-    assert urls(needs(wheelhouse="http://w.local/", hub=None)) == {"wheelhouse": "http://w.local/"}
+    assert urls(needs(wheelhouse="https://w.local/", hub=None)) == {
+        "wheelhouse": "https://w.local/"
+    }
     house = questions(needs(wheelhouse="/srv/wheels", hub=None))
     assert (house.wheel_folders, house.urls) == (("/srv/wheels",), ())
 

@@ -76,7 +76,7 @@ def test_a_fleet_that_runs_with_the_clients_key_changes_it_by_a_rolling_update(
     requirement: str,
     told: int,
 ):
-    vllm: dict[str, Any] = {"vllm": {"requirement": requirement}}
+    vllm: dict[str, Any] = {"vllm": {"requirement": requirement, "allow_unhashed": True}}
     fleet = ServingFleet(tmp_path, monkeypatch, services=[SERVICE], engines=vllm)
     fleet.planned("gpu1", "gpu2", "gpu3")
     for name, state in fleet.states.items():

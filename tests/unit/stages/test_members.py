@@ -83,7 +83,7 @@ def test_a_replica_counts_where_all_balancers_have_it():
 
 
 def test_replicas_whose_only_key_changes_restart_together(make: Make):
-    fleet = make(engines={"vllm": {"requirement": "vllm==0.31.0"}})
+    fleet = make(engines={"vllm": {"requirement": "vllm==0.31.0", "allow_unhashed": True}})
     states = {}
     for name in ("gpu1", "gpu2"):
         state = as_planned(fleet, name)

@@ -65,7 +65,11 @@ def test_only_replicas_that_must_restart_are_drained(fleet: ServingFleet):
 def test_an_only_key_changes_on_all_hosts_at_once_until_balancers_have_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    fleet = ServingFleet(tmp_path, monkeypatch, engines={"vllm": {"requirement": "vllm==0.31.0"}})
+    fleet = ServingFleet(
+        tmp_path,
+        monkeypatch,
+        engines={"vllm": {"requirement": "vllm==0.31.0", "allow_unhashed": True}},
+    )
     for name, state in fleet.states.items():
         units = {one: replace(unit, key_digest="another") for one, unit in state.units.items()}
         fleet.states[name] = replace(state, units=units)
@@ -82,7 +86,7 @@ def test_a_service_that_must_not_be_interrupted_keeps_its_only_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     services = [SERVICE | {"interruptible": False}]
-    engines = {"vllm": {"requirement": "vllm==0.31.0"}}
+    engines = {"vllm": {"requirement": "vllm==0.31.0", "allow_unhashed": True}}
     fleet = ServingFleet(tmp_path, monkeypatch, services=services, engines=engines)
     for name, state in fleet.states.items():
         units = {one: replace(unit, key_digest="another") for one, unit in state.units.items()}

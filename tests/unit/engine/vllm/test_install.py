@@ -1,26 +1,32 @@
-"""How an engine is installed: from where, beside which versions."""
+"""How an engine is installed: from where, beside which versions, and nothing but what is locked."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from pyinfra.api.exceptions import FactProcessError
 
 from roles.engine import VllmSettings
 from roles.engine.facts import InstalledEngines
 from roles.engine.state import Installed
-from roles.engine.vllm.install import engine_script, source_options
+from roles.engine.vllm.install import engine_script, installation, source_options
+from roles.engine.vllm.lock import entries, problem_of, shipped
+
+UV = "uv==0.13.8"
+HASH = "--hash=sha256:" + "0" * 64
 
 
 def test_the_folder_names_what_is_in_it(tmp_path):
     lock = tmp_path / "lock"
-    lock.write_text("vllm==0.33.0\na==1\n")
+    lock.write_text(f"vllm==0.33.0 {HASH}\na==1 {HASH}\n{UV} {HASH}\n")
     one = VllmSettings(requirement="vllm[bench]==0.33.0")
     assert one.version_name.startswith("vllm-0.33.0-cuda-")
     assert one.version_name != VllmSettings(requirement="vllm==0.33.0", lock=lock).version_name
     other_index = VllmSettings(extra_index_urls=("https://rocm.example.com/",))
     assert other_index.version_name != VllmSettings().version_name
     before = VllmSettings(lock=lock).version_name
-    lock.write_text("vllm==0.33.0\na==2\n")
+    lock.write_text(f"vllm==0.33.0 {HASH}\na==2 {HASH}\n{UV} {HASH}\n")
     assert VllmSettings(lock=lock).version_name != before
 
 
@@ -46,11 +52,45 @@ def test_sources(settings: dict, expected: list[str]):
 def test_a_lock_is_installed_as_it_is(tmp_path):
     lock = tmp_path / "lock"
     lock.write_text("vllm==0.33.0\n")
-    script = engine_script(VllmSettings(lock=lock))
+    script = engine_script(VllmSettings(lock=lock, allow_unhashed=True))
     assert '-r "$new/requirements.lock" --no-deps' in script
-    assert "vllm==0.33.0" in engine_script(VllmSettings())
+    assert "--require-hashes" not in script
     # Half-installed folders do not count: the mark comes last.
     assert script.splitlines()[-1] == 'touch "$new/.complete"'
+
+
+def test_the_usual_requirement_has_a_lock_with_hashes_of_everything():
+    usual = VllmSettings()
+    assert problem_of(usual.lock_text, usual.uv) == ""
+    assert {usual.requirement, usual.uv} <= entries(usual.lock_text).keys()
+    assert usual.missing is None and installation(usual).stdin == usual.lock_text
+    assert VllmSettings(allow_unhashed=True).lock_text == ""
+    # Its builds are in another index.
+    assert VllmSettings(device="rocm").lock_text == ""
+    assert shipped("vllm==0.33.0", "uv==0.0.1") == shipped("vllm==0.0.1", UV) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", f"it has no {UV}"),
+        (f"vllm==1 {HASH}\n", f"it has no {UV}"),
+        (f"vllm==1\n{UV} {HASH}\n", "1 of its 2 packages have no hash (vllm==1)"),
+        (f"vllm==1 {HASH[:-1]}\n{UV} {HASH}\n", "1 of its 2 packages have no hash"),
+        (f"vllm==1 --hash=md5:{'0' * 64}\n{UV} {HASH}\n", "1 of its 2 packages have no hash"),
+        (f"vllm @ https://evil/v.whl\n{UV} {HASH}\n", "1 of its 2 packages have no hash"),
+        (f"--index-url http://evil\n{UV} {HASH}\n", "1 of its 2 packages have no hash"),
+        (f"vllm==1 # {HASH}\n{UV} {HASH}\n", "1 of its 2 packages have no hash"),
+    ],
+)
+def test_a_lock_that_leaves_something_open_is_refused(tmp_path: Path, text: str, told: str):
+    lock = tmp_path / "lock"
+    lock.write_text(text)
+    with pytest.raises(ValidationError) as caught:
+        VllmSettings(lock=lock)
+    assert told in str(caught.value)
+    assert "python -m roles.engine lock vllm==0.33.0" in str(caught.value)
+    assert VllmSettings(lock=lock, allow_unhashed=True).lock_text == text
 
 
 def test_the_fact_asks_for_whole_versions_only(tmp_path):

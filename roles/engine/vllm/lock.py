@@ -1,0 +1,58 @@
+"""Locks: exact packages with their hashes, in pip's format. Pure, but for shipped files."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+_SHIPPED = Path(__file__).with_name("locks")
+_HASH = re.compile(r"--hash=sha(256|384|512):[0-9a-f]{64,128}(?![0-9a-f])")
+
+
+@cache
+def shipped(requirement: str, uv: str) -> str:
+    """The lock that comes with this project for a requirement and an installer; "" for none."""
+    file = _SHIPPED / f"{requirement.replace('==', '-')}.txt"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return "" if problem_of(text, uv) else text
+
+
+def entries(text: str) -> dict[str, str]:
+    """What a lock says of each package, by its requirement ("uv==0.13.8"), without comments."""
+    lines = (re.sub(r"(^|\s)#.*", "", line) for line in text.splitlines())
+    whole = "\n".join(lines).replace("\\\n", " ").splitlines()
+    return {entry.split()[0]: " ".join(entry.split()) for entry in whole if entry.strip()}
+
+
+def problem_of(text: str, uv: str) -> str:
+    """What a lock lacks to say what is installed to the byte, or ""."""
+    found = entries(text)
+    bare = [name for name, entry in found.items() if not _HASH.search(entry)]
+    if bare:
+        return f"{len(bare)} of its {len(found)} packages have no hash ({', '.join(bare[:3])})"
+    if uv not in found:
+        return f"it has no {uv}, which installs the others"
+    return ""
+
+
+def lock_remedy(requirement: str, uv: str) -> str:
+    """What makes the lock of a requirement."""
+    return f"python -m roles.engine lock {requirement} --uv {uv} > FILE"
+
+
+def lock_command(
+    uv: str, python: str, indexes: Sequence[str], find_links: str | None, remade_by: str
+) -> list[str]:
+    """The command that prints a lock for the requirements on its standard input.
+
+    For every platform and every Python from `python` on. `indexes`: the default one first, where
+    it is another than the public one.
+    """
+    command = [uv, "pip", "compile", "--no-config", "--quiet", "--no-annotate", "--universal"]
+    command += ["--generate-hashes", "--python-version", python]
+    command += ["--custom-compile-command", remade_by]
+    if find_links:
+        command += ["--no-index", "--find-links", find_links]
+    for option, url in zip(("--default-index", *["--index"] * len(indexes)), indexes, strict=False):
+        command += [option, url]
+    return [*command, "-"]

@@ -1,0 +1,99 @@
+"""The script that installs vLLM, run here: nothing but what is locked gets in."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from roles.engine import VllmSettings
+from roles.engine.vllm.install import engine_script, installation
+from roles.engine.vllm.lock import entries, problem_of
+
+UV = "uv==0.13.8"
+
+
+def wheel(folder: Path, name: str, version: str, program: str) -> str:
+    """Write a wheel that brings a program of its name; its SHA-256."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}-{version}.data/scripts/{name}": f"#!/bin/sh\n{program}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    file = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        for path, text in (files | {f"{info}/RECORD": record}).items():
+            entry = zipfile.ZipInfo(path)
+            entry.external_attr = 0o100755 << 16
+            archive.writestr(entry, text)
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+REAL_UV = shutil.which("uv")
+# What stands for uv where there is none installs by pip, whose options are the same ones.
+STAND_IN = """
+echo "uv $*" >&2
+new=$(dirname "$0"); shift 2
+for word; do shift; case "$word" in
+--no-config|--no-cache|--compile-bytecode|--python|*/bin/python) ;; *) set -- "$@" "$word" ;;
+esac; done
+exec "$new/python" -m pip install "$@"
+"""
+
+
+@pytest.mark.parametrize("changed", ["nothing", "uv", "vllm"])
+def test_a_package_that_is_not_the_locked_one_is_not_installed(tmp_path: Path, changed: str):
+    wheels, engines, ran = tmp_path / "wheels", tmp_path / "engines", tmp_path / "ran"
+    wheels.mkdir()
+    uv = f'exec {REAL_UV} "$@"' if REAL_UV else STAND_IN
+    programs = {"uv": uv, "vllm": "echo vllm 0.33.0"}
+    versions = {"uv": "0.13.8", "vllm": "0.33.0"}
+    digests = {name: wheel(wheels, name, versions[name], text) for name, text in programs.items()}
+    lock = tmp_path / "lock"
+    lock.write_text(
+        "".join(f"{n}=={versions[n]} \\\n    --hash=sha256:{d}\n" for n, d in digests.items())
+    )
+    settings = VllmSettings(lock=lock, wheelhouse=str(wheels), python="python3")
+    if changed != "nothing":
+        wheel(wheels, changed, versions[changed], f"touch {ran}\n{programs[changed]}")
+    script = engine_script(settings).replace("/opt/llm/engines", str(engines))
+    done = subprocess.run(
+        ["sh", "-c", script],
+        input=installation(settings).stdin,
+        env=dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    complete = (engines / settings.version_name / ".complete").exists()
+    assert (done.returncode == 0, complete, ran.exists()) == (
+        (True, True, False) if changed == "nothing" else (False, False, False)
+    ), done.stderr
+    if changed != "nothing":
+        assert "hash" in done.stderr.lower()
+
+
+@pytest.mark.skipif(REAL_UV is None, reason="uv is not installed here")
+def test_a_lock_is_made_by_a_command(tmp_path: Path):
+    digests = {
+        "vllm": wheel(tmp_path, "vllm", "0.33.0", ""),
+        "uv": wheel(tmp_path, "uv", "0.13.8", ""),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "roles.engine", "lock", "vllm==0.33.0", "--wheelhouse", tmp_path],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = entries(done.stdout)
+    assert problem_of(done.stdout, UV) == "" and found.keys() == {"vllm==0.33.0", UV}
+    assert all(digest in found[f"{name}=={v}"] for (name, digest), v in
+               zip(digests.items(), ("0.33.0", "0.13.8"), strict=True))  # fmt: skip
