@@ -92,6 +92,12 @@ class Build(StrictSettings, ABC):
     @field_validator("hub_token_file")
     @classmethod
     def _token_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        hub = info.data.get("environment", {}).get("HF_ENDPOINT", HUB)
+        if value is not None and not hub.startswith("https://"):
+            raise ValueError(
+                f"the token goes over TLS alone, and HF_ENDPOINT is {hub}; make that https, or "
+                "leave the token out"
+            )
         if value is None or not (info.context or {}).get("secrets", True):
             return value
         token = read_text(value).strip()

@@ -31,6 +31,7 @@ def read_hub(
 ) -> RecordedModel:
     """Read `org/name` or `org/name@revision`; a branch or tag is pinned to its commit.
 
+    The token goes to the endpoint alone, over TLS, and to no other host that it sends us to.
     HubError where the name, the revision or a file does not exist, where access is refused, and
     where the hub cannot be reached; ValueError for a file that cannot be read.
     """
@@ -39,6 +40,11 @@ def read_hub(
         raise HubError(f"{name!r} is no name on the hub: write org/name or org/name@revision")
     if not _ENDPOINT.match(endpoint):
         raise HubError("the hub's endpoint must be an URL without credentials: https://HOST")
+    if token and not endpoint.startswith("https://"):
+        raise HubError(
+            f"the token goes over TLS alone, and not to {endpoint}: give --endpoint https://HOST, "
+            "or leave the token out (HF_TOKEN, --token-file)"
+        )
     hub = _Hub(endpoint.rstrip("/"), path, token, timeout_s)
     commit = hub.commit(revision or "main")
     config = hub.mapping(commit, "config.json")
@@ -128,6 +134,7 @@ class _Hub:
             with requests.get(
                 self.endpoint + path, headers=headers, timeout=self.timeout_s, stream=True
             ) as answer:
+                self._check_way(answer)
                 return self._content(answer, path, most)
         except requests.RequestException as error:
             # The error's own text may repeat the address, never the token.
@@ -135,6 +142,15 @@ class _Hub:
                 f"{self.endpoint} cannot be reached ({type(error).__name__}): plan with a model of "
                 "the catalog or a local folder, or try again"
             ) from error
+
+    def _check_way(self, answer: requests.Response) -> None:
+        """HubError where the hub led us from TLS to plain http. The token was not sent there:
+        requests takes it back for another host, port or scheme."""
+        if self.endpoint.startswith("https://") and not answer.url.startswith("https://"):
+            raise HubError(
+                f"{self.endpoint} leads to plain http, where anybody on the way could change the "
+                "file: give another --endpoint"
+            )
 
     def _content(self, answer: requests.Response, path: str, most: int) -> bytes | None:
         if answer.status_code in (401, 403):

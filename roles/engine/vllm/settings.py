@@ -183,7 +183,7 @@ class VllmSettings(Build):
             return None
         remedy = lock_remedy(self.requirement, self.uv)
         return "lock", (
-            f"is missing; make it: {remedy}; or set allow_unhashed, to install whatever the index has"
+            f"is missing; make it: {remedy}; or set allow_unhashed, to install whatever is there"
         )
 
     @classmethod

@@ -16,8 +16,10 @@ from roles.models.__main__ import main
 from roles.models.hub import HubError, read_hub
 from roles.topology import ServiceSettings
 from tests.unit.models.published import read
+from tests.unit.validation.certificate import self_signed
 
 ROOT = Path(__file__).parents[3]
+Command = Callable[..., subprocess.CompletedProcess[str]]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = json.dumps(read("Llama-3.1-8B-Instruct")).encode()
 INDEX = json.dumps({"metadata": {"total_size": 16_060_522_496}, "weight_map": {}}).encode()
@@ -60,11 +62,17 @@ FILES = {
 }
 
 
+MOVED: dict[str, str] = {}
+"""Where the hub sends who asks for a path."""
+
+
 class Hub(BaseHTTPRequestHandler):
     seen: list[tuple[str, str | None]] = []  # noqa: RUF012
 
     def do_GET(self) -> None:
         Hub.seen.append((self.path, self.headers.get("Authorization")))
+        if self.path in MOVED:
+            return self._answer(302, b"", MOVED[self.path])
         if "/gated" in self.path and self.headers.get("Authorization") != "Bearer good":
             return self._answer(401 if not self.headers.get("Authorization") else 403, b"")
         if "/busy" in self.path:
@@ -77,8 +85,10 @@ class Hub(BaseHTTPRequestHandler):
             return self._answer(206, content[int(begin) : int(end) + 1])
         return self._answer(200, content)
 
-    def _answer(self, status: int, content: bytes) -> None:
+    def _answer(self, status: int, content: bytes, location: str = "") -> None:
         self.send_response(status)
+        if location:
+            self.send_header("Location", location)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -94,6 +104,28 @@ def endpoint() -> Iterator[str]:
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The same over TLS, at two hosts that this process trusts."""
+    folder = tmp_path_factory.mktemp("tls")
+    servers, urls, bundle = [], [], ""
+    for address in ("127.0.0.1", "127.0.0.2"):
+        pem, context = self_signed(folder, address)
+        server = ThreadingHTTPServer((address, 0), Hub)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        urls.append(f"https://{address}:{server.server_port}")
+        bundle += pem
+    (folder / "bundle.pem").write_text(bundle)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("REQUESTS_CA_BUNDLE", str(folder / "bundle.pem"))
+        yield urls[0], urls[1]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_branch_is_pinned_and_the_index_gives_the_bytes(endpoint: str):
@@ -136,10 +168,41 @@ def test_an_endpoint_is_an_url_without_credentials(wrong: str):
     assert "secret" not in str(error.value)
 
 
-def test_the_token_goes_with_every_request(endpoint: str):
+def test_the_token_goes_with_every_request(secure: tuple[str, str]):
     Hub.seen.clear()
-    assert read_hub("org/gated", token="good", endpoint=endpoint).revision == COMMIT
+    assert read_hub("org/gated", token="good", endpoint=secure[0]).revision == COMMIT
     assert {token for _, token in Hub.seen} == {"Bearer good"}
+
+
+def test_the_token_never_goes_over_plain_http(endpoint: str, command: Command):
+    Hub.seen.clear()
+    done = command("org/gated", "--endpoint", endpoint, token="good")
+    assert (done.returncode, Hub.seen) == (1, [])
+    assert "the token goes over TLS alone" in done.stderr and "HF_TOKEN" in done.stderr
+    assert "good" not in done.stderr
+
+
+def test_the_token_does_not_go_to_where_the_hub_leads(
+    secure: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    path = f"/org/indexed/{AT}/config.json"
+    monkeypatch.setitem(MOVED, path, f"{secure[1]}/elsewhere")
+    monkeypatch.setitem(FILES, "/elsewhere", CONFIG)
+    Hub.seen.clear()
+    assert read_hub("org/indexed", token="good", endpoint=secure[0]).revision == COMMIT
+    sent = dict(Hub.seen)
+    assert (sent[path], sent["/elsewhere"]) == ("Bearer good", None)
+
+
+def test_a_hub_that_leads_to_plain_http_is_left(
+    secure: tuple[str, str], endpoint: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(MOVED, f"/org/indexed/{AT}/config.json", f"{endpoint}/elsewhere")
+    monkeypatch.setitem(FILES, "/elsewhere", CONFIG)
+    Hub.seen.clear()
+    with pytest.raises(HubError, match="leads to plain http"):
+        read_hub("org/indexed", token="good", endpoint=secure[0])
+    assert dict(Hub.seen).get("/elsewhere") is None
 
 
 @pytest.mark.parametrize(
@@ -158,10 +221,10 @@ def test_the_token_goes_with_every_request(endpoint: str):
     ],
 )
 def test_what_goes_wrong_is_said_without_the_token(
-    endpoint: str, name: str, token: str | None, said: str
+    secure: tuple[str, str], name: str, token: str | None, said: str
 ):
     with pytest.raises(HubError, match=said) as error:
-        read_hub(name, token=token, endpoint=endpoint)
+        read_hub(name, token=token, endpoint=secure[0])
     assert "bad-secret" not in str(error.value)
 
 
@@ -181,9 +244,6 @@ def program(*arguments: str, token: str = "") -> subprocess.CompletedProcess[str
     )
 
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """The same in this process, which starts no Python: an exception ends the test."""
@@ -197,8 +257,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def test_the_command_prints_what_an_inventory_takes(endpoint: str, tmp_path: Path):
-    done = program("org/gated", "--endpoint", endpoint, token="good")
+def test_the_command_prints_what_an_inventory_takes(secure: tuple[str, str], tmp_path: Path):
+    done = program("org/gated", "--endpoint", secure[0], token="good")
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
     assert printed == {
@@ -220,9 +280,11 @@ def test_what_is_wrong_ends_the_program(endpoint: str):
     assert done.stderr.startswith("/nowhere/model: ") and "Traceback" not in done.stderr
 
 
-def test_a_token_file_goes_before_the_environment(endpoint: str, tmp_path: Path, command: Command):
+def test_a_token_file_goes_before_the_environment(
+    secure: tuple[str, str], tmp_path: Path, command: Command
+):
     (tmp_path / "token").write_text("good\n")
-    more = ("--token-file", str(tmp_path / "token"), "--endpoint", endpoint)
+    more = ("--token-file", str(tmp_path / "token"), "--endpoint", secure[0])
     assert command("org/gated", *more, token="bad-secret").returncode == 0
 
 
@@ -232,15 +294,15 @@ def test_a_token_file_goes_before_the_environment(endpoint: str, tmp_path: Path,
         ("org/gated", "", "give a token of an account that may read it (HF_TOKEN or --token-file)"),
         ("org/gated", "bad-secret", "accept the model's terms"),
         ("org/gated", "bad-secret\nhf_2", "HF_TOKEN does not hold a token"),
-        ("org/missing", "", "is not on http://127.0.0.1"),
+        ("org/missing", "", "is not on https://127.0.0.1"),
         ("/nowhere/model", "", "/nowhere/model/config.json is not there"),
         (f"org/shapeless@{COMMIT}", "", "config: hidden_size is missing; take"),
     ],
 )
 def test_the_command_says_what_is_wrong(
-    endpoint: str, source: str, token: str, said: str, command: Command
+    secure: tuple[str, str], source: str, token: str, said: str, command: Command
 ):
-    done = command(source, "--endpoint", endpoint, token=token)
+    done = command(source, "--endpoint", secure[0], token=token)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"{source}: ") and said in done.stderr
     assert "bad-secret" not in done.stderr

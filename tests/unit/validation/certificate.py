@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 def self_signed(folder: Path, address: str = "127.0.0.1") -> tuple[str, ssl.SSLContext]:
     """The certificate's PEM, and a server's context that presents it."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "llm")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, address)])
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
     now = datetime.now(UTC)
     certificate = (
