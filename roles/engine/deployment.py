@@ -32,14 +32,16 @@ class Installation:
 
 @dataclass(frozen=True)
 class Served:
-    """What a replica serves: the name that clients ask for, where its weights come from, and for
-    how many requests of the longest kind it must have room."""
+    """What a replica serves: the name that clients ask for, where its weights come from (on the
+    model hub at which commit, None for the newest), and for how many requests of the longest kind
+    it must have room."""
 
     model: str
     weights: str
     min_concurrency: int = 1
     arguments: Mapping[str, Any] = field(default_factory=dict)
     kv_cache_memory_bytes: int | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,16 @@ def _assignment(fleet: Fleet, host: Host, service: Service, replica: Replica) ->
 
 
 def served(service: ServiceSettings) -> Served:
-    """What an engine must know of a service."""
+    """What an engine must know of a service.
+
+    The recorded commit is the model's own: other weights than its own on the hub have another.
+    """
+    own = service.weights in (None, service.model.name)
     return Served(
         model=service.model.name,
         weights=service.weights or service.model.name,
         min_concurrency=service.min_concurrency,
         arguments=service.arguments,
         kv_cache_memory_bytes=service.kv_cache_memory_bytes,
+        revision=service.model.revision if own else None,
     )

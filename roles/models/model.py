@@ -144,6 +144,7 @@ class Model:
     `scale` is what brings the shapes' bytes to `weights_bytes`; `rope_bytes` are rotary tables, on
     every GPU. `margin` is the share that an estimate may be too
     low by, 0 where `exact`. `gguf` is what llama.cpp takes, for a model that is a GGUF file.
+    `revision` is the commit of the model hub that all this was read at, where it is recorded.
     """
 
     id: str
@@ -168,6 +169,7 @@ class Model:
     warnings: tuple[str, ...] = ()
     variant_of: str | None = None
     gguf: GgufShape | None = None
+    revision: str | None = None
 
     def __hash__(self) -> int:
         # Plans look models up by the thousand, and their layers are many.

@@ -134,7 +134,7 @@ class RecordedModel(BaseModel):
                 quantization=told if isinstance(told, str) else None,
                 hf_quant=told if isinstance(told, dict) else None,
             )
-            return replace(model, gguf=self.gguf)
+            return replace(model, gguf=self.gguf, revision=self.revision)
         except ValueError as error:
             raise ValueError(f"config: {error}") from error
 

@@ -1,12 +1,14 @@
 """How a replica starts with vLLM: its options, its environment, its unit's settings. Pure."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from roles.engine.deployment import KeyFile, Placement, Served, Start, own_environment
-from roles.engine.vllm.settings import VllmSettings
+from roles.engine.vllm.settings import MODELSCOPE, VllmSettings
 from roles.host.paths import CACHE, engine_folder
 from roles.plan import Replica
 
@@ -20,6 +22,9 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
 
     An older vLLM prints its options with the key: it takes one key from its environment.
     """
+    if build.hub == MODELSCOPE:
+        # Its commits are not those of the hub that the model was recorded from.
+        served = replace(served, revision=None)
     program = f"{engine_folder(build.version_name)}/bin/vllm"
     options = yaml.safe_dump(options_of(replica, served, placement), sort_keys=False)
     secrets = {"HF_TOKEN": build.hub_token} if build.hub_token else {}
@@ -54,6 +59,7 @@ def options_of(replica: Replica, served: Served, placement: Placement) -> dict[s
     """The options of `vllm serve` for a replica, as its configuration file names them."""
     options: dict[str, Any] = {
         "model": served.weights,
+        **revision_of(served.revision, served.arguments),
         "served-model-name": served.model,
         "host": placement.listen_address,
         "port": replica.port,
@@ -71,6 +77,18 @@ def options_of(replica: Replica, served: Served, placement: Placement) -> dict[s
     if served.kv_cache_memory_bytes:
         options["kv-cache-memory-bytes"] = served.kv_cache_memory_bytes
     return options | dict(served.arguments)
+
+
+def revision_of(commit: str | None, arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The options that pin what is loaded from the hub to the recorded commit.
+
+    None where the service's own options say another revision, or that parts are elsewhere: a
+    commit is one repository's.
+    """
+    if commit is None or {"revision", "hf-config-path"} & arguments.keys():
+        return {}
+    elsewhere = {"tokenizer", "tokenizer-revision"} & arguments.keys()
+    return {"revision": commit} | ({} if elsewhere else {"tokenizer-revision": commit})
 
 
 def environment_of(replica: Replica, build: VllmSettings, placement: Placement) -> dict[str, str]:

@@ -3,6 +3,7 @@ files only."""
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from roles.engine import Build, VllmSettings
 from roles.host.templates import quoted
 from roles.launch import HostLaunch, LaunchSettings
 from roles.launch.render import ReplicaFiles, firewall_files
+from roles.models import catalog_config
 from tests.unit.launch.assignments import KEY, launch, plan
 
 LAUNCH = LaunchSettings()
@@ -156,6 +158,52 @@ def test_without_p2p_nccl_and_the_engine_are_both_told():
 
 def digests(wanted: HostLaunch) -> dict[str, str]:
     return {one.name: one.digest for one in wanted.replicas}
+
+
+COMMIT, LATER = "0123456789abcdef0123456789abcdef01234567", "9" * 40
+PINNED = {"revision": COMMIT, "tokenizer-revision": COMMIT}
+HUB = VllmSettings()
+MODELSCOPE = VllmSettings(environment={"VLLM_USE_MODELSCOPE": "1"})
+
+
+def recorded_at(commit: str | None) -> dict[str, Any]:
+    """A model as it is recorded of the hub."""
+    name = "Qwen/Qwen2.5-14B-Instruct"
+    known = {"id": name, "config": catalog_config(name), "weights_bytes": 29_540_067_328}
+    return known | ({"revision": commit} if commit else {})
+
+
+@pytest.mark.parametrize(
+    ("commit", "service", "build", "expected"),
+    [
+        (COMMIT, {}, HUB, PINNED),
+        # All digits: it must be read as text.
+        (LATER, {}, HUB, {"revision": LATER, "tokenizer-revision": LATER}),
+        (COMMIT, {"weights": "Qwen/Qwen2.5-14B-Instruct"}, HUB, PINNED),
+        (None, {}, HUB, {}),
+        (COMMIT, {"weights": "/srv/models/qwen"}, HUB, {}),
+        (COMMIT, {"weights": "other/copy"}, HUB, {}),
+        (COMMIT, {"arguments": {"revision": "v2"}}, HUB, {"revision": "v2"}),
+        (COMMIT, {"arguments": {"tokenizer": "other/t"}}, HUB, {"revision": COMMIT}),
+        (COMMIT, {"arguments": {"hf-config-path": "other/c"}}, HUB, {}),
+        (COMMIT, {}, MODELSCOPE, {}),
+    ],
+)
+def test_the_recorded_revision_reaches_the_engine(
+    commit: str | None, service: dict[str, Any], build: Build, expected: dict[str, str]
+):
+    (found, *_) = launch(build, model=recorded_at(commit), **service).replicas
+    said = options(found)
+    assert {name: said[name] for name in said if name.endswith("revision")} == expected
+
+
+def test_another_revision_restarts_the_services_replicas_alone():
+    def launched(commit: str) -> dict[str, str]:
+        return digests(launch(model=recorded_at(commit)))
+
+    before, after = launched(COMMIT), launched(LATER)
+    assert [name for name in after if after[name] != before[name]] == ["qwen-0", "qwen-1"]
+    assert digests(launch()) == digests(launch(model=recorded_at(None)))
 
 
 def test_the_manifest_says_what_runs_and_holds_no_secret():
