@@ -66,6 +66,9 @@ PLANNED = {
 }
 
 
+_SECRET = re.compile(r"(TOKEN|KEY|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL)S?(_|$)")
+
+
 class Build(StrictSettings, ABC):
     """What every kind of engine lets an inventory say; a kind's own settings extend it."""
 
@@ -79,7 +82,9 @@ class Build(StrictSettings, ABC):
         description="packages of the distribution that the engine needs, instead of the usual ones",
     )
     environment: dict[EnvironmentName, str] = Field(
-        default={}, description="more environment variables for every replica (no secrets)"
+        default={},
+        description="more environment variables for every replica; what is called …TOKEN, …KEY, "
+        "…PASSWORD, …SECRET or the like is kept in a file of root's",
     )
     hub_token_file: LocalFile | None = Field(
         default=None,
@@ -150,6 +155,16 @@ class Build(StrictSettings, ABC):
         if any(self.is_on(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
             return None
         return self.environment.get("HF_ENDPOINT", HUB).rstrip("/")
+
+    @property
+    def plain_environment(self) -> dict[str, str]:
+        """The variables of `environment` that anybody on a host may read."""
+        return {name: text for name, text in self.environment.items() if not _SECRET.search(name)}
+
+    @property
+    def secret_environment(self) -> dict[str, str]:
+        """Those that look like secrets by their names."""
+        return {name: text for name, text in self.environment.items() if _SECRET.search(name)}
 
     def is_on(self, variable: str) -> bool:
         """Whether an environment variable says yes."""

@@ -119,5 +119,5 @@ def _environment(engine: Build) -> dict[str, str]:
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         "HOME": "/tmp",
-        **engine.environment,
+        **engine.plain_environment,
     }

@@ -29,7 +29,9 @@ name=$1; shift; jobs="$jobs $name"
 # credentials (apt's), so none stands among arguments.
 get() {
 url=$1; shift
-code=$(echo "url = \"$url\"" | limit 20 curl -q -sSL -o /dev/null -w '%{http_code}' \
+# As curl reads a quoted value; some echo would make lines of \n.
+quoted=$(printf '%s' "$url" | sed 's/[\\"]/\\&/g')
+code=$(printf 'url = "%s"\n' "$quoted" | limit 20 curl -q -sSL -o /dev/null -w '%{http_code}' \
 --max-redirs 5 --connect-timeout 8 --max-time 15 "$@" -K -)
 exit_status=$?
 }

@@ -206,6 +206,23 @@ def test_nothing_in_a_question_is_run(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "end",
+    [
+        '\\ndump-header = "{folder}/evil"',
+        '"\\ndump-header = "{folder}/evil',
+        "\\ndump-header = {folder}/evil",
+        '" \\\\ndump-header = {folder}/evil',
+    ],
+)
+def test_a_url_says_nothing_else_to_curl(end: str, shell: str, server: str, tmp_path: Path):
+    url = f"{server}/there{end.format(folder=tmp_path)}"
+    found = run(Questions(urls=(("odd", url), ("good", f"{server}/there"))), shell=shell)
+    assert list(tmp_path.iterdir()) == []
+    assert found.reach["good"].http_status == 200
+
+
 def test_python_says_what_curl_says(server: str):
     """Without curl the host's Python asks."""
     told = {}

@@ -67,6 +67,7 @@ class LlamaCppDeployment:
         return Start(
             command=f'{" ".join(words)} --api-key-file "$CREDENTIALS_DIRECTORY/{KEYS}"',
             environment=_environment(replica, build, placement),
+            secrets=build.secret_environment,
             credentials=(KEYS,),
             key_file=KeyFile(KEYS, "{}"),
             unit=("KillMode=control-group", f"TimeoutStopSec={STOP_S}"),
@@ -85,7 +86,7 @@ def _environment(replica: Replica, build: LlamaCppSettings, placement: Placement
         # Archives with shared libraries have them beside the program.
         "LD_LIBRARY_PATH": engine_folder(build.version_name),
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
-        **build.environment,
+        **build.plain_environment,
     }
 
 

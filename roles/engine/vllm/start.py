@@ -27,7 +27,7 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
         served = replace(served, revision=None)
     program = f"{engine_folder(build.version_name)}/bin/vllm"
     options = yaml.safe_dump(options_of(replica, served, placement), sort_keys=False)
-    secrets = {"HF_TOKEN": build.hub_token} if build.hub_token else {}
+    token = {"HF_TOKEN": build.hub_token} if build.hub_token else {}
     several = hides_keys(build)
     if several:
         options += "api-key:\n"
@@ -35,7 +35,7 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
         command=f'{program} serve --config "$CREDENTIALS_DIRECTORY/{OPTIONS}"',
         environment=environment_of(replica, build, placement),
         files={OPTIONS: options},
-        secrets=secrets,
+        secrets=token | build.secret_environment,
         credentials=(OPTIONS,),
         key_file=KeyFile(OPTIONS, '- "{}"')
         if several
@@ -107,5 +107,5 @@ def environment_of(replica: Replica, build: VllmSettings, placement: Placement) 
         "VLLM_NO_USAGE_STATS": "1",
         "PATH": f"{engine_folder(build.version_name)}/bin:"
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
-        **build.environment,
+        **build.plain_environment,
     }

@@ -10,8 +10,11 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from roles.engine import Build, VllmSettings
+from roles.declaration import HostSettings
+from roles.engine import ENGINE_SETTINGS, Build, VllmSettings
 from roles.host.templates import quoted
+from roles.interconnect import InterconnectSettings
+from roles.interconnect.program import program
 from roles.launch import HostLaunch, LaunchSettings
 from roles.launch.render import ReplicaFiles, firewall_files
 from roles.models import catalog_config
@@ -100,6 +103,14 @@ def test_only_balancers_and_friends_reach_the_ports():
     assert "\t\ttcp dport 29000-29199 drop\n" in rules
 
 
+@pytest.mark.parametrize("zone", ["fe80::1%eth0", "fe80::1%; accept }", "fe80::1%x\n} drop/128"])
+def test_a_zone_of_ipv6_cannot_write_rules(zone: str):
+    with pytest.raises(ValueError, match="has a zone"):
+        LaunchSettings.model_validate({"allow_from": [zone]})
+    with pytest.raises(ValueError, match="has a zone"):
+        HostSettings.model_validate({"address": zone.removesuffix("/128")})
+
+
 def test_ports_of_an_earlier_plan_stay_guarded_while_replicas_move():
     rules = launch().firewall(ports=[9000], gpus=[7])["/etc/llm/firewall.nft"]
     assert "tcp dport { 8001, 8002, 9000 } drop" in rules
@@ -117,6 +128,23 @@ def test_replicas_of_a_host_share_no_internal_port():
 def test_what_the_plan_sets_cannot_be_set_beside_it(name: str):
     with pytest.raises(ValueError, match=f"{name} follows from"):
         VllmSettings.model_validate({"environment": {name: "x"}})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "S3_TOKEN", "DB_PASSWORD", "X_SECRETS", "APIKEY"],
+)
+@pytest.mark.parametrize("kind", ["vllm", "llama_cpp"])
+def test_a_variable_that_looks_like_a_secret_is_in_a_file_of_roots(kind: str, name: str):
+    secret = 'p4ss "$(id)" \\ %i ;#'
+    build = ENGINE_SETTINGS[kind].model_validate({"environment": {name: secret, "PLAIN": "yes"}})
+    for replica in launch(build).replicas:
+        modes = {file.mode for file in replica.files.values() if "p4ss" in file.text}
+        assert modes == {"600"}
+        assert f"{name}={quoted(secret)}\n" in replica.files["secrets"].text
+        assert environment(replica)["PLAIN"] == "yes"
+        assert "p4ss" not in str(replica.entry)
+    assert "p4ss" not in program((), (), build, InterconnectSettings(), {})
 
 
 def test_engines_never_run_as_root():
