@@ -105,7 +105,8 @@ def explained(commands: Iterable[str]) -> str:
     lines = [
         "set -u",
         "export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1 LC_ALL=C",
-        'log=$(mktemp 2>/dev/null) || { log=/dev/shm/llm-driver.$$; : >"$log"; }',
+        # A full disk must not hide why something failed.
+        "log=$(mktemp 2>/dev/null || mktemp -p /dev/shm) || exit 1",
         "trap 'rm -f \"$log\"' EXIT",
         "tell() {",
         f"said=$(awk {shlex.quote(_ERRORS)} \"$log\" | awk '!seen[$0]++' | tail -n 12)",

@@ -36,9 +36,9 @@ def read_hub(
     where the hub cannot be reached; ValueError for a file that cannot be read.
     """
     path, _, revision = name.partition("@")
-    if not _NAME.match(path):
+    if not _NAME.fullmatch(path):
         raise HubError(f"{name!r} is no name on the hub: write org/name or org/name@revision")
-    if not _ENDPOINT.match(endpoint):
+    if not _ENDPOINT.fullmatch(endpoint):
         raise HubError("the hub's endpoint must be an URL without credentials: https://HOST")
     if token and not endpoint.startswith("https://"):
         raise HubError(
@@ -68,7 +68,7 @@ class _Hub:
 
     def commit(self, revision: str) -> str:
         """The commit of a branch, a tag or a commit."""
-        if _COMMIT.match(revision):
+        if _COMMIT.fullmatch(revision):
             return revision
         content = self._get(f"/api/models/{self.name}/revision/{quote(revision, safe='')}")
         if content is None:
@@ -79,7 +79,7 @@ class _Hub:
             found = str(parse_json(content).get("sha", ""))
         except (ValueError, AttributeError) as error:
             raise HubError(f"{self.endpoint} answered something else than JSON") from error
-        if not _COMMIT.match(found):
+        if not _COMMIT.fullmatch(found):
             raise HubError(f"{self.endpoint} names no commit for {self.name}@{revision}")
         return found
 

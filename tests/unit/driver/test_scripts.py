@@ -95,6 +95,26 @@ def test_what_dnf_installs(system: OperatingSystem, crb: str, epel: str):
     ]
 
 
+@pytest.mark.parametrize(("works", "status"), [("-p", 0), ("nowhere", 1)])
+def test_a_log_that_cannot_be_in_tmp_has_no_name_that_can_be_foreseen(
+    works: str, status: int, tmp_path: Path
+):
+    """As where the disk is full: nobody's file or link of that name may be written to."""
+    (tmp_path / "mktemp").write_text(
+        f'#!/bin/sh\n[ "$1" = {works} ] && [ "$2" = /dev/shm ] || exit 1\n'
+        f"exec /usr/bin/mktemp -p {tmp_path}\n"
+    )
+    (tmp_path / "mktemp").chmod(0o755)
+    done = subprocess.run(
+        ["dash", "-c", scripts.explained(['run true; echo "$log"'])],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status and "llm-driver" not in done.stdout
+    assert done.stdout.startswith(f"{tmp_path}/tmp." if status == 0 else "")
+
+
 @pytest.mark.parametrize(
     ("fingerprint", "served", "installed"),
     [
