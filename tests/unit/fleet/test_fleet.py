@@ -496,3 +496,18 @@ def test_what_the_fleet_says_of_nvidias_driver_is_not_for_hosts_with_amds_cards(
 def test_batches_are_of_the_fleet(key: Path):
     told = problems(declared(key, with_amd(driver={"reboot_batches": 2})))
     assert any("reboot_batches is of the fleet" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("environment", "refused"),
+    [({}, False), ({"HF_ENDPOINT": "https://h"}, False), ({"HF_ENDPOINT": "http://h"}, True)],
+)
+def test_engines_send_the_hubs_token_over_tls_alone(
+    key: Path, environment: dict[str, str], refused: bool
+):
+    own = vllm({"environment": environment, "hub_token_file": str(key)})
+    if not refused:
+        assert build(declared(key, **own)).plans
+        return
+    (problem,) = problems(declared(key, **own))
+    assert problem.startswith("engines.vllm.hub_token_file: the token goes over TLS alone")
