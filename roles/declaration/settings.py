@@ -208,16 +208,6 @@ class HostSettings(StrictSettings):
         default={}, description="settings of the tuning that differ on this host"
     )
 
-    @field_validator("address")
-    @classmethod
-    def _without_zone(cls, address: IPvAnyAddress | None) -> IPvAnyAddress | None:
-        if address is not None and "%" in str(address):
-            raise ValueError(
-                f"{str(address)!r} has a zone, which other hosts do not know; give "
-                "an address without one"
-            )
-        return address
-
     @field_validator("engines")
     @classmethod
     def _kinds_are_known(cls, engines: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -50,15 +50,6 @@ class LaunchSettings(StrictSettings):
         default=(), description="more addresses or networks that may reach the engines' ports"
     )
 
-    @field_validator("allow_from")
-    @classmethod
-    def _without_zones(cls, networks: tuple[IPvAnyNetwork, ...]) -> tuple[IPvAnyNetwork, ...]:
-        for network in networks:
-            # A zone may be any text, and is none of what the firewall's rules know.
-            if "%" in str(network):
-                raise ValueError(f"{str(network)!r} has a zone; leave out what is from % on")
-        return networks
-
     @field_validator("user")
     @classmethod
     def _not_root(cls, value: str) -> str:
