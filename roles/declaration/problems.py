@@ -122,6 +122,8 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
             f"{_shown(detail['input'])} has characters that are not allowed here; it must match "
             f"{detail.get('ctx', {}).get('pattern')}"
         )
+    if detail["type"] == "too_short":
+        return f"has too few entries, at least {detail['ctx']['min_length']}; add one"  # type: ignore
     if detail["type"] == "too_long":
         return f"at most {detail['ctx']['max_length']} here; remove the others"  # type: ignore
     if detail["type"] == "value_error":

@@ -24,7 +24,7 @@ from roles.fleet.hosts import Defaults, Problems, check_host, mapping, parsed
 from roles.fleet.ports import internal_clashes, port_clashes
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
-from roles.topology import cluster_words, plan_services
+from roles.topology import DEFAULT_MIN_CONCURRENCY, cluster_words, plan_services
 from roles.tuning import TuningSettings
 
 
@@ -36,6 +36,9 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
     is planned then. Raises DeclarationError with every problem found, each with its path and what
     to do.
     """
+    if not declaration.fleet:
+        problem = "all: says nothing under llm; write all = (hosts, {'llm': {'services': […]}})"
+        raise DeclarationError(declaration.name, [problem])
     settings, problems = parsed(FleetSettings, dict(declaration.fleet), "", secrets)
     defaults, found = _defaults(declaration.fleet, settings, secrets)
     problems += found
@@ -265,6 +268,9 @@ def _fits_nowhere(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[
             place = f"services[{number}].gpu_memory_utilization"
             yield f"{place}: {utilization:g} leaves {plan.model} too little; raise it: {why}"
             continue
+        service = settings.services[number]
+        if service.min_concurrency > DEFAULT_MIN_CONCURRENCY:
+            why += f"; or lower min_concurrency, {service.min_concurrency}"
         yield f"{where}: {plan.model} fits no host: {why}"
         for cluster in plan.clusters:
             words = cluster_words(cluster)

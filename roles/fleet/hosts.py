@@ -30,6 +30,9 @@ from roles.tuning import TuningSettings, with_mig
 # A file name of Linux has at most 255 bytes, and a report of a host adds to its name.
 HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
+# Settings that mean nothing on a host without GPUs.
+_OF_GPU_HOSTS = ("gpus", "links", "ports", "pinned_gpus", "network_gbit_s", "drained")
+
 Settings = TypeVar("Settings", bound=BaseModel)
 Problems = list[str]
 Engines = Mapping[str, Build]
@@ -243,9 +246,10 @@ def check_hardware(
     Where MIG slices are declared (`mig`), they are what the host will have.
     """
     if GPU_HOSTS not in roles:
-        if settings.gpus is None:
-            return None, []
-        return None, [f"{where}.gpus: the host is not in {GPU_HOSTS}; put it there"]
+        said = [name for name in _OF_GPU_HOSTS if getattr(settings, name)]
+        return None, [
+            f"{where}.{name}: the host is not in {GPU_HOSTS}; put it there" for name in said
+        ]
     recorded, problems = _recorded(entry, where)
     declared, found = _declared(settings, where)
     problems += found

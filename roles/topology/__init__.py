@@ -6,4 +6,5 @@ from roles.topology.explain import explain_host as explain_host
 from roles.topology.planner import plan_fleet as plan_fleet
 from roles.topology.planner import plan_host as plan_host
 from roles.topology.planner import plan_services as plan_services
+from roles.topology.settings import DEFAULT_MIN_CONCURRENCY as DEFAULT_MIN_CONCURRENCY
 from roles.topology.settings import ServiceSettings as ServiceSettings

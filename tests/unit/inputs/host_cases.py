@@ -80,6 +80,9 @@ KEYS: tuple[Row, ...] = (
 )
 
 GROUPS: tuple[Row, ...] = (
+    (lambda names: names.pop("all"), "all", "'services'"),
+    (lambda names: names["all"].__setitem__(1, {}), "all", "'services'"),
+    (lambda names: names["all"].__setitem__(1, {"llm": {}}), "all", "'services'"),
     (empty, "hosts", "there is none", "gpu_hosts"),
     (without_balancers, "balancers", "add one"),
     (("file.gpu_hosts", None), "gpu_hosts", "write a list"),
@@ -236,7 +239,16 @@ HARDWARE: tuple[Row, ...] = (
     (("gpu1llm.pinned_gpus", {"q": [-1]}), f"{HOST}.pinned_gpus.q[0]", "0"),
     (("gpu1llm.pinned_gpus", {"x": [0]}), f"{HOST}.pinned_gpus", "is no service"),
     (("gpu1llm.pinned_gpus", [0]), f"{HOST}.pinned_gpus", "a mapping"),
-    (("lb1llm.gpus", "1x NVIDIA L40S"), "hosts[lb-1].gpus", "put it there"),
+    *(
+        (("lb1llm." + name, value), f"hosts[lb-1].{name}", "put it there")
+        for name, value in (
+            ("gpus", "1x NVIDIA L40S"),
+            ("links", "pcie"),
+            ("ports", [8001]),
+            ("drained", True),
+            ("pinned_gpus", {"q": [0]}),
+        )
+    ),
     (("gpu1llm.engines", {"vlm": {}}), f"{HOST}.engines", "no kind of engine"),
     (("gpu1llm.engines", {"vllm": {"keep": True}}), f"{HOST}.engines.vllm.keep", "no number"),
     (("gpu1llm.engines", {"vllm": []}), f"{HOST}.engines.vllm", "a mapping"),
