@@ -1,5 +1,6 @@
 """Inventory files, read as pyinfra reads them; no host is contacted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ _READING = "pyinfra_llm_reading"
 _CALLED = "pyinfra_llm_called"
 
 
-def read(file: str) -> Declaration:
-    """What an inventory file declares.
+def read(file: str, group_data: Sequence[str] = ()) -> Declaration:
+    """What an inventory file declares, with more folders of group data.
 
     Raises DeclarationError where it contradicts itself, FileNotFoundError where there is no file.
     """
     path = Path(file).resolve()
-    return declaration(path, _inventory(file, path))
+    return declaration(path, _inventory(file, path, group_data))
 
 
 def read_hosts(file: str) -> Inventory:
@@ -34,10 +35,10 @@ def read_hosts(file: str) -> Inventory:
 
     Raises as `read` does.
     """
-    return _inventory(file, Path(file).resolve())
+    return _inventory(file, Path(file).resolve(), ())
 
 
-def _inventory(file: str, path: Path) -> Inventory:
+def _inventory(file: str, path: Path, group_data: Iterable[str]) -> Inventory:
     if not path.is_file():
         # pyinfra would take the name of a missing file for the name of a host.
         raise FileNotFoundError(f"{file}: there is no such inventory file")
@@ -49,8 +50,9 @@ def _inventory(file: str, path: Path) -> Inventory:
         problems += uncalled(getattr(state, _CALLED, False))
         if problems:
             raise DeclarationError(path.stem, problems)
-        inventory = make_inventory_from_files(str(path), cwd=str(Path.cwd()))
-    return inventory
+        return make_inventory_from_files(
+            str(path), cwd=str(Path.cwd()), group_data_directories=list(group_data)
+        )
 
 
 def is_reading(file: str) -> bool:

@@ -15,7 +15,13 @@ from pyinfra_cli.util import parse_cli_arg
 from roles.declaration import Declaration, DeclarationError, saved_plan
 from roles.declaration.inventory import is_reading, read
 from roles.fleet.build import build, unknown_hosts
-from roles.fleet.command_line import Command, data_problems, file_problem, host_problems
+from roles.fleet.command_line import (
+    Command,
+    data_problems,
+    file_problem,
+    folder_problems,
+    host_problems,
+)
 from roles.fleet.fleet import Fleet
 from roles.fleet.saved_plan import saved_plan_problem
 
@@ -48,7 +54,7 @@ def check_command() -> None:
     command = _command()
     if command is None:
         return
-    _refuse(data_problems(command, parse_cli_arg))
+    _refuse([*data_problems(command, parse_cli_arg), *folder_problems(command)])
     if problem := file_problem(command):
         raise RefusedError(f"{command.inventory}: {problem}\nNothing was done.")
     if command.deploys:
@@ -61,7 +67,7 @@ def check_in_pyinfra(file: str) -> None:
     if is_reading(file) or (known is not None and known.file == Path(file).resolve()):
         return
     command = _command() or Command(file)
-    _refuse(data_problems(command, parse_cli_arg))
+    _refuse([*data_problems(command, parse_cli_arg), *folder_problems(command)])
     _check(file, command)
 
 
@@ -79,7 +85,7 @@ def checked(state: State) -> CheckedInventory:
 
 
 def _check(file: str, command: Command) -> None:
-    found = _checked(file, command.needs_hardware)
+    found = _checked(file, command)
     problems = list(host_problems(command, found.declaration))
     if command.needs_hardware and not unknown_hosts(found.fleet.hosts):
         accepted = {"accept_hardware=true", "accept_plan=true"} & set(map(str.lower, command.data))
@@ -91,13 +97,13 @@ def _check(file: str, command: Command) -> None:
         keep_checked(state, found)
 
 
-def _checked(file: str, hardware: bool) -> CheckedInventory:
+def _checked(file: str, command: Command) -> CheckedInventory:
     try:
-        declaration = read(file)
+        declaration = read(file, command.group_data)
         # No host is contacted for a saved plan that nothing can be held to.
         saved_plan(Path(file))
         return CheckedInventory(
-            Path(file).resolve(), declaration, build(declaration, hardware=hardware)
+            Path(file).resolve(), declaration, build(declaration, hardware=command.needs_hardware)
         )
     except DeclarationError as error:
         raise RefusedError(str(error)) from None
@@ -128,7 +134,9 @@ def _command() -> Command | None:
     given = context.params if context else {}
     if "inventory" not in given or "operations" not in given:
         return None
-    options = {name: tuple(given.get(name) or ()) for name in ("data", "limit", "exclude")}
+    options = {
+        name: tuple(given.get(name) or ()) for name in ("data", "limit", "exclude", "group_data")
+    }
     return Command(given["inventory"], tuple(given["operations"]), **options)
 
 

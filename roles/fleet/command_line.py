@@ -28,6 +28,7 @@ class Command:
     data: Sequence[str] = ()
     limit: Sequence[str] = ()
     exclude: Sequence[str] = ()
+    group_data: Sequence[str] = ()
 
     @property
     def deploys(self) -> tuple[str, ...]:
@@ -54,6 +55,13 @@ def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[st
             close = difflib.get_close_matches(name.lower().replace("-", "_"), SWITCHES, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(SWITCHES)}"
             yield f"--data {word}: unknown name {name!r}; {hint}"
+
+
+def folder_problems(command: Command) -> Iterator[str]:
+    """Folders of `--group-data` that are not there: pyinfra passes over them in silence."""
+    for folder in command.group_data:
+        if not Path(folder).exists():
+            yield f"--group-data {folder}: is not there; correct the path"
 
 
 def file_problem(command: Command) -> str | None:

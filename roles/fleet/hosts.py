@@ -3,7 +3,7 @@ and the problems that it met."""
 
 import re
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -23,7 +23,14 @@ from roles.declaration import (
 from roles.driver import DriverSettings, is_amd, problems_of_declaration
 from roles.engine import ENGINE_SETTINGS, Build, EngineNeeds, engine_needs
 from roles.fleet.fleet import Host
-from roles.hardware import Gpu, Hardware, completed, declared_hardware, recorded_hardware
+from roles.hardware import (
+    Gpu,
+    Hardware,
+    completed,
+    declared_hardware,
+    declared_links,
+    recorded_hardware,
+)
 from roles.host import check_address
 from roles.tuning import TuningSettings, with_mig
 
@@ -287,10 +294,13 @@ def _declared(settings: HostSettings, where: str) -> tuple[Hardware | None, Prob
         if settings.links is None:
             return None, []
         return None, [f"{where}.links: declare gpus too, or leave links to what is recorded"]
+    field = "gpus"
     try:
-        return declared_hardware(settings.gpus, settings.links), []
+        hardware, field = declared_hardware(settings.gpus), "links"
+        links = declared_links(settings.links, len(hardware.gpus))
+        return replace(hardware, links=links), []
     except ValueError as error:
-        return None, [f"{where}.gpus: {error}"]
+        return None, [f"{where}.{field}: {error}"]
 
 
 def _address(settings: HostSettings, reached_by: str, where: str) -> tuple[str | None, Problems]:

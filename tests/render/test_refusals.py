@@ -40,6 +40,7 @@ CASES = {
     "wrong data": (("", ""), (PLAN, "--data", "accept_plan=yes"), "--data accept_plan=yes: "),
     "data without a value": (("", ""), (PLAN, "--data", "verbose"), "--data verbose: "),
     "a limit of nobody": (("", ""), (PLAN, "--limit", "gpu-2"), "--limit gpu-2: "),
+    "group data that is not there": (("", ""), (PLAN, "--group-data", "gone"), "--group-data gone"),
     "unknown GPUs": (('"gpus": "2x NVIDIA L40S"', ""), (PLAN,), "hosts[gpu-1].gpus: "),
     "another verb": (("4096", "True"), ("exec", "--", "id"), "services[0].max_model_len: "),
 }
@@ -90,6 +91,13 @@ def test_what_cannot_go_well_is_refused_first(
     assert begins in line and not line.startswith("-->")
 
 
+def test_group_data_that_is_named_counts(tmp_path: Path, inventory: Path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "gpu_hosts.py").write_text("llm = {'drained': 1}\n")
+    line = refused(tmp_path, inventory, PLAN, "--group-data", str(tmp_path / "more"))
+    assert "hosts[gpu-1].drained: must be True or False" in line
+
+
 def test_an_inventory_that_is_not_there_is_an_error(tmp_path: Path):
     assert "there is no such" in refused(tmp_path, tmp_path / "nowhere.py", PLAN)
 
@@ -103,6 +111,7 @@ def test_another_plan_than_the_saved_one_is_said_before_contact(tmp_path: Path, 
 
 def test_a_good_command_goes_on_to_the_hosts(tmp_path: Path, inventory: Path):
     nobody = '"ssh_hostname": "127.0.0.1", "ssh_port": 1'
-    inventory.write_text(inventory.read_text().replace('"ssh_hostname": "192.0.2.11"', nobody))
+    text = inventory.read_text().replace('"ssh_hostname": "192.0.2.11"', nobody)
+    inventory.write_text(text.replace('{"gpus"', '{"address": "192.0.2.11", "gpus"'))
     done = run(tmp_path, str(inventory), PLAN, "--data", "verbose=true", "--limit", "gpu_hosts")
     assert "Connecting to hosts" in done.stdout + done.stderr

@@ -423,8 +423,15 @@ def test_a_key_that_came_cut_is_no_key():
     assert state(keys="/k QQ=\n/l QQ==").keys == {"/l": "QQ=="}
 
 
-@pytest.mark.parametrize("name", ["k" * 300, "folder/key", "folder"])
-def test_a_mirrors_key_that_cannot_be_read_is_said_so(name: str, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("k" * 300, "longer than a path"),
+        ("folder/key", "mirror's signing key"),
+        ("folder", "mirror's signing key"),
+    ],
+)
+def test_a_mirrors_key_that_cannot_be_read_is_said_so(name: str, why: str, tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ValidationError, match=r"mirror_key_file\n.*mirror's signing key"):
+    with pytest.raises(ValidationError, match=rf"mirror_key_file\n.*{why}"):
         DriverSettings(mirror_key_file=tmp_path / name)

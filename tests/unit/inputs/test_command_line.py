@@ -11,7 +11,14 @@ from pyinfra.connectors.ssh import ConnectorData
 from roles.declaration import SSH
 from roles.declaration.plain import declared
 from roles.fleet import SWITCHES
-from roles.fleet.command_line import DEPLOYS, Command, data_problems, file_problem, host_problems
+from roles.fleet.command_line import (
+    DEPLOYS,
+    Command,
+    data_problems,
+    file_problem,
+    folder_problems,
+    host_problems,
+)
 from tests.unit.inputs.inventories import changed
 
 LLM = str(DEPLOYS / "llm.py")
@@ -98,6 +105,12 @@ def test_an_inventory_that_is_no_file_is_refused(folder: Path, name: str):
     assert file_problem(Command(str(folder / name), (LLM,)))
     # What is not ours is pyinfra's.
     assert file_problem(Command(str(folder / name), ("exec", "id"))) is None
+
+
+def test_folders_of_group_data_are_there(folder: Path):
+    command = Command("x.py", (LLM,), group_data=(str(folder), str(folder / "gone")))
+    (problem,) = folder_problems(command)
+    assert problem.startswith(f"--group-data {folder}/gone:")
 
 
 @pytest.mark.parametrize(
