@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # More than any model has; each layer is a row of a plan's sums.
-MOST_LAYERS = 1024
+MOST_LAYERS = 512
 # Of heads, experts, groups: a list of them is never longer either.
 _MOST_COUNT = 2**16
 _MOST_SIZE = 2**22

@@ -143,7 +143,7 @@ class _Patterns:
 
     def __init__(self, numbered: Iterable[tuple[int, str]]) -> None:
         self.beginnings: dict[str, int] = {}
-        self.parts: dict[str, list[tuple[str, int]]] = {}
+        self.parts: dict[str, int] = {}
         self.stems: dict[str, int] = {}
         self.others: list[tuple[int, str]] = []
         for number, pattern in numbered:
@@ -155,9 +155,10 @@ class _Patterns:
             elif "layers." in pattern:
                 self.beginnings.setdefault(pattern, number)
             else:
-                word = pattern.partition(".")[0]
-                self.parts.setdefault(word, []).append((pattern + ".", number))
+                self.parts.setdefault(pattern, number)
         self.all_stems = tuple(self.stems)
+        self.part_words = {pattern.partition(".")[0] for pattern in self.parts}
+        self.part_lengths = {pattern.count(".") + 1 for pattern in self.parts}
         self.beginning_lengths = {pattern.count(".") + 1 for pattern in self.beginnings}
 
     def first(self, names: tuple[str, ...]) -> int | None:
@@ -175,13 +176,10 @@ class _Patterns:
 
     def _parts_of(self, name: str) -> Iterator[int]:
         """The numbers of plain patterns that are some words of a name, one after the other."""
-        rest = name + "."
-        while rest:
-            word, _, after = rest.partition(".")
-            for pattern, number in self.parts.get(word, ()):
-                if rest.startswith(pattern):
-                    yield number
-            rest = after
+        words = name.split(".")
+        begins = [at for at, word in enumerate(words) if word in self.part_words]
+        paths = (".".join(words[at : at + n]) for at in begins for n in self.part_lengths)
+        return (self.parts[path] for path in paths if path in self.parts)
 
     def _beginnings_of(self, name: str) -> Iterator[int]:
         """The numbers of plain paths of modules that a name is, or stands below."""

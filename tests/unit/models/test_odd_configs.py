@@ -29,8 +29,8 @@ def groups(**weights: Any) -> dict[str, Any]:
 # The config that is changed, the change, and what its error names: the key and what is wanted.
 WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     # Counts that no model has, or that are none.
-    (LLAMA, {"num_hidden_layers": 10**9}, ("num_hidden_layers", "from 1 to 1024")),
-    (LLAMA, {"num_hidden_layers": -32}, ("num_hidden_layers", "from 1 to 1024")),
+    (LLAMA, {"num_hidden_layers": 10**9}, ("num_hidden_layers", "from 1 to 512")),
+    (LLAMA, {"num_hidden_layers": -32}, ("num_hidden_layers", "from 1 to 512")),
     (LLAMA, {"num_hidden_layers": "32"}, ("num_hidden_layers", "whole number")),
     (LLAMA, {"num_hidden_layers": 31.5}, ("num_hidden_layers", "whole number")),
     (LLAMA, {"num_hidden_layers": 1e300}, ("num_hidden_layers", "whole number")),
@@ -104,7 +104,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (
         "NVIDIA-Nemotron-3-Nano-30B-A3B-NVFP4",
         {"layers_block_type": None, "hybrid_override_pattern": "M" * 2000},
-        ("hybrid_override_pattern", "at most 1024"),
+        ("hybrid_override_pattern", "at most 512"),
     ),
     # Experts.
     (MIXTRAL, {"num_experts_per_tok": 200}, ("num_experts_per_tok", "at most 8")),
@@ -118,7 +118,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (
         QWEN_VL,
         {"vision_config": {"depth": 10**9, "hidden_size": 1280}},
-        ("vision_config.depth", "from 1 to 1024"),
+        ("vision_config.depth", "from 1 to 512"),
     ),
     (QWEN_VL, {"vision_config": {"depth": 0, "hidden_size": 1280}}, ("vision_config.depth", "1")),
     (QWEN_VL, {"vision_config": {"hidden_size": "1280"}}, ("vision_config.hidden_size", "whole")),

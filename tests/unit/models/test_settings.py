@@ -99,7 +99,7 @@ def test_a_recorded_model_is_that_of_its_sizes():
         ({"config": CONFIG | {"hidden_size": "wide"}}, "config: hidden_size is 'wide'"),
         (
             {"config": CONFIG | {"num_hidden_layers": 10**9}},
-            "must be a whole number from 1 to 1024",
+            "must be a whole number from 1 to 512",
         ),
         (
             {"config": CONFIG | {"architectures": 5}},
