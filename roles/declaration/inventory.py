@@ -38,7 +38,7 @@ def read_hosts(file: str) -> Inventory:
     return _inventory(file, Path(file).resolve(), ())
 
 
-def _inventory(file: str, path: Path, group_data: Iterable[str]) -> Inventory:
+def _inventory(file: str, path: Path, group_data: Sequence[str]) -> Inventory:
     if not path.is_file():
         # pyinfra would take the name of a missing file for the name of a host.
         raise FileNotFoundError(f"{file}: there is no such inventory file")

@@ -155,10 +155,11 @@ LANGUAGE: Mapping[str, Kind] = {
     **_of(_either(_SIZE, _list_of(_SIZE)), "intermediate_size moe_intermediate_size"),
     **_of(
         _SOME_TOKENS,
-        "vocab_size padded_vocab_size vocab_size_per_layer_input max_position_embeddings "
+        "max_position_embeddings "
         "n_positions max_seq_len seq_length model_max_length max_target_positions "
         "max_sequence_length max_seq_length seq_len attention_chunk_size",
     ),
+    **_of(whole(1, 2**24), "vocab_size padded_vocab_size vocab_size_per_layer_input"),
     **_of(_TOKENS, "sliding_window sliding_window_size index_topk"),
     **_of(_number(1e12), "rope_theta"),
     **_of(_number(1), "partial_rotary_factor rotary_pct"),

@@ -46,6 +46,17 @@ Width = Annotated[int, Field(gt=0, le=2**22)]
 Tokens = Annotated[int, Field(gt=0, le=2**28)]
 # A gigabyte is a small model; the smallest of tests have some megabytes.
 WeightBytes = Annotated[int, Field(ge=2**20, lt=2**50)]
+# What a declared size is called in config.json.
+_CONFIG_KEYS = {
+    "layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "attention_heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "vocab_size": "vocab_size",
+    "context_limit_tokens": "max_position_embeddings",
+}
 
 
 class DeclaredModel(StrictSettings):
@@ -89,19 +100,17 @@ class DeclaredModel(StrictSettings):
         return self
 
     def model(self) -> Model:
-        """The model of these sizes; its weights are as many bytes as declared."""
-        config: dict[str, Any] = {
-            "model_type": "llama",
-            "num_hidden_layers": self.layers,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_attention_heads": self.attention_heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "vocab_size": self.vocab_size,
-            "max_position_embeddings": self.context_limit_tokens,
-        }
-        return parse_config(config, model_id=self.name, weights_bytes=self.weight_bytes)
+        """The model of these sizes; its weights are as many bytes as declared. ValueError where no
+        model has them."""
+        config: dict[str, Any] = {"model_type": "llama"}
+        config |= {theirs: getattr(self, ours) for ours, theirs in _CONFIG_KEYS.items()}
+        try:
+            return parse_config(config, model_id=self.name, weights_bytes=self.weight_bytes)
+        except ValueError as error:
+            said = str(error)
+            for ours, theirs in {**_CONFIG_KEYS, "weight_bytes": "weights_bytes"}.items():
+                said = said.replace(theirs, ours)
+            raise ValueError(said) from None
 
 
 class RecordedModel(BaseModel):

@@ -47,7 +47,7 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     (LLAMA, {"num_key_value_heads": 3}, ("num_key_value_heads", "divide")),
     (LLAMA, {"head_dim": 0}, ("head_dim", "from 1")),
     (LLAMA, {"head_dim": "128"}, ("head_dim", "whole number")),
-    (LLAMA, {"vocab_size": 1e30}, ("vocab_size", "whole number")),
+    (LLAMA, {"vocab_size": 10**9}, ("vocab_size", "to 16777216")),
     (LLAMA, {"max_position_embeddings": 0}, ("max_position_embeddings", "from 1")),
     (LLAMA, {"max_position_embeddings": "128k"}, ("max_position_embeddings", "whole number")),
     (LLAMA, {"seq_length": -1}, ("seq_length", "from 1")),

@@ -202,10 +202,14 @@ SIZES = {
     [
         ({}, 1_000_000),
         ({"attention_heads": 7, "kv_heads": 7, "intermediate_size": 11, "layers": 1}, 10**6),
-        ({"weight_bytes": 2**50 - 1}, 16),
-        ({"weight_bytes": 1, "vocab_size": 2**31 - 1, "hidden_size": 2**31 - 1}, 16),
-        (dict.fromkeys(("head_dim", "attention_heads", "kv_heads"), 2**31 - 1), 16),
-        ({"layers": 1024}, 16),
+        ({"weight_bytes": 2**39}, 16),
+        ({"weight_bytes": 2**49, "vocab_size": 2**24, "hidden_size": 2**16}, 16),
+        (
+            {"weight_bytes": 2**45}
+            | dict.fromkeys(("head_dim", "attention_heads", "kv_heads"), 2**12),
+            16,
+        ),
+        ({"layers": 512}, 16),
         ({"attention_heads": 1, "kv_heads": 1}, 1000),
     ],
 )
