@@ -203,7 +203,7 @@ SIZES = {
         ({}, 1_000_000),
         ({"attention_heads": 7, "kv_heads": 7, "intermediate_size": 11, "layers": 1}, 10**6),
         ({"weight_bytes": 2**39}, 16),
-        ({"weight_bytes": 2**49, "vocab_size": 2**24, "hidden_size": 2**16}, 16),
+        ({"weight_bytes": 2**45, "vocab_size": 2**24, "hidden_size": 2**16}, 16),
         (
             {"weight_bytes": 2**45}
             | dict.fromkeys(("head_dim", "attention_heads", "kv_heads"), 2**12),
