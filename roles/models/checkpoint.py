@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from roles.host import parse_json
-from roles.models.keys import is_whole, shown
+from roles.models.config_keys import is_whole, shown
 
 # A header is a few MB at most.
 HEADER_LIMIT = 2**25

@@ -6,8 +6,8 @@ Sources: defaults of transformers' configuration classes and vLLM 0.33's model f
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from roles.models.config_keys import MOST_LAYERS
 from roles.models.fields import Fields
-from roles.models.keys import MOST_LAYERS
 
 
 def _words(text: str) -> frozenset[str]:

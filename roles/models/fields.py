@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from roles.models.keys import check_config, is_whole, shown
+from roles.models.config_keys import check_config, is_whole, shown
 
 # Where multimodal models keep the configuration of their language model.
 _NESTED = ("thinker_config", "text_config", "llm_config", "language_config", "language_model")

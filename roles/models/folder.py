@@ -7,9 +7,9 @@ from typing import Any
 
 from roles.host import open_file, read_bytes, there
 from roles.models import checkpoint
+from roles.models.config_keys import is_whole, shown
 from roles.models.gguf import Header, Length, read_header
 from roles.models.gguf_shape import GgufShape, gguf_shape
-from roles.models.keys import is_whole, shown
 from roles.models.settings import RecordedModel, nvidia_quantization
 
 # llama.cpp's names of the architecture's sizes, and those of config.json.

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
+from roles.models.config_keys import MOST_LAYERS, shown
 from roles.models.gguf import Header, Length, Tensor
-from roles.models.keys import MOST_LAYERS, shown
 
 _FORBID = ConfigDict(extra="forbid")
 Size = Annotated[int, Field(strict=True, ge=0, lt=2**50)]
@@ -85,9 +85,9 @@ class GgufShape:
 
     architecture: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     context_length: Positive
-    embedding_length: Positive
-    vocabulary_size: Positive
-    heads: Positive
+    embedding_length: Annotated[int, Field(strict=True, gt=0, le=2**22)]
+    vocabulary_size: Annotated[int, Field(strict=True, gt=0, le=2**24)]
+    heads: Annotated[int, Field(strict=True, gt=0, le=2**16)]
     feed_forward_length: Size
     embeddings_bytes: Size
     output_bytes: Size

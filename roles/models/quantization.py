@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-from roles.models.keys import check_quantization
+from roles.models.config_keys import check_quantization
 from roles.models.model import Format, Quantization
 
 FP8_TENSOR = Format("fp8", 8, 0, 0, 4)
@@ -215,7 +215,7 @@ def read_quantization(
     """
     if hf_quant:
         said = hf_quant.get("quantization", hf_quant)
-        check_quantization(said, "hf_quant_config.json: ")
+        check_quantization(said, "quantization of hf_quant_config.json: ")
         return _modelopt(said)
     if config:
         check_quantization(config, "quantization_config.")

@@ -18,8 +18,8 @@ from pydantic import (
 
 from roles.host import StrictSettings, parse_json, read_bytes, there
 from roles.models.config import parse_config
+from roles.models.config_keys import MOST_LAYERS, shown
 from roles.models.gguf_shape import GgufShape
-from roles.models.keys import MOST_LAYERS, shown
 from roles.models.model import Model
 
 # Integers as they are written: neither true nor "5" is one, and no product of them overflows.
@@ -180,13 +180,14 @@ def declared_model(value: Any) -> Model:
 
 def model_of_file(file: Path) -> Model:
     """The model in a JSON file that was recorded; ValueError says what is wrong and what to do."""
-    again = f"python -m roles.models read SOURCE > {file}"
+    name = str(file) if str(file).isprintable() else ascii(str(file))
+    again = f"python -m roles.models read SOURCE > {name}"
     if not there(file):
-        raise ValueError(f"{file} is not there; make it: {again}")
+        raise ValueError(f"{name} is not there; make it: {again}")
     try:
         return _recorded_model(parse_json(read_bytes(file)))
     except ValueError as error:
-        raise ValueError(f"{file}: {error}; mend it, or make it anew: {again}") from None
+        raise ValueError(f"{name}: {error}; mend it, or make it anew: {again}") from None
 
 
 def _recorded_model(value: Any) -> Model:
@@ -209,22 +210,23 @@ def in_words(error: ValidationError, kind: type[BaseModel] = RecordedModel) -> s
     return "; ".join(dict.fromkeys(told))
 
 
-_TYPES = {"str", "int", "float", "bool"}
+_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
+_TYPES = {"str", "int", "float", "bool", "constrained-str"}
 
 
 def _path(detail: Any) -> tuple[str, ...]:
     """The keys to a place, without the names that unions add of the member that was tried."""
     *parts, last = map(str, detail["loc"] or ("",))
-    if detail["type"] != "extra_forbidden":
+    if detail["type"] not in _UNKNOWN:
         parts.append(last)
     found = [one for one in parts if one.isdigit() or (one[:1].islower() and "[" not in one)]
     found = [one for one in found if one not in _TYPES]
-    return tuple(found if detail["type"] != "extra_forbidden" else [*found, last])
+    return tuple([*found, last] if detail["type"] in _UNKNOWN else found)
 
 
 def _problem(detail: Any, kind: type[BaseModel]) -> str:
     message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] in _UNKNOWN:
         known = ", ".join(kind.model_fields) if len(detail["loc"]) == 1 else ""
         return f"unknown key; {f'known keys: {known}' if known else 'correct or remove it'}"
     if detail["type"] == "missing":

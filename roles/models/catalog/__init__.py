@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from roles.models.config import parse_config
-from roles.models.keys import shown
+from roles.models.config_keys import shown
 from roles.models.model import Model
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roles.models import parse_config
+from roles.models import model_of_file, parse_config
 from roles.models.folder import read_folder
 from roles.models.settings import RecordedModel
 from tests.gguf_files import header
@@ -155,7 +155,11 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
         ("quantization_config.group_size", "from 1"),
     ),
     (LLAMA, {"quantization_config": groups(num_bits=0)}, ("group_0.weights.num_bits", "from 2")),
-    (LLAMA, {"quantization_config": groups(group_size=0)}, ("weights.group_size", "from 1")),
+    (
+        LLAMA,
+        {"quantization_config": groups(group_size=0)},
+        ("weights.group_size", "-1 for whole rows"),
+    ),
     (LLAMA, {"quantization_config": {"config_groups": {"a": 5}}}, ("config_groups.a", "mapping")),
     (LLAMA, {"quantization_config": {"config_groups": []}}, ("config_groups", "a mapping")),
     (LLAMA, {"quantization_config": {"quant_method": 8}}, ("quant_method", "a text")),
@@ -367,7 +371,7 @@ def with_value(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> 
     return {**config, key: with_value(config[key], tuple(rest), value) if rest else value}
 
 
-@settings(max_examples=100, deadline=2000)
+@settings(max_examples=60, deadline=2000)
 @given(st.data())
 def test_any_config_makes_a_model_or_an_error_of_ours(data: st.DataObject):
     config = read(data.draw(st.sampled_from(CONFIG_NAMES)))
@@ -380,3 +384,58 @@ def test_any_config_makes_a_model_or_an_error_of_ours(data: st.DataObject):
         assert "\n" not in str(error) and "cannot be read" not in str(error)
     else:
         assert 1 <= len(model.layers) <= 2048
+
+
+def recorded_file(**change: Any) -> bytes:
+    model = {"id": "acme/mine", "config": read(LLAMA), "weights_bytes": 16_060_522_496}
+    return json.dumps(model | change).encode()
+
+
+SHAPE: dict[str, Any] = {
+    "architecture": "llama",
+    "context_length": 4096,
+    "embedding_length": 64,
+    "vocabulary_size": 100,
+    "heads": 4,
+    "feed_forward_length": 128,
+    "embeddings_bytes": 1,
+    "output_bytes": 1,
+    "layers": [{"count": 32, "weights_bytes": 1}],
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"{}", "id: is missing; set it"),
+        (b"[]", "valid dictionary"),
+        (b'{"id": "a", "id": "b"}', "has the key 'id' twice"),
+        (b"\xfe\xff", "is no UTF-8 text"),
+        (recorded_file(weights_bytes=29), "weights_bytes is 29"),
+        (recorded_file(weights_bytes=True), "weights_bytes: "),
+        (recorded_file(weights_bytes=float("nan")), "weights_bytes: "),
+        (recorded_file(revision=5), "revision: "),
+        (recorded_file(quantization="fp8"), "quantization: "),
+        (recorded_file(quantization={"quant_algo": 5}), "quant_algo is 5; it must be a text"),
+        (recorded_file(quantization={"quant_algo": "FP8", "group_size": 0}), "group_size is 0"),
+        (recorded_file(quantization={"quantized_layers": {"a": 5}}), "quantized_layers.a is 5"),
+        (recorded_file(gguf={}), "gguf.architecture: is missing"),
+        (recorded_file(gguf=SHAPE | {"heads": 10**9}), "gguf.heads: "),
+        (recorded_file(gguf=SHAPE | {"layers": []}), "gguf: layers"),
+        (recorded_file(gguf=SHAPE | {"layers": [{"count": 10**9}]}), "gguf.layers.0.count: "),
+        (recorded_file(gguf=SHAPE | {"kind": "small"}), "gguf.kind: unknown key"),
+    ],
+)
+def test_a_recorded_model_that_was_edited(tmp_path: Path, content: bytes, told: str):
+    file = tmp_path / "m.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"m\.json: .*; mend it, or make it anew: python") as error:
+        model_of_file(file)
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a\0b.json", "x" * 300 + ".json", "~nobody-there/m.json"])
+def test_a_name_that_no_file_can_have(name: str, tmp_path: Path):
+    with pytest.raises(ValueError) as error:
+        model_of_file(tmp_path / name)
+    assert "\0" not in str(error.value) and "make it" in str(error.value)

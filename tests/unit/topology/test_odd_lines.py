@@ -5,8 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roles.topology import plan_command, predict
+from tests.unit.models.published import read
+from tests.unit.models.test_odd_configs import CONFIG_NAMES, ODD, places, with_value
 
 PLAN: dict[str, Any] = {
     "id": "a",
@@ -146,3 +150,15 @@ def test_a_line_is_answered_with_the_field(
 def test_a_line_that_is_no_object(text: str):
     (found,) = plan_command.answers(["", text])
     assert found["id"] is None and found["error"].startswith("line 2 is no ")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_any_config_in_a_line_is_answered(data: st.DataObject):
+    config = read(data.draw(st.sampled_from(CONFIG_NAMES)))
+    path = data.draw(st.sampled_from(list(places(config))))
+    config = with_value(config, path, data.draw(ODD))
+    own = {"model": None, "config": config}
+    (plan,) = plan_command.answers([json.dumps({**PLAN, **own})])
+    (start,) = predict.answers([json.dumps({**START, **own})])
+    assert plan["id"] == start["id"] == "a"

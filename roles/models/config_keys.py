@@ -253,7 +253,11 @@ def check_config(values: Mapping[str, Any], at: str = "") -> None:
         check_keys(block.get("ffn") or {}, _BLOCK_FFN, f"{where}ffn.")
 
 
-_BITS, _GROUP = whole(2, 8), _either(whole(-1, -1), whole(1, 2**20))
+_BITS = whole(2, 8)
+_GROUP = Kind(
+    "a whole number from 1, or -1 for whole rows",
+    lambda value: is_whole(value, 1, 2**20) or is_whole(value, -1, -1),
+)
 _BLOCK_SIDES = Kind(
     "a list of two whole numbers above 0",
     lambda value: (
