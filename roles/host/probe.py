@@ -3,54 +3,159 @@
 `roles.host.program.bundle` puts this text before the few lines that use it, so that nothing has
 to be installed on a host, and hands over keys on the standard input, never in an argument. The
 control machine asks a balancer by the same functions.
+
+Whoever answers is not trusted: time, size and depth of an answer are bounded, no redirect is
+followed, and what is passed on of it has the types and lengths that it should have.
 """
 
+import contextlib
 import http.client
+import io
 import json
+import socket
+import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
 # What a program is to do; `roles.host.program.bundle` sets it.
 TASK = {}
 
 PROMPT = "Say hello."
-# http.client's errors on a broken answer are not OSErrors.
-_ERRORS = (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError)
+# Bytes of an answer with its headers, and of each token that it may have: text, JSON around it.
+MOST_BYTES, MOST_TOKEN_BYTES = 1 << 20, 1024
+LONGEST_TEXT = 500
+# http.client's errors on a broken answer are not OSErrors, and deep JSON is a RecursionError.
+ERRORS = (OSError, http.client.HTTPException, ValueError, RecursionError)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    # A redirect would send the key elsewhere.
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        return None
+TOO_LONG = "the answer is too long"
 
 
-def _open(base_url, key, body, timeout_s, context):
-    request = urllib.request.Request(
-        base_url + "/v1/chat/completions", data=json.dumps(body).encode()
-    )
-    request.add_header("Content-Type", "application/json")
-    if key:
-        request.add_header("Authorization", "Bearer " + key)
-    # A proxy of the environment must not stand between a host and its own engine.
-    handlers = [urllib.request.ProxyHandler({}), _NoRedirect()]
+class _Bytes(io.RawIOBase):
+    """The bytes of a socket, and no more than `left`."""
+
+    def __init__(self, connection, left):
+        self.connection, self.left = connection, left
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        count = self.connection.recv_into(buffer)
+        self.left -= count
+        if self.left < 0:
+            raise ValueError(TOO_LONG)
+        return count
+
+
+class _Bounded(io.BufferedReader):
+    """What http.client takes for a socket and for its file, of bounded size."""
+
+    def makefile(self, mode):
+        return self
+
+    def read(self, size=-1):
+        # Python sets the memory aside for as much as an answer says that it will send.
+        if size is not None and size > self.raw.left:
+            raise ValueError(TOO_LONG)
+        return super().read(size)
+
+
+def _shut(sockets):
+    """Have whoever reads from a socket find its end."""
+    for one in sockets:
+        with contextlib.suppress(OSError, ValueError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _deadline(timeout_s):
+    """The sockets put into the list that this gives are shut down when time is up; TimeoutError
+    then in place of what came of it. A socket's own timeout starts anew with each byte."""
+    sockets, end = [], time.monotonic() + timeout_s
+    timer = threading.Timer(timeout_s, _shut, [sockets])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield sockets
+    except ERRORS as error:
+        if time.monotonic() >= end or isinstance(error, TimeoutError):
+            raise TimeoutError("timed out") from error
+        raise
+    else:
+        if time.monotonic() >= end:
+            raise TimeoutError("timed out")
+    finally:
+        timer.cancel()
+        for one in sockets:
+            one.close()
+
+
+def _connected(sockets, host, port, timeout_s, context):
+    sockets.append(socket.create_connection((host, port), timeout_s))
     if context:
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    return urllib.request.build_opener(*handlers).open(request, timeout=timeout_s)
+        sockets.append(
+            context.wrap_socket(
+                sockets[-1], server_hostname=host, do_handshake_on_connect=False
+            )
+        )
+        sockets[-1].do_handshake()
+    return sockets[-1]
+
+
+@contextlib.contextmanager
+def request(url, key, timeout_s, body=None, most_bytes=MOST_BYTES, context=None):
+    """The answer to one request, a POST of `body` (JSON-able) or a GET; no proxy of the environment
+    stands between a host and its own engine. One of `ERRORS` where there is none."""
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or (443 if context else 80)
+    headers = {"Connection": "close", "Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = "Bearer " + key
+    with _deadline(timeout_s) as sockets:
+        connection = http.client.HTTPConnection(parts.hostname, port)
+        connection.sock = _connected(sockets, parts.hostname, port, timeout_s, context)
+        method, data = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+        connection.request(method, parts.path, data, headers)
+        bounded = _Bounded(_Bytes(connection.sock, most_bytes))
+        with http.client.HTTPResponse(bounded, method=method) as response:
+            response.begin()
+            yield response
+
+
+def plain(value):
+    """A short text of what anybody sent, without characters that a terminal would obey."""
+    text = str(value)[:LONGEST_TEXT]
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _whole(digits):
+    # Older Pythons take seconds for a million digits.
+    if len(digits) > 20:
+        raise ValueError("a number of %d digits" % len(digits))
+    return int(digits)
+
+
+def parsed(text):
+    """JSON that anybody sent; ValueError or RecursionError for what is none."""
+    return json.loads(text, parse_int=_whole)
+
+
+def _refused(response):
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        text = plain(response.read(LONGEST_TEXT).decode(errors="replace"))
+        return {
+            "ok": False,
+            "status": response.status,
+            "error": "HTTP %d: %s" % (response.status, text),
+        }
+    text = "HTTP %d: its body could not be read" % response.status
+    return {"ok": False, "status": response.status, "error": text}
 
 
 def _failure(error):
-    if isinstance(error, urllib.error.HTTPError):
-        try:
-            text = error.read(300).decode(errors="replace").strip()
-        except (OSError, http.client.HTTPException):
-            text = "its body could not be read"
-        return {"ok": False, "status": error.code, "error": f"HTTP {error.code}: {text}"}
-    reason = str(getattr(error, "reason", None) or error) or type(error).__name__
-    if isinstance(error, (KeyError, TypeError, AttributeError)):
-        reason = f"the answer is not a chat completion ({reason})"
-    return {"ok": False, "status": None, "error": reason}
+    return {"ok": False, "status": None, "error": plain(error) or type(error).__name__}
 
 
 def _body(model, prompt, max_tokens, stream):
@@ -61,38 +166,58 @@ def _body(model, prompt, max_tokens, stream):
     return body
 
 
+def _completion(answer):
+    """Tokens, model and fingerprint of a chat completion; ValueError where it is none."""
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    if type(tokens) is not int or tokens >= 1 << 31:
+        raise ValueError("the answer is not a chat completion")
+    texts = {name: answer.get(name) for name in ("model", "system_fingerprint")}
+    for name, text in texts.items():
+        if not isinstance(text, (str, type(None))):
+            raise ValueError("the answer is not a chat completion (%s)" % name)
+    return tokens, *(text if text is None else plain(text) for text in texts.values())
+
+
 def chat(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=PROMPT, context=None):
     """Ask for one chat completion; a dict with ok, status, seconds and tokens, or error.
 
     `context` is an ssl.SSLContext for https; `replica` is the upstream that a balancer names.
     """
     start = time.monotonic()
+    body = _body(model, prompt, max_tokens, False)
+    most = MOST_BYTES + MOST_TOKEN_BYTES * max_tokens
     try:
-        body = _body(model, prompt, max_tokens, False)
-        with _open(base_url, key, body, timeout_s, context) as response:
-            answer = json.load(response)
+        with request(_url(base_url), key, timeout_s, body, most, context) as response:
+            if response.status // 100 != 2:
+                return _refused(response)
+            answer = parsed(response.read())
             replica = response.headers.get("X-LLM-Replica")
-        tokens = answer["usage"]["completion_tokens"]
-        if tokens < 1:
-            return {"ok": False, "status": 200, "error": "the completion has no token"}
-        return {
-            "ok": True,
-            "status": 200,
-            "seconds": round(time.monotonic() - start, 3),
-            "tokens": tokens,
-            "model": answer.get("model"),
-            "fingerprint": answer.get("system_fingerprint"),
-            "replica": replica,
-        }
-    except _ERRORS as error:
+        tokens, served, fingerprint = _completion(answer)
+    except ERRORS as error:
         return _failure(error)
+    if tokens < 1:
+        return {"ok": False, "status": 200, "error": "the completion has no token"}
+    return {
+        "ok": True,
+        "status": 200,
+        "seconds": round(time.monotonic() - start, 3),
+        "tokens": tokens,
+        "model": served,
+        "fingerprint": fingerprint,
+        "replica": replica if replica is None else plain(replica),
+    }
+
+
+def _url(base_url):
+    return base_url + "/v1/chat/completions"
 
 
 def _stream_error(data):
     """The error that an engine reports in the middle of a stream whose status is 200 already."""
     try:
-        return json.loads(data).get("error")
-    except (ValueError, AttributeError):
+        return parsed(data).get("error")
+    except (ValueError, AttributeError, RecursionError):
         return None
 
 
@@ -100,22 +225,26 @@ def chat_stream(base_url, key, model, timeout_s=30.0, max_tokens=8, prompt=PROMP
     """Ask for a streamed chat completion; ok only if it came in chunks and ended with [DONE]."""
     start = time.monotonic()
     chunks, done, first = 0, False, None
+    body = _body(model, prompt, max_tokens, True)
+    most = MOST_BYTES + MOST_TOKEN_BYTES * max_tokens
     try:
-        body = _body(model, prompt, max_tokens, True)
-        with _open(base_url, key, body, timeout_s, context) as response:
+        with request(_url(base_url), key, timeout_s, body, most, context) as response:
+            if response.status // 100 != 2:
+                return _refused(response)
             for line in response:
                 data = line.decode(errors="replace").strip()
-                # The timeout of a socket starts anew with each byte: a trickle would never end.
-                if time.monotonic() - start > timeout_s:
-                    raise TimeoutError(f"the stream did not end in {timeout_s:g} s")
                 if data == "data: [DONE]":
                     done = True
                 elif data.startswith("data: "):
                     if error := _stream_error(data[len("data: ") :]):
-                        return {"ok": False, "status": 200, "error": f"in the stream: {error}"}
+                        return {
+                            "ok": False,
+                            "status": 200,
+                            "error": "in the stream: " + plain(error),
+                        }
                     chunks += 1
                     first = first or time.monotonic() - start
-    except _ERRORS as error:
+    except ERRORS as error:
         return _failure(error)
     if not done or first is None or chunks < 2:
         return {"ok": False, "status": 200, "error": f"{chunks} chunks, [DONE] {done}"}

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shlex
 import subprocess
 import time
 
-from roles.host.probe import chat
+from roles.host.probe import chat, plain
 
-LOG_LINES = 25
+LOG_LINES, LOG_BYTES = 25, 1 << 16
 MANIFEST = "/etc/llm/manifest.json"
 
 
@@ -20,10 +21,12 @@ class LaunchError(Exception):
 
 
 def run(*arguments, ok=(0,)):
-    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    # What engines write into their logs need not be UTF-8.
+    text = done.stdout.decode(errors="replace").strip()
     if ok and done.returncode not in ok:
-        raise LaunchError("%s: %s" % (" ".join(arguments), done.stdout.strip()))
-    return done.stdout.strip()
+        raise LaunchError("%s: %s" % (" ".join(arguments), text))
+    return text
 
 
 def unit(name):
@@ -97,18 +100,23 @@ def _ended(name, allowed):
     return "its unit is stopped" if state["ActiveState"] == "inactive" else ""
 
 
+def journal(*matches):
+    """The last lines of the journal that match; an entry may be as long as its writer wants."""
+    asked = ("journalctl", "--no-pager", "-o", "cat", "-n", str(LOG_LINES), *matches)
+    return run("sh", "-c", "%s | tail -c %d" % (shlex.join(asked), LOG_BYTES), ok=())
+
+
 def log(name, key):
     """The last log lines of a unit's last start that said anything, without the key should an
     engine ever print it."""
     start_id = properties(name, "InvocationID")["InvocationID"]
     # A unit has ended before the journal has taken its last words.
     run("timeout", "20", "journalctl", "--sync", ok=())
-    journal = ("journalctl", "--no-pager", "-o", "cat", "-n", str(LOG_LINES))
     said = "_SYSTEMD_INVOCATION_ID=" + start_id
     # One that was started again a moment ago has said nothing yet: the start before it says why.
-    silent = not run(*journal, said, ok=()).strip()
+    silent = not journal(said)
     last = ("-u", unit(name)) if silent else (said, "+", "INVOCATION_ID=" + start_id)
-    text = run(*journal, *last, ok=())
+    text = journal(*last)
     text = text.replace(key, "***") if key else text
-    lines = ["    " + line for line in text.splitlines()]
+    lines = ["    " + plain(line) for line in text.splitlines()]
     return "  last log lines of %s:\n%s" % (unit(name), "\n".join(lines))

@@ -6,7 +6,6 @@ folder.
 """
 
 import contextlib
-import http.client
 import json
 import os
 import pwd
@@ -15,10 +14,9 @@ import shutil
 import socket
 import tempfile
 import time
-import urllib.request
 
 from roles.host.legacy import LEGACY_FOLDER, is_legacy, legacy_key, legacy_replica
-from roles.host.probe import TASK
+from roles.host.probe import ERRORS, TASK, request
 from roles.host.serving import (
     MANIFEST,
     LaunchError,
@@ -248,19 +246,14 @@ def port_is_free(port):
 
 def working(replica):
     """How many requests a replica without a drain of its own works on; 0 where it does not say."""
-    request = urllib.request.Request(
-        "http://127.0.0.1:%d%s" % (replica["port"], replica["busy"]["path"]),
-        headers={"Authorization": "Bearer " + replica["key"]},
-    )
+    url = "http://127.0.0.1:%d%s" % (replica["port"], replica["busy"]["path"])
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=3) as response:
-            text = response.read(1 << 20).decode(errors="replace")
+        with request(url, replica["key"], timeout_s=3) as response:
+            text = response.read().decode(errors="replace") if response.status == 200 else ""
         lines = [line.split() for line in text.splitlines()]
         gauges = replica["busy"]["gauges"]
         return sum(float(line[1]) for line in lines if len(line) == 2 and line[0] in gauges)
-    # http.client's errors on a broken answer are not OSErrors.
-    except (OSError, http.client.HTTPException, ValueError):
+    except ERRORS:
         return 0
 
 
