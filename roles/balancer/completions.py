@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from roles.balancer.routes import Member, Route
 from roles.balancer.upstreams import plain
@@ -114,22 +116,44 @@ def script(questions: Sequence[Question], timeout_s: int) -> str:
     return bundle([PROBE], task, PROGRAM)
 
 
-def parsed(answers: Sequence[Mapping[str, Any]]) -> tuple[Answers, ...]:
-    """What the program printed; KeyError, TypeError or AttributeError for anything else."""
+class _Good(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
+    ok: Literal[True]
+
+
+class _Failed(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
+    ok: Literal[False]
+    status: int | None
+    error: str
+
+    @property
+    def reason(self) -> str:
+        """Why a member failed, in words that stay the same while the failure does."""
+        # The body of an error may carry a request id or a time: the file would change at every run.
+        return plain(self.error if self.status in (None, 200) else f"HTTP {self.status}")
+
+
+class _Service(BaseModel):
+    """What the program prints of one service."""
+
+    model_config = ConfigDict(defer_build=True)
+
+    service: str
+    keeps_key: bool
+    results: dict[str, _Good | _Failed]
+
+
+def parsed(text: str) -> tuple[Answers, ...]:
+    """What the program printed; ValueError for anything else: a host may print what it likes."""
     return tuple(
         Answers(
-            str(one["service"]),
-            frozenset(one["results"]),
-            {id: _reason(result) for id, result in one["results"].items() if not result["ok"]},
-            bool(one["keeps_key"]),
+            one.service,
+            frozenset(one.results),
+            {id: result.reason for id, result in one.results.items() if not result.ok},
+            one.keeps_key,
         )
-        for one in answers
+        for one in TypeAdapter(list[_Service]).validate_json(text, strict=True)
     )
-
-
-def _reason(result: Mapping[str, Any]) -> str:
-    """Why a member failed, in words that stay the same while the failure does."""
-    # The body of an error may carry a request id or a time: the file would change at every run.
-    if result["status"] not in (None, 200):
-        return f"HTTP {result['status']}"
-    return plain(str(result["error"]))

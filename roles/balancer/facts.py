@@ -1,14 +1,12 @@
 """What is on a balancer, and what its replicas answer it."""
 
-import json
-
-from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
 from roles.balancer import completions
 from roles.balancer.completions import Answers
 from roles.balancer.kinds import KINDS
 from roles.balancer.standing import Standing, parsed_standing, standing_command
+from roles.host.facts import reading
 
 
 class BalancerStanding(FactBase[Standing]):
@@ -22,10 +20,8 @@ class BalancerStanding(FactBase[Standing]):
         return standing_command(KINDS[kind])
 
     def process(self, output: list[str]) -> Standing:
-        try:
+        with reading("not the standing of a balancer"):
             return parsed_standing(output)
-        except (KeyError, ValueError) as error:
-            raise FactProcessError(f"not the standing of a balancer: {output}") from error
 
 
 class Completions(FactBase[tuple[Answers, ...]]):
@@ -42,8 +38,5 @@ class Completions(FactBase[tuple[Answers, ...]]):
         return "python3 -"
 
     def process(self, output: list[str]) -> tuple[Answers, ...]:
-        text = output[-1] if output else ""
-        try:
-            return completions.parsed(json.loads(text))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise FactProcessError(f"the replicas could not be asked: {text}") from error
+        with reading("the replicas could not be asked"):
+            return completions.parsed(output[-1] if output else "")

@@ -9,6 +9,7 @@ from roles.checks.check import rank as rank
 from roles.checks.check import worst as worst
 from roles.checks.collected import Report as Report
 from roles.checks.report import clean as clean
+from roles.checks.report import printable as printable
 from roles.checks.report import summary as summary
 from roles.checks.report import table as table
 from roles.checks.report import to_json as to_json

@@ -21,13 +21,20 @@ _WORDS: tuple[tuple[Outcome, str], ...] = (
     ("fail", "failed"),
     ("skipped", "skipped"),
 )
-# All that XML 1.0 forbids; in a terminal the same characters could move the cursor.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]+")
+
+
+def printable(text: str) -> str:
+    """The text with a blank for each run of characters that are no signs: control characters, those
+    that turn the direction of writing, ends of lines, halves of characters. XML forbids most of
+    them, and a terminal obeys them."""
+    if text.isprintable():
+        return text
+    return re.sub("\0+", " ", "".join(c if c.isprintable() else "\0" for c in text))
 
 
 def clean(text: str) -> str:
-    """One line of text without control characters, as hosts may print anything."""
-    return _CONTROL.sub(" ", text).strip()
+    """One line of text without such characters, as hosts may print anything."""
+    return printable(text).strip()
 
 
 def summary(checks: Sequence[Check]) -> str:

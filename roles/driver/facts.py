@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
+from roles.checks import clean
 from roles.driver.packages import numbers
 from roles.driver.scripts import APT, DNF, refusal_command
 from roles.driver.state import PART, DriverState, parse_state
 from roles.hardware import PART as HARDWARE
 from roles.hardware import parse_report
+from roles.host.facts import reading
 from roles.host.question import parse_answers, question
 
 
@@ -27,13 +29,10 @@ class DriverReport(FactBase[DriverState | None]):
         return question([HARDWARE, PART])
 
     def process(self, output: list[str]) -> DriverState:
-        try:
+        with reading("the host's driver cannot be read"):
             answers = parse_answers(output)
             report = parse_report(answers.get(HARDWARE.name, {}))
             return parse_state(answers.get(PART.name, {}), report)
-        # Any other exception would end the run for every host.
-        except ValueError as error:
-            raise FactProcessError(f"the host's driver cannot be read: {error}") from error
 
 
 class AvailablePackages(FactBase[tuple[dict[str, list[str]], str]]):
@@ -63,22 +62,8 @@ class AvailablePackages(FactBase[tuple[dict[str, list[str]], str]]):
         )
 
     def process(self, output: list[str]) -> tuple[dict[str, list[str]], str]:
-        found: dict[str, list[str]] = {}
-        errors = [line.removeprefix("error ") for line in output if line.startswith("error ")]
-        for line in output:
-            if line.startswith("error "):
-                continue
-            fields = [field.strip() for field in line.split("|")]
-            if len(fields) >= 3 and fields[0] and fields[1]:
-                found.setdefault(fields[0], []).append(fields[1])
-                # A kernel's package of dnf goes by all of them.
-                whole = f"{fields[0]}-{fields[1]}.{fields[2]}"
-                found.setdefault(whole, []).append(fields[1])
-        versions = {
-            name: sorted(dict.fromkeys(several), key=numbers, reverse=True)
-            for name, several in found.items()
-        }
-        return versions, "\n".join(dict.fromkeys(errors))
+        with reading("the host's packages"):
+            return _versions(output)
 
 
 class Refusal(FactBase[str | None]):
@@ -92,7 +77,7 @@ class Refusal(FactBase[str | None]):
         return refusal_command(packages)
 
     def process(self, output: list[str]) -> str | None:
-        return None if output[-1].strip() == "fits" else " ".join(map(str.strip, output))
+        return None if output[-1].strip() == "fits" else clean(" ".join(map(str.strip, output)))
 
 
 class FetchedKey(FactBase[tuple[bool, str]]):
@@ -112,7 +97,7 @@ class FetchedKey(FactBase[tuple[bool, str]]):
             "if [ -x /usr/lib/apt/apt-helper ]; then "
             f'/usr/lib/apt/apt-helper -o Acquire::Retries=2 download-file {quoted} "$t/key"; '
             f'else curl -fsSL --retry 2 --max-time 60 -o "$t/key" {quoted}; fi >"$t/said" 2>&1; '
-            'if [ -s "$t/key" ]; then echo "key $(base64 <"$t/key" | tr -d "\\n")"; '
+            'if [ -s "$t/key" ]; then echo "key $(head -c 70000 "$t/key" | base64 | tr -d "\\n")"; '
             'else echo "failed $(tail -n 3 "$t/said" | tr "\\n" " ")"; fi; rm -rf "$t"'
         )
 
@@ -122,7 +107,7 @@ class FetchedKey(FactBase[tuple[bool, str]]):
             if word == "key" and not _is_base64(rest.strip()):
                 return False, "it came incomplete"
             if word in ("key", "failed"):
-                return word == "key", rest.strip()
+                return word == "key", clean(rest)
         raise FactProcessError("the host did not say whether it fetched the key")
 
 
@@ -132,3 +117,22 @@ def _is_base64(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _versions(output: list[str]) -> tuple[dict[str, list[str]], str]:
+    found: dict[str, list[str]] = {}
+    errors = [line.removeprefix("error ") for line in output if line.startswith("error ")]
+    for line in output:
+        if line.startswith("error "):
+            continue
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) >= 3 and fields[0] and fields[1]:
+            found.setdefault(fields[0], []).append(fields[1])
+            # A kernel's package of dnf goes by all of them.
+            whole = f"{fields[0]}-{fields[1]}.{fields[2]}"
+            found.setdefault(whole, []).append(fields[1])
+    versions = {
+        name: sorted(dict.fromkeys(several), key=numbers, reverse=True)
+        for name, several in found.items()
+    }
+    return versions, "\n".join(map(clean, dict.fromkeys(errors)))

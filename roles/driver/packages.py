@@ -119,7 +119,7 @@ def upstream(version: str) -> str:
 
 def numbers(version: str) -> list[int]:
     """The numbers of a version, by which the older ones come first."""
-    return [int(number) for number in re.findall(r"\d+", version)]
+    return [int(number) for number in re.findall(r"\d{1,18}", version)]
 
 
 def is_driver(package: str) -> bool:

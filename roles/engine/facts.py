@@ -1,9 +1,9 @@
 """What of engines is on a host."""
 
 from pyinfra.api import FactBase
-from pyinfra.api.exceptions import FactProcessError
 
 from roles.engine.state import Installed, parse_installed, part
+from roles.host.facts import reading
 from roles.host.question import parse_answers, question
 
 
@@ -18,8 +18,5 @@ class InstalledEngines(FactBase[Installed]):
         return question([part(packages)])
 
     def process(self, output: list[str]) -> Installed:
-        try:
+        with reading("the host's engines"):
             return parse_installed(parse_answers(output).get("engines", {}))
-        # Any other exception would end the run for every host.
-        except ValueError as error:
-            raise FactProcessError(str(error)) from error

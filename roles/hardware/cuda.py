@@ -51,7 +51,7 @@ def cuda_fault(text: str, gpus: int | None) -> Fault | None:
             "install the driver's compute libraries (libcuda1, libnvidia-compute-…, "
             "nvidia-driver-cuda-libs)",
         )
-    found = re.search(r"^cuda (\d+) (\d+)", text, re.MULTILINE)
+    found = re.search(r"^cuda ([0-9]{1,6}) ([0-9]{1,6})$", text, re.MULTILINE)
     if found is None:
         said = (text.strip().splitlines() or ["silent"])[-1]
         return _fault(

@@ -3,12 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host
 
 from roles.hardware import cuda, report
-from roles.host.facts import TIMEOUT_S
+from roles.host.facts import TIMEOUT_S, reading
 from roles.host.question import parse_answers, question
 
 
@@ -24,11 +23,8 @@ class HostReport(FactBase[report.HostReport | None]):
         return question([report.PART])
 
     def process(self, output: list[str]) -> report.HostReport:
-        try:
+        with reading("the host's hardware"):
             return report.parse_report(parse_answers(output).get(report.PART.name, {}))
-        # Any other exception would end the run for every host.
-        except ValueError as error:
-            raise FactProcessError(str(error)) from error
 
 
 class Hardware(FactBase[dict[str, Any]]):

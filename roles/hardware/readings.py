@@ -85,7 +85,7 @@ NVIDIA = Tool(
     gpus=("nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", _CSV),
     processes=("nvidia-smi", f"--query-compute-apps={','.join(_APP_FIELDS)}", _CSV),
     load=("nvidia-smi", f"--query-gpu={','.join(_LOAD_FIELDS)}", _CSV),
-    pid=r"^[^,]*, *([0-9]+) *,",
+    pid=r"^[^,\n]*, *([0-9]+) *,",
     slices=("nvidia-smi", "-L"),
 )
 AMD = Tool(

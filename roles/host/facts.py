@@ -18,16 +18,36 @@ driver is to be installed, they are asked in a second question, and its answers 
 """
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from pyinfra.api import FactBase
 from pyinfra.api.exceptions import FactProcessError
 
+from roles.checks import clean
 from roles.host.hostfile import parse_states
 from roles.host.question import Part, parse_answers, question
 
 # For a host that hangs as a whole: the question has its own limits.
 TIMEOUT_S = 180
+_LONGEST_ERROR = 500
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """What a host printed is read here. Whatever that raises fails this host alone: any other
+    exception would end the run for every host, and nobody can list what a hostile text raises."""
+    try:
+        yield
+    except Exception as error:
+        # pyinfra prints the cause of an error as it is, so there must be none.
+        raise FactProcessError(unreadable(what, error)) from None
+
+
+def unreadable(what: str, error: Exception) -> str:
+    """Why the answer of a host cannot be read, in one line that a terminal only prints."""
+    reason = str(error) if isinstance(error, ValueError) else f"not as expected ({error!r})"
+    return clean(f"{what}: {reason}"[:_LONGEST_ERROR])
 
 
 class Answers(FactBase[dict[str, dict[str, str]] | None]):
@@ -41,7 +61,8 @@ class Answers(FactBase[dict[str, dict[str, str]] | None]):
         return question(parts)
 
     def process(self, output: list[str]) -> dict[str, dict[str, str]]:
-        return parse_answers(output)
+        with reading("the host's answers"):
+            return parse_answers(output)
 
 
 class FileStates(FactBase[dict[str, str]]):
@@ -60,7 +81,5 @@ class FileStates(FactBase[dict[str, str]]):
         )
 
     def process(self, output: list[str]) -> dict[str, str]:
-        try:
+        with reading("the host's files"):
             return parse_states(output)
-        except ValueError as error:
-            raise FactProcessError(str(error)) from error

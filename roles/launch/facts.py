@@ -1,8 +1,8 @@
 """What of our replicas runs on a host, in one command."""
 
 from pyinfra.api import FactBase
-from pyinfra.api.exceptions import FactProcessError
 
+from roles.host.facts import reading
 from roles.host.question import parse_answers, question
 from roles.launch.state import PART, LaunchState, parse_state
 
@@ -18,11 +18,8 @@ class Launched(FactBase[LaunchState]):
         return question([PART])
 
     def process(self, output: list[str]) -> LaunchState:
-        try:
+        with reading("the host's replicas"):
             return parse_state(parse_answers(output).get(PART.name, {}))
-        # Any other exception would end the run for every host.
-        except ValueError as error:
-            raise FactProcessError(str(error)) from error
 
 
 class NotServing(FactBase[str]):

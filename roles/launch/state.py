@@ -1,9 +1,11 @@
 """What runs on a host against what should: what launch has to do there. Pure."""
 
-import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from roles.host.paths import FIREWALL_RULES, MANIFEST, REPLICAS, STATE, UNIT_GLOB, UNIT_PREFIX
 from roles.host.paths import UNIT_TEMPLATE as TEMPLATE
@@ -98,6 +100,24 @@ class Change:
         return f"{self.subject} {self.reason}"
 
 
+class _Entry(BaseModel):
+    """What of a replica's entry is gone by; there is more."""
+
+    model_config = ConfigDict(extra="allow", defer_build=True)
+
+    name: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    digest: str
+    gpus: list[Annotated[int, Field(ge=0, lt=10_000)]]
+    service: str | None = None
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
+    replicas: list[_Entry]
+
+
 def parse_state(sections: Sections) -> LaunchState:
     """Read the sections of `PART`; ValueError where they are not that, or not all of it: a host
     that serves must never be taken for a bare one."""
@@ -113,8 +133,14 @@ def parse_state(sections: Sections) -> LaunchState:
     shared = {path: digest for digest, _, path in lines if path}
     firewall = sections["firewall"].strip() == "up"
     manifest = read_manifest(sections["manifest"])
-    legacy = tuple(int(port) for port in sections["legacy"].split())
+    legacy = tuple(map(_port, sections["legacy"].split()))
     return LaunchState(units, manifest, shared, firewall, legacy)
+
+
+def _port(text: str) -> int:
+    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) < 65536):
+        raise ValueError(f"not a replica's port: {text[:40]!r}")
+    return int(text)
 
 
 def _known(digest: str) -> str | None:
@@ -127,13 +153,12 @@ def read_manifest(text: str) -> dict[str, Mapping[str, Any]]:
     if not text.strip():
         return {}
     try:
-        data = json.loads(text)
-        entries = {str(one["name"]): one for one in data["replicas"]}
-        for entry in entries.values():
-            _ = int(entry["port"]), str(entry["digest"]), list(entry["gpus"])
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise ValueError(f"{MANIFEST} is damaged ({error}): delete it and deploy again") from None
-    return entries
+        manifest = _Manifest.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        why = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+        raise ValueError(f"{MANIFEST} is damaged ({why}): delete it and deploy again") from None
+    return {one.name: one.model_dump(exclude_none=True) for one in manifest.replicas}
 
 
 def changes(

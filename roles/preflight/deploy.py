@@ -8,7 +8,7 @@ from pyinfra import host
 from roles.checks import Check, failed, of_host
 from roles.hardware import HostReport
 from roles.host import Sections
-from roles.host.facts import TIMEOUT_S
+from roles.host.facts import TIMEOUT_S, unreadable
 from roles.host.facts import Answers as MoreAnswers
 from roles.host.outcome import say, stop
 from roles.preflight.answers import parse_answers
@@ -38,10 +38,11 @@ def preflight(
         if more is None or host in host.state.failed_hosts:
             return None
         answers = {**answers, **more}
+    # An exception in a deploy file would end the run for every host.
     try:
         read = parse_answers(answers)
-    except ValueError as error:
-        stop(str(error))
+    except Exception as error:
+        stop(unreadable("what a deploy needs of the host", error))
         return None
     difference = clock_difference(*asked, read)
     found = of_host(host.name, checks(read, report, needs, difference))

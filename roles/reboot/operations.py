@@ -8,11 +8,12 @@ from typing import Any
 from paramiko import SSHException
 from pyinfra import host, logger
 from pyinfra.api import FactBase, FunctionCommand, State, StringCommand, operation
-from pyinfra.api.exceptions import ConnectError, FactProcessError
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
 from pyinfra.connectors.ssh import SSHConnector
 
 from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, bundle
+from roles.host.facts import reading
 from roles.host.outcome import fail, failing, warn
 from roles.reboot.waiting import LOOK, Boot, Waiting, parse_boot, wait
 
@@ -40,10 +41,8 @@ class CurrentBoot(FactBase[Boot | None]):
         return LOOK
 
     def process(self, output: list[str]) -> Boot:
-        try:
+        with reading("the host's boot"):
             return parse_boot(output)
-        except ValueError as error:
-            raise FactProcessError(str(error)) from error
 
 
 @dataclass

@@ -17,7 +17,7 @@ from roles.engine import Installed, parse_installed
 from roles.hardware import PART as HARDWARE
 from roles.hardware import HostReport, parse_report
 from roles.host import Part, Sections
-from roles.host.facts import TIMEOUT_S, Answers
+from roles.host.facts import TIMEOUT_S, Answers, unreadable
 from roles.host.outcome import stop
 from roles.launch import PART as LAUNCH
 from roles.launch import LaunchState
@@ -55,8 +55,9 @@ def _ask(parts: Iterable[Part]) -> Answered | None:
         return None
     try:
         report = parse_report(answers.get(HARDWARE.name, {}))
-    except ValueError as error:
-        stop(str(error))
+    # An exception in a deploy file would end the run for every host.
+    except Exception as error:
+        stop(unreadable("the host's hardware", error))
         return None
     return Answered(answers, report, asked_at, time.time())
 
@@ -96,5 +97,5 @@ def _read(parse):
     """What a parser reads; None where it cannot: the role's own fact then says why."""
     try:
         return parse()
-    except ValueError:
+    except Exception:
         return None

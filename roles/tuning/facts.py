@@ -1,10 +1,10 @@
 """What tuning finds on a host that is asked for nothing else, or again after a change."""
 
 from pyinfra.api import FactBase
-from pyinfra.api.exceptions import FactProcessError
 
 from roles.hardware import PART as HARDWARE
 from roles.hardware import parse_report
+from roles.host.facts import reading
 from roles.host.question import parse_answers, question
 from roles.tuning import state
 
@@ -20,10 +20,7 @@ class TuningState(FactBase[state.TuningState | None]):
         return question([HARDWARE, state.PART])
 
     def process(self, output: list[str]) -> state.TuningState:
-        answers = parse_answers(output)
-        try:
+        with reading("the host's settings cannot be read"):
+            answers = parse_answers(output)
             report = parse_report(answers.get(HARDWARE.name, {}))
             return state.parse_state(answers.get(state.PART.name, {}), report)
-        # Any other exception would end the run for every host.
-        except ValueError as error:
-            raise FactProcessError(f"the host's settings cannot be read: {error}") from error

@@ -1,11 +1,10 @@
 """What validation reads on a host."""
 
-import json
 import shlex
 
 from pyinfra.api import FactBase
-from pyinfra.api.exceptions import FactProcessError
 
+from roles.host.facts import reading
 from roles.validation.observations import HostObservations, parse_observations
 
 
@@ -20,10 +19,8 @@ class Observed(FactBase[HostObservations | None]):
         return "python3 -"
 
     def process(self, output: list[str]) -> HostObservations | None:
-        try:
-            return parse_observations(json.loads(output[-1]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise FactProcessError(f"not the output of the host program: {error!r}") from error
+        with reading("not the output of the host program"):
+            return parse_observations(output[-1])
 
 
 class Certificates(FactBase[str]):

@@ -3,9 +3,16 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from roles.hardware import readings
+
+# What a host may claim: sums and rates are made of these.
+Amount = Annotated[int, Field(ge=0, lt=2**53)]
+Seconds = Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]
+_MOST_SAMPLES = 5000
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,10 @@ class Answer:
 
     ok: bool
     error: str = ""
-    status: int | None = None
-    seconds: float | None = None
-    tokens: int | None = None
-    chunks: int | None = None
+    status: Amount | None = None
+    seconds: Seconds | None = None
+    tokens: Amount | None = None
+    chunks: Amount | None = None
     model: str | None = None
     fingerprint: str | None = None
     replica: str | None = None
@@ -61,10 +68,10 @@ class Answer:
 class LoadResult:
     """What a replica did under load; `error` is the first one."""
 
-    completed: int
-    failed: int
-    tokens: int
-    seconds: float
+    completed: Amount
+    failed: Amount
+    tokens: Amount
+    seconds: Seconds
     error: str = ""
 
 
@@ -138,23 +145,39 @@ def answer(data: Mapping[str, Any]) -> Answer:
     return Answer(**known)
 
 
-def parse_observations(data: Mapping[str, Any]) -> HostObservations:
-    """The host program's output, read. Raises KeyError, TypeError, ValueError if it is not that."""
-    tool = readings.TOOLS.get(data.get("vendor", ""))
-    outputs = {name: readings.Output(**item) for name, item in data.get("gpus", {}).items()}
-    found = readings.read(tool, outputs) if tool else readings.Readings(error="not asked")
-    samples = _samples(tool, data.get("samples", [])) if tool else {}
+@dataclass(frozen=True)
+class _Printed:
+    """What the host program prints, as far as it came."""
+
+    vendor: str = ""
+    gpus: Mapping[str, readings.Output] = field(default_factory=dict)
+    cgroups: Mapping[str, str | None] = field(default_factory=dict)
+    samples: Annotated[Sequence[str], Field(max_length=_MOST_SAMPLES)] = ()
+    completions: Mapping[str, Answer] = field(default_factory=dict)
+    streams: Mapping[str, Answer] = field(default_factory=dict)
+    loads: Mapping[str, LoadResult] = field(default_factory=dict)
+    units_before: Mapping[str, str] = field(default_factory=dict)
+    units_after: Mapping[str, str] = field(default_factory=dict)
+    unfinished: str = ""
+
+
+def parse_observations(text: str) -> HostObservations:
+    """The host program's output, read; ValueError if it is not that, whatever a host prints."""
+    printed = TypeAdapter(_Printed).validate_json(text, strict=True)
+    tool = readings.TOOLS.get(printed.vendor)
+    found = readings.read(tool, printed.gpus) if tool else readings.Readings(error="not asked")
+    samples = _samples(tool, printed.samples) if tool else {}
     return HostObservations(
-        completions={name: answer(item) for name, item in data.get("completions", {}).items()},
-        streams={name: answer(item) for name, item in data.get("streams", {}).items()},
-        loads={name: LoadResult(**item) for name, item in data.get("loads", {}).items()},
-        before={unit: parse_unit(text) for unit, text in data.get("units_before", {}).items()},
-        after={unit: parse_unit(text) for unit, text in data.get("units_after", {}).items()},
-        gpus=_gpus(found, data.get("cgroups", {}), samples),
+        completions=printed.completions,
+        streams=printed.streams,
+        loads=printed.loads,
+        before={unit: parse_unit(text) for unit, text in printed.units_before.items()},
+        after={unit: parse_unit(text) for unit, text in printed.units_after.items()},
+        gpus=_gpus(found, printed.cgroups, samples),
         gpu_tool=tool.gpus[0] if tool else HostObservations.gpu_tool,
         gpu_error=found.error,
         process_error=found.process_error,
-        unfinished=str(data.get("unfinished", "")),
+        unfinished=printed.unfinished,
     )
 
 
@@ -194,8 +217,8 @@ def _process(process: readings.GpuProcess, cgroups: Mapping[str, str | None]) ->
 
 def _samples(tool: readings.Tool, texts: Sequence[str]) -> dict[int, tuple[int, ...]]:
     """How busy each GPU was, in the order of the samples; one that cannot be read is left out."""
-    found: dict[int, tuple[int, ...]] = {}
+    found: dict[int, list[int]] = {}
     for text in texts:
         for index, percent in readings.utilization(tool, text).items():
-            found[index] = (*found.get(index, ()), percent)
-    return found
+            found.setdefault(index, []).append(percent)
+    return {index: tuple(percents) for index, percents in found.items()}

@@ -84,7 +84,7 @@ def judge_identity(replica: PlannedReplica, answer: Answer) -> list[Check]:
         remedy = "Another engine has the port: ss -ltnp."
         good = answer.model == replica.model
         found.append(_yes_or_no("model", replica.name, good, evidence, remedy))
-    if match := re.search(r"-tp(\d+)(?:-|\Z)", answer.fingerprint or ""):
+    if match := re.search(r"-tp([0-9]{1,4})(?:-|\Z)", answer.fingerprint or ""):
         planned = replica.tensor_parallel
         evidence = f"TP{match[1]}, planned TP{planned} ({answer.fingerprint})"
         remedy = "It runs with another configuration: restart its unit."

@@ -35,6 +35,22 @@ http {{
 }}
 """
 
+# What an engine says that only its balancer may say, or that would steer the balancer.
+LIES = {
+    "X-LLM-Replica": "10.9.9.9:8001",
+    "X-Request-ID": "forged",
+    "Via": "1.1 forged",
+    "Alt-Svc": 'h2="forged.example:443"',
+    "Set-Cookie": "forged=1",
+    "Strict-Transport-Security": "max-age=1; forged",
+    "X-Powered-By": "forged",
+    "X-Accel-Redirect": "/health",
+    "X-Accel-Limit-Rate": "1",
+    "X-Accel-Charset": "forged",
+    "X-Accel-Expires": "forged",
+    "X-Accel-Buffering": "yes",
+}
+
 
 def program(name: str) -> str:
     """The path of a program; without it the test is skipped, but fails in CI."""
@@ -110,6 +126,8 @@ class Engine(BaseHTTPRequestHandler):
             self.close_connection = True
         elif self.path == "/v1/stream":
             self._stream()
+        elif self.path == "/v1/lie":
+            self._answer({"path": self.path}, LIES)
         else:
             self._answer({"path": self.path, "bytes": len(body)})
 
@@ -117,9 +135,11 @@ class Engine(BaseHTTPRequestHandler):
         self.requests.append(dict(self.headers.items()))
         self._answer({"path": self.path})
 
-    def _answer(self, value: dict[str, Any]) -> None:
+    def _answer(self, value: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()
         self.send_response(200)
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)

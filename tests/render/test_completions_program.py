@@ -79,7 +79,7 @@ def ask(*routes: Route, key_path: str = "/no/such") -> list[Answers]:
         text=True,
         check=True,
     )
-    return list(parsed(json.loads(done.stdout)))
+    return list(parsed(done.stdout))
 
 
 def like(**values: object) -> type[Engine]:

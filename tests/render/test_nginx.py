@@ -36,6 +36,7 @@ from tests.unit.balancer.fleets import CLIENT_KEY, ENGINE_KEY, members, route, s
 
 from .balancer_host import BalancerHost
 from .nginx_server import (
+    LIES,
     Client,
     Engine,
     QuietServer,
@@ -264,6 +265,17 @@ def test_a_dead_replicas_posts_are_served_by_the_others(balancer: Balancer):
     assert len(balancer.requests()) == 12
     assert all(engine.requests == [] for engine in balancer.engines)
     assert "Connection refused" in (balancer.folder / "error.log").read_text()
+
+
+def test_an_engine_speaks_for_itself_alone(balancer: Balancer):
+    response = balancer.client.open("/v1/lie", b"{}")
+    # Not the balancer's own page, which X-Accel-Redirect named.
+    assert response.read() == b'{"path": "/v1/lie"}'
+    assert response.headers.get_all("X-LLM-Replica") != [LIES["X-LLM-Replica"]]
+    assert len(response.headers.get_all("X-LLM-Replica")) == 1
+    assert response.headers.get_all("Server") == ["nginx"]
+    said = {name.lower(): text for name, text in response.headers.items()}
+    assert not [name for name, text in LIES.items() if said.get(name.lower()) == text]
 
 
 def test_what_an_engine_has_begun_is_not_executed_twice(balancer: Balancer):

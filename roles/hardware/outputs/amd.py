@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from roles.hardware.outputs.record import GpuRecord
-from roles.hardware.outputs.text import Line, OutputError
+from roles.hardware.outputs.text import LONGEST_NAME, Line, OutputError
 from roles.hardware.outputs.values import pci_address as normal_pci_address
 
 # (GPU, GPU, value) with the first index smaller than the second.
@@ -29,7 +29,7 @@ _CHANGING = {
     "utilization_percent",
 }
 # Lines that say in documentation, or at the end of a copy, that something is not shown.
-_LEFT_OUT = re.compile(r"\s*(?:\.\.\.|…|\[[a-z ]*truncated[a-z ]*\]),?\s*")
+_LEFT_OUT = re.compile(r"\s*(?:\.\.\.|…|\[(?=[a-z ]*truncated)[a-z ]*\]),?\s*")
 _RECORD_FIELDS = {field.name for field in fields(GpuRecord)}
 
 
@@ -81,7 +81,8 @@ def said(value: str) -> str | None:
     """The value without blanks, or None where the tool says that it has none, or was not told."""
     value = value.strip()
     denied = value.startswith("AMDSMI_STATUS_")
-    return None if denied or value.upper() in _NOT_SAID else value
+    # No value is as long as that, whatever it is.
+    return None if denied or len(value) > LONGEST_NAME or value.upper() in _NOT_SAID else value
 
 
 def whole_number(value: str, line: Line | None) -> int | None:
@@ -265,7 +266,7 @@ def _mended(document: list[Line]) -> str:
 def _closing(text: str) -> str | None:
     """The brackets that end `text`; None where they do not match or a string or key is open."""
     stack: list[str] = []
-    bare = re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text)
+    bare = re.sub(r'"(?:[^"\\\n]|\\.)*("?)', r'"\1', text)
     if bare.count('"') % 2 or bare.rstrip()[-1:] == ":":
         return None
     for character in bare:

@@ -9,7 +9,9 @@ from roles.hardware.outputs.smi_error import is_message
 from roles.hardware.outputs.text import Line, OutputError
 
 _COLUMN = re.compile(r"([a-zA-Z][a-zA-Z0-9_]*(?:\.[a-zA-Z0-9_]+)*)(?: \[[^\[\]]+\])?")
-_ASKED = re.compile(r"--query-[a-z-]+[= ]([a-zA-Z0-9_.,]+)")
+_ASKED = re.compile(r"--query-[a-z-]{1,30}[= ]([a-zA-Z0-9_.,]+)")
+# nvidia-smi knows some 200 fields.
+_MOST_CELLS = 1000
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ def read_table(lines: Sequence[Line], known: frozenset[str], fields: Sequence[st
     rows: list[Row] = []
     messages: list[str] = []
     for line in lines:
-        asked, header = _ASKED.search(line.text), _header(line, known)
         if is_message(line.text):
             messages.append(line.text.strip())
-        elif asked is not None:
+            continue
+        asked, header = _ASKED.search(line.text), _header(line, known)
+        if asked is not None:
             columns = tuple(map(_name, asked[1].strip(",").split(",")))
         elif header is not None:
             if headers and headers[0] != header:
@@ -64,12 +67,18 @@ def cells(line: Line) -> tuple[str, ...]:
     text = line.text.strip()
     if '"' not in text and ", " in text:
         # nvidia-smi's own separator: a comma without a blank belongs to a value.
-        return tuple(cell.strip() for cell in f"{text} ".split(", "))
+        return _few([cell.strip() for cell in f"{text} ".split(", ")], line)
     try:
         (found,) = csv.reader([text], skipinitialspace=True)
     except (csv.Error, ValueError) as error:
         raise OutputError(f"this is no line of CSV ({error})", line) from None
-    return tuple(cell.strip() for cell in found)
+    return _few([cell.strip() for cell in found], line)
+
+
+def _few(found: Sequence[str], line: Line) -> tuple[str, ...]:
+    if len(found) > _MOST_CELLS:
+        raise OutputError(f"more than {_MOST_CELLS} values", line)
+    return tuple(found)
 
 
 def _name(field: str) -> str:

@@ -129,11 +129,11 @@ def parse_dmesg(text: str) -> Dmesg:
     if not any(_KERNEL.search(line.text) for line in lines):
         raise OutputError("this is no kernel log", lines[0])
     xids = tuple(_xid(m, line) for line in lines if (m := _XID.search(line.text)))
-    lost = tuple(xid.pci for xid in xids if xid.xid == _FALLEN_OFF)
+    lost = {_card(xid.pci) for xid in xids if xid.xid == _FALLEN_OFF}
     return Dmesg(
         xids,
         tuple(_sxid(m, line) for line in lines if (m := _SXID.search(line.text))),
-        tuple(fault for fault in _nvidia_faults(lines) if not (fault.pci or "").startswith(lost)),
+        tuple(fault for fault in _nvidia_faults(lines) if _card(fault.pci or "") not in lost),
         tuple(fault for line in lines if (fault := _amd_fault(line))),
         tuple(
             dict.fromkeys(
@@ -141,6 +141,11 @@ def parse_dmesg(text: str) -> Dmesg:
             )
         ),
     )
+
+
+def _card(pci: str) -> str:
+    """An address without its function, which not every line has."""
+    return pci.partition(".")[0]
 
 
 def _xid(match: re.Match[str], line: Line) -> Xid:
@@ -178,7 +183,7 @@ def _sxid(match: re.Match[str], line: Line) -> Sxid:
 
 def _nvidia_faults(lines: list[Line]) -> list[KernelFault]:
     """Faults that have no Xid. The GPU may stand one or two lines above the word that says it."""
-    faults: list[KernelFault] = []
+    faults: dict[tuple[str, str], KernelFault] = {}
     gpu: str | None = None
     time: str | None = None
     for line in lines:
@@ -189,12 +194,10 @@ def _nvidia_faults(lines: list[Line]) -> list[KernelFault]:
         if match := _NVIDIA_GPU.search(line.text):
             gpu = match["pci"].lower()
         if kind := _kind(_NVIDIA_FAULTS, line.text):
-            fault = KernelFault(kind, gpu, _message(line), time)
-            known = [(f.kind, f.pci) for f in faults]
             # The driver says one fault in several lines.
-            if gpu is not None and (kind, gpu) not in known:
-                faults.append(fault)
-    return faults
+            if gpu is not None and (kind, gpu) not in faults:
+                faults[kind, gpu] = KernelFault(kind, gpu, _message(line), time)
+    return list(faults.values())
 
 
 def _amd_fault(line: Line) -> KernelFault | None:

@@ -7,11 +7,13 @@ position, cells that lost the blank between them are parted again, and whatever 
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from itertools import pairwise
 
 from roles.hardware.outputs.text import Line, OutputError, read_lines
 
 SELF = "X"
-_DEVICE = r"(?:GPU|NIC)\d+"
+_DEVICE = r"(?:GPU|NIC)\d{1,4}"
 _ATTRIBUTE = r"CPU\s*Affinity|NUMA\s*Affinity|GPU\s*NUMA\s*ID"
 # What drivers since 525 print after the labels, for a paste that lost its heading.
 _ATTRIBUTES = ("CPU Affinity", "NUMA Affinity", "GPU NUMA ID")
@@ -19,7 +21,11 @@ _ATTRIBUTES = ("CPU Affinity", "NUMA Affinity", "GPU NUMA ID")
 _GLUED = re.compile(rf"(?<=\S)(?={_DEVICE}|mlx\d|{_ATTRIBUTE})")
 # The first heading that names no device, whole or cut off by the end of the line.
 _AFTER_DEVICES = re.compile(r"\s(?:(?:CPU|NUMA|GPU)(?:\s|$)|(?:C|CP|N|NU|NUM|G|GP|NI|NIC)$)")
-_DEVICE_HEADING = re.compile(r"(?=.*\d)(?!NV\d+$)[A-Za-z][\w.-]*")
+_DEVICE_HEADING = re.compile(r"(?=.*\d)(?!NV\d+$)[A-Za-z][\w.-]{0,63}")
+_GPU = re.compile(r"GPU\d{1,4}")
+_ROW_NAME = re.compile(_DEVICE)
+# More devices than any host has; characters of a row, and lines that a heading is broken into.
+_MOST_COLUMNS, _LONGEST_ROW, _MOST_PIECES = 256, 4000, 20
 _LEGEND = re.compile(r"^\s*(?:(?:NIC )?Legend:?\s*$|[A-Z][A-Z0-9#]*\s+=\s)")
 # The rest of a row that a terminal broke at its width.
 _PIECE = re.compile(r"[\sA-Z0-9,/-]+")
@@ -52,16 +58,21 @@ class Matrix:
     def label(self, one: str, other: str) -> str | None:
         """The label that joins two devices, from either one's row; None if no row shows it."""
         for a, b in ((one, other), (other, one)):
-            position = self.columns.index(b)
+            position = self._places[b]
             if a in self.rows and position < len(self.rows[a].labels):
                 return self.rows[a].labels[position]
         return None
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.columns)}
+
     def gpus(self) -> list[str]:
         """The columns that are GPUs, in the order of their index."""
-        names = [name for name in self.columns if re.fullmatch(r"GPU\d+", name)]
+        names = [name for name in self.columns if _GPU.fullmatch(name)]
         return sorted(names, key=gpu_index)
 
+    @cached_property
     def gpu_pairs(self) -> tuple[tuple[int, int, str], ...]:
         """Each pair of GPUs once, the lower index first, sorted.
 
@@ -114,7 +125,7 @@ def read_matrix(text: str, labels: str, other_labels: str) -> Matrix:
         )
     first, *others = [_checked(block, labels, text.endswith(("\n", "\r"))) for block in own]
     for other in others:
-        if (other.columns, other.gpu_pairs()) != (first.columns, first.gpu_pairs()):
+        if (other.columns, other.gpu_pairs) != (first.columns, first.gpu_pairs):
             line = next(iter(other.rows.values())).line
             raise OutputError("a second matrix that differs: give one host's output", line)
     return first
@@ -162,6 +173,8 @@ def _read_heading(line: Line) -> _Block | None:
     # A heading broken inside its last number, as "NIC2" of "NIC21".
     broken = len(columns) > 1 and not after and columns[-1] in columns[:-1]
     columns = columns[:-1] if broken else columns
+    if len(columns) > _MOST_COLUMNS:
+        raise OutputError(f"more than {_MOST_COLUMNS} devices", line)
     if len(set(columns)) < len(columns) or not all(map(_DEVICE_HEADING.fullmatch, columns)):
         return None
     tail = spaced[after.start() :] if after else ""
@@ -172,7 +185,9 @@ def _read_heading(line: Line) -> _Block | None:
 
 def _lengthen_heading(block: _Block, line: Line) -> bool:
     """Joins a heading that a terminal broke at its width."""
-    if block.lines or not block.heading:
+    if block.lines or not block.heading or len(line.text) > _LONGEST_ROW:
+        return False
+    if line.number - block.heading.number > _MOST_PIECES:
         return False
     joined = _read_heading(Line(block.heading.number, block.heading.text + line.text))
     if not joined or joined.columns[: len(block.columns) - 1] != block.columns[:-1]:
@@ -187,19 +202,30 @@ def _lengthen_heading(block: _Block, line: Line) -> bool:
 
 def _row_name(line: Line, block: _Block | None, labels: str) -> str | None:
     """The device whose row the line is; a row after a log prefix must show a label."""
-    known = sorted(block.columns, key=len, reverse=True) if block else []
-    names = "|".join([*map(re.escape, known), _DEVICE])
-    bare = re.match(rf"\s*({names})(?=\s|$)", line.text)
-    if bare and (block or re.match(rf"\s+(?:{labels}|{SELF})(?:\s|$)", line.text[bare.end() :])):
-        return bare[1]
-    prefixed = re.search(rf"\s({names})\s+(?:{labels}|{SELF})(?:\s|$)", line.text)
-    return prefixed[1] if prefixed and block else None
+    words = line.text.split()
+    label, known = re.compile(f"{labels}|{SELF}"), _known(block.columns if block else ())
+    names = [word in known or bool(_ROW_NAME.fullmatch(word)) for word in words]
+    if names[0] and (block or label.fullmatch("".join(words[1:2]))):
+        return words[0]
+    prefixed = (
+        word
+        for is_name, (word, after) in zip(names[1:], pairwise(words[1:]), strict=False)
+        if is_name and label.fullmatch(after)
+    )
+    return next(prefixed, None) if block else None
+
+
+@lru_cache(maxsize=4)
+def _known(columns: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(columns)
 
 
 def _lengthen_row(block: _Block, line: Line, labels: str) -> None:
     if not block.lines or not _PIECE.fullmatch(line.text):
         return
     name, row_line = block.lines[-1]
+    if len(row_line.text) + len(line.text) > _LONGEST_ROW:
+        return
     row = _read_row(name, row_line, labels)
     attributes = len(block.attributes) if name.startswith("GPU") else 0
     if len(row.labels) + len(row.rest.split()) < len(block.columns) + attributes:
@@ -213,10 +239,11 @@ def _read_row(name: str, line: Line, labels: str) -> Row:
     unit = rf"(?:{labels}|{SELF})"
     token = re.compile(rf"\s*((?:{unit})+)(?=\s|$|N/A|\d[\d,-]*(?:N/A)?(?:\s|$))")
     found: list[str] = []
-    while match := token.match(rest):
+    at = 0
+    while match := token.match(rest, at):
         found += re.findall(unit, match[1])
-        rest = rest[match.end() :]
-    return Row(line, tuple(found), rest.strip())
+        at = match.end()
+    return Row(line, tuple(found), rest[at:].strip())
 
 
 def _uses(block: _Block, labels: str) -> bool:

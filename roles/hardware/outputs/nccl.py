@@ -1,16 +1,18 @@
 """Logs of NCCL with NCCL_DEBUG=INFO: over what the ranks of a group really talk."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from roles.hardware.outputs.text import OutputError, read_lines
 
 _NCCL = re.compile(r"\bNCCL (?:INFO|WARN|TRACE|ABORT|version)\b")
 _SEGMENT = r"(?:direct pointer|[\w.()\[\]+-]+(?: [A-Za-z]\w*(?=/))?)"
-# One channel between two ranks; several records may stand on one line. "Ring" is NCCL up to 2.4.
+# A channel between two ranks begins, and tells its way; several records may stand on one line, and
+# none reaches into the next. "Ring" is NCCL up to 2.4.
 _CHANNEL = re.compile(
-    r"\b(?:Channel|Ring|CollNet)\s+\d+(?:/\d+)?\s*:(?:(?!\bNCCL (?:INFO|WARN)).)*?"
-    rf"\bvia\s+(direct shared memory|[A-Z]\w*(?:/{_SEGMENT})*)"
+    r"(?P<start>\b(?:Channel|Ring|CollNet)\s+\d+(?:/\d+)?\s*:)|\bNCCL (?:INFO|WARN)"
+    rf"|\bvia\s+(?P<way>direct shared memory|[A-Z]\w*(?:/{_SEGMENT})*)"
 )
 # A device: "0", "0(8)" with the rank that owns it, or "5[5]", a GPU in between.
 _DEVICE = re.compile(r"\d+(?:\(\d+\)|\[\w+\])?")
@@ -18,7 +20,7 @@ _DEVICE = re.compile(r"\d+(?:\(\d+\)|\[\w+\])?")
 _WHOLE_PART = re.compile(
     r"IPC|CUMEM|CE|read|SHM|GDRDMA|Shared|direct|direct pointer|direct shared memory"
 )
-_RECORD = re.compile(r"\S+:\d+:\d+ \[\d+\]")
+_NEXT_RECORD = re.compile(r"(?<!\s)\s+(?:\[\S+\s)?\S+:\d+:\d+ \[\d+\]")
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ def parse_nccl(text: str) -> NcclLog:
     if not any(map(_NCCL.search, lines)):
         raise OutputError("no line of NCCL: run with NCCL_DEBUG=INFO and give its output")
     plain = "\n".join(lines)
-    versions = re.findall(r"\bNCCL version\s*:?\s*(\d\S*)", plain)
-    ranks = [int(count) for count in re.findall(r"(?i)\bnranks[ =](\d+)", plain)]
+    versions = re.findall(r"\bNCCL version\s*(?::\s*)?(\d\S*)", plain)
+    ranks = [int(count) for count in re.findall(r"(?i)\bnranks[ =](\d{1,9})", plain)]
     return NcclLog(
         transports=_transports(lines, text.endswith(("\n", "\r"))),
         nvls=_nvls(plain),
@@ -59,12 +61,21 @@ def parse_nccl(text: str) -> NcclLog:
 def _transports(lines: list[str], last_line_is_whole: bool) -> tuple[str, ...]:
     found: set[str] = set()
     for number, line in enumerate(lines, start=1):
-        for match in _CHANNEL.finditer(line):
-            segments = match[1].split("/")
+        for match in _ways(line):
+            segments = match["way"].split("/")
             cut = number == len(lines) and match.end() == len(line) and not last_line_is_whole
             if not cut or _WHOLE_PART.fullmatch(segments[-1]) or _DEVICE.fullmatch(segments[-1]):
                 found.add(_normal(segments))
     return tuple(sorted(found))
+
+
+def _ways(line: str) -> Iterator[re.Match[str]]:
+    """The way of each channel in a line."""
+    started = False
+    for match in _CHANNEL.finditer(line):
+        if started and match["way"]:
+            yield match
+        started = bool(match["start"])
 
 
 def _normal(segments: list[str]) -> str:
@@ -74,7 +85,7 @@ def _normal(segments: list[str]) -> str:
 
 
 def _nvls(plain: str) -> bool:
-    counts = re.findall(r"\b(\d+) nvls channels", plain)
+    counts = re.findall(r"\b(\d{1,9}) nvls channels", plain)
     if counts:
         return any(int(count) for count in counts)
     return bool(re.search(r"NVLS multicast support is available|\bNVLS Head\b", plain))
@@ -82,5 +93,5 @@ def _nvls(plain: str) -> bool:
 
 def _warnings(lines: list[str]) -> tuple[str, ...]:
     texts = (piece for line in lines for piece in line.split("NCCL WARN")[1:])
-    messages = (re.split(r"\s+(?:\[\S+\s)?" + _RECORD.pattern, piece)[0].strip() for piece in texts)
+    messages = (_NEXT_RECORD.split(piece, maxsplit=1)[0].strip() for piece in texts)
     return tuple(dict.fromkeys(message for message in messages if message))

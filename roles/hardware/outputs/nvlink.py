@@ -3,11 +3,13 @@
 import re
 from dataclasses import dataclass
 
-from roles.hardware.outputs.text import Line, OutputError, read_lines
+from roles.hardware.outputs.text import MOST_GPUS, Line, OutputError, read_lines
 
-_GPU = re.compile(r"(?:.*\s)?GPU\s+(\d+):\s+(.+?)(?:\s+\(UUID:\s*([^)]*)\)?)?\s*")
+_GPU = re.compile(r"(?:^|\s)GPU\s+(\d{1,4}):\s+(?=\S)")
 _LINK = re.compile(
-    r"(?:.*\s)?Link\s+(\d+):\s*(?:(\d+(?:\.\d+)?)\s*GB/s|<?\s*(inactive)\s*>?)\s*", re.I
+    r"(?:.*\s)?Link\s+(\d{1,4}):\s*"
+    r"(?:(\d{1,6}(?:\.\d{1,6})?)\s*GB/s|(?:<\s*)?(inactive)(?:\s*>)?)\s*",
+    re.I,
 )
 _LINK_START = re.compile(r"(?:^|\s)Link\s+\d+", re.I)
 _MESSAGE = re.compile(r"(?i)(?<!nvidia-smi )\bnvlink\b")
@@ -44,30 +46,46 @@ class NvlinkStatus:
 def parse_nvlink(text: str) -> NvlinkStatus:
     """Reads `nvidia-smi nvlink -s`; OutputError for another output or a link that has no state."""
     gpus: list[NvlinkGpu] = []
-    links: list[NvlinkLink] = []
+    links: dict[tuple[int, int], NvlinkLink] = {}
     for line in read_lines(text):
         if _LINK_START.search(line.text):
-            links.append(_read_link(line, gpus, links))
-        elif gpu := _GPU.fullmatch(line.text):
-            if any(int(gpu[1]) == other.index for other in gpus):
-                raise OutputError(f"GPU {gpu[1]} a second time: give one host's output", line)
-            gpus.append(NvlinkGpu(int(gpu[1]), gpu[2], gpu[3] or None, None))
+            link = _read_link(line, gpus)
+            if (link.gpu, link.link) in links:
+                raise OutputError(f"link {link.link} of GPU {link.gpu} a second time", line)
+            links[link.gpu, link.link] = link
+        elif gpu := _read_gpu(line):
+            if gpu.index in {other.index for other in gpus}:
+                raise OutputError(f"GPU {gpu.index} a second time: give one host's output", line)
+            if len(gpus) == MOST_GPUS:
+                raise OutputError(f"more than {MOST_GPUS} GPUs", line)
+            gpus.append(gpu)
         elif gpus and not gpus[-1].message and _MESSAGE.search(line.text):
             last = gpus[-1]
             gpus[-1] = NvlinkGpu(last.index, last.name, last.uuid, line.text.strip())
     if not links and not any(gpu.message for gpu in gpus):
         raise OutputError("no NVLink state of a GPU: give the output of `nvidia-smi nvlink -s`")
-    return NvlinkStatus(tuple(gpus), tuple(links))
+    return NvlinkStatus(tuple(gpus), tuple(links.values()))
 
 
-def _read_link(line: Line, gpus: list[NvlinkGpu], links: list[NvlinkLink]) -> NvlinkLink:
+def _read_gpu(line: Line) -> NvlinkGpu | None:
+    """The GPU of a line such as "GPU 0: NVIDIA H200 (UUID: GPU-…)", also behind a log's words."""
+    starts = list(_GPU.finditer(line.text))
+    if not starts:
+        return None
+    rest = line.text[starts[-1].end() :].strip()
+    name, _, uuid = rest.rpartition("(UUID:")
+    uuid = uuid.strip().removesuffix(")")
+    if not name[-1:].isspace() or ")" in uuid:
+        name, uuid = rest, ""
+    return NvlinkGpu(int(starts[-1][1]), name.rstrip(), uuid or None, None)
+
+
+def _read_link(line: Line, gpus: list[NvlinkGpu]) -> NvlinkLink:
     match = _LINK.fullmatch(line.text)
     if not match:
         raise OutputError("a link without '<speed> GB/s' or '<inactive>'", line)
     if not gpus:
         raise OutputError("a link before any 'GPU <index>: <name>'", line)
     number, speed = int(match[1]), match[2]
-    if any((link.gpu, link.link) == (gpus[-1].index, number) for link in links):
-        raise OutputError(f"link {number} of GPU {gpus[-1].index} a second time", line)
     gb_s = float(speed) if speed else None
     return NvlinkLink(gpus[-1].index, number, gb_s, gb_s is not None)

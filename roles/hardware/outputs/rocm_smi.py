@@ -27,7 +27,7 @@ _BANNER = re.compile(
 )
 _VALUE = re.compile(r"^\s*GPU\[(\d{1,3})\]\s*:\s*(.*)$")
 _CARD = re.compile(r"card(\d{1,3})")
-_TITLE = re.compile(r"^=+ *([^=]*[^= ]) *=+$")
+_TITLE = re.compile(r"^=+ *([^= ](?:[^=]*[^= ])?) *=+$")
 _MATRICES = {
     "Link Type between two GPUs": "link type",
     "Weight between two GPUs": "weight",
@@ -42,7 +42,7 @@ _TABLE = re.compile(r"^\s*(?:GPU|Device)\s+(?:Temp|Node|NODE|DID|\[Model)\b", re
 _ROW = re.compile(r"^\s*(\d{1,3})\s+(\S.*)$")
 _TABLE_END = re.compile(r"^\s*=+")
 _ROW_END = re.compile(
-    r"(?:\S*mhz|N/A)\s+(?:\S*mhz|N/A)\s+(?:[\d.]+%|N/A)\s+\S+"
+    r"(?:(?<!\S)\S{0,20}mhz|N/A)\s+(?:\S{0,20}mhz|N/A)\s+(?:[\d.]+%|N/A)\s+\S+"
     r"\s+(?P<cap>[\d.]{1,9}W|N/A|unsupp\S*)\s+(?:\d+%|N/A|unsupp\S*)\s+(?P<use>\d{1,3}%|N/A)$",
     re.IGNORECASE,
 )

@@ -61,12 +61,12 @@ _RULES = (
     (
         "container-runtime",
         r"^docker: error response from daemon: .*could not select device driver"
-        r"|^.*could not select device driver \S* with capabilities: \[\[gpu\]\]",
+        r"|^.*could not select device driver \S{0,80} with capabilities: \[\[gpu\]\]",
         "install the NVIDIA container toolkit and set it up for this container engine",
     ),
     (
         "library-missing",
-        r"couldn't find (?:libnvidia-ml|nvml)|libnvidia-ml\S*: cannot open shared object"
+        r"couldn't find (?:libnvidia-ml|nvml)|libnvidia-ml\S{0,80}: cannot open shared object"
         r"|load library failed: libnvidia-ml|shared library not found",
         "the driver is incomplete, or the container was started without the NVIDIA runtime: "
         "install the driver again, or give the container the GPU",
@@ -79,7 +79,7 @@ _RULES = (
     ),
     (
         "insufficient-permissions",
-        r"insufficient permissions?|do not have suff\w+ permissions"
+        r"insufficient permissions?|do not have suff\w{0,20} permissions"
         r"|you are not:|does not have permission|nvidia-smi: permission denied"
         r"|nvidia-smi'?: permission denied",
         "run it as root; if that does not help, check /dev/nvidia*, or the container's rights",
@@ -87,13 +87,13 @@ _RULES = (
     (
         "driver-missing",
         # A shell's complaint of it, in whatever language.
-        r"^-?(?:\S*/)?(?:ba|z|da|k|c|tc)?sh: (?:(?:line )?[0-9]+: )?nvidia-smi\s?[:：]"
-        r"|nvidia-smi\S*: (?:command )?not found|command not found: nvidia-smi"
+        r"^-?(?:\S{0,300}/)?(?:ba|z|da|k|c|tc)?sh: (?:(?:line )?[0-9]+: )?nvidia-smi\s?[:：]"
+        r"|nvidia-smi\S{0,80}: (?:command )?not found|command not found: nvidia-smi"
         r"|unknown command:? '?nvidia-smi|command 'nvidia-smi' not found"
-        r"|'?nvidia-smi\S* ?(?:: the term '\S+')? ?is not recognized as (?:an internal|the name|a )"
+        r"|'?nvidia-smi\S{0,80} ?(?:: the term '\S{1,80}')? ?is not recognized as (?:an internal|the name|a )"
         r"|the program 'nvidia-smi' (?:can be found in|is currently not installed)"
         r"|the nvidia-smi command was not found"
-        r"|\"nvidia-smi\": executable file not found|nvidia-smi\S*: no such file or directory"
+        r"|\"nvidia-smi\": executable file not found|nvidia-smi\S{0,80}: no such file or directory"
         r"|no such file or directory:? '?nvidia-smi",
         "the driver is not installed: install it",
     ),
@@ -132,10 +132,10 @@ _RULES = (
     ),
     (
         "invalid-argument",
-        r"is not a valid field to query|option .*is not recognized|is missing its value"
-        r"|^missing value for .* argument|switch is missing\. please run|is not a valid \S+ ?\S* "
-        r"which should be|invalid combination of input arguments|^the \S+ command line argument"
-        r"|^(?:error: )?invalid argument|please run 'nvidia-smi (?:\S+ )?-h'",
+        r"is not a valid field to query|option .{0,200}is not recognized|is missing its value"
+        r"|^missing value for .* argument|switch is missing\. please run|is not a valid \S{1,80} ?\S{0,80} "
+        r"which should be|invalid combination of input arguments|^the \S{1,80} command line argument"
+        r"|^(?:error: )?invalid argument|please run 'nvidia-smi (?:\S{1,80} )?-h'",
         "this version of nvidia-smi does not take the question: correct its options and fields",
     ),
     (
@@ -181,7 +181,7 @@ _ANSWER = re.compile(
     r"|[0-9]{1,4}(?:, |/[0-9])|(?:NVIDIA(?!-SMI)|Tesla|GeForce|Quadro)[^,:]*, "
     r"|[a-z_.]+(?: \[[^]]*\])?, [a-z_.]+(?: \[[^]]*\])?(?:,|$)|=+\s*NVSMI LOG"
     r"|.*\b(?:NVRM:|kernel:|NCCL (?:INFO|WARN)|Xid \(PCI)|\s*\[ *[0-9]+\.[0-9]+\]"
-    r"|\s*[^\s+][^:]{2,}\s{2,}: ",
+    r"|\s*[^\s+][^:]{2,}\s\s: ",
     re.IGNORECASE,
 )
 _PCI = re.compile(r"[0-9a-f]{3,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
@@ -200,8 +200,9 @@ def parse_smi_error(text: str) -> SmiError:
     answer = next((line for line in lines if _ANSWER.match(line.text)), None)
     if answer is not None:
         raise OutputError("this is an answer, or a log, and no error of nvidia-smi", answer)
-    found = [(rank, line) for line in lines if (rank := _rank(line.text)) is not None]
-    if not found or len(lines) > _MOST_LINES:
+    few = lines if len(lines) <= _MOST_LINES else []
+    found = [(rank, line) for line in few if (rank := _rank(line.text)) is not None]
+    if not found:
         raise OutputError("this is no error that nvidia-smi is known to print", lines[0])
     first, *others = sorted(found, key=lambda item: (item[0], item[1].number))
     return replace(_error(*first), others=tuple(_error(*item) for item in others))

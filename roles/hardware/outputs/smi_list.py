@@ -5,10 +5,18 @@ from dataclasses import dataclass, replace
 
 from roles.hardware.outputs.record import GpuRecord, MigDevice
 from roles.hardware.outputs.smi_error import is_message
-from roles.hardware.outputs.text import Line, OutputError, read_lines
+from roles.hardware.outputs.text import (
+    LONGEST_NAME,
+    MOST_GPUS,
+    MOST_SLICES,
+    Line,
+    OutputError,
+    read_lines,
+)
 from roles.hardware.outputs.values import is_absent, is_failure
 
-_GPU = re.compile(r"\s*GPU ([0-9]{1,4}): (\S.*?)(?:\s+\((?:UUID|S/N): ([^()]*)\))?")
+_GPU = re.compile(r"\s*GPU ([0-9]{1,4}): (\S.*)")
+_IDENTITY = re.compile(r"(UUID|S/N): ([^()]*)\)")
 _MIG = re.compile(r"\s*MIG (\S+)\s+Device\s+([0-9]{1,4}): \(UUID: ([^()]*)\)")
 # Before driver 470 a MIG device's UUID names its GPU and the ids of its two instances.
 _OLD_MIG_UUID = re.compile(r"MIG-GPU-[^/]+/([0-9]{1,4})/([0-9]{1,4})")
@@ -36,7 +44,7 @@ def parse_smi_list(text: str) -> SmiList:
         elif gpu is not None:
             _refuse_twice(gpus, gpu, line)
             gpus.append(gpu)
-        elif device is not None and gpus:
+        elif device is not None and gpus and len(gpus[-1].mig_devices) < MOST_SLICES:
             gpus[-1] = with_mig_device(gpus[-1], device)
         else:
             raise OutputError("expected a GPU or MIG device as nvidia-smi -L prints it", line)
@@ -50,13 +58,17 @@ def list_gpu(text: str) -> GpuRecord | None:
     match = _GPU.fullmatch(text)
     if match is None:
         return None
-    index, name, uuid = match.groups()
+    index, rest = match.groups()
+    name, _, last = rest.rpartition("(")
+    identity = _IDENTITY.fullmatch(last) if name[-1:].isspace() else None
+    name = name.rstrip() if identity else rest
     if is_failure(name):
         return GpuRecord(index=int(index), unreadable=(f"name: {name}",))
-    if uuid is None:
+    if identity is None or len(name) > LONGEST_NAME:
         return None
+    kind, uuid = identity.groups()
     failed = (f"uuid: {uuid}",) if is_failure(uuid) else ()
-    known = uuid if "S/N:" not in text and not failed and not is_absent(uuid) else None
+    known = uuid if kind == "UUID" and not failed and not is_absent(uuid) else None
     return GpuRecord(index=int(index), name=name, uuid=known, unreadable=failed)
 
 
@@ -84,3 +96,5 @@ def with_mig_device(gpu: GpuRecord, device: MigDevice) -> GpuRecord:
 def _refuse_twice(gpus: list[GpuRecord], gpu: GpuRecord, line: Line) -> None:
     if gpu.index in {known.index for known in gpus}:
         raise OutputError("this GPU is listed twice: give one output at a time", line)
+    if len(gpus) == MOST_GPUS:
+        raise OutputError(f"more than {MOST_GPUS} GPUs", line)

@@ -14,7 +14,9 @@ from roles.hardware.outputs.values import pci_address, version, whole
 
 _LOG = re.compile(r"=+\s*NVSMI LOG\s*=+")
 _GPU = re.compile(r"GPU ([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])", re.IGNORECASE)
-_PAIR = re.compile(r"(\S.*?)\s*:(?:\s+(.*))?")
+# Not a line's first character.
+_COLON = re.compile(r"(?<=.):(?=\s|$)")
+_LONGEST_KEY = 120
 _HEADING = re.compile(r"[A-Z][A-Za-z0-9 ._/-]{0,59}")
 # Remarks that people add behind a value: wide blanks, or an arrow.
 _REMARK = re.compile(r"\s{2,}.*|\s*<[=-].*")
@@ -130,16 +132,18 @@ def _leaves(lines: Sequence[Line]) -> tuple[Leaf, ...]:
     for line in lines:
         plain = line.text.expandtabs(8)
         depth, content = len(plain) - len(plain.lstrip()), plain.strip()
-        pair = _PAIR.fullmatch(content)
-        if is_message(content) or (pair is None and not _HEADING.fullmatch(content)):
+        colon = _COLON.search(content)
+        key = (content[: colon.start()].rstrip() if colon else content).lower()
+        if is_message(content) or len(key) > _LONGEST_KEY:
+            continue
+        if colon is None and not _HEADING.fullmatch(content):
             continue
         while above and above[-1][0] >= depth:
             above.pop()
-        key = (pair[1] if pair else content).lower()
         above.append((depth, key))
-        if pair is not None:
+        if colon is not None:
             path = tuple(name for _, name in above)
-            found.append(Leaf(path, _value(path, pair[2] or "")))
+            found.append(Leaf(path, _value(path, content[colon.end() :])))
     return tuple(found)
 
 

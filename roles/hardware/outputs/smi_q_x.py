@@ -15,7 +15,7 @@ _START = re.compile(r"\s*<nvidia_smi_log\b")
 _END = re.compile(r".*</nvidia_smi_log>\s*")
 _PROLOGUE = re.compile(r"\s*<(?:\?xml|!DOCTYPE)[^<>]*>")
 _DEEPEST = 20
-_INTERNAL = re.compile(r"<!ENTITY|<!ELEMENT|<!DOCTYPE[^>]*\[", re.IGNORECASE)
+_INTERNAL = re.compile(r"<!ENTITY|<!ELEMENT|<!DOCTYPE[^<>\[]*\[", re.IGNORECASE)
 
 
 def parse_smi_q_x(text: str) -> SmiQuery:

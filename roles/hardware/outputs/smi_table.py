@@ -15,7 +15,7 @@ _VERSIONS = re.compile(
     r"(?:\s+CUDA (?:UMD )?Version:\s*(\S+))?\s*\|?"
 )
 _MODE = r"On|Off|N/A|WDDM|TCC|MCDM|ERR!"
-_NAME_CELL = re.compile(rf"\s*([0-9]{{1,3}})\s+(\S.*?)\s+({_MODE})\s*")
+_NAME_CELL = re.compile(rf" ([0-9]{{1,3}}) (\S.*) ({_MODE}) ")
 _BUS_CELL = re.compile(r"\s*([0-9A-Fa-f.:]{7,16}|N/A|ERR!)\s+(?:On|Off|N/A|ERR!)\s*")
 _POWER_CELL = re.compile(r"\s*\S*\s+(\S+)\s+\S+\s+(\S.*?)\s*/\s*(\S+)\s*")
 _MEMORY_CELL = re.compile(r"\s*([0-9]+ ?Mi?B|ERR!|N/A)\s*/\s*([0-9]+ ?Mi?B|ERR!|N/A)\s*")
@@ -26,6 +26,7 @@ _PROCESS = re.compile(
     r"\|\s*([0-9]{1,3})(?:\s+(?:N/A|[0-9]+)\s+(?:N/A|[0-9]+))?\s+([0-9]{1,10})\s+"
     r"(?:C|G|C\+G|M\+C)\s+(.*?)\s+([0-9]+ ?Mi?B|N/A|Insufficient.*)\s*\|"
 )
+_LONGEST_LINE = 200
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,17 @@ def _last_table(lines: Sequence[Line]) -> Sequence[Line]:
 def _rows(lines: Sequence[Line]) -> Iterator[tuple[Line, list[str]]]:
     """The rows above the processes, in cells."""
     for line in lines:
-        stripped = line.text.strip()
-        if re.match(r"\|\s*Processes:", stripped):
+        text = _one_spaced(line)
+        if text.startswith("| Processes:"):
             return
-        if stripped.startswith("|") and stripped.endswith("|") and len(stripped) > 1:
-            yield line, stripped[1:-1].split("|")
+        if text.startswith("|") and text.endswith("|") and len(text) > 1:
+            yield line, [f" {cell.strip()} " for cell in text[1:-1].split("|")]
+
+
+def _one_spaced(line: Line) -> str:
+    """The line with single blanks, so that no pattern has two ways to part them; "" for one that is
+    too long for the table."""
+    return " ".join(line.text.split()) if len(line.text) <= _LONGEST_LINE else ""
 
 
 def _first_row(line: Line, cells: Sequence[str]) -> _Block | None:
@@ -176,7 +183,7 @@ def _versions(lines: Sequence[Line]) -> tuple[str | None, str | None]:
 def _processes(lines: Sequence[Line], gpus: Sequence[GpuRecord]) -> Iterator[Process]:
     addresses = {gpu.index: gpu.pci_address for gpu in gpus}
     for line in lines:
-        match = _PROCESS.fullmatch(line.text.strip())
+        match = _PROCESS.fullmatch(_one_spaced(line))
         if match is not None:
             index, pid, name, memory = match.groups()
             yield Process(

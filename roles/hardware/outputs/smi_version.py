@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from roles.hardware.outputs.text import OutputError, read_lines
 from roles.hardware.outputs.values import version
 
-_LINE = re.compile(r"\s*(.+?)\s*:\s*(.*)")
 _PROC = re.compile(r"NVRM version:\s.*?\s([0-9]{1,6}(?:\.[0-9]{1,6}){1,3})(?:\s.*)?")
 _KEYS = {
     "nvidia-smi version": "smi",
@@ -39,9 +38,8 @@ def parse_smi_version(text: str) -> SmiVersion:
         proc = _PROC.fullmatch(line.text.strip())
         if proc is not None:
             found.setdefault("driver", proc[1])
-        pair = _LINE.fullmatch(line.text)
-        key = _KEYS.get(pair[1].lower()) if pair else None
-        value = version(pair[2]) if pair else None
+        name, _, said = line.text.partition(":")
+        key, value = _KEYS.get(name.strip().lower()), version(said)
         if key is not None and value is not None:
             found.setdefault(key, value)
     # nvidia-smi -q, which has a driver's and a CUDA version too, has neither of these.

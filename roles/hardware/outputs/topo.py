@@ -10,7 +10,7 @@ from roles.hardware.outputs.text import read_lines
 LINK_LABELS = r"NV\d{1,2}|NODE|SYS|PHB|PXB|PIX|PSB|SOC"
 P2P_LABELS = r"OK|CNS|GNS|TNS|NS|DR|U"
 _CPU_LIST = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*,?")
-_NIC_LEGEND = re.compile(r"\s*(NIC\d+):\s+([A-Za-z][\w.-]*\d[\w.-]*)[\s`\"']*")
+_NIC_LEGEND = re.compile(r"\s*(NIC\d{1,4}):\s+([A-Za-z](?=[\w.-]*\d)[\w.-]*)[\s`\"']*")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def parse_topo(text: str) -> Topology:
     return Topology(
         gpus=len(names),
         indexes=tuple(map(gpu_index, names)),
-        links=matrix.gpu_pairs(),
+        links=matrix.gpu_pairs,
         nics=_nics(text, matrix, names),
         cpu_affinity=tuple(cpus for cpus, _ in affinities),
         numa_affinity=tuple(numa for _, numa in affinities),
@@ -100,7 +100,7 @@ def _parted(cpus: str) -> list[str]:
 
     The ranges of one node are equally long (a core's two threads), which shows where to part.
     """
-    ranges = re.fullmatch(r"(\d+)-(\d+)((?:,\d+-\d+)*),(\d+)-(\d+)", cpus)
+    ranges = re.fullmatch(r"(\d{1,9})-(\d{1,9})((?:,\d+-\d+)*),(\d{1,9})-(\d{1,9})", cpus)
     if not ranges:
         return [cpus]
     length, start, end = int(ranges[2]) - int(ranges[1]), int(ranges[4]), ranges[5]
@@ -111,5 +111,5 @@ def _parted(cpus: str) -> list[str]:
 
 
 def _node(value: str) -> int | None:
-    first = re.fullmatch(r"(\d+)(?:,[\d,-]+)?", value)
+    first = re.fullmatch(r"(\d{1,9})(?:,[\d,-]+)?", value)
     return int(first[1]) if first else None

@@ -24,8 +24,8 @@ class TopoP2p:
 def parse_topo_p2p(text: str) -> TopoP2p:
     """Reads `nvidia-smi topo -p2p`; OutputError names the line that contradicts or is missing."""
     matrix = read_matrix(text, P2P_LABELS, LINK_LABELS)
-    if matrix.attributes and not matrix.gpu_pairs():
+    if matrix.attributes and not matrix.gpu_pairs:
         # One GPU has no label that would tell the two outputs apart.
         raise OutputError("this is the output of nvidia-smi topo -m: give that of topo -p2p r")
     indexes = tuple(map(gpu_index, matrix.gpus()))
-    return TopoP2p(gpus=len(indexes), indexes=indexes, pairs=matrix.gpu_pairs())
+    return TopoP2p(gpus=len(indexes), indexes=indexes, pairs=matrix.gpu_pairs)

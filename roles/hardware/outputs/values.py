@@ -2,6 +2,8 @@
 
 import re
 
+from roles.hardware.outputs.text import LONGEST_NAME
+
 # What is printed in place of a value that the GPU does not have or that was taken out.
 _ABSENT = {
     "",
@@ -91,8 +93,9 @@ def pci_device_id(text: str) -> str | None:
 
 
 def words(text: str) -> str | None:
-    """The text as it is; None where it is blank."""
-    return text.strip() or None
+    """The text as it is; None where it is blank, or longer than any name."""
+    stripped = text.strip()
+    return stripped if 0 < len(stripped) <= LONGEST_NAME else None
 
 
 def flag(text: str) -> bool | None:

@@ -1,5 +1,6 @@
 """What the answers of members mean."""
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from roles.balancer.completions import parsed
 
 def answers(*results: dict[str, Any]) -> Any:
     named = {f"gpu{number}/chat-0": result for number, result in enumerate(results)}
-    (found,) = parsed([{"service": "chat", "keeps_key": False, "results": named}])
+    (found,) = parsed(
+        json.dumps([{"service": "chat", "keeps_key": False, "results": named}])
+    )
     return found
 
 

@@ -1,5 +1,7 @@
 """What is read from the host program's JSON."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ def parsed(**changes: object):
         "cgroups": {"10": CGROUP_V2, "11": None},
         "samples": ["0, 90\n1, [N/A]\n", "No devices were found\n", "0, 95\n1, 4\n"],
     }
-    return parse_observations(data | {"gpus": outputs} | changes)
+    return parse_observations(json.dumps(data | {"gpus": outputs} | changes))
 
 
 def test_gpus_their_processes_and_samples_are_joined() -> None:
@@ -85,7 +87,7 @@ def test_unreadable_processes_say_why() -> None:
 
 
 def test_nothing_seen_is_an_observation_too() -> None:
-    assert parse_observations({"unfinished": "not done after 5 s"}).unfinished
+    assert parse_observations('{"unfinished": "not done after 5 s"}').unfinished
 
 
 @pytest.mark.parametrize("cgroup", [CGROUP_V1, CGROUP_V2])
