@@ -103,8 +103,8 @@ def parse_system(parts: Mapping[str, str]) -> System:
     return System(
         os=_one_line(parts["os"]) or "",
         kernel=_one_line(parts["kernel"]) or "",
-        ram_mib=_mib(r"MemTotal:\s+([0-9]+) kB", parts["memory"]),
-        dev_shm_mib=_mib(r"\S+\s+([0-9]+)\s", parts["shm"]),
+        ram_mib=_mib(r"MemTotal:\s+([0-9]{1,15}) kB", parts["memory"]),
+        dev_shm_mib=_mib(r"\s*\S+\s+([0-9]{1,15})\s", parts["shm"]),
         numa_nodes=len(parts["numa"].split()),
         secure_boot=_secure_boot(parts["secure-boot"]),
         modules=tuple(sorted(parts["modules"].split())),
@@ -135,7 +135,7 @@ def _one_line(text: str) -> str | None:
 
 
 def _mib(pattern: str, text: str) -> int | None:
-    match = re.search(pattern, text)
+    match = re.match(pattern, text)
     return int(match[1]) // 1024 if match else None
 
 
@@ -167,7 +167,7 @@ def _unit_is_enabled(text: str) -> bool:
 
 def _pci_device(line: str) -> PciDevice | None:
     match = re.fullmatch(
-        r"(\S+) 0x(\w{6}) 0x(\w{4}) 0x(\w{4}) numa=(-?[0-9]*) driver=(\S*) width=([0-9]*)/([0-9]*)",
+        r"(\S+) 0x(\w{6}) 0x(\w{4}) 0x(\w{4}) numa=(-?[0-9]{0,9}) driver=(\S*) width=([0-9]{0,9})/([0-9]{0,9})",
         line.strip(),
     )
     if match is None:

@@ -10,6 +10,8 @@ from typing import Any
 from paramiko import SSHException
 from pyinfra.connectors.ssh import SSHConnector
 
+from roles.host.terminal import make_plain
+
 KEEPALIVE_S = 30
 
 
@@ -17,6 +19,7 @@ def make_robust() -> None:
     """Have every SSH connection of this process fail for its own host alone, and stay alive."""
     if getattr(SSHConnector, "_robust", False):
         return
+    make_plain()
     run, connect = SSHConnector.run_shell_command, SSHConnector.connect
 
     def run_shell_command(self: SSHConnector, *arguments: Any, **options: Any) -> Any:

@@ -43,7 +43,7 @@ def install_script(
     lines = [
         "set -eu",
         "umask 077",
-        "STAGE=$(mktemp -d)",
+        "STAGE=$(mktemp -d) || exit 1",
         "export STAGE",
         "trap 'rm -rf \"$STAGE\"' EXIT",
         'base64 -d | tar -xf - -C "$STAGE"',

@@ -8,18 +8,19 @@ from pyinfra.api import FunctionCommand, State
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 
-from roles.checks import Check, clean, failed
+from roles.checks import Check, clean, failed, printable
 from roles.checks.deploy import report_of
+from roles.host.terminal import shown
 
 
 def say(text: str) -> None:
     """Print something about this host."""
-    click.echo(f"{host.print_prefix}{text}")
+    click.echo(f"{host.print_prefix}{shown(text)}")
 
 
 def warn(text: str) -> None:
     """Print a warning about this host."""
-    host.log_styled(text, fg="yellow", log_func=logger.warning)
+    host.log_styled(printable(text), fg="yellow", log_func=logger.warning)
 
 
 def failing(why: str) -> FunctionCommand:
@@ -53,7 +54,7 @@ def fail(state: State, host: Host, why: str, heading: str = "") -> bool:
     """Print why a host fails and note it for the report; False, which in an operation's function
     makes pyinfra fail the host."""
     for line in f"{heading}{why}".splitlines():
-        host.log_styled(line, fg="red", log_func=logger.error)
+        host.log_styled(printable(line), fg="red", log_func=logger.error)
     report_of(state).stop(host.name, why)
     # pyinfra does so itself, but for --no-wait, where the exit status would be 0.
     state.failed_hosts.add(host)

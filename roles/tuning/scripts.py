@@ -10,7 +10,7 @@ FSTAB = "/etc/fstab"
 _FSTAB = """\
 fstab=$(readlink -f {fstab})
 [ -e "$fstab" ] || (umask 022; : >"$fstab")
-new=$(mktemp -d)
+new=$(mktemp -d) || exit 1
 trap 'rm -rf "$new" "$fstab.pyinfra-new"' EXIT
 awk -v size={size_mib}m '
 /^[ \\t]*[^# \\t]/ && $2 ~ "^/dev/shm/*$" {{

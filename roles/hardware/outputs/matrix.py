@@ -133,7 +133,8 @@ def read_matrix(text: str, labels: str, other_labels: str) -> Matrix:
 
 def _tidy_lines(text: str) -> list[Line]:
     lines = read_lines(text)
-    return [Line(ln.number, re.sub(r"[|│]", " ", _COLOUR.sub("", ln.text))) for ln in lines]
+    tidy = (Line(ln.number, re.sub(r"[|│]", " ", _COLOUR.sub("", ln.text))) for ln in lines)
+    return [line for line in tidy if line.text.strip()]
 
 
 def _blocks(lines: list[Line], labels: str) -> list[_Block]:
@@ -253,6 +254,8 @@ def _uses(block: _Block, labels: str) -> bool:
 
 def _checked(block: _Block, labels: str, line_is_whole: bool) -> Matrix:
     columns = block.columns or tuple(dict.fromkeys(name for name, _ in block.lines))
+    if len(columns) > _MOST_COLUMNS:
+        raise OutputError(f"more than {_MOST_COLUMNS} devices", block.lines[0][1])
     rows: dict[str, Row] = {}
     for name, line in block.lines:
         if name in rows:

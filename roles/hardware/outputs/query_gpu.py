@@ -75,8 +75,8 @@ _OTHERS = ("timestamp", "count", "pstate", "power.draw", "vbios_version", "fan.s
 _KNOWN = frozenset((*_FIELDS, *_OTHERS))
 _IDENTITY = ("index", "uuid", "pci_address", "serial")
 _SAME_ROUND_S = 0.5
-# A day of a loop (-l 60) over 16 GPUs.
-MOST_ROWS = 25_000
+# Eight hours of a loop (-l 60) over 16 GPUs.
+MOST_ROWS = 8_000
 _MARKED_VALUE = re.compile(r"\[[A-Z][A-Za-z/ ]+\]|[0-9.]+ (?:MiB|W|MHz|%)|P[0-9]{1,2}")
 _VALUE = re.compile(
     rf"{_MARKED_VALUE.pattern}|[0-9]{{1,12}}(?:\.[0-9]{{1,3}})?|N/A|(?:Not )?Active"

@@ -1,45 +1,91 @@
-"""A host that prints a megabyte to hold everybody up: every reader ends within a hang's limit."""
+"""A host that prints a megabyte to hold everybody up: every reader takes time by its length alone.
+
+A reader that is quadratic takes seconds for the sizes here, and hours for what a host may print.
+"""
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
+from roles.hardware.cuda import cuda_fault
 from roles.hardware.kinds import READERS
 from roles.hardware.outputs.amd_processes import parse_amd_processes
 from roles.hardware.outputs.text import OutputError
-from tests.unit.hardware.outputs.host_outputs import OUTPUTS, names, output
+from roles.hardware.system import parse_system
+from tests.unit.hardware.outputs.host_outputs import names, output
 
-LIMIT_S = 2.0
-SIZE = 1_000_000
-# Each ends a word, a run or a cell in another way; a quadratic reader takes minutes for one.
+LIMIT_S = 1.0
 FILLERS = (
-    *(" ", "\t", "\xa0", "1", ".", ":", ",", "[", "<", "a", "\r", "=", "|", '"', "\\", "-", "{"),
-    *("GPU ", "GPU 1: a ", "a ", "1, ", '\\"', "(UUID: ", "NV1", "X ", "\x1b[0", "\x1b]"),
+    *(" ", "\t", "1", ".", ":", ",", "[", "<", "a", "\r", "=", "|", '"', "-", "{", "("),
+    *("GPU ", "GPU 1: a ", "a ", "1, ", '\\"', " (UUID: ", "NV1", "X ", "\x1b[0", "\x1b]", "/a"),
+    *("Channel 1:", "NCCL WARN ", "Link 1: ", "libnvidia-ml", "<!DOCTYPE ", "--query-", "truncated"),
 )
 LINES = (
-    *("GPU {}: NVIDIA H200 (UUID: GPU-{})", "  MIG 1g.10gb  Device  {}: (UUID: MIG-{})"),
-    *("GPU{}", "GPU{} X NV1", "GPU{} GPU{}", "x", "Link {}: 25 GB/s", "a{} : b", "| a | b |"),
-    *("NVRM: GPU 0000:{:02x}:00.0: RmInitAdapter failed", "[{}", '{{"gpu": {}', "GPU[{}] : a: b"),
-    *("NVRM: Xid (PCI:0000:{:02x}:00): 79, a", "{:02x}:00.0 VGA compatible controller: (a{}"),
-    *("upstream a{} {{", "libnvidia-ml", "<!DOCTYPE a{}", "{}, NVIDIA H200, 1 MiB", "<a>", "GPU: {}"),
-    *("    Channel 00/{} :", "NCCL WARN a", "== /sys/{} ==", "driver : nvidia-driver-{}"),
+    *("GPU {n}: NVIDIA H200 (UUID: GPU-{n})", "  MIG 1g.10gb  Device  {n}: (UUID: MIG-{n})"),
+    *("GPU{n}", "GPU{n} X NV1", "GPU{n} GPU{n}0", "x", "Link {n}: 25 GB/s", "a{n} : b", "| a | b |"),
+    *("NVRM: GPU 0000:{n:04x}:00.0: RmInitAdapter failed", "[{n}", '{{"gpu": {n}', "GPU[{n}] : a: b"),
+    *("NVRM: Xid (PCI:{n:04x}:00:00): 79, a", "{n:04x}:00:00.0 VGA compatible controller: (a{n}"),
+    *("{n}, NVIDIA H200, 1 MiB", "<a>", "GPU: {n}", "Channel 00/{n} :", "== /sys/{n} ==", "- {n}"),
 )
-Reader = Callable[[str], object]
-ALL: dict[str, Reader] = {**READERS, "amd-processes": parse_amd_processes}
+SYSTEM = ("os", "kernel", "memory", "shm", "numa", "secure-boot", "modules", "nvidia-loaded")
+SYSTEM += ("nvidia-installed", "nvidia-license", "fabric-manager", "pci", "paths", "acs")
+ALL: dict[str, Callable[[str], object]] = {
+    **READERS,
+    "amd-processes": parse_amd_processes,
+    "system": lambda text: parse_system(dict.fromkeys(SYSTEM, text)),
+    "cuda": lambda text: cuda_fault(text, 1),
+}
+readers = pytest.mark.parametrize("kind", list(ALL))
 
 
-def seconds(read: Reader, text: str) -> float:
-    """CPU seconds, of which a busy machine has no more than an idle one."""
-    start = time.process_time()
-    with suppress(OutputError):
-        read(text)
-    return time.process_time() - start
+def check(kind: str, texts: Iterator[tuple[str, str]]) -> None:
+    """Each text, by its name, must be read or refused in CPU seconds within the limit."""
+    for name, text in texts:
+        start = time.process_time()
+        with suppress(OutputError):
+            ALL[kind](text)
+        taken = time.process_time() - start
+        assert taken < LIMIT_S, f"{kind}: {taken:.1f} s for {name}"
 
 
-def lines(form: str) -> str:
-    """A megabyte of lines, each with another number."""
-    count = SIZE // (len(form) + 4)
-    return "".join(form.replace("{:02x}", f"{n:02x}").replace("{}", str(n)) + "\n" for n in range(count))
+@readers
+def test_fillers_alone(kind: str):
+    check(kind, ((repr(filler), filler * (30_000 // len(filler))) for filler in FILLERS))
+
+
+@readers
+def test_many_lines(kind: str):
+    check(kind, ((form, "".join(f"{form.format(n=n)}\n" for n in range(2_000))) for form in LINES))
+
+
+@readers
+def test_fillers_within_real_lines(kind: str):
+    check(kind, filled(kind))
+
+
+def filled(kind: str) -> Iterator[tuple[str, str]]:
+    """The lines of a real output that differ in kind, each broken by a filler in some places."""
+    text = min(map(output, names(kind)), key=len) if kind in READERS else "cuda 0 1"
+    shapes = {re.sub("[a-z]+", "a", re.sub("[0-9]+", "0", line.lower())): line for line in text.splitlines()}
+    for line in list(shapes.values())[:4]:
+        places = [0, len(line), *(m.start() for m in re.finditer(r"\b", line))]
+        for at in places[:: len(places) // 5 + 1]:
+            for filler in (" ", "a"):
+                broken = line[:at] + filler * (25_000 // len(filler)) + line[at:]
+                yield f"{line[:at]!r} + {filler!r}", text.replace(line, broken, 1)
+
+
+@readers
+def test_a_megabyte(kind: str):
+    check(kind, ((repr(filler), filler * (1_000_000 // len(filler))) for filler in (" ", "GPU ")))
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_numbers_of_thousands_of_digits_are_refused(kind: str):
+    for text in map(output, names(kind)[:3]):
+        for number in set(re.findall("[0-9]+", text[:4000])):
+            with suppress(OutputError):
+                READERS[kind](text.replace(number, "7" * 5000, 1))

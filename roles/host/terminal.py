@@ -1,0 +1,73 @@
+"""What hosts print, on its way through pyinfra: bounded when it is read, and plain when it is shown.
+
+pyinfra 3.10 reads whatever comes, decodes it strictly, and prints lines of a command that failed as
+they are: a host could fill the memory, stop the reading, or steer the terminal.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from paramiko import ChannelFile
+from pyinfra import logger
+from pyinfra.api import facts, operations
+from pyinfra.connectors import util
+from pyinfra.connectors.util import OutputLine
+
+from roles.checks import printable
+
+# Bytes of one command's output and of one line of it; lines that are shown where it failed.
+MOST_BYTES, LONGEST_LINE = 64 << 20, 4 << 20
+MOST_SHOWN, LONGEST_SHOWN = 500, 2000
+# pyinfra's own styles (colours and bold), ends of lines and tabs.
+_KEPT = re.compile(r"(\x1b\[(?:0|1|[39][0-7])m|[\n\t])")
+
+_read_buffer, _print = util.read_buffer, operations.print_host_combined_output
+
+
+def make_plain() -> None:
+    """Have all that this process reads of hosts be bounded, and all that it shows be plain."""
+    util.read_buffer = _read
+    operations.print_host_combined_output = facts.print_host_combined_output = _show
+    logger.addFilter(_plain)
+
+
+def shown(text: str) -> str:
+    """A text with pyinfra's own styles and without any other character that a terminal obeys."""
+    parts = _KEPT.split(text)
+    return "".join(part if odd % 2 else printable(part) for odd, part in enumerate(parts))
+
+
+def _plain(record: logging.LogRecord) -> bool:
+    if isinstance(record.msg, str):
+        record.msg, record.args = shown(record.getMessage()), ()
+    return True
+
+
+def _show(host: Any, output: Iterable[OutputLine]) -> None:
+    last = list(output)[-MOST_SHOWN:]
+    lines = [OutputLine(one.buffer_name, printable(one.line[:LONGEST_SHOWN])) for one in last]
+    _print(host, lines)  # type: ignore[arg-type]
+
+
+def _read(name: str, stream: Any, *arguments: Any, print_func: Any = None, **options: Any) -> None:
+    def plainly(line: str) -> str:
+        return print_func(printable(line)) if print_func else printable(line)
+
+    _read_buffer(name, bounded(stream), *arguments, print_func=plainly, **options)
+
+
+def bounded(stream: Any) -> Iterator[str]:
+    """The lines of a host's output. One that is too long ends the command, which has then failed."""
+    if isinstance(stream, ChannelFile):
+        # Else paramiko decodes, and raises for what is no UTF-8.
+        stream._flags |= stream.FLAG_BINARY
+    left = MOST_BYTES
+    while line := stream.readline(LONGEST_LINE):
+        left -= len(line)
+        if left < 0 or len(line) == LONGEST_LINE:
+            if isinstance(stream, ChannelFile):
+                stream.channel.close()
+            return
+        yield line if isinstance(line, str) else line.decode(errors="replace")
