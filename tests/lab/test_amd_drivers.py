@@ -28,7 +28,7 @@ class Amd:
 
     def deploy(self, *options: str, **settings: Any) -> Run:
         """`pyinfra INVENTORY deploys/drivers.py -y OPTIONS` over these hosts."""
-        engines = {"vllm": {"device": "rocm"}}
+        engines = {"vllm": {"device": "rocm", "allow_unhashed": True}}
         file = bare_inventory(self.folder / "amd.py", GPUS, MIRROR | settings, engines=engines)
         return self.lab.pyinfra(file, "deploys/drivers.py", "-y", *options)
 
