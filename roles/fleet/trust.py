@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 import paramiko
+from paramiko.hostkeys import InvalidHostKey
 from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.sshuserclient.client import SSHClient
+from pyinfra_cli.exceptions import UnexpectedExternalError
 
 from roles.declaration import write_whole
 from roles.declaration.inventory import read_hosts
@@ -32,14 +34,22 @@ def trust(inventory: str, yes: bool) -> int:
     """Show the keys of hosts that are not known yet, and record them if that is wanted.
 
     1 where a host shows no key or another than the recorded one (then nothing is recorded).
-    ValueError where the inventory names no file for them.
+    ValueError where the inventory does not run, or names no file for them, or one that is damaged.
     """
     files: dict[Path, list[Host]] = {}
-    for host in read_hosts(inventory):
+    for host in _hosts(inventory):
         if not host.name.startswith("@"):
             files.setdefault(_file_of(host), []).append(host)
     # A list: each file is shown and asked for, whatever came of the others.
     return max([_trust(file, hosts, yes) for file, hosts in files.items()], default=0)
+
+
+def _hosts(inventory: str) -> list[Host]:
+    try:
+        return list(read_hosts(inventory))
+    except UnexpectedExternalError as error:
+        cause = error.exception
+        raise ValueError(f"{error.filename}: {type(cause).__name__}: {cause}") from None
 
 
 def _file_of(host: Host) -> Path:
@@ -95,7 +105,12 @@ def _confirmed(file: Path, count: int, yes: bool) -> bool:
 def _recorded(file: Path) -> paramiko.HostKeys:
     keys = paramiko.HostKeys()
     if file.is_file():
-        keys.load(str(file))
+        try:
+            keys.load(str(file))
+        except (InvalidHostKey, paramiko.SSHException, UnicodeDecodeError):
+            raise ValueError(
+                f"{file}: holds what is no SSH key; remove that line (ssh-keygen -lf FILE names it)"
+            ) from None
     return keys
 
 

@@ -125,6 +125,16 @@ def test_a_host_that_is_not_reached_is_named(tmp_path: Path):
     assert not (tmp_path / "known").exists()
 
 
+@pytest.mark.parametrize("text", [b"[127.0.0.1]:1 ssh-rsa AAA%\n", b"\xff\xfe\n"])
+def test_a_damaged_file_is_named(tmp_path: Path, text: bytes):
+    known = tmp_path / "known/site"
+    known.parent.mkdir()
+    known.write_bytes(text)
+    done = trust(inventory(tmp_path, 1), "--yes")
+    assert (done.returncode, known.read_bytes()) == (1, text)
+    assert done.stderr.startswith(f"{known}: holds what is no SSH key")
+
+
 @pytest.mark.parametrize(
     ("found", "instead", "told"),
     [
@@ -132,6 +142,7 @@ def test_a_host_that_is_not_reached_is_named(tmp_path: Path):
         # It would be a key for every host.
         ("127.0.0.1", "*", "'*' is no name or address of a host"),
         ("127.0.0.1", "a b,c", "'a b,c' is no name or address of a host"),
+        ("gpu_hosts = [", "gpu_hosts = [oops", "site.py: NameError: name 'oops' is not defined"),
     ],
 )
 def test_what_is_no_host_or_has_no_file(tmp_path: Path, found: str, instead: str, told: str):
