@@ -1,6 +1,7 @@
 """Records the SSH keys of an inventory's hosts once, so that runs refuse any other."""
 
 import contextlib
+import logging
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,8 @@ def trust(inventory: str, yes: bool) -> int:
     1 where a host shows no key or another than the recorded one (then nothing is recorded).
     ValueError where the inventory does not run, or names no file for them, or one that is damaged.
     """
+    # It prints tracebacks, with what the other side said in them.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     files: dict[Path, list[Host]] = {}
     for host in _hosts(inventory):
         if not host.name.startswith("@"):

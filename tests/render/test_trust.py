@@ -1,8 +1,10 @@
 """Hosts' SSH keys against a real SSH server: recorded once, and any other refused."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +125,21 @@ def test_a_host_that_is_not_reached_is_named(tmp_path: Path):
     assert done.returncode == 1
     assert done.stderr == "gpu-1: [127.0.0.1]:1 cannot be reached: Connection refused\n"
     assert not (tmp_path / "known").exists()
+
+
+def test_what_is_no_ssh_server_is_named_without_its_words(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"\x1b]0;evil\x07\r\n" * 200)
+
+        threading.Thread(target=answer, daemon=True).start()
+        done = trust(inventory(tmp_path, port), "--yes")
+    told = f"gpu-1: [127.0.0.1]:{port} does not answer as an SSH server\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
 
 @pytest.mark.parametrize("text", [b"[127.0.0.1]:1 ssh-rsa AAA%\n", b"\xff\xfe\n"])
