@@ -1,6 +1,6 @@
 """Sets a balancer up in front of all replicas of all services."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from pyinfra.api.deploy import deploy
 
@@ -14,15 +14,20 @@ from roles.balancer.settings import BalancerSettings
 
 @deploy("Balancer")
 def balancer(
-    settings: BalancerSettings, routes: Sequence[Route], own_address: str, run_id: str
+    settings: BalancerSettings,
+    routes: Sequence[Route],
+    own_address: str,
+    run_id: str,
+    seen: Callable[[Collection[str], bool], None] = lambda ids, serve: None,
 ) -> None:
-    """Everything that a balancer needs; `own_address` is one of those that its certificate names.
+    """Everything that a balancer needs; `own_address` is one of those that its certificate names;
+    `seen` takes the ids of replicas that gave a token, or gave none.
 
     The end of a deploy: drains of a rolling update end here, and keys change here alone.
     """
     deployment = Deployment(balancer_of(settings), settings, routes, run_id)
     operations.installed(name="Install nginx and what it needs", deployment=deployment)
-    operations.asked(name="Ask every replica for a token", deployment=deployment)
+    operations.asked(name="Ask every replica for a token", deployment=deployment, seen=seen)
     if settings.certificate_file is None:
         names = (settings.server_name, *server_names(routes), own_address)
         operations.self_signed(

@@ -53,11 +53,15 @@ def installed(deployment: Deployment):
 
 
 @operation()
-def asked(deployment: Deployment):
+def asked(
+    deployment: Deployment,
+    seen: Callable[[Collection[str], bool], None] = lambda ids, serve: None,
+):
     """
     Ask every member for a token, when the run executes: the engines have been started by then.
 
     + deployment: takes the answers; a dry run takes all members for good
+    + seen: takes the ids of members that gave one, and of those that gave none
 
     Members that are drained are not asked.
     """
@@ -65,6 +69,9 @@ def asked(deployment: Deployment):
     if state.is_executing:
         found = host.get_fact(Completions, _stdin=SecretInput(deployment.question))
         deployment.answers = {answers.service: answers for answers in found}
+        for answers in found:
+            seen(answers.asked - answers.failed.keys(), True)
+            seen(answers.failed.keys(), False)
         for message in deployment.messages:
             warn(message)
     return

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from roles.checks.check import Check, failed, grouped, of_host
-from roles.checks.report import clean, table, write_reports
+from roles.checks.report import brief, clean, table, write_reports
 
 REPORT_NAME = "report"
 # Of a host by name: why it did not come to its end, "" where it did, None where the run leaves
@@ -20,7 +20,7 @@ class Report:
 
     `run` is the run's id, `folder` where the files go, None where none are wanted. `planned` are
     the hosts that must be in the report, in its order, and `reasons` says by host why it was
-    stopped.
+    stopped. `brief`: failures are on the screen already, and are not shown again at the end.
     """
 
     run: str | None = None
@@ -28,6 +28,7 @@ class Report:
     planned: dict[str, None] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    brief: bool = False
 
     def plan(self, hosts: Iterable[str]) -> None:
         """Add names of hosts that must be in the report."""
@@ -64,8 +65,9 @@ class Report:
     def finish(self, why_unfinished: WhyUnfinished) -> None:
         """Print the table, and write the files."""
         checks = self.complete(why_unfinished)
+        shown = brief(checks) if self.brief else table(checks)
         # pyinfra writes to stderr too; with --json its stdout must stay pure.
-        print(f"\n--> Report:\n{table(checks)}", file=sys.stderr)
+        print(f"\n--> Report:\n{shown}", file=sys.stderr)
         if self.folder is None:
             return
         try:

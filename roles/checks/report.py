@@ -73,6 +73,13 @@ def table(checks: Sequence[Check]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def brief(checks: Sequence[Check]) -> str:
+    """What a run has not shown by itself: warnings of replicas, GPUs and endpoints, and how many
+    checks ended how."""
+    shown = [one for one in checks if one.outcome == "warn" and one.subject != one.host]
+    return "\n".join([*(_rows(shown) if shown else ()), summary(checks)])
+
+
 def _is_quiet(check: Check) -> bool:
     return check.subject == check.host and check.outcome in ("pass", "skipped")
 

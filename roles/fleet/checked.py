@@ -76,6 +76,11 @@ def keep_checked(state: State, found: CheckedInventory) -> None:
     setattr(state, _CHECKED, found)
 
 
+def was_checked(state: State) -> bool:
+    """Whether the inventory of this pyinfra run was checked, and found right."""
+    return hasattr(state, _CHECKED)
+
+
 def checked(state: State) -> CheckedInventory:
     """What was checked of the inventory of this pyinfra run; RefusedError where nothing was."""
     found = getattr(state, _CHECKED, None)

@@ -15,7 +15,8 @@ from roles.host.terminal import shown
 
 def say(text: str) -> None:
     """Print something about this host."""
-    click.echo(f"{host.print_prefix}{shown(text)}")
+    # As pyinfra does: its stdout is for JSON alone.
+    click.echo(f"{host.print_prefix}{shown(text)}", err=True)
 
 
 def warn(text: str) -> None:

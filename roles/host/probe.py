@@ -96,9 +96,7 @@ def _connected(sockets, host, port, timeout_s, context):
     sockets.append(socket.create_connection((host, port), timeout_s))
     if context:
         sockets.append(
-            context.wrap_socket(
-                sockets[-1], server_hostname=host, do_handshake_on_connect=False
-            )
+            context.wrap_socket(sockets[-1], server_hostname=host, do_handshake_on_connect=False)
         )
         sockets[-1].do_handshake()
     return sockets[-1]

@@ -1,5 +1,8 @@
 """Launch units that run replicas: their files, and how a host moves from the old to the new."""
 
+from roles.launch.difference import ReplicaChange as ReplicaChange
+from roles.launch.difference import grouped as grouped
+from roles.launch.difference import replica_changes as replica_changes
 from roles.launch.render import INTERNAL_PORTS as INTERNAL_PORTS
 from roles.launch.render import Assignment as Assignment
 from roles.launch.render import internal_ports as internal_ports

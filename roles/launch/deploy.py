@@ -55,6 +55,7 @@ def serve(
     launch: Launch,
     left: Callable[[], Collection[str]],
     refused: Callable[[], Collection[str]] = tuple,
+    seen: Callable[[Collection[str], bool], None] = lambda names, serve: None,
 ) -> None:
     """See that every replica of the host serves, now that the rolling update is over."""
-    operations.serving(name="Replicas serve", launch=launch, left=left, refused=refused)
+    operations.serving(name="Replicas serve", launch=launch, left=left, refused=refused, seen=seen)

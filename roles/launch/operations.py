@@ -105,6 +105,7 @@ def serving(
     launch: Launch,
     left: Callable[[], Collection[str]],
     refused: Callable[[], Collection[str]] = tuple,
+    seen: Callable[[Collection[str], bool], None] = lambda names, serve: None,
 ):
     """
     Wait until each of a host's replicas answers a real completion; a host that booted a moment ago
@@ -114,6 +115,7 @@ def serving(
     + left: what the rolling update left as it is on this host, and why: such a host runs from older
       settings, and is not asked
     + refused: those of them that the update was never going to move, which is this host's failure
+    + seen: takes the names of the host's replicas, and whether all of them serve
     """
     if not host.state.is_executing:
         host.noop("replicas are asked when the run executes")
@@ -133,6 +135,10 @@ def serving(
         {"names": names, "start_timeout_s": wanted.settings.start_timeout_s},
     )
     message = host.get_fact(NotServing, _stdin=SecretInput(program)) if names else ""
+    # A fact that fails gives its default, as if all served.
+    if host in host.state.failed_hosts:
+        return
+    seen(names, not message)
     if message:
         yield failing(message)
     else:

@@ -207,6 +207,8 @@ def _entry(assignment: Assignment, start: Start) -> dict[str, Any]:
         "gpus": list(replica.gpus),
         "devices": [assignment.devices[gpu] for gpu in replica.gpus if gpu in assignment.devices],
         "members": {replica.host: list(replica.gpus)},
+        "shape": str(replica.shape),
+        "max_model_len": replica.max_model_len,
         **({"busy": busy} if busy else {}),
     }
 

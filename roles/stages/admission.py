@@ -19,6 +19,7 @@ from roles.preflight import BalancerHost, HostNeeds, Served, engine_host, withou
 from roles.preflight import parts as preflight_parts
 from roles.preflight.deploy import preflight, stopped_by
 from roles.stages.answers import ask
+from roles.stages.difference import show_difference
 from roles.stages.messages import wants, warn_faults
 from roles.stages.run import Run
 from roles.tuning import PART as TUNING
@@ -63,8 +64,15 @@ def admit(run: Run, engine: bool = True) -> bool:
     """Whether nothing stands against a deploy on this host; otherwise it is stopped alone.
 
     All that it lacks is printed at once. What the driver stage repairs stops nobody. Without
-    `engine` the run ends with the driver.
+    `engine` the run ends with the driver; else what the plan changes is said, once.
     """
+    admitted = _admit(run, engine)
+    if engine:
+        show_difference(run)
+    return admitted
+
+
+def _admit(run: Run, engine: bool) -> bool:
     declared = run.fleet.host(host.name)
     needs = host_needs(run.fleet, declared)
     if not engine:

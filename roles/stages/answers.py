@@ -45,10 +45,10 @@ class Answered:
 def ask(run: Run, parts: Iterable[Part]) -> Answered | None:
     """Ask this host all parts in one command, once a run; None where it gave no answer, and is
     failed."""
-    return run.answer(host.name, _QUESTION, lambda: _ask((HARDWARE, *parts)))
+    return run.answer(host.name, _QUESTION, lambda: _ask(run, (HARDWARE, *parts)))
 
 
-def _ask(parts: Iterable[Part]) -> Answered | None:
+def _ask(run: Run, parts: Iterable[Part]) -> Answered | None:
     asked_at = time.time()
     answers = host.get_fact(Answers, parts=tuple(parts), _sudo=False, _timeout=TIMEOUT_S)
     if answers is None or host in host.state.failed_hosts:
@@ -59,7 +59,10 @@ def _ask(parts: Iterable[Part]) -> Answered | None:
     except Exception as error:
         stop(unreadable("the host's hardware", error))
         return None
-    return Answered(answers, report, asked_at, time.time())
+    found = Answered(answers, report, asked_at, time.time())
+    if state := _launch_state(found):
+        run.saw(host.name, state)
+    return found
 
 
 def driver_state(run: Run, name: str) -> DriverState | None:
@@ -77,7 +80,12 @@ def tuning_state(run: Run, name: str) -> TuningState | None:
 def launch_state(run: Run, name: str) -> LaunchState | None:
     """What a host said of its replicas; None where that is not known any more."""
     found = _known(run, name, LAUNCH.name)
-    return _read(lambda: parse_launch(found.answers[LAUNCH.name])) if found else None
+    return _launch_state(found) if found else None
+
+
+def _launch_state(found: Answered) -> LaunchState | None:
+    sections = found.answers.get(LAUNCH.name)
+    return None if sections is None else _read(lambda: parse_launch(sections))
 
 
 def installed_engines(run: Run, name: str) -> Installed | None:

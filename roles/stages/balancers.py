@@ -18,4 +18,5 @@ def balancers(run: Run) -> None:
         routes=routes(run.fleet),
         own_address=this_host.address,
         run_id=run.id,
+        seen=run.seen.proved,
     )

@@ -126,7 +126,7 @@ def accept_hardware(run: Run) -> None:
             identifiers = _identifiers(entries[other.name], report)
             changed[other.name] = entry(found, identifiers)
             gpus = summary(report.hardware.gpus)
-            click.echo(f"{other.print_prefix}{other.name} is accepted as {gpus}")
+            click.echo(f"{other.print_prefix}{other.name} is accepted as {gpus}", err=True)
     if changed:
         record(recording_of(run.file), changed)
 

@@ -50,7 +50,14 @@ def drivers(run: Run, prove: bool = False) -> None:
             return
 
         def is_turn() -> bool:
-            return rolling.turn(index, name) is not None
+            turn = rolling.turn(index, name)
+            if turn is not None:
+                run.seen.touched(name)
+            return turn is not None
+
+        def done() -> None:
+            rolling.done(rolling.moves_on(name))
+            run.seen.proved(rolling.moves_on(name))
 
         driver(job=job, turn=lambda: need.waits() and is_turn())
         asked(name="Is a reboot needed now?", need=need, reboots=reboots, turn=is_turn)
@@ -59,7 +66,7 @@ def drivers(run: Run, prove: bool = False) -> None:
             reboots=reboots,
             turn=is_turn,
             left=partial(rolling.left_in, index, name),
-            done=lambda: rolling.done(rolling.moves_on(name)),
+            done=done,
             timeout_s=declared.driver.reboot_timeout_s,
             start_timeout_s=run.fleet.settings.launch.start_timeout_s,
         )

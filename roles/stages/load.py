@@ -8,21 +8,27 @@ from roles.fleet import build, saved_plan_problem, unknown_hosts
 from roles.fleet.checked import RefusedError
 from roles.plan import saved
 from roles.stages.discovery import accept_hardware
+from roles.stages.ending import begin_run, note
 from roles.stages.messages import wants
 from roles.stages.run import Run
 from roles.topology import explain
 
 
-def load() -> Run:
-    """This run; its plan is printed once, before anything is done."""
+def load(whole: bool = False) -> Run:
+    """This run; its plan is in its log, and in print where it is `whole`, or pyinfra runs with
+    `-v`, before anything is done."""
     run = Run.current()
+    begin_run(run)
     with run.lock:
         if not run.loaded:
             if wants("accept_hardware", default=False):
                 accept_hardware(run)
             _read_again(run)
-            for plan in run.fleet.plans:
-                click.echo(f"\n{explain(plan)}")
+            plans = "".join(f"\n{explain(plan)}" for plan in run.fleet.plans)
+            if whole or run.state.print_noop_info:
+                click.echo(plans, err=True)
+            else:
+                note(run, plans)
             _hold_to_saved_plan(run)
             run.loaded = True
     return run
@@ -50,4 +56,4 @@ def _hold_to_saved_plan(run: Run) -> None:
             write_whole(file, saved(run.fleet.plans))
         except ValueError as error:
             raise RefusedError(str(error)) from None
-        click.echo(f"the plan is accepted and saved in {file}")
+        click.echo(f"the plan is accepted and saved in {file}", err=True)

@@ -9,6 +9,7 @@ from roles.balancer import Member
 from roles.declaration import GPU_HOSTS
 from roles.fleet import members_by_service
 from roles.launch.deploy import move, serve
+from roles.rolling import Turn
 from roles.stages.batches import by_batches
 from roles.stages.run import Run
 
@@ -23,9 +24,9 @@ def roll(run: Run) -> None:
             move(
                 launch=partial(run.launch, name),
                 run_id=run.id,
-                turn=partial(rolling.turn, index, name),
-                done=rolling.done,
-                put_back=partial(rolling.put_back, name),
+                turn=partial(_turn, run, index, name),
+                done=partial(_done, run),
+                put_back=partial(_put_back, run, name),
                 batch=index + 1,
             )
 
@@ -35,7 +36,33 @@ def roll(run: Run) -> None:
             launch=partial(run.launch, name),
             left=partial(rolling.left_on, name),
             refused=partial(rolling.refused_on, name),
+            seen=partial(_seen, run, name),
         )
+
+
+def _turn(run: Run, index: int, name: str) -> Turn | None:
+    turn = run.rolling.turn(index, name)
+    if turn is not None:
+        run.seen.touched(name, [id.partition("/")[2] for id in (*turn.restarts, *turn.removals)])
+    return turn
+
+
+def _done(run: Run, ids: Collection[str]) -> None:
+    run.rolling.done(ids)
+    run.seen.proved(ids)
+
+
+def _put_back(run: Run, name: str, failed: Collection[str]) -> None:
+    run.rolling.put_back(name, failed)
+    run.seen.proved([id for id in run.rolling.restored if id.startswith(f"{name}/")])
+
+
+def _seen(run: Run, name: str, names: Collection[str], serve: bool) -> None:
+    """Where one does not serve, which of them does is not known."""
+    if serve:
+        run.seen.proved([f"{name}/{one}" for one in names])
+    else:
+        run.seen.touched(name)
 
 
 def _members(run: Run, ids: Collection[str]) -> dict[str, list[Member]]:

@@ -175,6 +175,10 @@ class Rolling:
         left = [str(skipped) for decision in turns for skipped in decision.left_on(name)]
         return (*self.refused_on(name), *left)
 
+    def left_behind(self, name: str) -> bool:
+        """Whether this update was made and left a host, or some of it, as it was."""
+        return self._plan is not None and bool(self.left_on(name))
+
     def refused_on(self, name: str) -> tuple[str, ...]:
         """What of a host the plan does not move in this run, and what to do, in words."""
         return tuple(str(one) for one in self.plan().skipped if name in one.move.hosts)

@@ -21,6 +21,7 @@ from roles.launch import Change, HostLaunch, LaunchState
 from roles.reboot.operations import Reboots
 from roles.stages.members import Found, changes_of
 from roles.stages.rolling import Rolling
+from roles.stages.seen import Seen
 
 Answer = TypeVar("Answer")
 
@@ -39,8 +40,9 @@ class Run:
 
     `fleet` is frozen; `replan` and `observed` put another in its place where there is new evidence.
     `rolling` is how the rolling update of engines stands, `found` what hosts ran before it and what
-    is to be done there; `restarts` is the update of reboots, `reboots` who needs one. `lock` is for
-    what hosts that are prepared side by side must do once.
+    is to be done there; `restarts` is the update of reboots, `reboots` who needs one. `seen` is
+    what was seen of replicas, `compared` are the hosts whose plan was compared with what they run.
+    `lock` is for what hosts that are prepared side by side must do once.
     """
 
     id: str
@@ -52,6 +54,9 @@ class Run:
     found: dict[str, Found] = field(default_factory=dict)
     restarts: Rolling | None = None
     loaded: bool = False
+    compared: set[str] = field(default_factory=set)
+    told_plan: bool = False
+    seen: Seen = field(default_factory=Seen)
     lock: RLock = field(default_factory=RLock)
     _answers: dict[str, dict[Hashable, object]] = field(default_factory=dict)
 
@@ -75,6 +80,11 @@ class Run:
     ) -> None:
         """Note what a host runs and what is to be done there, for the rolling update."""
         self.found[name] = Found(state, tuple(changes), fresh)
+        self.saw(name, state)
+
+    def saw(self, name: str, state: LaunchState) -> None:
+        """Note what a host says of its replicas' units."""
+        self.seen.units(name, {one: unit.active == "active" for one, unit in state.units.items()})
 
     def launch(self, name: str) -> HostLaunch:
         """What a host is to run, as the run's plan is now."""
@@ -127,6 +137,7 @@ class Run:
     def changed(self, name: str) -> None:
         """Forget what a host answered: something was done on it."""
         self._answers.pop(name, None)
+        self.seen.touched(name)
 
     def observed(self, name: str, report: HostReport) -> None:
         """Go on with what a host reports of its devices and its driver."""

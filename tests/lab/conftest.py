@@ -48,9 +48,16 @@ class Run:
     text: str
 
     @property
+    def log(self) -> str:
+        """The run's whole log, which its end names: also what was not on the screen."""
+        return (
+            ROOT / re.findall(r"^The whole log: (\S+)$", self.text, re.MULTILINE)[-1]
+        ).read_text()
+
+    @property
     def changes(self) -> int:
         """Operations that changed something, over all hosts, by pyinfra's own table."""
-        total = next(line for line in self.text.splitlines() if "Grand total" in line)
+        total = next(line for line in self.log.splitlines() if "Grand total" in line)
         return int(re.sub(r"\D", "", total.split()[3]) or 0)
 
     def ssh_commands(self, host: str) -> int:
@@ -58,8 +65,8 @@ class Run:
         return len(re.findall(rf"^ *\[{host}\] +>>> ", self.text, re.MULTILINE))
 
     def failed(self) -> set[str]:
-        """Hosts with a failed check in the report's table."""
-        table = self.text.split("--> Report:")[-1]
+        """Hosts with a failed check in the log's table of all checks."""
+        table = self.log.split("\nAll checks:\n")[-1].split("\nHOST  REPLICAS")[0]
         rows = [line.split() for line in table.splitlines()]
         return {row[0] for row in rows if "fail" in row[:8]}
 

@@ -28,7 +28,7 @@ SEARCH = (
 
 def test_first_run_ends_in_a_validated_endpoint(lab: Fleet, first_run: Run):
     assert first_run.status == 0, first_run.text
-    assert "Plan for qwen2.5-14b" in first_run.text
+    assert "Plan for qwen2.5-14b" in first_run.log
     assert {host: sorted(lab.engines(host)) for host in REPLICAS} == REPLICAS
     assert lab.upstream() == UPSTREAM
     status, answer = lab.ask()

@@ -105,7 +105,7 @@ def test_a_host_that_nobody_reaches_and_one_that_loses_power_in_the_middle(
         # All others are finished and proved.
         assert Run(status, text).failed() - {"gpu2"} == {"gpu3"}, text
         assert "gpu2" in text
-        assert re.search(r"10\.99\.0\.10:443 +completion +pass", text), text
+        assert re.search(r"10\.99\.0\.10:443 +completion +pass", Run(status, text).log), text
         assert fleet.ask()[0] == 200
         upstream = fleet.upstream()
         assert set(upstream) == set(UPSTREAM)

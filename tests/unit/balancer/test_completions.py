@@ -10,9 +10,7 @@ from roles.balancer.completions import parsed
 
 def answers(*results: dict[str, Any]) -> Any:
     named = {f"gpu{number}/chat-0": result for number, result in enumerate(results)}
-    (found,) = parsed(
-        json.dumps([{"service": "chat", "keeps_key": False, "results": named}])
-    )
+    (found,) = parsed(json.dumps([{"service": "chat", "keeps_key": False, "results": named}]))
     return found
 
 

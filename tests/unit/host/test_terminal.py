@@ -51,7 +51,9 @@ def test_a_failed_commands_lines_are_plain_and_few(
     monkeypatch.setattr("pyinfra.logger.propagate", True)
     lines = [OutputLine("stdout" if n % 2 else "stderr", HOSTILE + "x" * 9000) for n in range(9999)]
     with caplog.at_level(logging.ERROR):
-        operations.print_host_combined_output(SimpleNamespace(print_prefix="[gpu1] "), CommandOutput(lines))  # type: ignore[arg-type]
+        operations.print_host_combined_output(
+            SimpleNamespace(print_prefix="[gpu1] "), CommandOutput(lines)
+        )  # type: ignore[arg-type]
     assert len(caplog.messages) == terminal.MOST_SHOWN
     assert all(shown(text) == text and len(text) < 3000 for text in caplog.messages)
     assert facts.print_host_combined_output is operations.print_host_combined_output
@@ -69,7 +71,9 @@ def test_what_is_read_is_bounded(plain: None, monkeypatch: pytest.MonkeyPatch):
     assert lines == ["a", "b"]
 
 
-@pytest.mark.parametrize("error", [KeyError("\x1b[2J"), RecursionError(), OverflowError("x" * 9999)])
+@pytest.mark.parametrize(
+    "error", [KeyError("\x1b[2J"), RecursionError(), OverflowError("x" * 9999)]
+)
 def test_whatever_an_answer_raises_fails_its_host_in_one_plain_line(error: Exception):
     with pytest.raises(Exception) as raised, reading("the host's answer"):
         raise error

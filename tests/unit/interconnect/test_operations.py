@@ -130,7 +130,7 @@ def test_good_links_are_recorded_once_and_change_nothing(capsys):
     assert case.run() == []
     assert case.host.asked == [[[0, 1], [2, 3]]]
     assert case.plan == plan
-    assert "h: GPUs 0,1: works, 10.0 GB/s" in capsys.readouterr().out
+    assert "h: GPUs 0,1: works, 10.0 GB/s" in capsys.readouterr().err
     assert [one.works for one in case.hardware.interconnect] == [True, True]
     assert case.run() == []
     assert case.host.asked == []

@@ -25,10 +25,15 @@ def loaded(simulation: Simulation, **data: Any) -> list[Run]:
     return runs
 
 
-def test_all_hosts_share_one_run_whose_plan_is_printed_once(simulation: Simulation, capsys):
-    runs = loaded(simulation)
+@pytest.mark.parametrize("whole", [True, False])
+def test_all_hosts_share_one_run_whose_plan_is_printed_once_where_it_is_asked_for(
+    simulation: Simulation, capsys: pytest.CaptureFixture[str], whole: bool
+):
+    runs: list[Run] = []
+    simulation.prepare(simulation.begin(), lambda _: runs.append(load(whole=whole)))
     assert len(runs) == len(HOSTS) and len(set(map(id, runs))) == 1
-    assert capsys.readouterr().out.count("Plan for s") == 1
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("Plan for s")) == ("", int(whole))
 
 
 def test_the_fleet_is_built_once(simulation: Simulation, monkeypatch: pytest.MonkeyPatch):

@@ -79,7 +79,7 @@ def test_an_only_key_changes_on_all_hosts_at_once_until_balancers_have_it(
     assert {drain.replica for drain in fleet.balancer.drains} == everyone
     assert sorted(name for name, _ in fleet.tasks) == list(ADDRESSES)
     assert fleet.run.rolling.plan().interruptions[0].service == "s"
-    assert "its engine takes only one key" in capsys.readouterr().out
+    assert "its engine takes only one key" in capsys.readouterr().err
 
 
 def test_a_service_that_must_not_be_interrupted_keeps_its_only_key(

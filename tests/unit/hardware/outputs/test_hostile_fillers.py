@@ -21,12 +21,33 @@ LIMIT_S = 1.0
 FILLERS = (
     *(" ", "\t", "1", ".", ":", ",", "[", "<", "a", "\r", "=", "|", '"', "-", "{", "("),
     *("GPU ", "GPU 1: a ", "a ", "1, ", '\\"', " (UUID: ", "NV1", "X ", "\x1b[0", "\x1b]", "/a"),
-    *("Channel 1:", "NCCL WARN ", "Link 1: ", "libnvidia-ml", "<!DOCTYPE ", "--query-", "truncated"),
+    *(
+        "Channel 1:",
+        "NCCL WARN ",
+        "Link 1: ",
+        "libnvidia-ml",
+        "<!DOCTYPE ",
+        "--query-",
+        "truncated",
+    ),
 )
 LINES = (
     *("GPU {n}: NVIDIA H200 (UUID: GPU-{n})", "  MIG 1g.10gb  Device  {n}: (UUID: MIG-{n})"),
-    *("GPU{n}", "GPU{n} X NV1", "GPU{n} GPU{n}0", "x", "Link {n}: 25 GB/s", "a{n} : b", "| a | b |"),
-    *("NVRM: GPU 0000:{n:04x}:00.0: RmInitAdapter failed", "[{n}", '{{"gpu": {n}', "GPU[{n}] : a: b"),
+    *(
+        "GPU{n}",
+        "GPU{n} X NV1",
+        "GPU{n} GPU{n}0",
+        "x",
+        "Link {n}: 25 GB/s",
+        "a{n} : b",
+        "| a | b |",
+    ),
+    *(
+        "NVRM: GPU 0000:{n:04x}:00.0: RmInitAdapter failed",
+        "[{n}",
+        '{{"gpu": {n}',
+        "GPU[{n}] : a: b",
+    ),
     *("NVRM: Xid (PCI:{n:04x}:00:00): 79, a", "{n:04x}:00:00.0 VGA compatible controller: (a{n}"),
     *("{n}, NVIDIA H200, 1 MiB", "<a>", "GPU: {n}", "Channel 00/{n} :", "== /sys/{n} ==", "- {n}"),
 )
@@ -69,7 +90,10 @@ def test_fillers_within_real_lines(kind: str):
 def filled(kind: str) -> Iterator[tuple[str, str]]:
     """The lines of a real output that differ in kind, each broken by a filler in some places."""
     text = min(map(output, names(kind)), key=len) if kind in READERS else "cuda 0 1"
-    shapes = {re.sub("[a-z]+", "a", re.sub("[0-9]+", "0", line.lower())): line for line in text.splitlines()}
+    shapes = {
+        re.sub("[a-z]+", "a", re.sub("[0-9]+", "0", line.lower())): line
+        for line in text.splitlines()
+    }
     for line in list(shapes.values())[:4]:
         places = [0, len(line), *(m.start() for m in re.finditer(r"\b", line))]
         for at in places[:: len(places) // 5 + 1]:

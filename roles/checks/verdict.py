@@ -1,0 +1,112 @@
+"""The last words of a run: how each host ended, what to do about it, and what serves. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from roles.checks.report import clean
+
+HostOutcome = Literal[
+    "unchanged",
+    "changed",
+    "not updated",
+    "not begun",
+    "not finished",
+    "not reached",
+    "FAILED",
+    "left out by --limit",
+]
+# How a run ended as a whole: to its end, of itself before it, by a signal, or it was a dry one.
+Ending = Literal["whole", "early", "interrupted", "dry"]
+_FAILURES: dict[HostOutcome, str] = {
+    "FAILED": "FAILED",
+    "not reached": "FAILED, not reached",
+    "not finished": "NOT FINISHED",
+}
+HEADER = ("HOST", "REPLICAS", "OUTCOME", "NEXT STEP")
+UNSEEN = "?"
+
+
+@dataclass(frozen=True)
+class HostVerdict:
+    """How a host ended.
+
+    `planned` replicas are to run there, `serving` of them were seen to serve, and of `unseen` the
+    run does not know. `next_step` is a command or an action, "" where there is none.
+    """
+
+    host: str
+    planned: int
+    serving: int
+    unseen: int
+    outcome: HostOutcome
+    next_step: str = ""
+
+
+def verdict(rows: Sequence[HostVerdict], ending: Ending = "whole") -> str:
+    """A table of all hosts, and one line that sums it up."""
+    return f"{_table(rows)}\n\n{summary_line(rows, ending)}"
+
+
+def summary_line(rows: Sequence[HostVerdict], ending: Ending = "whole") -> str:
+    """What came of the run as a whole, and how many replicas serve."""
+    return " ".join(part for part in (_outcome(rows, ending), _replicas(rows)) if part)
+
+
+def _outcome(rows: Sequence[HostVerdict], ending: Ending) -> str:
+    words = []
+    if ending == "interrupted":
+        words.append("INTERRUPTED.")
+    for outcome, head in _FAILURES.items():
+        if names := _names(rows, outcome):
+            words.append(f"{head}: {names}.")
+    begun = any(row.outcome not in ("not begun", "left out by --limit") for row in rows)
+    if ending == "early" and not begun:
+        words.append("FAILED before anything was changed.")
+    if changed := _names(rows, "changed"):
+        words.append(f"Changed: {changed}.")
+    elif ending == "dry":
+        words.append("A dry run: nothing was changed.")
+    elif not words:
+        words.append("Nothing changed.")
+    if left := _names(rows, "not updated"):
+        words.append(f"Not updated: {left}.")
+    return " ".join(words)
+
+
+def _names(rows: Sequence[HostVerdict], outcome: HostOutcome) -> str:
+    return ", ".join(row.host for row in rows if row.outcome == outcome)
+
+
+def _replicas(rows: Sequence[HostVerdict]) -> str:
+    planned, unseen = sum(row.planned for row in rows), sum(row.unseen for row in rows)
+    if not planned:
+        return ""
+    if unseen == planned:
+        return f"The {planned} replicas were not looked at."
+    serving = sum(row.serving for row in rows)
+    told = f"{serving} of {planned} {'replica serves' if planned == 1 else 'replicas serve'}"
+    return f"{told}; of {unseen} it was not seen." if unseen else f"{told}."
+
+
+def _table(rows: Sequence[HostVerdict]) -> str:
+    cells = [HEADER, *(tuple(map(clean, _cells(row))) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    )
+
+
+def _cells(row: HostVerdict) -> tuple[str, ...]:
+    return row.host, _counted(row), row.outcome, row.next_step
+
+
+def _counted(row: HostVerdict) -> str:
+    """Replicas that serve, of those that are planned; a question mark for what was not seen."""
+    if not row.planned:
+        return "-"
+    if row.unseen == row.planned:
+        return f"{UNSEEN} / {row.planned}"
+    more = f" + {UNSEEN}" if row.unseen else ""
+    return f"{row.serving}{more} / {row.planned}"

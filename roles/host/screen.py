@@ -1,0 +1,165 @@
+"""What of a run is on the screen: pyinfra's own lines as far as they say something, and a log.
+
+pyinfra logs a header for each operation and a line for each host under it, and a table of all
+operations at the end. Here a step is shown where it changed or failed, and all the rest is in the
+log alone. `-v` shows everything.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import click
+from pyinfra import logger
+from pyinfra.api import State
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_host
+
+from roles.host.runlog import RunLog
+
+# pyinfra's headers that tell what takes time; errors are no headers to it, but warnings.
+_SHOWN_HEADERS = ("--> Connecting", "--> Beginning operation run", "--> Detected changes")
+_CLEAR_LINE = "\r\033[K"
+
+
+@dataclass(eq=False)
+class Screen(logging.Filter):
+    """The screen of one run: a filter of pyinfra's log lines, and the run's log.
+
+    `changed` are the hosts that the operation of now changed, `explained` hosts and operations of
+    which a failure was shown with its reason.
+    """
+
+    state: State
+    stream: TextIO
+    verbose: bool = False
+    log: RunLog = field(default_factory=RunLog)
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    explained: set[tuple[str, str]] = field(default_factory=set)
+    headed: str = ""
+    progress: str = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is shown by pyinfra; one that is not goes to the log."""
+        if self.verbose or record.levelno == logging.DEBUG or not isinstance(record.msg, str):
+            return True
+        shown = self._is_shown(record)
+        if not shown:
+            self.log.write(f"{record.getMessage()}\n")
+        return shown
+
+    def _is_shown(self, record: logging.LogRecord) -> bool:
+        text = click.unstyle(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            return self._is_shown_failure(record, text)
+        if record.funcName == "_run_host_op" and "Success" in text:
+            self._note_change()
+            return False
+        if "-->" in text:
+            self.show_changes()
+            return text.startswith(_SHOWN_HEADERS)
+        if record.funcName == "print_rows":
+            return self.state.current_stage < StateStage.Execute
+        return record.funcName not in _QUIET
+
+    def _is_shown_failure(self, record: logging.LogRecord, text: str) -> bool:
+        """Show the operation that a failure is of, and pyinfra's own line of one that gave no
+        reason."""
+        host, operation = self._now()
+        if not operation:
+            return True
+        if record.funcName == "log_error_or_warning" and record.levelno == logging.ERROR:
+            if (host, operation) in self.explained:
+                return False
+            record.msg, record.args = click.style(f"[{host}] failed without a word", "red"), None
+        self.explained.add((host, operation))
+        if self.headed != operation:
+            self.headed = operation
+            click.echo(f"--> {operation}", err=True)
+        return True
+
+    def _now(self) -> tuple[str, str]:
+        """The host of whose operation a line is, and the operation's name; "" for none."""
+        host: Any = ctx_host.get()
+        op_hash = getattr(host, "executing_op_hash", None)
+        if host is None or op_hash is None:
+            return "", ""
+        return host.name, ", ".join(sorted(self.state.get_op_meta(op_hash).names))
+
+    def _note_change(self) -> None:
+        host, operation = self._now()
+        self.changed.setdefault(operation, []).append(host)
+
+    def show_changes(self) -> None:
+        """Show what was changed since the last header: one line a step."""
+        for operation, hosts in self.changed.items():
+            names = ", ".join(sorted(hosts))
+            click.echo(f"    {click.style('changed', 'green')} {names}: {operation}", err=True)
+        self.changed.clear()
+
+    def write(self, text: str) -> int:
+        """Write to the screen, and to the log; a line of progress goes away first."""
+        # click tries bytes, to learn what stream this is.
+        if isinstance(text, str):
+            self.log.write(text)
+            self.clear_progress()
+        return self.stream.write(text)
+
+    def show_progress(self, line: str) -> None:
+        """Show a line that the next one replaces on a terminal; elsewhere it stays."""
+        if not self.stream.isatty():
+            self.stream.write(f"{line}\n")
+        else:
+            self.clear_progress()
+            self.progress = line
+            self.stream.write(line)
+        self.stream.flush()
+
+    def clear_progress(self) -> None:
+        """Take the line of progress away."""
+        if self.progress:
+            self.stream.write(_CLEAR_LINE)
+            self.progress = ""
+
+    def close(self) -> None:
+        """Show what is left to be shown."""
+        self.clear_progress()
+        self.show_changes()
+
+
+# Functions of pyinfra that log what is of no interest where all is well.
+_QUIET = frozenset(
+    {
+        "_run_host_op",
+        "run_host_op",
+        "connect",
+        "load_file",
+        "_prepare_deploy_operations",
+    }
+)
+
+
+class _Teed:
+    """A text stream whose writes the screen does."""
+
+    def __init__(self, stream: TextIO, screen: Screen) -> None:
+        self._stream, self._screen = stream, screen
+
+    def write(self, text: str) -> int:
+        return self._screen.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def show_calmly(state: State, verbose: bool) -> Screen:
+    """Let what this pyinfra run prints go by a screen; `verbose` shows all of it."""
+    screen = Screen(state, sys.stderr, verbose)
+    # pyinfra's spinner would write over our line of progress, and into the log.
+    os.environ["PYINFRA_PROGRESS"] = "off"
+    sys.stderr = _Teed(sys.stderr, screen)  # type: ignore[assignment]
+    for handler in logger.handlers:
+        handler.addFilter(screen)
+    return screen

@@ -1,0 +1,81 @@
+"""What a run is about to change of a host's replicas, in words: what is planned against what the
+manifest says. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from roles.launch.state import Change
+
+Entry = Mapping[str, Any]
+# Keys of a manifest's entry that say how a replica is served, with the word before the value; an
+# entry of an older deploy has not all of them.
+_TOLD = (
+    ("service", "service "),
+    ("engine", ""),
+    ("version", ""),
+    ("model", "model "),
+    ("shape", ""),
+    ("gpus", "GPUs "),
+    ("port", "port "),
+    ("max_model_len", "max_model_len "),
+)
+
+
+@dataclass(frozen=True)
+class ReplicaChange:
+    """A replica ("host/name") that is to change, what of it, and whether that is how the plan lays
+    it over GPUs: then the plan says why."""
+
+    id: str
+    words: str
+    laid_out: bool = False
+
+
+def replica_changes(
+    host: str,
+    changes: Iterable[Change],
+    before: Mapping[str, Entry],
+    planned: Mapping[str, Entry],
+) -> list[ReplicaChange]:
+    """What is to change of a host's replicas; entries of its manifest and of the plan by name."""
+    found = []
+    for change in changes:
+        id = f"{host}/{change.subject}"
+        if change.kind == "retire":
+            found.append(ReplicaChange(id, f"goes away: it {change.reason}"))
+        elif change.kind in ("move", "start"):
+            found.append(_change(id, change, before.get(change.subject), planned[change.subject]))
+    return found
+
+
+def _change(id: str, change: Change, before: Entry | None, now: Entry) -> ReplicaChange:
+    if before is None and change.kind == "start":
+        words = f"new: {now['shape']} on {_gpus(now['gpus'])}, port {now['port']}"
+        return ReplicaChange(id, words, laid_out=True)
+    before = before or {}
+    differs = [
+        (key, f"{word}{_value(before[key])} → {_value(now[key])}")
+        for key, word in _TOLD
+        if key in before and key in now and before[key] != now[key]
+    ]
+    keys, words = [key for key, _ in differs], [text for _, text in differs]
+    if change.kind == "start" or not words:
+        words.append(change.reason)
+    return ReplicaChange(id, "; ".join(words), laid_out="shape" in keys or "gpus" in keys)
+
+
+def grouped(changes: Sequence[ReplicaChange]) -> list[str]:
+    """A line for each difference, with all replicas that have it."""
+    ids: dict[str, list[str]] = {}
+    for change in changes:
+        ids.setdefault(change.words, []).append(change.id)
+    return [f"{', '.join(names)}: {words}" for words, names in ids.items()]
+
+
+def _gpus(gpus: Sequence[int]) -> str:
+    return f"GPU{'s' if len(gpus) != 1 else ''} {_value(gpus)}"
+
+
+def _value(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,225 @@
+"""The end of a run: its verdict on every host, after all that pyinfra prints, however it ends.
+
+pyinfra has no hook at the end of a run, so it is one of the interpreter's; a signal that would end
+the process at once ends it in order.
+"""
+
+import atexit
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from pyinfra import logger
+from pyinfra.api import Host as PyinfraHost
+from pyinfra.api import State
+from pyinfra.context import ctx_state
+
+from roles.checks import Ending, HostOutcome, HostVerdict, clean, failed, table, verdict
+from roles.checks.deploy import why_unfinished
+from roles.fleet import Host
+from roles.fleet.checked import was_checked
+from roles.host.connection import ssh_command
+from roles.host.paths import UNIT_GLOB
+from roles.host.runlog import RunLog
+from roles.host.screen import Screen, show_calmly
+from roles.stages.members import planned_on
+from roles.stages.run import Run
+
+_ATTRIBUTE = "llm_ending"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STEP_LIMIT = 240
+
+
+@dataclass(eq=False)
+class RunEnd:
+    """How the end of a run is told: on which screen, whether it is a dry run, and what interrupted
+    it ("SIGINT")."""
+
+    screen: Screen
+    dry: bool = False
+    interrupted: str = ""
+
+
+def begin(state: State | None = None) -> None:
+    """Have this pyinfra run end with its verdict, and show what says something until then.
+
+    For a project's config.py, which pyinfra reads first; `begin_run` does the same where that is
+    another's. Other commands of pyinfra (`fact`, `exec`) are left as they are.
+    """
+    state, options = state or ctx_state.get(), _options()
+    # Without handlers it is not pyinfra's program that runs.
+    if state is None or hasattr(state, _ATTRIBUTE) or not logger.handlers:
+        return
+    if not all(str(one).endswith(".py") for one in options.get("operations", ())):
+        return
+    verbose = state.print_noop_info or bool(options.get("debug"))
+    end = RunEnd(show_calmly(state, verbose), dry=bool(options.get("dry")))
+    setattr(state, _ATTRIBUTE, end)
+    atexit.register(_finish, state, end)
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, _: _interrupt(state, end, number))
+
+
+def begin_run(run: Run) -> None:
+    """Keep the log of a run beside its report; see `begin`."""
+    begin(run.state)
+    end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
+    if end is not None and end.screen.log.path is None:
+        _open_log(run, end.screen.log)
+        run.report.brief = not end.screen.verbose
+
+
+def note(run: Run, text: str) -> None:
+    """Write text to the log of a run alone."""
+    end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
+    if end is not None:
+        end.screen.log.write(f"{text}\n")
+
+
+def _open_log(run: Run, log: RunLog) -> None:
+    settings = run.fleet.settings
+    folder = Path(run.state.cwd or ".") / settings.validation.report_dir
+    keys = [settings.keys(service) for service in settings.services]
+    try:
+        log.open(folder, run.id, [key for own in keys for key in (own.client, own.engine) if key])
+    except OSError as error:
+        logger.warning(f"there is no log of this run: {error}")
+
+
+def _options() -> dict[str, Any]:
+    """pyinfra's own options; they are known to its main greenlet alone."""
+    context = click.get_current_context(silent=True)
+    return context.params if context is not None else {}
+
+
+def _interrupt(state: State, end: RunEnd, number: int) -> None:
+    """End the run in order: what hosts were told to do is not stopped there."""
+    end.interrupted = signal.Signals(number).name
+    busy = (
+        [host.name for host in state.inventory if host.executing_op_hash] if _ready(state) else []
+    )
+    works_on = f"; what was begun on {', '.join(busy)} may go on there" if busy else ""
+    click.echo(f"Interrupted by {end.interrupted}{works_on}.", err=True)
+    if _ready(state):
+        # Disconnecting needs a place in it.
+        state.pool.kill(block=False)
+    sys.exit(128 + number)
+
+
+def _ready(state: State) -> bool:
+    return state.initialised
+
+
+def _finish(state: State, end: RunEnd) -> None:
+    """Print the verdict, where there is a fleet to give one on."""
+    end.screen.close()
+    if not _ready(state) or not was_checked(state):
+        return
+    run = Run.of(state)
+    begin_run(run)
+    text = verdict(verdicts(run, end), _ending(run, end))
+    log = end.screen.log
+    checks = run.report.complete(partial(why_unfinished, state))
+    log.write(f"\nAll checks:\n{table(checks)}\n")
+    try:
+        print(f"\n{text}", file=sys.stderr)
+        if log.path:
+            print(f"The whole log: {os.path.relpath(log.path)}", file=sys.stderr, flush=True)
+    except OSError:
+        # Nobody reads any more.
+        return
+
+
+def _ending(run: Run, end: RunEnd) -> Ending:
+    if end.interrupted:
+        return "interrupted"
+    if end.dry:
+        return "dry"
+    return "whole" if run.state.is_executing else "early"
+
+
+def verdicts(run: Run, end: RunEnd) -> list[HostVerdict]:
+    """How each host of the fleet ended, in the inventory's order."""
+    run.seen.checked(run.report.checks)
+    hosts = {one.name: one for one in run.state.inventory}
+    return [_verdict(run, end, one, hosts[one.name]) for one in run.fleet.hosts]
+
+
+def _verdict(run: Run, end: RunEnd, declared: Host, host: PyinfraHost) -> HostVerdict:
+    outcome = _outcome(run, end, host)
+    # What stopped while the run was prepared is as it was seen.
+    begun = any(one.operation_meta.is_complete() for one in run.state.ops[host].values())
+    broke = outcome == "FAILED" and begun
+    names = [replica.name for replica in planned_on(run.fleet, declared.name)]
+    seen = [run.seen.serves(declared.name, name, broke) for name in names]
+    return HostVerdict(
+        declared.name,
+        planned=len(names),
+        serving=seen.count(True),
+        unseen=seen.count(None),
+        outcome=outcome,
+        next_step=_next_step(run, host, outcome),
+    )
+
+
+def _outcome(run: Run, end: RunEnd, host: PyinfraHost) -> HostOutcome:
+    state = run.state
+    if not state.is_host_in_limit(host):
+        return "left out by --limit"
+    if host not in state.activated_hosts:
+        # Before they are connected, nobody was tried.
+        return "not reached" if host in state.failed_hosts or state.activated_hosts else "not begun"
+    if host in state.failed_hosts:
+        return "FAILED"
+    if not state.is_executing:
+        return "not begun"
+    done = [one.operation_meta for one in state.ops[host].values()]
+    if not all(one.is_complete() for one in done):
+        return "not finished"
+    if any(one.did_change() for one in done):
+        return "changed"
+    return "not updated" if run.rolling.left_behind(host.name) else "unchanged"
+
+
+def _next_step(run: Run, host: PyinfraHost, outcome: HostOutcome) -> str:
+    """The one thing to do about a host that is not as planned; "" where it is."""
+    if outcome == "not reached":
+        return f"see that this works: {ssh_command(host)}; run again"
+    if outcome == "not finished":
+        return "run again: what is done is not done again"
+    if outcome == "not updated":
+        names = sorted(one.name for one in run.state.failed_hosts)
+        return f"mend {', '.join(names)} first; run again" if names else "see the reason above"
+    return _mended_by(run, host) if outcome == "FAILED" else ""
+
+
+def _mended_by(run: Run, host: PyinfraHost) -> str:
+    """What mends a host that failed: the remedy of its first failed check, or its reason."""
+    own = [check for check in failed(run.report.checks) if check.host == host.name]
+    if own:
+        return _short(next((check.remedy for check in own if check.remedy), own[0].evidence))
+    operation = _failed_operation(run.state, host)
+    if operation.startswith("Launch"):
+        journal = f"sudo journalctl -u '{UNIT_GLOB}' --no-pager -n 200"
+        return f'{ssh_command(host)} "{journal}"'
+    reason = next(iter(run.report.reasons.get(host.name, "").splitlines()), "")
+    if reason:
+        return _short(reason)
+    return f"mend what stopped “{operation}”; run again" if operation else "see the reason above"
+
+
+def _failed_operation(state: State, host: PyinfraHost) -> str:
+    for op_hash, data in state.ops[host].items():
+        if data.operation_meta.is_complete() and data.operation_meta.did_error():
+            return ", ".join(sorted(state.get_op_meta(op_hash).names))
+    return ""
+
+
+def _short(text: str) -> str:
+    text = clean(text)
+    return text if len(text) <= _STEP_LIMIT else f"{text[: _STEP_LIMIT - 1]}…"

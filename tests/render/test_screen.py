@@ -1,0 +1,248 @@
+"""What pyinfra's own program prints of a run of ours, line by line, and what is left to the log.
+
+The hosts are not there: see `simulated_run`.
+"""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MOST_UNCHANGED, MOST_WITH_TWO_FAULTS = 40, 60
+KEY = "sk-" + "k" * 32
+INVENTORY = """
+from roles.fleet.inventory import check
+
+gpu_hosts = [
+    (f"gpu{n}", {"ssh_hostname": f"10.0.0.{n}", "llm": {"gpus": "2x NVIDIA L40S"}})
+    for n in (1, 2, 3)
+]
+balancers = [("lb1", {"ssh_hostname": "10.0.0.4", "ssh_user": "deploy"})]
+all = (
+    gpu_hosts + balancers,
+    {
+        "llm": {
+            "services": [
+                {"name": "chat", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
+            ],
+            "balancer": {"api_key_file": "api.key"},
+            "driver": {"install": "never"},
+        }
+    },
+)
+check(__file__)
+"""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A run that is over."""
+
+    status: int
+    stdout: str
+    stderr: str
+    folder: Path
+
+    @property
+    def lines(self) -> list[str]:
+        return (self.stdout + self.stderr).splitlines()
+
+    @property
+    def log(self) -> str:
+        """The log that the last line names."""
+        return (self.folder / self.lines[-1].removeprefix("The whole log: ")).read_text()
+
+    @property
+    def verdict(self) -> dict[str, tuple[str, str, str]]:
+        """Replicas, outcome and next step by host, from the table at the very end."""
+        start = max(n for n, line in enumerate(self.lines) if line.startswith("HOST  REPLICAS"))
+        header, *rows = self.lines[start : self.lines.index("", start)]
+        columns = [header.index(name) for name in ("REPLICAS", "OUTCOME", "NEXT STEP")]
+        return {
+            row.split()[0]: tuple(
+                row[begin:end].strip()
+                for begin, end in zip(columns, [*columns[1:], None], strict=True)
+            )
+            for row in rows
+        }  # type: ignore[return-value]
+
+
+class Site:
+    """A project of its own with our config.py and an inventory of four hosts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "config.py").write_text((ROOT / "config.py").read_text())
+        (folder / "site.py").write_text(INVENTORY)
+        (folder / "api.key").write_text(KEY)
+        (folder / "api.key").chmod(0o600)
+
+    def start(self, scenario: dict[str, Any], flags: Sequence[str]) -> subprocess.Popen[str]:
+        file = self.folder / "scenario.json"
+        file.write_text(json.dumps(scenario))
+        program = [sys.executable, "-m", "tests.render.simulated_run", str(file)]
+        return subprocess.Popen(
+            [*program, "site.py", str(ROOT / "deploys/llm.py"), "-y", *flags],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *flags: str, **scenario: Any) -> Printed:
+        process = self.start(scenario, flags)
+        stdout, stderr = process.communicate(timeout=300)
+        return Printed(process.returncode, stdout, stderr, self.folder)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_run_without_a_change_is_short_and_its_log_is_whole(site: Site):
+    done = site.run()
+    assert done.status == 0, done.stderr
+    assert done.stdout == "" and len(done.lines) <= MOST_UNCHANGED
+    assert done.lines[-2] == "Nothing changed. 6 of 6 replicas serve."
+    assert done.verdict == {
+        **dict.fromkeys(("gpu1", "gpu2", "gpu3"), ("2 / 2", "unchanged", "")),
+        "lb1": ("-", "unchanged", ""),
+    }
+    assert "The plan is unchanged: 6 replicas on 3 hosts." in done.lines
+    assert not re.search("No changes|Success|Starting operation|Grand total", done.stderr)
+    # What is not on the screen is in the log, and so is what is.
+    assert re.search(r"Grand total +\d+ +- +- +\d+", done.log)
+    assert "Starting operation: Launch | Replicas serve" in done.log
+    assert "Plan for chat" in done.log and done.lines[-2] in done.log
+    assert KEY not in done.log + done.stderr
+    (log,) = (site.folder / "reports").glob("*.log")
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_two_faults_are_told_once_each_with_what_to_do(site: Site):
+    older = {"shape": "TP2", "max_model_len": 8192}
+    done = site.run(
+        old={"gpu1": {}, "gpu3": older}, failing={"gpu1": ["no answer"]}, unreachable=["gpu2"]
+    )
+    assert done.status == 1
+    assert len(done.lines) <= MOST_WITH_TWO_FAULTS
+    assert [line.strip() for line in done.lines].count("[gpu1] no answer") == 1
+    assert sum("Could not connect" in line for line in done.lines) == 1
+    assert not re.search("executed 0 commands|No changes|Grand total", done.stderr)
+    verdict = done.verdict
+    assert [row[1] for row in verdict.values()] == [
+        "FAILED", "not reached", "not updated", "changed",
+    ]  # fmt: skip
+    assert "journalctl" in verdict["gpu1"][2] and "ssh 10.0.0.2" in verdict["gpu2"][2]
+    assert "gpu1" in verdict["gpu3"][2] and verdict["lb1"][2] == ""
+    assert done.lines[-2].startswith("FAILED: gpu1. FAILED, not reached: gpu2. Changed: lb1.")
+    assert "  gpu3/chat-0, gpu3/chat-1: TP2 → one GPU; max_model_len 8192 → 4096" in done.lines
+
+
+def test_a_change_is_one_line_a_step(site: Site):
+    done = site.run("--limit", "gpu1", "--limit", "lb1", old={"gpu1": {}})
+    assert done.status == 0, done.stderr
+    steps = [line.strip() for line in done.lines if line.startswith("    changed ")]
+    assert steps == ["changed lb1: Drain batch 1", "changed gpu1: Launch | Move batch 1"]
+    assert [row[1] for row in done.verdict.values()] == [
+        "changed", "left out by --limit", "left out by --limit", "changed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scenario", "outcome", "last"),
+    [
+        (
+            {"unreachable": ["gpu1", "gpu2", "gpu3", "lb1"]},
+            "not reached",
+            "FAILED, not reached: gpu1, gpu2, gpu3, lb1. The 6 replicas were not looked at.",
+        ),
+        (
+            {"lost_gpu": ["gpu1", "gpu2", "gpu3"], "unreachable": ["lb1"]},
+            "FAILED",
+            "FAILED: gpu1, gpu2, gpu3. FAILED, not reached: lb1. 6 of 6 replicas serve.",
+        ),
+        (
+            {"raises": True},
+            "not finished",
+            "NOT FINISHED: gpu1, gpu2, gpu3, lb1. 6 of 6 replicas serve.",
+        ),
+    ],
+)
+def test_the_verdict_comes_last_whatever_ends_the_run(
+    site: Site, scenario: dict[str, Any], outcome: str, last: str
+):
+    done = site.run(**scenario)
+    assert done.status == 1
+    assert done.verdict["gpu1"][1] == outcome and done.verdict["gpu1"][2]
+    assert done.lines[-2] == last
+    assert last in done.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_in_order(site: Site, number: signal.Signals):
+    process = site.start({"old": {"gpu1": {}}, "slow_s": {"gpu1": 120}}, ())
+    assert process.stdout is not None and process.stderr is not None
+    begun = "".join(iter(process.stderr.readline, "    changed lb1: Drain batch 1\n"))
+    # The next operation is the slow one.
+    time.sleep(1)
+    process.send_signal(number)
+    began = time.monotonic()
+    stderr = begun + process.stderr.read()
+    status = process.wait(timeout=60)
+    done = Printed(status, process.stdout.read(), stderr, site.folder)
+    assert time.monotonic() - began < 60
+    assert done.status == 128 + number
+    assert f"Interrupted by {number.name}; what was begun on gpu1 may go on there." in done.lines
+    assert done.verdict["gpu1"][:2] == ("? / 2", "not finished")
+    assert done.lines[-2].startswith("INTERRUPTED. NOT FINISHED: gpu1, gpu2, gpu3, lb1. 4 of 6")
+
+
+def test_json_stays_pure(site: Site):
+    done = site.run("--json", old={"gpu1": {}})
+    assert done.status == 0, done.stderr
+    assert json.loads(done.stdout)["results"]["failed_hosts"] == []
+    assert done.verdict["gpu1"][1] == "changed"
+
+
+def test_verbose_shows_all(site: Site):
+    done = site.run("-v")
+    assert done.status == 0, done.stderr
+    for text in ("No changes", "Starting operation: Launch | Replicas serve", "Grand total"):
+        assert text in done.stderr
+    assert "Plan for chat" in done.stderr
+    assert done.lines[-2] == "Nothing changed. 6 of 6 replicas serve."
+
+
+def test_a_dry_run_says_so(site: Site):
+    done = site.run("--dry", old={"gpu1": {"max_model_len": 2048}})
+    assert done.status == 0, done.stderr
+    assert "  gpu1/chat-0, gpu1/chat-1: max_model_len 2048 → 4096" in done.lines
+    assert done.lines[-2] == "A dry run: nothing was changed. 6 of 6 replicas serve."
+
+
+def test_other_commands_of_pyinfra_are_left_as_they_are(site: Site):
+    done = subprocess.run(
+        [sys.executable, "-m", "pyinfra", "@local", "-y", "exec", "--", "echo", "hello"],
+        cwd=site.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert "[@local] Connected" in done.stderr and "HOST  REPLICAS" not in done.stderr
+    assert not (site.folder / "reports").exists()
