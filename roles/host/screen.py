@@ -7,8 +7,10 @@ log alone. `-v` shows everything.
 
 import logging
 import os
+import shutil
 import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TextIO
 
 import click
@@ -17,6 +19,7 @@ from pyinfra.api import State
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_host
 
+from roles.checks import clean
 from roles.host.runlog import RunLog
 
 # pyinfra's headers that tell what takes time; errors are no headers to it, but warnings.
@@ -105,16 +108,24 @@ class Screen(logging.Filter):
         if isinstance(text, str):
             self.log.write(text)
             self.clear_progress()
+            text = text if self.fancy or not self.stream.isatty() else click.unstyle(text)
         return self.stream.write(text)
+
+    @cached_property
+    def fancy(self) -> bool:
+        """Whether the screen is a terminal that may have colours, and lines that are replaced."""
+        plain = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
+        return self.stream.isatty() and not plain and os.environ.get("TERM") != "dumb"
 
     def show_progress(self, line: str) -> None:
         """Show a line that the next one replaces on a terminal; elsewhere it stays."""
-        if not self.stream.isatty():
+        line = clean(line)
+        if not self.fancy:
             self.stream.write(f"{line}\n")
         else:
             self.clear_progress()
-            self.progress = line
-            self.stream.write(line)
+            self.progress = line[: shutil.get_terminal_size().columns - 1]
+            self.stream.write(self.progress)
         self.stream.flush()
 
     def clear_progress(self) -> None:

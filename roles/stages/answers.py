@@ -65,6 +65,11 @@ def _ask(run: Run, parts: Iterable[Part]) -> Answered | None:
     return found
 
 
+def has_answered(run: Run, name: str) -> bool:
+    """Whether a host has answered the run's question, and was not changed since."""
+    return run.known(name, _QUESTION) is not None
+
+
 def driver_state(run: Run, name: str) -> DriverState | None:
     """What a host said of its driver; None where that is not known any more."""
     found = _known(run, name, DRIVER.name)

@@ -5,6 +5,7 @@ the process at once ends it in order.
 """
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ from roles.host.paths import UNIT_GLOB
 from roles.host.runlog import RunLog
 from roles.host.screen import Screen, show_calmly
 from roles.stages.members import planned_on
+from roles.stages.progress import Progress, read_durations, write_durations
 from roles.stages.run import Run
 
 _ATTRIBUTE = "llm_ending"
@@ -38,9 +40,10 @@ _STEP_LIMIT = 240
 @dataclass(eq=False)
 class RunEnd:
     """How the end of a run is told: on which screen, whether it is a dry run, and what interrupted
-    it ("SIGINT")."""
+    it ("SIGINT"); `progress` is what is shown until then."""
 
     screen: Screen
+    progress: Progress
     dry: bool = False
     interrupted: str = ""
 
@@ -57,8 +60,10 @@ def begin(state: State | None = None) -> None:
         return
     if not all(str(one).endswith(".py") for one in options.get("operations", ())):
         return
-    verbose = state.print_noop_info or bool(options.get("debug"))
-    end = RunEnd(show_calmly(state, verbose), dry=bool(options.get("dry")))
+    screen = show_calmly(state, state.print_noop_info or bool(options.get("debug")))
+    progress = Progress(state, screen.show_progress, in_place=screen.fancy)
+    progress.start()
+    end = RunEnd(screen, progress, dry=bool(options.get("dry")))
     setattr(state, _ATTRIBUTE, end)
     atexit.register(_finish, state, end)
     for number in _SIGNALS:
@@ -71,6 +76,7 @@ def begin_run(run: Run) -> None:
     end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
     if end is not None and end.screen.log.path is None:
         _open_log(run, end.screen.log)
+        end.progress.last |= read_durations(_folder(run))
         run.report.brief = not end.screen.verbose
 
 
@@ -83,12 +89,17 @@ def note(run: Run, text: str) -> None:
 
 def _open_log(run: Run, log: RunLog) -> None:
     settings = run.fleet.settings
-    folder = Path(run.state.cwd or ".") / settings.validation.report_dir
     keys = [settings.keys(service) for service in settings.services]
     try:
-        log.open(folder, run.id, [key for own in keys for key in (own.client, own.engine) if key])
+        log.open(
+            _folder(run), run.id, [key for own in keys for key in (own.client, own.engine) if key]
+        )
     except OSError as error:
         logger.warning(f"there is no log of this run: {error}")
+
+
+def _folder(run: Run) -> Path:
+    return Path(run.state.cwd or ".") / run.fleet.settings.validation.report_dir
 
 
 def _options() -> dict[str, Any]:
@@ -117,12 +128,14 @@ def _ready(state: State) -> bool:
 
 def _finish(state: State, end: RunEnd) -> None:
     """Print the verdict, where there is a fleet to give one on."""
+    end.progress.stop()
     end.screen.close()
     if not _ready(state) or not was_checked(state):
         return
     run = Run.of(state)
     begin_run(run)
     text = verdict(verdicts(run, end), _ending(run, end))
+    _keep_durations(run, end.progress)
     log = end.screen.log
     checks = run.report.complete(partial(why_unfinished, state))
     log.write(f"\nAll checks:\n{table(checks)}\n")
@@ -133,6 +146,15 @@ def _finish(state: State, end: RunEnd) -> None:
     except OSError:
         # Nobody reads any more.
         return
+
+
+def _keep_durations(run: Run, progress: Progress) -> None:
+    if not progress.took:
+        return
+    names = [one.name for one in run.fleet.hosts]
+    # They only say how long things may take.
+    with contextlib.suppress(OSError):
+        write_durations(_folder(run), progress.last | progress.took, names)
 
 
 def _ending(run: Run, end: RunEnd) -> Ending:

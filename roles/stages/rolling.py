@@ -83,6 +83,11 @@ class Rolling:
             )
         return self._plan
 
+    @property
+    def batches(self) -> int:
+        """How many batches the update has, once it is planned."""
+        return len(self._plan.batches) if self._plan is not None else 0
+
     def has_changes(self) -> bool:
         """Whether anything is to be done."""
         return bool(self.changes(self.fleet(), self.found()))

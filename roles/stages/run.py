@@ -93,11 +93,16 @@ class Run:
     @classmethod
     def of(cls, state: State) -> "Run":
         """The run of a pyinfra state; it begins with the first call."""
-        run = getattr(state, _NAME, None)
+        run = cls.begun(state)
         if run is None:
             run = cls._begun(state)
             setattr(state, _NAME, run)
         return run
+
+    @classmethod
+    def begun(cls, state: State) -> "Run | None":
+        """The run of a pyinfra state, where it has begun."""
+        return getattr(state, _NAME, None)
 
     @classmethod
     def current(cls) -> "Run":
