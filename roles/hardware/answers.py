@@ -52,7 +52,8 @@ class Answers:
 
     `query` and `amd` are what NVIDIA's and AMD's tools (`amd_tool`) said of the GPUs. `gpus` is
     None where the driver could not be asked; then `error` may say why. `slices` are the
-    GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read.
+    GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read; without
+    `processes_read` it is not known which processes hold GPUs.
     """
 
     query: ToolOutput
@@ -72,6 +73,7 @@ class Answers:
     processes: tuple[Process, ...]
     kernel_log: Dmesg
     unreadable: tuple[str, ...]
+    processes_read: bool = True
 
 
 def read_answers(parts: Mapping[str, ToolOutput]) -> Answers:
@@ -84,7 +86,8 @@ def read_answers(parts: Mapping[str, ToolOutput]) -> Answers:
     amd_gpus, amd_links = _amd(reader)
     lspci = reader.read("lspci", parse_lspci)
     p2p = reader.read("topo-p2p", parse_topo_p2p)
-    apps = reader.read("apps", parse_query_apps)
+    # It fails, too, for one lost GPU, and lists what holds the others.
+    apps = reader.read("apps", parse_query_apps, any_status=True)
     return Answers(
         query=query,
         amd=parts.get(amd_tool, ABSENT),
@@ -103,6 +106,7 @@ def read_answers(parts: Mapping[str, ToolOutput]) -> Answers:
         processes=apps.processes if apps else (),
         kernel_log=reader.read("kernel-log", parse_dmesg, quietly=True) or Dmesg(),
         unreadable=tuple(reader.unreadable),
+        processes_read=apps is not None,
     )
 
 

@@ -197,6 +197,8 @@ def memory_in_use(case: Case) -> Check:
         for gpu in case.report.answers.gpus or ()
         if gpu.uuid not in busy and (gpu.memory_used_mib or 0) > _IDLE_MIB
     ]
+    if held and not case.report.answers.processes_read:
+        return skipped("gpu-memory", f"held, and the driver does not say by whom: {', '.join(held)}")
     if held:
         return warning(
             "gpu-memory",

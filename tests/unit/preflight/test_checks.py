@@ -944,3 +944,34 @@ def test_the_driver_that_will_be_installed_is_told_without_being_asked():
     found = seen(report(**BARE))[DRIVER_INSTALLATION]
     assert found.outcome == "pass"
     assert any("580 (open" in line for line in lines([found]))
+
+
+APPS = "gpu_uuid, pid, process_name, used_gpu_memory [MiB]"
+OURS = "GPU-00000000-0000-0000-0000-000000000000, 4242, VLLM::EngineCore, 20000"
+LOST = (
+    "Unable to determine the device handle for GPU0000:02:00.0: GPU is lost.  Reboot the system to "
+    "recover this GPU"
+)
+HELD = (
+    "index, name, uuid, pci.bus_id, memory.total [MiB], memory.used [MiB], driver_version\n"
+    "0, NVIDIA L40S, GPU-00000000-0000-0000-0000-000000000000, 00000000:01:00.0, 46068, 20000, "
+    "580.95.05"
+)
+
+
+@pytest.mark.parametrize(
+    ("apps", "status", "outcome"),
+    [
+        (f"{APPS}\n{OURS}", "0", "pass"),
+        (APPS, "0", "warn"),
+        # The tool fails for the GPU that is lost, and lists what holds the others; or it does not.
+        (f"{APPS}\n{OURS}\n{LOST}", "15", "pass"),
+        (LOST, "15", "skipped"),
+        ("", "hung", "skipped"),
+    ],
+)
+def test_memory_is_held_by_nobody_only_where_the_driver_says_so(
+    apps: str, status: str, outcome: str
+):
+    host = report(query=HELD, apps=apps, apps_status=status)
+    assert seen(host)["gpu-memory"].outcome == outcome
