@@ -2,22 +2,26 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
 
 from roles.host.probe import chat, plain
 
-LOG_LINES, LOG_BYTES = 25, 1 << 16
+LOG_LINES, ERROR_LINES, LOG_BYTES = 20, 5, 1 << 18
+# How Python, CUDA and the engines name what went wrong.
+ERROR = re.compile(r"(\w{0,80}(Error|Exception)\b: |CUDA error|out of memory|assertion failed)", re.I)
 MANIFEST = "/etc/llm/manifest.json"
 
 
 class LaunchError(Exception):
-    """Something that a person must repair; its text says what, `replicas` which did not serve."""
+    """Something that a person must repair; its text says what, with the log that tells it,
+    `problem` says it alone, `replicas` which did not serve."""
 
-    def __init__(self, message, replicas=()):
-        super().__init__(message)
-        self.replicas = tuple(replicas)
+    def __init__(self, problem, replicas=(), log=""):
+        super().__init__("%s\n%s" % (problem, log) if log else problem)
+        self.problem, self.replicas = problem, tuple(replicas)
 
 
 def run(*arguments, ok=(0,)):
@@ -64,6 +68,7 @@ def wait(replica, key, timeout_s):
     """Wait for a real completion of the right model; LaunchError with the log's end where none
     comes. `replica` has a name, a port and a model."""
     name, start = replica["name"], time.monotonic()
+    first_id = properties(name, "InvocationID")["InvocationID"]
     why = "no completion within %d s" % timeout_s
     # One restart may heal, as when the memory of a process that just ended is freed late.
     allowed = int(properties(name, "NRestarts")["NRestarts"]) + 1
@@ -85,7 +90,7 @@ def wait(replica, key, timeout_s):
             break
         # An engine that is ready within a moment is not to be waited for longer.
         time.sleep(0.1 if time.monotonic() < start + 3 else 1)
-    raise LaunchError("%s does not serve: %s\n%s" % (name, why, log(name, key)))
+    raise LaunchError("%s does not serve: %s" % (name, why), [name], log(name, key, first_id))
 
 
 def _ended(name, allowed):
@@ -100,23 +105,37 @@ def _ended(name, allowed):
     return "its unit is stopped" if state["ActiveState"] == "inactive" else ""
 
 
-def journal(*matches):
-    """The last lines of the journal that match; an entry may be as long as its writer wants."""
-    asked = ("journalctl", "--no-pager", "-o", "cat", "-n", str(LOG_LINES), *matches)
-    return run("sh", "-c", "%s | tail -c %d" % (shlex.join(asked), LOG_BYTES), ok=())
-
-
-def log(name, key):
-    """The last log lines of a unit's last start that said anything, without the key should an
-    engine ever print it."""
-    start_id = properties(name, "InvocationID")["InvocationID"]
+def log(name, key, first_id):
+    """The errors and the last log lines of a unit's first start, which failed first, or of its last
+    start that said anything; without the key should an engine ever print it."""
     # A unit has ended before the journal has taken its last words.
     run("timeout", "20", "journalctl", "--sync", ok=())
-    said = "_SYSTEMD_INVOCATION_ID=" + start_id
-    # One that was started again a moment ago has said nothing yet: the start before it says why.
-    silent = not journal(said)
-    last = ("-u", unit(name)) if silent else (said, "+", "INVOCATION_ID=" + start_id)
-    text = journal(*last)
+    start_id = properties(name, "InvocationID")["InvocationID"]
+    first = said_in(first_id) if first_id != start_id else ""
+    text = first or said_in(start_id)
+    # One that was started again a moment ago has said nothing yet.
+    text = text or journal("-u", unit(name))
     text = text.replace(key, "***") if key else text
-    lines = ["    " + plain(line) for line in text.splitlines()]
-    return "  last log lines of %s:\n%s" % (unit(name), "\n".join(lines))
+    lines = ["    " + plain(line) for line in telling(text.splitlines())]
+    which = ", its first start" if first else ""
+    more = "  more: sudo journalctl -u %s --no-pager -n 500 | less" % unit(name)
+    return "  last log lines of %s%s:\n%s\n%s" % (unit(name), which, "\n".join(lines), more)
+
+
+def said_in(start_id):
+    """What a unit said in one start, and what systemd said of it; "" where it said nothing."""
+    own = "_SYSTEMD_INVOCATION_ID=" + start_id
+    return journal(own) and journal(own, "+", "INVOCATION_ID=" + start_id)
+
+
+def journal(*matches):
+    """What a journal has at its end of these messages; one may be as long as its writer wants."""
+    asked = ("journalctl", "--no-pager", "-o", "cat", "-n", "400", *matches)
+    return run("sh", "-c", "%s | tail -c %d" % (shlex.join(asked), LOG_BYTES), ok=()).strip()
+
+
+def telling(lines):
+    """The last lines, and before them the first errors, which the last ones follow from."""
+    last = lines[-LOG_LINES:]
+    errors = [line for line in lines[:-LOG_LINES] if ERROR.search(line)]
+    return [*dict.fromkeys(errors[:ERROR_LINES]), *(["…"] if errors else []), *last]

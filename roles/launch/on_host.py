@@ -310,13 +310,13 @@ def start(replica):
 
 def await_all(replicas, served=lambda replica: None):
     """Wait until all of some replicas serve, and tell of each that does; LaunchError names each
-    that does not."""
+    that does not, with the log of the first: the others often fail by the same."""
     failed = {}
     for replica in replicas:
         try:
             wait(replica, replica["key"], TASK["start_timeout_s"])
             served(replica)
         except LaunchError as error:
-            failed[replica["name"]] = str(error)
+            failed[replica["name"]] = error.problem if failed else str(error)
     if failed:
         raise LaunchError("\n".join(failed.values()), failed)

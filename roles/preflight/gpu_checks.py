@@ -198,7 +198,9 @@ def memory_in_use(case: Case) -> Check:
         if gpu.uuid not in busy and (gpu.memory_used_mib or 0) > _IDLE_MIB
     ]
     if held and not case.report.answers.processes_read:
-        return skipped("gpu-memory", f"held, and the driver does not say by whom: {', '.join(held)}")
+        return skipped(
+            "gpu-memory", f"held, and the driver does not say by whom: {', '.join(held)}"
+        )
     if held:
         return warning(
             "gpu-memory",
