@@ -52,8 +52,8 @@ class Answers:
 
     `query` and `amd` are what NVIDIA's and AMD's tools (`amd_tool`) said of the GPUs. `gpus` is
     None where the driver could not be asked; then `error` may say why. `slices` are the
-    GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read; without
-    `processes_read` it is not known which processes hold GPUs.
+    GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read;
+    without `processes_read` it is not known which processes hold GPUs.
     """
 
     query: ToolOutput

@@ -9,7 +9,7 @@ import time
 
 from roles.host.probe import chat, plain
 
-LOG_LINES, ERROR_LINES, LOG_BYTES = 20, 5, 1 << 18
+LOG_LINES, ERROR_LINES, LINE_LENGTH, LOG_BYTES = 20, 5, 500, 1 << 18
 # How Python, CUDA and the engines name what went wrong.
 ERROR = re.compile(r"(\w{0,80}(Error|Exception)\b: |CUDA error|out of memory|assertion failed)", re.I)
 MANIFEST = "/etc/llm/manifest.json"
@@ -116,7 +116,7 @@ def log(name, key, first_id):
     # One that was started again a moment ago has said nothing yet.
     text = text or journal("-u", unit(name))
     text = text.replace(key, "***") if key else text
-    lines = ["    " + plain(line) for line in telling(text.splitlines())]
+    lines = ["    " + plain(line)[:LINE_LENGTH] for line in telling(text.splitlines())]
     which = ", its first start" if first else ""
     more = "  more: sudo journalctl -u %s --no-pager -n 500 | less" % unit(name)
     return "  last log lines of %s%s:\n%s\n%s" % (unit(name), which, "\n".join(lines), more)
