@@ -1,6 +1,7 @@
 """The fleet's plan with no host contacted, and predictions of vLLM's memory.
 
-`fleet INVENTORY` prints the plan; `predict` and `plan` read JSON lines and write JSON lines.
+`fleet INVENTORY` prints the plan (`--json` for programs); `predict` and `plan` read JSON lines and
+write JSON lines.
 """
 
 import argparse
@@ -24,13 +25,16 @@ def main(arguments: list[str]) -> int:
     fleet.add_argument(
         "--save", action="store_true", help="write inventories/plans/<inventory>.yaml"
     )
+    fleet.add_argument(
+        "--json", action="store_true", help="print it as docs/fleet.schema.json describes it"
+    )
     prediction = commands.add_parser("predict", help="memory of vLLM starts, JSON lines")
     prediction.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
     plan = commands.add_parser("plan", help="plans of single hosts, JSON lines")
     plan.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
     options = parser.parse_args(arguments)
     if options.command == "fleet":
-        return _fleet(options.inventory, options.save)
+        return _fleet(options.inventory, options.save, options.json)
     return _answer_lines(options.command, options.schema)
 
 
@@ -57,26 +61,31 @@ def _print_answer(answer: Mapping[str, Any]) -> bool:
     return "error" in answer
 
 
-def _fleet(inventory: str, save: bool) -> int:
+def _fleet(inventory: str, save: bool, as_json: bool) -> int:
     """Print the plan of an inventory, and save it if asked; 1 with every problem on stderr."""
     # The other subcommands do without inventories, and start faster.
     from roles.declaration import saved_plan, saved_plan_of, write_whole
     from roles.fleet.inventory import load
+    from roles.topology.fleet_json import fleet_json
 
     try:
         plans = load(inventory, secrets=False).plans
         file = saved_plan_of(Path(inventory))
-        # One that is damaged is mended by saving another.
-        before = None if save else saved_plan(Path(inventory))
         if save:
+            # One that is damaged is mended by saving another.
             write_whole(file, saved(plans))
+        before = saved_plan(Path(inventory))
     except (ValueError, OSError, SyntaxError) as error:
         return _refused(error)
+    changes = None if before is None else plan_differences(before, plans)
+    if as_json:
+        known = None if changes is None else str(file)
+        print(json.dumps(fleet_json(plans, known, changes), indent=2))
+        return 0
     print("\n".join(map(explain, plans)), end="")
     if save:
         print(f"saved in {file}")
-    elif before is not None:
-        changes = plan_differences(before, plans)
+    elif changes is not None:
         differs = "\n".join([f"\nnot the plan saved in {file}:", *changes])
         print(differs if changes else "as saved")
     return 0

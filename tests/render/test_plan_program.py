@@ -1,5 +1,6 @@
 """`python -m roles.topology fleet`: the plan of an inventory file, or what is wrong with it."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.unit.checks.test_report import violations
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +49,25 @@ def test_a_plan_is_compared_with_the_saved_one(tmp_path: Path):
     assert re.search("has max_model_len 1024, was max_model_len 8192", changed.stdout)
     (tmp_path / "plans/local.yaml").write_text("nonsense")
     assert fleet(str(file)).returncode == 1
+
+
+def test_the_plan_for_programs_is_as_described(tmp_path: Path):
+    schema = json.loads((ROOT / "docs/fleet.schema.json").read_text())
+    file = tmp_path / "prod.py"
+    stated = '"concurrency": 8, "max_model_len": '
+    file.write_text((ROOT / "inventories/prod.py").read_text().replace('"max_model_len": ', stated))
+    new = json.loads(fleet(str(file), "--json").stdout)
+    assert violations(new, schema) == []
+    assert (new["saved_plan"], new["plan_differences"]) == (None, None)
+    hosts = [host for service in new["services"] for host in service["hosts"]]
+    assert any(replica["expected"] for host in hosts for replica in host["replicas"])
+
+    kept = json.loads(fleet(str(file), "--json", "--save").stdout)
+    assert kept["plan_differences"] == []
+    plan = Path(kept["saved_plan"])
+    plan.write_text(plan.read_text().replace("max_model_len: ", "max_model_len: 1"))
+    differs = json.loads(fleet(str(file), "--json").stdout)
+    assert violations(differs, schema) == []
+    assert differs["plan_differences"] and all(
+        "max_model_len" in one for one in differs["plan_differences"]
+    )

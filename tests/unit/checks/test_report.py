@@ -39,9 +39,17 @@ def violations(value: Any, schema: dict[str, Any], path: str = "") -> list[str]:
     """Where a value is not as a JSON Schema of the kind that docs/ has says."""
     if "const" in schema or "enum" in schema:
         return [] if value in schema.get("enum", [schema.get("const")]) else [path]
-    types = {"object": dict, "array": list, "string": str, "integer": int, "null": type(None)}
+    types: dict[str, Any] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "boolean": bool,
+        "number": int | float,
+        "null": type(None),
+    }
     names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    if not isinstance(value, tuple(types[name] for name in names)):
+    if not any(isinstance(value, types[name]) for name in names):
         return [path]
     if isinstance(value, list):
         return [

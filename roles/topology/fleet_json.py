@@ -1,0 +1,68 @@
+"""A fleet's plan for programs, as docs/fleet.schema.json describes it. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import isfinite
+from typing import Any
+
+from roles.hardware import summary
+from roles.plan import HostPlan, Plan, Replica
+
+# The version of the JSON: a field that is added, removed or changed makes it one more.
+SCHEMA = 1
+
+
+def fleet_json(
+    plans: Sequence[Plan], saved_plan: str | None, plan_differences: Sequence[str] | None
+) -> dict[str, Any]:
+    """All plans; `saved_plan` is the file that they were compared with, None where there is none,
+    and `plan_differences` what differs from it, in words."""
+    return {
+        "schema": SCHEMA,
+        "services": [_service(plan) for plan in plans],
+        "saved_plan": saved_plan,
+        "plan_differences": None if plan_differences is None else list(plan_differences),
+    }
+
+
+def _service(plan: Plan) -> dict[str, Any]:
+    return {
+        "service": plan.service,
+        "model": plan.model,
+        "hosts": [_host(host) for host in plan.hosts],
+        "cluster_problems": list(plan.cluster_problems),
+    }
+
+
+def _host(host: HostPlan) -> dict[str, Any]:
+    return {
+        "host": host.host,
+        "gpus": summary(host.gpus),
+        "replicas": [_replica(replica) for replica in host.replicas],
+        "spare_gpus": list(host.spare_gpus),
+        "reasons": list(host.reasons),
+        "rejected": list(host.rejected),
+        "remedies": list(host.remedies),
+        "warnings": list(host.warnings),
+    }
+
+
+def _replica(replica: Replica) -> dict[str, Any]:
+    shape, memory = replica.shape, replica.memory
+    at_once = memory.max_concurrency
+    return {
+        "name": replica.name,
+        "engine": replica.engine,
+        "gpus": list(replica.gpus),
+        "tensor_parallel_size": shape.tensor_parallel,
+        "pipeline_parallel_size": shape.pipeline_parallel,
+        "enable_expert_parallel": shape.expert_parallel,
+        "tensor_split": list(shape.tensor_split),
+        "port": replica.port,
+        "max_model_len": replica.max_model_len,
+        "max_num_seqs": replica.max_num_seqs,
+        "p2p": replica.p2p,
+        "kv_cache_tokens": memory.kv_tokens,
+        "requests_at_once": int(at_once) if isfinite(at_once) and at_once < 1e9 else None,
+        "expected": asdict(replica.expected) if replica.expected else None,
+    }
