@@ -10,7 +10,7 @@ LAB := $(BIN)/python -m tests.lab
 # Tests start Python some thousand times: without its own cache each would compile all of roles/.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo down test unit render lab check format benchmark reference
+.PHONY: help demo down test unit render lab check format benchmark reference
 
 # Everything that is installed on the machine itself is installed here, or named.
 $(READY): pyproject.toml Makefile
@@ -21,46 +21,49 @@ $(READY): pyproject.toml Makefile
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)
+help: ## list what make does here
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile | expand -t 16
+
+demo: $(READY) ## run the main job on a fleet of real hosts made on this machine (root, Debian 12)
 	@sh tests/lab/demo.sh $(BIN)
 
-down: $(READY)
+down: $(READY) ## remove what the demo left
 	@$(LAB) down
 
-test: unit render lab
+test: unit render lab ## run all tests, those over real hosts included
 
 # Side by side, for machines with two cores, in parts that take about as long: GPU outputs, plans,
 # what runs programs or waits for them, the rest.
 DEVICES := tests/unit/hardware
 PLANS := tests/unit/models tests/unit/topology tests/unit/plan
 WAIT := $(addprefix tests/unit/,balancer driver host interconnect launch preflight tuning)
-unit: $(READY)
+unit: $(READY) ## run the tests that need nothing
 	@$(BIN)/pytest $(DEVICES) & devices=$$!; \
 	$(BIN)/pytest $(PLANS) & plans=$$!; \
 	$(BIN)/pytest $(WAIT) & waiting=$$!; \
 	$(BIN)/pytest tests/unit $(patsubst %,--ignore=%,$(DEVICES) $(PLANS) $(WAIT)); rest=$$?; \
 	wait $$devices && wait $$plans && wait $$waiting && exit $$rest
 
-render: $(READY)
+render: $(READY) ## run the tests that need nginx, nftables and systemd
 	@sh tests/packages.sh nginx-light nftables systemd openssl curl
 	$(BIN)/pytest tests/render
 
 # The rights for it are asked for by the tests themselves: without them they are skipped, not in CI.
-lab: $(READY)
+lab: $(READY) ## run the tests over real hosts (root, Debian 12)
 	$(BIN)/pytest tests/lab
 
-check: $(READY)
+check: $(READY) ## look at format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
-format: $(READY)
+format: $(READY) ## format the code, and mend what lint can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-benchmark: $(READY)
+benchmark: $(READY) ## count and compare; decides nothing
 	$(BIN)/pytest tests/benchmarks
 
 # The README's tables of settings, from the settings themselves.
-reference: $(READY)
+reference: $(READY) ## write the README's tables of settings anew
 	$(BIN)/python -m roles.declaration.reference README.md

@@ -5,30 +5,14 @@ commands: it would end the run for all hosts. It also sets no keepalive, so a co
 silent while a model loads can be dropped by a firewall on the way, and a run hangs.
 """
 
-import shlex
 from typing import Any
 
 from paramiko import SSHException
-from pyinfra.api import Host
 from pyinfra.connectors.ssh import SSHConnector
 
 from roles.host.terminal import make_plain
 
 KEEPALIVE_S = 30
-
-
-def ssh_command(host: Host) -> str:
-    """The command that connects to a host as pyinfra does, to be pasted into a shell."""
-    data = host.data
-    user, address = data.get("ssh_user"), str(data.get("ssh_hostname") or host.name)
-    options = []
-    if port := data.get("ssh_port"):
-        options += ["-p", str(port)]
-    if key := data.get("ssh_key"):
-        options += ["-i", str(key)]
-    if known := data.get("ssh_known_hosts_file"):
-        options += ["-o", f"UserKnownHostsFile={known}"]
-    return shlex.join(["ssh", *options, f"{user}@{address}" if user else address])
 
 
 def make_robust() -> None:

@@ -1,5 +1,6 @@
 """How roles speak of a host, and how they fail it, and no other."""
 
+import shlex
 from collections.abc import Sequence
 
 import click
@@ -17,6 +18,23 @@ def say(text: str) -> None:
     """Print something about this host."""
     # As pyinfra does: its stdout is for JSON alone.
     click.echo(f"{host.print_prefix}{shown(text)}", err=True)
+
+
+def ssh_command(host: Host) -> str:
+    """The command that connects to a host as pyinfra does, to be pasted into a shell; "" for a
+    host that is not reached by ssh ("@local")."""
+    if host.name.startswith("@"):
+        return ""
+    data = host.data
+    user, address = data.get("ssh_user"), str(data.get("ssh_hostname") or host.name)
+    options = []
+    if port := data.get("ssh_port"):
+        options += ["-p", str(port)]
+    if key := data.get("ssh_key"):
+        options += ["-i", str(key)]
+    if known := data.get("ssh_known_hosts_file"):
+        options += ["-o", f"UserKnownHostsFile={known}"]
+    return shlex.join(["ssh", *options, f"{user}@{address}" if user else address])
 
 
 def warn(text: str) -> None:

@@ -24,13 +24,13 @@ from roles.checks import Ending, HostOutcome, HostVerdict, clean, failed, table,
 from roles.checks.deploy import why_unfinished
 from roles.fleet import Host
 from roles.fleet.checked import was_checked
-from roles.host.connection import ssh_command
+from roles.host.outcome import ssh_command
 from roles.host.paths import UNIT_GLOB
-from roles.host.runlog import RunLog
-from roles.host.screen import Screen, show_calmly
 from roles.stages.members import planned_on
 from roles.stages.progress import Progress, read_durations, write_durations
 from roles.stages.run import Run
+from roles.stages.runlog import RunLog
+from roles.stages.screen import Screen, show_calmly
 
 _ATTRIBUTE = "llm_ending"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -211,7 +211,8 @@ def _outcome(run: Run, end: RunEnd, host: PyinfraHost) -> HostOutcome:
 def _next_step(run: Run, host: PyinfraHost, outcome: HostOutcome) -> str:
     """The one thing to do about a host that is not as planned; "" where it is."""
     if outcome == "not reached":
-        return f"see that this works: {ssh_command(host)}; run again"
+        ssh = ssh_command(host)
+        return f"see that this works: {ssh}; run again" if ssh else "see why above; run again"
     if outcome == "not finished":
         return "run again: what is done is not done again"
     if outcome == "not updated":
@@ -228,7 +229,8 @@ def _mended_by(run: Run, host: PyinfraHost) -> str:
     operation = _failed_operation(run.state, host)
     if operation.startswith("Launch"):
         journal = f"sudo journalctl -u '{UNIT_GLOB}' --no-pager -n 200"
-        return f'{ssh_command(host)} "{journal}"'
+        ssh = ssh_command(host)
+        return f'{ssh} "{journal}"' if ssh else journal
     reason = next(iter(run.report.reasons.get(host.name, "").splitlines()), "")
     if reason:
         return _short(reason)

@@ -60,7 +60,9 @@ class ValidationSettings(StrictSettings):
         "once, at most so often, until every replica has answered",
     )
     report_dir: str = Field(
-        default="reports", min_length=1, description="folder for the JSON and JUnit files"
+        default="reports",
+        min_length=1,
+        description="folder for the JSON and JUnit files, and for the logs of runs",
     )
 
     @field_validator("report_dir")

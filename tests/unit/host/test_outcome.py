@@ -3,11 +3,12 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from pyinfra.context import ctx_host
 
 from roles.checks import Check
 from roles.checks.deploy import report_of
-from roles.host.outcome import failing, failing_checks, stop
+from roles.host.outcome import failing, failing_checks, ssh_command, stop
 
 
 class State:
@@ -73,3 +74,23 @@ def test_each_run_has_one_report():
     report = report_of(one)  # type: ignore[arg-type]
     assert report_of(one) is report  # type: ignore[arg-type]
     assert report_of(other) is not report  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "command"),
+    [
+        ("gpu1", {}, "ssh gpu1"),
+        ("gpu1", {"ssh_hostname": "10.0.0.1", "ssh_user": "deploy"}, "ssh deploy@10.0.0.1"),
+        (
+            "gpu1",
+            {"ssh_port": 2222, "ssh_key": "a key", "ssh_known_hosts_file": "known"},
+            "ssh -p 2222 -i 'a key' -o UserKnownHostsFile=known gpu1",
+        ),
+        ("@local", {}, ""),
+    ],
+)
+def test_a_host_is_reached_by_a_command_that_can_be_pasted(
+    name: str, data: dict[str, Any], command: str
+):
+    host: Any = SimpleNamespace(name=name, data=data)
+    assert ssh_command(host) == command

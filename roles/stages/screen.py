@@ -20,7 +20,7 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_host
 
 from roles.checks import clean
-from roles.host.runlog import RunLog
+from roles.stages.runlog import RunLog
 
 # pyinfra's headers that tell what takes time; errors are no headers to it, but warnings.
 _SHOWN_HEADERS = ("--> Connecting", "--> Beginning operation run", "--> Detected changes")

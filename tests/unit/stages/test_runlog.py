@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from roles.host.runlog import LOGS_KEPT, RunLog, harmless
+from roles.stages.runlog import LOGS_KEPT, RunLog, harmless
 
 RUN = "20261129T160312Z-4f2a"
 

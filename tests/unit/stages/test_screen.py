@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from roles.host.screen import Screen
+from roles.stages.screen import Screen
 
 
 class Terminal(io.StringIO):
