@@ -9,9 +9,11 @@ import time
 
 from roles.host.probe import chat, plain
 
-LOG_LINES, ERROR_LINES, LINE_LENGTH, LOG_BYTES = 20, 5, 500, 1 << 18
+LOG_LINES, ERROR_LINES, LINE_LENGTH, LOG_BYTES = 15, 4, 500, 1 << 18
 # How Python, CUDA and the engines name what went wrong.
-ERROR = re.compile(r"(\w{0,80}(Error|Exception)\b: |CUDA error|out of memory|assertion failed)", re.I)
+ERROR = re.compile(
+    r"(\w{0,80}(Error|Exception)\b: |CUDA error|out of memory|assertion failed)", re.I
+)
 MANIFEST = "/etc/llm/manifest.json"
 
 

@@ -7,6 +7,7 @@ log alone. `-v` shows everything.
 
 import logging
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -24,6 +25,10 @@ from roles.stages.runlog import RunLog
 
 # pyinfra's headers that tell what takes time; errors are no headers to it, but warnings.
 _SHOWN_HEADERS = ("--> Connecting", "--> Beginning operation run", "--> Detected changes")
+# Of hosts that fail in the same step as another one, often by the same.
+_LINES_OF_OTHERS = 3
+# A row of pyinfra's table of what is to change, that has nothing to change.
+_NO_CHANGE = re.compile(r" - +- *$")
 _CLEAR_LINE = "\r\033[K"
 
 
@@ -31,8 +36,8 @@ _CLEAR_LINE = "\r\033[K"
 class Screen(logging.Filter):
     """The screen of one run: a filter of pyinfra's log lines, and the run's log.
 
-    `changed` are the hosts that the operation of now changed, `explained` hosts and operations of
-    which a failure was shown with its reason.
+    `changed` are the hosts that the operation of now changed; `explained` counts by operation and
+    host the lines of a failure that were shown.
     """
 
     state: State
@@ -40,7 +45,7 @@ class Screen(logging.Filter):
     verbose: bool = False
     log: RunLog = field(default_factory=RunLog)
     changed: dict[str, list[str]] = field(default_factory=dict)
-    explained: set[tuple[str, str]] = field(default_factory=set)
+    explained: dict[str, dict[str, int]] = field(default_factory=dict)
     headed: str = ""
     progress: str = ""
 
@@ -64,20 +69,25 @@ class Screen(logging.Filter):
             self.show_changes()
             return text.startswith(_SHOWN_HEADERS)
         if record.funcName == "print_rows":
-            return self.state.current_stage < StateStage.Execute
+            return self.state.current_stage < StateStage.Execute and not _NO_CHANGE.search(text)
         return record.funcName not in _QUIET
 
     def _is_shown_failure(self, record: logging.LogRecord, text: str) -> bool:
-        """Show the operation that a failure is of, and pyinfra's own line of one that gave no
-        reason."""
+        """Show the operation that a failure is of, all that the first host says of it, and the
+        first lines of others; and pyinfra's own line of one that gave no reason."""
         host, operation = self._now()
         if not operation:
             return True
+        told = self.explained.setdefault(operation, {})
         if record.funcName == "log_error_or_warning" and record.levelno == logging.ERROR:
-            if (host, operation) in self.explained:
+            if host in told:
                 return False
             record.msg, record.args = click.style(f"[{host}] failed without a word", "red"), None
-        self.explained.add((host, operation))
+        told[host] = told.get(host, 0) + 1
+        if host != next(iter(told)) and told[host] > _LINES_OF_OTHERS:
+            if told[host] == _LINES_OF_OTHERS + 1:
+                click.echo(f"    [{host}] … the rest is in the log", err=True)
+            return False
         if self.headed != operation:
             self.headed = operation
             click.echo(f"--> {operation}", err=True)

@@ -39,7 +39,7 @@ from roles.fleet import routes
 from roles.hardware import PART as HARDWARE
 from roles.hardware import parse_report
 from roles.host.paths import unit_name
-from roles.host.question import parse_answers
+from roles.host.question import SUDO, Part, parse_answers
 from roles.launch import PART as LAUNCH
 from roles.launch import LaunchState
 from roles.launch.state import UnitState as ReplicaUnit
@@ -74,11 +74,15 @@ def hardware(host: Host) -> dict[str, str]:
     return sections(query=query(row(0))) if lost else sections()
 
 
-def answers(host: Host, **_: Any) -> dict[str, dict[str, str]]:
+def answers(host: Host, parts: tuple[Part, ...], **_: Any) -> dict[str, dict[str, str]]:
+    """What a host says of the parts that it is asked for."""
     now = str(int(time.time()))
     said = parse_answers(preflight_output(clock=now, clock_end=now))
     said = {**said, HARDWARE.name: hardware(host)}
-    return said | ({LAUNCH.name: launch_sections(host)} if "gpu_hosts" in host.groups else {})
+    asked = {part.name for part in parts} | {SUDO}
+    if LAUNCH.name in asked:
+        said[LAUNCH.name] = launch_sections(host)
+    return {name: sections for name, sections in said.items() if name in asked}
 
 
 def launch_sections(host: Host) -> dict[str, str]:
@@ -138,8 +142,14 @@ def standing(host: Host, **_: Any) -> Standing:
 
 def completions(host: Host, **_: Any) -> tuple[Answers, ...]:
     fleet = Run.of(host.state).fleet
+    broken = {*SCENARIO.get("fresh", ()), *SCENARIO.get("failing", ())}
+    down = broken - {*MOVED, *SCENARIO.get("old", ())}
     return tuple(
-        Answers(route.service, frozenset(member.id for member in route.members), {})
+        Answers(
+            route.service,
+            frozenset(member.id for member in route.members),
+            {member.id: "refused" for member in route.members if member.host in down},
+        )
         for route in routes(fleet)
     )
 
@@ -198,10 +208,10 @@ ANSWERS = {
     "BalancerStanding": standing,
     "Completions": completions,
     "Observed": observed,
-    "DriverReport": lambda host: driver_state(),
-    "HostReport": lambda host: parse_report(hardware(host)),
-    "TuningState": lambda host: PLAIN,
-    "CudaStart": lambda host: "",
+    "DriverReport": lambda host, **_: driver_state(),
+    "HostReport": lambda host, **_: parse_report(hardware(host)),
+    "TuningState": lambda host, **_: PLAIN,
+    "CudaStart": lambda host, **_: "",
 }
 
 

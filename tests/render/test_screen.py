@@ -153,6 +153,27 @@ def test_two_faults_are_told_once_each_with_what_to_do(site: Site):
     assert "  gpu3/chat-0, gpu3/chat-1: TP2 → one GPU; max_model_len 8192 → 4096" in done.lines
 
 
+HOSTS = ("gpu1", "gpu2", "gpu3")
+LOG = [
+    "chat-0 does not serve: its unit failed",
+    *[f"    line {number}" for number in range(20)],
+    "  more: sudo journalctl",
+    "Nothing served here before. Repair it and run again.",
+]
+
+
+def test_hosts_that_fail_alike_are_not_told_at_length(site: Site):
+    done = site.run(fresh=["gpu1", "gpu2"], failing={"gpu1": LOG, "gpu2": LOG})
+    assert done.status == 1
+    assert len(done.lines) <= MOST_WITH_TWO_FAULTS
+    lines = [line.strip() for line in done.lines]
+    told = [[one for one in LOG if f"[{host}] {one}".strip() in lines] for host in HOSTS[:2]]
+    assert sorted(map(len, told)) == [3, len(LOG)]
+    for host in HOSTS[:2]:
+        assert f"[{host}] {LOG[-1]}" in done.log
+        assert done.verdict[host][:2] == ("0 / 2", "FAILED")
+
+
 def test_a_change_is_one_line_a_step(site: Site):
     done = site.run("--limit", "gpu1", "--limit", "lb1", old={"gpu1": {}})
     assert done.status == 0, done.stderr

@@ -1,6 +1,5 @@
 """The host program, run as a host runs it: fed to a Python's standard input."""
 
-import json
 import os
 import subprocess
 import sys
