@@ -5,14 +5,22 @@ commands: it would end the run for all hosts. It also sets no keepalive, so a co
 silent while a model loads can be dropped by a firewall on the way, and a run hangs.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from paramiko import SSHException
+from pyinfra.connectors import ssh, util
 from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.context import ctx_host
+
+from roles.host.outcome import PHASES
+from roles.host.serving import PROGRESS
 
 from roles.host.terminal import make_plain
 
 KEEPALIVE_S = 30
+# A host may say anything.
+_MOST_PHASES, _PHASE_LENGTH = 64, 60
 
 
 def make_robust() -> None:
@@ -37,3 +45,29 @@ def make_robust() -> None:
     SSHConnector.run_shell_command = run_shell_command
     SSHConnector.connect = connect_and_keep
     SSHConnector._robust = True  # type: ignore[attr-defined]
+    _hear_phases()
+
+
+def _hear_phases() -> None:
+    """Take what a command says of replicas' phases as it comes; pyinfra hands output on at its
+    end."""
+    read = util.read_output_buffers
+
+    def read_heard(stdout: Any, stderr: Any, **options: Any) -> Any:
+        return read(heard(stdout, ctx_host.get()), stderr, **options)
+
+    # ssh has a name of its own for it.
+    util.read_output_buffers = ssh.read_output_buffers = read_heard
+
+
+def heard(lines: Iterable[Any], host: Any) -> Iterator[Any]:
+    """The lines that a command on a host prints, but for those that say what a replica is at."""
+    phases = host.connector_data.get(PHASES) if host is not None else None
+    for line in lines:
+        text = line.decode(errors="replace") if isinstance(line, bytes) else line
+        if phases is None or not text.startswith(PROGRESS):
+            yield line
+            continue
+        name, _, phase = text.removeprefix(PROGRESS).strip().partition(" ")
+        if name in phases or len(phases) < _MOST_PHASES:
+            phases[name[:_PHASE_LENGTH]] = phase[:_PHASE_LENGTH]

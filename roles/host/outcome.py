@@ -13,6 +13,9 @@ from roles.checks import Check, clean, failed, printable
 from roles.checks.deploy import report_of
 from roles.host.terminal import shown
 
+# What replicas of a host are at, by name, while a command there says so: in pyinfra's data of it.
+PHASES = "llm_phases"
+
 
 def say(text: str) -> None:
     """Print something about this host."""

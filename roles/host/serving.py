@@ -1,19 +1,23 @@
 """Runs on a host, after probe.py: waits until replicas serve, and says why one does not."""
 
+import contextlib
 import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import time
 
-from roles.host.probe import chat, plain
+from roles.host.probe import TASK, chat, plain
 
 LOG_LINES, ERROR_LINES, LINE_LENGTH, LOG_BYTES = 15, 4, 500, 1 << 18
 # How Python, CUDA and the engines name what went wrong.
 ERROR = re.compile(
     r"(\w{0,80}(Error|Exception)\b: |CUDA error|out of memory|assertion failed)", re.I
 )
+# Begins a line that says what a replica is at: "@@progress NAME PHASE".
+PROGRESS = "@@progress "
 MANIFEST = "/etc/llm/manifest.json"
 
 
@@ -66,6 +70,20 @@ def key_of(replica):
         return ""
 
 
+def tell(name, phase):
+    """Say what a replica is at, where the task asks for it; nobody has to be there to hear it."""
+    if TASK.get("progress"):
+        with contextlib.suppress(OSError):
+            os.write(1, ("%s%s %s\n" % (PROGRESS, name, phase)).encode())
+
+
+def listens(port):
+    """Whether anybody takes connections at a port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def wait(replica, key, timeout_s):
     """Wait for a real completion of the right model; LaunchError with the log's end where none
     comes. `replica` has a name, a port and a model."""
@@ -74,13 +92,19 @@ def wait(replica, key, timeout_s):
     why = "no completion within %d s" % timeout_s
     # One restart may heal, as when the memory of a process that just ended is freed late.
     allowed = int(properties(name, "NRestarts")["NRestarts"]) + 1
+    loading = True
+    tell(name, "load")
     while time.monotonic() < start + timeout_s:
+        if loading and TASK.get("progress") and listens(replica["port"]):
+            loading = False
+            tell(name, "first token")
         ended = _ended(name, allowed)
         if ended:
             why = ended
             break
         answer = chat("http://127.0.0.1:%d" % replica["port"], key, replica["model"])
         if answer["ok"] and answer["model"] in (replica["model"], None):
+            tell(name, "serves")
             return
         if answer["ok"]:
             why = "it serves %s, not %s" % (answer["model"], replica["model"])

@@ -25,6 +25,7 @@ from roles.host.serving import (
     properties,
     read_manifest,
     run,
+    tell,
     unit,
     wait,
 )
@@ -268,6 +269,7 @@ def stop(names, before):
     """Stop replicas, those that serve once they have ended their requests."""
     for name in names:
         if name in before and active(name):
+            tell(name, "drain")
             drain(before[name])
     if names:
         run("systemctl", "stop", *[unit(name) for name in names])

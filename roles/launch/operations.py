@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, SecretInput, bundle
-from roles.host.outcome import failing, warn
+from roles.host.outcome import PHASES, failing, warn
 from roles.launch.facts import Launched, NotServing
 from roles.launch.state import Change, LaunchState
 from roles.launch.transaction import PUT_BACK
@@ -168,7 +168,11 @@ class _Transaction(StringCommand):
         self._put_back = put_back
 
     def execute(self, state: Any, host: Any, connector_arguments: Any) -> tuple[bool, Any]:
-        ok, output = super().execute(state, host, connector_arguments)
+        host.connector_data[PHASES] = {}
+        try:
+            ok, output = super().execute(state, host, connector_arguments)
+        finally:
+            host.connector_data.pop(PHASES, None)
         lines = () if ok else output.stdout_lines
         failed = [line.removeprefix(PUT_BACK).split() for line in lines if PUT_BACK in line]
         if failed and self._put_back:

@@ -71,6 +71,7 @@ def task(
     during = launch.firewall(held_ports(state), held_gpus(state)) if settings.firewall else {}
     return {
         "run": run_id,
+        "progress": True,
         "template": shared_unit(),
         "replicas": [_replica(one) for one in launch.replicas if one.name in moving],
         "steps": [list(step) for step in steps],

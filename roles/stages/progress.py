@@ -12,6 +12,7 @@ import gevent
 from pyinfra.api import State
 from pyinfra.api.state import StateStage
 
+from roles.host.outcome import PHASES
 from roles.stages.answers import has_answered
 from roles.stages.members import planned_on
 from roles.stages.run import Run
@@ -25,8 +26,8 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Waited:
-    """A host that is waited for: what it does, with which replicas, since how many seconds, and how
-    many it took last time."""
+    """A host that is waited for: what it does, with which replicas, and what each is at, since how
+    many seconds, and how many it took last time."""
 
     host: str
     work: str
@@ -125,7 +126,9 @@ def _current(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
         for host in state.inventory:
             if (op_hash := host.executing_op_hash) is not None:
                 work = ", ".join(sorted(state.get_op_meta(op_hash).names))
-                yield (host.name, work), _replicas(run, host.name, work)
+                phases = host.connector_data.get(PHASES) or {}
+                said = tuple(f"{name}: {phase}" for name, phase in sorted(phases.items()))
+                yield (host.name, work), said or _replicas(run, host.name, work)
     elif state.current_stage is StateStage.Connect:
         for host in state.inventory:
             if state.is_host_in_limit(host) and not host.connected and _is_tried(state, host):

@@ -191,6 +191,43 @@ def test_what_takes_long_is_said_with_its_replicas(site: Site):
     assert told == ["... Launch | Move batch 1: gpu1 (chat-0, chat-1) 5 s (of 1 batches)"]
 
 
+SLOW = """
+from pyinfra.api import operation
+from roles.launch.operations import _Transaction
+
+PROGRAM = '''
+import time
+print("@@progress chat-0 load", flush=True)
+time.sleep(7)
+'''
+
+@operation()
+def slow():
+    yield _Transaction(PROGRAM)
+
+slow(name="Launch | Slow")
+"""
+
+
+def test_what_a_replica_is_at_is_said_while_its_command_runs(site: Site):
+    """By a command that pyinfra really runs, here on this machine."""
+    config = (ROOT / "config.py").read_text().replace("config.SUDO = True", "config.SUDO = False")
+    (site.folder / "config.py").write_text(config)
+    (site.folder / "slow.py").write_text(SLOW)
+    done = subprocess.run(
+        [sys.executable, "-m", "pyinfra", "@local", "slow.py", "-y"],
+        cwd=site.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "... Launch | Slow: @local (chat-0: load) 5 s" in done.stderr.splitlines()
+    assert "@@progress" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("scenario", "outcome", "last"),
     [

@@ -1,12 +1,15 @@
 """Why a replica does not serve: the log of the start that failed first, and where there is more."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from roles.host import serving
-from roles.host.serving import LOG_LINES, LaunchError, telling, wait
+from roles.host.serving import LOG_LINES, PROGRESS, LaunchError, telling, wait
+from tests.unit.launch.stand_in import chat_engine, engine
 
 # A unit that failed once, was started again, and failed for good: its starts are a and b.
 SYSTEMCTL = """
@@ -17,6 +20,8 @@ asked.touch()
 print(f"ActiveState=failed\\nNRestarts=1\\nResult=exit-code\\nExecMainStatus=1\\nInvocationID={start}")
 """
 JOURNALCTL = """
+import os
+import subprocess
 import sys
 said = {said}
 for start, text in said.items():
@@ -62,3 +67,39 @@ def test_the_first_errors_stand_before_the_last_lines():
     assert telling([*cause, "so on", *noise]) == ["ValueError: a", "RuntimeError: b", "…", *noise]
     assert telling(noise) == noise
     assert serving.ERROR.search("torch.OutOfMemoryError: CUDA out of memory")
+
+
+ACTIVE = (
+    'print("ActiveState=active\\nNRestarts=0\\nResult=success\\nExecMainStatus=0\\nInvocationID=a")'
+)
+
+
+def test_what_a_replica_is_at_is_said_where_the_task_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "systemctl").write_text(f"#!{sys.executable}\n{ACTIVE}")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with engine(chat_engine()) as url:
+        replica = {"name": "chat-0", "port": int(url.rpartition(":")[2]), "model": "m"}
+        wait(replica, "k", 30)
+        assert capfd.readouterr().out == ""
+        monkeypatch.setattr(serving, "TASK", {"progress": True})
+        wait(replica, "k", 30)
+    phases = ("load", "first token", "serves")
+    assert capfd.readouterr().out.splitlines() == [f"{PROGRESS}chat-0 {one}" for one in phases]
+
+
+def test_nobody_has_to_listen():
+    """A connection that breaks must not end what moves replicas."""
+    program = (
+        "import sys; from roles.host import serving; serving.TASK = {'progress': True}; "
+        "serving.tell('a', 'load'); serving.tell('a', 'load'); sys.stderr.write('goes on')"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.stderr == "goes on"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pyinfra.api.state import StateStage
 
+from roles.host.outcome import PHASES
 from roles.stages.progress import (
     Progress,
     Waited,
@@ -42,7 +43,7 @@ class Pyinfra:
     current_stage = StateStage.Execute
 
     def __init__(self) -> None:
-        self.inventory = [SimpleNamespace(name="gpu1", executing_op_hash=None)]
+        self.inventory = [SimpleNamespace(name="gpu1", executing_op_hash=None, connector_data={})]
 
     def get_op_meta(self, op_hash: str) -> Any:
         return SimpleNamespace(names={op_hash})
@@ -74,6 +75,15 @@ def test_what_begins_is_said_in_time_whatever_was_said_before():
         pyinfra.does("Install" if now < 7 else "Start")
         progress.look(now)
     assert shown == ["... Install: gpu1 5 s", "... Start: gpu1 5 s"]
+
+
+def test_what_replicas_are_at_is_said():
+    pyinfra, progress, shown = watched()
+    pyinfra.does("Move")
+    pyinfra.inventory[0].connector_data[PHASES] = {"a-1": "load", "a-0": "serves"}
+    for now in range(6):
+        progress.look(now)
+    assert shown == ["... Move: gpu1 (a-0: serves, a-1: load) 5 s"]
 
 
 def test_short_work_is_not_mentioned():
