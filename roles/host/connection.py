@@ -15,7 +15,6 @@ from pyinfra.context import ctx_host
 
 from roles.host.outcome import PHASES
 from roles.host.serving import PROGRESS
-
 from roles.host.terminal import make_plain
 
 KEEPALIVE_S = 30
