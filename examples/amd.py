@@ -16,6 +16,9 @@ _settings = {
             "device": "rocm",
             # An index that has vLLM's wheels for your release of ROCm.
             "extra_index_urls": ["https://wheels.example.com/rocm/"],
+            # Its packages with their hashes: python -m roles.engine lock --extra-index-url URL > FILE, then
+            # "lock": "FILE" in place of this line.
+            "allow_unhashed": True,
         }
     },
     "balancer": {"server_name": "llm.example.com", "api_key_file": "secrets/amd-api.key"},

@@ -234,7 +234,7 @@ def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
         (vllm({"environment": {"A;id": "x"}}), "engines.vllm.environment"),
         (
             vllm({"environment": {"HF_ENDPOINT": 'https://h"\\noutput=x'}}),
-            "engines.vllm.environment: HF_ENDPOINT: is no URL",
+            "engines.vllm.environment: HF_ENDPOINT: 'https",
         ),
         ({"driver": {"mirror": "https://m/x y"}}, "driver.mirror: "),
         ({"driver": {"mirror": "https://m/$releasever"}}, "driver.mirror: "),

@@ -36,6 +36,14 @@ SECRETS = {
     "long.token": "hf_" + "a" * 5000,
     "good.token": "hf_abcdefghijklmnop\n",
 }
+
+
+def locked(*packages: str) -> str:
+    """A lock of these packages and of the installer, with hashes."""
+    hashed = f" \\\n    --hash=sha256:{'0' * 64}\n"
+    return "".join(package + hashed for package in (*packages, "uv==0.13.8"))
+
+
 TEXTS = {
     "empty.j2": "",
     "blank.j2": "\n\n  \n",
@@ -47,9 +55,9 @@ TEXTS = {
     "syntax.j2": SITE + "{% if %}\n",
     "endless-if.j2": SITE + "{% if ipv6 %}\n",
     "good.j2": SITE,
-    "good.lock": "# made by uv\nvllm==0.33.0 \\\n    --hash=sha256:00\ntorch==2.14.0\n",
-    "older.lock": "vllm==0.32.0\ntorch==2.13.0\n",
-    "without.lock": "torch==2.14.0\nnumpy==2.1.0\n",
+    "good.lock": locked("vllm==0.33.0", "torch==2.14.0"),
+    "older.lock": locked("vllm==0.32.0", "torch==2.13.0"),
+    "without.lock": locked("torch==2.14.0", "numpy==2.1.0"),
     "empty.lock": "",
     "loose.lock": "vllm>=0.33.0\n",
 }

@@ -171,7 +171,7 @@ SIZES_OF_MODELS: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"weight_bytes": 1.6e10}, "weight_bytes", "whole number"),
     ({"hidden_size": 2**30}, "hidden_size", "4194304"),
     ({"vocab_size": 2**30}, "vocab_size", "268435456"),
-    ({"layers": 5000}, "layers", "1024"),
+    ({"layers": 5000}, "layers", "512"),
     ({"layers": True}, "layers", "no number"),
     ({"kv_heads": 5}, "kv_heads", "must divide"),
     ({"context_limit_tokens": 2**30}, "context_limit_tokens", "268435456"),

@@ -105,9 +105,9 @@ def test_only_balancers_and_friends_reach_the_ports():
 
 @pytest.mark.parametrize("zone", ["fe80::1%eth0", "fe80::1%; accept }", "fe80::1%x\n} drop/128"])
 def test_a_zone_of_ipv6_cannot_write_rules(zone: str):
-    with pytest.raises(ValueError, match="has a zone"):
+    with pytest.raises(ValueError, match="is no network"):
         LaunchSettings.model_validate({"allow_from": [zone]})
-    with pytest.raises(ValueError, match="has a zone"):
+    with pytest.raises(ValueError, match=r"zone|no IP address"):
         HostSettings.model_validate({"address": zone.removesuffix("/128")})
 
 
