@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,24 +31,13 @@ def run(command: str, *, stdin: bytes | None = b"", **more: str) -> tuple[int, s
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-@pytest.fixture(scope="module")
-def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("odd")
-    os.mkfifo(folder / "pipe")
-    os.mkfifo(folder / "pipe.gguf")
-    (folder / "loose").symlink_to("nowhere")
-    (folder / "loose.gguf").symlink_to("nowhere")
-    (folder / "empty").mkdir()
-    for name in ("config.json", "hf_quant_config.json", "model.safetensors"):
-        (folder / name.split(".")[0]).mkdir()
-        whole = '{"model_type": "llama", "hidden_size": 64}'
-        (folder / name.split(".")[0] / "config.json").write_text(whole)
-        (folder / name.split(".")[0] / name).unlink(missing_ok=True)
-        os.mkfifo(folder / name.split(".")[0] / name)
-    with (folder / "huge").open("wb") as file:
-        file.truncate(3 * 2**30)
-    (folder / "token").write_bytes(b"\xff\xfe")
-    yield folder
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    (tmp_path / "config").mkdir()
+    os.mkfifo(tmp_path / "config" / "config.json")
+    return tmp_path
 
 
 READ = "python -m roles.models read"
@@ -61,22 +49,8 @@ PLAN = "python -m roles.topology plan"
     ("command", "told"),
     [
         (f"{READ} ODD/config", ("config.json is a named pipe", "name a regular file")),
-        (f"{READ} ODD/hf_quant_config", ("hf_quant_config.json is a named pipe",)),
-        (f"{READ} ODD/model", ("model.safetensors is a named pipe",)),
         (f"{READ} ODD/pipe.gguf", ("pipe.gguf is a named pipe",)),
-        (f"{READ} ODD/loose.gguf", ("loose.gguf is a link that leads nowhere",)),
-        (f"{READ} ODD/huge", ("huge/config.json is missing",)),
-        (f"{READ} ODD/empty", ("config.json is missing",)),
-        (f"{READ} /dev/zero", ("/dev/zero/config.json is missing",)),
-        (f"{READ} '~nobody-there/model'", ("home",)),
-        (f"{READ} org/model --token-file ODD/pipe", ("pipe is a named pipe",)),
-        (f"{READ} org/model --token-file ODD/token", ("token is no UTF-8 text",)),
-        (f"{READ} org/model --token-file ODD/empty", ("empty is a folder",)),
         (f"{OUTPUTS} ODD/pipe", ("pipe is a named pipe",)),
-        (f"{OUTPUTS} ODD/huge", ("huge is larger than 16 MiB",)),
-        (f"{OUTPUTS} /dev/zero", ("/dev/zero is a device",)),
-        (f"{OUTPUTS} ODD", ("is a folder",)),
-        (f"{OUTPUTS} ODD/nothing", ("nothing is missing",)),
         (f"{OUTPUTS} - <&-", ("stdin is closed",)),
         (f"{OUTPUTS} - </dev/zero", ("stdin has more than 16 MiB",)),
         (f"{PLAN} <&-", ("stdin is closed",)),
