@@ -64,7 +64,7 @@ def parsed(text: str) -> BalancerState | None:
             _NAME.validate_python(upstream.name)
     except ValidationError as error:
         raise ValueError(_unreadable(error.errors()[0]["msg"])) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(_unreadable(str(error))) from None
     return state
 

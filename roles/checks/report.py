@@ -14,6 +14,7 @@ from roles.checks.check import OUTCOMES, Check, Outcome, grouped, rank
 # The version of the JSON, described in docs/report.schema.json: a field that is added, removed or
 # changed makes it one more.
 SCHEMA = 1
+LONGEST_CELL = 2000
 HEADER = ("HOST", "SUBJECT", "CHECK", "OUTCOME", "EVIDENCE")
 _WORDS: tuple[tuple[Outcome, str], ...] = (
     ("pass", "passed"),
@@ -60,7 +61,7 @@ def table(checks: Sequence[Check]) -> str:
     shown = [check for check in ranked if not _is_quiet(check)]
     quiet = [check for check in ranked if _is_quiet(check)]
     remedies = [
-        "  " + clean(f"{check.host} {check.subject} {check.name}: {check.remedy}")
+        "  " + _cell(f"{check.host} {check.subject} {check.name}: {check.remedy}")
         for check in ranked
         if check.remedy and check.outcome == "fail"
     ]
@@ -86,7 +87,7 @@ def _is_quiet(check: Check) -> bool:
 
 def _rows(checks: Sequence[Check]) -> list[str]:
     rows = [HEADER] + [
-        tuple(map(clean, (one.host, one.subject, one.name, one.outcome, one.evidence)))
+        tuple(map(_cell, (one.host, one.subject, one.name, one.outcome, one.evidence)))
         for one in checks
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER) - 1)]
@@ -94,6 +95,11 @@ def _rows(checks: Sequence[Check]) -> list[str]:
         "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]])
         for row in rows
     ]
+
+
+def _cell(text: str) -> str:
+    # A host decides how long an evidence is; the JSON has all of it.
+    return clean(text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]} …")
 
 
 def to_json(checks: Sequence[Check], run: str | None = None) -> str:

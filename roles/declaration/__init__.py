@@ -8,6 +8,7 @@ from roles.declaration.declaration import DeclaredHost as DeclaredHost
 from roles.declaration.problems import DeclarationError as DeclarationError
 from roles.declaration.problems import merged as merged
 from roles.declaration.problems import problems_of as problems_of
+from roles.declaration.recordings import check_entry as check_entry
 from roles.declaration.recordings import record as record
 from roles.declaration.recordings import recorded as recorded
 from roles.declaration.recordings import recording_of as recording_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from roles.declaration.problems import DeclarationError
-from roles.hardware import read_recording, recording_with
+from roles.hardware import read_recording, recorded_hardware, recording_with
 from roles.host import read_text, there
 from roles.plan import check_saved
 
@@ -66,8 +66,11 @@ def saved_plan(file: Path) -> str | None:
 def record(file: Path, entries: Mapping[str, Any]) -> None:
     """Put entries of hosts into a recording, beside those of other hosts; all or nothing.
 
-    Several runs may record at once: each keeps what the others wrote.
+    Several runs may record at once: each keeps what the others wrote. ValueError, and nothing is
+    written, for an entry that no inventory could be read with: hosts may report anything.
     """
+    for name, entry in entries.items():
+        check_entry(name, entry)
     file.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(file.parent, os.O_RDONLY)
     try:
@@ -78,6 +81,14 @@ def record(file: Path, entries: Mapping[str, Any]) -> None:
         # At once: under gevent, os.close waits for the event loop, which the next lock would block.
         fcntl.flock(folder, fcntl.LOCK_UN)
         os.close(folder)
+
+
+def check_entry(name: str, entry: Any) -> None:
+    """ValueError where what a host reports cannot be recorded."""
+    try:
+        recorded_hardware(entry)
+    except ValueError as error:
+        raise ValueError(f"{name} reports what cannot be recorded: {error}") from None
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -31,9 +31,9 @@ _PCI_DEVICE = r"^(0x)?[0-9A-Fa-f]{4}:?[0-9A-Fa-f]{4}$"
 _MIG_PROFILE = r"^([1-9]c\.)?[1-9]g\.[0-9]{1,3}gb([+-][a-z.]{1,20})*$"
 _IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._:/ -]{0,99}$"
 Words = Annotated[str, Field(pattern=r"^[ -~]{1,300}$")]
-# Sixteen GPUs of eight slices; a row has a label for each.
-_MOST_GPUS = 128
-Rows = Annotated[list[Annotated[str, Field(max_length=2000)]], Field(max_length=_MOST_GPUS)]
+# A host's devices, with all partitions and slices; a row has a label for each.
+MOST_GPUS = 256
+Rows = Annotated[list[Annotated[str, Field(max_length=2000)]], Field(max_length=MOST_GPUS)]
 
 
 class RecordedGpu(BaseModel):
@@ -85,7 +85,7 @@ class RecordedHost(BaseModel):
     model_config = _STRICT
 
     driver_version: Annotated[str, Field(pattern=r"^[ -~]{1,200}$")] | None = None
-    gpus: Annotated[list[RecordedGpu], Field(min_length=1, max_length=_MOST_GPUS)]
+    gpus: Annotated[list[RecordedGpu], Field(min_length=1, max_length=MOST_GPUS)]
     links: Rows | None = None
     p2p: Rows | None = None
     interconnect: Annotated[list[RecordedVerdict], Field(max_length=1000)] | None = None

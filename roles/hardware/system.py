@@ -167,7 +167,8 @@ def _unit_is_enabled(text: str) -> bool:
 
 def _pci_device(line: str) -> PciDevice | None:
     match = re.fullmatch(
-        r"(\S+) 0x(\w{6}) 0x(\w{4}) 0x(\w{4}) numa=(-?[0-9]{0,9}) driver=(\S*) width=([0-9]{0,9})/([0-9]{0,9})",
+        r"(\S+) 0x(\w{6}) 0x(\w{4}) 0x(\w{4}) numa=(-?[0-9]{0,9}) driver=(\S*) "
+        r"width=([0-9]{0,9})/([0-9]{0,9})",
         line.strip(),
     )
     if match is None:

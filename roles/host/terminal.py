@@ -1,4 +1,4 @@
-"""What hosts print, on its way through pyinfra: bounded when it is read, and plain when it is shown.
+"""What hosts print, on its way through pyinfra: bounded when read, and plain when shown.
 
 pyinfra 3.10 reads whatever comes, decodes it strictly, and prints lines of a command that failed as
 they are: a host could fill the memory, stop the reading, or steer the terminal.
@@ -59,7 +59,7 @@ def _read(name: str, stream: Any, *arguments: Any, print_func: Any = None, **opt
 
 
 def bounded(stream: Any) -> Iterator[str]:
-    """The lines of a host's output. One that is too long ends the command, which has then failed."""
+    """The lines of a host's output; one that is too long ends the command, which then failed."""
     if isinstance(stream, ChannelFile):
         # Else paramiko decodes, and raises for what is no UTF-8.
         stream._flags |= stream.FLAG_BINARY

@@ -109,8 +109,8 @@ def parse_answer(
                 raise ValueError(f"GPUs that were not asked for: {one['gpus']}")
             if (found := _read(one, engine, driver_version)) is None:
                 continue
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            found = f"the host's answer is not as expected ({_printable(repr(error))[:80]})"
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            found = f"the host's answer is not as expected ({_printable(_repr(error))[:80]})"
         kept = {str: problems, tuple: busy}.get(type(found), verdicts)
         kept.append(found)
     if not problems and not any("done" in one for one in told):
@@ -118,6 +118,11 @@ def parse_answer(
         last = f": {_printable(others[-1])}" if others else ""
         problems.append(f"the measuring did not come to its end{last}")
     return Measured(tuple(verdicts), tuple(busy), tuple(dict.fromkeys(problems)))
+
+
+def _repr(error: Exception) -> str:
+    # What a deep answer raises tells the answer, which is as deep.
+    return "nested too deeply" if isinstance(error, RecursionError) else repr(error)
 
 
 def told(verdicts: Sequence[LinkVerdict], groups: Iterable[tuple[int, ...]]) -> Iterator[str]:

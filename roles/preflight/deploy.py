@@ -41,11 +41,11 @@ def preflight(
     # An exception in a deploy file would end the run for every host.
     try:
         read = parse_answers(answers)
+        difference = clock_difference(*asked, read)
+        found = of_host(host.name, checks(read, report, needs, difference))
     except Exception as error:
         stop(unreadable("what a deploy needs of the host", error))
         return None
-    difference = clock_difference(*asked, read)
-    found = of_host(host.name, checks(read, report, needs, difference))
     for line in lines(found, verbose):
         say(_colored(line))
     record(found)

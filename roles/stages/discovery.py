@@ -10,7 +10,7 @@ from pyinfra import host
 from pyinfra.api import Host as PyinfraHost
 from pyinfra.context import ctx_host
 
-from roles.declaration import GPU_HOSTS, record, recorded, recording_of
+from roles.declaration import GPU_HOSTS, check_entry, record, recorded, recording_of
 from roles.driver import MENDED
 from roles.fleet import recorded_anew
 from roles.hardware import (
@@ -58,7 +58,11 @@ def discover(run: Run) -> None:
     _show_changes(known, report)
     identifiers = report.identifiers if wants("identifiers", default=False) else {}
     found = keeping_verdicts(found, _readable(known))
-    record(recording_of(run.file), {host.name: entry(found, identifiers)})
+    try:
+        record(recording_of(run.file), {host.name: entry(found, identifiers)})
+    except ValueError as error:
+        stop(str(error))
+        return
     say(f"recorded {summary(found.gpus)}, driver {found.driver_version or 'not installed'}")
     for fault in report.obstacles:
         remedy = "deploys/drivers.py sees to it" if fault.kind in MENDED else fault.remedy
@@ -124,7 +128,14 @@ def accept_hardware(run: Run) -> None:
         if difference(known, report):
             found = keeping_verdicts(report.hardware, known)
             identifiers = _identifiers(entries[other.name], report)
-            changed[other.name] = entry(found, identifiers)
+            new = entry(found, identifiers)
+            try:
+                check_entry(other.name, new)
+            except ValueError as error:
+                with ctx_host.use(other):
+                    stop(str(error))
+                continue
+            changed[other.name] = new
             gpus = summary(report.hardware.gpus)
             click.echo(f"{other.print_prefix}{other.name} is accepted as {gpus}", err=True)
     if changed:

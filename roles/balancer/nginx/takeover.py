@@ -13,12 +13,10 @@ from roles.balancer.routes import Member
 from roles.balancer.state import BalancerState
 from roles.balancer.upstreams import Drain, Upstream
 
-BLOCK = re.compile(
-    r"^[ \t]*upstream[ \t]+([A-Za-z0-9._-]+)[ \t]*\{(.*?)^[ \t]*\}[ \t]*\n", re.M | re.S
-)
+BLOCK = re.compile(r"^[ \t]*upstream[ \t]+([A-Za-z0-9._-]+)[ \t]*\{([^{}]*)^[ \t]*\}[ \t]*\n", re.M)
 SERVER = re.compile(
-    r"^[ \t]*server[ \t]+(\[[0-9A-Fa-f.:]+\]|[0-9.]+):(\d+)([^;#]*);[ \t]*"
-    r"(# set aside:([^;#]*);[ \t]*)?#[ \t]*([^:\s]+/[^:\s]+)(?:: (.*))?$"
+    r"^[ \t]*server[ \t]+(\[[0-9A-Fa-f.:]+\]|[0-9.]+):(\d{1,5})([^;#]*);[ \t]*"
+    r"(# set aside:([^;#]*);[ \t]*)?#[ \t]*([^:\s/]+/[^:\s]+)(?:: (.*))?$"
 )
 ANY_SERVER = re.compile(r"^[ \t]*server[ \t]")
 DRAINED = "its host is drained"
@@ -66,7 +64,7 @@ def _server(line: str, run: str, since: str) -> tuple[Member, str | None, Drain 
     if not match:
         raise ValueError(_unreadable(f"this line has another form: {line.strip()}"))
     address, port, parameters, aside, before, id, comment = match.groups()
-    weight = re.search(r"\bweight=(\d+)", f"{parameters} {before or ''}")
+    weight = re.search(r"\bweight=(\d{1,6})", f"{parameters} {before or ''}")
     host = id.partition("/")[0]
     member = Member(id, host, address.strip("[]"), int(port), int(weight[1]) if weight else 1)
     reason = (comment or "").removeprefix("out, ").removeprefix("kept as nothing else is left, ")
@@ -80,7 +78,9 @@ def _server(line: str, run: str, since: str) -> tuple[Member, str | None, Drain 
 
 
 def _limits(body: str) -> tuple[int, int]:
-    fails, timeout = re.search(r"max_fails=(\d+)", body), re.search(r"fail_timeout=(\d+)", body)
+    fails, timeout = (
+        re.search(rf"{name}=(\d{{1,6}})", body) for name in ("max_fails", "fail_timeout")
+    )
     default = BalancerState()
     return (
         int(fails[1]) if fails else default.max_fails,

@@ -193,10 +193,10 @@ def _nvidia_faults(lines: list[Line]) -> list[KernelFault]:
         time = _time(line) or time
         if match := _NVIDIA_GPU.search(line.text):
             gpu = match["pci"].lower()
-        if kind := _kind(_NVIDIA_FAULTS, line.text):
-            # The driver says one fault in several lines.
-            if gpu is not None and (kind, gpu) not in faults:
-                faults[kind, gpu] = KernelFault(kind, gpu, _message(line), time)
+        kind = _kind(_NVIDIA_FAULTS, line.text)
+        # The driver says one fault in several lines.
+        if kind and gpu is not None and (kind, gpu) not in faults:
+            faults[kind, gpu] = KernelFault(kind, gpu, _message(line), time)
     return list(faults.values())
 
 

@@ -90,7 +90,8 @@ _RULES = (
         r"^-?(?:\S{0,300}/)?(?:ba|z|da|k|c|tc)?sh: (?:(?:line )?[0-9]+: )?nvidia-smi\s?[:：]"
         r"|nvidia-smi\S{0,80}: (?:command )?not found|command not found: nvidia-smi"
         r"|unknown command:? '?nvidia-smi|command 'nvidia-smi' not found"
-        r"|'?nvidia-smi\S{0,80} ?(?:: the term '\S{1,80}')? ?is not recognized as (?:an internal|the name|a )"
+        r"|'?nvidia-smi\S{0,80} ?(?:: the term '\S{1,80}')? ?is not recognized as "
+        r"(?:an internal|the name|a )"
         r"|the program 'nvidia-smi' (?:can be found in|is currently not installed)"
         r"|the nvidia-smi command was not found"
         r"|\"nvidia-smi\": executable file not found|nvidia-smi\S{0,80}: no such file or directory"
@@ -133,8 +134,9 @@ _RULES = (
     (
         "invalid-argument",
         r"is not a valid field to query|option .{0,200}is not recognized|is missing its value"
-        r"|^missing value for .* argument|switch is missing\. please run|is not a valid \S{1,80} ?\S{0,80} "
-        r"which should be|invalid combination of input arguments|^the \S{1,80} command line argument"
+        r"|^missing value for .* argument|switch is missing\. please run"
+        r"|is not a valid \S{1,80} ?\S{0,80} which should be"
+        r"|invalid combination of input arguments|^the \S{1,80} command line argument"
         r"|^(?:error: )?invalid argument|please run 'nvidia-smi (?:\S{1,80} )?-h'",
         "this version of nvidia-smi does not take the question: correct its options and fields",
     ),

@@ -398,3 +398,29 @@ def test_the_input_reaches_the_archive_and_nobody_else():
     given = base64.b64encode(b"x").decode()
     done = subprocess.run(["dash", "-c", script], input=given, capture_output=True, text=True)
     assert done.stdout == ""
+
+
+def test_without_a_file_of_its_own_a_script_ends(tmp_path: Path):
+    (tmp_path / "mktemp").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "mktemp").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", scripts.explained(["echo went on"])],
+        capture_output=True,
+        text=True,
+        env={"PATH": path},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_no_path_below_a_folder_of_everybody_can_be_foreseen():
+    roles = Path(__file__).parents[3] / "roles"
+    files = [file for file in roles.rglob("*") if file.suffix in (".py", ".sh")]
+    written = [
+        f"{file.name}: {line.strip()}"
+        for file in files
+        for line in file.read_text().splitlines()
+        if re.search(r"/(?:dev/shm|tmp)/[A-Za-z.$]|\$\$", line)
+        and not line.lstrip().startswith("#")
+    ]
+    assert written == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from paramiko import ChannelFile
 from pyinfra.api import facts, operations
 from pyinfra.connectors import util
 from pyinfra.connectors.util import CommandOutput, OutputLine
@@ -17,7 +18,7 @@ from roles.host import terminal
 from roles.host.facts import reading, unreadable
 from roles.host.terminal import bounded, make_plain, shown
 
-# The title, the clipboard, the screen, a hidden text, C1's CSI, the direction of writing, line ends.
+# Title, clipboard, screen, a hidden text, C1's CSI, the direction of writing, ends of lines.
 HOSTILE = "\x1b]0;title\x07\x1b]52;c;AAAA\x07\x1b[2J\x1b[8m\x9b2J\u202e\u2066\u2028\x85\r\x00\ud800"
 
 
@@ -82,3 +83,14 @@ def test_whatever_an_answer_raises_fails_its_host_in_one_plain_line(error: Excep
     assert raised.value.__cause__ is None
     assert str(raised.value) == unreadable("the host's answer", error)
     assert str(raised.value).isprintable() and len(str(raised.value)) <= 500
+
+
+def test_a_flood_of_a_host_ends_its_channel(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(terminal, "MOST_BYTES", 100_000)
+    closed = []
+    channel: Any = SimpleNamespace(
+        recv=lambda size: b"\xffab\n" * (size // 4), close=lambda: closed.append(1)
+    )
+    lines = list(bounded(ChannelFile(channel, "r")))
+    assert len(lines) == 25_000 and set(lines) == {"\ufffdab\n"}
+    assert closed == [1]

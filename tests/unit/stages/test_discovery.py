@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pyinfra.context import ctx_host, ctx_state
 
-from roles.declaration import recorded
+from roles.declaration import recorded, recording_of
 from roles.hardware import PART as HARDWARE
 from roles.hardware import LinkVerdict, parse_report
 from roles.hardware.facts import HostReport
@@ -66,3 +66,22 @@ def test_accepted_hardware_is_recorded_where_it_differs(
         accept_hardware(run)
     assert names(simulation, "gpu2") == ["NVIDIA L40S"]
     assert len(HOSTS) - 1 == len(recorded(simulation.file))
+
+
+@pytest.mark.parametrize(
+    ("field", "absurd"), [("capability", "0.0"), ("capability", "999"), ("total", "99999999")]
+)
+def test_a_host_cannot_spoil_the_recording(simulation: Simulation, field: str, absurd: str):
+    simulation.prepare(simulation.begin(), discover)
+    before = recording_of(simulation.file).read_text()
+    says(simulation, "gpu2", sections(query=query(row(0, **{field: absurd}))))
+    run = simulation.begin()
+    simulation.prepare(run, discover)
+    failed = {one.name for one in run.state.failed_hosts}
+    assert (failed, recording_of(simulation.file).read_text()) == ({"gpu2"}, before)
+    run = simulation.begin()
+    with ctx_state.use(run.state), ctx_host.use(run.state.inventory.get_host("gpu1")):
+        accept_hardware(run)
+    assert {one.name for one in run.state.failed_hosts} == {"gpu2"}
+    assert recording_of(simulation.file).read_text() == before
+    assert simulation.fleet()

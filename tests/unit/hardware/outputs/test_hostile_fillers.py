@@ -79,7 +79,7 @@ def test_fillers_alone(kind: str):
 
 @readers
 def test_many_lines(kind: str):
-    check(kind, ((form, "".join(f"{form.format(n=n)}\n" for n in range(2_000))) for form in LINES))
+    check(kind, ((form, "".join(f"{form.format(n=n)}\n" for n in range(1_000))) for form in LINES))
 
 
 @readers
@@ -109,7 +109,7 @@ def test_a_megabyte(kind: str):
 
 @pytest.mark.parametrize("kind", READERS)
 def test_numbers_of_thousands_of_digits_are_refused(kind: str):
-    for text in map(output, names(kind)[:3]):
-        for number in set(re.findall("[0-9]+", text[:4000])):
-            with suppress(OutputError):
-                READERS[kind](text.replace(number, "7" * 5000, 1))
+    text = min(map(output, names(kind)), key=len)
+    for number in set(re.findall("[0-9]+", text)):
+        with suppress(OutputError):
+            READERS[kind](text.replace(number, "7" * 5000, 1))
