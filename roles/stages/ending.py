@@ -128,6 +128,8 @@ def _ready(state: State) -> bool:
 
 def _finish(state: State, end: RunEnd) -> None:
     """Print the verdict, where there is a fleet to give one on."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     end.progress.stop()
     end.screen.close()
     if not _ready(state) or not was_checked(state):
