@@ -111,19 +111,14 @@ def _options() -> dict[str, Any]:
 def _interrupt(state: State, end: RunEnd, number: int) -> None:
     """End the run in order: what hosts were told to do is not stopped there."""
     end.interrupted = signal.Signals(number).name
-    busy = (
-        [host.name for host in state.inventory if host.executing_op_hash] if _ready(state) else []
-    )
-    works_on = f"; what was begun on {', '.join(busy)} may go on there" if busy else ""
-    click.echo(f"Interrupted by {end.interrupted}{works_on}.", err=True)
-    if _ready(state):
+    hosts = state.inventory if state.initialised else ()
+    busy = ", ".join(host.name for host in hosts if host.executing_op_hash)
+    goes_on = f"; what was begun on {busy} may go on there" if busy else ""
+    click.echo(f"Interrupted by {end.interrupted}{goes_on}.", err=True)
+    if state.initialised:
         # Disconnecting needs a place in it.
         state.pool.kill(block=False)
     sys.exit(128 + number)
-
-
-def _ready(state: State) -> bool:
-    return state.initialised
 
 
 def _finish(state: State, end: RunEnd) -> None:
@@ -132,7 +127,10 @@ def _finish(state: State, end: RunEnd) -> None:
         signal.signal(number, signal.SIG_IGN)
     end.progress.stop()
     end.screen.close()
-    if not _ready(state) or not was_checked(state):
+    if not state.initialised or not was_checked(state):
+        return
+    if state.activated_hosts and Run.begun(state) is None:
+        # Hosts were there, and no deploy of ours was.
         return
     run = Run.of(state)
     begin_run(run)

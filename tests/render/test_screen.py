@@ -88,12 +88,14 @@ class Site:
         (folder / "api.key").write_text(KEY)
         (folder / "api.key").chmod(0o600)
 
+    deploy = str(ROOT / "deploys/llm.py")
+
     def start(self, scenario: dict[str, Any], flags: Sequence[str]) -> subprocess.Popen[str]:
         file = self.folder / "scenario.json"
         file.write_text(json.dumps(scenario))
         program = [sys.executable, "-m", "tests.render.simulated_run", str(file)]
         return subprocess.Popen(
-            [*program, "site.py", str(ROOT / "deploys/llm.py"), "-y", *flags],
+            [*program, "site.py", self.deploy, "-y", *flags],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
@@ -310,4 +312,12 @@ def test_other_commands_of_pyinfra_are_left_as_they_are(site: Site):
         text=True,
     )
     assert "[@local] Connected" in done.stderr and "HOST  REPLICAS" not in done.stderr
+    assert not (site.folder / "reports").exists()
+
+
+def test_a_deploy_of_another_has_no_verdict_of_ours(site: Site):
+    (site.folder / "other.py").write_text("")
+    site.deploy = "other.py"
+    done = site.run()
+    assert done.status == 0 and "HOST  REPLICAS" not in done.stderr
     assert not (site.folder / "reports").exists()

@@ -1,0 +1,71 @@
+"""How each host of a run ended, by what the run itself saw of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.checks import HostVerdict
+from roles.launch.transaction import PUT_BACK
+from roles.stages.ending import RunEnd, verdicts
+from tests.unit.stages.fleet import TRANSACTION, ServingFleet
+
+NOBODY: Any = None
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServingFleet:
+    return ServingFleet(tmp_path, monkeypatch)
+
+
+def ended(fleet: ServingFleet) -> dict[str, HostVerdict]:
+    found = verdicts(fleet.run, RunEnd(screen=NOBODY, progress=NOBODY))
+    return {one.host: one for one in found}
+
+
+def told(fleet: ServingFleet) -> dict[str, tuple[str, int, int]]:
+    """Outcome, replicas that serve and those that were not seen, by host."""
+    return {name: (one.outcome, one.serving, one.unseen) for name, one in ended(fleet).items()}
+
+
+def fails(command: str) -> bool:
+    return command.startswith(TRANSACTION)
+
+
+def test_hosts_that_moved_serve_and_changed(fleet: ServingFleet):
+    fleet.update()
+    gpu_hosts = dict.fromkeys(("gpu1", "gpu2", "gpu3"), ("changed", 2, 0))
+    assert told(fleet) == {**gpu_hosts, "lb1": ("changed", 0, 0)}
+    assert all(one.next_step == "" for one in ended(fleet).values())
+
+
+def test_nothing_to_do_changes_nothing(fleet: ServingFleet):
+    fleet.planned("gpu1", "gpu2", "gpu3")
+    fleet.update()
+    gpu_hosts = dict.fromkeys(("gpu1", "gpu2", "gpu3"), ("unchanged", 2, 0))
+    assert told(fleet) == {**gpu_hosts, "lb1": ("unchanged", 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("last_words", "serving", "unseen"), [([], 0, 2), ([f"{PUT_BACK}s-0"], 2, 0)]
+)
+def test_a_host_that_fails_serves_only_where_it_says_so(
+    fleet: ServingFleet, last_words: list[str], serving: int, unseen: int
+):
+    fleet.machines["gpu2"].fails = fails
+    fleet.machines["gpu2"].last_words = last_words
+    fleet.update()
+    assert told(fleet) == {
+        "gpu1": ("changed", 2, 0),
+        "gpu2": ("FAILED", serving, unseen),
+        "gpu3": ("not updated", 2, 0),
+        "lb1": ("changed", 0, 0),
+    }
+    assert "journalctl" in ended(fleet)["gpu2"].next_step
+    assert ended(fleet)["gpu3"].next_step.startswith("mend gpu2 first")
+
+
+def test_hosts_outside_the_run_are_named_and_not_seen(fleet: ServingFleet):
+    fleet.update("gpu1", "lb1")
+    assert told(fleet)["gpu1"] == ("changed", 2, 0)
+    assert told(fleet)["gpu2"] == ("left out by --limit", 0, 2)
