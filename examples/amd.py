@@ -16,8 +16,8 @@ _settings = {
             "device": "rocm",
             # An index that has vLLM's wheels for your release of ROCm.
             "extra_index_urls": ["https://wheels.example.com/rocm/"],
-            # Its packages with their hashes: python -m roles.engine lock --extra-index-url URL > FILE, then
-            # "lock": "FILE" in place of this line.
+            # Or "lock": "FILE", which has every package's hash, made by
+            #   python -m roles.engine lock vllm==0.33.0 --extra-index-url URL > FILE
             "allow_unhashed": True,
         }
     },

@@ -33,7 +33,7 @@ _IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._:/ -]{0,99}$"
 Words = Annotated[str, Field(pattern=r"^[ -~]{1,300}$")]
 # A host's devices, with all partitions and slices; a row has a label for each.
 MOST_GPUS = 256
-Rows = Annotated[list[Annotated[str, Field(max_length=2000)]], Field(max_length=MOST_GPUS)]
+Rows = Annotated[list[Annotated[str, Field(max_length=8 * MOST_GPUS)]], Field(max_length=MOST_GPUS)]
 
 
 class RecordedGpu(BaseModel):
