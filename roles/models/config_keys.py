@@ -189,7 +189,7 @@ ENCODER: Mapping[str, Kind] = {
         "hidden_size d_model vt_hidden_size embed_dim width intermediate_size "
         "vt_intermediate_size encoder_ffn_dim",
     ),
-    **_of(_either(_SOME, _list_of(_SOME, 3)), "image_size"),
+    **_of(_either(_SOME, _list_of(_SOME, 3), MAPPING), "image_size"),
     **_of(whole(1, 4096), "patch_size temporal_patch_size max_num_tiles spatial_merge_size"),
     **_of(_SIZE, "num_position_embeddings position_embedding_size"),
     **_of(_number(64), "mlp_ratio"),
