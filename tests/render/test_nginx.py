@@ -148,9 +148,11 @@ def test_nginx_takes_long_names_and_keys_and_a_thousand_replicas(tmp_path: Path)
 
 def test_an_own_template(tmp_path: Path):
     own = tmp_path / "own.j2"
-    own.write_text("include {{ upstreams_file }};\n{% for s in sites %}{{ s.port }}{% endfor %}\n")
+    proxied = "proxy_pass http://llm_chat;"
+    ports = "{% for s in sites %}{{ s.port }}{% endfor %}"
+    own.write_text(f"include {{{{ upstreams_file }}}};\n{proxied}\n{ports}\n")
     text = site(settings(tmp_path, template=own), [CHAT, AUDIO])[SITE]
-    assert text == f"include {UPSTREAMS};\n4438443"
+    assert text == f"include {UPSTREAMS};\n{proxied}\n4438443"
 
 
 def test_the_self_signed_certificate(tmp_path: Path):
