@@ -15,8 +15,8 @@ _PART, _LABEL = "@@@ ", "@@ "
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 # Seconds after which a part that hangs is left behind; root's parts end so much earlier.
 _DEADLINE_S, _ROOT_EARLIER_S = 150, 10
-# Characters of one section: the rest of a longer one is dropped; and of all that is read.
-SECTION_LIMIT, ANSWER_LIMIT = 1_000_000, 16_000_000
+# Characters of one section: the rest of a longer one is dropped.
+SECTION_LIMIT = 1_000_000
 END = "end"
 # The part that tells how sudo went; the question itself adds it.
 SUDO = "sudo"
@@ -90,7 +90,7 @@ def parse_answers(lines: Iterable[str]) -> dict[str, dict[str, str]]:
     that was answered to its end has the section "end".
     """
     answers: dict[str, dict[str, str]] = {}
-    for name, below in _split(_bounded(lines, ANSWER_LIMIT), _PART):
+    for name, below in _split(lines, _PART):
         if name not in answers:
             answers[name] = _sections(below)
     return answers
@@ -100,7 +100,7 @@ def _sections(lines: Iterable[str]) -> dict[str, str]:
     sections: dict[str, str] = {}
     for label, below in _split(lines, _LABEL):
         if label not in sections:
-            sections[label] = "\n".join(_bounded(below, SECTION_LIMIT)).strip("\n")
+            sections[label] = "\n".join(_bounded(below)).strip("\n")
     return sections
 
 
@@ -118,7 +118,8 @@ def _split(lines: Iterable[str], mark: str) -> Iterator[tuple[str, list[str]]]:
         yield name, below
 
 
-def _bounded(lines: Iterable[str], left: int) -> Iterator[str]:
+def _bounded(lines: Iterable[str]) -> Iterator[str]:
+    left = SECTION_LIMIT
     for line in lines:
         if left <= 0:
             return
