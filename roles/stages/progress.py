@@ -131,16 +131,12 @@ def _current(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
                 yield (host.name, work), said or _replicas(run, host.name, work)
     elif state.current_stage is StateStage.Connect:
         for host in state.inventory:
-            if state.is_host_in_limit(host) and not host.connected and _is_tried(state, host):
+            if state.is_host_in_limit(host) and not host.connected:
                 yield (host.name, "connecting"), ()
     elif state.current_stage is StateStage.Prepare and run is not None:
         for host in state.active_hosts:
             if not has_answered(run, host.name):
                 yield (host.name, "looking at what is there"), ()
-
-
-def _is_tried(state: State, host: object) -> bool:
-    return host not in state.failed_hosts
 
 
 def _replicas(run: Run | None, name: str, work: str) -> tuple[str, ...]:

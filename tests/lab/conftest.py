@@ -66,7 +66,7 @@ class Run:
 
     def failed(self) -> set[str]:
         """Hosts with a failed check in the log's table of all checks."""
-        table = self.log.split("\nAll checks:\n")[-1].split("\nHOST  REPLICAS")[0]
+        table = re.split(r"\nHOST +REPLICAS", self.log.split("\nAll checks:\n")[-1])[0]
         rows = [line.split() for line in table.splitlines()]
         return {row[0] for row in rows if "fail" in row[:8]}
 
