@@ -152,7 +152,11 @@ def parsed(text: str) -> tuple[Answers, ...]:
         Answers(
             one.service,
             frozenset(one.results),
-            {id: result.reason for id, result in one.results.items() if not result.ok},
+            {
+                id: result.reason
+                for id, result in one.results.items()
+                if isinstance(result, _Failed)
+            },
             one.keeps_key,
         )
         for one in TypeAdapter(list[_Service]).validate_json(text, strict=True)

@@ -55,9 +55,9 @@ class _Bounded(io.BufferedReader):
     def makefile(self, mode):
         return self
 
-    def read(self, size=-1):
+    def read(self, size=-1):  # type: ignore
         # Python sets the memory aside for as much as an answer says that it will send.
-        if size is not None and size > self.raw.left:
+        if size is not None and size > self.raw.left:  # type: ignore
             raise ValueError(TOO_LONG)
         return super().read(size)
 
@@ -117,7 +117,7 @@ def request(url, key, timeout_s, body=None, most_bytes=MOST_BYTES, context=None)
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
         connection.request(method, parts.path, data, headers)
         bounded = _Bounded(_Bytes(connection.sock, most_bytes))
-        with http.client.HTTPResponse(bounded, method=method) as response:
+        with http.client.HTTPResponse(bounded, method=method) as response:  # type: ignore
             response.begin()
             yield response
 

@@ -62,7 +62,7 @@ def bounded(stream: Any) -> Iterator[str]:
     """The lines of a host's output; one that is too long ends the command, which then failed."""
     if isinstance(stream, ChannelFile):
         # Else paramiko decodes, and raises for what is no UTF-8.
-        stream._flags |= stream.FLAG_BINARY
+        stream._flags |= stream.FLAG_BINARY  # type: ignore
     left = MOST_BYTES
     while line := stream.readline(LONGEST_LINE):
         left -= len(line)

@@ -24,7 +24,7 @@ def index_bytes(text: str | bytes, where: str) -> int:
             "no metadata.total_size" if size is None else f"a metadata.total_size of {shown(size)}"
         )
         raise ValueError(f"{where} has {told}: bytes are wanted; download it anew")
-    return int(size)
+    return int(size)  # type: ignore[arg-type]
 
 
 def header_size(first: bytes, where: str) -> int:

@@ -53,8 +53,9 @@ def test_a_failed_commands_lines_are_plain_and_few(
     lines = [OutputLine("stdout" if n % 2 else "stderr", HOSTILE + "x" * 9000) for n in range(9999)]
     with caplog.at_level(logging.ERROR):
         operations.print_host_combined_output(
-            SimpleNamespace(print_prefix="[gpu1] "), CommandOutput(lines)
-        )  # type: ignore[arg-type]
+            SimpleNamespace(print_prefix="[gpu1] "),  # type: ignore[arg-type]
+            CommandOutput(lines),
+        )
     assert len(caplog.messages) == terminal.MOST_SHOWN
     assert all(shown(text) == text and len(text) < 3000 for text in caplog.messages)
     assert facts.print_host_combined_output is operations.print_host_combined_output
