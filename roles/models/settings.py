@@ -86,19 +86,6 @@ class DeclaredModel(StrictSettings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _weights_are_of_these_sizes(self) -> Self:
-        heads = 2 * (self.attention_heads + self.kv_heads) * self.head_dim
-        layer = self.hidden_size * (heads + 3 * self.intermediate_size)
-        parameters = self.layers * layer + self.vocab_size * self.hidden_size
-        # Less than a bit each, or more than 16 bytes, is a size in other units.
-        if not parameters <= 8 * self.weight_bytes <= 128 * parameters:
-            raise ValueError(
-                f"weight_bytes: {self.weight_bytes} does not go with the {parameters:.3g} "
-                "parameters of these sizes; give the bytes of all safetensors files together"
-            )
-        return self
-
     def model(self) -> Model:
         """The model of these sizes; its weights are as many bytes as declared. ValueError where no
         model has them."""

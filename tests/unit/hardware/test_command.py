@@ -24,7 +24,7 @@ def make_huge(file: Path) -> None:
         (lambda file: file.symlink_to("nowhere"), "is a link that leads nowhere"),
         (lambda file: file.symlink_to("/dev/zero"), "is a device; name a regular file"),
         (make_huge, "is larger than 16 MiB"),
-        (lambda file: None, "is missing; create it"),
+        (lambda file: None, "is not there: create it"),
     ],
 )
 def test_what_is_no_file_harms_no_other(

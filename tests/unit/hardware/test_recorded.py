@@ -109,7 +109,7 @@ def test_identifiers_are_recorded_where_asked():
         ({"driver": "595.80"}, "driver"),
         ({"driver_version": "595.80\x1b[2J"}, "driver_version"),
         ({"gpus": []}, "gpus"),
-        ({"gpus": [{"name": "NVIDIA L40S", "memory_mib": 46068}] * 129}, "gpus: .*at most 128"),
+        ({"gpus": [{"name": "NVIDIA L40S", "memory_mib": 46068}] * 257}, "gpus: .*at most 256"),
         ({"gpus": [{"name": "NVIDIA L40S", "memory_mib": 2**21}]}, "gpus.0.memory_mib"),
         ({"gpus": [{"name": "A", "memory_mib": 1, "pci_address": "slot 3"}]}, "pci_address"),
         ({"gpus": [{"name": "A", "memory_mib": 1, "pci_device_id": "L40S"}]}, "pci_device_id"),

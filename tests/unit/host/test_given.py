@@ -12,7 +12,7 @@ from roles.host import parse_json, parse_yaml, read_bytes, read_text
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda file: None, "is missing; create it"),
+        (lambda file: None, "is not there: create it"),
         (Path.mkdir, "is a folder; name a regular file"),
         (os.mkfifo, "is a named pipe; name a regular file"),
         (lambda file: file.symlink_to("/dev/full"), "is a device; name a regular file"),
@@ -38,7 +38,7 @@ def test_what_is_no_file_of_text(make: Callable[[Path], object], told: str, tmp_
         ("x" * 300, "cannot be read (File name too long)"),
         ("/dev/null/x", "a part of its path is no folder"),
         ("~nobody-there/x", "home of a user that is not there"),
-        ("\udcff\n", "is missing"),
+        ("\udcff\n", "is not there"),
     ],
 )
 def test_a_name_of_no_file(name: str, told: str):

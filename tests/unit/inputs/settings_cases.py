@@ -166,8 +166,8 @@ SIZES: tuple[Row, ...] = (
 
 SIZES_OF_MODELS: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"weight_bytes": 15}, "weight_bytes", "1048576"),
-    ({"weight_bytes": 16_060_522}, "weight_bytes", "does not go with"),
-    ({"weight_bytes": 2**49}, "weight_bytes", "does not go with"),
+    ({"weight_bytes": 16_060_522}, "weight_bytes", "must be near"),
+    ({"weight_bytes": 2**49}, "weight_bytes", "must be near"),
     ({"weight_bytes": 1.6e10}, "weight_bytes", "whole number"),
     ({"hidden_size": 2**30}, "hidden_size", "4194304"),
     ({"vocab_size": 2**30}, "vocab_size", "268435456"),

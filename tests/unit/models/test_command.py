@@ -63,7 +63,7 @@ def test_a_file_of_many_gigabytes_is_not_read(
         (Path.mkdir, "is a folder"),
         (LOOSE, "is a link that leads nowhere"),
         (make_huge, "no GGUF file"),
-        (lambda file: None, "is missing"),
+        (lambda file: None, "is not there"),
     ],
 )
 def test_a_gguf_file_that_is_no_file(
@@ -80,7 +80,7 @@ def test_a_gguf_file_that_is_no_file(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["/dev/zero"], "/dev/zero/config.json is missing"),
+        (["/dev/zero"], "/dev/zero/config.json is not there"),
         (["~nobody-there/model"], "home of a user that is not there"),
         (["/" + "x" * 300], "config.json"),
         (["a b"], "is no name on the hub"),
@@ -88,7 +88,7 @@ def test_a_gguf_file_that_is_no_file(
         (["org/model", "--token-file", "/dev/zero"], "/dev/zero is a device"),
         (["org/model", "--token-file", "/nowhere"], "/nowhere is not there"),
         (["org/model", "--token-file", "/tmp"], "/tmp is a folder"),
-        ([".", "--id", "a b"], "config.json is missing"),
+        ([".", "--id", "a b"], "config.json is not there"),
     ],
 )
 def test_arguments_that_name_no_model(

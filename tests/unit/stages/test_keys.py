@@ -88,7 +88,7 @@ def test_a_fleet_that_runs_with_the_clients_key_changes_it_by_a_rolling_update(
     assert fleet.update() == set()
     key = made_key(tmp_path).read_text().strip()
     assert sorted(host for host, _ in fleet.tasks) == ["gpu1", "gpu2", "gpu3"]
-    assert capsys.readouterr().out.count("s is interrupted") == told
+    assert capsys.readouterr().err.count("s is interrupted") == told
     assert {one["key"] for _, task in fleet.tasks for one in task["replicas"]} == {key}
     commands = [command for machine in fleet.machines.values() for command in machine.commands]
     assert commands and not any(key in command for command in commands)
