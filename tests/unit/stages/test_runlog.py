@@ -15,9 +15,10 @@ def test_what_comes_before_the_file_is_in_it_too(tmp_path: Path):
     log.write("early\n")
     log.open(tmp_path / "reports", RUN, [])
     log.write("late\n")
-    assert log.path is not None and log.path == tmp_path / "reports" / f"{RUN}.log"
-    assert log.path.read_text() == "early\nlate\n"
-    assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+    file = tmp_path / "reports" / f"{RUN}.log"
+    assert log.path == file
+    assert file.read_text() == "early\nlate\n"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(
