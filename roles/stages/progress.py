@@ -42,9 +42,8 @@ def progress_line(waited: Sequence[Waited], batches: int = 0) -> str:
     for one in waited:
         by_work.setdefault(one.work, []).append(_words(one))
     parts = [f"{work}: {', '.join(hosts)}" for work, hosts in by_work.items()]
-    of = (
-        f" (of {batches} batches)" if batches and any("batch" in one.work for one in waited) else ""
-    )
+    several = batches > 1 and any("batch" in one.work for one in waited)
+    of = f" (of {batches} batches)" if several else ""
     return f"... {'; '.join(parts)}{of}"
 
 
