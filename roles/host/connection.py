@@ -15,7 +15,7 @@ from pyinfra.context import ctx_host
 
 from roles.host.outcome import PHASES
 from roles.host.serving import PROGRESS
-from roles.host.terminal import make_plain
+from roles.host.terminal import bounded, make_plain
 
 KEEPALIVE_S = 30
 # A host may say anything.
@@ -53,7 +53,7 @@ def _hear_phases() -> None:
     read = util.read_output_buffers
 
     def read_heard(stdout: Any, stderr: Any, **options: Any) -> Any:
-        return read(heard(stdout, ctx_host.get()), stderr, **options)
+        return read(heard(bounded(stdout), ctx_host.get()), stderr, **options)
 
     # ssh has a name of its own for it.
     util.read_output_buffers = ssh.read_output_buffers = read_heard

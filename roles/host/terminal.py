@@ -55,7 +55,9 @@ def _read(name: str, stream: Any, *arguments: Any, print_func: Any = None, **opt
     def plainly(line: str) -> str:
         return print_func(printable(line)) if print_func else printable(line)
 
-    _read_buffer(name, bounded(stream), *arguments, print_func=plainly, **options)
+    # What was bounded already is no stream any more.
+    lines = bounded(stream) if hasattr(stream, "readline") else stream
+    _read_buffer(name, lines, *arguments, print_func=plainly, **options)
 
 
 def bounded(stream: Any) -> Iterator[str]:

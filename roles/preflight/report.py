@@ -10,7 +10,10 @@ _SHOWN: tuple[Outcome, ...] = ("fail", "warn")
 
 
 def lines(checks: Sequence[Check], verbose: bool = False) -> list[str]:
-    """A short table, the worst first: what failed and what is warned of, and how many passed."""
+    """A short table, the worst first: what failed and what is warned of, and how many passed.
+
+    Nothing where all is well: the report at the end counts all hosts' checks.
+    """
     shown = sorted(
         (check for check in checks if verbose or _is_shown(check)),
         key=lambda check: -rank(check.outcome),
@@ -22,7 +25,7 @@ def lines(checks: Sequence[Check], verbose: bool = False) -> list[str]:
         found.append(f"{check.outcome:<7}  {name}  {clean(check.evidence)}")
         if check.remedy:
             found.append(f"{'':7}  {'':{width}}  → {clean(check.remedy)}")
-    return [*found, counted(checks)]
+    return [*found, counted(checks)] if found else []
 
 
 def _is_shown(check: Check) -> bool:

@@ -20,6 +20,7 @@ from pyinfra.api import Host as PyinfraHost
 from pyinfra.api import State
 from pyinfra.context import ctx_state
 
+from roles.balancer import read_key
 from roles.checks import Ending, HostOutcome, HostVerdict, clean, failed, table, verdict
 from roles.checks.deploy import why_unfinished
 from roles.fleet import Host
@@ -87,15 +88,26 @@ def note(run: Run, text: str) -> None:
         end.screen.log.write(f"{text}\n")
 
 
+def hide_keys(run: Run) -> None:
+    """Keep the keys of a run out of its log, those that were made meanwhile among them."""
+    end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
+    if end is not None:
+        end.screen.log.secrets = _keys(run)
+
+
 def _open_log(run: Run, log: RunLog) -> None:
-    settings = run.fleet.settings
-    keys = [settings.keys(service) for service in settings.services]
     try:
-        log.open(
-            _folder(run), run.id, [key for own in keys for key in (own.client, own.engine) if key]
-        )
+        log.open(_folder(run), run.id, _keys(run))
     except OSError as error:
         logger.warning(f"there is no log of this run: {error}")
+
+
+def _keys(run: Run) -> list[str]:
+    settings = run.fleet.settings
+    owners = [settings.balancer, *(service.route for service in settings.services)]
+    files = [one and (one.api_key_file, one.engine_key_file) for one in owners]
+    named = {file for pair in files for file in pair or () if file is not None}
+    return [read_key(file) for file in named if file.expanduser().exists()]
 
 
 def _folder(run: Run) -> Path:

@@ -4,6 +4,7 @@ import click
 from pyinfra.api.exceptions import PyinfraError
 
 from roles.balancer import make_key
+from roles.stages.ending import hide_keys
 from roles.stages.run import Run
 
 
@@ -27,8 +28,10 @@ def engine_key(run: Run, make: bool) -> None:
             made = make and make_key(file)
         except ValueError as error:
             raise PyinfraError(f"balancer.engine_key_file: {error}") from None
+    hide_keys(run)
     if made:
         click.echo(
             f"\nmade {file}, the key that balancers send to the engines; keep it: whoever else "
-            "deploys this inventory needs the same file"
+            "deploys this inventory needs the same file",
+            err=True,
         )

@@ -38,11 +38,11 @@ def test_a_deploy_makes_it_once_for_its_owner_alone(
     key = file.read_text().strip()
     assert len(key) == 64 and key != CLIENTS
     assert [oct(path.stat().st_mode & 0o777) for path in (file, file.parent)] == ["0o600", "0o700"]
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert said.count(str(file)) == 1 and key not in said
     assert sorted(one.name for one in file.parent.iterdir()) == [".gitignore", "engines.key"]
     seen_to(simulation)
-    assert file.read_text().strip() == key and capsys.readouterr().out == ""
+    assert file.read_text().strip() == key and capsys.readouterr().err == ""
 
 
 def test_whoever_makes_it_at_the_same_time_gets_the_same(tmp_path: Path):

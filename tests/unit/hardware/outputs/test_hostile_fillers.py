@@ -17,7 +17,7 @@ from roles.hardware.outputs.text import OutputError
 from roles.hardware.system import parse_system
 from tests.unit.hardware.outputs.host_outputs import names, output
 
-LIMIT_S = 1.0
+LIMIT_S = 4.0
 FILLERS = (
     *(" ", "\t", "1", ".", ":", ",", "[", "<", "a", "\r", "=", "|", '"', "-", "{", "("),
     *("GPU ", "GPU 1: a ", "a ", "1, ", '\\"', " (UUID: ", "NV1", "X ", "\x1b[0", "\x1b]", "/a"),
