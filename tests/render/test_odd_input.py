@@ -111,9 +111,9 @@ def test_a_terminal_of_another_encoding_is_no_error():
 
 PROGRAM = """
 from roles.fleet.inventory import check
-all = ([], {"llm": {"services": [{"name": "qwen", "model": "Qwen/Qwen3-8B", "max_model_len": 8192,
-    "single_endpoint": True, "route": {"api_key_file": "KEY"}}]}})
 gpu_hosts = [("10.0.0.1", {"llm": {"gpus": "1x NVIDIA L40S"}})]
+all = (gpu_hosts, {"llm": {"services": [{"name": "qwen", "model": "Qwen/Qwen3-8B",
+    "max_model_len": 8192, "single_endpoint": True, "route": {"api_key_file": "KEY"}}]}})
 check(__file__)
 """
 
