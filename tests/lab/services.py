@@ -165,7 +165,10 @@ class Services(Fleet):
             capture_output=True,
             text=True,
         )
-        return int(done.stdout or 0)
+        answer = int(done.stdout or 0)
+        if not answer:
+            print(f"no answer of {url}: curl ended with {done.returncode}: {done.stderr.strip()}")
+        return answer
 
     def upstreams(self) -> dict[str, dict[str, bool]]:
         """Each service's replicas on the balancer by HOST/NAME, and whether they get requests."""
@@ -200,7 +203,7 @@ class Services(Fleet):
         }
 
 
-CURL = ("curl", "-sk", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-K", "-")
+CURL = ("curl", "-sSk", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-K", "-")
 
 
 @contextmanager
