@@ -1,11 +1,12 @@
 """Locks: exact packages with their hashes, in pip's format. Pure, but for shipped files."""
 
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 
 _SHIPPED = Path(__file__).with_name("locks")
+_COMMENT = re.compile(r"(^|\s)#.*")
 _HASH = re.compile(r"--hash=sha(256|384|512):[0-9a-f]{64,128}(?![0-9a-f])")
 
 
@@ -17,9 +18,11 @@ def shipped(requirement: str, uv: str) -> str:
     return "" if problem_of(text, uv) else text
 
 
-def entries(text: str) -> dict[str, str]:
+@lru_cache(maxsize=16)
+def entries(text: str) -> Mapping[str, str]:
     """What a lock says of each package, by its requirement ("uv==0.13.8"), without comments."""
-    lines = (re.sub(r"(^|\s)#.*", "", line) for line in text.splitlines())
+    # Most of some thousand lines are hashes.
+    lines = (_COMMENT.sub("", line) if "#" in line else line for line in text.splitlines())
     whole = "\n".join(lines).replace("\\\n", " ").splitlines()
     return {entry.split()[0]: " ".join(entry.split()) for entry in whole if entry.strip()}
 

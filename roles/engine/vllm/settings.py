@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
@@ -49,6 +50,12 @@ def _normal(package: str) -> str:
 def least_python(numbers: Version) -> Version:
     """The oldest Python that a version of vLLM runs on, by the metadata of its wheels."""
     return (3, 11) if numbers >= (0, 33) else (3, 10) if numbers >= (0, 10) else (3, 9)
+
+
+@lru_cache(maxsize=64)
+def _digest(requirement: str, python: str, sources: tuple[str | None, ...], lock: str) -> str:
+    what = f"{requirement}\n{python}\n{sources}\n{lock}"
+    return hashlib.sha256(what.encode()).hexdigest()
 
 
 class VllmSettings(Build):
@@ -202,8 +209,7 @@ class VllmSettings(Build):
         """Name of the folder that this engine is installed in: what, and a digest of from what."""
         # The index decides which build comes under a version; a mirror of wheels does not.
         sources = (self.index_url, *self.extra_index_urls)
-        what = f"{self.requirement}\n{self.python}\n{sources}\n{self.lock_text}"
-        digest = hashlib.sha256(what.encode()).hexdigest()
+        digest = _digest(self.requirement, self.python, sources, self.lock_text)
         package, version = re.sub(r"\[.*\]", "", self.requirement).split("==")
         return f"{package}-{version}-{self.device}-{digest[:8]}"
 
