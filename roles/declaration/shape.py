@@ -5,6 +5,7 @@ pyinfra takes what it finds for groups and data, and passes over the rest in sil
 
 import difflib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -135,6 +136,7 @@ def _mistyped_group(name: str, value: Any, attributes: Mapping[str, Any]) -> str
     return close[0] if close else None
 
 
+@lru_cache(maxsize=256)
 def _is_nearly_ours(key: str) -> bool:
     """Whether a key was meant to be ours: but for case, blanks, a letter, or what follows it."""
     if key == KEY:
