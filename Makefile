@@ -32,21 +32,17 @@ down: $(READY) ## remove what the demo left
 
 test: unit render lab ## run all tests, those over real hosts included
 
-# Side by side, for machines with two cores, in parts that take about as long: GPU outputs, plans,
-# what runs programs or waits for them, the rest.
-DEVICES := tests/unit/hardware
-PLANS := tests/unit/models tests/unit/topology tests/unit/plan
-WAIT := $(addprefix tests/unit/,balancer driver host interconnect launch preflight tuning)
+# Side by side, for machines with two cores, in halves that take about as long.
+PLANS := $(addprefix tests/unit/,hardware models topology plan driver)
+SERVERS := $(wildcard $(addprefix tests/render/test_,nginx.py completions*.py all_*.py odd_*.py refusals.py trust.py))
 unit: $(READY) ## run the tests that need nothing
-	@$(BIN)/pytest $(DEVICES) & devices=$$!; \
-	$(BIN)/pytest $(PLANS) & plans=$$!; \
-	$(BIN)/pytest $(WAIT) & waiting=$$!; \
-	$(BIN)/pytest tests/unit $(patsubst %,--ignore=%,$(DEVICES) $(PLANS) $(WAIT)); rest=$$?; \
-	wait $$devices && wait $$plans && wait $$waiting && exit $$rest
+	@$(BIN)/pytest $(PLANS) & plans=$$!; \
+	$(BIN)/pytest tests/unit $(addprefix --ignore=,$(PLANS)); rest=$$?; wait $$plans && exit $$rest
 
 render: $(READY) ## run the tests that need nginx, nftables and systemd
 	@sh tests/packages.sh nginx-light nftables systemd openssl curl
-	$(BIN)/pytest tests/render
+	@$(BIN)/pytest $(SERVERS) & servers=$$!; \
+	$(BIN)/pytest tests/render $(addprefix --ignore=,$(SERVERS)); rest=$$?; wait $$servers && exit $$rest
 
 # The rights for it are asked for by the tests themselves: without them they are skipped, not in CI.
 lab: $(READY) ## run the tests over real hosts (root, Debian 12)
