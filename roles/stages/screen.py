@@ -78,20 +78,26 @@ class Screen(logging.Filter):
         host, operation = self._now()
         if not operation:
             return True
-        told = self.explained.setdefault(operation, {})
-        if record.funcName == "log_error_or_warning" and record.levelno == logging.ERROR:
-            if host in told:
-                return False
-            record.msg, record.args = click.style(f"[{host}] failed without a word", "red"), None
-        told[host] = told.get(host, 0) + 1
-        if host != next(iter(told)) and told[host] > _LINES_OF_OTHERS:
-            if told[host] == _LINES_OF_OTHERS + 1:
-                click.echo(f"    [{host}] … the rest is in the log", err=True)
+        if record.levelno >= logging.ERROR and not self._is_told(record, host, operation):
             return False
         if self.headed != operation:
             self.headed = operation
             click.echo(f"--> {operation}", err=True)
         return True
+
+    def _is_told(self, record: logging.LogRecord, host: str, operation: str) -> bool:
+        """Whether a line of a failure is shown; a warning of another host makes it no shorter."""
+        told = self.explained.setdefault(operation, {})
+        if record.funcName == "log_error_or_warning":
+            if host in told:
+                return False
+            record.msg, record.args = click.style(f"[{host}] failed without a word", "red"), None
+        told[host] = told.get(host, 0) + 1
+        if host == next(iter(told)) or told[host] <= _LINES_OF_OTHERS:
+            return True
+        if told[host] == _LINES_OF_OTHERS + 1:
+            click.echo(f"    [{host}] … the rest is in the log", err=True)
+        return False
 
     def _now(self) -> tuple[str, str]:
         """The host of whose operation a line is, and the operation's name; "" for none."""

@@ -118,6 +118,16 @@ def test_a_failure_with_a_reason_needs_no_more_words(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.splitlines() == ["--> Step 1", "--> Step 2"]
 
 
+def test_a_warning_of_another_host_shortens_no_failure():
+    shown = over()
+    assert passed(shown, record("slow", "log_styled", logging.WARNING, "gpu2"), "1", "gpu2")
+    lines = [record(f"line {n}", "log_styled", logging.ERROR) for n in range(9)]
+    assert all(passed(shown, line, "1") for line in lines)
+    # Who fails after it is told by its first lines.
+    lines = [record(f"line {n}", "log_styled", logging.ERROR, "gpu3") for n in range(9)]
+    assert [passed(shown, line, "1", "gpu3") for line in lines] == [True] * 3 + [False] * 6
+
+
 def test_changes_are_one_line_a_step(capsys: pytest.CaptureFixture[str]):
     shown = over()
     for host in ("gpu2", "gpu1"):
