@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,14 @@ def missing_rights() -> str | None:
         return "root is needed to boot hosts"
     probe = subprocess.run(["unshare", "--mount", "--net", "true"], capture_output=True)
     return None if probe.returncode == 0 else "namespaces cannot be made here"
+
+
+def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 600) -> None:
+    """Wait until something is true, which must come in time."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not come in time"
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ import hashlib
 import io
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.lab.conftest import Fleet, Run
+from tests.lab.conftest import Fleet, Run, wait_until
 from tests.lab.hosts import WWW
 from tests.lab.paths import CONTROL_ADDRESS, HTTP_PORT
 from tests.lab.services import BALANCER, FAST, Replica, Services, booted
@@ -67,13 +66,6 @@ def one(lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[One]:
         made = One(tmp_path_factory.mktemp("crash"))
         made.apply(made.present(), *FAST)
         yield made
-
-
-def wait_until(true: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"{what} did not happen in time"
-        time.sleep(0.1)
 
 
 def next_folder(one: One) -> str:

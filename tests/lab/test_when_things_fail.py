@@ -2,23 +2,15 @@
 
 import re
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.lab import faults, hosts
-from tests.lab.conftest import RUN_TIMEOUT_S, Fleet, Run
+from tests.lab.conftest import RUN_TIMEOUT_S, Fleet, Run, wait_until
 from tests.lab.inventories import LLAMA_SERVICE, llama_inventory
 from tests.lab.test_main_job import UPSTREAM
-
-
-def wait_until(true, timeout_s: float = 600) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.2)
 
 
 def test_a_dead_replica_is_served_by_the_others_and_comes_back(llama_fleet: Fleet):
@@ -28,7 +20,7 @@ def test_a_dead_replica_is_served_by_the_others_and_comes_back(llama_fleet: Flee
     fleet.ssh("gpu1", f"sudo kill -9 {before}; while sudo kill -0 {before} 2>&-; do sleep .1; done")
     assert [fleet.ask()[0] for _ in range(8)] == [200] * 8
     healthy = "curl -sf -m 20 -o /dev/null http://127.0.0.1:8001/health"
-    wait_until(lambda: hosts.ssh("gpu1", healthy).returncode == 0)
+    wait_until(lambda: hosts.ssh("gpu1", healthy).returncode == 0, "a healthy replica")
     assert fleet.engines("gpu1")[unit] != before
 
 
