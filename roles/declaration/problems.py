@@ -185,28 +185,28 @@ def _shown(value: Any) -> str:
 
 def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
     """The kind of settings that a place holds; None where it holds something else."""
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = kind.model_fields.get(part)
-        inner = next(_models(field.annotation), None) if field else None
-        if inner is None:
-            return None
-        kind = inner
-    return kind
+    nearest, is_there = _nearest(kind, location)
+    return nearest if is_there else None
 
 
 def _known(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that are allowed at a place below `kind`."""
+    return list(_nearest(kind, location)[0].model_fields)
+
+
+def _nearest(
+    kind: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[type[BaseModel], bool]:
+    """The kind of settings nearest to a place below `kind`, and whether the place holds them."""
     for part in location:
         if isinstance(part, int):
             continue
         field = kind.model_fields.get(part)
         inner = next(_models(field.annotation), None) if field else None
         if inner is None:
-            break
+            return kind, False
         kind = inner
-    return list(kind.model_fields)
+    return kind, True
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
