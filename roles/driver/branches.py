@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Modules = Literal["open", "proprietary"]
-Kind = Literal["long-term", "production", "new-feature"]
+BranchKind = Literal["long-term", "production", "new-feature"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Branch:
     """`ends` is the last month with fixes, "2028-06"; None where NVIDIA has not said."""
 
     number: int
-    kind: Kind
+    kind: BranchKind
     ends: str | None
     ended: bool = False
 
@@ -42,7 +42,7 @@ OPEN_ONLY_FROM = 620
 
 
 @dataclass(frozen=True)
-class Reach:
+class DriverSupport:
     """What cards up to a compute capability can use: kinds of modules, first and last branch."""
 
     below: float
@@ -51,25 +51,25 @@ class Reach:
     last: int | None
 
 
-_REACH = (
-    Reach(5.0, (), 0, 470),
-    Reach(7.5, ("proprietary",), 0, 580),
-    Reach(8.9, ("open", "proprietary"), 0, None),
-    Reach(10.0, ("open", "proprietary"), 525, None),
-    Reach(10.3, ("open",), 570, None),
-    Reach(10.35, ("open",), 580, None),
-    Reach(12.1, ("open",), 570, None),
+_SUPPORT = (
+    DriverSupport(5.0, (), 0, 470),
+    DriverSupport(7.5, ("proprietary",), 0, 580),
+    DriverSupport(8.9, ("open", "proprietary"), 0, None),
+    DriverSupport(10.0, ("open", "proprietary"), 525, None),
+    DriverSupport(10.3, ("open",), 570, None),
+    DriverSupport(10.35, ("open",), 580, None),
+    DriverSupport(12.1, ("open",), 570, None),
     # What is newer than this table is newer than these branches too, but for its modules' kind.
-    Reach(99.0, ("open",), 580, None),
+    DriverSupport(99.0, ("open",), 580, None),
 )
-_UNKNOWN = Reach(0.0, ("open", "proprietary"), 0, None)
+_UNKNOWN_CARD = DriverSupport(0.0, ("open", "proprietary"), 0, None)
 
 
-def reach_of(compute_capability: float | None) -> Reach:
+def driver_support(compute_capability: float | None) -> DriverSupport:
     """What a card of this compute capability can use; anything where it is not known."""
     if compute_capability is None:
-        return _UNKNOWN
-    return next(reach for reach in _REACH if compute_capability < reach.below)
+        return _UNKNOWN_CARD
+    return next(reach for reach in _SUPPORT if compute_capability < reach.below)
 
 
 def listed(branches: tuple[Branch, ...] = BRANCHES) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from roles.driver.branches import BRANCHES, OPEN_ONLY_FROM, Modules, listed, reach_of
+from roles.driver.branches import BRANCHES, OPEN_ONLY_FROM, Modules, driver_support, listed
 from roles.driver.keys import own_key
 from roles.driver.settings import DriverSettings
 from roles.driver.system import SUPPORTED, OperatingSystem
@@ -15,7 +15,7 @@ from roles.engine import EngineNeeds
 from roles.hardware import Gpu, find_card
 
 Packaging = Literal["dkms", "precompiled"]
-Source = Literal["distribution", "nvidia", "amd"]
+PackageSource = Literal["distribution", "nvidia", "amd"]
 
 # Branches that Ubuntu 22.04 and 24.04 have as "-server" with modules signed by Canonical; those of
 # 535 to 570 have become transitional packages of 580 (packages.ubuntu.com, 2026-11-21).
@@ -42,7 +42,7 @@ class Choice:
     version: str | None
     modules: Modules
     packaging: Packaging
-    source: Source
+    source: PackageSource
     fabric_manager: bool = False
     nvlsm: bool = False
 
@@ -173,7 +173,7 @@ def _modules(settings: DriverSettings, gpus: Sequence[Gpu]) -> Modules:
     return "open" if "open" in kinds_of_modules(gpus) else "proprietary"
 
 
-def _source(settings: DriverSettings, branch: int, system: OperatingSystem) -> Source:
+def _source(settings: DriverSettings, branch: int, system: OperatingSystem) -> PackageSource:
     if settings.source != "auto":
         return settings.source
     # The distribution keeps the newest version of a branch only, and a mirror is one of NVIDIA's.
@@ -182,7 +182,9 @@ def _source(settings: DriverSettings, branch: int, system: OperatingSystem) -> S
     return "distribution" if has and free else "nvidia"
 
 
-def _packaging(settings: DriverSettings, source: Source, system: OperatingSystem) -> Packaging:
+def _packaging(
+    settings: DriverSettings, source: PackageSource, system: OperatingSystem
+) -> Packaging:
     if settings.packaging != "auto":
         return settings.packaging
     signed = system.family == "ubuntu" and source == "distribution"
@@ -318,15 +320,17 @@ def _module_problems(settings: DriverSettings, gpus: Sequence[Gpu]):
     if gpus and not kinds:
         groups: dict[str, list[str]] = {}
         for gpu in gpus:
-            groups.setdefault("/".join(reach_of(_capability(gpu)).modules) or "none", []).append(
-                _told(gpu)
-            )
+            groups.setdefault(
+                "/".join(driver_support(_capability(gpu)).modules) or "none", []
+            ).append(_told(gpu))
         told = "; ".join(
             f"{kind}: {', '.join(dict.fromkeys(names))}" for kind, names in groups.items()
         )
         yield f"gpus: no kernel modules serve them all ({told}); keep them in different hosts"
     elif wanted != "auto" and gpus and wanted not in kinds:
-        names = [_told(gpu) for gpu in gpus if wanted not in reach_of(_capability(gpu)).modules]
+        names = [
+            _told(gpu) for gpu in gpus if wanted not in driver_support(_capability(gpu)).modules
+        ]
         yield (
             f"driver.kernel_modules: {wanted} modules do not serve "
             f"{', '.join(dict.fromkeys(names))}; say {kinds[0]} or auto"
@@ -339,7 +343,7 @@ def _module_problems(settings: DriverSettings, gpus: Sequence[Gpu]):
 def _branch_cannot_serve(settings: DriverSettings, branch: int, gpus: Sequence[Gpu]):
     where = "driver.version" if settings.version else "driver.branch"
     for gpu in {_told(gpu): gpu for gpu in gpus}.values():
-        reach = reach_of(_capability(gpu))
+        reach = driver_support(_capability(gpu))
         if reach.last is not None and branch > reach.last:
             yield (
                 f"{where}: branch {branch} does not serve {_told(gpu)}: {reach.last} is the last "
@@ -381,14 +385,14 @@ def fits(branch: int, needs: EngineNeeds, gpus: Sequence[Gpu]) -> bool:
     """Whether a branch is new enough for the engine, and serves all GPUs."""
     if needs.driver_branch is not None and branch < needs.driver_branch:
         return False
-    reaches = [reach_of(_capability(gpu)) for gpu in gpus]
+    reaches = [driver_support(_capability(gpu)) for gpu in gpus]
     return all(reach.first <= branch <= (reach.last or branch) for reach in reaches)
 
 
 def kinds_of_modules(gpus: Sequence[Gpu]) -> tuple[Modules, ...]:
     """The kinds of kernel modules that serve all GPUs, the one to take first."""
     kinds: tuple[Modules, ...] = ("open", "proprietary")
-    return tuple(k for k in kinds if all(k in reach_of(_capability(g)).modules for g in gpus))
+    return tuple(k for k in kinds if all(k in driver_support(_capability(g)).modules for g in gpus))
 
 
 def _capability(gpu: Gpu) -> float | None:

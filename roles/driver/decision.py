@@ -27,7 +27,7 @@ NEEDED_MIB = {"/usr": 1500, "/var": 700, "/boot": 100}
 
 
 @dataclass(frozen=True)
-class Request:
+class DriverRequest:
     """What is wanted of a host's driver."""
 
     settings: DriverSettings
@@ -42,7 +42,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Decision:
+class DriverDecision:
     """What to do: `plan` is None where nothing is to be installed, and `why` says why.
 
     `keep` says that the driver stays, and only what the plan adds is installed beside it: a fabric
@@ -55,12 +55,12 @@ class Decision:
     keep: bool = False
 
 
-def decide(request: Request, state: DriverState) -> Decision:
+def decide(request: DriverRequest, state: DriverState) -> DriverDecision:
     """What to do on a host; ValueError with every reason why it cannot be helped."""
     if not request.gpus:
-        return Decision("the host has no GPU")
+        return DriverDecision("the host has no GPU")
     if request.settings.install == "never":
-        return Decision("driver.install is never")
+        return DriverDecision("driver.install is never")
     if is_amd(request.gpus):
         return _decide_amd(request, state)
     there = usable(request, state)
@@ -74,10 +74,10 @@ def decide(request: Request, state: DriverState) -> Decision:
     if there is not None and pinned is None and (chosen.branch or 0) < branch_of(there):
         why = f"driver {there} is newer than what is known here ({listed()}): it stays"
         return _beside(request, state, there, why)
-    return Decision("", chosen, plan_of(request, state, chosen))
+    return DriverDecision("", chosen, plan_of(request, state, chosen))
 
 
-def usable(request: Request, state: DriverState) -> str | None:
+def usable(request: DriverRequest, state: DriverState) -> str | None:
     """The version of a driver that is good enough: it answers, or waits to; None for none."""
     return state.answers if serves(request, state) else waiting(request, state)
 
@@ -90,12 +90,12 @@ def _told(state: DriverState, version: str) -> str:
     return f"driver {version} is installed, and has to be loaded"
 
 
-def serves(request: Request, state: DriverState) -> bool:
+def serves(request: DriverRequest, state: DriverState) -> bool:
     """Whether the driver that answers is good enough, so that it stays as it is."""
     return good_enough(request.settings, request.needs, state.answers)
 
 
-def works(request: Request, state: DriverState) -> bool:
+def works(request: DriverRequest, state: DriverState) -> bool:
     """Whether the driver, NVIDIA's or AMD's, answers and is good enough."""
     if is_amd(request.gpus):
         return (state.amd_gpus or 0) >= len(request.gpus)
@@ -114,7 +114,7 @@ def good_enough(settings: DriverSettings, needs: EngineNeeds, version: str | Non
     return pinned_branch(settings) in (None, branch)
 
 
-def waiting(request: Request, state: DriverState) -> str | None:
+def waiting(request: DriverRequest, state: DriverState) -> str | None:
     """The version of an installed driver that is good enough and has only to be loaded, or asked
     again: whoever put it there, and by which packages. None where there is none."""
     if any(map(is_driver, state.half)) or not state.has_nvidia_smi:
@@ -133,7 +133,7 @@ def waiting(request: Request, state: DriverState) -> str | None:
     return None
 
 
-def _is_accepted(request: Request, version: str, kind: str) -> bool:
+def _is_accepted(request: DriverRequest, version: str, kind: str) -> bool:
     settings, needs, gpus = request.settings, request.needs, request.gpus
     return (
         good_enough(settings, needs, version)
@@ -150,7 +150,7 @@ def _is_trusted(state: DriverState, version: str) -> bool:
     return version in state.driver_packages.values()
 
 
-def _is_unfinished(request: Request, state: DriverState, version: str) -> bool:
+def _is_unfinished(request: DriverRequest, state: DriverState, version: str) -> bool:
     """Whether more is to be asked of a driver: it is of the very packages that are chosen.
 
     An idle one may need modules for the kernel that boots next; one that serves may be replaced by
@@ -173,7 +173,7 @@ def _is_half_replaced(state: DriverState) -> bool:
     return versions != {None} and state.answers not in versions
 
 
-def lost_module(request: Request, state: DriverState) -> str | None:
+def lost_module(request: DriverRequest, state: DriverState) -> str | None:
     """The version of a driver that serves, and whose module no kernel has any more; else None.
 
     An upgrade that was cut off leaves it so: DKMS has removed the module, and nothing shows it
@@ -192,7 +192,7 @@ def lost_module(request: Request, state: DriverState) -> str | None:
     return state.answers if state.answers in by_dkms and not undone else None
 
 
-def _beside(request: Request, state: DriverState, version: str, why: str) -> Decision:
+def _beside(request: DriverRequest, state: DriverState, version: str, why: str) -> DriverDecision:
     """A driver stays; a fabric manager of its version is added where it is needed.
 
     A container's is on the machine that it runs on.
@@ -201,7 +201,7 @@ def _beside(request: Request, state: DriverState, version: str, why: str) -> Dec
     good = state.fabric_manager.there and fabric_manager_version(state) == version
     ours = needs_fabric_manager(request.gpus, state.nvswitches) and not state.container
     if good or not ours:
-        return Decision(why)
+        return DriverDecision(why)
     branch = branch_of(version)
     if branch not in {one.number for one in BRANCHES}:
         raise ValueError(
@@ -214,7 +214,7 @@ def _beside(request: Request, state: DriverState, version: str, why: str) -> Dec
         settings, request.needs, request.gpus, state.system, nvswitches=state.nvswitches
     )
     chosen = replace(chosen, version=version)
-    return Decision(why, chosen, plan_of(request, state, chosen), keep=True)
+    return DriverDecision(why, chosen, plan_of(request, state, chosen), keep=True)
 
 
 def fabric_manager_version(state: DriverState) -> str | None:
@@ -223,7 +223,7 @@ def fabric_manager_version(state: DriverState) -> str | None:
     return state.fabric_manager_version or next(iter(packaged), None)
 
 
-def _chosen(request: Request, state: DriverState) -> Choice:
+def _chosen(request: DriverRequest, state: DriverState) -> Choice:
     if state.container:
         raise ValueError(_contained(state))
     chosen = choose(
@@ -243,7 +243,7 @@ def _chosen(request: Request, state: DriverState) -> Choice:
     return chosen
 
 
-def _in_its_branch(request: Request, state: DriverState) -> DriverSettings:
+def _in_its_branch(request: DriverRequest, state: DriverState) -> DriverSettings:
     """The settings; where they leave the branch open, that of the host's driver if it does."""
     settings, has = request.settings, state.answers or state.loaded or state.module
     if has is None or is_amd(request.gpus) or pinned_branch(settings) is not None:
@@ -255,7 +255,7 @@ def _in_its_branch(request: Request, state: DriverState) -> DriverSettings:
     return settings.model_copy(update={"branch": branch})
 
 
-def plan_of(request: Request, state: DriverState, chosen: Choice) -> PackagePlan:
+def plan_of(request: DriverRequest, state: DriverState, chosen: Choice) -> PackagePlan:
     """The packages of a choice on a host."""
     settings = request.settings
     own_key = settings.mirror_key_file is not None
@@ -263,28 +263,28 @@ def plan_of(request: Request, state: DriverState, chosen: Choice) -> PackagePlan
     return plan(chosen, state.system, state.kernel, settings.mirror, own_key, kinds)
 
 
-def _decide_amd(request: Request, state: DriverState) -> Decision:
+def _decide_amd(request: DriverRequest, state: DriverState) -> DriverDecision:
     """The kernel's own amdgpu does as well, where it offers the GPUs and something lists them."""
     upgrade = request.upgrade and "amdgpu-dkms" in state.packages
     if works(request, state) and not upgrade:
-        return Decision(f"amd-smi lists {state.amd_gpus} GPUs")
+        return DriverDecision(f"amd-smi lists {state.amd_gpus} GPUs")
     if "amdgpu" in state.in_kernel and state.kfd_gpus >= len(request.gpus) and not upgrade:
         return _amd_tool(request, state)
     chosen = _chosen(request, state)
-    return Decision("", chosen, plan_of(request, state, chosen))
+    return DriverDecision("", chosen, plan_of(request, state, chosen))
 
 
-def _amd_tool(request: Request, state: DriverState) -> Decision:
+def _amd_tool(request: DriverRequest, state: DriverState) -> DriverDecision:
     """An amdgpu that serves stays; amd-smi is added where nothing could list its GPUs."""
     why = f"amdgpu offers {state.kfd_gpus} GPUs"
     if state.has_rocm_smi:
-        return Decision(why)
+        return DriverDecision(why)
     # No module comes with it, so Secure Boot is no matter.
     chosen = choose(request.settings, request.needs, request.gpus, state.system)
     whole = plan_of(request, state, chosen)
     tool = replace(whole, driver=(), headers=(), kernel=(), dkms=False, epel=False)
     tool = replace(tool, extra=("amd-smi-lib",))
-    return Decision(why, chosen, tool, keep=True)
+    return DriverDecision(why, chosen, tool, keep=True)
 
 
 def _contained(state: DriverState) -> str:
@@ -294,7 +294,7 @@ def _contained(state: DriverState) -> str:
     )
 
 
-def _unpackaged(request: Request, state: DriverState) -> str:
+def _unpackaged(request: DriverRequest, state: DriverState) -> str:
     has = state.answers or state.module
     return (
         f"driver: {has or 'of an unknown version'} was installed outside of packages (NVIDIA's "
@@ -303,7 +303,7 @@ def _unpackaged(request: Request, state: DriverState) -> str:
     )
 
 
-def _why_not_good(request: Request, state: DriverState, version: str | None) -> str:
+def _why_not_good(request: DriverRequest, state: DriverState, version: str | None) -> str:
     least = request.needs.driver_branch
     if least and version and branch_of(version) < least:
         return f"older than {request.needs.name} needs ({least})"
@@ -313,7 +313,7 @@ def _why_not_good(request: Request, state: DriverState, version: str | None) -> 
     return "not the one that the settings ask for, or does not answer"
 
 
-def in_use(request: Request, state: DriverState, decision: Decision) -> str | None:
+def in_use(request: DriverRequest, state: DriverState, decision: DriverDecision) -> str | None:
     """Why a driver must not be replaced under the replicas that run; None where it may be.
 
     A loaded module stays until a reboot, and does not work with libraries of another version.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pyinfra.api.deploy import deploy
 
 from roles.driver import operations
-from roles.driver.decision import Request
+from roles.driver.decision import DriverRequest
 from roles.driver.job import Job, Turn, always
 from roles.driver.settings import DriverSettings
 from roles.driver.state import DriverState
@@ -27,7 +27,7 @@ def job_of(
     `Job`.
     """
     gpus = hardware.gpus if hardware is not None else ()
-    request = Request(settings, needs, gpus, upgrade)
+    request = DriverRequest(settings, needs, gpus, upgrade)
     return Job(request, answered=answered, on_change=on_change)
 
 

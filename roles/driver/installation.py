@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roles.driver.choice import Choice
-from roles.driver.decision import Decision, Request, is_settled, missing, plan_of, usable
+from roles.driver.decision import (
+    DriverDecision,
+    DriverRequest,
+    is_settled,
+    missing,
+    plan_of,
+    usable,
+)
 from roles.driver.packages import PackagePlan, is_driver, is_of_one_kernel, numbers, upstream
 from roles.driver.state import DriverState
 from roles.driver.system import OperatingSystem
@@ -13,7 +20,7 @@ Available = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Installation:
+class DriverInstallation:
     """What one run of the package manager does.
 
     `version` is NVIDIA's, None where no module comes with it; `whole` maps a package to the full
@@ -34,7 +41,7 @@ class Installation:
     amdgpu: str | None = None
 
 
-def wanted_names(request: Request, decision: Decision, state: DriverState) -> list[str]:
+def wanted_names(request: DriverRequest, decision: DriverDecision, state: DriverState) -> list[str]:
     """The packages whose versions have to be known."""
     plan = decision.plan
     assert plan is not None and decision.choice is not None
@@ -47,8 +54,8 @@ def wanted_names(request: Request, decision: Decision, state: DriverState) -> li
 
 
 def installation(
-    request: Request, decision: Decision, state: DriverState, available: Available
-) -> Installation | None:
+    request: DriverRequest, decision: DriverDecision, state: DriverState, available: Available
+) -> DriverInstallation | None:
     """What to install; None where an upgrade finds nothing newer.
 
     ValueError, with what there is, where the repositories do not have what is needed.
@@ -74,7 +81,7 @@ def installation(
             return None
     headers = (*_headers(plan, state, available), *_more_headers(plan, state, available, newer))
     extra = [name for name in missing(plan, state) if name in plan.extra and not _is_signed(name)]
-    return Installation(
+    return DriverInstallation(
         plan=plan,
         system=state.system,
         whole=whole,
@@ -86,7 +93,9 @@ def installation(
     )
 
 
-def by_dkms(request: Request, decision: Decision, state: DriverState, why: str) -> Decision:
+def by_dkms(
+    request: DriverRequest, decision: DriverDecision, state: DriverState, why: str
+) -> DriverDecision:
     """With modules that are built on the host in place of signed ones.
 
     ValueError where they must be signed, or are already; `why` they cannot be had.
@@ -125,7 +134,7 @@ def _more_headers(
     return tuple(name for name in names if name not in state.packages and available.get(name))
 
 
-def _goes_back(request: Request, chosen: Choice, version: str, state: DriverState) -> bool:
+def _goes_back(request: DriverRequest, chosen: Choice, version: str, state: DriverState) -> bool:
     """Whether an upgrade would bring an older driver than the one there is, unasked."""
     there = usable(request, state)
     if chosen.version is not None or there is None:
@@ -135,13 +144,13 @@ def _goes_back(request: Request, chosen: Choice, version: str, state: DriverStat
 
 def _beside(
     chosen: Choice, plan: PackagePlan, state: DriverState, available: Available
-) -> Installation:
+) -> DriverInstallation:
     """The fabric manager of a driver that stays."""
     version = target_version(chosen, plan.fabric, plan, state, available)
     absent = [n for n in plan.extra if n not in state.packages and not _is_module(n)]
     # With another driver loaded it would not start.
     now = chosen.version in (state.answers, state.loaded)
-    return Installation(
+    return DriverInstallation(
         plan=replace(plan, stream=None, epel=False),
         system=state.system,
         whole=_whole(plan.fabric, version, available),
@@ -271,7 +280,7 @@ def _release(state: DriverState, more: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in state.held if is_driver(name) or name in more))
 
 
-def _amd(plan: PackagePlan, state: DriverState, available: Available) -> Installation | None:
+def _amd(plan: PackagePlan, state: DriverState, available: Available) -> DriverInstallation | None:
     names = [*plan.driver, *plan.extra]
     absent = [name for name in names if not available.get(name)]
     if absent:
@@ -289,7 +298,7 @@ def _amd(plan: PackagePlan, state: DriverState, available: Available) -> Install
     amdgpu = dict(whole).get("amdgpu-dkms") if "amdgpu-dkms" in state.packages else None
     headers = _headers(plan, state, available)
     release = _release(state, ())
-    return Installation(plan, state.system, whole, (), headers, release, amdgpu=amdgpu)
+    return DriverInstallation(plan, state.system, whole, (), headers, release, amdgpu=amdgpu)
 
 
 def to_hold(state: DriverState) -> list[str]:

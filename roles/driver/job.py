@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pyinfra import host
 
-from roles.driver.decision import Decision, Request, decide
+from roles.driver.decision import DriverDecision, DriverRequest, decide
 from roles.driver.facts import DriverReport
 from roles.driver.reboot import hindrance, reboot_reasons, reboot_wishes
 from roles.driver.state import DriverState
@@ -28,7 +28,7 @@ class Job:
     called where it no longer does.
     """
 
-    request: Request
+    request: DriverRequest
     failed: str | None = None
     to_do: bool = False
     touched: bool = False
@@ -67,7 +67,7 @@ class Job:
         state = self.state()
         return hindrance(state) if state and self.request.gpus and not self.request.amd_gpus else ""
 
-    def decision(self, state: DriverState) -> Decision | None:
+    def decision(self, state: DriverState) -> DriverDecision | None:
         """What to do; None where nothing can be done, which `failed` says."""
         try:
             return decide(self.request, state)

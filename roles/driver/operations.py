@@ -9,7 +9,7 @@ from pyinfra.api import StringCommand, operation
 from roles.driver import scripts
 from roles.driver.choice import is_amd, needs_fabric_manager
 from roles.driver.decision import (
-    Decision,
+    DriverDecision,
     in_use,
     is_settled,
     lost_module,
@@ -19,7 +19,13 @@ from roles.driver.decision import (
 )
 from roles.driver.facts import AvailablePackages, FetchedKey, Refusal
 from roles.driver.files import IB_UMAD, NOUVEAU
-from roles.driver.installation import Installation, by_dkms, installation, to_hold, wanted_names
+from roles.driver.installation import (
+    DriverInstallation,
+    by_dkms,
+    installation,
+    to_hold,
+    wanted_names,
+)
 from roles.driver.job import Job, Turn, always
 from roles.driver.keys import fingerprint, own_key, vendor_key
 from roles.driver.packages import Repository, is_driver
@@ -259,7 +265,7 @@ def serving(job: Job, turn: Turn = always):
     job.changed()
 
 
-def _todo(job: Job, decision: Decision, state: DriverState) -> Installation | None:
+def _todo(job: Job, decision: DriverDecision, state: DriverState) -> DriverInstallation | None:
     """What the package manager is to do, None for nothing; ValueError where it cannot be done."""
     assert decision.plan is not None
     names = wanted_names(job.request, decision, state)
@@ -277,7 +283,7 @@ def _todo(job: Job, decision: Decision, state: DriverState) -> Installation | No
     return todo
 
 
-def _is_newest(job: Job, decision: Decision, state: DriverState) -> bool:
+def _is_newest(job: Job, decision: DriverDecision, state: DriverState) -> bool:
     """Whether an upgrade would find nothing for a driver that replicas use."""
     asks = job.request.upgrade and state.replicas and host.state.is_executing
     if not asks or decision.plan is None or not works(job.request, state):
@@ -293,7 +299,7 @@ def _is_newest(job: Job, decision: Decision, state: DriverState) -> bool:
         return False
 
 
-def _at_turn(job: Job, turn: Turn) -> tuple[DriverState, Decision] | tuple[None, None]:
+def _at_turn(job: Job, turn: Turn) -> tuple[DriverState, DriverDecision] | tuple[None, None]:
     """What the host says, and what to do; nothing where it cannot be helped or may not be changed.
 
     While a run is prepared a turn is taken for granted: what it would do is to be told.
@@ -310,7 +316,7 @@ def _concerned(job: Job) -> bool:
     return bool(job.request.gpus) and job.request.settings.install != "never"
 
 
-def _done(job: Job, decision: Decision, state: DriverState) -> bool:
+def _done(job: Job, decision: DriverDecision, state: DriverState) -> bool:
     """Whether all of a plan is there already, and nobody asked for what is newer."""
     plan, chosen = decision.plan, decision.choice
     if plan is None or chosen is None:
@@ -364,7 +370,7 @@ def _available(job: Job, names: list[str], stream: str | None) -> tuple[dict[str
     return host.get_fact(AvailablePackages, packages=names, stream=stream, refresh=not fresh)
 
 
-def _refused(todo: Installation) -> str | None:
+def _refused(todo: DriverInstallation) -> str | None:
     """Why apt would not install signed modules: those of an older kernel fit older drivers."""
     if not any(name.startswith("linux-modules-nvidia-") for name in todo.extra):
         return None

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
-from roles.driver.installation import Installation
+from roles.driver.installation import DriverInstallation
 from roles.driver.packages import PackagePlan, Repository
 from roles.driver.system import OperatingSystem
 
@@ -207,7 +207,7 @@ def _dnf_reads(repository: Repository) -> list[str]:
     ]
 
 
-def install_script(todo: Installation) -> str:
+def install_script(todo: DriverInstallation) -> str:
     """Install a driver: all of its packages in one go, then see that there is a module."""
     commands = _apt_commands(todo) if todo.system.uses_apt else _dnf_commands(todo)
     if todo.restarted:
@@ -216,7 +216,7 @@ def install_script(todo: Installation) -> str:
     return explained([*marks, *commands, *_module_check(todo)])
 
 
-def _apt_commands(todo: Installation) -> list[str]:
+def _apt_commands(todo: DriverInstallation) -> list[str]:
     commands = []
     if todo.plan.preferences:
         path, content = todo.plan.preferences
@@ -232,7 +232,7 @@ def _apt_commands(todo: Installation) -> list[str]:
     return commands
 
 
-def apt_names(todo: Installation) -> list[str]:
+def apt_names(todo: DriverInstallation) -> list[str]:
     """All that goes together: signed modules fit one kernel and one version of the driver."""
     names = [f"{name}={version}" for name, version in todo.whole]
     return [*names, *todo.extra, *todo.upgraded]
@@ -248,7 +248,7 @@ def refusal_command(packages: Iterable[str]) -> str:
     )
 
 
-def _dnf_commands(todo: Installation) -> list[str]:
+def _dnf_commands(todo: DriverInstallation) -> list[str]:
     commands = []
     if todo.plan.epel:
         commands += _epel(todo.system)
@@ -313,7 +313,7 @@ def _epel_of_fedora() -> str:
     )
 
 
-def _module_check(todo: Installation) -> list[str]:
+def _module_check(todo: DriverInstallation) -> list[str]:
     """See that the module is there, in the version of its libraries, for a kernel of the host."""
     if todo.version is None:
         return []

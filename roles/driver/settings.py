@@ -25,7 +25,7 @@ def _whole_version(value: object) -> str:
     return value
 
 
-Version = Annotated[str, BeforeValidator(_whole_version)]
+DriverVersion = Annotated[str, BeforeValidator(_whole_version)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9._~:/\[\]@+=%-]+$")]
 
 
@@ -42,7 +42,7 @@ class DriverSettings(StrictSettings):
         description="driver branch, for instance 580; chosen from the GPUs and the engine unless "
         "said",
     )
-    version: Version | None = Field(
+    version: DriverVersion | None = Field(
         default=None, description="exact driver version, for instance 580.95.05"
     )
     kernel_modules: Literal["auto", "open", "proprietary"] = Field(

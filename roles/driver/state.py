@@ -11,7 +11,7 @@ from typing import Any
 from roles.driver.files import OURS
 from roles.driver.packages import is_driver, is_of_one_kernel, numbers, upstream
 from roles.driver.system import OperatingSystem
-from roles.hardware import HostReport, is_integrated
+from roles.hardware import HardwareReport, is_integrated
 from roles.host import Part, Sections, parse_states, paths, require
 
 PART = Part(
@@ -30,7 +30,7 @@ _LABELS = (
 
 
 @dataclass(frozen=True)
-class Unit:
+class SystemdUnit:
     """A unit of systemd: whether there is one, whether it runs and starts at boot."""
 
     there: bool = False
@@ -86,8 +86,8 @@ class DriverState:
     outside: bool = False
     nouveau_blocked: bool = False
     initramfs_old: bool = False
-    persistence: Unit = Unit()
-    fabric_manager: Unit = Unit()
+    persistence: SystemdUnit = SystemdUnit()
+    fabric_manager: SystemdUnit = SystemdUnit()
     fabric_manager_version: str | None = None
     nvswitches: int = 0
     free_mib: Mapping[str, tuple[str, int]] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class DriverState:
         return self.outside or (there and not self.driver_packages)
 
 
-def parse_state(sections: Sections, report: HostReport) -> DriverState:
+def parse_state(sections: Sections, report: HardwareReport) -> DriverState:
     """Read a host's answer to `PART`, beside what its hardware's says; ValueError where it is cut
     short, or could not be asked as root."""
     require(sections, _LABELS, "its driver")
@@ -160,7 +160,7 @@ def has_own_key(sections: Sections) -> bool:
     return "already enrolled" in sections.get("own-key", "")
 
 
-def _reported(report: HostReport) -> dict[str, Any]:
+def _reported(report: HardwareReport) -> dict[str, Any]:
     """What the hardware's answer tells of the driver."""
     host, answers = report.system, report.answers
     there = host.fabric_manager != "absent"
@@ -171,7 +171,9 @@ def _reported(report: HostReport) -> dict[str, Any]:
         "in_kernel": frozenset(host.modules),
         "answers": next((v for gpu in answers.gpus or () if (v := gpu.driver_version)), None),
         "has_nvidia_smi": not answers.query.missing,
-        "fabric_manager": Unit(there, host.fabric_manager == "active", host.fabric_manager_at_boot),
+        "fabric_manager": SystemdUnit(
+            there, host.fabric_manager == "active", host.fabric_manager_at_boot
+        ),
         "fabric_manager_version": host.fabric_manager_version,
         "nvswitches": host.nvswitches,
         "secure_boot": bool(host.secure_boot),
@@ -179,7 +181,7 @@ def _reported(report: HostReport) -> dict[str, Any]:
     }
 
 
-def _driver(sections: Sections, report: HostReport) -> dict[str, Any]:
+def _driver(sections: Sections, report: HardwareReport) -> dict[str, Any]:
     """What is told of the driver itself: its modules, tools and daemons, and who uses it."""
     modules = _by_first_word(sections["amdgpu-modules"])
     nodes = _are_integrated(sections["kfd"])
@@ -203,7 +205,7 @@ def _driver(sections: Sections, report: HostReport) -> dict[str, Any]:
     }
 
 
-def _amd_gpus(report: HostReport, integrated: int) -> int | None:
+def _amd_gpus(report: HardwareReport, integrated: int) -> int | None:
     """How many GPUs amd-smi lists beside integrated ones; None where there is none, or it hangs."""
     answers = report.answers
     if answers.amd_tool != "amd-smi" or answers.amd.missing or answers.amd.hung:
@@ -277,9 +279,9 @@ def _newest(kernels: list[str]) -> str | None:
     return max(kernels, key=numbers, default=None)
 
 
-def _unit(text: str) -> Unit:
+def _unit(text: str) -> SystemdUnit:
     shown = dict(re.findall(r"^(\w+)=(\S*)", text, re.MULTILINE))
-    return Unit(
+    return SystemdUnit(
         shown.get("LoadState") == "loaded",
         shown.get("ActiveState") == "active",
         shown.get("UnitFileState") in ("enabled", "static", "generated"),

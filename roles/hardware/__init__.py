@@ -17,9 +17,9 @@ from roles.hardware.faults import Fault as Fault
 from roles.hardware.faults import fault_check as fault_check
 from roles.hardware.gpus import Gpu as Gpu
 from roles.hardware.gpus import Hardware as Hardware
+from roles.hardware.gpus import LinkOutcome as LinkOutcome
 from roles.hardware.gpus import Links as Links
 from roles.hardware.gpus import LinkVerdict as LinkVerdict
-from roles.hardware.gpus import Outcome as Outcome
 from roles.hardware.gpus import by_driver_index as by_driver_index
 from roles.hardware.gpus import driver_indexes as driver_indexes
 from roles.hardware.gpus import links_among as links_among
@@ -43,7 +43,7 @@ from roles.hardware.recorded import recording as recording
 from roles.hardware.recorded import recording_with as recording_with
 from roles.hardware.recorded import with_verdicts as with_verdicts
 from roles.hardware.report import PART as PART
-from roles.hardware.report import HostReport as HostReport
+from roles.hardware.report import HardwareReport as HardwareReport
 from roles.hardware.report import parse_report as parse_report
 from roles.hardware.settings import GpusDeclaration as GpusDeclaration
 from roles.hardware.settings import LinksDeclaration as LinksDeclaration

@@ -47,7 +47,7 @@ ABSENT = ToolOutput("", MISSING)
 
 
 @dataclass(frozen=True)
-class Answers:
+class ToolAnswers:
     """What the tools of one host said.
 
     `query` and `amd` are what NVIDIA's and AMD's tools (`amd_tool`) said of the GPUs. `gpus` is
@@ -76,7 +76,7 @@ class Answers:
     processes_read: bool = True
 
 
-def read_answers(parts: Mapping[str, ToolOutput]) -> Answers:
+def read_answers(parts: Mapping[str, ToolOutput]) -> ToolAnswers:
     """Read what tools printed, by the label of each in the host's answer."""
     reader = _Reader(parts)
     query = parts.get("query", ABSENT)
@@ -88,7 +88,7 @@ def read_answers(parts: Mapping[str, ToolOutput]) -> Answers:
     p2p = reader.read("topo-p2p", parse_topo_p2p)
     # It fails, too, for one lost GPU, and lists what holds the others.
     apps = reader.read("apps", parse_query_apps, any_status=True)
-    return Answers(
+    return ToolAnswers(
         query=query,
         amd=parts.get(amd_tool, ABSENT),
         amd_tool=amd_tool,

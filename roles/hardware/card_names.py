@@ -12,10 +12,10 @@ _WORD = re.compile(rf"(?<![a-z]){_SIZE.pattern}(?![a-z0-9])|[a-z]+|[0-9]+")
 _CHARACTERS = re.compile(r"[a-z0-9 ._-]*")
 _REMARK = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
 
-Words = tuple[str, ...]
+NameWords = tuple[str, ...]
 
 
-def name_words(text: str) -> Words:
+def name_words(text: str) -> NameWords:
     """A name's words in small letters, letters and digits apart, without vendor and brand.
 
     A memory size is one word in GB: "RTX3090-24GiB" is rtx, 3090, 24gb. Empty where the text holds
@@ -28,7 +28,7 @@ def name_words(text: str) -> Words:
     return tuple(word for word in words if word not in _FILLERS)
 
 
-def readings(text: str) -> tuple[Words, ...]:
+def readings(text: str) -> tuple[NameWords, ...]:
     """What a text with remarks in brackets may name: what is outside of them, or what is in one.
 
     "H20 (95 GiB)" reads h, 20, 95gb; "GH100 [H100 PCIe]" reads gh, 100 and h, 100, pcie. Nothing
@@ -51,7 +51,7 @@ def size_gb(word: str) -> float | None:
     return float(match[1]) if match else None
 
 
-def split_size(words: Words) -> tuple[Words, float] | None:
+def split_size(words: NameWords) -> tuple[NameWords, float] | None:
     """The words without the memory size, and that size in GB; None where there is not one."""
     sizes = [size for word in words if (size := size_gb(word)) is not None]
     if len(sizes) != 1:

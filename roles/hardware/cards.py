@@ -10,7 +10,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from roles.hardware.card_names import Words, name_words, readings, split_size
+from roles.hardware.card_names import NameWords, name_words, readings, split_size
 
 # The table is long: libyaml reads it ten times as fast, where PyYAML has it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -192,7 +192,7 @@ _GENERATIONS: tuple[tuple[float, Generation], ...] = (
 )
 
 
-def _match(words: Words, memory_mib: int | None) -> Card | None:
+def _match(words: NameWords, memory_mib: int | None) -> Card | None:
     if card := _by_words().get(words):
         return card
     if family := _families().get(words):
@@ -223,18 +223,18 @@ def _nearest(family: Iterable[Card], memory_mib: float, tolerance: float) -> Car
     return alone[0] if len(alone) == 1 else None
 
 
-def _holds(words: Words, part: Words) -> bool:
+def _holds(words: NameWords, part: NameWords) -> bool:
     return any(words[i : i + len(part)] == part for i in range(len(words) - len(part) + 1))
 
 
 @cache
-def _by_words() -> dict[Words, Card]:
+def _by_words() -> dict[NameWords, Card]:
     return {name_words(name): card for card in cards() for name in (card.name, *card.aliases)}
 
 
 @cache
-def _families() -> dict[Words, tuple[Card, ...]]:
-    families: defaultdict[Words, list[Card]] = defaultdict(list)
+def _families() -> dict[NameWords, tuple[Card, ...]]:
+    families: defaultdict[NameWords, list[Card]] = defaultdict(list)
     for card in cards():
         for name in (*card.family_names, *([card.prints_as] if card.prints_as else [])):
             families[name_words(name)].append(card)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from roles.hardware.answers import Answers
+from roles.hardware.answers import ToolAnswers
 from roles.hardware.cards import Card, cards_by_pci_id, find_card, is_integrated
 from roles.hardware.gpus import Gpu, Hardware, links_among, moved_links
 from roles.hardware.outputs.record import GpuRecord, MigDevice
@@ -12,7 +12,7 @@ from roles.hardware.settings import fit_card_name
 from roles.hardware.system import PciDevice, System
 
 
-def observed_hardware(answers: Answers, system: System) -> Hardware | None:
+def observed_hardware(answers: ToolAnswers, system: System) -> Hardware | None:
     """The GPUs that answer their driver; None where no driver could be asked.
 
     A GPU whose index, name or memory the driver does not tell is left out: `diagnosis` names it.
@@ -44,7 +44,7 @@ def observed_hardware(answers: Answers, system: System) -> Hardware | None:
     return Hardware(gpus, moved_links(links, places), moved_links(answers.p2p, places), driver)
 
 
-def presumed_hardware(answers: Answers, system: System) -> Hardware | None:
+def presumed_hardware(answers: ToolAnswers, system: System) -> Hardware | None:
     """The GPUs that the PCI bus shows, where the table of cards knows each; None where it does not.
 
     This is what a host has whose driver is not there yet. Two cards under one PCI id (as A2 and
@@ -63,7 +63,7 @@ def presumed_hardware(answers: Answers, system: System) -> Hardware | None:
     return Hardware(gpus) if all(gpu.memory_mib for gpu in gpus) else None
 
 
-def accelerators(answers: Answers, system: System) -> list[tuple[str, str]]:
+def accelerators(answers: ToolAnswers, system: System) -> list[tuple[str, str]]:
     """Address and PCI id of each GPU on the bus, in the bus's order.
 
     Integrated graphics are no accelerators: of AMD's display devices only known cards count.
@@ -89,7 +89,7 @@ def accelerators(answers: Answers, system: System) -> list[tuple[str, str]]:
     )
 
 
-def has_nvidia(answers: Answers, system: System) -> bool:
+def has_nvidia(answers: ToolAnswers, system: System) -> bool:
     """Whether a card of NVIDIA is on the bus."""
     return any(device_id.startswith("10de:") for _, device_id in accelerators(answers, system))
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from roles.hardware.answers import Answers
+from roles.hardware.answers import ToolAnswers
 from roles.hardware.devices import is_graphics
 from roles.hardware.driver_faults import driver_faults
 from roles.hardware.faults import Fault
@@ -29,7 +29,7 @@ _RECOVERY = {
 
 
 def faults_of(
-    answers: Answers, system: System, hardware: Hardware | None, foreign: list[Process]
+    answers: ToolAnswers, system: System, hardware: Hardware | None, foreign: list[Process]
 ) -> tuple[Fault, ...]:
     """Every fault that the answers show, the gravest first."""
     found = [
@@ -49,7 +49,7 @@ def faults_of(
     return tuple(sorted(dict.fromkeys(found), key=lambda fault: fault.severity != "stop"))
 
 
-def gpu_faults(answers: Answers) -> Iterator[Fault]:
+def gpu_faults(answers: ToolAnswers) -> Iterator[Fault]:
     """GPUs that do not answer as they should."""
     for message in answers.messages:
         try:
@@ -120,7 +120,7 @@ def _failed(gpu: GpuRecord) -> list[str]:
 
 
 def incomplete_faults(
-    answers: Answers, system: System, hardware: Hardware | None
+    answers: ToolAnswers, system: System, hardware: Hardware | None
 ) -> Iterator[Fault]:
     """GPUs and slices that no plan can count on, since what they are was not told."""
     if hardware is None:
@@ -150,7 +150,7 @@ def _incomplete(where: str, what: str, gpu: int | None) -> Fault:
     )
 
 
-def persistence_faults(answers: Answers) -> Iterator[Fault]:
+def persistence_faults(answers: ToolAnswers) -> Iterator[Fault]:
     """GPUs that fall asleep when nothing uses them."""
     asleep = [str(gpu.index) for gpu in answers.gpus or () if gpu.persistence_mode is False]
     if asleep:
@@ -162,7 +162,9 @@ def persistence_faults(answers: Answers) -> Iterator[Fault]:
         )
 
 
-def fabric_faults(answers: Answers, system: System, hardware: Hardware | None) -> Iterator[Fault]:
+def fabric_faults(
+    answers: ToolAnswers, system: System, hardware: Hardware | None
+) -> Iterator[Fault]:
     """A host on an NVLink fabric that is not set up cannot start CUDA at all (error 802)."""
     for gpu in answers.gpus or ():
         status = (gpu.fabric_status or "n/a").lower()
@@ -217,7 +219,7 @@ def _fabric_state(gpu: GpuRecord) -> str:
     return (gpu.fabric_state or "n/a").lower()
 
 
-def memory_faults(answers: Answers) -> Iterator[Fault]:
+def memory_faults(answers: ToolAnswers) -> Iterator[Fault]:
     """Memory that has failed, or that waits for a reset to be replaced."""
     for gpu in answers.gpus or ():
         where = f"GPU {gpu.index} ({gpu.name})"
@@ -247,7 +249,7 @@ def memory_faults(answers: Answers) -> Iterator[Fault]:
             )
 
 
-def log_faults(answers: Answers) -> Iterator[Fault]:
+def log_faults(answers: ToolAnswers) -> Iterator[Fault]:
     """Xids of this boot by number and GPU, each once, with the last one's message."""
     found: dict[tuple[int, str], list[str]] = {}
     for xid in answers.kernel_log.xids:
@@ -267,7 +269,7 @@ def log_faults(answers: Answers) -> Iterator[Fault]:
         )
 
 
-def driver_log_faults(answers: Answers) -> Iterator[Fault]:
+def driver_log_faults(answers: ToolAnswers) -> Iterator[Fault]:
     """What the drivers' own lines of this boot say of a GPU without an Xid, each kind once."""
     lines = (*answers.kernel_log.nvidia_faults, *answers.kernel_log.amd_faults)
     for told in {(told.kind, told.pci): told for told in lines}.values():
@@ -279,7 +281,7 @@ def driver_log_faults(answers: Answers) -> Iterator[Fault]:
         )
 
 
-def process_faults(answers: Answers, foreign: list[Process]) -> Iterator[Fault]:
+def process_faults(answers: ToolAnswers, foreign: list[Process]) -> Iterator[Fault]:
     """Processes that hold memory of a GPU and are not of this project."""
     indexes = {gpu.uuid: gpu.index for gpu in answers.gpus or () if gpu.uuid}
     for process in foreign:

@@ -6,7 +6,7 @@ from itertools import groupby
 from roles.hardware.cards import cards_by_pci_id, find_card
 from roles.hardware.devices import accelerators
 from roles.hardware.gpus import SOME_NVLINK, SOME_PCIE, Gpu, Hardware, Links, by_driver_index
-from roles.hardware.report import HostReport
+from roles.hardware.report import HardwareReport
 
 # Drivers of one card differ by a few MiB in what they report.
 MEMORY_TOLERANCE = 0.01
@@ -20,7 +20,7 @@ ADVICE = (
 )
 
 
-def difference(expected: Hardware, report: HostReport) -> str | None:
+def difference(expected: Hardware, report: HardwareReport) -> str | None:
     """None where the host has what the inventory says, else both sides and what differs.
 
     Compared are number, names and memory (within 1 %; of slices 10 %) of GPUs, and links and driver
@@ -39,7 +39,7 @@ def difference(expected: Hardware, report: HostReport) -> str | None:
     )
 
 
-def bus_difference(expected: Hardware, report: HostReport) -> str | None:
+def bus_difference(expected: Hardware, report: HardwareReport) -> str | None:
     """The same for a host that has no driver yet, by its PCI bus: number and kinds of its cards.
 
     A device that the table of cards does not know may be any card.
@@ -140,7 +140,7 @@ def _same_link(expected: str, found: str) -> bool:
     return expected == found
 
 
-def _bus_words(expected: Hardware, report: HostReport, told: Sequence[str]) -> str:
+def _bus_words(expected: Hardware, report: HardwareReport, told: Sequence[str]) -> str:
     shown = _on_bus(report)
     return (
         f"{summary(expected.gpus)} in the inventory; the host's PCI bus shows {shown} — "
@@ -148,7 +148,7 @@ def _bus_words(expected: Hardware, report: HostReport, told: Sequence[str]) -> s
     )
 
 
-def _unasked(expected: Hardware, report: HostReport) -> str:
+def _unasked(expected: Hardware, report: HardwareReport) -> str:
     """The message where no driver could be asked, with what the PCI bus shows."""
     return (
         f"{summary(expected.gpus)} in the inventory; no driver of the host could be asked "
@@ -156,7 +156,7 @@ def _unasked(expected: Hardware, report: HostReport) -> str:
     )
 
 
-def _on_bus(report: HostReport) -> str:
+def _on_bus(report: HardwareReport) -> str:
     bus = [
         f"{gpu.name or 'a device'} [{gpu.pci_device_id or '?'}] at {gpu.pci_address}"
         for gpu in report.answers.pci_gpus
@@ -164,6 +164,6 @@ def _on_bus(report: HostReport) -> str:
     return summary(report.presumed.gpus) if report.presumed else ", ".join(bus) or "no GPU"
 
 
-def _sentences(report: HostReport) -> str:
+def _sentences(report: HardwareReport) -> str:
     telling = [fault for fault in report.faults if fault.severity == "stop" or fault.absent]
     return "".join(f"{str(fault).rstrip('.')}. " for fault in telling)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from roles.hardware.answers import Answers
+from roles.hardware.answers import ToolAnswers
 from roles.hardware.cards import cards_by_pci_id
 from roles.hardware.devices import accelerators, has_nvidia
 from roles.hardware.faults import Fault
@@ -13,7 +13,9 @@ from roles.hardware.system import System
 SMI_TIMEOUT_S = 30
 
 
-def driver_faults(answers: Answers, system: System, hardware: Hardware | None) -> Iterator[Fault]:
+def driver_faults(
+    answers: ToolAnswers, system: System, hardware: Hardware | None
+) -> Iterator[Fault]:
     """Why no driver answers, or answers for another version than is installed."""
     if answers.query.hung:
         yield Fault(
@@ -47,7 +49,7 @@ def driver_faults(answers: Answers, system: System, hardware: Hardware | None) -
         )
 
 
-def _kind_fault(answers: Answers, system: System) -> Fault | None:
+def _kind_fault(answers: ToolAnswers, system: System) -> Fault | None:
     """Why a driver that is well finds no GPU: cards from Blackwell on need its open modules.
 
     Source: NVIDIA's Driver Installation Guide, "Kernel Modules".
@@ -66,7 +68,7 @@ def _kind_fault(answers: Answers, system: System) -> Fault | None:
     )
 
 
-def _no_driver(answers: Answers, system: System) -> Fault:
+def _no_driver(answers: ToolAnswers, system: System) -> Fault:
     if not answers.query.missing:
         said = answers.query.text.strip().splitlines()
         return Fault(
@@ -99,7 +101,7 @@ def _no_driver(answers: Answers, system: System) -> Fault:
     return Fault("driver-missing", "stop", problem, remedy)
 
 
-def _amd_fails(answers: Answers, system: System) -> Fault:
+def _amd_fails(answers: ToolAnswers, system: System) -> Fault:
     """Why AMD's tool lists no GPU, by what it printed.
 
     Sources: amdsmi's check_required_groups (an error in ROCm 7.0, a warning before it) and its

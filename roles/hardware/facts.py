@@ -11,18 +11,18 @@ from roles.host.facts import TIMEOUT_S, reading
 from roles.host.question import parse_answers, question
 
 
-class HostReport(FactBase[report.HostReport | None]):
+class HostReport(FactBase[report.HardwareReport | None]):
     """Sudo, system, GPUs, links and faults of a host that is asked for nothing else, or again after
     a change. Ask it through `observe`."""
 
     @staticmethod
-    def default() -> report.HostReport | None:
+    def default() -> report.HardwareReport | None:
         return None
 
     def command(self) -> str:
         return question([report.PART])
 
-    def process(self, output: list[str]) -> report.HostReport:
+    def process(self, output: list[str]) -> report.HardwareReport:
         with reading("the host's hardware"):
             return report.parse_report(parse_answers(output).get(report.PART.name, {}))
 
@@ -54,7 +54,7 @@ class CudaStart(FactBase[str]):
         return "\n".join(output)
 
 
-def observe(host: Host) -> report.HostReport | None:
+def observe(host: Host) -> report.HardwareReport | None:
     """The report of a host, asked without sudo: it says itself whether sudo would ask a password.
 
     None where the host gave none; then pyinfra has failed it.

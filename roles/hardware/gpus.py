@@ -10,7 +10,7 @@ SOME_NVLINK = "NV"
 SOME_PCIE = "PCIE"
 
 Links = tuple[tuple[int, int, str], ...]
-Outcome = Literal["works", "hangs", "wrong", "fails"]
+LinkOutcome = Literal["works", "hangs", "wrong", "fails"]
 
 
 def links_among(links: Links | None, indexes: Collection[int]) -> Links | None:
@@ -67,7 +67,7 @@ class LinkVerdict:
 
     gpus: tuple[int, ...]
     p2p: bool
-    outcome: Outcome
+    outcome: LinkOutcome
     gb_s: float | None = None
     transport: str | None = None
     library: str | None = None

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from roles.hardware.difference import gpu_findings
-from roles.hardware.gpus import Gpu, Hardware, Links, LinkVerdict, Outcome
+from roles.hardware.gpus import Gpu, Hardware, LinkOutcome, Links, LinkVerdict
 from roles.hardware.outputs.topo import LINK_LABELS, P2P_LABELS
 from roles.hardware.settings import check_card_name
 from roles.host import parse_yaml
@@ -22,7 +22,7 @@ _NEXT_PART = re.compile(r"\n(?! )")
 
 # Most programs that import this never read a recording: its models are built with the first one.
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
-Count = Annotated[int, Field(ge=0, le=4_194_304)]
+SmallCount = Annotated[int, Field(ge=0, le=4_194_304)]
 # As `entry` writes them: nvidia-smi's or AMD's labels, "?" for a pair that nobody told.
 _LINKS = re.compile(rf"{LINK_LABELS}|NV|XGMI|PCIE|\?")
 _P2P = re.compile(rf"{P2P_LABELS}|\?")
@@ -30,7 +30,7 @@ _PCI_ADDRESS = r"^[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]$"
 _PCI_DEVICE = r"^(0x)?[0-9A-Fa-f]{4}:?[0-9A-Fa-f]{4}$"
 _MIG_PROFILE = r"^([1-9]c\.)?[1-9]g\.[0-9]{1,3}gb([+-][a-z.]{1,20})*$"
 _IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._:/ -]{0,99}$"
-Words = Annotated[str, Field(pattern=r"^[ -~]{1,300}$")]
+PrintableText = Annotated[str, Field(pattern=r"^[ -~]{1,300}$")]
 # A host's devices, with all partitions and slices; a row has a label for each.
 MOST_GPUS = 256
 Rows = Annotated[list[Annotated[str, Field(max_length=8 * MOST_GPUS)]], Field(max_length=MOST_GPUS)]
@@ -44,21 +44,21 @@ class RecordedGpu(BaseModel):
 
     model_config = _STRICT
 
-    index: Count | None = None
+    index: SmallCount | None = None
     name: str
     memory_mib: Annotated[int, Field(ge=1, le=2**20)]
-    reserved_mib: Count | None = None
+    reserved_mib: SmallCount | None = None
     compute_capability: Annotated[float, Field(ge=1, lt=100)] | None = None
     pci_address: Annotated[str, Field(pattern=_PCI_ADDRESS)] | None = None
     pci_device_id: Annotated[str, Field(pattern=_PCI_DEVICE)] | None = None
-    numa_node: Count | None = None
-    pcie_generation: Count | None = None
-    pcie_generation_max: Count | None = None
-    pcie_width: Count | None = None
-    pcie_width_max: Count | None = None
+    numa_node: SmallCount | None = None
+    pcie_generation: SmallCount | None = None
+    pcie_generation_max: SmallCount | None = None
+    pcie_width: SmallCount | None = None
+    pcie_width_max: SmallCount | None = None
     mig_profile: Annotated[str, Field(pattern=_MIG_PROFILE)] | None = None
-    mig_parent: Count | None = None
-    mig_index: Count | None = None
+    mig_parent: SmallCount | None = None
+    mig_index: SmallCount | None = None
     uuid: Annotated[str, Field(pattern=_IDENTIFIER)] | None = None
     serial: Annotated[str, Field(pattern=_IDENTIFIER)] | None = None
 
@@ -68,15 +68,15 @@ class RecordedVerdict(BaseModel):
 
     model_config = _STRICT
 
-    gpus: Annotated[list[Count], Field(min_length=2, max_length=64)]
+    gpus: Annotated[list[SmallCount], Field(min_length=2, max_length=64)]
     p2p: bool
-    outcome: Outcome
+    outcome: LinkOutcome
     gb_s: Annotated[float, Field(ge=0, lt=1e6)] | None = None
-    transport: Words | None = None
-    library: Words | None = None
-    driver_version: Words | None = None
-    engine: Words | None = None
-    detail: Words | None = None
+    transport: PrintableText | None = None
+    library: PrintableText | None = None
+    driver_version: PrintableText | None = None
+    engine: PrintableText | None = None
+    detail: PrintableText | None = None
 
 
 class RecordedHost(BaseModel):

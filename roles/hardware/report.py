@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from roles.hardware.answers import Answers, ToolOutput, read_answers
+from roles.hardware.answers import ToolAnswers, ToolOutput, read_answers
 from roles.hardware.devices import observed_hardware, presumed_hardware
 from roles.hardware.diagnosis import FOREIGN_MIB, faults_of, is_ours
 from roles.hardware.faults import Fault
@@ -27,7 +27,7 @@ _SYSTEM_TOO = (
 
 
 @dataclass(frozen=True)
-class HostReport:
+class HardwareReport:
     """What a host says of its user, its system and its GPUs.
 
     `hardware` is None where no driver could be asked; `presumed` is then what follows from the PCI
@@ -37,7 +37,7 @@ class HostReport:
     root: bool
     passwordless_sudo: bool
     system: System
-    answers: Answers
+    answers: ToolAnswers
     hardware: Hardware | None
     presumed: Hardware | None
     faults: tuple[Fault, ...]
@@ -83,7 +83,7 @@ class HostReport:
         return found
 
 
-def parse_report(sections: Sections) -> HostReport:
+def parse_report(sections: Sections) -> HardwareReport:
     """Read a host's answer to `PART`; ValueError where it is cut short, or says why."""
     if "no-room" in sections:
         raise ValueError(
@@ -98,7 +98,7 @@ def parse_report(sections: Sections) -> HostReport:
     answers = read_answers(parts)
     hardware = observed_hardware(answers, system)
     foreign = foreign_processes(answers, parts["owners"].text)
-    return HostReport(
+    return HardwareReport(
         root=parts["user"].text.strip() == "0",
         passwordless_sudo=parts["sudo"].text.strip() == "yes",
         system=system,
@@ -109,7 +109,7 @@ def parse_report(sections: Sections) -> HostReport:
     )
 
 
-def foreign_processes(answers: Answers, owners: str) -> list[Process]:
+def foreign_processes(answers: ToolAnswers, owners: str) -> list[Process]:
     """Processes that hold more of a GPU than a trifle and belong to no replica of this project."""
     groups = dict(line.split(" ", 1) for line in owners.splitlines() if " " in line.strip())
     return [

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 # information, or warning where it has something looked into; RESTART_APP to application; RESET_GPU
 # to reset; RESTART_BM and RESTART_VM to reboot; CHECK_MECHANICALS to hardware;
 # UPDATE_SWFW and CONTACT_SUPPORT alone to warning; a workflow to its first action on the GPU.
-Severity = Literal["information", "application", "warning", "reset", "reboot", "hardware"]
+XidSeverity = Literal["information", "application", "warning", "reset", "reboot", "hardware"]
 
 # What the driver names in the message of Xid 154, "... changed from 0x0 (None) to 0x2 (...)".
 _RECOVERY_ACTION = re.compile(r"\bto 0x[0-9a-f]+ \(([^)]*)\)", re.IGNORECASE)
-_RECOVERY_SEVERITIES: dict[str, Severity] = {
+_RECOVERY_SEVERITIES: dict[str, XidSeverity] = {
     "none": "information",
     "drain p2p": "warning",
     "gpu reset required": "reset",
@@ -33,7 +33,7 @@ class XidEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     xids: tuple[int, ...] = Field(min_length=1)
-    severity: Severity
+    severity: XidSeverity
     meaning: str
     action: str
 
@@ -50,7 +50,7 @@ def find_xid(xid: int) -> XidEntry | None:
     return _by_number().get(xid)
 
 
-def xid_severity(xid: int, message: str = "") -> Severity | None:
+def xid_severity(xid: int, message: str = "") -> XidSeverity | None:
     """How much one Xid matters; of 154 what its message says; None where nobody knows."""
     entry = find_xid(xid)
     if entry is None:

@@ -10,8 +10,8 @@ from typing import Any, get_args
 from roles.engine import Build
 from roles.hardware import (
     Hardware,
+    LinkOutcome,
     LinkVerdict,
-    Outcome,
     OutputError,
     find_card,
     p2p_fault,
@@ -191,7 +191,7 @@ def _json(text: str) -> Mapping[str, Any]:
 
 def _verdict(one: Mapping[str, Any], engine: Build, driver_version: str | None) -> LinkVerdict:
     rate, outcome, way = one.get("gb_s"), one["outcome"], one["p2p"]
-    if outcome not in get_args(Outcome) or type(way) is not bool:
+    if outcome not in get_args(LinkOutcome) or type(way) is not bool:
         raise ValueError(f"outcome {outcome}, p2p {way}")
     # Not a number compares as false.
     if rate is not None and not (type(rate) in (int, float) and 0 <= rate < 1e6):

@@ -17,7 +17,7 @@ _MOST_TOKENS = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Kind:
+class ValueKind:
     """What a value must be, and those words for it."""
 
     words: str
@@ -34,7 +34,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def check_keys(values: Mapping[str, Any], kinds: Mapping[str, Kind], at: str = "") -> None:
+def check_keys(values: Mapping[str, Any], kinds: Mapping[str, ValueKind], at: str = "") -> None:
     """ValueError for the first key whose value is not of its kind; null says nothing.
 
     `at` is the path of the mapping, with a dot at its end.
@@ -52,23 +52,23 @@ def is_whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def whole(least: int, most: int) -> Kind:
+def whole(least: int, most: int) -> ValueKind:
     """Whole numbers within bounds."""
-    return Kind(
+    return ValueKind(
         f"a whole number from {least} to {most}", lambda value: is_whole(value, least, most)
     )
 
 
-def _number(most: float) -> Kind:
+def _number(most: float) -> ValueKind:
     def fits(value: Any) -> bool:
         plain = isinstance(value, int | float) and not isinstance(value, bool)
         return plain and 0 < value <= most
 
-    return Kind(f"above 0, a number of at most {most:g}", fits)
+    return ValueKind(f"above 0, a number of at most {most:g}", fits)
 
 
-def _list_of(kind: Kind, most: int = _MOST_COUNT) -> Kind:
-    return Kind(
+def _list_of(kind: ValueKind, most: int = _MOST_COUNT) -> ValueKind:
+    return ValueKind(
         f"a list, each {kind.words}",
         lambda value: (
             isinstance(value, list | tuple) and len(value) <= most and all(map(kind.fits, value))
@@ -76,14 +76,14 @@ def _list_of(kind: Kind, most: int = _MOST_COUNT) -> Kind:
     )
 
 
-def _either(*kinds: Kind) -> Kind:
+def _either(*kinds: ValueKind) -> ValueKind:
     words = ", or ".join(kind.words for kind in kinds)
-    return Kind(words, lambda value: any(kind.fits(value) for kind in kinds))
+    return ValueKind(words, lambda value: any(kind.fits(value) for kind in kinds))
 
 
-TEXT = Kind("a text", lambda value: isinstance(value, str) and len(value) <= 10_000)
-FLAG = Kind("true or false", lambda value: isinstance(value, bool) or value in (0, 1))
-MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping))
+TEXT = ValueKind("a text", lambda value: isinstance(value, str) and len(value) <= 10_000)
+FLAG = ValueKind("true or false", lambda value: isinstance(value, bool) or value in (0, 1))
+MAPPING = ValueKind("a mapping", lambda value: isinstance(value, Mapping))
 _LAYERS = whole(1, MOST_LAYERS)
 _COUNT, _SOME = whole(0, _MOST_COUNT), whole(1, _MOST_COUNT)
 _SIZE, _SOME_SIZE = whole(0, _MOST_SIZE), whole(1, _MOST_SIZE)
@@ -92,12 +92,12 @@ _INDEXES = _list_of(whole(-1, MOST_LAYERS), 2 * MOST_LAYERS)
 _TEXTS = _list_of(TEXT, 2 * MOST_LAYERS)
 
 
-def _of(kind: Kind, names: str) -> dict[str, Kind]:
+def _of(kind: ValueKind, names: str) -> dict[str, ValueKind]:
     return dict.fromkeys(names.split(), kind)
 
 
 # Keys of the language model's part, and of the whole file.
-LANGUAGE: Mapping[str, Kind] = {
+LANGUAGE: Mapping[str, ValueKind] = {
     **_of(
         MAPPING,
         "text_config llm_config language_config thinker_config vision_config audio_config visual "
@@ -176,7 +176,7 @@ LANGUAGE: Mapping[str, Kind] = {
     **_of(_either(FLAG, TEXT), "gating"),
 }
 # Keys of an encoder's part.
-ENCODER: Mapping[str, Kind] = {
+ENCODER: Mapping[str, ValueKind] = {
     **_of(TEXT, "model_type"),
     **_of(
         _LAYERS,
@@ -195,34 +195,34 @@ ENCODER: Mapping[str, Kind] = {
     **_of(_number(64), "mlp_ratio"),
     **_of(_INDEXES, "intermediate_layers_indices deepstack_visual_indexes"),
 }
-ROPE: Mapping[str, Kind] = {
+ROPE: Mapping[str, ValueKind] = {
     **_of(MAPPING, "full_attention sliding_attention chunked_attention"),
     **_of(TEXT, "rope_type type"),
     **_of(_number(4096), "factor"),
     **_of(_number(1e12), "rope_theta"),
     **_of(_number(1), "partial_rotary_factor"),
 }
-LINEAR_ATTENTION: Mapping[str, Kind] = {
+LINEAR_ATTENTION: Mapping[str, ValueKind] = {
     **_of(_SOME, "num_heads short_conv_kernel_size"),
     **_of(_SOME_SIZE, "head_dim"),
     **_of(_INDEXES, "full_attn_layers"),
 }
-SPARSE_ATTENTION: Mapping[str, Kind] = {
+SPARSE_ATTENTION: Mapping[str, ValueKind] = {
     **_of(FLAG, "use_sparse_attention"),
     **_of(_INDEXES, "sparse_attention_freq"),
     **_of(_SOME_SIZE, "sparse_index_dim"),
     **_of(_SOME, "sparse_num_index_heads"),
 }
 # Of a pruned model's block.
-_BLOCK_ATTENTION: Mapping[str, Kind] = {
+_BLOCK_ATTENTION: Mapping[str, ValueKind] = {
     **_of(FLAG, "no_op replace_with_linear"),
     **_of(_SOME, "n_heads_in_group"),
 }
-_BLOCK_FFN: Mapping[str, Kind] = {**_of(FLAG, "no_op"), **_of(_number(64), "ffn_mult")}
+_BLOCK_FFN: Mapping[str, ValueKind] = {**_of(FLAG, "no_op"), **_of(_number(64), "ffn_mult")}
 _BLOCK = _of(MAPPING, "attention ffn")
 _ENCODERS = ("vision_config", "audio_config", "visual")
 # Lists of what is nested in the language model's part, each with its kinds.
-_PARTS: Mapping[str, Mapping[str, Kind]] = {
+_PARTS: Mapping[str, Mapping[str, ValueKind]] = {
     "attn_config": LANGUAGE,
     "ffn_config": LANGUAGE,
     "rope_scaling": ROPE,
@@ -254,11 +254,11 @@ def check_config(values: Mapping[str, Any], at: str = "") -> None:
 
 
 _BITS = whole(2, 8)
-_GROUP = Kind(
+_GROUP = ValueKind(
     "a whole number from 1, or -1 for whole rows",
     lambda value: is_whole(value, 1, 2**20) or is_whole(value, -1, -1),
 )
-_BLOCK_SIDES = Kind(
+_BLOCK_SIDES = ValueKind(
     "a list of two whole numbers above 0",
     lambda value: (
         isinstance(value, list | tuple)
@@ -268,7 +268,7 @@ _BLOCK_SIDES = Kind(
 )
 _PATHS = _list_of(TEXT, 100_000)
 # Of a checkpoint's quantisation, and of a group of its linears.
-_QUANTIZATION: Mapping[str, Kind] = {
+_QUANTIZATION: Mapping[str, ValueKind] = {
     **_of(TEXT, "quant_method quant_algo kv_cache_quant_algo format expert_dtype"),
     **_of(_BITS, "bits w_bit"),
     **_of(_GROUP, "group_size q_group_size"),
@@ -277,19 +277,19 @@ _QUANTIZATION: Mapping[str, Kind] = {
     **_of(_PATHS, "ignore modules_to_not_convert exclude_modules ignored_layers"),
     **_of(MAPPING, "config_groups quantized_layers kv_cache_scheme"),
 }
-_GROUP_OF_LINEARS: Mapping[str, Kind] = {
+_GROUP_OF_LINEARS: Mapping[str, ValueKind] = {
     **_of(_PATHS, "targets"),
     **_of(MAPPING, "weights"),
     **_of(TEXT, "format"),
 }
-_SCHEME: Mapping[str, Kind] = {
+_SCHEME: Mapping[str, ValueKind] = {
     **_of(whole(2, 16), "num_bits"),
     **_of(TEXT, "strategy type"),
     **_of(_GROUP, "group_size"),
     **_of(_BLOCK_SIDES, "block_structure"),
     **_of(FLAG, "symmetric"),
 }
-_LAYER: Mapping[str, Kind] = _of(TEXT, "quant_algo")
+_LAYER: Mapping[str, ValueKind] = _of(TEXT, "quant_algo")
 _REPEATED = re.compile(r"\)[*+{]|\\[1-9]|\(\?P=")
 # Published checkpoints have some hundred patterns that are no plain paths, and nine expressions.
 _MOST_PATTERNS, _MOST_EXPRESSIONS = 1000, 32

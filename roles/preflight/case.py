@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from roles.checks import Check
-from roles.hardware import HostReport
+from roles.hardware import HardwareReport
 from roles.preflight.answers import Answers
 from roles.preflight.needs import EngineHost, HostNeeds
 
@@ -18,7 +18,7 @@ class Case:
     """All that checks look at. `clock_difference_s` is the host's clock less this machine's."""
 
     answers: Answers
-    report: HostReport
+    report: HardwareReport
     needs: HostNeeds
     clock_difference_s: float | None = None
 

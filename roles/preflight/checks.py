@@ -1,7 +1,7 @@
 """All checks of one host, in the order of the report. Pure."""
 
 from roles.checks import Check
-from roles.hardware import HostReport
+from roles.hardware import HardwareReport
 from roles.host import Part
 from roles.preflight.access_checks import access_checks
 from roles.preflight.answers import Answers
@@ -18,7 +18,7 @@ _AREAS = (system_checks, disk_checks, network_checks, gpu_checks, access_checks)
 
 def checks(
     answers: Answers,
-    report: HostReport,
+    report: HardwareReport,
     needs: HostNeeds,
     clock_difference_s: float | None = None,
 ) -> tuple[Check, ...]:
@@ -33,7 +33,7 @@ def parts(needs: HostNeeds) -> tuple[Part, ...]:
     return parts_of(questions(needs))
 
 
-def later_parts(report: HostReport, needs: HostNeeds) -> tuple[Part, ...]:
+def later_parts(report: HardwareReport, needs: HostNeeds) -> tuple[Part, ...]:
     """What a host must be asked once its report is known; none where no driver is installed."""
     found = driver_urls(report, needs)
     engine = needs.installed_engine

@@ -6,7 +6,7 @@ import click
 from pyinfra import host
 
 from roles.checks import Check, failed, of_host
-from roles.hardware import HostReport
+from roles.hardware import HardwareReport
 from roles.host import Sections
 from roles.host.facts import TIMEOUT_S, unreadable
 from roles.host.facts import Answers as MoreAnswers
@@ -21,7 +21,7 @@ _COLORS = {"fail": "red", "warn": "yellow"}
 
 def preflight(
     answers: Mapping[str, Sections],
-    report: HostReport,
+    report: HardwareReport,
     needs: HostNeeds,
     asked: tuple[float, float],
     record: Callable[[Sequence[Check]], None],

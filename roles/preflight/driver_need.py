@@ -4,11 +4,11 @@ import re
 
 from roles.driver import Choice, OperatingSystem, choose, good_enough, is_amd
 from roles.driver import plan as package_plan
-from roles.hardware import HostReport
+from roles.hardware import HardwareReport
 from roles.preflight.needs import HostNeeds
 
 
-def loaded_version(report: HostReport) -> str | None:
+def loaded_version(report: HardwareReport) -> str | None:
     """The driver's version that answers, or else NVIDIA's that is loaded."""
     answers = report.hardware.driver_version if report.hardware else None
     for version in (answers, report.system.driver_loaded):
@@ -22,7 +22,7 @@ def driver_wanted(needs: HostNeeds) -> int | None:
     return needs.engine.needs.driver_branch if needs.engine else None
 
 
-def why_install(report: HostReport, needs: HostNeeds) -> str | None:
+def why_install(report: HardwareReport, needs: HostNeeds) -> str | None:
     """Why a driver must be installed on this host; None where it needs none, or has one.
 
     As in the driver stage the inventory's GPUs decide, whatever the engine computes on. A driver
@@ -43,24 +43,24 @@ def why_install(report: HostReport, needs: HostNeeds) -> str | None:
     return f"driver {loaded} is loaded, {wanted} is needed"
 
 
-def installs(report: HostReport, needs: HostNeeds) -> bool:
+def installs(report: HardwareReport, needs: HostNeeds) -> bool:
     """Whether a run will install a driver on this host."""
     may = needs.driver is not None and needs.driver.install != "never"
     return may and why_install(report, needs) is not None
 
 
-def has_gpu(report: HostReport) -> bool:
+def has_gpu(report: HardwareReport) -> bool:
     """Whether a GPU of NVIDIA or AMD is on the PCI bus."""
     return any(pci_id.startswith(("10de:", "1002:")) for pci_id in _on_bus(report))
 
 
-def _on_bus(report: HostReport) -> list[str]:
+def _on_bus(report: HardwareReport) -> list[str]:
     own = [device.pci_device_id for device in report.system.pci if not device.is_nvswitch]
     return own + [gpu.pci_device_id or "" for gpu in report.answers.pci_gpus]
 
 
 def chosen_driver(
-    report: HostReport, needs: HostNeeds, machine: str = "x86_64", secure_boot: bool = False
+    report: HardwareReport, needs: HostNeeds, machine: str = "x86_64", secure_boot: bool = False
 ) -> Choice | None:
     """The driver that a run will install; None where it installs none.
 
@@ -75,7 +75,7 @@ def chosen_driver(
     return choose(settings, engine.needs, expected.gpus, system, nvswitches, secure_boot)
 
 
-def repository_url(report: HostReport, needs: HostNeeds) -> str | None:
+def repository_url(report: HardwareReport, needs: HostNeeds) -> str | None:
     """A file of the vendor's repository, or its mirror, that a host must reach to get its driver.
 
     None where nothing comes from there.
@@ -91,6 +91,6 @@ def repository_url(report: HostReport, needs: HostNeeds) -> str | None:
     return repository.check_url if repository else None
 
 
-def _system(report: HostReport, machine: str) -> OperatingSystem:
+def _system(report: HardwareReport, machine: str) -> OperatingSystem:
     name, _, version = report.system.os.partition(" ")
     return OperatingSystem(name, version, machine)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from roles.checks import Check, Outcome
 from roles.engine import HUB, PackageIndex
-from roles.hardware import HostReport
+from roles.hardware import HardwareReport
 from roles.preflight.answers import Reach
 from roles.preflight.case import Case, numbered, ok, skipped, stop, warning
 from roles.preflight.disk_checks import held_bytes, is_whole
@@ -103,7 +103,7 @@ def _hub_pages(needs: HostNeeds) -> dict[str, list[Weights]]:
     return pages
 
 
-def driver_urls(report: HostReport, needs: HostNeeds) -> tuple[tuple[str, str], ...]:
+def driver_urls(report: HardwareReport, needs: HostNeeds) -> tuple[tuple[str, str], ...]:
     """What a host on which a driver is to be installed must reach, which its report tells."""
     url = repository_url(report, needs)
     return (("driver-repository", url),) if url else ()

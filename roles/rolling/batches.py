@@ -7,18 +7,20 @@ from roles.rolling.moves import Move
 from roles.rolling.upstreams import Effect, Upstreams, effects, emptied
 
 # Services whose interruption is announced, by move.
-Announced = Mapping[Move, tuple[str, ...]]
+AnnouncedInterruptions = Mapping[Move, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Placed:
+class BatchedMoves:
     """Moves in batches; `left` are those for which no batch is left that empties no upstream."""
 
     batches: tuple[tuple[Move, ...], ...]
     left: tuple[Move, ...]
 
 
-def units(moves: Sequence[Move], upstreams: Upstreams, announced: Announced) -> list[list[Move]]:
+def units(
+    moves: Sequence[Move], upstreams: Upstreams, announced: AnnouncedInterruptions
+) -> list[list[Move]]:
     """Moves that restart together: those of one host, unless that empties an upstream.
 
     Then the replicas of that service restart one after the other.
@@ -44,7 +46,9 @@ def _waits(unit: Sequence[Move]) -> bool:
     return any(move.together for move in unit)
 
 
-def _alone_here(own: Sequence[Move], upstreams: Upstreams, announced: Announced) -> set[str]:
+def _alone_here(
+    own: Sequence[Move], upstreams: Upstreams, announced: AnnouncedInterruptions
+) -> set[str]:
     """Services that the moves of one host would empty together, though none of them alone."""
     expected = {service for move in own for service in announced.get(move, ())}
     return set(upstreams.necessarily_emptied(own)) - expected
@@ -64,8 +68,11 @@ def _apart(own: Sequence[Move], alone: set[str]) -> list[list[Move]]:
 
 
 def place(
-    units: Sequence[Sequence[Move]], upstreams: Upstreams, announced: Announced, most: int
-) -> Placed:
+    units: Sequence[Sequence[Move]],
+    upstreams: Upstreams,
+    announced: AnnouncedInterruptions,
+    most: int,
+) -> BatchedMoves:
     """The units in at most so many batches: one host at a time, where that many are enough."""
     hosts = {unit[0].hosts[0] for unit in units}
     batches = _Batches(upstreams, announced, most)
@@ -78,7 +85,7 @@ def place(
             break
         waiting = unplaced
     in_order = tuple(tuple(move for unit in batch for move in unit) for batch in batches.units)
-    return Placed(in_order, tuple(move for unit in unplaced for move in unit))
+    return BatchedMoves(in_order, tuple(move for unit in unplaced for move in unit))
 
 
 class _Batches:
@@ -87,7 +94,7 @@ class _Batches:
     usual = 1
     largest = 1
 
-    def __init__(self, upstreams: Upstreams, announced: Announced, most: int) -> None:
+    def __init__(self, upstreams: Upstreams, announced: AnnouncedInterruptions, most: int) -> None:
         self.units: list[list[Sequence[Move]]] = []
         self._effects: list[dict[str, Effect]] = []
         self._upstreams, self._announced, self._most = upstreams, announced, most

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from roles.rolling.batches import Placed, place, units
+from roles.rolling.batches import BatchedMoves, place, units
 from roles.rolling.members import Change, Member
 from roles.rolling.moves import Move, moves, removed
 from roles.rolling.upstreams import Upstreams, effects, upstreams
@@ -189,7 +189,7 @@ def _placed(
     announced: dict[Move, tuple[str, ...]],
     most_batches: int,
     forbidden: Collection[str],
-) -> tuple[Placed, list[Skipped]]:
+) -> tuple[BatchedMoves, list[Skipped]]:
     """The moves in batches; adds to `announced` where no move can be made without.
 
     Moves can wait for each other in a circle; the first that may interrupt a service breaks it.
@@ -219,7 +219,7 @@ def _batch(own: tuple[Move, ...], balanced: Collection[str]) -> Batch:
 
 
 def _interruptions(
-    placed: Placed, announced: Mapping[Move, tuple[str, ...]], found: Upstreams
+    placed: BatchedMoves, announced: Mapping[Move, tuple[str, ...]], found: Upstreams
 ) -> tuple[Interruption, ...]:
     return tuple(
         Interruption(service, move, found.why_emptied(service, move))

@@ -10,7 +10,7 @@ from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.driver import PART as DRIVER
 from roles.engine import part as engines_part
 from roles.fleet import Fleet, Host
-from roles.hardware import Hardware, HostReport, bus_difference, difference, summary
+from roles.hardware import Hardware, HardwareReport, bus_difference, difference, summary
 from roles.host import Part
 from roles.host.outcome import say, stop
 from roles.launch import PART as LAUNCH
@@ -102,18 +102,18 @@ def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
     return (*parts, DRIVER, TUNING, LAUNCH, engines_part(packages))
 
 
-def _report(run: Run) -> HostReport | None:
+def _report(run: Run) -> HardwareReport | None:
     """What this host reports, with the slices that are still to be made; None where it cannot."""
     asked = ask(run, ())
     return foreseen(asked.report, run.fleet.host(host.name).tuning.mig) if asked else None
 
 
-def _different(declared: Host, report: HostReport) -> str | None:
+def _different(declared: Host, report: HardwareReport) -> str | None:
     bare = report.hardware is None and declared.driver.install != "never"
     return (bus_difference if bare else difference)(_expected(declared), report)
 
 
-def _unlike(declared: Host, report: HostReport) -> str:
+def _unlike(declared: Host, report: HardwareReport) -> str:
     """Why a host cannot serve as it is, or ""; nothing is asked of one that is retired."""
     if declared.hardware is None or declared.retired:
         return ""
@@ -129,7 +129,7 @@ def _expected(declared: Host) -> Hardware:
     return replace(declared.hardware, driver_version=None)
 
 
-def _locked(report: HostReport) -> str:
+def _locked(report: HardwareReport) -> str:
     """Why nothing may be changed on a host, or ""."""
     if report.passwordless_sudo:
         return ""

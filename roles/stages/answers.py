@@ -15,7 +15,7 @@ from roles.driver import DriverState
 from roles.driver import parse_state as parse_driver
 from roles.engine import Installed, parse_installed
 from roles.hardware import PART as HARDWARE
-from roles.hardware import HostReport, parse_report
+from roles.hardware import HardwareReport, parse_report
 from roles.host import Part, Sections
 from roles.host.facts import TIMEOUT_S, Answers, unreadable
 from roles.host.outcome import stop
@@ -24,7 +24,7 @@ from roles.launch import LaunchState
 from roles.launch import parse_state as parse_launch
 from roles.stages.run import Run
 from roles.tuning import PART as TUNING
-from roles.tuning import TuningState
+from roles.tuning import HostTuning
 from roles.tuning import parse_state as parse_tuning
 
 _QUESTION = "question"
@@ -37,7 +37,7 @@ class Answered:
     """A host's answers by part, its report, and when it was asked and had answered (seconds)."""
 
     answers: Mapping[str, Sections]
-    report: HostReport
+    report: HardwareReport
     asked_at: float
     answered_at: float
 
@@ -76,7 +76,7 @@ def driver_state(run: Run, name: str) -> DriverState | None:
     return _read(lambda: parse_driver(found.answers[DRIVER.name], found.report)) if found else None
 
 
-def tuning_state(run: Run, name: str) -> TuningState | None:
+def tuning_state(run: Run, name: str) -> HostTuning | None:
     """What a host said of its tuning; None where that is not known any more."""
     found = _known(run, name, TUNING.name)
     return _read(lambda: parse_tuning(found.answers[TUNING.name], found.report)) if found else None

@@ -15,7 +15,7 @@ from roles.driver import MENDED
 from roles.fleet import recorded_anew
 from roles.hardware import (
     Hardware,
-    HostReport,
+    HardwareReport,
     LinkVerdict,
     difference,
     entry,
@@ -78,7 +78,7 @@ def record_verdicts(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> N
     record(recording_of(run.file), {name: with_verdicts(known, hardware, verdicts)})
 
 
-def record_driver(run: Run, name: str, report: HostReport) -> Hardware | None:
+def record_driver(run: Run, name: str, report: HardwareReport) -> Hardware | None:
     """Record a host's new driver where its hardware is recorded.
 
     The host's hardware as it follows from the new entry; None where nothing is recorded anew.
@@ -96,7 +96,7 @@ def record_driver(run: Run, name: str, report: HostReport) -> Hardware | None:
     return recorded_anew(run.declaration, run.fleet.host(name), new)
 
 
-def _identifiers(raw: Any, report: HostReport) -> Mapping[int, Mapping[str, str]]:
+def _identifiers(raw: Any, report: HardwareReport) -> Mapping[int, Mapping[str, str]]:
     """UUIDs and serial numbers, where those of the host are recorded already (`raw`)."""
     gpus = raw.get("gpus") if isinstance(raw, Mapping) else None
     has_some = any("uuid" in gpu or "serial" in gpu for gpu in gpus or () if gpu)
@@ -142,12 +142,12 @@ def accept_hardware(run: Run) -> None:
         record(recording_of(run.file), changed)
 
 
-def _observed(run: Run, other: PyinfraHost) -> HostReport | None:
+def _observed(run: Run, other: PyinfraHost) -> HardwareReport | None:
     with ctx_host.use(other):
         return observe(other)
 
 
-def _show_changes(known: Any, report: HostReport) -> None:
+def _show_changes(known: Any, report: HardwareReport) -> None:
     if known is not None and report.hardware:
         for finding in findings(recorded_hardware(known), report.hardware):
             say(f"{click.style('changed', 'yellow')}: {finding}")

@@ -10,7 +10,7 @@ from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.driver.deploy import considered, driver, job_of
 from roles.driver.operations import Job
 from roles.fleet import Fleet
-from roles.hardware import HostReport
+from roles.hardware import HardwareReport
 from roles.host.outcome import say
 from roles.reboot.operations import Need, asked, rebooted
 from roles.rolling import Change, HostRestart
@@ -163,7 +163,7 @@ def _prepare(run: Run, job: Job, prove: bool) -> None:
     )
 
 
-def adopt(run: Run, name: str, prove: bool, report: HostReport) -> str:
+def adopt(run: Run, name: str, prove: bool, report: HardwareReport) -> str:
     """Go on with what a host reports now: its driver is another, or its slices are new.
 
     Why it cannot, or "": where its links were not known before, its plan may be another now, which

@@ -8,7 +8,7 @@ from pyinfra.api import operation
 
 from roles.checks import Check, failed, of_host
 from roles.fleet import Host
-from roles.hardware import Fault, HostReport, cuda_fault, difference, fault_check, summary
+from roles.hardware import Fault, HardwareReport, cuda_fault, difference, fault_check, summary
 from roles.hardware.facts import CudaStart, observe
 from roles.host.outcome import failing
 
@@ -18,7 +18,7 @@ def ready(
     declared: Host,
     cuda: bool,
     changed: Callable[[], bool],
-    on_ready: Callable[[HostReport], str],
+    on_ready: Callable[[HardwareReport], str],
     record: Callable[[Sequence[Check]], None],
 ):
     """
@@ -50,14 +50,14 @@ def ready(
     host.noop("the GPUs are ready")
 
 
-def _cuda_fault(report: HostReport) -> Fault | None:
+def _cuda_fault(report: HardwareReport) -> Fault | None:
     """Why CUDA does not start on a host whose GPUs look well."""
     gpus = report.hardware.gpus if report.hardware else ()
     count = None if any(gpu.mig_profile for gpu in gpus) else len(gpus)
     return cuda_fault(host.get_fact(CudaStart), count)
 
 
-def readiness(declared: Host, report: HostReport) -> list[Check]:
+def readiness(declared: Host, report: HardwareReport) -> list[Check]:
     """Whether a host's GPUs can serve; a driver of ours may be a new one."""
     assert declared.hardware is not None
     expected = replace(declared.hardware, driver_version=None)
@@ -72,7 +72,7 @@ def _in_full(check: Check) -> str:
     return f"{check.evidence}: {check.remedy}" if check.remedy else check.evidence
 
 
-def in_words(report: HostReport) -> str:
+def in_words(report: HardwareReport) -> str:
     """A host's GPUs and their driver, for a person."""
     assert report.hardware is not None
     kind = "" if report.system.driver_open is None else " (proprietary modules)"

@@ -16,7 +16,7 @@ from roles.checks.deploy import report_of
 from roles.declaration import Declaration
 from roles.fleet import Fleet, host_launch, with_hardware
 from roles.fleet.checked import checked
-from roles.hardware import Hardware, HostReport
+from roles.hardware import Hardware, HardwareReport
 from roles.launch import Change, HostLaunch, LaunchState
 from roles.reboot.operations import Reboots
 from roles.stages.members import Found, changes_of
@@ -144,7 +144,7 @@ class Run:
         self._answers.pop(name, None)
         self.seen.touched(name)
 
-    def observed(self, name: str, report: HostReport) -> None:
+    def observed(self, name: str, report: HardwareReport) -> None:
         """Go on with what a host reports of its devices and its driver."""
         known = self.fleet.host(name)
         driver = report.hardware.driver_version if report.hardware else None

@@ -50,7 +50,7 @@ def _possible_gib(value: float) -> float:
     return value
 
 
-Gib = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_possible_gib)]
+CardGib = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_possible_gib)]
 
 
 class GpuSettings(BaseModel):
@@ -59,7 +59,9 @@ class GpuSettings(BaseModel):
     model_config = STRICT
 
     name: Short | None = Field(default=None, description="as people write it: 'H100 80G'")
-    memory_gib: Gib | None = Field(default=None, description="its size, or what CUDA gives of it")
+    memory_gib: CardGib | None = Field(
+        default=None, description="its size, or what CUDA gives of it"
+    )
 
 
 class ModelCase(BaseModel):

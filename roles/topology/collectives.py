@@ -1,7 +1,7 @@
 """What moving activations between the GPUs of a replica costs."""
 
 from roles.engine.calibration import LINK_CALIBRATION, LinkCalibration
-from roles.topology.costs import GpuRates, Links
+from roles.topology.costs import GpuRates, ReplicaLinks
 
 # A measured all-reduce that reaches less than this part of the estimated rate corrects it: a riser
 # of one lane, say. What is nearer is within what the estimate may be off by.
@@ -12,7 +12,7 @@ def all_reduce_s(
     message_bytes: float,
     gpus: int,
     rates: GpuRates,
-    links: Links,
+    links: ReplicaLinks,
     calibration: LinkCalibration = LINK_CALIBRATION,
 ) -> float:
     """Seconds of one all-reduce of a message over a replica's GPUs.
@@ -34,7 +34,7 @@ def all_reduce_s(
 
 
 def measured_far_below(
-    gpus: int, rates: GpuRates, links: Links, calibration: LinkCalibration = LINK_CALIBRATION
+    gpus: int, rates: GpuRates, links: ReplicaLinks, calibration: LinkCalibration = LINK_CALIBRATION
 ) -> bool:
     """Whether far less was measured between a replica's GPUs than their links should do."""
     measured = links.measured_gb_s
@@ -43,7 +43,7 @@ def measured_far_below(
 
 
 def estimated_gb_s(
-    gpus: int, rates: GpuRates, links: Links, calibration: LinkCalibration = LINK_CALIBRATION
+    gpus: int, rates: GpuRates, links: ReplicaLinks, calibration: LinkCalibration = LINK_CALIBRATION
 ) -> float:
     """The bus bandwidth of an all-reduce by the table of cards."""
     if links.kind == "nvlink":
@@ -58,7 +58,7 @@ def estimated_gb_s(
 def hand_over_s(
     message_bytes: float,
     rates: GpuRates,
-    links: Links,
+    links: ReplicaLinks,
     calibration: LinkCalibration = LINK_CALIBRATION,
 ) -> float:
     """Seconds to send activations from one pipeline stage to the next: half of a pair's

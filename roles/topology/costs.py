@@ -30,7 +30,7 @@ class GpuRates:
 
 
 @dataclass(frozen=True)
-class Links:
+class ReplicaLinks:
     """How the GPUs of a replica reach each other: the slowest link of the group.
 
     `peers`: they may read each other's memory. False where the driver or the board forbids it

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.plan import Bound, Estimate
 from roles.topology.collectives import all_reduce_s, hand_over_s
-from roles.topology.costs import GpuRates, Links, ModelCosts, Workload
+from roles.topology.costs import GpuRates, ModelCosts, ReplicaLinks, Workload
 
 # Activations travel between GPUs in 16 bits, whatever the weights are.
 ACTIVATION_BYTES = 2
@@ -43,7 +43,7 @@ class _Replica:
 
     costs: ModelCosts
     rates: GpuRates
-    links: Links
+    links: ReplicaLinks
     gpus: int
     stages: int
     calibration: Calibration
@@ -61,7 +61,7 @@ class _Replica:
 def estimate(
     costs: ModelCosts,
     rates: GpuRates,
-    links: Links,
+    links: ReplicaLinks,
     tensor_parallel_size: int,
     pipeline_parallel_size: int,
     workload: Workload,

@@ -10,11 +10,11 @@ from roles.models import Count, find, variants
 from roles.plan import MemorySum, Shape
 from roles.topology.cases import GpuSettings, ModelCase, Parallel, Short, answered, model_of
 from roles.topology.named_gpus import named_gpu
-from roles.topology.remedies import Case, remedies
+from roles.topology.remedies import FitCase, remedies
 
-Gib = Annotated[float, Field(strict=True, ge=0, lt=2**20, allow_inf_nan=False)]
+UsedGib = Annotated[float, Field(strict=True, ge=0, lt=2**20, allow_inf_nan=False)]
 
-Version = Annotated[str, Field(pattern=r"^[ -~]{1,80}$")]
+EngineVersion = Annotated[str, Field(pattern=r"^[ -~]{1,80}$")]
 
 
 class CaseSettings(ModelCase):
@@ -29,11 +29,13 @@ class CaseSettings(ModelCase):
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
     enforce_eager: bool | None = None
-    engine_version: Version | None = Field(default=None, description="vLLM's, the newest if null")
+    engine_version: EngineVersion | None = Field(
+        default=None, description="vLLM's, the newest if null"
+    )
     data_parallel_size: Parallel | None = None
     enable_expert_parallel: bool | None = None
-    other_used_gib: Gib | None = Field(default=None, description="held by other processes")
-    cpu_offload_gib: Gib | None = None
+    other_used_gib: UsedGib | None = Field(default=None, description="held by other processes")
+    cpu_offload_gib: UsedGib | None = None
     available_kv_gib: Annotated[float, Field(gt=-(2**20), lt=2**20)] | None = Field(
         default=None, description="known KV cache memory, instead of the prediction"
     )
@@ -88,15 +90,15 @@ def memory_of(case: CaseSettings) -> MemorySum:
     return _sum(_start(case))
 
 
-def _sum(start: Case) -> MemorySum:
+def _sum(start: FitCase) -> MemorySum:
     try:
         return start.memory()
     except ValueError as error:
         raise ValueError(f"kv_cache_dtype: {error}") from error
 
 
-def _start(case: CaseSettings) -> Case:
-    return Case(
+def _start(case: CaseSettings) -> FitCase:
+    return FitCase(
         model_of(case, case.max_model_len),
         named_gpu(case.gpu.name, case.gpu.memory_gib),
         Shape(

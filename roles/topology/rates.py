@@ -24,7 +24,7 @@ from roles.models import (
     token_bytes,
     weight_bytes,
 )
-from roles.topology.costs import GpuRates, Links, ModelCosts
+from roles.topology.costs import GpuRates, ModelCosts, ReplicaLinks
 
 # One direction of 16 lanes, GB/s (PCI-SIG: 1 GB/s a lane in generation 3, doubled by each next).
 _PCIE_X16_GB_S = {1: 4, 2: 8, 3: 16, 4: 32, 5: 64, 6: 128}
@@ -96,7 +96,7 @@ def slowest_group(
     return max(labelled, key=lambda one: (one[1] is not None, link_slowness(one[1] or "")))
 
 
-def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> Links:
+def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> ReplicaLinks:
     """How the GPUs of a replica reach each other.
 
     Where nobody said, cards whose NVLink is part of the board (SXM) are taken to use it, and no
@@ -106,7 +106,7 @@ def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> Links:
     measured = measured_gb_s(hardware.interconnect, group)
     if p2p_fault(hardware.interconnect, group):
         # NVLink is used by P2P alone.
-        return Links("pcie", peers=False, measured_gb_s=measured)
+        return ReplicaLinks("pcie", peers=False, measured_gb_s=measured)
     label = group_link(gpus, hardware)
     card = card_of(gpus[0])
     rate = card.nvlink_gb_s if card else None
@@ -121,7 +121,7 @@ def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> Links:
         for j in indexes
         if i < j
     )
-    return Links("nvlink" if nvlink and rate else "pcie", not refused, measured)
+    return ReplicaLinks("nvlink" if nvlink and rate else "pcie", not refused, measured)
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,7 @@ MOST_STAGES = 8
 
 
 @dataclass(frozen=True)
-class Case:
+class FitCase:
     """What is to fit: a model on GPUs of one kind in a shape, as asked of an engine."""
 
     model: Model
@@ -50,7 +50,7 @@ class Case:
         return self.memory().fits
 
 
-def remedies(case: Case, variants: Iterable[Model] = ()) -> tuple[str, ...]:
+def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[str, ...]:
     """What each makes the case fit by itself, in words; empty where nothing does.
 
     `variants` are quantised forms of the model.
@@ -67,18 +67,18 @@ def remedies(case: Case, variants: Iterable[Model] = ()) -> tuple[str, ...]:
     )
 
 
-def _with(case: Case, **asked: object) -> Case:
+def _with(case: FitCase, **asked: object) -> FitCase:
     return replace(case, asked=replace(case.asked, **asked))
 
 
-def _utilization(case: Case) -> Iterator[str]:
+def _utilization(case: FitCase) -> Iterator[str]:
     """Less of the memory, where not all of it is free at start."""
     share = case.engine.lower_utilization(case.gpu, case.asked)
     if share is not None and _with(case, utilization=share).fits:
         yield f"gpu_memory_utilization {share}"
 
 
-def _length(case: Case) -> Iterator[str]:
+def _length(case: FitCase) -> Iterator[str]:
     asked = case.asked.max_model_len or case.model.context_limit_tokens
     low, high = LEAST_LENGTH // 16 - 1, min(asked - 1, case.model.context_limit_tokens) // 16
     if high <= low or not _with(case, max_model_len=LEAST_LENGTH).fits:
@@ -93,7 +93,7 @@ def _length(case: Case) -> Iterator[str]:
         yield f"max_model_len {low * 16}"
 
 
-def _sequences(case: Case) -> Iterator[str]:
+def _sequences(case: FitCase) -> Iterator[str]:
     length = case.asked.max_model_len or case.model.context_limit_tokens
     requests = case.engine.batch(case.gpu, case.asked, length)[1]
     while requests > 1:
@@ -103,13 +103,13 @@ def _sequences(case: Case) -> Iterator[str]:
             return
 
 
-def _cache_dtype(case: Case) -> Iterator[str]:
+def _cache_dtype(case: FitCase) -> Iterator[str]:
     smaller = case.engine.smaller_cache(case.gpu, case.asked)
     if smaller is not None and replace(case, asked=smaller[1]).fits:
         yield smaller[0]
 
 
-def _variants(case: Case, variants: Iterable[Model]) -> Iterator[str]:
+def _variants(case: FitCase, variants: Iterable[Model]) -> Iterator[str]:
     fitting = [
         v for v in variants if case.engine.runs_on(v, case.gpu) and replace(case, model=v).fits
     ]
@@ -119,7 +119,7 @@ def _variants(case: Case, variants: Iterable[Model]) -> Iterator[str]:
         yield f"the quantised model {best.id}"
 
 
-def _more_gpus(case: Case) -> Iterator[str]:
+def _more_gpus(case: FitCase) -> Iterator[str]:
     for count in COUNTS:
         shape = _fitting(case, count) if count > case.shape.gpus else None
         if shape:
@@ -127,7 +127,7 @@ def _more_gpus(case: Case) -> Iterator[str]:
             return
 
 
-def _fitting(case: Case, count: int) -> Shape | None:
+def _fitting(case: FitCase, count: int) -> Shape | None:
     """The shape over so many GPUs that fits; None if none does. Pipelines where heads do not
     divide."""
     for wished in case.engine.shapes(count):
@@ -140,7 +140,7 @@ def _fitting(case: Case, count: int) -> Shape | None:
     return None
 
 
-def _other_gpus(case: Case) -> Iterator[str]:
+def _other_gpus(case: FitCase) -> Iterator[str]:
     """The least number of GPUs of each size; a size that needs as many as a smaller is left out."""
     found: dict[int, int] = {}
     for size in SIZES_GIB:

@@ -24,7 +24,7 @@ from roles.topology.choice import TIE, Objective, best
 from roles.topology.grouping import broken_links, groups
 from roles.topology.mixed import Mixed, by_another_engine, mixed_replicas, mixed_words
 from roles.topology.rates import gpu_rates
-from roles.topology.remedies import Case, remedies
+from roles.topology.remedies import FitCase, remedies
 from roles.topology.wanted import Wanted
 
 # Memory bandwidth of a card that is not in the table: that of an L4.
@@ -256,7 +256,7 @@ def _cannot(
         return Serving((), (*fits_nowhere, summary), (), (), ("GPUs that work together",))
     possible = [one.shape for one in without if one.memory is not None] or [Shape(1)]
     widest = max(possible, key=lambda shape: (shape.gpus, shape.tensor_parallel))
-    case = Case(wanted.model, gpu_memory(gpus[0]), widest, wanted.asked, wanted.engine)
+    case = FitCase(wanted.model, gpu_memory(gpus[0]), widest, wanted.asked, wanted.engine)
     told = remedies(case, _variants(wanted.model.id))
     summary = words.cannot(wanted, gpus, told)
     return Serving((), (*fits_nowhere, summary), (), (), told)

@@ -6,14 +6,14 @@ from pyinfra.api import deploy
 
 from roles.tuning.operations import tuned
 from roles.tuning.settings import TuningSettings
-from roles.tuning.state import TuningState
+from roles.tuning.state import HostTuning
 
 
 @deploy("Tuning")
 def tune(
     settings: TuningSettings,
     gpus_together: int,
-    found: Callable[[], TuningState | None],
+    found: Callable[[], HostTuning | None],
     changed: Callable[[], None],
 ):
     """Shared memory, power limits and MIG slices of a host; for the rest see `tuned`."""

@@ -9,17 +9,17 @@ from roles.host.question import parse_answers, question
 from roles.tuning import state
 
 
-class TuningState(FactBase[state.TuningState | None]):
+class TuningState(FactBase[state.HostTuning | None]):
     """Sizes, limits and slices as they are, with tuning's own files, as root in one command."""
 
     @staticmethod
-    def default() -> state.TuningState | None:
+    def default() -> state.HostTuning | None:
         return None
 
     def command(self) -> str:
         return question([HARDWARE, state.PART])
 
-    def process(self, output: list[str]) -> state.TuningState:
+    def process(self, output: list[str]) -> state.HostTuning:
         with reading("the host's settings cannot be read"):
             answers = parse_answers(output)
             report = parse_report(answers.get(HARDWARE.name, {}))

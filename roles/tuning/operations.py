@@ -12,7 +12,7 @@ from roles.host.outcome import failing
 from roles.tuning.facts import TuningState
 from roles.tuning.scripts import check_script, gpu_script, restore_script, shm_script
 from roles.tuning.settings import TuningSettings
-from roles.tuning.state import TuningState as State
+from roles.tuning.state import HostTuning
 from roles.tuning.steps import Steps, steps
 
 
@@ -20,7 +20,7 @@ from roles.tuning.steps import Steps, steps
 def tuned(
     settings: TuningSettings,
     gpus_together: int,
-    found: Callable[[], State | None],
+    found: Callable[[], HostTuning | None],
     changed: Callable[[], None],
 ):
     """

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from roles.hardware import HostReport, readings
+from roles.hardware import HardwareReport, readings
 from roles.host import Part, Sections, parse_states, require
 from roles.tuning.mig_cards import by_size
 from roles.tuning.render import SCRIPT, UNIT, UNIT_NAME
@@ -20,7 +20,7 @@ _FSTAB_UNITS = {"": 1 / 1024**2, "k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}
 
 
 @dataclass(frozen=True)
-class GpuState:
+class GpuTuning:
     """What is set on one GPU: watts (None where the card has no such limit) and its slices.
 
     `users` are the processes on it, as a person reads them.
@@ -37,7 +37,7 @@ class GpuState:
 
 
 @dataclass(frozen=True)
-class TuningState:
+class HostTuning:
     """A host before it is tuned.
 
     `shm_mib` is the size of /dev/shm, None where it is no mount of its own; `shm_boot_mib` the one
@@ -51,18 +51,18 @@ class TuningState:
     shm_boot_mib: int | None = None
     unit_up: bool = False
     power_set_w: int | None = None
-    gpus: tuple[GpuState, ...] | None = None
+    gpus: tuple[GpuTuning, ...] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse_state(sections: Sections, report: HostReport) -> TuningState:
+def parse_state(sections: Sections, report: HardwareReport) -> HostTuning:
     """Read a host's answer to `PART`, beside what its hardware's says; ValueError where it is cut
     short, could not be asked as root, or does not tell the host's memory."""
     require(sections, ("fstab", "unit", "power-set", "files"), "its settings")
     host, power = report.system, sections["power-set"].strip()
     if host.ram_mib is None:
         raise ValueError("the host does not say how much memory it has")
-    return TuningState(
+    return HostTuning(
         ram_mib=host.ram_mib,
         shm_mib=host.dev_shm_mib if host.dev_shm_mounted else None,
         shm_boot_mib=_boot_size(sections["fstab"], host.ram_mib),
@@ -88,7 +88,7 @@ def _boot_size(text: str, ram_mib: int) -> int | None:
     return int(int(size[1]) * _FSTAB_UNITS[size[2]])
 
 
-def _gpus(report: HostReport) -> tuple[GpuState, ...] | None:
+def _gpus(report: HardwareReport) -> tuple[GpuTuning, ...] | None:
     """What NVIDIA's driver says of each GPU; None where it does not answer."""
     answers = report.answers
     if not answers.gpus:
@@ -99,7 +99,7 @@ def _gpus(report: HostReport) -> tuple[GpuState, ...] | None:
     }
     users = readings.processes_by_gpu(answers.processes, answers.slices, answers.gpus)
     return tuple(
-        GpuState(
+        GpuTuning(
             gpu.index,
             gpu.name or "",
             gpu.power_limit_w,

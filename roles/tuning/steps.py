@@ -7,7 +7,7 @@ from roles.host import HostFile, differing, paths
 from roles.tuning.mig_cards import by_size
 from roles.tuning.render import SCRIPT, UNIT, gpu_files
 from roles.tuning.settings import TuningSettings
-from roles.tuning.state import GpuState, TuningState
+from roles.tuning.state import GpuTuning, HostTuning
 
 # What NCCL's and an engine's processes share where several GPUs work together: 10 to 20 GiB are
 # advised (docker --shm-size=10g in the engines' own documentation).
@@ -50,7 +50,7 @@ class Steps:
         return tuple(told)
 
 
-def steps(settings: TuningSettings, state: TuningState, gpus_together: int) -> Steps:
+def steps(settings: TuningSettings, state: HostTuning, gpus_together: int) -> Steps:
     """What to change on a host whose largest replica has `gpus_together` GPUs."""
     files = tuple(gpu_files(settings))
     changed = tuple(differing(files, state.files))
@@ -79,7 +79,7 @@ def shm_wanted_mib(dev_shm_gib: int | None, gpus_together: int, ram_mib: int) ->
     return min(TOGETHER_MIB, ram_mib // 2) if gpus_together > 1 else 0
 
 
-def _shm_problems(settings: TuningSettings, state: TuningState, wanted_mib: int) -> Iterator[str]:
+def _shm_problems(settings: TuningSettings, state: HostTuning, wanted_mib: int) -> Iterator[str]:
     if wanted_mib > state.ram_mib:
         yield (
             f"tuning.dev_shm_gib: {settings.dev_shm_gib} is more than the host's memory "
@@ -89,7 +89,7 @@ def _shm_problems(settings: TuningSettings, state: TuningState, wanted_mib: int)
         yield "/dev/shm is no file system of its own here; mount a tmpfs there (systemd does)"
 
 
-def _gpu_problems(settings: TuningSettings, state: TuningState) -> Iterator[str]:
+def _gpu_problems(settings: TuningSettings, state: HostTuning) -> Iterator[str]:
     if settings.power_limit_w is None and not settings.mig:
         return
     if state.gpus is None:
@@ -112,7 +112,7 @@ def _gpu_problems(settings: TuningSettings, state: TuningState) -> Iterator[str]
             )
 
 
-def _power_problems(power_limit_w: int, gpu: GpuState) -> Iterator[str]:
+def _power_problems(power_limit_w: int, gpu: GpuTuning) -> Iterator[str]:
     where = f"tuning.power_limit_w: GPU {gpu.index} ({gpu.name})"
     if gpu.power_limit_w is None or gpu.power_min_w is None or gpu.power_max_w is None:
         yield f"{where} has no power limit that can be set; leave it out"
@@ -123,7 +123,7 @@ def _power_problems(power_limit_w: int, gpu: GpuState) -> Iterator[str]:
         )
 
 
-def _differs(settings: TuningSettings, state: TuningState) -> bool:
+def _differs(settings: TuningSettings, state: HostTuning) -> bool:
     """Whether a GPU is not as the settings say."""
     power, mig = settings.power_limit_w, settings.mig or {}
     for gpu in state.gpus or ():
@@ -134,7 +134,7 @@ def _differs(settings: TuningSettings, state: TuningState) -> bool:
     return False
 
 
-def _restored(state: TuningState) -> Iterator[tuple[int, float]]:
+def _restored(state: HostTuning) -> Iterator[tuple[int, float]]:
     for gpu in state.gpus or ():
         if gpu.power_limit_w is None or gpu.power_default_w is None:
             continue

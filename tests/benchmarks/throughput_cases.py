@@ -15,7 +15,7 @@ from roles.engine.calibration import CALIBRATION, Calibration
 from roles.hardware import Gpu
 from roles.models import find
 from roles.plan import Estimate
-from roles.topology.costs import GpuRates, LinkKind, Links, ModelCosts, Workload
+from roles.topology.costs import GpuRates, LinkKind, ModelCosts, ReplicaLinks, Workload
 from roles.topology.performance import estimate
 from roles.topology.rates import gpu_rates, model_costs
 
@@ -81,7 +81,7 @@ def estimates(data: Sequence[Row], calibration: Calibration = CALIBRATION) -> li
         estimate(
             costs_of(row.model),
             rates_of(row.gpu),
-            Links(row.links),
+            ReplicaLinks(row.links),
             row.tensor_parallel_size,
             1,
             Workload(row.input_tokens, row.output_tokens, row.concurrency),

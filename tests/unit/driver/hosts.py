@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from roles.driver import DriverSettings
-from roles.driver.decision import Request
+from roles.driver.decision import DriverRequest
 from roles.driver.state import PART, DriverState, parse_state
 from roles.engine import EngineNeeds, VllmSettings, engine_needs
 from roles.hardware import PART as HARDWARE
@@ -160,7 +160,7 @@ def needs_on(*names: str) -> EngineNeeds:
 
 def request(
     *names: str, upgrade: bool = False, needs: object = None, **settings: object
-) -> Request:
+) -> DriverRequest:
     """What is wanted of a host with these GPUs, two L40S unless said."""
     wanted, needs = DriverSettings.model_validate(settings), needs or needs_on(*names)
-    return Request(wanted, needs, gpus(*(names or ("2x NVIDIA L40S",))), upgrade)  # type: ignore[arg-type]
+    return DriverRequest(wanted, needs, gpus(*(names or ("2x NVIDIA L40S",))), upgrade)  # type: ignore[arg-type]

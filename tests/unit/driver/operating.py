@@ -12,7 +12,7 @@ from pyinfra.context import ctx_host, ctx_state
 
 from roles.driver import facts as driver_facts
 from roles.driver import operations, scripts
-from roles.driver.decision import Request
+from roles.driver.decision import DriverRequest
 from roles.driver.facts import DriverReport
 from roles.driver.job import Job
 from roles.driver.packages import nvidia_repository
@@ -78,7 +78,7 @@ def on(host: Host) -> Iterator[None]:
         yield
 
 
-def run(host: Host, wanted: Request, *steps: str) -> list[str]:
+def run(host: Host, wanted: DriverRequest, *steps: str) -> list[str]:
     """The commands of all operations, or of some; a failure as what it tells."""
     job, done = Job(wanted), []
     with on(host):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from roles.driver import operations
-from roles.driver.decision import Request
+from roles.driver.decision import DriverRequest
 from roles.driver.facts import AvailablePackages, DriverReport, FetchedKey, Refusal
 from roles.driver.files import IB_UMAD, NOUVEAU
 from roles.driver.job import Job
@@ -162,7 +162,7 @@ def test_a_driver_that_serves_stays(host: dict[str, str], done: list[str]):
         ),
     ],
 )
-def test_a_host_that_cannot_be_helped_is_stopped_first(seen: Any, wanted: Request, told: str):
+def test_a_host_that_cannot_be_helped_is_stopped_first(seen: Any, wanted: DriverRequest, told: str):
     (error,) = run(Host(seen), wanted)
     assert error.startswith(told)
 
@@ -283,7 +283,7 @@ def test_b200_gets_its_subnet_manager_too():
 
 
 def test_a_host_without_gpus_or_without_a_word_is_left_alone():
-    assert run(Host(state()), Request(request().settings, NEEDS, ())) == []
+    assert run(Host(state()), DriverRequest(request().settings, NEEDS, ())) == []
     assert run(Host(None), request()) == []
 
 

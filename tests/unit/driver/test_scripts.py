@@ -10,7 +10,7 @@ import pytest
 
 from roles.driver import Choice, OperatingSystem, scripts
 from roles.driver.facts import Refusal
-from roles.driver.installation import Installation
+from roles.driver.installation import DriverInstallation
 from roles.driver.packages import plan
 from tests.unit.driver.hosts import KEY_FILE, KEY_FINGERPRINT
 
@@ -20,11 +20,11 @@ RHEL = OperatingSystem("rhel", "9.6", "x86_64")
 OPEN = Choice("nvidia", 580, None, "open", "dkms", "nvidia")
 
 
-def todo(system: OperatingSystem, kernel: str, **more) -> Installation:
+def todo(system: OperatingSystem, kernel: str, **more) -> DriverInstallation:
     whole = plan(OPEN, system, kernel, None)
     end = "-1" if system.uses_apt else "-1.el9"
     versions = tuple((name, f"580.95.05{end}") for name in whole.driver)
-    return Installation(whole, system, versions, version="580.95.05", **more)
+    return DriverInstallation(whole, system, versions, version="580.95.05", **more)
 
 
 def commands(script: str) -> list[str]:

@@ -9,7 +9,7 @@ from pyinfra.api.exceptions import FactProcessError
 
 from roles.driver import facts
 from roles.driver.reboot import hindrance, reboot_reasons, reboot_wishes
-from roles.driver.state import Unit
+from roles.driver.state import SystemdUnit
 
 from .hosts import DEBIAN, ROCKY, installed, output, state
 
@@ -30,8 +30,8 @@ def test_a_debian_host_with_a_driver():
     assert "linux-image-amd64" in found.held and not found.interrupted
     assert (found.module, found.loaded, found.answers) == ("580.95.05",) * 3
     assert found.modules == {"6.1.0-37-amd64": "580.95.05"}
-    assert found.persistence == Unit(True, True, True)
-    assert found.fabric_manager == Unit()
+    assert found.persistence == SystemdUnit(True, True, True)
+    assert found.fabric_manager == SystemdUnit()
     assert found.free_mib == {"/usr": ("/", 3072), "/boot": ("/boot", 200), "/var": ("/", 3072)}
     assert not found.secure_boot and not found.unpackaged
     assert found.files == {"/etc/modprobe.d/llm-nouveau.conf": "644 root root abc"}

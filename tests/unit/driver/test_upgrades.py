@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from roles.driver import operations, scripts
-from roles.driver.decision import Request
+from roles.driver.decision import DriverRequest
 from roles.driver.facts import DriverReport
 from roles.driver.job import Job
 
@@ -27,7 +27,7 @@ def test_a_module_that_was_lost_is_built_again_even_under_replicas():
         assert not job.to_do and job.reboot_reasons() == ()
 
 
-def considered(seen: Any, wanted: Request, offered: Any = None) -> tuple[Job, Host]:
+def considered(seen: Any, wanted: DriverRequest, offered: Any = None) -> tuple[Job, Host]:
     host, job = Host(seen, AvailablePackages=available(offered)), Job(wanted)
     with on(host):
         assert list(operations.possible._inner(job=job)) == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from roles.hardware import HostReport
+from roles.hardware import HardwareReport
 from roles.hardware.facts import HostReport as HostReportFact
 from tests.unit.hardware.hosts import output, query, row
 
@@ -27,7 +27,7 @@ GPU1\t{link}\t X \t0-63\t0\t\tN/A
 """
 
 
-def process(name: str = "NVIDIA L40S", gpus: int = 2, **parts: str) -> HostReport:
+def process(name: str = "NVIDIA L40S", gpus: int = 2, **parts: str) -> HardwareReport:
     told = {
         "query": query(*(row(i, name) for i in range(gpus))),
         "topo": TOPO.format(link="PIX") if gpus == 2 else "",
@@ -38,7 +38,7 @@ def process(name: str = "NVIDIA L40S", gpus: int = 2, **parts: str) -> HostRepor
     return HostReportFact().process(output(**told | parts))
 
 
-def kinds(report: HostReport) -> list[str]:
+def kinds(report: HardwareReport) -> list[str]:
     return [fault.kind for fault in report.faults]
 
 

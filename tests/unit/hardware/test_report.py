@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra_cli.util import json_encode
 
-from roles.hardware import Gpu, HostReport, entry, recorded_hardware
+from roles.hardware import Gpu, HardwareReport, entry, recorded_hardware
 from roles.hardware.facts import Hardware as HardwareFact
 from roles.hardware.facts import HostReport as HostReportFact
 from tests.unit.hardware.hosts import FABRIC_MANAGER, HEADER, SWITCHES, data, output, query, row
 
 
-def process(**parts: str) -> HostReport:
+def process(**parts: str) -> HardwareReport:
     return HostReportFact().process(output(**parts))
 
 
-def kinds(report: HostReport) -> list[str]:
+def kinds(report: HardwareReport) -> list[str]:
     return [fault.kind for fault in report.faults]
 
 
@@ -613,7 +613,7 @@ def test_the_fact_for_a_person_is_json():
     assert shown["faults"] == [] and shown["system"]["kernel"] == "6.8.0-60-generic"
 
 
-def run_script(folder: Path) -> HostReport:
+def run_script(folder: Path) -> HardwareReport:
     """The report of the script, with the programs in `folder` found before the machine's own."""
     script = f'PATH="{folder}:$PATH"\n' + HostReportFact().command()
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=90)

@@ -2,7 +2,7 @@ from typing import get_args
 
 import pytest
 
-from roles.hardware.xids import Severity, find_xid, xid_entries, xid_severity
+from roles.hardware.xids import XidSeverity, find_xid, xid_entries, xid_severity
 
 
 def test_a_number_has_one_entry():
@@ -12,7 +12,7 @@ def test_a_number_has_one_entry():
 
 
 def test_every_severity_is_used():
-    assert {entry.severity for entry in xid_entries()} == set(get_args(Severity))
+    assert {entry.severity for entry in xid_entries()} == set(get_args(XidSeverity))
 
 
 @pytest.mark.parametrize(

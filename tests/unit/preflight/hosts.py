@@ -7,7 +7,7 @@ from roles.checks import Check
 from roles.driver import PART as DRIVER
 from roles.driver import DriverSettings
 from roles.engine import VllmSettings, engine_needs
-from roles.hardware import Hardware, HostReport, parse_report
+from roles.hardware import Hardware, HardwareReport, parse_report
 from roles.host import SUDO
 from roles.host.question import parse_answers as parse_question
 from roles.preflight import BalancerHost, HostNeeds
@@ -100,7 +100,7 @@ def _part(name: str, sections: dict[str, str]) -> list[str]:
 BALANCER_PACKAGES = ("nginx", "openssl", "python3", "procps")
 
 
-def report(**parts: str) -> HostReport:
+def report(**parts: str) -> HardwareReport:
     """What the host says of its GPUs; two L40S with driver 580 unless said otherwise."""
     return parse_report(report_sections(**parts))
 
@@ -142,7 +142,10 @@ def answers(sudo: bool = True, **parts: str) -> Answers:
 
 
 def seen(
-    host: HostReport | None = None, wanted: HostNeeds | None = None, sudo: bool = True, **parts: str
+    host: HardwareReport | None = None,
+    wanted: HostNeeds | None = None,
+    sudo: bool = True,
+    **parts: str,
 ) -> dict[str, Check]:
     """The checks of a host by name."""
     reported = {name: text for name, text in parts.items() if name in REPORTED}
@@ -151,7 +154,10 @@ def seen(
 
 
 def told(
-    host: HostReport | None = None, wanted: HostNeeds | None = None, sudo: bool = True, **parts: str
+    host: HardwareReport | None = None,
+    wanted: HostNeeds | None = None,
+    sudo: bool = True,
+    **parts: str,
 ) -> dict[str, tuple[str, str, str]]:
     """What is not well: outcome, what was seen and the remedy, by name."""
     return {

@@ -10,7 +10,7 @@ from pyinfra.context import ctx_host
 from roles.checks import Check
 from roles.driver import DriverSettings
 from roles.fleet import Host
-from roles.hardware import HostReport, declared_hardware, parse_report
+from roles.hardware import HardwareReport, declared_hardware, parse_report
 from roles.hardware.facts import CudaStart
 from roles.hardware.facts import HostReport as HostReportFact
 from roles.stages.ready import in_words, ready
@@ -33,7 +33,7 @@ class Connected:
     name = "gpu1"
     print_prefix = "gpu1: "
 
-    def __init__(self, report: HostReport, cuda: str, executing: bool = True):
+    def __init__(self, report: HardwareReport, cuda: str, executing: bool = True):
         self.facts = {HostReportFact: report, CudaStart: cuda}
         self.asked: list[Any] = []
         self.state: Any = SimpleNamespace(is_executing=executing, failed_hosts=set())
@@ -52,10 +52,10 @@ class Connected:
 
 def run(
     *lines: str, cuda: str = "cuda 0 2", changed: bool = True, **report: str
-) -> tuple[list[HostReport], str, dict[str, str]]:
+) -> tuple[list[HardwareReport], str, dict[str, str]]:
     """What was found ready, why it was not, and the outcome of each check by its name."""
     connected = Connected(parse_report(sections(**report)), cuda)
-    found: list[HostReport] = []
+    found: list[HardwareReport] = []
     checks: list[Check] = []
     with ctx_host.use(connected):
         commands = list(

@@ -11,7 +11,7 @@ from roles.engine.calibration import Calibration, LinkCalibration
 from roles.plan import Estimate
 from roles.topology.choice import Objective, best
 from roles.topology.collectives import all_reduce_s
-from roles.topology.costs import GpuRates, Links, ModelCosts, Workload
+from roles.topology.costs import GpuRates, ModelCosts, ReplicaLinks, Workload
 from roles.topology.performance import estimate
 from tests.benchmarks.throughput_cases import Row, costs_of, estimates, rates_of, rows
 from tests.benchmarks.throughput_regret import Option, baselines, quantile, score
@@ -19,7 +19,7 @@ from tests.benchmarks.throughput_regret import Option, baselines, quantile, scor
 H100 = rates_of("NVIDIA H100 80GB HBM3")
 H200 = replace(H100, memory_bandwidth_gb_s=4800)
 L40S = rates_of("NVIDIA L40S")
-NVLINK, PCIE = Links("nvlink"), Links("pcie")
+NVLINK, PCIE = ReplicaLinks("nvlink"), ReplicaLinks("pcie")
 LLAMA_8B = costs_of("meta-llama/Meta-Llama-3.1-8B")
 QWEN_30B_A3B = costs_of("Qwen/Qwen3-30B-A3B")
 # 61 layers, 3 of them dense; MLA: 512 + 64 values of 2 bytes; 256 experts of FP8 weights.
@@ -53,7 +53,7 @@ MODELS = [
 
 sizes = st.sampled_from([1, 2, 4, 8])
 models = st.sampled_from(MODELS)
-links = st.sampled_from([NVLINK, PCIE, Links("pcie", peers=False)])
+links = st.sampled_from([NVLINK, PCIE, ReplicaLinks("pcie", peers=False)])
 gpu_rates = st.builds(
     GpuRates,
     memory_bandwidth_gb_s=st.floats(200, 10_000),
@@ -105,7 +105,7 @@ def test_more_requests_never_lower_throughput(costs, rates, link, tensor, pipeli
 
 @given(models, gpu_rates, sizes, sizes, loads)
 def test_slower_links_are_never_faster(costs, rates, tensor, pipeline, load):
-    kinds = (NVLINK, PCIE, Links("pcie", peers=False))
+    kinds = (NVLINK, PCIE, ReplicaLinks("pcie", peers=False))
     fastest_first = [
         estimate(costs, rates, link, tensor, pipeline, load).tokens_per_s for link in kinds
     ]
@@ -201,7 +201,7 @@ def test_requests_over_the_limit_wait():
         (8, NVLINK, 7.3 + 7 + 1750 / (450 * 0.45)),
         (2, PCIE, 7.3 + 1 + 1000 / (64 * 0.45)),
         # No peers, or more than a pair: all GPUs' traffic on one path.
-        (2, Links("pcie", peers=False), 7.3 + 1 + 2 * 1000 / (64 * 0.45)),
+        (2, ReplicaLinks("pcie", peers=False), 7.3 + 1 + 2 * 1000 / (64 * 0.45)),
         (4, PCIE, 7.3 + 3 + 4 * 1500 / (64 * 0.45)),
     ],
 )

@@ -10,12 +10,12 @@ from roles.engine.asked import Asked
 from roles.models import find, variants
 from roles.plan import Shape
 from roles.topology.named_gpus import named_gpu
-from roles.topology.remedies import Case, remedies
+from roles.topology.remedies import FitCase, remedies
 from tests.unit.models.published import published
 
 
-def case(model: str, gpu: str, tp: int = 1, **asked) -> Case:
-    return Case(published(model), named_gpu(gpu, None), Shape(tp), Asked(**asked))
+def case(model: str, gpu: str, tp: int = 1, **asked) -> FitCase:
+    return FitCase(published(model), named_gpu(gpu, None), Shape(tp), Asked(**asked))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def case(model: str, gpu: str, tp: int = 1, **asked) -> Case:
         ),
     ],
 )
-def test_remedies_of_real_cases(asked: Case, remedy: str):
+def test_remedies_of_real_cases(asked: FitCase, remedy: str):
     assert not asked.fits
     assert any(remedy in found for found in remedies(asked))
 
@@ -56,7 +56,7 @@ def test_fp8_cache_only_where_the_gpu_has_it():
 def test_a_quantised_form_is_named():
     model = find("Qwen/Qwen2.5-7B-Instruct")
     forms = [find(name) for name in variants(model.id)]
-    asked = Case(model, named_gpu("RTX 4070 12GB", None), Shape(1), Asked(max_model_len=4096))
+    asked = FitCase(model, named_gpu("RTX 4070 12GB", None), Shape(1), Asked(max_model_len=4096))
     assert any(form.id in found for found in remedies(asked, forms) for form in forms)
 
 
@@ -68,7 +68,7 @@ def test_what_nothing_helps_has_no_remedy():
 @given(st.integers(6, 40), st.integers(1024, 16384), st.integers(1, 8))
 def test_the_longest_request_fits_and_a_longer_one_does_not(gib: int, length: int, requests: int):
     asked = Asked(max_model_len=length, min_concurrency=requests, max_num_seqs=64)
-    tried = Case(published("Qwen3-8B"), named_gpu(None, gib), Shape(1), asked)
+    tried = FitCase(published("Qwen3-8B"), named_gpu(None, gib), Shape(1), asked)
     if tried.fits:
         return
     for found in remedies(tried):

@@ -10,14 +10,14 @@ from roles.host import HostFile
 from roles.tuning import TuningSettings
 from roles.tuning.mig_cards import by_size
 from roles.tuning.render import SCRIPT, UNIT, gpu_files
-from roles.tuning.state import GpuState, TuningState, parse_state
+from roles.tuning.state import GpuTuning, HostTuning, parse_state
 from roles.tuning.steps import Steps, shm_wanted_mib, steps
 from tests.unit.hardware.hosts import sections
 
 GIB = 1024
-L40S = GpuState(0, "NVIDIA L40S", 350, 350, 100, 350)
-H100 = GpuState(0, "NVIDIA H100 80GB HBM3", 700, 700, 200, 700)
-PLAIN = TuningState(ram_mib=256 * GIB, shm_mib=128 * GIB, gpus=(L40S, replace(L40S, index=1)))
+L40S = GpuTuning(0, "NVIDIA L40S", 350, 350, 100, 350)
+H100 = GpuTuning(0, "NVIDIA H100 80GB HBM3", 700, 700, 200, 700)
+PLAIN = HostTuning(ram_mib=256 * GIB, shm_mib=128 * GIB, gpus=(L40S, replace(L40S, index=1)))
 MIG = {"mig": {0: ["3g.40gb", "3g.40gb"]}}
 
 
@@ -25,7 +25,7 @@ def settings(**said) -> TuningSettings:
     return TuningSettings.model_validate(said)
 
 
-def done(wanted: TuningSettings, state: TuningState) -> TuningState:
+def done(wanted: TuningSettings, state: HostTuning) -> HostTuning:
     """The host with tuning's files as these settings make them, and its unit run."""
     files: list[HostFile] = gpu_files(wanted)
     return replace(state, files={file.path: file.state for file in files}, unit_up=True)
@@ -135,7 +135,7 @@ def test_slices_are_made_once_and_stay_when_power_goes():
     ],
 )
 def test_what_cannot_be_set_is_said_and_nothing_is_changed(
-    said: dict, state: TuningState, told: str
+    said: dict, state: HostTuning, told: str
 ):
     todo = steps(settings(**said), state, 1)
     assert todo == Steps(problems=todo.problems)
@@ -157,7 +157,7 @@ MIG-c, 77, /usr/bin/python3, -m x, 5""",
 }
 
 
-def read(reported: dict[str, str] | None = None, **own: str) -> TuningState:
+def read(reported: dict[str, str] | None = None, **own: str) -> HostTuning:
     """What is read of a host with two GPUs."""
     return parse_state(OWN | own, parse_report(sections(**REPORTED | (reported or {}))))
 
@@ -180,8 +180,8 @@ def test_what_a_host_says(fstab: str, boot_mib: int | None):
     assert (state.ram_mib, state.shm_mib, state.shm_boot_mib) == (257666, 10240, boot_mib)
     assert (state.unit_up, state.power_set_w) == (True, 300)
     assert state.gpus == (
-        GpuState(0, "NVIDIA L40S", 300, 350, 100, 350),
-        GpuState(
+        GpuTuning(0, "NVIDIA L40S", 300, 350, 100, 350),
+        GpuTuning(
             1, "NVIDIA T400", profiles=("1g.10gb",), users=("pid 77 (/usr/bin/python3, -m x)",)
         ),
     )
