@@ -13,7 +13,7 @@ from pathlib import Path
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from roles.checks.collected import Report
+from roles.checks.run_report import Report
 
 _ATTRIBUTE = "llm_report"
 

@@ -32,7 +32,7 @@ def job_of(
 
 
 @deploy("Driver is possible")
-def considered(job: Job) -> None:
+def check_driver(job: Job) -> None:
     """Stop a host that no driver can be put on, before a change; `job.to_do` says what is ahead."""
     operations.possible(name="Check that a driver can be had", job=job)
 
@@ -42,7 +42,7 @@ def driver(job: Job, turn: Turn = always) -> None:
     """Install the driver that the GPUs and the engine need; one that serves already stays.
 
     `turn`: whether the host may be changed now, asked when each operation is executed; where it
-    may not, nothing is done. The host was `considered` before.
+    may not, nothing is done. `check_driver` has passed the host before.
     """
     ours = {"job": job, "turn": turn}
     operations.finished(name="Finish an interrupted installation", **ours)

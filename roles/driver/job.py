@@ -7,7 +7,7 @@ from pyinfra import host
 
 from roles.driver.decision import DriverDecision, DriverRequest, decide
 from roles.driver.facts import DriverReport
-from roles.driver.reboot import hindrance, reboot_reasons, reboot_wishes
+from roles.driver.reboot import reboot_blocker, reboot_reasons, reboot_recommendations
 from roles.driver.state import DriverState
 
 Turn = Callable[[], bool]
@@ -57,15 +57,15 @@ class Job:
         state = self.state()
         return reboot_reasons(state, self.request.amd_gpus) if state else ()
 
-    def reboot_wishes(self) -> tuple[str, ...]:
+    def reboot_recommendations(self) -> tuple[str, ...]:
         """Why a reboot would be good, though the driver serves without one; empty where none is."""
         state = self.state()
-        return reboot_wishes(state, self.request.amd_gpus) if state else ()
+        return reboot_recommendations(state, self.request.amd_gpus) if state else ()
 
-    def hindrance(self) -> str:
+    def reboot_blocker(self) -> str:
         """Why a reboot would leave the host without its driver, or ""."""
         state = self.state()
-        return hindrance(state) if state and self.request.gpus and not self.request.amd_gpus else ""
+        return reboot_blocker(state) if state and self.request.gpus and not self.request.amd_gpus else ""
 
     def decision(self, state: DriverState) -> DriverDecision | None:
         """What to do; None where nothing can be done, which `failed` says."""

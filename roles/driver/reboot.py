@@ -13,7 +13,7 @@ def reboot_reasons(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
     return tuple(_amd_reasons(state, amd_gpus) if amd_gpus else _nvidia_reasons(state))
 
 
-def reboot_wishes(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
+def reboot_recommendations(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
     """Why a reboot would be good for the driver, which serves without one too.
 
     `amd_gpus`: how many GPUs the host has, where they are AMD's.
@@ -21,7 +21,7 @@ def reboot_wishes(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
     return (*_kernel_wish(state), *_amdgpu_wish(state, amd_gpus))
 
 
-def hindrance(state: DriverState) -> str:
+def reboot_blocker(state: DriverState) -> str:
     """Why a reboot would leave a host without the driver that is installed, or ""."""
     next_kernel = state.next_kernel
     if next_kernel == state.kernel or not state.modules or next_kernel in state.modules:

@@ -4,7 +4,7 @@ import difflib
 import math
 from collections.abc import Collection, Mapping
 
-from roles.engine.asked import Argument
+from roles.engine.params import Argument
 
 _LARGEST = 2**31
 # JSON of speculative decoding or of a chat template takes some kilobytes; systemd a line of 1 MiB.

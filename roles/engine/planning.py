@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from roles.engine.asked import Argument, Asked, GpuMemory
+from roles.engine.params import Argument, Asked, GpuMemory
 from roles.engine.calibration import Calibration
 from roles.hardware import Gpu
 from roles.models import Model

@@ -43,7 +43,7 @@ class HardwareReport:
     faults: tuple[Fault, ...]
 
     @property
-    def obstacles(self) -> tuple[Fault, ...]:
+    def blocking_faults(self) -> tuple[Fault, ...]:
         """The faults with which nothing can be served."""
         return tuple(fault for fault in self.faults if fault.severity == "stop")
 

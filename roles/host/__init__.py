@@ -2,14 +2,14 @@
 and of the machine that a command runs on: files that people give to read. Pure code only."""
 
 from roles.host import paths as paths
-from roles.host.given import MOST_TEXT_BYTES as MOST_TEXT_BYTES
-from roles.host.given import check_private as check_private
-from roles.host.given import open_file as open_file
-from roles.host.given import parse_json as parse_json
-from roles.host.given import parse_yaml as parse_yaml
-from roles.host.given import read_bytes as read_bytes
-from roles.host.given import read_text as read_text
-from roles.host.given import there as there
+from roles.host.bounded_input import MOST_TEXT_BYTES as MOST_TEXT_BYTES
+from roles.host.bounded_input import check_private as check_private
+from roles.host.bounded_input import open_file as open_file
+from roles.host.bounded_input import parse_json as parse_json
+from roles.host.bounded_input import parse_yaml as parse_yaml
+from roles.host.bounded_input import read_bytes as read_bytes
+from roles.host.bounded_input import read_text as read_text
+from roles.host.bounded_input import there as there
 from roles.host.hostfile import HostFile as HostFile
 from roles.host.hostfile import archive as archive
 from roles.host.hostfile import differing as differing

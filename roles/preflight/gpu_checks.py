@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from roles.checks import Check
-from roles.driver import MENDED, MENDED_BY_ANOTHER_DRIVER, MENDED_BY_REBOOT, Choice
+from roles.driver import REMEDIATED, REMEDIATED_BY_ANOTHER_DRIVER, REMEDIATED_BY_REBOOT, Choice
 from roles.engine import EngineNeeds
 from roles.hardware import Fault, Gpu, bus_difference, difference, fault_check, find_card, summary
 from roles.preflight.case import DRIVER_INSTALLATION, Case, ok, skipped, stop, warning
@@ -170,15 +170,15 @@ def _will_be_mended(case: Case, kind: str) -> bool:
     settings = case.needs.driver
     if settings is None or settings.install == "never":
         return False
-    return kind in MENDED or (
-        kind in MENDED_BY_ANOTHER_DRIVER and installs(case.report, case.needs)
+    return kind in REMEDIATED or (
+        kind in REMEDIATED_BY_ANOTHER_DRIVER and installs(case.report, case.needs)
     )
 
 
 def _mended(case: Case, fault: Fault) -> Check:
     assert case.needs.driver
     check = fault_check(fault)
-    if fault.kind in MENDED_BY_REBOOT and case.needs.driver.reboot == "never":
+    if fault.kind in REMEDIATED_BY_REBOOT and case.needs.driver.reboot == "never":
         return replace(
             check,
             outcome="warn",

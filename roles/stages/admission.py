@@ -23,7 +23,7 @@ from roles.stages.difference import show_difference
 from roles.stages.messages import wants, warn_faults
 from roles.stages.run import Run
 from roles.tuning import PART as TUNING
-from roles.tuning import foreseen
+from roles.tuning import with_planned_mig
 
 
 def compare(run: Run) -> None:
@@ -80,7 +80,7 @@ def _admit(run: Run, engine: bool) -> bool:
     asked = ask(run, parts_for(run, needs))
     if asked is None:
         return False
-    report = foreseen(asked.report, declared.tuning.mig)
+    report = with_planned_mig(asked.report, declared.tuning.mig)
     times = asked.asked_at, asked.answered_at
     verbose = wants("verbose", default=False)
     found = preflight(asked.answers, report, needs, times, run.report.record, verbose)
@@ -105,7 +105,7 @@ def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
 def _report(run: Run) -> HardwareReport | None:
     """What this host reports, with the slices that are still to be made; None where it cannot."""
     asked = ask(run, ())
-    return foreseen(asked.report, run.fleet.host(host.name).tuning.mig) if asked else None
+    return with_planned_mig(asked.report, run.fleet.host(host.name).tuning.mig) if asked else None
 
 
 def _different(declared: Host, report: HardwareReport) -> str | None:
@@ -117,7 +117,7 @@ def _unlike(declared: Host, report: HardwareReport) -> str:
     """Why a host cannot serve as it is, or ""; nothing is asked of one that is retired."""
     if declared.hardware is None or declared.retired:
         return ""
-    return difference(_expected(declared), report) or "; ".join(map(str, report.obstacles))
+    return difference(_expected(declared), report) or "; ".join(map(str, report.blocking_faults))
 
 
 def _expected(declared: Host) -> Hardware:

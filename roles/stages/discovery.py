@@ -11,7 +11,7 @@ from pyinfra.api import Host as PyinfraHost
 from pyinfra.context import ctx_host
 
 from roles.declaration import GPU_HOSTS, check_entry, record, recorded, recording_of
-from roles.driver import MENDED
+from roles.driver import REMEDIATED
 from roles.fleet import recorded_anew
 from roles.hardware import (
     Hardware,
@@ -64,8 +64,8 @@ def discover(run: Run) -> None:
         stop(str(error))
         return
     say(f"recorded {summary(found.gpus)}, driver {found.driver_version or 'not installed'}")
-    for fault in report.obstacles:
-        remedy = "deploys/drivers.py sees to it" if fault.kind in MENDED else fault.remedy
+    for fault in report.blocking_faults:
+        remedy = "deploys/drivers.py sees to it" if fault.kind in REMEDIATED else fault.remedy
         say(f"{click.style('not ready to serve', 'red')}: {fault.problem}: {remedy}")
     warn_faults(fault for fault in report.faults if fault.severity == "warning")
 

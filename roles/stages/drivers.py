@@ -7,7 +7,7 @@ from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 
 from roles.declaration import BALANCERS, GPU_HOSTS
-from roles.driver.deploy import considered, driver, job_of
+from roles.driver.deploy import check_driver, driver, job_of
 from roles.driver.operations import Job
 from roles.fleet import Fleet
 from roles.hardware import HardwareReport
@@ -38,7 +38,7 @@ def drivers(run: Run, prove: bool = False) -> None:
     job = driver_job(run)
     need = _reboot_need(run, job)
     if gpu_host:
-        considered(job=job)
+        check_driver(job=job)
         driver(job=job, turn=lambda: not need.waits())
         asked(name="Is a reboot needed?", need=need, reboots=reboots)
     barrier("Drivers are installed where nothing serves")
@@ -123,8 +123,8 @@ def _reboot_need(run: Run, job: Job) -> Need:
     return Need(
         allowed=allowed,
         reasons=job.reboot_reasons,
-        wishes=job.reboot_wishes,
-        hindrance=job.hindrance,
+        wishes=job.reboot_recommendations,
+        hindrance=job.reboot_blocker,
         waits=lambda: job.to_do and serves(),
         undrained=lambda: undrained(run) if serves() else "",
     )

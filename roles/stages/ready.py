@@ -63,8 +63,8 @@ def readiness(declared: Host, report: HardwareReport) -> list[Check]:
     expected = replace(declared.hardware, driver_version=None)
     if different := difference(expected, report):
         return [Check("gpus-ready", "GPUs", "fail", different)]
-    if report.obstacles:
-        return [fault_check(fault) for fault in report.obstacles]
+    if report.blocking_faults:
+        return [fault_check(fault) for fault in report.blocking_faults]
     return [Check("gpus-ready", "GPUs", "pass", in_words(report))]
 
 

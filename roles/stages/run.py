@@ -148,7 +148,7 @@ class Run:
         """Go on with what a host reports of its devices and its driver."""
         known = self.fleet.host(name)
         driver = report.hardware.driver_version if report.hardware else None
-        unready = known.hardware is not None and bool(report.obstacles)
+        unready = known.hardware is not None and bool(report.blocking_faults)
         seen = replace(known, devices=report.devices, driver_version=driver, unready=unready)
         hosts = tuple(seen if one.name == name else one for one in self.fleet.hosts)
         self.fleet = replace(self.fleet, hosts=hosts)

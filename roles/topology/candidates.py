@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from roles.engine.asked import Asked, GpuMemory, gpu_memory
+from roles.engine.params import Asked, GpuMemory, gpu_memory
 from roles.engine.planning import Planning
 from roles.hardware import Gpu, Hardware
 from roles.models import Model

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from roles.engine.asked import Asked, gpu_memory
+from roles.engine.params import Asked, gpu_memory
 from roles.engine.planning import Planning
 from roles.hardware import Hardware, summary
 from roles.models import Model, shape_problems

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roles.engine.asked import gpu_memory
+from roles.engine.params import gpu_memory
 from roles.engine.engine import ENGINES, engine
 from roles.engine.planning import Planning
 from roles.hardware import Gpu, Hardware
 from roles.plan import MemorySum, Shape
 from roles.topology.candidates import Candidate, placed
 from roles.topology.rates import group_link
-from roles.topology.wanted import Wanted
+from roles.topology.spec import Wanted
 
 
 @dataclass(frozen=True)

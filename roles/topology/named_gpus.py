@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from roles.engine.asked import GpuMemory
+from roles.engine.params import GpuMemory
 from roles.hardware import Card, find_card, usable_memory_mib
 
 # Sizes that cards of one name are sold in, in GB. Where nobody says which, the data centre's usual

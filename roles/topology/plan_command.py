@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from roles.engine.asked import Asked
+from roles.engine.params import Asked
 from roles.engine.engine import DEFAULT_KIND, engine
 from roles.hardware import Gpu, Hardware, declared_links, slice_memory_mib
 from roles.models import Count
-from roles.topology import words
+from roles.topology import messages
 from roles.topology.candidates import Candidate, Load
 from roles.topology.cases import (
     STRICT,
@@ -26,7 +26,7 @@ from roles.topology.mixed import Mixed, mixed_words
 from roles.topology.named_gpus import named_gpu
 from roles.topology.serving import Serving, serve
 from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
-from roles.topology.wanted import Wanted
+from roles.topology.spec import Wanted
 
 _PROFILE = re.compile(r"([1-7]c\.)?[1-7]g\.[1-9][0-9]{0,2}gb([+-][a-z.]{1,20})*")
 # Where nobody says how long requests are.

@@ -6,7 +6,7 @@ from dataclasses import replace
 from roles.engine.engine import engine
 from roles.hardware import Gpu, Hardware, p2p_fault, verdict_words
 from roles.plan import HostPlan, Plan, Replica
-from roles.topology import words
+from roles.topology import messages
 from roles.topology.allocation import allocate
 from roles.topology.candidates import Candidate
 from roles.topology.clusters import clusters
@@ -15,7 +15,7 @@ from roles.topology.engines import chosen_engine
 from roles.topology.rates import card_of, group_links, group_rates
 from roles.topology.serving import Serving, serve, speed
 from roles.topology.settings import ServiceSettings
-from roles.topology.wanted import Wanted
+from roles.topology.spec import Wanted
 
 # A weight says how much more a replica does than the weakest; past this it says nothing new.
 MOST_WEIGHT = 20

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from roles.engine.asked import Asked
+from roles.engine.params import Asked
 from roles.models import Count, find, variants
 from roles.plan import MemorySum, Shape
 from roles.topology.cases import GpuSettings, ModelCase, Parallel, Short, answered, model_of

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from roles.engine.asked import Asked, GpuMemory
+from roles.engine.params import Asked, GpuMemory
 from roles.engine.engine import DEFAULT_KIND, engine
 from roles.engine.planning import Planning
 from roles.hardware import usable_memory_mib

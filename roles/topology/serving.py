@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import groupby
 
-from roles.engine.asked import gpu_memory
+from roles.engine.params import gpu_memory
 from roles.engine.engine import engine
 from roles.hardware import Gpu, Hardware
 from roles.models import Model, find, variants
 from roles.plan import Shape
-from roles.topology import words
+from roles.topology import messages
 from roles.topology.candidates import (
     Candidate,
     Load,
@@ -25,7 +25,7 @@ from roles.topology.grouping import broken_links, groups
 from roles.topology.mixed import Mixed, by_another_engine, mixed_replicas, mixed_words
 from roles.topology.rates import gpu_rates
 from roles.topology.remedies import FitCase, remedies
-from roles.topology.wanted import Wanted
+from roles.topology.spec import Wanted
 
 # Memory bandwidth of a card that is not in the table: that of an L4.
 UNKNOWN_GB_S = 300.0

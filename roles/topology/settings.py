@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from roles.engine.asked import Asked
+from roles.engine.params import Asked
 from roles.engine.engine import engine
 from roles.host import StrictSettings
 from roles.models import Count, Model, declared_model, find, model_of_file

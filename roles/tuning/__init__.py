@@ -1,6 +1,6 @@
 """What serving needs of a host beside its driver: limits, shared memory, power, MIG. Pure only."""
 
-from roles.tuning.mig import foreseen as foreseen
+from roles.tuning.mig import with_planned_mig as with_planned_mig
 from roles.tuning.mig import with_mig as with_mig
 from roles.tuning.settings import TuningSettings as TuningSettings
 from roles.tuning.state import PART as PART

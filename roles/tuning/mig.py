@@ -65,7 +65,7 @@ def _of(hardware: Hardware, devices: Sequence[Gpu]) -> Hardware:
     )
 
 
-def foreseen(report: HardwareReport, mig: Mig | None) -> HardwareReport:
+def with_planned_mig(report: HardwareReport, mig: Mig | None) -> HardwareReport:
     """The report of a host as it will be once its GPUs are sliced as declared.
 
     For the comparison before that is done: whole GPUs, other slices and a GPU in MIG mode without

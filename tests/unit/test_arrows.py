@@ -20,7 +20,7 @@ OFFERED_BY_HOST = {"paths", "question"}
 UPWARD: set[tuple[str, str]] = set()
 INSIDE = {
     # What an engine offers the planner; its `__init__` is what it offers to who deploys.
-    ("topology", "roles.engine.asked"),
+    ("topology", "roles.engine.params"),
     ("topology", "roles.engine.calibration"),
     ("topology", "roles.engine.engine"),
     ("topology", "roles.engine.planning"),

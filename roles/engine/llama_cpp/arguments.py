@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from roles.engine.arguments import check_opposites, check_value
-from roles.engine.asked import Argument
+from roles.engine.params import Argument
 from roles.engine.llama_cpp.context import CACHE_BYTES
 
 _THE_PLAN = "leave it to the plan"

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from roles.engine.asked import Argument, Asked
+from roles.engine.params import Argument, Asked
 
 # llama.cpp keeps whole 256s of cells for each slot.
 CELLS = 256

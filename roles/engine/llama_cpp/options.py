@@ -1,6 +1,6 @@
 """The options that llama-server starts with, by what is planned."""
 
-from roles.engine.asked import Argument
+from roles.engine.params import Argument
 from roles.engine.deployment import Served
 from roles.engine.llama_cpp.context import Context
 from roles.plan import Replica

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from roles.engine.asked import GIB, Argument, Asked, GpuMemory, gpu_memory
+from roles.engine.params import GIB, Argument, Asked, GpuMemory, gpu_memory
 from roles.engine.llama_cpp.arguments import check_arguments
 from roles.engine.llama_cpp.context import Context, context_of, reckoned
 from roles.engine.llama_cpp.converted import shape_of

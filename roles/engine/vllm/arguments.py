@@ -3,7 +3,7 @@
 import re
 
 from roles.engine.arguments import check_one_of, check_opposites, check_value
-from roles.engine.asked import Argument
+from roles.engine.params import Argument
 
 _THE_PLAN = "leave it to the plan"
 _ONE_HOST = "a replica runs on one host; leave it out"

@@ -8,7 +8,7 @@ memory that torch did not hand out.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from roles.engine.asked import GIB, Asked, GpuMemory, gpu_memory
+from roles.engine.params import GIB, Asked, GpuMemory, gpu_memory
 from roles.engine.vllm.engine_versions import (
     Rules,
     batch_defaults,

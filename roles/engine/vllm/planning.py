@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from roles.engine.asked import Argument, Asked, GpuMemory
+from roles.engine.params import Argument, Asked, GpuMemory
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.vllm.arguments import check_arguments
 from roles.engine.vllm.engine_versions import parse_version, rules

@@ -1,6 +1,6 @@
 """Whether an engine runs on a card at all, whatever its memory."""
 
-from roles.engine.asked import Asked, gpu_memory
+from roles.engine.params import Asked, gpu_memory
 from roles.engine.vllm.memory import batch
 from roles.hardware import Gpu
 from roles.models import Model

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
 
 from roles.driver import facts
-from roles.driver.reboot import hindrance, reboot_reasons, reboot_wishes
+from roles.driver.reboot import reboot_blocker, reboot_reasons, reboot_recommendations
 from roles.driver.state import SystemdUnit
 
 from .hosts import DEBIAN, ROCKY, installed, output, state
@@ -316,7 +316,7 @@ UPGRADED_AMDGPU = {
     ],
 )
 def test_wishes_are_no_needs(parts: dict[str, str], wishes: tuple[str, ...]):
-    assert reboot_wishes(state(installed(), **parts), amd_gpus=2) == wishes
+    assert reboot_recommendations(state(installed(), **parts), amd_gpus=2) == wishes
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_wishes_are_no_needs(parts: dict[str, str], wishes: tuple[str, ...]):
     ],
 )
 def test_no_reboot_into_a_kernel_without_the_driver(parts: dict[str, str], told: str):
-    found = hindrance(state(installed(), **parts))
+    found = reboot_blocker(state(installed(), **parts))
     assert found.startswith(told) and bool(found) is bool(told)
 
 

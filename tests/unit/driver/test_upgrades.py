@@ -27,7 +27,7 @@ def test_a_module_that_was_lost_is_built_again_even_under_replicas():
         assert not job.to_do and job.reboot_reasons() == ()
 
 
-def considered(seen: Any, wanted: DriverRequest, offered: Any = None) -> tuple[Job, Host]:
+def check_driver(seen: Any, wanted: DriverRequest, offered: Any = None) -> tuple[Job, Host]:
     host, job = Host(seen, AvailablePackages=available(offered)), Job(wanted)
     with on(host):
         assert list(operations.possible._inner(job=job)) == []
@@ -39,14 +39,14 @@ def test_what_needs_no_turn_under_replicas():
     newest = {name: ["580.95.05-1"] for name in OFFERED if name.startswith("nvidia")}
     newest |= {"linux-image-amd64": ["6.1.140-1"]}
     serving = state(installed(), **KNOWN, **REPLICAS)
-    assert not considered(serving, request(upgrade=True, **MIRROR), newest)[0].to_do
-    assert considered(serving, request(upgrade=True, **MIRROR))[0].to_do
+    assert not check_driver(serving, request(upgrade=True, **MIRROR), newest)[0].to_do
+    assert check_driver(serving, request(upgrade=True, **MIRROR))[0].to_do
     # What a repository has that is not set up yet is not known.
     unknown = state(installed(), **REPLICAS)
-    assert considered(unknown, request(upgrade=True, **MIRROR), newest)[0].to_do
+    assert check_driver(unknown, request(upgrade=True, **MIRROR), newest)[0].to_do
     # A fabric manager is put beside a driver that stays.
     switches = state(installed(), **REPLICAS, switches="0000:05:00.0")
-    assert not considered(switches, request("8x NVIDIA H100 80GB HBM3"))[0].to_do
+    assert not check_driver(switches, request("8x NVIDIA H100 80GB HBM3"))[0].to_do
 
 
 def test_no_driver_is_replaced_where_the_next_kernel_gets_none():

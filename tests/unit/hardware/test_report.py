@@ -57,7 +57,7 @@ def test_a_real_answer_with_every_field_that_the_driver_knows():
     assert (gpu.name, gpu.memory_mib, gpu.compute_capability) == ("NVIDIA L40S", 46068, 8.9)
     assert gpu.pci_device_id == "10de:26b9"
     assert report.answers.cuda_version == "13.2"
-    assert report.obstacles == ()
+    assert report.blocking_faults == ()
 
 
 def test_links_and_numa_nodes():
@@ -438,7 +438,7 @@ def test_what_stops_a_host_is_named(parts: dict[str, str], kind: str, told: str)
     report = process(**parts)
     fault = next(fault for fault in report.faults if fault.kind == kind)
     assert fault.severity == "stop" and told in str(fault)
-    assert report.obstacles
+    assert report.blocking_faults
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_what_a_person_should_know_is_a_warning(parts: dict[str, str], kind: str
     report = process(**parts)
     fault = next(fault for fault in report.faults if fault.kind == kind)
     assert fault.severity == "warning" and told in str(fault)
-    assert report.obstacles == ()
+    assert report.blocking_faults == ()
 
 
 def test_a_gpu_that_does_not_answer_is_absent_and_the_others_go_by_their_uuids():

@@ -1,6 +1,6 @@
 """Replicas over several hosts: which hosts may make one, and what speaks against others."""
 
-from roles.engine.asked import Asked
+from roles.engine.params import Asked
 from roles.engine.vllm.planning import VLLM
 from roles.hardware import Hardware, declared_hardware
 from roles.models import find

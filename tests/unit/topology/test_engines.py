@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from roles.engine.asked import gpu_memory
+from roles.engine.params import gpu_memory
 from roles.engine.engine import ENGINES, engine
 from roles.hardware import Hardware, declared_hardware
 from roles.plan import HostPlan, MemorySum, Shape, saved

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.engine.asked import Asked
+from roles.engine.params import Asked
 from roles.models import find, variants
 from roles.plan import Shape
 from roles.topology.named_gpus import named_gpu

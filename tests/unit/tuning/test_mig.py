@@ -15,7 +15,7 @@ from roles.hardware import (
     findings,
 )
 from roles.hardware.facts import HostReport
-from roles.tuning import TuningSettings, foreseen, with_mig
+from roles.tuning import TuningSettings, with_planned_mig, with_mig
 from roles.tuning.mig_cards import by_size
 from tests.unit.hardware.hosts import data, output, query, row
 
@@ -203,21 +203,21 @@ GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-00000001-0000-0000-0000-000000000000)
 def test_a_host_agrees_before_and_after(parts: dict[str, str]):
     mig = {0: ("3g.40gb", "3g.40gb")}
     expected = with_mig(h100(), mig)
-    seen = foreseen(report(**parts), mig)
+    seen = with_planned_mig(report(**parts), mig)
     assert difference(expected, seen) is None
-    assert seen.obstacles == ()
+    assert seen.blocking_faults == ()
 
 
 def test_what_is_not_declared_still_differs():
     mig = {0: ("3g.40gb", "3g.40gb")}
     expected = with_mig(h100(), mig)
     one = report(query=query(row(0, H100, total="81559", capability="9.0", mig="Disabled")))
-    assert "GPU 2 is missing" in (difference(expected, foreseen(one, mig)) or "").replace(
+    assert "GPU 2 is missing" in (difference(expected, with_planned_mig(one, mig)) or "").replace(
         f" ({H100})", ""
     )
-    other = foreseen(report(), mig)
+    other = with_planned_mig(report(), mig)
     assert "NVIDIA L40S" in (difference(expected, other) or "")
-    assert difference(expected, foreseen(report(query=whole()), None)) is not None
+    assert difference(expected, with_planned_mig(report(query=whole()), None)) is not None
 
 
 def test_a_slices_memory_is_near_what_its_profile_promises():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.engine.asked import Asked, GpuMemory, gpu_memory
+from roles.engine.params import Asked, GpuMemory, gpu_memory
 from roles.engine.vllm.engine_versions import LATEST, batch_defaults, parse_version, rules
 from roles.engine.vllm.memory import batch, memory_sum
 from roles.engine.vllm.transients import Step, forward_bytes, graph_sizes, sampler_bytes

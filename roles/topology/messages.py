@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from roles.engine.asked import Asked
+from roles.engine.params import Asked
 from roles.hardware import Gpu
 from roles.topology.candidates import Candidate, Load, Refused
 from roles.topology.rates import gpu_rates
-from roles.topology.wanted import Wanted
+from roles.topology.spec import Wanted
 
 # What layers over several cards cost.
 TURNS = "layers take turns: of the cards of one replica one works at a time"

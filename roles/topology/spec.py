@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from roles.engine.asked import Asked
+from roles.engine.params import Asked
 from roles.engine.engine import DEFAULT_KIND
 from roles.models import Model
 from roles.topology.candidates import Load

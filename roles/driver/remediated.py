@@ -1,7 +1,7 @@
 """Which faults of a host's report the driver stage mends, by their kind."""
 
 # Packages, modules and daemons, each of which its operations see to.
-MENDED = frozenset(
+REMEDIATED = frozenset(
     (
         *("driver-missing", "driver-not-loaded", "nouveau-loaded", "driver-library-mismatch"),
         *("library-missing", "fabric-manager-down", "fabric-manager-version", "persistence-off"),
@@ -9,8 +9,8 @@ MENDED = frozenset(
     )
 )
 # Those of them that take a reboot.
-MENDED_BY_REBOOT = frozenset(
+REMEDIATED_BY_REBOOT = frozenset(
     ("nouveau-loaded", "driver-not-reloaded", "driver-library-mismatch", "driver-kind")
 )
 # Those that are gone where another driver is installed, and else are not the driver stage's.
-MENDED_BY_ANOTHER_DRIVER = frozenset(("driver-fails", "nvml-init-failed"))
+REMEDIATED_BY_ANOTHER_DRIVER = frozenset(("driver-fails", "nvml-init-failed"))
