@@ -7,7 +7,6 @@ from roles.checks.check import failed as failed
 from roles.checks.check import of_host as of_host
 from roles.checks.check import rank as rank
 from roles.checks.check import worst as worst
-from roles.checks.run_report import Report as Report
 from roles.checks.report import brief as brief
 from roles.checks.report import clean as clean
 from roles.checks.report import printable as printable
@@ -16,6 +15,7 @@ from roles.checks.report import table as table
 from roles.checks.report import to_json as to_json
 from roles.checks.report import to_junit as to_junit
 from roles.checks.report import write_reports as write_reports
+from roles.checks.run_report import Report as Report
 from roles.checks.verdict import Ending as Ending
 from roles.checks.verdict import HostOutcome as HostOutcome
 from roles.checks.verdict import HostVerdict as HostVerdict

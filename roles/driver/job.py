@@ -65,7 +65,11 @@ class Job:
     def reboot_blocker(self) -> str:
         """Why a reboot would leave the host without its driver, or ""."""
         state = self.state()
-        return reboot_blocker(state) if state and self.request.gpus and not self.request.amd_gpus else ""
+        return (
+            reboot_blocker(state)
+            if state and self.request.gpus and not self.request.amd_gpus
+            else ""
+        )
 
     def decision(self, state: DriverState) -> DriverDecision | None:
         """What to do; None where nothing can be done, which `failed` says."""

@@ -21,7 +21,7 @@ class GpuMemory:
 
 
 @dataclass(frozen=True)
-class Asked:
+class EngineParams:
     """What a service asks of an engine, as far as it takes memory; None is the engine's default.
 
     `options` are those of the service's arguments that only its engine reckons with.

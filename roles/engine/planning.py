@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from roles.engine.params import Argument, Asked, GpuMemory
 from roles.engine.calibration import Calibration
+from roles.engine.params import Argument, EngineParams, GpuMemory
 from roles.hardware import Gpu
 from roles.models import Model
 from roles.plan import MemorySum, Shape
@@ -60,13 +60,13 @@ class Planning(Protocol):
         ...
 
     def memory(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:
         """The memory of the GPU that binds; ValueError for an argument that is not possible."""
         ...
 
     def memories(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> tuple[MemorySum, ...]:
         """The memory of each of a replica's GPUs."""
         ...
@@ -80,21 +80,26 @@ class Planning(Protocol):
         ...
 
     def placed(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> Shape:
         """The shape with what depends on the very GPUs: how layers are shared out."""
         ...
 
-    def batch(self, gpu: GpuMemory, asked: Asked, length: int) -> tuple[int, int]:
+    def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
         """Tokens a step and requests at once."""
         ...
 
-    def fewer_requests(self, asked: Asked) -> Asked | None:
+    def fewer_requests(self, params: EngineParams) -> EngineParams | None:
         """The same with fewer requests at once, where that may be all that is lacking."""
         ...
 
     def unsupported(
-        self, model: Model, asked: Asked, dtype: str | None, gpu: Gpu, least: float | None = None
+        self,
+        model: Model,
+        params: EngineParams,
+        dtype: str | None,
+        gpu: Gpu,
+        least: float | None = None,
     ) -> str | None:
         """Why the engine would not start on a card whatever its memory, and what to do.
 
@@ -114,11 +119,13 @@ class Planning(Protocol):
         """Whether a card has the kernels for a quantised model."""
         ...
 
-    def lower_utilization(self, gpu: GpuMemory, asked: Asked) -> float | None:
+    def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """The share of the memory that is free at start, where less is than the engine takes."""
         ...
 
-    def smaller_cache(self, gpu: GpuMemory, asked: Asked) -> tuple[str, Asked] | None:
+    def smaller_cache(
+        self, gpu: GpuMemory, params: EngineParams
+    ) -> tuple[str, EngineParams] | None:
         """What makes the KV cache smaller at little loss, in words and done."""
         ...
 
@@ -130,6 +137,8 @@ class Planning(Protocol):
         """ValueError for an option that is none, or that another setting decides."""
         ...
 
-    def asked(self, asked: Asked, arguments: Mapping[str, Argument]) -> Asked:
+    def with_arguments(
+        self, params: EngineParams, arguments: Mapping[str, Argument]
+    ) -> EngineParams:
         """What a service asks, with what its arguments say of memory."""
         ...

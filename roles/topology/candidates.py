@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from roles.engine.params import Asked, GpuMemory, gpu_memory
+from roles.engine.params import EngineParams, GpuMemory, gpu_memory
 from roles.engine.planning import Planning
 from roles.hardware import Gpu, Hardware
 from roles.models import Model
@@ -73,7 +73,7 @@ class Refused:
 def candidates(
     engine: Planning,
     model: Model,
-    asked: Asked,
+    params: EngineParams,
     gpus: Sequence[Gpu],
     hardware: Hardware,
     load: Load | None,
@@ -90,7 +90,7 @@ def candidates(
     for shape in engine.shapes(len(gpus)):
         if shape.pipeline_parallel > 1 and any(one.shape.pipeline_parallel == 1 for one in found):
             continue
-        tried = _tried(engine, model, asked, gpus, hardware, shape)
+        tried = _tried(engine, model, params, gpus, hardware, shape)
         if isinstance(tried, Refused):
             refused.append(tried)
             continue
@@ -99,7 +99,7 @@ def candidates(
             break
     if not first_only:
         found = [one for one in found if one.shape.pipeline_parallel == 1] or found
-    return [with_load(engine, one, model, asked, hardware, load) for one in found], refused
+    return [with_load(engine, one, model, params, hardware, load) for one in found], refused
 
 
 def holding(options: Sequence[Candidate], load: Load) -> list[Candidate]:
@@ -127,7 +127,7 @@ def with_load(
     engine: Planning,
     candidate: Candidate,
     model: Model,
-    asked: Asked,
+    params: EngineParams,
     hardware: Hardware,
     load: Load | None,
 ) -> Candidate:
@@ -143,10 +143,10 @@ def with_load(
         load.input_tokens,
         load.output_tokens,
         load.concurrency / candidate.replicas,
-        _batch_limit(engine, candidate, group[0], asked, load),
+        _batch_limit(engine, candidate, group[0], params, load),
     )
     expected = estimate(
-        model_costs(model, asked.kv_cache_dtype),
+        model_costs(model, params.kv_cache_dtype),
         rates,
         group_links(group, hardware),
         candidate.shape.tensor_parallel,
@@ -157,10 +157,12 @@ def with_load(
     return replace(candidate, expected=expected)
 
 
-def _batch_limit(engine: Planning, candidate: Candidate, gpu: Gpu, asked: Asked, load: Load) -> int:
+def _batch_limit(
+    engine: Planning, candidate: Candidate, gpu: Gpu, params: EngineParams, load: Load
+) -> int:
     """Requests that a replica runs at once: as many as it may, and as its KV cache holds."""
-    length = asked.max_model_len or load.input_tokens + load.output_tokens
-    seats = engine.batch(gpu_memory(gpu), asked, length)[1]
+    length = params.max_model_len or load.input_tokens + load.output_tokens
+    seats = engine.batch(gpu_memory(gpu), params, length)[1]
     # A request holds its prompt and, on the mean, half of its answer.
     held = candidate.memory.kv_tokens / (load.input_tokens + load.output_tokens / 2)
     return max(1, min(seats, int(held)))
@@ -169,7 +171,7 @@ def _batch_limit(engine: Planning, candidate: Candidate, gpu: Gpu, asked: Asked,
 def _tried(
     engine: Planning,
     model: Model,
-    asked: Asked,
+    params: EngineParams,
     gpus: Sequence[Gpu],
     hardware: Hardware,
     shape: Shape,
@@ -179,7 +181,7 @@ def _tried(
     shape, objections = engine.possible(model, shape)
     if objections:
         return Refused(shape, "; ".join(objections))
-    shape, memory = placed(engine, model, (gpu_memory(gpus[0]),) * shape.gpus, shape, asked)
+    shape, memory = placed(engine, model, (gpu_memory(gpus[0]),) * shape.gpus, shape, params)
     if not memory.fits:
         return Refused(shape, "", memory)
     found = groups(gpus, shape.gpus, hardware)
@@ -191,8 +193,8 @@ def _tried(
 
 @lru_cache(maxsize=4096)
 def placed(
-    engine: Planning, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+    engine: Planning, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
 ) -> tuple[Shape, MemorySum]:
     """A shape as it lies on some GPUs, and the memory of the one that binds."""
-    shape = engine.placed(model, gpus, shape, asked)
-    return shape, engine.memory(model, gpus, shape, asked)
+    shape = engine.placed(model, gpus, shape, params)
+    return shape, engine.memory(model, gpus, shape, params)

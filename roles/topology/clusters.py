@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from roles.engine.params import Asked, gpu_memory
+from roles.engine.params import EngineParams, gpu_memory
 from roles.engine.planning import Planning
 from roles.hardware import Hardware, summary
 from roles.models import Model, shape_problems
@@ -25,7 +25,7 @@ WIDE_GBIT_S = 200
 def clusters(
     engine: Planning,
     model: Model,
-    asked: Asked,
+    params: EngineParams,
     hardware: Mapping[str, Hardware],
     network_gbit_s: Mapping[str, float] | None = None,
 ) -> tuple[tuple[Cluster, ...], tuple[str, ...]]:
@@ -43,7 +43,7 @@ def clusters(
     for names in alike:
         machine = hardware[names[0]]
         wide = all(speeds.get(name, 0) >= WIDE_GBIT_S for name in names)
-        smallest = _smallest(engine, model, asked, machine, len(names), wide)
+        smallest = _smallest(engine, model, params, machine, len(names), wide)
         if smallest is None:
             problems.append(_too_few(names, machine))
             continue
@@ -68,7 +68,7 @@ def cluster_words(cluster: Cluster) -> str:
 
 
 def _smallest(
-    engine: Planning, model: Model, asked: Asked, machine: Hardware, hosts: int, wide: bool
+    engine: Planning, model: Model, params: EngineParams, machine: Hardware, hosts: int, wide: bool
 ) -> tuple[int, int, Shape, MemorySum] | None:
     """Fewest hosts, data-parallel ranks, and the widest shape that fits them."""
     if not machine.matched or not machine.gpus or machine.gpus[0].mig_profile:
@@ -77,9 +77,9 @@ def _smallest(
         for shape, ranks in _ways(engine, model, len(machine.gpus), count, wide):
             # Each data-parallel rank has its part of the requests, and a KV cache of its own.
             own = replace(
-                asked,
+                params,
                 data_parallel_size=ranks,
-                min_concurrency=math.ceil(asked.min_concurrency / ranks),
+                min_concurrency=math.ceil(params.min_concurrency / ranks),
             )
             memory = engine.memory(model, (gpu_memory(machine.gpus[0]),), shape, own)
             if memory.fits:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from roles.engine.params import Asked
+from roles.engine.params import EngineParams
 from roles.hardware import Gpu
 from roles.topology.candidates import Candidate, Load, Refused
 from roles.topology.rates import gpu_rates
-from roles.topology.spec import Wanted
+from roles.topology.spec import ServiceSpec
 
 # What layers over several cards cost.
 TURNS = "layers take turns: of the cards of one replica one works at a time"
@@ -15,21 +15,21 @@ SECONDS_A_MONTH = 365.25 / 12 * 86400
 MOST_REJECTED = 12
 
 
-def why(wanted: Wanted, gpus: Sequence[Gpu], chosen: Candidate, load: Load | None) -> str:
+def why(spec: ServiceSpec, gpus: Sequence[Gpu], chosen: Candidate, load: Load | None) -> str:
     """Why this shape, and how often."""
-    memory, asked = chosen.memory, wanted.asked
+    memory, params = chosen.memory, spec.params
     room = (
         f"{memory.kv_cache_gib:.1f} GiB of KV cache a GPU, {memory.kv_needed_gib:.1f} needed for "
-        f"{_requests(asked)}"
+        f"{_requests(params)}"
     )
     if chosen.expected is not None and load is not None:
         return (
-            f"{times(chosen)} is {_best(wanted)} that fits {gpus[0].name}{over(chosen)} at "
+            f"{times(chosen)} is {_best(spec)} that fits {gpus[0].name}{over(chosen)} at "
             f"{_count(load.concurrency)} requests at once of {load.input_tokens} + "
             f"{load.output_tokens} tokens: an estimated {figures(chosen)}; {room}"
-            f"{_missed(wanted, chosen)}{_held(chosen, load)}"
+            f"{_missed(spec, chosen)}{_held(chosen, load)}"
         )
-    if wanted.single_endpoint:
+    if spec.single_endpoint:
         return f"one endpoint was asked for: {chosen.shape} on {gpus[0].name}{over(chosen)}; {room}"
     if chosen.shape.gpus == 1:
         split = f"the model fits one {gpus[0].name}"
@@ -52,7 +52,7 @@ def fewer_seqs(candidate: Candidate) -> tuple[str, ...]:
 
 
 def rejected(
-    wanted: Wanted,
+    spec: ServiceSpec,
     gpu: Gpu,
     chosen: Candidate,
     options: Sequence[Candidate],
@@ -60,7 +60,7 @@ def rejected(
     load: Load | None,
 ) -> tuple[str, ...]:
     """What speaks against each other shape: those that fit by their figures, the rest by reason."""
-    told = [refused(gpu, wanted.asked, one) for one in without]
+    told = [refused(gpu, spec.params, one) for one in without]
     seen = {chosen.shape}
     for option in options:
         if option.shape in seen:
@@ -70,7 +70,7 @@ def rejected(
             told.append(f"{times(option)}: would fit too")
         else:
             held = _held(option, load)
-            each = "; ".join(cost([option], wanted.price_per_month))
+            each = "; ".join(cost([option], spec.price_per_month))
             told.append(
                 f"{times(option)}: an estimated {figures(option)}{over(option)}{held}"
                 f"{'; ' + each if each else ''}"
@@ -87,7 +87,7 @@ def _held(candidate: Candidate, load: Load | None) -> str:
     return f"; is sure to hold {room} requests at once" if room < load.concurrency else ""
 
 
-def refused(gpu: Gpu, asked: Asked, one: Refused) -> str:
+def refused(gpu: Gpu, params: EngineParams, one: Refused) -> str:
     """Why a shape cannot serve."""
     memory = one.memory
     if memory is None:
@@ -102,22 +102,22 @@ def refused(gpu: Gpu, asked: Asked, one: Refused) -> str:
         return f"{one.shape} does not fit {gpu.name}: {memory.reason}"
     return (
         f"{one.shape} does not fit {gpu.name}: {max(memory.kv_cache_gib, 0):.1f} GiB are left for "
-        f"KV cache, {memory.kv_needed_gib:.1f} needed for {_requests(asked)}"
+        f"KV cache, {memory.kv_needed_gib:.1f} needed for {_requests(params)}"
     )
 
 
-def cannot(wanted: Wanted, gpus: Sequence[Gpu], remedies: Sequence[str]) -> str:
+def cannot(spec: ServiceSpec, gpus: Sequence[Gpu], remedies: Sequence[str]) -> str:
     """That a model does not run on some cards, and what would make it run."""
     name = f"{len(gpus)}x {gpus[0].name}"
     would = f"it would with {'; or '.join(remedies)}" if remedies else "use another model"
-    return f"{wanted.model.id} does not fit {name} as asked; {would}"
+    return f"{spec.model.id} does not fit {name} as asked; {would}"
 
 
-def cannot_together(wanted: Wanted, gpus: Sequence[Gpu], broken: Sequence[str]) -> str:
+def cannot_together(spec: ServiceSpec, gpus: Sequence[Gpu], broken: Sequence[str]) -> str:
     """That a model would fit, were it not for GPUs that do not work together."""
     name = f"{len(gpus)}x {gpus[0].name}"
     return (
-        f"{wanted.model.id} does not run on {name}: it needs GPUs that work together, and "
+        f"{spec.model.id} does not run on {name}: it needs GPUs that work together, and "
         f"{'; '.join(broken)}; mend them and delete the host's interconnect from its recorded "
         "hardware to have it measured again, or use a smaller model"
     )
@@ -128,9 +128,9 @@ def not_together(broken: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"no replica over GPUs that do not work together: {text}" for text in broken)
 
 
-def unknown_rates(wanted: Wanted, gpu: Gpu) -> tuple[str, ...]:
+def unknown_rates(spec: ServiceSpec, gpu: Gpu) -> tuple[str, ...]:
     """The warning that a shape was chosen by its size alone, though a load is stated."""
-    if wanted.load is None or gpu_rates(gpu) is not None:
+    if spec.load is None or gpu_rates(gpu) is not None:
         return ()
     return (f"the rates of {gpu.name} are not known: the smallest shape that fits was chosen",)
 
@@ -176,17 +176,17 @@ def over(candidate: Candidate) -> str:
     return " over XGMI" if label == "XGMI" else " over PCIe"
 
 
-def _best(wanted: Wanted) -> str:
-    objective = wanted.objective
+def _best(spec: ServiceSpec) -> str:
+    objective = spec.objective
     limits = (("TTFT", objective.ttft_limit_ms), ("ITL", objective.itl_limit_ms))
     within = " and ".join(f"{name} {limit:g} ms" for name, limit in limits if limit)
     kind = "the fastest" if objective.kind == "latency" else "the shape of most throughput"
     return f"{kind} within {within}" if within else kind
 
 
-def _missed(wanted: Wanted, chosen: Candidate) -> str:
+def _missed(spec: ServiceSpec, chosen: Candidate) -> str:
     """That no shape keeps the limits, where that is so."""
-    if wanted.objective.excess(chosen.estimate) <= 1:
+    if spec.objective.excess(chosen.estimate) <= 1:
         return ""
     return "; no shape is estimated to keep these limits, and this one misses them least"
 
@@ -195,5 +195,5 @@ def _count(requests: float) -> str:
     return f"{requests:.0f}" if requests >= 100 else f"{requests:.3g}"
 
 
-def _requests(asked: Asked) -> str:
-    return f"{asked.min_concurrency} requests of {asked.max_model_len} tokens"
+def _requests(params: EngineParams) -> str:
+    return f"{params.min_concurrency} requests of {params.max_model_len} tokens"

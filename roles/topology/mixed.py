@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roles.engine.params import gpu_memory
 from roles.engine.engine import ENGINES, engine
+from roles.engine.params import gpu_memory
 from roles.engine.planning import Planning
 from roles.hardware import Gpu, Hardware
 from roles.plan import MemorySum, Shape
 from roles.topology.candidates import Candidate, placed
 from roles.topology.rates import group_link
-from roles.topology.spec import Wanted
+from roles.topology.spec import ServiceSpec
 
 
 @dataclass(frozen=True)
@@ -28,65 +28,65 @@ class Mixed:
 
 
 def mixed_replicas(
-    wanted: Wanted, gpus: Sequence[Gpu], hardware: Hardware
+    spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
 ) -> tuple[list[Mixed], str]:
     """Replicas over cards that serve nothing yet, each over as few of the largest as hold it; and,
     where there is none, why not even all together do."""
     found: list[Mixed] = []
     left = [gpu for gpu in gpus if not gpu.mig_profile]
     while len(left) > 1:
-        replica = _smallest(engine(wanted.engine), wanted, left, hardware)
+        replica = _smallest(engine(spec.engine), spec, left, hardware)
         if replica is None:
             break
         found.append(replica)
         left = [gpu for gpu in left if gpu not in replica.gpus]
-    return found, "" if found or len(left) < 2 else _too_small(wanted, left)
+    return found, "" if found or len(left) < 2 else _too_small(spec, left)
 
 
-def _too_small(wanted: Wanted, gpus: Sequence[Gpu]) -> str:
-    own, memories = engine(wanted.engine), tuple(map(gpu_memory, gpus))
+def _too_small(spec: ServiceSpec, gpus: Sequence[Gpu]) -> str:
+    own, memories = engine(spec.engine), tuple(map(gpu_memory, gpus))
     indexes = ", ".join(str(gpu.index) for gpu in gpus)
-    shape, objections = own.possible(wanted.model, Shape(1, len(gpus)))
+    shape, objections = own.possible(spec.model, Shape(1, len(gpus)))
     if objections:
         return f"GPUs {indexes} together are not possible: {objections[0]}"
-    _, memory = placed(own, wanted.model, memories, shape, wanted.asked)
+    _, memory = placed(own, spec.model, memories, shape, spec.params)
     tight = f"of {memory.total_gib:.0f} GiB: {memory.reason}"
     return f"GPUs {indexes} together do not hold it by whole layers; on the one {tight}"
 
 
-def by_another_engine(wanted: Wanted, gpus: Sequence[Gpu], hardware: Hardware) -> Mixed | None:
+def by_another_engine(spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware) -> Mixed | None:
     """What another engine's layers over mixed cards could do, where the wanted one has none."""
     whole = [gpu for gpu in gpus if not gpu.mig_profile]
-    others = [one for one in ENGINES.values() if one.mixed_cards and one.kind != wanted.engine]
+    others = [one for one in ENGINES.values() if one.mixed_cards and one.kind != spec.engine]
     if len(whole) < 2 or not others:
         return None
-    return _over(others[0], wanted, tuple(whole), hardware)
+    return _over(others[0], spec, tuple(whole), hardware)
 
 
 def _smallest(
-    engine: Planning, wanted: Wanted, gpus: Sequence[Gpu], hardware: Hardware
+    engine: Planning, spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
 ) -> Mixed | None:
     largest = sorted(gpus, key=lambda gpu: (-gpu_memory(gpu).usable_mib, gpu.index))
     for count in range(2, len(gpus) + 1):
         group = tuple(sorted(largest[:count], key=lambda gpu: gpu.index))
-        found = _over(engine, wanted, group, hardware)
+        found = _over(engine, spec, group, hardware)
         if found is not None:
             return found
     return None
 
 
 def _over(
-    engine: Planning, wanted: Wanted, group: tuple[Gpu, ...], hardware: Hardware
+    engine: Planning, spec: ServiceSpec, group: tuple[Gpu, ...], hardware: Hardware
 ) -> Mixed | None:
     """A replica over exactly these cards; None where it does not fit them."""
     memories = tuple(map(gpu_memory, group))
-    shape, objections = engine.possible(wanted.model, Shape(1, len(group)))
+    shape, objections = engine.possible(spec.model, Shape(1, len(group)))
     if objections:
         return None
-    shape, memory = placed(engine, wanted.model, memories, shape, wanted.asked)
+    shape, memory = placed(engine, spec.model, memories, shape, spec.params)
     if not memory.fits:
         return None
-    cards = engine.memories(wanted.model, memories, shape, wanted.asked)
+    cards = engine.memories(spec.model, memories, shape, spec.params)
     link = group_link(group, hardware)
     return Mixed(engine.kind, Candidate(shape, (group,), memory, link), cards)
 

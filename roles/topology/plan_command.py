@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from roles.engine.params import Asked
 from roles.engine.engine import DEFAULT_KIND, engine
+from roles.engine.params import EngineParams
 from roles.hardware import Gpu, Hardware, declared_links, slice_memory_mib
 from roles.models import Count
 from roles.topology import messages
@@ -26,7 +26,7 @@ from roles.topology.mixed import Mixed, mixed_words
 from roles.topology.named_gpus import named_gpu
 from roles.topology.serving import Serving, serve
 from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
-from roles.topology.spec import Wanted
+from roles.topology.spec import ServiceSpec
 
 _PROFILE = re.compile(r"([1-7]c\.)?[1-7]g\.[1-9][0-9]{0,2}gb([+-][a-z.]{1,20})*")
 # Where nobody says how long requests are.
@@ -127,10 +127,10 @@ def answers(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def _planned(case: PlanCase) -> dict[str, Any]:
     hardware = _hardware(case.host)
-    return _told(case, hardware, serve(_wanted(case), hardware))
+    return _told(case, hardware, serve(_spec(case), hardware))
 
 
-def _wanted(case: PlanCase) -> Wanted:
+def _spec(case: PlanCase) -> ServiceSpec:
     work = case.workload
     output = work.output_tokens or _OUTPUT_TOKENS
     inputs = work.input_tokens or _INPUT_TOKENS
@@ -142,10 +142,10 @@ def _wanted(case: PlanCase) -> Wanted:
             f"limit; lower {'max_model_len' if case.max_model_len else 'workload.input_tokens'}"
         )
     load = Load(work.concurrency, inputs, output) if work.concurrency else None
-    asked = Asked(max_model_len=length, min_concurrency=case.min_concurrency)
-    return Wanted(
+    params = EngineParams(max_model_len=length, min_concurrency=case.min_concurrency)
+    return ServiceSpec(
         model,
-        asked,
+        params,
         _objective(case),
         load,
         case.single_endpoint,
@@ -209,7 +209,7 @@ def _told(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any
             "remedies": list(serving.remedies),
             "why": list(serving.reasons),
         }
-    cost = words.cost(serving.chosen, case.price_per_month)
+    cost = messages.cost(serving.chosen, case.price_per_month)
     return {
         "id": case.id,
         "engine": engine(DEFAULT_KIND).name.lower(),
@@ -238,7 +238,7 @@ def _told_mixed(case: PlanCase, mixed: Mixed, serving: Serving) -> dict[str, Any
         "expected": None,
         "why": [mixed_words(mixed)],
         "rejected": list(serving.reasons),
-        "warnings": [f"{engine(DEFAULT_KIND).name} wants equal cards; {words.TURNS}"],
+        "warnings": [f"{engine(DEFAULT_KIND).name} wants equal cards; {messages.TURNS}"],
     }
 
 

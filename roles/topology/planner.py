@@ -15,7 +15,7 @@ from roles.topology.engines import chosen_engine
 from roles.topology.rates import card_of, group_links, group_rates
 from roles.topology.serving import Serving, serve, speed
 from roles.topology.settings import ServiceSettings
-from roles.topology.spec import Wanted
+from roles.topology.spec import ServiceSpec
 
 # A weight says how much more a replica does than the weakest; past this it says nothing new.
 MOST_WEIGHT = 20
@@ -98,7 +98,7 @@ def plan_fleet(
     if any(host.replicas for host in hosts) or len(hosts) < 2:
         return Plan(service.name, service.model.id, _weighed(hosts))
     found, against = clusters(
-        engine(service.kind), service.model, service.asked, hardware, network_gbit_s
+        engine(service.kind), service.model, service.engine_params, hardware, network_gbit_s
     )
     return Plan(service.name, service.model.id, tuple(hosts), found, against)
 
@@ -159,11 +159,11 @@ def plan_host(
     `share` is the part of the service's expected load that this host gets, `price` what it costs a
     month. Raises ValueError where `ports` does not name as many ports as the host has replicas.
     """
-    wanted = wanted_of(service, share, price)
-    serving = serve(wanted, plannable(hardware))
+    spec = spec_of(service, share, price)
+    serving = serve(spec, plannable(hardware))
     replicas = _replicas(service, host, serving, ports, hardware)
     reasons = serving.reasons + _without_p2p(replicas, hardware) + _slow(serving, hardware)
-    reasons += words.cost(serving.chosen, price)
+    reasons += messages.cost(serving.chosen, price)
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
     warnings = _warnings(hardware.gpus, replicas, spare) + serving.warnings
     return HostPlan(
@@ -189,14 +189,16 @@ def plannable(hardware: Hardware) -> Hardware:
     return replace(hardware, gpus=gpus, driver_version=None)
 
 
-def wanted_of(service: ServiceSettings, share: float = 1.0, price: float | None = None) -> Wanted:
+def spec_of(
+    service: ServiceSettings, share: float = 1.0, price: float | None = None
+) -> ServiceSpec:
     """What a service wants of one host that gets a share of its load and costs so much a month."""
     load = service.load
     if load is not None:
         load = replace(load, concurrency=max(load.concurrency * share, 1e-6))
-    return Wanted(
+    return ServiceSpec(
         service.model,
-        service.asked,
+        service.engine_params,
         service.chosen_for,
         load,
         service.single_endpoint,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from roles.engine.params import Asked
+from roles.engine.params import EngineParams
 from roles.models import Count, find, variants
 from roles.plan import MemorySum, Shape
 from roles.topology.cases import GpuSettings, ModelCase, Parallel, Short, answered, model_of
@@ -110,8 +110,8 @@ def _start(case: CaseSettings) -> FitCase:
     )
 
 
-def _asked(case: CaseSettings) -> Asked:
-    return Asked(
+def _asked(case: CaseSettings) -> EngineParams:
+    return EngineParams(
         utilization=case.gpu_memory_utilization,
         max_model_len=case.max_model_len,
         max_num_seqs=case.max_num_seqs,

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from roles.engine.params import Asked, GpuMemory
 from roles.engine.engine import DEFAULT_KIND, engine
+from roles.engine.params import EngineParams, GpuMemory
 from roles.engine.planning import Planning
 from roles.hardware import usable_memory_mib
 from roles.models import Model
@@ -25,7 +25,7 @@ class FitCase:
     model: Model
     gpu: GpuMemory
     shape: Shape
-    asked: Asked
+    params: EngineParams
     kind: str = DEFAULT_KIND
 
     @property
@@ -36,13 +36,13 @@ class FitCase:
     def memory(self) -> MemorySum:
         """Its memory sum."""
         gpus = (self.gpu,) * self.shape.gpus
-        return self.engine.memory(self.model, gpus, self.placed, self.asked)
+        return self.engine.memory(self.model, gpus, self.placed, self.params)
 
     @property
     def placed(self) -> Shape:
         """The shape as it lies on such GPUs."""
         gpus = (self.gpu,) * self.shape.gpus
-        return self.engine.placed(self.model, gpus, self.shape, self.asked)
+        return self.engine.placed(self.model, gpus, self.shape, self.params)
 
     @property
     def fits(self) -> bool:
@@ -55,7 +55,7 @@ def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[str, ...]:
 
     `variants` are quantised forms of the model.
     """
-    case = replace(case, asked=replace(case.asked, measured_kv_gib=None))
+    case = replace(case, params=replace(case.params, measured_kv_gib=None))
     return (
         *_utilization(case),
         *_length(case),
@@ -67,20 +67,20 @@ def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[str, ...]:
     )
 
 
-def _with(case: FitCase, **asked: object) -> FitCase:
-    return replace(case, asked=replace(case.asked, **asked))
+def _with(case: FitCase, **params: object) -> FitCase:
+    return replace(case, params=replace(case.params, **params))
 
 
 def _utilization(case: FitCase) -> Iterator[str]:
     """Less of the memory, where not all of it is free at start."""
-    share = case.engine.lower_utilization(case.gpu, case.asked)
+    share = case.engine.lower_utilization(case.gpu, case.params)
     if share is not None and _with(case, utilization=share).fits:
         yield f"gpu_memory_utilization {share}"
 
 
 def _length(case: FitCase) -> Iterator[str]:
-    asked = case.asked.max_model_len or case.model.context_limit_tokens
-    low, high = LEAST_LENGTH // 16 - 1, min(asked - 1, case.model.context_limit_tokens) // 16
+    params = case.params.max_model_len or case.model.context_limit_tokens
+    low, high = LEAST_LENGTH // 16 - 1, min(params - 1, case.model.context_limit_tokens) // 16
     if high <= low or not _with(case, max_model_len=LEAST_LENGTH).fits:
         return
     while low < high:
@@ -94,8 +94,8 @@ def _length(case: FitCase) -> Iterator[str]:
 
 
 def _sequences(case: FitCase) -> Iterator[str]:
-    length = case.asked.max_model_len or case.model.context_limit_tokens
-    requests = case.engine.batch(case.gpu, case.asked, length)[1]
+    length = case.params.max_model_len or case.model.context_limit_tokens
+    requests = case.engine.batch(case.gpu, case.params, length)[1]
     while requests > 1:
         requests //= 2
         if _with(case, max_num_seqs=requests).fits:
@@ -104,8 +104,8 @@ def _sequences(case: FitCase) -> Iterator[str]:
 
 
 def _cache_dtype(case: FitCase) -> Iterator[str]:
-    smaller = case.engine.smaller_cache(case.gpu, case.asked)
-    if smaller is not None and replace(case, asked=smaller[1]).fits:
+    smaller = case.engine.smaller_cache(case.gpu, case.params)
+    if smaller is not None and replace(case, params=smaller[1]).fits:
         yield smaller[0]
 
 

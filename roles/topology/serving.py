@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import groupby
 
-from roles.engine.params import gpu_memory
 from roles.engine.engine import engine
+from roles.engine.params import gpu_memory
 from roles.hardware import Gpu, Hardware
 from roles.models import Model, find, variants
 from roles.plan import Shape
@@ -25,7 +25,7 @@ from roles.topology.grouping import broken_links, groups
 from roles.topology.mixed import Mixed, by_another_engine, mixed_replicas, mixed_words
 from roles.topology.rates import gpu_rates
 from roles.topology.remedies import FitCase, remedies
-from roles.topology.spec import Wanted
+from roles.topology.spec import ServiceSpec
 
 # Memory bandwidth of a card that is not in the table: that of an L4.
 UNKNOWN_GB_S = 300.0
@@ -52,23 +52,23 @@ class Serving:
 
 
 @lru_cache(maxsize=4096)
-def serve(wanted: Wanted, hardware: Hardware) -> Serving:
+def serve(spec: ServiceSpec, hardware: Hardware) -> Serving:
     """How a host serves a model: each set of equal cards by itself, then, where the engine can, the
     cards that are left over together."""
     kinds = matched(hardware.gpus)
     parts = [
-        _serve_equal(replace(wanted, load=load), gpus, hardware)
-        for gpus, load in zip(kinds, _part_loads(wanted.load, kinds), strict=True)
+        _serve_equal(replace(spec, load=load), gpus, hardware)
+        for gpus, load in zip(kinds, _part_loads(spec.load, kinds), strict=True)
     ]
-    if engine(wanted.engine).mixed_cards and len(parts) > 1:
-        parts = _with_mixed(wanted, parts, hardware)
-    if wanted.single_endpoint:
+    if engine(spec.engine).mixed_cards and len(parts) > 1:
+        parts = _with_mixed(spec, parts, hardware)
+    if spec.single_endpoint:
         parts = _best_part(parts)
     instead = None
     if len(parts) > 1 and not any(part.chosen for part in parts):
-        instead = by_another_engine(wanted, hardware.gpus, hardware)
+        instead = by_another_engine(spec, hardware.gpus, hardware)
     whole = _together(parts)
-    warnings = tuple(dict.fromkeys((*engine(wanted.engine).doubts(wanted.model), *whole.warnings)))
+    warnings = tuple(dict.fromkeys((*engine(spec.engine).doubts(spec.model), *whole.warnings)))
     return replace(
         whole,
         warnings=warnings,
@@ -92,17 +92,17 @@ def _instead_words(instead: Mixed) -> tuple[str, ...]:
     return (f'engine "{instead.kind}" and a GGUF of the model: {mixed_words(instead)}',)
 
 
-def _with_mixed(wanted: Wanted, parts: list[Serving], hardware: Hardware) -> list[Serving]:
+def _with_mixed(spec: ServiceSpec, parts: list[Serving], hardware: Hardware) -> list[Serving]:
     """The parts, and replicas over cards of several kinds that serve nothing by themselves."""
-    if wanted.single_endpoint and any(part.chosen for part in parts):
+    if spec.single_endpoint and any(part.chosen for part in parts):
         return parts
     used = _together(parts).used
-    able = [gpu for gpu in hardware.gpus if gpu.index not in used and not _refused(wanted, gpu)]
-    found, problem = mixed_replicas(wanted, able, hardware)
+    able = [gpu for gpu in hardware.gpus if gpu.index not in used and not _refused(spec, gpu)]
+    found, problem = mixed_replicas(spec, able, hardware)
     if not found:
         return [*parts, Serving((), (problem,), (), (), ())] if problem else parts
-    chosen = tuple(one.candidate for one in found[: 1 if wanted.single_endpoint else None])
-    mixed = Serving(chosen, tuple(map(mixed_words, found)), (), (words.TURNS,), ())
+    chosen = tuple(one.candidate for one in found[: 1 if spec.single_endpoint else None])
+    mixed = Serving(chosen, tuple(map(mixed_words, found)), (), (messages.TURNS,), ())
     # What spoke against a kind of card alone is what was rejected.
     alone = [
         part if part.chosen else replace(part, reasons=(), rejected=part.reasons, remedies=())
@@ -111,10 +111,10 @@ def _with_mixed(wanted: Wanted, parts: list[Serving], hardware: Hardware) -> lis
     return [*alone, mixed]
 
 
-def _refused(wanted: Wanted, gpu: Gpu) -> str | None:
+def _refused(spec: ServiceSpec, gpu: Gpu) -> str | None:
     """Why the engine does not run on a card at all; None if it does."""
-    return engine(wanted.engine).unsupported(
-        wanted.model, wanted.asked, wanted.dtype, gpu, wanted.least_capability
+    return engine(spec.engine).unsupported(
+        spec.model, spec.params, spec.dtype, gpu, spec.least_capability
     )
 
 
@@ -129,77 +129,77 @@ def matched(gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
     return sorted(ordered, key=lambda group: group[0].index)
 
 
-def _serve_equal(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> Serving:
-    if refused := _refused(wanted, gpus[0]):
+def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -> Serving:
+    if refused := _refused(spec, gpus[0]):
         return Serving((), (refused,), (), (), (refused.rpartition("; ")[2],))
-    own = engine(wanted.engine)
-    load = wanted.load if own.calibration and gpu_rates(gpus[0]) else None
-    first_only = load is None and not wanted.single_endpoint
+    own = engine(spec.engine)
+    load = spec.load if own.calibration and gpu_rates(gpus[0]) else None
+    first_only = load is None and not spec.single_endpoint
     found, without = candidates(
-        own, wanted.model, wanted.asked, gpus, hardware, load, first_only=first_only
+        own, spec.model, spec.params, gpus, hardware, load, first_only=first_only
     )
-    asked = own.fewer_requests(wanted.asked)
-    if not found and asked is not None:
+    params = own.fewer_requests(spec.params)
+    if not found and params is not None:
         # What a step of many requests takes may be all that a small card lacks.
-        found, _ = candidates(own, wanted.model, asked, gpus, hardware, load, first_only=first_only)
-        found = [replace(one, max_num_seqs=asked.max_num_seqs) for one in found]
-        wanted = replace(wanted, asked=asked) if found else wanted
+        found, _ = candidates(own, spec.model, params, gpus, hardware, load, first_only=first_only)
+        found = [replace(one, max_num_seqs=params.max_num_seqs) for one in found]
+        spec = replace(spec, params=params) if found else spec
     if not found:
-        return _cannot(wanted, gpus, without, hardware)
-    every = _options(wanted, found, hardware, load)
+        return _cannot(spec, gpus, without, hardware)
+    every = _options(spec, found, hardware, load)
     options = holding(every, load) if load is not None else every
-    chosen = options[_chosen(wanted, options)]
-    rest = _filled(wanted, gpus, chosen, found, hardware, load)
+    chosen = options[_chosen(spec, options)]
+    rest = _filled(spec, gpus, chosen, found, hardware, load)
     if rest and load is not None:
         left = sum(len(group) for one in rest for group in one.groups) / len(gpus)
         rest_load = replace(load, concurrency=load.concurrency * (1 - left))
-        beside = with_load(own, chosen, wanted.model, wanted.asked, hardware, rest_load)
-        if _worse(wanted.objective, [chosen], [beside, *rest]):
+        beside = with_load(own, chosen, spec.model, spec.params, hardware, rest_load)
+        if _worse(spec.objective, [chosen], [beside, *rest]):
             rest = []
         else:
             chosen = beside
-    reasons = (words.why(wanted, gpus, chosen, load), *(words.filled(one) for one in rest))
-    reasons += words.not_together(broken_links(hardware, gpus))
-    reasons += words.fewer_seqs(chosen)
-    warnings = words.unknown_rates(wanted, gpus[0])
-    rejected = words.rejected(wanted, gpus[0], chosen, every, without, load)
+    reasons = (messages.why(spec, gpus, chosen, load), *(messages.filled(one) for one in rest))
+    reasons += messages.not_together(broken_links(hardware, gpus))
+    reasons += messages.fewer_seqs(chosen)
+    warnings = messages.unknown_rates(spec, gpus[0])
+    rejected = messages.rejected(spec, gpus[0], chosen, every, without, load)
     return Serving((chosen, *rest), reasons, rejected, warnings, ())
 
 
-def attainable(wanted: Wanted, gpus: tuple[Gpu, ...], hardware: Hardware) -> float:
+def attainable(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -> float:
     """The most of the objective that any shape on equal GPUs would do under the stated load.
 
     Whether it holds all requests at once does not count; 0 where none fits or no load is stated.
     """
-    own = engine(wanted.engine)
-    load = wanted.load if own.calibration and gpu_rates(gpus[0]) else None
-    found, _ = candidates(own, wanted.model, wanted.asked, gpus, hardware, load)
-    options = _options(wanted, found, hardware, load) if load is not None else []
-    return max(map(wanted.objective.merit, options), default=0.0)
+    own = engine(spec.engine)
+    load = spec.load if own.calibration and gpu_rates(gpus[0]) else None
+    found, _ = candidates(own, spec.model, spec.params, gpus, hardware, load)
+    options = _options(spec, found, hardware, load) if load is not None else []
+    return max(map(spec.objective.merit, options), default=0.0)
 
 
 def _options(
-    wanted: Wanted, found: Sequence[Candidate], hardware: Hardware, load: Load | None
+    spec: ServiceSpec, found: Sequence[Candidate], hardware: Hardware, load: Load | None
 ) -> list[Candidate]:
     """What may be chosen: each shape as often as it goes; under a stated load also less often."""
-    own = engine(wanted.engine)
-    if wanted.single_endpoint:
+    own = engine(spec.engine)
+    if spec.single_endpoint:
         single = [replace(one, groups=one.groups[:1], expected=None) for one in found]
-        return [with_load(own, one, wanted.model, wanted.asked, hardware, load) for one in single]
+        return [with_load(own, one, spec.model, spec.params, hardware, load) for one in single]
     if load is None:
         return list(found)
     less = [
-        with_load(own, one, wanted.model, wanted.asked, hardware, load)
+        with_load(own, one, spec.model, spec.params, hardware, load)
         for candidate in found
         for one in fewer(candidate)
     ]
     return [*found, *less]
 
 
-def _chosen(wanted: Wanted, options: Sequence[Candidate]) -> int:
+def _chosen(spec: ServiceSpec, options: Sequence[Candidate]) -> int:
     if all(option.expected is not None for option in options):
-        return best(options, wanted.objective)
-    if wanted.single_endpoint:
+        return best(options, spec.objective)
+    if spec.single_endpoint:
         return max(
             range(len(options)),
             key=lambda index: (
@@ -211,7 +211,7 @@ def _chosen(wanted: Wanted, options: Sequence[Candidate]) -> int:
 
 
 def _filled(
-    wanted: Wanted,
+    spec: ServiceSpec,
     gpus: Sequence[Gpu],
     chosen: Candidate,
     found: Sequence[Candidate],
@@ -219,7 +219,7 @@ def _filled(
     load: Load | None,
 ) -> list[Candidate]:
     """Smaller replicas on the GPUs that the chosen shape leaves over."""
-    if wanted.single_endpoint:
+    if spec.single_endpoint:
         return []
     used = {gpu.index for group in chosen.groups for gpu in group}
     left = tuple(gpu for gpu in gpus if gpu.index not in used)
@@ -231,7 +231,7 @@ def _filled(
         served = len(left) - len(left) % smallest
         part = replace(load, concurrency=load.concurrency * served / len(gpus))
     more, _ = candidates(
-        engine(wanted.engine), wanted.model, wanted.asked, left, hardware, part, first_only=True
+        engine(spec.engine), spec.model, spec.params, left, hardware, part, first_only=True
     )
     return [replace(one, max_num_seqs=chosen.max_num_seqs) for one in more[:1]]
 
@@ -248,17 +248,17 @@ def _worse(objective: Objective, alone: list[Candidate], together: list[Candidat
 
 
 def _cannot(
-    wanted: Wanted, gpus: tuple[Gpu, ...], without: Sequence[Refused], hardware: Hardware
+    spec: ServiceSpec, gpus: tuple[Gpu, ...], without: Sequence[Refused], hardware: Hardware
 ) -> Serving:
-    fits_nowhere = [words.refused(gpus[0], wanted.asked, one) for one in without]
+    fits_nowhere = [messages.refused(gpus[0], spec.params, one) for one in without]
     if any(one.apart for one in without):
-        summary = words.cannot_together(wanted, gpus, broken_links(hardware, gpus))
+        summary = messages.cannot_together(spec, gpus, broken_links(hardware, gpus))
         return Serving((), (*fits_nowhere, summary), (), (), ("GPUs that work together",))
     possible = [one.shape for one in without if one.memory is not None] or [Shape(1)]
     widest = max(possible, key=lambda shape: (shape.gpus, shape.tensor_parallel))
-    case = FitCase(wanted.model, gpu_memory(gpus[0]), widest, wanted.asked, wanted.engine)
-    told = remedies(case, _variants(wanted.model.id))
-    summary = words.cannot(wanted, gpus, told)
+    case = FitCase(spec.model, gpu_memory(gpus[0]), widest, spec.params, spec.engine)
+    told = remedies(case, _variants(spec.model.id))
+    summary = messages.cannot(spec, gpus, told)
     return Serving((), (*fits_nowhere, summary), (), (), told)
 
 

@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from roles.engine.params import Asked
 from roles.engine.engine import engine
+from roles.engine.params import EngineParams
 from roles.host import StrictSettings
 from roles.models import Count, Model, declared_model, find, model_of_file
 from roles.topology.candidates import Load
@@ -221,16 +221,16 @@ class ServiceSettings(StrictSettings):
         return chosen_engine(self.engine, self.model).kind
 
     @property
-    def asked(self) -> Asked:
+    def engine_params(self) -> EngineParams:
         """What the service asks of an engine, as far as it takes memory."""
         # Unset it is the engine's own share: engines differ.
         said = "gpu_memory_utilization" in self.model_fields_set
-        asked = Asked(
+        params = EngineParams(
             utilization=self.gpu_memory_utilization if said else None,
             max_model_len=self.max_model_len,
             min_concurrency=self.min_concurrency,
         )
-        return engine(self.kind).asked(asked, self.arguments)
+        return engine(self.kind).with_arguments(params, self.arguments)
 
     @property
     def load(self) -> Load | None:

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from roles.engine.params import Asked
 from roles.engine.engine import DEFAULT_KIND
+from roles.engine.params import EngineParams
 from roles.models import Model
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ServiceSpec:
     """A model, what each replica must hold, and what a shape is chosen for under which load.
 
     `load` is this host's part, None where none is stated; `price_per_month` is the host's;
@@ -20,7 +20,7 @@ class Wanted:
     """
 
     model: Model
-    asked: Asked
+    params: EngineParams
     objective: Objective
     load: Load | None
     single_endpoint: bool = False

@@ -1,7 +1,7 @@
 """What serving needs of a host beside its driver: limits, shared memory, power, MIG. Pure only."""
 
-from roles.tuning.mig import with_planned_mig as with_planned_mig
 from roles.tuning.mig import with_mig as with_mig
+from roles.tuning.mig import with_planned_mig as with_planned_mig
 from roles.tuning.settings import TuningSettings as TuningSettings
 from roles.tuning.state import PART as PART
 from roles.tuning.state import HostTuning as HostTuning

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 
 from roles.engine.arguments import check_opposites, check_value
-from roles.engine.params import Argument
 from roles.engine.llama_cpp.context import CACHE_BYTES
+from roles.engine.params import Argument
 
 _THE_PLAN = "leave it to the plan"
 _CONTEXT = "set services[].max_model_len and min_concurrency"

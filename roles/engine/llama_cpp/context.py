@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from roles.engine.params import Argument, Asked
+from roles.engine.params import Argument, EngineParams
 
 # llama.cpp keeps whole 256s of cells for each slot.
 CELLS = 256
@@ -81,12 +81,12 @@ class Context:
         return _up(min(self.cells, held), CELLS)
 
 
-def context_of(asked: Asked, limit: int) -> Context:
+def context_of(params: EngineParams, limit: int) -> Context:
     """The context for what a service asks; `limit` is the model's own length in tokens."""
-    said = dict(asked.options)
+    said = dict(params.options)
     return Context(
-        slots=asked.min_concurrency,
-        length=asked.max_model_len or limit,
+        slots=params.min_concurrency,
+        length=params.max_model_len or limit,
         key_type=str(said.get("cache-type-k", "f16")),
         value_type=str(said.get("cache-type-v", "f16")),
         batch=int(said.get("batch-size", BATCH)),

@@ -1,8 +1,8 @@
 """The options that llama-server starts with, by what is planned."""
 
-from roles.engine.params import Argument
 from roles.engine.deployment import Served
 from roles.engine.llama_cpp.context import Context
+from roles.engine.params import Argument
 from roles.plan import Replica
 
 

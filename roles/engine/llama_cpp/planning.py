@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from roles.engine.params import GIB, Argument, Asked, GpuMemory, gpu_memory
 from roles.engine.llama_cpp.arguments import check_arguments
 from roles.engine.llama_cpp.context import Context, context_of, reckoned
 from roles.engine.llama_cpp.converted import shape_of
 from roles.engine.llama_cpp.memory import Part
 from roles.engine.llama_cpp.split import parts_of, tensor_split
+from roles.engine.params import GIB, Argument, EngineParams, GpuMemory, gpu_memory
 from roles.hardware import Gpu
 from roles.models import Model
 from roles.plan import MemorySum, Shape
@@ -42,21 +42,21 @@ class LlamaCpp:
     )
 
     def memory(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:
         """The memory of the card with the least left free."""
-        return min(self.memories(model, gpus, shape, asked), key=lambda one: one.headroom_gib)
+        return min(self.memories(model, gpus, shape, params), key=lambda one: one.headroom_gib)
 
     def memories(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> tuple[MemorySum, ...]:
         """The memory of each card."""
-        context = context_of(asked, model.context_limit_tokens)
+        context = context_of(params, model.context_limit_tokens)
         split = shape.tensor_split or (1.0,) * shape.gpus
         parts = parts_of(shape_of(model), context, split)
         impossible = _impossible(model, context)
         return tuple(
-            _sum(gpu, part, context, asked, impossible)
+            _sum(gpu, part, context, params, impossible)
             for gpu, part in zip(gpus, parts, strict=True)
         )
 
@@ -74,27 +74,32 @@ class LlamaCpp:
         return shape, ()
 
     def placed(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> Shape:
         """The shape with the cards' parts; equal ones where no parts fit."""
         if shape.gpus == 1:
             return shape
-        context = context_of(asked, model.context_limit_tokens)
-        rooms = [room_gib(gpu, asked) for gpu in gpus]
+        context = context_of(params, model.context_limit_tokens)
+        rooms = [room_gib(gpu, params) for gpu in gpus]
         found = tensor_split(shape_of(model), context, [room * GIB for room in rooms])
         return replace(shape, tensor_split=found or tuple(max(0.1, round(r, 1)) for r in rooms))
 
-    def batch(self, gpu: GpuMemory, asked: Asked, length: int) -> tuple[int, int]:
+    def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
         """Tokens a step, and the slots."""
-        context = context_of(asked, length)
+        context = context_of(params, length)
         return context.tokens, context.slots
 
-    def fewer_requests(self, asked: Asked) -> Asked | None:
+    def fewer_requests(self, params: EngineParams) -> EngineParams | None:
         """None: as many slots are asked for as must be."""
         return None
 
     def unsupported(
-        self, model: Model, asked: Asked, dtype: str | None, gpu: Gpu, least: float | None = None
+        self,
+        model: Model,
+        params: EngineParams,
+        dtype: str | None,
+        gpu: Gpu,
+        least: float | None = None,
     ) -> str | None:
         """Why llama-server would not start on a card, and what to do."""
         least = ENGINE_CAPABILITY if least is None else least
@@ -123,18 +128,20 @@ class LlamaCpp:
         """Only GGUF files do."""
         return model.gguf is not None
 
-    def lower_utilization(self, gpu: GpuMemory, asked: Asked) -> float | None:
+    def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """None: it takes what is planned, no share."""
         return None
 
-    def smaller_cache(self, gpu: GpuMemory, asked: Asked) -> tuple[str, Asked] | None:
+    def smaller_cache(
+        self, gpu: GpuMemory, params: EngineParams
+    ) -> tuple[str, EngineParams] | None:
         """A KV cache of 8 bits, where nobody said its type."""
-        said = dict(asked.options)
+        said = dict(params.options)
         if {"cache-type-k", "cache-type-v"} & said.keys() or said.get("flash-attn") == "off":
             return None
         smaller = said | {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
         words = 'arguments {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}'
-        return words, replace(asked, options=reckoned(smaller))
+        return words, replace(params, options=reckoned(smaller))
 
     def weights_problem(self, weights: str | None) -> str | None:
         """A file on the hosts is wanted."""
@@ -146,20 +153,22 @@ class LlamaCpp:
         """ValueError for an option that is none, or that another setting decides."""
         check_arguments(arguments)
 
-    def asked(self, asked: Asked, arguments: Mapping[str, Argument]) -> Asked:
+    def with_arguments(
+        self, params: EngineParams, arguments: Mapping[str, Argument]
+    ) -> EngineParams:
         """What a service asks, with what its arguments say of memory."""
-        return replace(asked, options=reckoned(arguments))
+        return replace(params, options=reckoned(arguments))
 
 
 LLAMA_CPP = LlamaCpp()
 
 
-def room_gib(gpu: GpuMemory, asked: Asked) -> float:
+def room_gib(gpu: GpuMemory, params: EngineParams) -> float:
     """GiB of a card that llama-server may take."""
     usable = gpu.usable_mib / 1024
     room = usable - LEFT_FREE_GIB
-    return (min(room, usable * asked.utilization) if asked.utilization else room) - (
-        asked.other_used_gib
+    return (min(room, usable * params.utilization) if params.utilization else room) - (
+        params.other_used_gib
     )
 
 
@@ -170,10 +179,10 @@ def _impossible(model: Model, context: Context) -> str | None:
 
 
 def _sum(
-    gpu: GpuMemory, part: Part, context: Context, asked: Asked, impossible: str | None
+    gpu: GpuMemory, part: Part, context: Context, params: EngineParams, impossible: str | None
 ) -> MemorySum:
     total, usable = gpu.total_mib / 1024, gpu.usable_mib / 1024
-    taken, room = part.total / GIB, room_gib(gpu, asked)
+    taken, room = part.total / GIB, room_gib(gpu, params)
     kv = part.kv / GIB
     reason = impossible or ("" if taken <= room else _too_much(part, room))
     return MemorySum(

@@ -8,9 +8,9 @@ import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from roles.engine.params import GIB
 from roles.engine.llama_cpp.context import Context
 from roles.engine.llama_cpp.memory import Part, device_parts, kv_bytes, output_weights
+from roles.engine.params import GIB
 from roles.models import GgufShape
 
 # Halvings of the share of the cards' rooms that the best placement takes.

@@ -8,7 +8,7 @@ memory that torch did not hand out.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from roles.engine.params import GIB, Asked, GpuMemory, gpu_memory
+from roles.engine.params import GIB, EngineParams, GpuMemory, gpu_memory
 from roles.engine.vllm.engine_versions import (
     Rules,
     batch_defaults,
@@ -41,13 +41,13 @@ CONTEXT_GIB = 0.35
 PROMISE_SHARE, PROMISE_LEAST_GIB = 0.03, 0.5
 
 
-def batch(gpu: GpuMemory, asked: Asked, model_len: int) -> tuple[int, int]:
+def batch(gpu: GpuMemory, params: EngineParams, model_len: int) -> tuple[int, int]:
     """Tokens a step and requests at once; vLLM lowers its own number of requests to the tokens."""
     tokens, requests = batch_defaults(
-        gpu.name, gpu.total_mib, parse_version(asked.engine_version), model_len
+        gpu.name, gpu.total_mib, parse_version(params.engine_version), model_len
     )
-    tokens = asked.max_num_batched_tokens or tokens
-    return tokens, asked.max_num_seqs or min(requests, tokens)
+    tokens = params.max_num_batched_tokens or tokens
+    return tokens, params.max_num_seqs or min(requests, tokens)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _Engine:
     model: Model
     gpu: GpuMemory
     shape: Shape
-    asked: Asked
+    params: EngineParams
     law: Rules
     step: Step
     length: int
@@ -65,12 +65,12 @@ class _Engine:
     @property
     def budget_gib(self) -> float:
         """What the engine may take of the GPU."""
-        return self.gpu.usable_mib / 1024 * (self.asked.utilization or self.law.utilization)
+        return self.gpu.usable_mib / 1024 * (self.params.utilization or self.law.utilization)
 
     @property
     def free_gib(self) -> float:
         """What is free on the GPU at start."""
-        return self.gpu.usable_mib / 1024 - self.asked.other_used_gib - CONTEXT_GIB
+        return self.gpu.usable_mib / 1024 - self.params.other_used_gib - CONTEXT_GIB
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,19 @@ class _Stage:
         return self.weights + self.sampler + self.activations + self.graphs + self.workspace
 
 
-def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, asked: Asked) -> MemorySum:
+def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, params: EngineParams) -> MemorySum:
     """The memory of a GPU of the stage that binds, under `shape`; see MemorySum.
 
     ValueError for a kv_cache_dtype that is none.
     """
     facts = gpu_memory(gpu) if isinstance(gpu, Gpu) else gpu
-    if model.is_mla and not rules(parse_version(asked.engine_version)).latent_cache:
+    if model.is_mla and not rules(parse_version(params.engine_version)).latent_cache:
         model = _without_latents(model)
-    engine = _engine(model, facts, shape, asked)
+    engine = _engine(model, facts, shape, params)
     problem = _impossible(engine)
     if shape.pipeline_parallel > len(model.layers):
         # Refused already; the sum is of what there would be without stages.
-        engine = _engine(model, facts, replace(shape, pipeline_parallel=1), asked)
+        engine = _engine(model, facts, replace(shape, pipeline_parallel=1), params)
     stages = _stages(engine)
     available = [stage.kv_cache for stage in stages]
     capacity = _capacity(engine, available)
@@ -122,7 +122,7 @@ def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, asked: Asked) -
         graphs_gib=tight.graphs,
         workspace_gib=tight.workspace,
         kv_cache_gib=tight.kv_cache,
-        kv_needed_gib=_gib(asked.min_concurrency * capacity.blocks_per_request, capacity),
+        kv_needed_gib=_gib(params.min_concurrency * capacity.blocks_per_request, capacity),
         kv_tokens=capacity.tokens,
         promised_kv_gib=max(0.0, tight.kv_cache - margin),
         max_concurrency=capacity.max_concurrency,
@@ -153,20 +153,20 @@ def _without_latents(model: Model) -> Model:
     return replace(model, layers=layers)
 
 
-def _engine(model: Model, gpu: GpuMemory, shape: Shape, asked: Asked) -> _Engine:
-    length = asked.max_model_len or model.context_limit_tokens
-    tokens, requests = batch(gpu, asked, length)
+def _engine(model: Model, gpu: GpuMemory, shape: Shape, params: EngineParams) -> _Engine:
+    length = params.max_model_len or model.context_limit_tokens
+    tokens, requests = batch(gpu, params, length)
     step = Step(
         tokens=tokens,
         requests=requests,
         tensor=shape.tensor_parallel,
         stages=shape.pipeline_parallel,
-        data_parallel=asked.data_parallel_size,
+        data_parallel=params.data_parallel_size,
         expert_parallel=shape.expert_parallel,
         capability=gpu.compute_capability,
     )
     return _Engine(
-        model, gpu, shape, asked, rules(parse_version(asked.engine_version)), step, length
+        model, gpu, shape, params, rules(parse_version(params.engine_version)), step, length
     )
 
 
@@ -176,13 +176,13 @@ def _stages(engine: _Engine) -> list[_Stage]:
 
 
 def _stage(engine: _Engine, number: int, layers: int) -> _Stage:
-    model, asked, law, step = engine.model, engine.asked, engine.law, engine.step
+    model, params, law, step = engine.model, engine.params, engine.law, engine.step
     is_last = number == engine.shape.pipeline_parallel - 1
     transient = forward_bytes(model, step) + picture_bytes(model, step)
     if is_last:
         transient = max(transient, sampler_bytes(model, step, law))
     logits = step.requests * model.padded_vocabulary_size if is_last else 0
-    counted = law.subtracts_graphs and not asked.eager
+    counted = law.subtracts_graphs and not params.eager
     stage = _Stage(
         weights=_weights_gib(engine, number),
         sampler=logits * law.sampler_kept_bytes / GIB,
@@ -202,12 +202,12 @@ def _weights_gib(engine: _Engine, number: int) -> float:
         engine.shape.pipeline_parallel,
         number,
         expert_parallel=engine.shape.expert_parallel,
-        data_parallel_size=engine.asked.data_parallel_size,
+        data_parallel_size=engine.params.data_parallel_size,
     )
     weights = loaded * (1 + engine.model.margin) / GIB
-    if not engine.asked.cpu_offload_gib:
+    if not engine.params.cpu_offload_gib:
         return weights
-    return max(min(weights, _never_offloaded_gib(engine)), weights - engine.asked.cpu_offload_gib)
+    return max(min(weights, _never_offloaded_gib(engine)), weights - engine.params.cpu_offload_gib)
 
 
 def _never_offloaded_gib(engine: _Engine) -> float:
@@ -220,12 +220,12 @@ def _never_offloaded_gib(engine: _Engine) -> float:
 
 def _left_gib(engine: _Engine, stage: _Stage) -> float:
     """What is left for KV cache, or what was given or logged."""
-    asked = engine.asked
-    if asked.measured_kv_gib is not None:
-        return asked.measured_kv_gib
-    if asked.kv_cache_memory_bytes:
-        return asked.kv_cache_memory_bytes / GIB
-    foreign = asked.other_used_gib if engine.law.counts_all_memory else 0.0
+    params = engine.params
+    if params.measured_kv_gib is not None:
+        return params.measured_kv_gib
+    if params.kv_cache_memory_bytes:
+        return params.kv_cache_memory_bytes / GIB
+    foreign = params.other_used_gib if engine.law.counts_all_memory else 0.0
     return engine.budget_gib - foreign - stage.taken
 
 
@@ -237,7 +237,7 @@ def _capacity(engine: _Engine, available_gib: list[float]) -> KvCapacity:
         max_model_len=engine.length,
         tensor_parallel_size=engine.shape.tensor_parallel,
         pipeline_parallel_size=engine.shape.pipeline_parallel,
-        kv_cache_dtype=engine.asked.kv_cache_dtype,
+        kv_cache_dtype=engine.params.kv_cache_dtype,
         max_num_batched_tokens=engine.step.tokens,
         compute_capability=engine.gpu.compute_capability,
         engine_version=engine.law.version,
@@ -256,7 +256,7 @@ def _impossible(engine: _Engine) -> str | None:
         shape.tensor_parallel,
         shape.pipeline_parallel,
         expert_parallel=shape.expert_parallel,
-        data_parallel_size=engine.asked.data_parallel_size,
+        data_parallel_size=engine.params.data_parallel_size,
     )
     if problems:
         return f"{shape} is not possible: {problems[0]}"
@@ -269,10 +269,10 @@ def _no_start(
     engine: _Engine, stages: list[_Stage], tight: _Stage, capacity: KvCapacity
 ) -> str | None:
     """Why memory does not do for a start, in the order in which vLLM finds out."""
-    asked, budget, free = engine.asked, engine.budget_gib, engine.free_gib
-    if asked.measured_kv_gib is not None:
+    params, budget, free = engine.params, engine.budget_gib, engine.free_gib
+    if params.measured_kv_gib is not None:
         return _too_little_kv(engine, tight, capacity)
-    if engine.law.checks_free_memory and free < budget and not asked.kv_cache_memory_bytes:
+    if engine.law.checks_free_memory and free < budget and not params.kv_cache_memory_bytes:
         return f"{free:.1f} GiB are free at start, the budget is {budget:.1f} GiB"
     weights = max(stage.weights for stage in stages)
     if weights > free:
@@ -281,7 +281,7 @@ def _no_start(
     if peak > free:
         return f"weights and one step take {peak:.1f} GiB, {free:.1f} GiB are free"
     whole = tight.taken + tight.kv_cache
-    if asked.kv_cache_memory_bytes and whole > free:
+    if params.kv_cache_memory_bytes and whole > free:
         return f"with the KV cache asked for {whole:.1f} GiB are taken, {free:.1f} GiB are free"
     return _too_little_kv(engine, tight, capacity)
 
@@ -311,6 +311,6 @@ def _whole_model(engine: _Engine, stages: list[_Stage]) -> str | None:
 
 def _promise_margin(engine: _Engine) -> float:
     """GiB by which the promise is below the prediction; nothing where the KV cache is given."""
-    if engine.asked.kv_cache_memory_bytes or engine.asked.measured_kv_gib is not None:
+    if engine.params.kv_cache_memory_bytes or engine.params.measured_kv_gib is not None:
         return 0.0
     return max(PROMISE_LEAST_GIB, PROMISE_SHARE * engine.gpu.usable_mib / 1024)

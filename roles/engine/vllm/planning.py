@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from roles.engine.params import Argument, Asked, GpuMemory
 from roles.engine.calibration import CALIBRATION, Calibration
+from roles.engine.params import Argument, EngineParams, GpuMemory
 from roles.engine.vllm.arguments import check_arguments
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
@@ -51,16 +51,16 @@ class Vllm:
     )
 
     def memory(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:
         """The memory of a GPU of the stage that binds: all GPUs are equal."""
-        return memory_sum(model, gpus[0], shape, asked)
+        return memory_sum(model, gpus[0], shape, params)
 
     def memories(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> tuple[MemorySum, ...]:
         """That of the stage that binds, for each."""
-        return (self.memory(model, gpus, shape, asked),) * len(gpus)
+        return (self.memory(model, gpus, shape, params),) * len(gpus)
 
     def shapes(self, gpus: int) -> tuple[Shape, ...]:
         """Every TP × PP."""
@@ -71,26 +71,31 @@ class Vllm:
         return possible(model, shape)
 
     def placed(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, asked: Asked
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> Shape:
         """The shape: vLLM itself shares out layers."""
         return shape
 
-    def batch(self, gpu: GpuMemory, asked: Asked, length: int) -> tuple[int, int]:
+    def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
         """Tokens a step and requests at once."""
-        return batch(gpu, asked, length)
+        return batch(gpu, params, length)
 
-    def fewer_requests(self, asked: Asked) -> Asked | None:
+    def fewer_requests(self, params: EngineParams) -> EngineParams | None:
         """Fewer requests a step, where nobody said how many: they take memory at once."""
-        if asked.max_num_seqs is not None:
+        if params.max_num_seqs is not None:
             return None
-        return replace(asked, max_num_seqs=max(FEWER_SEQS, asked.min_concurrency))
+        return replace(params, max_num_seqs=max(FEWER_SEQS, params.min_concurrency))
 
     def unsupported(
-        self, model: Model, asked: Asked, dtype: str | None, gpu: Gpu, least: float | None = None
+        self,
+        model: Model,
+        params: EngineParams,
+        dtype: str | None,
+        gpu: Gpu,
+        least: float | None = None,
     ) -> str | None:
         """Why vLLM would not start on a card, and what to do."""
-        return unsupported(model, asked, dtype, gpu, ENGINE_CAPABILITY if least is None else least)
+        return unsupported(model, params, dtype, gpu, ENGINE_CAPABILITY if least is None else least)
 
     def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
         """`half` where a card knows no bfloat16."""
@@ -107,18 +112,20 @@ class Vllm:
             return True
         return gpu.compute_capability >= MARLIN_CAPABILITY
 
-    def lower_utilization(self, gpu: GpuMemory, asked: Asked) -> float | None:
+    def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """The share that is free at start: the whole budget must be."""
         usable = gpu.usable_mib / 1024
-        percent = math.floor((usable - asked.other_used_gib - CONTEXT_GIB) / usable * 100)
-        budget = asked.utilization or rules(parse_version(asked.engine_version)).utilization
+        percent = math.floor((usable - params.other_used_gib - CONTEXT_GIB) / usable * 100)
+        budget = params.utilization or rules(parse_version(params.engine_version)).utilization
         return percent / 100 if 0 < percent < budget * 100 else None
 
-    def smaller_cache(self, gpu: GpuMemory, asked: Asked) -> tuple[str, Asked] | None:
+    def smaller_cache(
+        self, gpu: GpuMemory, params: EngineParams
+    ) -> tuple[str, EngineParams] | None:
         """An FP8 KV cache, where the card computes in FP8."""
-        if (gpu.compute_capability or 0) < FP8_CACHE_CAPABILITY or asked.kv_cache_dtype != "auto":
+        if (gpu.compute_capability or 0) < FP8_CACHE_CAPABILITY or params.kv_cache_dtype != "auto":
             return None
-        return "kv_cache_dtype fp8", replace(asked, kv_cache_dtype="fp8")
+        return "kv_cache_dtype fp8", replace(params, kv_cache_dtype="fp8")
 
     def weights_problem(self, weights: str | None) -> str | None:
         """None: a folder or a name of the hub will do, and the model's name where none is said."""
@@ -128,11 +135,13 @@ class Vllm:
         """ValueError for an option that is none, or that another setting decides."""
         check_arguments(dict(arguments))
 
-    def asked(self, asked: Asked, arguments: Mapping[str, Argument]) -> Asked:
+    def with_arguments(
+        self, params: EngineParams, arguments: Mapping[str, Argument]
+    ) -> EngineParams:
         """What a service asks, with what its arguments say of memory."""
         tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
         return replace(
-            asked,
+            params,
             max_num_batched_tokens=int(tokens) if tokens else None,
             max_num_seqs=int(requests) if requests else None,
             eager=bool(arguments.get("enforce-eager")),

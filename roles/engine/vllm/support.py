@@ -1,6 +1,6 @@
 """Whether an engine runs on a card at all, whatever its memory."""
 
-from roles.engine.params import Asked, gpu_memory
+from roles.engine.params import EngineParams, gpu_memory
 from roles.engine.vllm.memory import batch
 from roles.hardware import Gpu
 from roles.models import Model
@@ -25,7 +25,7 @@ def _lacks_bfloat16(model: Model, gpu: Gpu) -> bool:
 
 
 def unsupported(
-    model: Model, asked: Asked, said: str | None, gpu: Gpu, least: float = ENGINE_CAPABILITY
+    model: Model, params: EngineParams, said: str | None, gpu: Gpu, least: float = ENGINE_CAPABILITY
 ) -> str | None:
     """Why an engine would not start on a card, and what to do; None if it would.
 
@@ -47,8 +47,8 @@ def unsupported(
             return (
                 f'{has}, bfloat16 needs {BFLOAT16_CAPABILITY}; set arguments: {{"dtype": "half"}}'
             )
-    length = asked.max_model_len or model.context_limit_tokens
-    tokens, requests = batch(gpu_memory(gpu), asked, length)
+    length = params.max_model_len or model.context_limit_tokens
+    tokens, requests = batch(gpu_memory(gpu), params, length)
     if requests > tokens:
         return (
             f"max-num-seqs {requests} is more than the {tokens} tokens that a step has on "

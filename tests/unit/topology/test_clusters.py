@@ -1,6 +1,6 @@
 """Replicas over several hosts: which hosts may make one, and what speaks against others."""
 
-from roles.engine.params import Asked
+from roles.engine.params import EngineParams
 from roles.engine.vllm.planning import VLLM
 from roles.hardware import Hardware, declared_hardware
 from roles.models import find
@@ -8,7 +8,7 @@ from roles.topology import ServiceSettings, plan_fleet
 from roles.topology.clusters import cluster_words, clusters
 
 DEEPSEEK = find("deepseek-ai/DeepSeek-V3")
-ASKED = Asked(max_model_len=8192, min_concurrency=8)
+ASKED = EngineParams(max_model_len=8192, min_concurrency=8)
 H100 = declared_hardware("8x NVIDIA H100 80GB HBM3", "nvlink")
 A100 = declared_hardware("8x NVIDIA A100-SXM4-80GB", "nvlink")
 
@@ -42,10 +42,10 @@ def test_unmatched_hosts_are_refused_with_the_reason():
 
 def test_fast_links_make_a_mixture_of_experts_wide():
     h200 = declared_hardware("8x NVIDIA H200", "nvlink")
-    asked = Asked(max_model_len=32768, min_concurrency=64)
-    (slow,), _ = clusters(VLLM, DEEPSEEK, asked, hosts(a=h200, b=h200), {"a": 400, "b": 10})
+    params = EngineParams(max_model_len=32768, min_concurrency=64)
+    (slow,), _ = clusters(VLLM, DEEPSEEK, params, hosts(a=h200, b=h200), {"a": 400, "b": 10})
     assert slow.data_parallel_size == 1 and str(slow.shape) == "TP8×PP2"
-    (fast,), _ = clusters(VLLM, DEEPSEEK, asked, hosts(a=h200, b=h200), {"a": 400, "b": 400})
+    (fast,), _ = clusters(VLLM, DEEPSEEK, params, hosts(a=h200, b=h200), {"a": 400, "b": 400})
     assert fast.data_parallel_size * fast.shape.gpus == 16
     assert fast.shape.expert_parallel and "experts over all GPUs" in cluster_words(fast)
     # A dense model has no experts to spread.

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from roles.engine.params import gpu_memory
 from roles.engine.engine import ENGINES, engine
+from roles.engine.params import gpu_memory
 from roles.hardware import Hardware, declared_hardware
 from roles.plan import HostPlan, MemorySum, Shape, saved
 from roles.topology import ServiceSettings, explain, plan_fleet, plan_host
@@ -128,9 +128,9 @@ def test_the_engine_goes_by_the_models_files(said: str | None, model: str, kind:
     own: dict[str, Any] = {"engine": said} if said else {}
     if model == "catalog":
         own |= {"model": "Qwen/Qwen3-8B", "weights": "/srv/qwen"}
-    asked = service(**own)
-    assert asked.kind == kind
-    host = plan_fleet(asked, {"h": hardware(LARGE)}).hosts[0]
+    declared = service(**own)
+    assert declared.kind == kind
+    host = plan_fleet(declared, {"h": hardware(LARGE)}).hosts[0]
     assert {one.engine for one in host.replicas} == {kind}
     assert host.reasons[0].endswith("files" if model == "catalog" else "a GGUF file") is (
         said == "auto"
@@ -138,8 +138,8 @@ def test_the_engine_goes_by_the_models_files(said: str | None, model: str, kind:
 
 
 def test_other_files_are_refused_with_what_to_do():
-    asked = service(model="Qwen/Qwen3-8B", engine="llama_cpp")
-    plan = plan_host(asked, "h", hardware(LARGE))
+    declared = service(model="Qwen/Qwen3-8B", engine="llama_cpp")
+    plan = plan_host(declared, "h", hardware(LARGE))
     assert not plan.replicas
     assert "python -m roles.models read FILE.gguf" in plan.remedies[0]
 
@@ -185,11 +185,11 @@ def test_each_engine_plans_by_its_kind():
 
 
 def test_parts_of_every_card_add_up_to_its_memory():
-    asked = service()
+    declared = service()
     own = engine("llama_cpp")
     cards = tuple(map(gpu_memory, hardware(RTX_4090, SMALL).gpus))
-    shape = own.placed(asked.model, cards, Shape(1, 2), asked.asked)
-    for card in own.memories(asked.model, cards, shape, asked.asked):
+    shape = own.placed(declared.model, cards, Shape(1, 2), declared.engine_params)
+    for card in own.memories(declared.model, cards, shape, declared.engine_params):
         parts = sum(getattr(card, part) for part, _ in own.memory_parts)
         assert parts == pytest.approx(card.total_gib)
 

@@ -11,7 +11,7 @@ from roles.engine.vllm.shapes import shapes
 from roles.hardware import Gpu, Hardware, declared_hardware
 from roles.models import DeclaredModel, Model, shape_problems
 from roles.topology import ServiceSettings, plan_fleet, plan_host
-from roles.topology.planner import wanted_of
+from roles.topology.planner import spec_of
 from roles.topology.serving import attainable, serve
 
 
@@ -150,8 +150,8 @@ def test_the_reason_of_a_shape_names_the_links(links: str | None, said: str):
     ],
 )
 def test_a_card_on_which_the_engine_does_not_run(gpus: str, arguments: dict, reason: str | None):
-    asked = service("meta-llama/Llama-3.1-8B-Instruct", 1024, arguments=arguments)
-    plan = plan_host(asked, "h", declared_hardware(gpus, None))
+    declared = service("meta-llama/Llama-3.1-8B-Instruct", 1024, arguments=arguments)
+    plan = plan_host(declared, "h", declared_hardware(gpus, None))
     assert bool(plan.replicas) == (reason is None)
     if reason:
         assert reason in plan.reasons[-1]
@@ -168,9 +168,9 @@ def test_a_card_out_of_the_table_is_as_capable_as_it_reports():
 
 def test_cards_without_bfloat16_compute_in_half():
     t4 = declared_hardware("8x Tesla T4")
-    asked = service("meta-llama/Llama-3.1-8B-Instruct", 1024)
-    assert {one.dtype for one in plan_host(asked, "h", t4).replicas} == {"half"}
-    newer = plan_host(asked, "h", declared_hardware("1x NVIDIA L40S"))
+    declared = service("meta-llama/Llama-3.1-8B-Instruct", 1024)
+    assert {one.dtype for one in plan_host(declared, "h", t4).replicas} == {"half"}
+    newer = plan_host(declared, "h", declared_hardware("1x NVIDIA L40S"))
     assert [one.dtype for one in newer.replicas] == [None]
     gemma = plan_host(service("google/gemma-2-9b-it", 1024), "h", t4)
     assert gemma.replicas == () and "gemma2 does not run in float16" in gemma.reasons[-1]
@@ -218,9 +218,9 @@ def test_odd_models_on_64_gpus_are_planned(sizes: dict, gib: int, needs: tuple[i
     odd = SIZES | sizes
     # Settings refuse such sizes; files of models and engines' own defaults may come to them.
     model = DeclaredModel.model_construct(**odd).model()
-    asked = service(model, needs[0]).model_copy(update={"min_concurrency": needs[1]})
+    declared = service(model, needs[0]).model_copy(update={"min_concurrency": needs[1]})
     hardware = Hardware(tuple(Gpu(i, "odd", gib * 1024) for i in range(64)))
-    plan = plan_host(asked, "h", hardware)
+    plan = plan_host(declared, "h", hardware)
     assert plan.reasons and (plan.replicas or plan.warnings)
 
 
@@ -256,8 +256,8 @@ services = st.builds(
 
 
 @given(services, hardware_of)
-def test_no_gpu_is_used_twice_and_none_is_forgotten(asked: ServiceSettings, hardware: Hardware):
-    plan = plan_host(asked, "h", hardware)
+def test_no_gpu_is_used_twice_and_none_is_forgotten(declared: ServiceSettings, hardware: Hardware):
+    plan = plan_host(declared, "h", hardware)
     used = [index for replica in plan.replicas for index in replica.gpus]
     assert sorted([*used, *plan.spare_gpus]) == [gpu.index for gpu in hardware.gpus]
     assert plan.reasons
@@ -265,30 +265,30 @@ def test_no_gpu_is_used_twice_and_none_is_forgotten(asked: ServiceSettings, hard
 
 @given(services, hardware_of)
 def test_replicas_fit_on_equal_cards_in_an_allowed_shape(
-    asked: ServiceSettings, hardware: Hardware
+    declared: ServiceSettings, hardware: Hardware
 ):
-    for replica in plan_host(asked, "h", hardware).replicas:
+    for replica in plan_host(declared, "h", hardware).replicas:
         cards = [hardware.gpus[index] for index in replica.gpus]
         assert len({(card.name, card.memory_mib) for card in cards}) == 1
         assert len(cards) == replica.shape.gpus
         assert replica.memory.fits
         assert not shape_problems(
-            asked.model, replica.shape.tensor_parallel, replica.shape.pipeline_parallel
+            declared.model, replica.shape.tensor_parallel, replica.shape.pipeline_parallel
         )
 
 
 @given(services, hardware_of)
-def test_the_same_input_gives_the_same_plan(asked: ServiceSettings, hardware: Hardware):
-    first = plan_host(asked, "h", hardware)
+def test_the_same_input_gives_the_same_plan(declared: ServiceSettings, hardware: Hardware):
+    first = plan_host(declared, "h", hardware)
     # Not the same one, kept.
     serve.cache_clear()
-    assert plan_host(asked, "h", hardware) == first
+    assert plan_host(declared, "h", hardware) == first
 
 
 @given(services, hardware_of)
-def test_memory_adds_up_to_the_card(asked: ServiceSettings, hardware: Hardware):
+def test_memory_adds_up_to_the_card(declared: ServiceSettings, hardware: Hardware):
     for shape in shapes(2):
-        memory = memory_sum(asked.model, hardware.gpus[0], shape, asked.asked)
+        memory = memory_sum(declared.model, hardware.gpus[0], shape, declared.engine_params)
         parts = (
             memory.driver_gib
             + memory.headroom_gib
@@ -320,9 +320,7 @@ def test_shapes_are_every_split_once(gpus: int):
 def test_one_gpu_more_never_lowers_what_can_be_had(
     model: str, gpu: str, count: int, concurrency: int, objective: str, links: str
 ):
-    wanted = wanted_of(
-        service(model, concurrency=concurrency, objective=objective, input_tokens=512)
-    )
+    wanted = spec_of(service(model, concurrency=concurrency, objective=objective, input_tokens=512))
     most = []
     for number in (count, count + 1):
         hardware = declared_hardware(f"{number}x {gpu}", links)
@@ -331,21 +329,21 @@ def test_one_gpu_more_never_lowers_what_can_be_had(
 
 
 def test_the_load_is_shared_by_what_hosts_can_read():
-    asked = service("Qwen/Qwen3-8B", concurrency=120, input_tokens=512, output_tokens=128)
+    declared = service("Qwen/Qwen3-8B", concurrency=120, input_tokens=512, output_tokens=128)
     machines = {
         "big": declared_hardware("8x NVIDIA H100 80GB HBM3", "nvlink"),
         "small": declared_hardware("1x NVIDIA L40S"),
     }
-    plan = plan_fleet(asked, machines)
+    plan = plan_fleet(declared, machines)
     weights = {replica.host: replica.weight for replica in plan.replicas}
     assert weights["small"] == 1 and weights["big"] >= 4
-    backwards = plan_fleet(asked, dict(reversed(machines.items())))
+    backwards = plan_fleet(declared, dict(reversed(machines.items())))
     assert {host.host: host for host in plan.hosts} == {host.host: host for host in backwards.hosts}
 
 
 def test_the_cost_of_requests_follows_from_the_price():
-    asked = service("Qwen/Qwen3-8B", concurrency=64, input_tokens=512, output_tokens=128)
-    host = plan_host(asked, "h", declared_hardware("2x NVIDIA L40S"), price=1000.0)
+    declared = service("Qwen/Qwen3-8B", concurrency=64, input_tokens=512, output_tokens=128)
+    host = plan_host(declared, "h", declared_hardware("2x NVIDIA L40S"), price=1000.0)
     (line,) = [reason for reason in host.reasons if reason.startswith("cost: ")]
     rate = sum(one.expected.requests_per_s for one in host.replicas if one.expected)
     cost = 1000 / (rate * 365.25 / 12 * 86400) * 1000
@@ -353,8 +351,8 @@ def test_the_cost_of_requests_follows_from_the_price():
 
 
 def test_a_single_endpoint_is_on_one_host():
-    asked = service("Qwen/Qwen3-8B", single_endpoint=True)
+    declared = service("Qwen/Qwen3-8B", single_endpoint=True)
     machines = {name: declared_hardware("2x NVIDIA L40S") for name in ("b", "a")}
-    plan = plan_fleet(asked, machines)
+    plan = plan_fleet(declared, machines)
     assert [(one.host, str(one.shape)) for one in plan.replicas] == [("a", "TP2")]
     assert "a is the single endpoint" in plan.hosts[0].warnings[0]

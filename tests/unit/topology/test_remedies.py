@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.engine.params import Asked
+from roles.engine.params import EngineParams
 from roles.models import find, variants
 from roles.plan import Shape
 from roles.topology.named_gpus import named_gpu
@@ -14,12 +14,12 @@ from roles.topology.remedies import FitCase, remedies
 from tests.unit.models.published import published
 
 
-def case(model: str, gpu: str, tp: int = 1, **asked) -> FitCase:
-    return FitCase(published(model), named_gpu(gpu, None), Shape(tp), Asked(**asked))
+def case(model: str, gpu: str, tp: int = 1, **params) -> FitCase:
+    return FitCase(published(model), named_gpu(gpu, None), Shape(tp), EngineParams(**params))
 
 
 @pytest.mark.parametrize(
-    ("asked", "remedy"),
+    ("params", "remedy"),
     [
         # vLLM itself estimated 35600 tokens at its default of 0.9.
         (case("Qwen3-4B", "RTX 5080", max_model_len=40960, utilization=0.9), "kv_cache_dtype fp8"),
@@ -36,28 +36,30 @@ def case(model: str, gpu: str, tp: int = 1, **asked) -> FitCase:
         ),
     ],
 )
-def test_remedies_of_real_cases(asked: FitCase, remedy: str):
-    assert not asked.fits
-    assert any(remedy in found for found in remedies(asked))
+def test_remedies_of_real_cases(params: FitCase, remedy: str):
+    assert not params.fits
+    assert any(remedy in found for found in remedies(params))
 
 
 def test_the_longest_request_is_near_vllms_own_estimate():
-    asked = case("Qwen3-4B", "RTX 5080", max_model_len=40960, utilization=0.9)
-    (length,) = [int(x.split()[1]) for x in remedies(asked) if x.startswith("max_model_len")]
+    params = case("Qwen3-4B", "RTX 5080", max_model_len=40960, utilization=0.9)
+    (length,) = [int(x.split()[1]) for x in remedies(params) if x.startswith("max_model_len")]
     assert length == pytest.approx(35600, rel=0.07)
 
 
 def test_fp8_cache_only_where_the_gpu_has_it():
     for gpu, expected in (("RTX 3090", False), ("RTX 4090", True)):
-        asked = case("Qwen3-8B", gpu, max_model_len=40960, max_num_seqs=16, utilization=0.9)
-        assert ("kv_cache_dtype fp8" in remedies(asked)) is expected
+        params = case("Qwen3-8B", gpu, max_model_len=40960, max_num_seqs=16, utilization=0.9)
+        assert ("kv_cache_dtype fp8" in remedies(params)) is expected
 
 
 def test_a_quantised_form_is_named():
     model = find("Qwen/Qwen2.5-7B-Instruct")
     forms = [find(name) for name in variants(model.id)]
-    asked = FitCase(model, named_gpu("RTX 4070 12GB", None), Shape(1), Asked(max_model_len=4096))
-    assert any(form.id in found for found in remedies(asked, forms) for form in forms)
+    params = FitCase(
+        model, named_gpu("RTX 4070 12GB", None), Shape(1), EngineParams(max_model_len=4096)
+    )
+    assert any(form.id in found for found in remedies(params, forms) for form in forms)
 
 
 def test_what_nothing_helps_has_no_remedy():
@@ -67,12 +69,12 @@ def test_what_nothing_helps_has_no_remedy():
 
 @given(st.integers(6, 40), st.integers(1024, 16384), st.integers(1, 8))
 def test_the_longest_request_fits_and_a_longer_one_does_not(gib: int, length: int, requests: int):
-    asked = Asked(max_model_len=length, min_concurrency=requests, max_num_seqs=64)
-    tried = FitCase(published("Qwen3-8B"), named_gpu(None, gib), Shape(1), asked)
+    params = EngineParams(max_model_len=length, min_concurrency=requests, max_num_seqs=64)
+    tried = FitCase(published("Qwen3-8B"), named_gpu(None, gib), Shape(1), params)
     if tried.fits:
         return
     for found in remedies(tried):
         if found.startswith("max_model_len"):
             most = int(found.split()[1])
-            assert replace(tried, asked=replace(asked, max_model_len=most)).fits
-            assert not replace(tried, asked=replace(asked, max_model_len=most + 16)).fits
+            assert replace(tried, params=replace(params, max_model_len=most)).fits
+            assert not replace(tried, params=replace(params, max_model_len=most + 16)).fits

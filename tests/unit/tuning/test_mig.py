@@ -15,7 +15,7 @@ from roles.hardware import (
     findings,
 )
 from roles.hardware.facts import HostReport
-from roles.tuning import TuningSettings, with_planned_mig, with_mig
+from roles.tuning import TuningSettings, with_mig, with_planned_mig
 from roles.tuning.mig_cards import by_size
 from tests.unit.hardware.hosts import data, output, query, row
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.engine.params import Asked, GpuMemory, gpu_memory
+from roles.engine.params import EngineParams, GpuMemory, gpu_memory
 from roles.engine.vllm.engine_versions import LATEST, batch_defaults, parse_version, rules
 from roles.engine.vllm.memory import batch, memory_sum
 from roles.engine.vllm.transients import Step, forward_bytes, graph_sizes, sampler_bytes
@@ -20,7 +20,7 @@ LLAMA_8B = find("meta-llama/Llama-3.1-8B-Instruct")
 QWEN_30B = find("Qwen/Qwen3-30B-A3B")
 H100 = GpuMemory("NVIDIA H100 80GB HBM3", 81559, 79.19 * 1024, 9.0, True)
 L40S = Gpu(0, "NVIDIA L40S", 46068)
-OLD = Asked(utilization=0.95, max_model_len=8192, engine_version="0.19.0")
+OLD = EngineParams(utilization=0.95, max_model_len=8192, engine_version="0.19.0")
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_batch_defaults(
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("params", "expected"),
     [
-        (Asked(), (2048, 256)),
-        (Asked(max_num_seqs=8), (2048, 8)),
-        (Asked(max_num_batched_tokens=128), (128, 128)),
-        (Asked(max_num_batched_tokens=4096, max_num_seqs=512), (4096, 512)),
+        (EngineParams(), (2048, 256)),
+        (EngineParams(max_num_seqs=8), (2048, 8)),
+        (EngineParams(max_num_batched_tokens=128), (128, 128)),
+        (EngineParams(max_num_batched_tokens=4096, max_num_seqs=512), (4096, 512)),
     ],
 )
-def test_batch_as_asked(asked: Asked, expected: tuple[int, int]):
-    assert batch(gpu_memory(L40S), asked, 4096) == expected
+def test_batch_as_asked(params: EngineParams, expected: tuple[int, int]):
+    assert batch(gpu_memory(L40S), params, 4096) == expected
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_sum_as_logged(name: str, shape: Shape, weights: float, kv_gib: floa
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("params", "reason"),
     [
         ({"max_model_len": 131073}, "more than the model's 131072"),
         ({"other_used_gib": 10.0}, "are free at start"),
@@ -137,8 +137,10 @@ def test_the_sum_as_logged(name: str, shape: Shape, weights: float, kv_gib: floa
         ({"measured_kv_gib": 0.5}, "left for KV cache"),
     ],
 )
-def test_what_does_not_start(asked: dict, reason: str):
-    memory = memory_sum(LLAMA_8B, H100, Shape(1), replace(Asked(max_model_len=8192), **asked))
+def test_what_does_not_start(params: dict, reason: str):
+    memory = memory_sum(
+        LLAMA_8B, H100, Shape(1), replace(EngineParams(max_model_len=8192), **params)
+    )
     assert not memory.starts
     assert reason in memory.reason
     assert not memory.fits
@@ -146,21 +148,21 @@ def test_what_does_not_start(asked: dict, reason: str):
 
 def test_expert_parallel_needs_experts():
     shape = Shape(1, expert_parallel=True)
-    memory = memory_sum(LLAMA_8B, H100, shape, Asked(max_model_len=8192))
+    memory = memory_sum(LLAMA_8B, H100, shape, EngineParams(max_model_len=8192))
     assert not memory.starts and "needs a model with experts" in memory.reason
 
 
 def test_weights_that_do_not_fit():
-    memory = memory_sum(QWEN_30B, gpu_memory(L40S), Shape(1), Asked(max_model_len=8192))
+    memory = memory_sum(QWEN_30B, gpu_memory(L40S), Shape(1), EngineParams(max_model_len=8192))
     assert "GiB of weights do not fit" in memory.reason
-    assert memory_sum(QWEN_30B, gpu_memory(L40S), Shape(2), Asked(max_model_len=8192)).starts
+    assert memory_sum(QWEN_30B, gpu_memory(L40S), Shape(2), EngineParams(max_model_len=8192)).starts
 
 
 def test_given_kv_memory_ignores_utilization():
-    given_bytes = Asked(max_model_len=8192, kv_cache_memory_bytes=4 * GIB)
+    given_bytes = EngineParams(max_model_len=8192, kv_cache_memory_bytes=4 * GIB)
     for utilization in (0.5, 0.92):
-        asked = replace(given_bytes, utilization=utilization)
-        memory = memory_sum(LLAMA_8B, H100, Shape(1), asked)
+        params = replace(given_bytes, utilization=utilization)
+        memory = memory_sum(LLAMA_8B, H100, Shape(1), params)
         assert (memory.kv_cache_gib, memory.promised_kv_gib) == (4, 4)
         assert memory.kv_tokens == 4 * GIB // 131072
 
@@ -169,18 +171,22 @@ def test_a_version_that_counted_all_layers_for_each_stage():
     # 48 layers x 4 heads x 128 x 2 x 2 bytes x 262144 tokens are 24 GiB, and 8 of them a stage.
     gpu = GpuMemory("NVIDIA GeForce RTX 4090", 24564, 24115, 8.9)
     model = published("Qwen3-30B-A3B-Instruct-2507", quantization="fp8")
-    asked = Asked(utilization=0.97, max_model_len=262144, max_num_seqs=16, measured_kv_gib=9.05)
-    assert memory_sum(model, gpu, Shape(1, 3), asked).starts
-    refused = memory_sum(model, gpu, Shape(1, 3), replace(asked, engine_version="0.14.0"))
+    params = EngineParams(
+        utilization=0.97, max_model_len=262144, max_num_seqs=16, measured_kv_gib=9.05
+    )
+    assert memory_sum(model, gpu, Shape(1, 3), params).starts
+    refused = memory_sum(model, gpu, Shape(1, 3), replace(params, engine_version="0.14.0"))
     assert "24.00 GiB of KV cache of each stage" in refused.reason
 
 
 def test_offloaded_weights_leave_embedding_and_head():
     # vLLM 0.7.2 logged 0.8008 GiB of weights and 14.96 GiB of KV cache, with 30 GiB offloaded.
     gpu = GpuMemory("NVIDIA L40S", 46068, 44.31 * 1024, 8.9)
-    asked = Asked(0.45, 100000, max_num_batched_tokens=40000, eager=True, engine_version="0.7.2")
+    params = EngineParams(
+        0.45, 100000, max_num_batched_tokens=40000, eager=True, engine_version="0.7.2"
+    )
     memory = memory_sum(
-        published("DeepSeek-V2-Lite"), gpu, Shape(1), replace(asked, cpu_offload_gib=30)
+        published("DeepSeek-V2-Lite"), gpu, Shape(1), replace(params, cpu_offload_gib=30)
     )
     assert memory.weights_gib == pytest.approx(0.80, abs=0.03)
     assert memory.kv_cache_gib == pytest.approx(14.96, rel=0.08)
@@ -193,7 +199,7 @@ def test_latents_before_they_were_kept():
             published("DeepSeek-V2-Lite"),
             H100,
             Shape(1),
-            Asked(max_model_len=4096, measured_kv_gib=10, engine_version=version),
+            EngineParams(max_model_len=4096, measured_kv_gib=10, engine_version=version),
         ).kv_tokens
         for version in ("0.6.3", "0.7.2")
     )
@@ -214,7 +220,7 @@ GPUS = st.integers(8, 300).map(
     lambda gib: GpuMemory(f"{gib} GiB", gib * 1024, gib * 1018, 9.0, True)
 )
 ASKED = st.builds(
-    Asked,
+    EngineParams,
     utilization=st.sampled_from([0.5, 0.8, 0.92]),
     max_model_len=st.integers(1, 8192),
     min_concurrency=st.integers(1, 64),
@@ -240,9 +246,9 @@ def parts(memory: MemorySum) -> float:
 
 @given(MODELS, GPUS, ASKED, st.sampled_from([Shape(1), Shape(2), Shape(1, 2), Shape(8, 3)]))
 def test_the_parts_are_the_whole_and_no_promise_exceeds_them(
-    model, gpu: GpuMemory, asked: Asked, shape: Shape
+    model, gpu: GpuMemory, params: EngineParams, shape: Shape
 ):
-    memory = memory_sum(model, gpu, shape, asked)
+    memory = memory_sum(model, gpu, shape, params)
     assert parts(memory) == pytest.approx(memory.total_gib)
     assert memory.promised_kv_gib <= max(0, memory.kv_cache_gib)
     assert memory.promised_concurrency <= memory.max_concurrency
@@ -250,19 +256,21 @@ def test_the_parts_are_the_whole_and_no_promise_exceeds_them(
 
 
 @given(MODELS, GPUS, ASKED, st.sampled_from([1, 2, 4]))
-def test_more_gpus_or_memory_never_hold_fewer_tokens(model, gpu: GpuMemory, asked: Asked, tp: int):
+def test_more_gpus_or_memory_never_hold_fewer_tokens(
+    model, gpu: GpuMemory, params: EngineParams, tp: int
+):
     # The defaults of larger cards take more memory.
-    asked = replace(asked, max_num_seqs=256, max_num_batched_tokens=2048)
-    tokens = memory_sum(model, gpu, Shape(tp), asked).kv_tokens
+    params = replace(params, max_num_seqs=256, max_num_batched_tokens=2048)
+    tokens = memory_sum(model, gpu, Shape(tp), params).kv_tokens
     larger = replace(gpu, total_mib=gpu.total_mib + 8192, usable_mib=gpu.usable_mib + 8192)
-    assert memory_sum(model, larger, Shape(tp), asked).kv_tokens >= tokens
+    assert memory_sum(model, larger, Shape(tp), params).kv_tokens >= tokens
     if tp > 1:
-        assert memory_sum(model, gpu, Shape(2 * tp), asked).kv_tokens >= tokens
+        assert memory_sum(model, gpu, Shape(2 * tp), params).kv_tokens >= tokens
 
 
 @given(MODELS, GPUS, ASKED, st.integers(1, 8192))
-def test_longer_requests_are_never_more(model, gpu: GpuMemory, asked: Asked, more: int):
-    asked = replace(asked, max_num_batched_tokens=8192)
-    longer = replace(asked, max_model_len=(asked.max_model_len or 0) + more)
-    concurrency = memory_sum(model, gpu, Shape(8), asked).max_concurrency
+def test_longer_requests_are_never_more(model, gpu: GpuMemory, params: EngineParams, more: int):
+    params = replace(params, max_num_batched_tokens=8192)
+    longer = replace(params, max_model_len=(params.max_model_len or 0) + more)
+    concurrency = memory_sum(model, gpu, Shape(8), params).max_concurrency
     assert memory_sum(model, gpu, Shape(8), longer).max_concurrency <= concurrency
