@@ -46,16 +46,16 @@ class Report:
     def complete(self, why_unfinished: WhyUnfinished) -> list[Check]:
         """All checks in the planned order, with a failed one for each host that was stopped, or was
         never checked, and of which no check says so."""
-        found: list[Check] = []
+        checks: list[Check] = []
         by_host = grouped(self.checks)
         for name in self.planned:
             own = by_host.get(name, [])
-            found += own
+            checks += own
             if failed(own) or (why := why_unfinished(name)) is None:
                 continue
             if why or not own:
-                found += of_host(name, [self._unfinished(name, why or "nothing was checked")])
-        return found
+                checks += of_host(name, [self._unfinished(name, why or "nothing was checked")])
+        return checks
 
     def _unfinished(self, name: str, why: str) -> Check:
         # A reason may go on with a whole plan.

@@ -54,24 +54,24 @@ def summary_line(rows: Sequence[HostVerdict], ending: Ending = "whole") -> str:
 
 
 def _outcome(rows: Sequence[HostVerdict], ending: Ending) -> str:
-    words = []
+    sentences = []
     if ending == "interrupted":
-        words.append("INTERRUPTED.")
-    for outcome, head in _FAILURES.items():
+        sentences.append("INTERRUPTED.")
+    for outcome, label in _FAILURES.items():
         if names := _names(rows, outcome):
-            words.append(f"{head}: {names}.")
+            sentences.append(f"{label}: {names}.")
     begun = any(row.outcome not in ("not begun", "left out by --limit") for row in rows)
     if ending == "early" and not begun:
-        words.append("FAILED before anything was changed.")
+        sentences.append("FAILED before anything was changed.")
     if changed := _names(rows, "changed"):
-        words.append(f"Changed: {changed}.")
+        sentences.append(f"Changed: {changed}.")
     elif ending == "dry":
-        words.append("A dry run: nothing was changed.")
-    elif not words:
-        words.append("Nothing changed.")
-    if left := _names(rows, "not updated"):
-        words.append(f"Not updated: {left}.")
-    return " ".join(words)
+        sentences.append("A dry run: nothing was changed.")
+    elif not sentences:
+        sentences.append("Nothing changed.")
+    if not_updated := _names(rows, "not updated"):
+        sentences.append(f"Not updated: {not_updated}.")
+    return " ".join(sentences)
 
 
 def _names(rows: Sequence[HostVerdict], outcome: HostOutcome) -> str:
@@ -85,8 +85,8 @@ def _replicas(rows: Sequence[HostVerdict]) -> str:
     if unseen == planned:
         return f"The {planned} replicas were not looked at."
     serving = sum(row.serving for row in rows)
-    told = f"{serving} of {planned} {'replica serves' if planned == 1 else 'replicas serve'}"
-    return f"{told}; of {unseen} it was not seen." if unseen else f"{told}."
+    sentence = f"{serving} of {planned} {'replica serves' if planned == 1 else 'replicas serve'}"
+    return f"{sentence}; of {unseen} it was not seen." if unseen else f"{sentence}."
 
 
 def _table(rows: Sequence[HostVerdict]) -> str:

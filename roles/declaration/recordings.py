@@ -8,7 +8,7 @@ from typing import Any
 
 from roles.declaration.problems import DeclarationError
 from roles.hardware import read_recording, recorded_hardware, recording_with
-from roles.host import read_text, there
+from roles.host import path_exists, read_text
 from roles.plan import check_saved
 
 
@@ -25,7 +25,7 @@ def saved_plan_of(file: Path) -> Path:
 def recorded(file: Path) -> Mapping[str, Any]:
     """The entries of the recorded hardware of an inventory file's hosts; DeclarationError."""
     recording = recording_of(file)
-    if not there(recording):
+    if not path_exists(recording):
         return {}
     try:
         text = read_text(recording)
@@ -49,7 +49,7 @@ def recorded(file: Path) -> Mapping[str, Any]:
 def saved_plan(file: Path) -> str | None:
     """The saved plan of an inventory file, None where there is none; DeclarationError."""
     plan = saved_plan_of(file)
-    if not there(plan):
+    if not path_exists(plan):
         return None
     try:
         text = read_text(plan)
@@ -75,7 +75,7 @@ def record(file: Path, entries: Mapping[str, Any]) -> None:
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        known = read_text(file) if there(file) else ""
+        known = read_text(file) if path_exists(file) else ""
         write_whole(file, recording_with(known, entries))
     finally:
         # At once: under gevent, os.close waits for the event loop, which the next lock would block.

@@ -72,7 +72,7 @@ def driver_support(compute_capability: float | None) -> DriverSupport:
     return next(reach for reach in _SUPPORT if compute_capability < reach.below)
 
 
-def listed(branches: tuple[Branch, ...] = BRANCHES) -> str:
+def branch_list(branches: tuple[Branch, ...] = BRANCHES) -> str:
     """The branches in words: "580 (long-term), 595 (production)"."""
     return ", ".join(
         f"{branch.number} ({branch.kind}{', no longer maintained' if branch.ended else ''})"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from roles.driver.branches import BRANCHES, OPEN_ONLY_FROM, Modules, driver_support, listed
+from roles.driver.branches import BRANCHES, OPEN_ONLY_FROM, Modules, branch_list, driver_support
 from roles.driver.keys import own_key
 from roles.driver.settings import DriverSettings
 from roles.driver.system import SUPPORTED, OperatingSystem
@@ -74,7 +74,7 @@ def choose(
     if problems:
         raise ValueError("\n".join(problems))
     chosen = _amd(settings) if is_amd(gpus) else _nvidia(settings, needs, gpus, system, nvswitches)
-    problems = list(_problems_there(chosen, settings, system))
+    problems = list(_system_problems(chosen, settings, system))
     if secure_boot and not own_key_enrolled and not _is_signed(chosen, system):
         problems.append(
             "driver: Secure Boot is on, and the kernel would reject modules that are not signed by "
@@ -200,7 +200,7 @@ def _is_signed(chosen: Choice, system: OperatingSystem) -> bool:
     return ubuntu and chosen.packaging == "precompiled"
 
 
-def _problems_there(chosen: Choice, settings: DriverSettings, system: OperatingSystem):
+def _system_problems(chosen: Choice, settings: DriverSettings, system: OperatingSystem):
     if chosen.vendor == "amd":
         if system.arch != "x86_64":
             yield f"driver: AMD has packages for x86_64 only, not for {system.arch}"
@@ -219,10 +219,10 @@ def _source_problems(chosen: Choice, system: OperatingSystem):
     if chosen.source != "distribution":
         return
     if system.family == "ubuntu" and chosen.branch not in UBUNTU_SERVER:
-        there = ", ".join(map(str, UBUNTU_SERVER))
+        branches = ", ".join(map(str, UBUNTU_SERVER))
         yield (
             f"driver.source: Ubuntu has no server driver of branch {chosen.branch}, only of "
-            f"{there}; choose one of them, or say driver.source: nvidia"
+            f"{branches}; choose one of them, or say driver.source: nvidia"
         )
     elif system.family == "debian":
         yield (
@@ -247,11 +247,11 @@ def _device_problems(needs: EngineNeeds, gpus: Sequence[Gpu]):
     """An engine that is built for the other vendor's GPUs."""
     if not gpus or needs.device == "cpu":
         return
-    fitting, whose = ("rocm", "AMD's") if is_amd(gpus) else ("cuda", "NVIDIA's")
+    fitting, vendor = ("rocm", "AMD's") if is_amd(gpus) else ("cuda", "NVIDIA's")
     if needs.device != fitting:
         names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
         yield (
-            f"engine.device: {needs.device} does not run on {names}, which are {whose}; say "
+            f"engine.device: {needs.device} does not run on {names}, which are {vendor}; say "
             f"{fitting}"
         )
 
@@ -289,12 +289,13 @@ def _pin_problems(settings: DriverSettings, needs: EngineNeeds, pinned: int | No
             "driver.branch out, or choose a version of it"
         )
     if pinned not in {branch.number for branch in BRANCHES}:
-        yield f"{where}: branch {pinned} does not exist; there are {listed()}"
+        yield f"{where}: branch {pinned} does not exist; there are {branch_list()}"
     elif needs.driver_branch is not None and pinned < needs.driver_branch:
         enough = tuple(one for one in BRANCHES if one.number >= needs.driver_branch)
         yield (
             f"{where}: {settings.version or pinned} is older than {needs.name} needs (CUDA "
-            f"{needs.cuda}: driver {needs.driver_branch} or newer); choose one of {listed(enough)}"
+            f"{needs.cuda}: driver {needs.driver_branch} or newer); choose one of "
+            f"{branch_list(enough)}"
         )
 
 
@@ -316,44 +317,47 @@ def _too_old(needs: EngineNeeds, gpus: Sequence[Gpu]):
 
 
 def _module_problems(settings: DriverSettings, gpus: Sequence[Gpu]):
-    kinds, wanted = kinds_of_modules(gpus), settings.kernel_modules
+    kinds, setting = kinds_of_modules(gpus), settings.kernel_modules
     if gpus and not kinds:
         groups: dict[str, list[str]] = {}
         for gpu in gpus:
             groups.setdefault(
                 "/".join(driver_support(_capability(gpu)).modules) or "none", []
-            ).append(_told(gpu))
-        told = "; ".join(
+            ).append(_gpu_label(gpu))
+        by_kind = "; ".join(
             f"{kind}: {', '.join(dict.fromkeys(names))}" for kind, names in groups.items()
         )
-        yield f"gpus: no kernel modules serve them all ({told}); keep them in different hosts"
-    elif wanted != "auto" and gpus and wanted not in kinds:
+        yield f"gpus: no kernel modules serve them all ({by_kind}); keep them in different hosts"
+    elif setting != "auto" and gpus and setting not in kinds:
         names = [
-            _told(gpu) for gpu in gpus if wanted not in driver_support(_capability(gpu)).modules
+            _gpu_label(gpu)
+            for gpu in gpus
+            if setting not in driver_support(_capability(gpu)).modules
         ]
         yield (
-            f"driver.kernel_modules: {wanted} modules do not serve "
+            f"driver.kernel_modules: {setting} modules do not serve "
             f"{', '.join(dict.fromkeys(names))}; say {kinds[0]} or auto"
         )
     branch = pinned_branch(settings)
-    if wanted == "proprietary" and branch is not None and branch >= OPEN_ONLY_FROM:
+    if setting == "proprietary" and branch is not None and branch >= OPEN_ONLY_FROM:
         yield f"driver.kernel_modules: branch {branch} has only open modules; say open or auto"
 
 
 def _branch_cannot_serve(settings: DriverSettings, branch: int, gpus: Sequence[Gpu]):
     where = "driver.version" if settings.version else "driver.branch"
-    for gpu in {_told(gpu): gpu for gpu in gpus}.values():
+    for gpu in {_gpu_label(gpu): gpu for gpu in gpus}.values():
         reach = driver_support(_capability(gpu))
         if reach.last is not None and branch > reach.last:
             yield (
-                f"{where}: branch {branch} does not serve {_told(gpu)}: {reach.last} is the last "
+                f"{where}: branch {branch} does not serve {_gpu_label(gpu)}: {reach.last} is the "
+                "last "
                 "branch that does; choose it or leave the branch out"
             )
         elif branch < reach.first:
             newer = tuple(one for one in BRANCHES if one.number >= reach.first)
             yield (
-                f"{where}: branch {branch} does not serve {_told(gpu)}; choose one of "
-                f"{listed(newer)}"
+                f"{where}: branch {branch} does not serve {_gpu_label(gpu)}; choose one of "
+                f"{branch_list(newer)}"
             )
 
 
@@ -365,9 +369,10 @@ def _no_branch(settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]
     ):
         least = needs.driver_branch
         yield (
-            f"gpus: no maintained driver branch serves {', '.join(dict.fromkeys(map(_told, gpus)))}"
+            "gpus: no maintained driver branch serves "
+            f"{', '.join(dict.fromkeys(map(_gpu_label, gpus)))}"
             f"{f' and is at least {least}, as {needs.name} needs' if least else ''}; there are "
-            f"{listed()}"
+            f"{branch_list()}"
         )
 
 
@@ -400,7 +405,7 @@ def _capability(gpu: Gpu) -> float | None:
     return gpu.compute_capability or (card.compute_capability if card else None)
 
 
-def _told(gpu: Gpu) -> str:
+def _gpu_label(gpu: Gpu) -> str:
     card = find_card(gpu.name, gpu.memory_mib)
     return f"{gpu.name} ({card.generation})" if card else gpu.name
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 
-from roles.driver.branches import BRANCHES, listed
+from roles.driver.branches import BRANCHES, branch_list
 from roles.driver.choice import (
     Choice,
     branch_of,
@@ -63,26 +63,26 @@ def decide(request: DriverRequest, state: DriverState) -> DriverDecision:
         return DriverDecision("driver.install is never")
     if is_amd(request.gpus):
         return _decide_amd(request, state)
-    there = usable(request, state)
+    usable = usable_version(request, state)
     upgrade = request.upgrade and bool(state.driver_packages)
-    if there is not None and not upgrade and not _is_unfinished(request, state, there):
-        return _beside(request, state, there, _told(state, there))
+    if usable is not None and not upgrade and not _is_unfinished(request, state, usable):
+        return _keep_driver(request, state, usable, _usable_reason(state, usable))
     if state.unpackaged:
-        raise ValueError(_unpackaged(request, state))
+        raise ValueError(_unpackaged_message(request, state))
     chosen = _chosen(request, state)
     pinned = pinned_branch(request.settings)
-    if there is not None and pinned is None and (chosen.branch or 0) < branch_of(there):
-        why = f"driver {there} is newer than what is known here ({listed()}): it stays"
-        return _beside(request, state, there, why)
+    if usable is not None and pinned is None and (chosen.branch or 0) < branch_of(usable):
+        why = f"driver {usable} is newer than what is known here ({branch_list()}): it stays"
+        return _keep_driver(request, state, usable, why)
     return DriverDecision("", chosen, plan_of(request, state, chosen))
 
 
-def usable(request: DriverRequest, state: DriverState) -> str | None:
+def usable_version(request: DriverRequest, state: DriverState) -> str | None:
     """The version of a driver that is good enough: it answers, or waits to; None for none."""
     return state.answers if serves(request, state) else waiting(request, state)
 
 
-def _told(state: DriverState, version: str) -> str:
+def _usable_reason(state: DriverState, version: str) -> str:
     if state.answers == version:
         return f"driver {version} serves"
     if state.loaded == version:
@@ -160,7 +160,7 @@ def _is_unfinished(request: DriverRequest, state: DriverState, version: str) -> 
     if version in (state.answers, state.loaded) and not _is_half_replaced(state):
         return False
     try:
-        return not missing(plan_of(request, state, _chosen(request, state)), state)
+        return not missing_packages(plan_of(request, state, _chosen(request, state)), state)
     except ValueError:
         return False
 
@@ -188,25 +188,28 @@ def lost_module(request: DriverRequest, state: DriverState) -> str | None:
     rejected = state.secure_boot and not state.own_key_enrolled
     by_dkms = {v for name, v in state.driver_packages.items() if re.search("(?<!no-)dkms", name)}
     # What is left in the middle is brought to its end first, and may be of another version.
-    undone = rejected or any(map(is_driver, state.half))
-    return state.answers if state.answers in by_dkms and not undone else None
+    unfinished = rejected or any(map(is_driver, state.half))
+    return state.answers if state.answers in by_dkms and not unfinished else None
 
 
-def _beside(request: DriverRequest, state: DriverState, version: str, why: str) -> DriverDecision:
+def _keep_driver(
+    request: DriverRequest, state: DriverState, version: str, why: str
+) -> DriverDecision:
     """A driver stays; a fabric manager of its version is added where it is needed.
 
     A container's is on the machine that it runs on.
     """
     # One that was just removed may run on; systemd then still knows its unit.
-    good = state.fabric_manager.there and fabric_manager_version(state) == version
-    ours = needs_fabric_manager(request.gpus, state.nvswitches) and not state.container
-    if good or not ours:
+    is_current = state.fabric_manager.there and fabric_manager_version(state) == version
+    needs_fabric = needs_fabric_manager(request.gpus, state.nvswitches) and not state.container
+    if is_current or not needs_fabric:
         return DriverDecision(why)
     branch = branch_of(version)
     if branch not in {one.number for one in BRANCHES}:
         raise ValueError(
             f"driver: this host has NVSwitches and needs nvidia-fabricmanager {version}, and "
-            f"branch {branch} is not one that is known here ({listed()}); install it by hand, or "
+            f"branch {branch} is not one that is known here ({branch_list()}); install it by "
+            "hand, or "
             "choose a driver.branch"
         )
     settings = request.settings.model_copy(update={"branch": branch})
@@ -225,7 +228,7 @@ def fabric_manager_version(state: DriverState) -> str | None:
 
 def _chosen(request: DriverRequest, state: DriverState) -> Choice:
     if state.container:
-        raise ValueError(_contained(state))
+        raise ValueError(_container_message(state))
     chosen = choose(
         _in_its_branch(request, state),
         request.needs,
@@ -287,14 +290,14 @@ def _amd_tool(request: DriverRequest, state: DriverState) -> DriverDecision:
     return DriverDecision(why, chosen, tool, keep=True)
 
 
-def _contained(state: DriverState) -> str:
+def _container_message(state: DriverState) -> str:
     return (
         f"driver: this host is a container ({state.container}), which has its kernel and its "
         "driver from the machine that it runs on; install the driver there"
     )
 
 
-def _unpackaged(request: DriverRequest, state: DriverState) -> str:
+def _unpackaged_message(request: DriverRequest, state: DriverState) -> str:
     has = state.answers or state.module
     return (
         f"driver: {has or 'of an unknown version'} was installed outside of packages (NVIDIA's "
@@ -313,7 +316,9 @@ def _why_not_good(request: DriverRequest, state: DriverState, version: str | Non
     return "not the one that the settings ask for, or does not answer"
 
 
-def in_use(request: DriverRequest, state: DriverState, decision: DriverDecision) -> str | None:
+def in_use_problem(
+    request: DriverRequest, state: DriverState, decision: DriverDecision
+) -> str | None:
     """Why a driver must not be replaced under the replicas that run; None where it may be.
 
     A loaded module stays until a reboot, and does not work with libraries of another version.
@@ -336,14 +341,14 @@ def in_use(request: DriverRequest, state: DriverState, decision: DriverDecision)
     )
 
 
-def missing(plan: PackagePlan, state: DriverState) -> list[str]:
+def missing_packages(plan: PackagePlan, state: DriverState) -> list[str]:
     """The packages of a plan that the host has not."""
     return [name for name in (*plan.versioned, *plan.extra) if name not in state.packages]
 
 
 def is_settled(chosen: Choice, plan: PackagePlan, state: DriverState) -> bool:
     """Whether all packages of a plan are there, of one accepted version, with a module to load."""
-    if state.interrupted or missing(plan, state):
+    if state.interrupted or missing_packages(plan, state):
         return False
     if chosen.vendor == "amd":
         # One that is loaded from these packages and is asked about drives too few cards.
@@ -357,7 +362,7 @@ def is_settled(chosen: Choice, plan: PackagePlan, state: DriverState) -> bool:
     return state.modules.get(state.kernel) in versions and state.next_kernel not in state.headers
 
 
-def too_full(state: DriverState) -> str | None:
+def disk_space_problem(state: DriverState) -> str | None:
     """Why there is no room for a driver; None where there is."""
     needed: dict[str, int] = {}
     paths: dict[str, list[str]] = {}

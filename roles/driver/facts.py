@@ -53,8 +53,8 @@ class AvailablePackages(FactBase[tuple[dict[str, list[str]], str]]):
         modular = "--disable-modular-filtering " if stream else ""
         form = shlex.quote("%{name} | %{version}-%{release} | %{arch}")
         update = f"{APT} update 2>&1 </dev/null | sed -n 's/^\\(E\\|W\\|Err\\):/error &/p'; "
-        said = "s/^.*\\(Error:\\|Status code\\|Curl error\\)/error &/p"
-        metadata = f"{DNF} makecache --refresh 2>&1 </dev/null | sed -n '{said}'; "
+        error_pattern = "s/^.*\\(Error:\\|Status code\\|Curl error\\)/error &/p"
+        metadata = f"{DNF} makecache --refresh 2>&1 </dev/null | sed -n '{error_pattern}'; "
         return (
             f"export LC_ALL=C; if command -v apt-cache >/dev/null; then {update if refresh else ''}"
             f"apt-cache madison {names} 2>/dev/null; else {metadata if refresh else ''}"

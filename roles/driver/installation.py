@@ -8,9 +8,9 @@ from roles.driver.decision import (
     DriverDecision,
     DriverRequest,
     is_settled,
-    missing,
+    missing_packages,
     plan_of,
-    usable,
+    usable_version,
 )
 from roles.driver.packages import PackagePlan, is_driver, is_of_one_kernel, numbers, upstream
 from roles.driver.state import DriverState
@@ -41,7 +41,9 @@ class DriverInstallation:
     amdgpu: str | None = None
 
 
-def wanted_names(request: DriverRequest, decision: DriverDecision, state: DriverState) -> list[str]:
+def needed_packages(
+    request: DriverRequest, decision: DriverDecision, state: DriverState
+) -> list[str]:
     """The packages whose versions have to be known."""
     plan = decision.plan
     assert plan is not None and decision.choice is not None
@@ -65,7 +67,7 @@ def installation(
     if chosen.vendor == "amd":
         return _amd(plan, state, available)
     if decision.keep:
-        return _beside(chosen, plan, state, available)
+        return _fabric_manager_installation(chosen, plan, state, available)
     newer = _newer_kernel(plan, state, available) if request.upgrade else []
     signed = _signed(plan, newer)
     if absent := [n for n in signed if n not in state.packages and not available.get(n)]:
@@ -75,12 +77,16 @@ def installation(
     whole = _whole(plan.versioned, version, available)
     if request.upgrade:
         newest = [*whole, *((name, available[name][0]) for name in signed if available.get(name))]
-        same = all(state.packages.get(name) == full for name, full in newest)
-        settled = same and not newer and is_settled(chosen, plan, state)
-        if settled or _goes_back(request, chosen, version, state):
+        is_newest = all(state.packages.get(name) == full for name, full in newest)
+        settled = is_newest and not newer and is_settled(chosen, plan, state)
+        if settled or _is_downgrade(request, chosen, version, state):
             return None
     headers = (*_headers(plan, state, available), *_more_headers(plan, state, available, newer))
-    extra = [name for name in missing(plan, state) if name in plan.extra and not _is_signed(name)]
+    extra = [
+        name
+        for name in missing_packages(plan, state)
+        if name in plan.extra and not _is_signed(name)
+    ]
     return DriverInstallation(
         plan=plan,
         system=state.system,
@@ -134,15 +140,15 @@ def _more_headers(
     return tuple(name for name in names if name not in state.packages and available.get(name))
 
 
-def _goes_back(request: DriverRequest, chosen: Choice, version: str, state: DriverState) -> bool:
+def _is_downgrade(request: DriverRequest, chosen: Choice, version: str, state: DriverState) -> bool:
     """Whether an upgrade would bring an older driver than the one there is, unasked."""
-    there = usable(request, state)
-    if chosen.version is not None or there is None:
+    installed = usable_version(request, state)
+    if chosen.version is not None or installed is None:
         return False
-    return numbers(version) < numbers(there)
+    return numbers(version) < numbers(installed)
 
 
-def _beside(
+def _fabric_manager_installation(
     chosen: Choice, plan: PackagePlan, state: DriverState, available: Available
 ) -> DriverInstallation:
     """The fabric manager of a driver that stays."""
@@ -179,28 +185,28 @@ def target_version(
     already stays: what an interrupted run began is brought to its end.
     """
     offered = {name: {upstream(v) for v in available.get(name, ())} for name in names}
-    there = {state.driver_packages[name] for name in names if name in state.packages}
+    installed = {state.driver_packages[name] for name in names if name in state.packages}
     common = set.intersection(*offered.values()) if offered else set()
     fitting = sorted(filter(chosen.accepts, common), key=numbers)
-    if not upgrade and there:
-        newest = max(there, key=numbers)
+    if not upgrade and installed:
+        newest = max(installed, key=numbers)
         if newest in fitting:
             return newest
     if fitting:
         return fitting[-1]
-    raise ValueError(_nothing_fits(chosen, plan, offered))
+    raise ValueError(_no_version_message(chosen, plan, offered))
 
 
-def _nothing_fits(chosen: Choice, plan: PackagePlan, offered: Mapping[str, set[str]]) -> str:
-    wanted = chosen.version or f"of branch {chosen.branch}"
+def _no_version_message(chosen: Choice, plan: PackagePlan, offered: Mapping[str, set[str]]) -> str:
+    needed = chosen.version or f"of branch {chosen.branch}"
     where = "driver.version" if chosen.version else "driver.branch"
     url = plan.repository.url if plan.repository else "the distribution's repository"
-    told = "; ".join(
+    offers = "; ".join(
         f"{name}: {', '.join(sorted(versions, key=numbers)) or 'none'}"
         for name, versions in offered.items()
     )
     return (
-        f"{where}: {url} has no version {wanted} of all packages of the driver; it has {told}. "
+        f"{where}: {url} has no version {needed} of all packages of the driver; it has {offers}. "
         "Choose one of these, or another driver.source or driver.mirror"
     )
 
@@ -238,24 +244,25 @@ def _headers(plan: PackagePlan, state: DriverState, available: Available) -> tup
     """
     if not plan.dkms:
         return ()
-    wanted = _next_headers(plan, state)
-    then = tuple(name for name in wanted if available.get(name))
+    next_headers = _next_headers(plan, state)
+    available_next = tuple(name for name in next_headers if available.get(name))
     newest = tuple(name for name in kernel_packages_of(plan, state) if available.get(name))
-    if wanted and not then and state.answers is not None:
+    if next_headers and not available_next and state.answers is not None:
         # The reboot that another driver needs must not end what serves.
         if any(map(_is_headers, newest)):
             return newest
         raise ValueError(
             f"driver: kernel {state.next_kernel} boots next, and no repository of this host has "
-            f"{' '.join(wanted)}, which DKMS builds its module with, nor a newer kernel with its "
+            f"{' '.join(next_headers)}, which DKMS builds its module with, nor a newer kernel "
+            "with its "
             "headers: after the reboot that another driver needs there would be none. Provide "
             "them, or remove that kernel, and deploy again"
         )
     if state.kernel in state.headers:
-        beside = (n for n in plan.headers if not _is_headers(n) and n not in state.packages)
-        return (*filter(available.get, beside), *then)
+        other_packages = (n for n in plan.headers if not _is_headers(n) and n not in state.packages)
+        return (*filter(available.get, other_packages), *available_next)
     if all(available.get(name) or name in state.packages for name in plan.headers):
-        return (*(name for name in plan.headers if name not in state.packages), *then)
+        return (*(name for name in plan.headers if name not in state.packages), *available_next)
     if not any(map(_is_headers, newest)):
         raise ValueError(
             f"driver: no repository of this host has {' '.join(plan.headers)}, which DKMS builds "

@@ -10,11 +10,11 @@ from roles.driver import scripts
 from roles.driver.choice import is_amd, needs_fabric_manager
 from roles.driver.decision import (
     DriverDecision,
-    in_use,
+    disk_space_problem,
+    in_use_problem,
     is_settled,
     lost_module,
     serves,
-    too_full,
     works,
 )
 from roles.driver.facts import AvailablePackages, FetchedKey, Refusal
@@ -23,8 +23,8 @@ from roles.driver.installation import (
     DriverInstallation,
     by_dkms,
     installation,
+    needed_packages,
     to_hold,
-    wanted_names,
 )
 from roles.driver.job import Job, Turn, always
 from roles.driver.keys import fingerprint, own_key, vendor_key
@@ -55,8 +55,8 @@ def possible(job: Job):
     installs = decision.plan is not None and not _done(job, decision, state)
     if installs and _is_newest(job, decision, state):
         installs = False
-    blocked = None if works(job.request, state) else in_use(job.request, state, decision)
-    full = too_full(state) if installs and not decision.keep else None
+    blocked = None if works(job.request, state) else in_use_problem(job.request, state, decision)
+    full = disk_space_problem(state) if installs and not decision.keep else None
     if installs and (why := blocked or full):
         yield failing(why)
         return
@@ -77,8 +77,13 @@ def finished(job: Job, turn: Turn = always):
     state, decision = _at_turn(job, turn)
     cut_off = state is not None and state.interrupted and _concerned(job)
     # What somebody else left undone is in the way only where something is to be installed.
-    ours = state is not None and any(map(is_driver, state.half))
-    if state is None or decision is None or not cut_off or not (decision.plan or ours):
+    is_driver_unfinished = state is not None and any(map(is_driver, state.half))
+    if (
+        state is None
+        or decision is None
+        or not cut_off
+        or not (decision.plan or is_driver_unfinished)
+    ):
         host.noop("no installation was interrupted")
         return
     release = sorted(name for name in state.held if is_driver(name))
@@ -113,21 +118,21 @@ def repository(job: Job, turn: Turn = always):
     """
     state, decision = _at_turn(job, turn)
     plan = decision.plan if decision else None
-    wanted = plan.repository if plan else None
-    if not (state and decision and plan and wanted) or _done(job, decision, state):
+    needed = plan.repository if plan else None
+    if not (state and decision and plan and needed) or _done(job, decision, state):
         host.noop("no repository is needed")
         return
-    if _known(wanted, job, state):
-        host.noop(f"{wanted.url} is there")
+    if _known(needed, job, state):
+        host.noop(f"{needed.url} is there")
         return
     key = ""
     if host.state.is_executing:
         try:
-            key = _key(wanted, job)
+            key = _key(needed, job)
         except ValueError as error:
             yield failing(str(error))
             return
-    files = [HostFile(wanted.key_path, key), HostFile(wanted.path, wanted.content)]
+    files = [HostFile(needed.key_path, key), HostFile(needed.path, needed.content)]
     yield _sh(scripts.repository_script(plan, state.system), archive(files))
     job.refreshed = True
     job.changed()
@@ -159,7 +164,7 @@ def installed(job: Job, turn: Turn = always):
     if todo is None:
         host.noop("the driver's packages are the newest")
         return
-    if blocked := in_use(job.request, state, decision):
+    if blocked := in_use_problem(job.request, state, decision):
         yield failing(blocked)
         return
     yield _sh(scripts.install_script(todo))
@@ -220,8 +225,8 @@ def loaded(job: Job, turn: Turn = always):
     state, decision = _at_turn(job, turn)
     amd = is_amd(job.request.gpus)
     module = "amdgpu" if amd else "nvidia"
-    there = state and (state.amdgpu_module if amd else state.module)
-    if state is None or decision is None or not there or not _concerned(job):
+    module_version = state and (state.amdgpu_module if amd else state.module)
+    if state is None or decision is None or not module_version or not _concerned(job):
         host.noop("there is no module to load")
         return
     if module in state.in_kernel or reboot_reasons(state, job.request.amd_gpus):
@@ -268,7 +273,7 @@ def serving(job: Job, turn: Turn = always):
 def _todo(job: Job, decision: DriverDecision, state: DriverState) -> DriverInstallation | None:
     """What the package manager is to do, None for nothing; ValueError where it cannot be done."""
     assert decision.plan is not None
-    names = wanted_names(job.request, decision, state)
+    names = needed_packages(job.request, decision, state)
     found, errors = _available(job, names, decision.plan.stream)
     source = decision.plan.repository
     try:
@@ -279,7 +284,7 @@ def _todo(job: Job, decision: DriverDecision, state: DriverState) -> DriverInsta
             built = by_dkms(job.request, decision, state, why)
             todo = installation(job.request, built, state, found)
     except ValueError as error:
-        raise ValueError("\n".join([str(error), *scripts.told(errors)])) from None
+        raise ValueError("\n".join([str(error), *scripts.error_lines(errors)])) from None
     return todo
 
 
@@ -327,41 +332,44 @@ def _done(job: Job, decision: DriverDecision, state: DriverState) -> bool:
     return is_settled(chosen, plan, state) and not job.request.upgrade
 
 
-def _known(wanted: Repository, job: Job, state: DriverState) -> bool:
+def _known(repository: Repository, job: Job, state: DriverState) -> bool:
     """Whether the repository is set up, by us with the right key, or by somebody else."""
-    key = state.keys.get(wanted.key_path)
-    written = state.files.get(wanted.path) == HostFile(wanted.path, wanted.content).state
+    key = state.keys.get(repository.key_path)
+    written = (
+        state.files.get(repository.path) == HostFile(repository.path, repository.content).state
+    )
     if written and key:
-        return _is_right(base64.b64decode(key), wanted, job)
+        return _is_right(base64.b64decode(key), repository, job)
     # A second file for one URL with another key is an error for apt.
-    url = wanted.url.rstrip("/")
-    others = [line for line in state.sources if not line.startswith(f"{wanted.path}:")]
+    url = repository.url.rstrip("/")
+    others = [line for line in state.sources if not line.startswith(f"{repository.path}:")]
     mirrored = job.request.settings.mirror is not None
     return not mirrored and any(url in line for line in others)
 
 
-def _is_right(key: bytes, wanted: Repository, job: Job) -> bool:
+def _is_right(key: bytes, repository: Repository, job: Job) -> bool:
     own = job.request.settings.mirror_key_file
     try:
         return fingerprint(key) == (
-            fingerprint(own.read_bytes()) if own else wanted.key_fingerprint
+            fingerprint(own.read_bytes()) if own else repository.key_fingerprint
         )
     except ValueError:
         return False
 
 
-def _key(wanted: Repository, job: Job) -> str:
+def _key(repository: Repository, job: Job) -> str:
     """The key that signs a repository, as text; ValueError where it is not the one it must be."""
     own = job.request.settings.mirror_key_file
     if own is not None:
         return own_key(own)
-    came, what = host.get_fact(FetchedKey, url=wanted.key_url)
+    came, what = host.get_fact(FetchedKey, url=repository.key_url)
     if not came:
         raise ValueError(
-            f"driver: the key {wanted.key_url} could not be fetched: {what}; check the network and "
+            f"driver: the key {repository.key_url} could not be fetched: {what}; check the "
+            "network and "
             "driver.mirror, or give the key by driver.mirror_key_file"
         )
-    return vendor_key(base64.b64decode(what), wanted.key_url, wanted.key_fingerprint or "")
+    return vendor_key(base64.b64decode(what), repository.key_url, repository.key_fingerprint or "")
 
 
 def _available(job: Job, names: list[str], stream: str | None) -> tuple[dict[str, list[str]], str]:

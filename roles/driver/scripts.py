@@ -179,7 +179,7 @@ def repository_script(plan: PackagePlan, system: OperatingSystem) -> str:
 
 def _apt_reads(repository: Repository) -> list[str]:
     """See that apt reads a staged repository's index."""
-    asked = shlex.quote(f"driver: {repository.check_url} was asked for")
+    attempt = shlex.quote(f"driver: {repository.check_url} was asked for")
     return [
         'mkdir -p "$STAGE/lists/partial"; chmod 755 "$STAGE/lists"',
         f'sed "s|signed-by={repository.key_path}|signed-by=$STAGE{repository.key_path}|" '
@@ -190,20 +190,20 @@ def _apt_reads(repository: Repository) -> list[str]:
         '-o Dir::Cache::pkgcache="" -o Dir::Cache::srcpkgcache="" '
         '-o APT::Update::Error-Mode=any >"$log" 2>&1 </dev/null && '
         "! grep -qE '^(E|Err|W: (Failed|GPG))' \"$log\" || "
-        f"{{ echo {asked} >&2; tell; }}",
+        f"{{ echo {attempt} >&2; tell; }}",
     ]
 
 
 def _dnf_reads(repository: Repository) -> list[str]:
     """See that dnf reads a staged repository's index."""
-    asked = shlex.quote(f"driver: {repository.check_url} was asked for")
+    attempt = shlex.quote(f"driver: {repository.check_url} was asked for")
     return [
         # Some systems' dnf goes on without a repository that does not answer.
         f'sed "s|file://{repository.key_path}|file://$STAGE{repository.key_path}|; '
         f's|^enabled=1|&\\nskip_if_unavailable=0|" "$STAGE"{shlex.quote(repository.path)} '
         '>"$STAGE/check.repo"',
         f'{DNF} --setopt=reposdir="$STAGE" --setopt=cachedir="$STAGE/cache" makecache '
-        f'>"$log" 2>&1 </dev/null || {{ echo {asked} >&2; tell; }}',
+        f'>"$log" 2>&1 </dev/null || {{ echo {attempt} >&2; tell; }}',
     ]
 
 
@@ -287,10 +287,10 @@ def _epel(system: OperatingSystem) -> list[str]:
     else:
         # The distribution's own repository has it, and its keys are the distribution's.
         enable = "dnf config-manager --set-enabled crb"
-    there = "dnf -q repoquery --available dkms 2>/dev/null | grep -q ."
+    available = "dnf -q repoquery --available dkms 2>/dev/null | grep -q ."
     return [
         # A mirror of EPEL that the host has already does as well.
-        f"rpm -q dkms >/dev/null 2>&1 || {there} || {{ run {DNF} install dnf-plugins-core; "
+        f"rpm -q dkms >/dev/null 2>&1 || {available} || {{ run {DNF} install dnf-plugins-core; "
         f'{enable} >"$log" 2>&1 </dev/null; {install}; }}'
     ]
 
@@ -414,7 +414,7 @@ def meaning_of(text: str) -> str | None:
     return next((words for pattern, words in MEANINGS if re.search(pattern, text)), None)
 
 
-def told(errors: str) -> list[str]:
+def error_lines(errors: str) -> list[str]:
     """Errors of a package manager, and what they mean, in lines."""
     means = meaning_of(errors)
     return [*errors.splitlines(), *([f"driver: {means}"] if means else [])]

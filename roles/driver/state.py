@@ -33,7 +33,7 @@ _LABELS = (
 class SystemdUnit:
     """A unit of systemd: whether there is one, whether it runs and starts at boot."""
 
-    there: bool = False
+    present: bool = False
     active: bool = False
     enabled: bool = False
 
@@ -122,8 +122,8 @@ class DriverState:
     @property
     def unpackaged(self) -> bool:
         """Whether there is a driver that no package brought: NVIDIA's .run installer, by hand."""
-        there = self.module is not None or self.answers is not None
-        return self.outside or (there and not self.driver_packages)
+        present = self.module is not None or self.answers is not None
+        return self.outside or (present and not self.driver_packages)
 
 
 def parse_state(sections: Sections, report: HardwareReport) -> DriverState:
@@ -163,16 +163,16 @@ def has_own_key(sections: Sections) -> bool:
 def _reported(report: HardwareReport) -> dict[str, Any]:
     """What the hardware's answer tells of the driver."""
     host, answers = report.system, report.answers
-    there = host.fabric_manager != "absent"
+    present = host.fabric_manager != "absent"
     return {
         "module": host.driver_installed,
         "loaded": host.driver_loaded,
         "loaded_open": host.loaded_open,
         "in_kernel": frozenset(host.modules),
         "answers": next((v for gpu in answers.gpus or () if (v := gpu.driver_version)), None),
-        "has_nvidia_smi": not answers.query.missing,
+        "has_nvidia_smi": not answers.query.missing_packages,
         "fabric_manager": SystemdUnit(
-            there, host.fabric_manager == "active", host.fabric_manager_at_boot
+            present, host.fabric_manager == "active", host.fabric_manager_at_boot
         ),
         "fabric_manager_version": host.fabric_manager_version,
         "nvswitches": host.nvswitches,
@@ -208,7 +208,7 @@ def _driver(sections: Sections, report: HardwareReport) -> dict[str, Any]:
 def _amd_gpus(report: HardwareReport, integrated: int) -> int | None:
     """How many GPUs amd-smi lists beside integrated ones; None where there is none, or it hangs."""
     answers = report.answers
-    if answers.amd_tool != "amd-smi" or answers.amd.missing or answers.amd.hung:
+    if answers.amd_tool != "amd-smi" or answers.amd.missing_packages or answers.amd.hung:
         return None
     return max(0, len(answers.amd_gpus or ()) - integrated)
 

@@ -168,8 +168,8 @@ class Build(StrictSettings, ABC):
 
     def is_on(self, variable: str) -> bool:
         """Whether an environment variable says yes."""
-        said = self.environment.get(variable, "").strip().lower()
-        return said in ("1", "true", "yes", "on")
+        value = self.environment.get(variable, "").strip().lower()
+        return value in ("1", "true", "yes", "on")
 
     @property
     def hub_token(self) -> str | None:

@@ -27,12 +27,12 @@ def main(arguments: list[str]) -> int:
 
 def _print(kind: str, file: str) -> bool:
     try:
-        said = read(kind, _text(file))
+        fields = read(kind, _text(file))
     except OutputError as error:
         return _refused(f"{file}: {error}")
     except ValueError as error:
         return _refused(str(error))
-    print(json.dumps({"file": file, **said}), flush=True)
+    print(json.dumps({"file": file, **fields}), flush=True)
     return True
 
 

@@ -81,7 +81,7 @@ def read_answers(parts: Mapping[str, ToolOutput]) -> ToolAnswers:
     reader = _Reader(parts)
     query = parts.get("query", ABSENT)
     amd_tool = "rocm-smi" if parts.get("amd-smi", ABSENT).missing else "amd-smi"
-    asked = reader.read("query", parse_query_gpu, any_status=True, quietly=True)
+    query_gpus = reader.read("query", parse_query_gpu, any_status=True, quietly=True)
     version = reader.read("version", parse_smi_version)
     amd_gpus, amd_links = _amd(reader)
     lspci = reader.read("lspci", parse_lspci)
@@ -92,9 +92,9 @@ def read_answers(parts: Mapping[str, ToolOutput]) -> ToolAnswers:
         query=query,
         amd=parts.get(amd_tool, ABSENT),
         amd_tool=amd_tool,
-        gpus=asked.gpus if asked else None,
-        messages=asked.messages if asked else (),
-        error=_error(query) if asked is None else None,
+        gpus=query_gpus.gpus if query_gpus else None,
+        messages=query_gpus.messages if query_gpus else (),
+        error=_error(query) if query_gpus is None else None,
         slices=_slices(reader),
         topology=reader.read("topo", parse_topo),
         p2p=p2p.pairs if p2p else None,

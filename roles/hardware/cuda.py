@@ -53,9 +53,9 @@ def cuda_fault(text: str, gpus: int | None) -> Fault | None:
         )
     found = re.search(r"^cuda ([0-9]{1,6}) ([0-9]{1,6})$", text, re.MULTILINE)
     if found is None:
-        said = (text.strip().splitlines() or ["silent"])[-1]
+        last_line = (text.strip().splitlines() or ["silent"])[-1]
         return _fault(
-            f"CUDA did not start within {TIMEOUT_S} s or crashed ({said})",
+            f"CUDA did not start within {TIMEOUT_S} s or crashed ({last_line})",
             "look at dmesg for Xid errors; reboot the host",
         )
     code, count = int(found[1]), int(found[2])

@@ -33,15 +33,15 @@ def declared_hardware(
     return Hardware(found, declared_links(links, len(found)))
 
 
-def declared_links(said: str | None, count: int) -> Links | None:
+def declared_links(links: str | None, count: int) -> Links | None:
     """The links that a person states for `count` GPUs; see `declared_hardware`."""
-    if said is None:
+    if links is None:
         return None
     words = {"nvlink": SOME_NVLINK, "pcie": SOME_PCIE}
-    if said in words:
-        return tuple((i, j, words[said]) for i in range(count) for j in range(i + 1, count))
+    if links in words:
+        return tuple((i, j, words[links]) for i in range(count) for j in range(i + 1, count))
     try:
-        topology = parse_topo(said)
+        topology = parse_topo(links)
     except OutputError as error:
         raise ValueError(
             f'links must be "nvlink", "pcie" or the text of nvidia-smi topo -m: {error}'

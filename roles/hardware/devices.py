@@ -35,8 +35,8 @@ def observed_hardware(answers: ToolAnswers, system: System) -> Hardware | None:
     links = answers.topology.links if answers.topology else answers.amd_links
     devices = _with_slices(whole, answers.slices)
     if devices == whole:
-        there = {gpu.index for gpu in whole}
-        among = links_among(links, there), links_among(answers.p2p, there)
+        indexes = {gpu.index for gpu in whole}
+        among = links_among(links, indexes), links_among(answers.p2p, indexes)
         return Hardware(tuple(whole), *among, driver_version=driver)
     gpus = tuple(replace(device, index=place) for place, device in enumerate(devices))
     # Slices do not reach each other, so no link of their GPUs is theirs.
@@ -105,7 +105,11 @@ def _gpu(
     record: GpuRecord, bus: Mapping[str, PciDevice], system: System, share_mib: int | None
 ) -> Gpu | None:
     card = find_card(record.name, record.memory_total_mib) if record.name else None
-    memory_mib = record.memory_total_mib or _unified(card, share_mib) or _untold(record, card)
+    memory_mib = (
+        record.memory_total_mib
+        or _shared_memory_mib(card, share_mib)
+        or _memory_in_mig_mode(record, card)
+    )
     name = fit_card_name(record.name or "")
     if record.index is None or not name or not memory_mib:
         return None
@@ -126,7 +130,7 @@ def _gpu(
     )
 
 
-def _unified(card: Card | None, share_mib: int | None) -> int | None:
+def _shared_memory_mib(card: Card | None, share_mib: int | None) -> int | None:
     """The memory of a GPU that shares it with the CPU, for which drivers print none.
 
     Of several, as the four MI300A of a host, each has its own part of the host's memory.
@@ -134,7 +138,7 @@ def _unified(card: Card | None, share_mib: int | None) -> int | None:
     return share_mib if card and card.unified_memory else None
 
 
-def _untold(record: GpuRecord, card: Card | None) -> int | None:
+def _memory_in_mig_mode(record: GpuRecord, card: Card | None) -> int | None:
     """The memory of a GPU in MIG mode, which its driver tells root alone: that of its card.
 
     Source: NVML's nvmlDeviceGetMemoryInfo, of MIG mode.
@@ -190,7 +194,7 @@ def _from_bus(
     return Gpu(
         index=index,
         name=card.printed_name,
-        memory_mib=card.memory_mib or _unified(card, share_mib) or 0,
+        memory_mib=card.memory_mib or _shared_memory_mib(card, share_mib) or 0,
         compute_capability=card.compute_capability,
         pci_address=address,
         pci_device_id=device_id,

@@ -44,7 +44,7 @@ def faults_of(
         *process_faults(answers, foreign),
         *slot_faults(hardware),
         *peer_faults(system, hardware),
-        *(_unreadable(told) for told in answers.unreadable),
+        *(_unreadable(problem) for problem in answers.unreadable),
     ]
     return tuple(sorted(dict.fromkeys(found), key=lambda fault: fault.severity != "stop"))
 
@@ -53,13 +53,17 @@ def gpu_faults(answers: ToolAnswers) -> Iterator[Fault]:
     """GPUs that do not answer as they should."""
     for message in answers.messages:
         try:
-            told = parse_smi_error(message)
+            smi_error = parse_smi_error(message)
         except OutputError:
             continue
-        named = told.gpu_index is not None or told.pci_address is not None
-        absent = named and told.pci_address not in {gpu.pci_address for gpu in answers.gpus or ()}
+        named = smi_error.gpu_index is not None or smi_error.pci_address is not None
+        absent = named and smi_error.pci_address not in {
+            gpu.pci_address for gpu in answers.gpus or ()
+        }
         severity = "warning" if absent else "stop"
-        yield Fault(told.fault, severity, told.line, told.remedy, told.gpu_index, absent)
+        yield Fault(
+            smi_error.fault, severity, smi_error.line, smi_error.remedy, smi_error.gpu_index, absent
+        )
     sliced = {gpu.index for gpu in answers.slices}
     for gpu in answers.gpus or answers.amd_gpus or ():
         yield from _gpu_faults(gpu)
@@ -85,11 +89,11 @@ def gpu_faults(answers: ToolAnswers) -> Iterator[Fault]:
 def _gpu_faults(gpu: GpuRecord) -> Iterator[Fault]:
     where = f"GPU {gpu.index if gpu.index is not None else '?'} ({gpu.name or 'no name'})"
     if failed := _failed(gpu):
-        told = failed[0]
+        message = failed[0]
         yield Fault(
-            fault_of(told) or "gpu-unreadable",
+            fault_of(message) or "gpu-unreadable",
             "stop",
-            f"{where} does not answer ({told})",
+            f"{where} does not answer ({message})",
             "reset the GPU (nvidia-smi --gpu-reset) or reboot the host",
             gpu.index,
         )
@@ -116,7 +120,7 @@ def _gpu_faults(gpu: GpuRecord) -> Iterator[Fault]:
 def _failed(gpu: GpuRecord) -> list[str]:
     """What the driver could not read, but for what only root may see, as much of a GPU in MIG mode:
     a host is asked as an ordinary user."""
-    return [told for told in gpu.unreadable if not is_denied(told.partition(": ")[2])]
+    return [message for message in gpu.unreadable if not is_denied(message.partition(": ")[2])]
 
 
 def incomplete_faults(
@@ -259,12 +263,12 @@ def log_faults(answers: ToolAnswers) -> Iterator[Fault]:
         severity = xid_severity(number, messages[-1])
         meaning = f"{known.meaning} ({severity})" if known else "not in NVIDIA's catalogue"
         times = f", {len(messages)} times" if len(messages) > 1 else ""
-        said = f"; it says {messages[-1]!r}" if messages[-1] else ""
+        quoted = f"; it says {messages[-1]!r}" if messages[-1] else ""
         yield Fault(
             f"xid-{number}",
             "warning",
             f"the kernel log of this boot has Xid {number} of the GPU at {pci}{times}: {meaning}"
-            f"{said}",
+            f"{quoted}",
             known.action if known else "look at the kernel log; watch the GPU",
         )
 
@@ -272,11 +276,11 @@ def log_faults(answers: ToolAnswers) -> Iterator[Fault]:
 def driver_log_faults(answers: ToolAnswers) -> Iterator[Fault]:
     """What the drivers' own lines of this boot say of a GPU without an Xid, each kind once."""
     lines = (*answers.kernel_log.nvidia_faults, *answers.kernel_log.amd_faults)
-    for told in {(told.kind, told.pci): told for told in lines}.values():
+    for fault in {(fault.kind, fault.pci): fault for fault in lines}.values():
         yield Fault(
-            told.kind,
+            fault.kind,
             "warning",
-            f"the kernel log of this boot says of the GPU at {told.pci or '?'}: {told.message}",
+            f"the kernel log of this boot says of the GPU at {fault.pci or '?'}: {fault.message}",
             "look at the kernel log; if it comes again, check the card's seat, power and cooling",
         )
 
@@ -287,11 +291,11 @@ def process_faults(answers: ToolAnswers, foreign: list[Process]) -> Iterator[Fau
     for process in foreign:
         index = indexes.get(process.gpu_uuid or "")
         where = "a GPU" if index is None else f"GPU {index}"
-        held = f" with {process.used_memory_mib} MiB" if process.used_memory_mib else ""
+        memory = f" with {process.used_memory_mib} MiB" if process.used_memory_mib else ""
         yield Fault(
             "foreign-process",
             "warning",
-            f"process {process.pid} ({process.name}) uses {where}{held}",
+            f"process {process.pid} ({process.name}) uses {where}{memory}",
             "stop it, or keep that GPU out of the plan: an engine finds its memory taken",
             index,
         )
@@ -304,9 +308,11 @@ def slot_faults(hardware: Hardware | None) -> Iterator[Fault]:
         narrow = (gpu.pcie_width or 0) < (gpu.pcie_width_max or 0) and gpu.pcie_width
         old = (gpu.pcie_generation or 0) < (gpu.pcie_generation_max or 0) and gpu.pcie_generation
         if narrow or old:
-            has = f"PCIe {gpu.pcie_generation or '?'} x{gpu.pcie_width or '?'}"
-            can = f"PCIe {gpu.pcie_generation_max or '?'} x{gpu.pcie_width_max or '?'}"
-            slow.setdefault(f"{has} where {gpu.name} can do {can}", []).append(str(gpu.index))
+            current = f"PCIe {gpu.pcie_generation or '?'} x{gpu.pcie_width or '?'}"
+            possible = f"PCIe {gpu.pcie_generation_max or '?'} x{gpu.pcie_width_max or '?'}"
+            slow.setdefault(f"{current} where {gpu.name} can do {possible}", []).append(
+                str(gpu.index)
+            )
     for slot, indexes in slow.items():
         yield Fault(
             "slow-slot",
@@ -316,11 +322,11 @@ def slot_faults(hardware: Hardware | None) -> Iterator[Fault]:
         )
 
 
-def _unreadable(told: str) -> Fault:
+def _unreadable(problem: str) -> Fault:
     return Fault(
         "unreadable-output",
         "warning",
-        f"the host printed what cannot be read as {told}",
+        f"the host printed what cannot be read as {problem}",
         "its facts are missing; run the tool on the host and report it",
     )
 

@@ -29,13 +29,13 @@ def difference(expected: Hardware, report: HardwareReport) -> str | None:
     """
     observed = report.hardware
     if observed is None:
-        return _unasked(expected, report)
-    told = "; ".join(findings(expected, observed))
-    if not told:
+        return _no_driver_message(expected, report)
+    differences = "; ".join(findings(expected, observed))
+    if not differences:
         return None
     return (
         f"{summary(expected.gpus)} in the inventory; the host reports: "
-        f"{summary(observed.gpus)} — {told}. {_sentences(report)}{ADVICE}"
+        f"{summary(observed.gpus)} — {differences}. {_fault_sentences(report)}{ADVICE}"
     )
 
 
@@ -45,18 +45,18 @@ def bus_difference(expected: Hardware, report: HardwareReport) -> str | None:
     A device that the table of cards does not know may be any card.
     """
     # A slice of a GPU stands for it: the bus shows no slices.
-    wanted = {index: devices[0] for index, devices in by_driver_index(expected.gpus).items()}
+    expected_gpus = {index: devices[0] for index, devices in by_driver_index(expected.gpus).items()}
     on_bus = accelerators(report.answers, report.system)
     found = [cards_by_pci_id(device_id) for _, device_id in on_bus]
-    told = []
-    if len(wanted) != len(found):
-        told.append(f"{len(found)} GPUs are on the bus, not {len(wanted)}")
-    for (index, gpu), known in zip(wanted.items(), found, strict=False):
+    differences = []
+    if len(expected_gpus) != len(found):
+        differences.append(f"{len(found)} GPUs are on the bus, not {len(expected_gpus)}")
+    for (index, gpu), known in zip(expected_gpus.items(), found, strict=False):
         card = find_card(gpu.name, None if gpu.mig_profile else gpu.memory_mib)
         if known and card is not None and card not in known:
             names = " or ".join(sorted({one.printed_name for one in known}))
-            told.append(f"GPU {index} is {names} by its PCI id, not {gpu.name}")
-    return _bus_words(expected, report, told) if told else None
+            differences.append(f"GPU {index} is {names} by its PCI id, not {gpu.name}")
+    return _bus_message(expected, report, differences) if differences else None
 
 
 def findings(expected: Hardware, observed: Hardware) -> Iterator[str]:
@@ -82,17 +82,17 @@ def gpu_findings(expected: Sequence[Gpu], observed: Sequence[Gpu]) -> Iterator[s
     """
     by_address = _have_own_addresses(expected) and _have_own_addresses(observed)
 
-    def place(gpu: Gpu) -> tuple[int, str]:
+    def key_of(gpu: Gpu) -> tuple[int, str]:
         return (0, gpu.pci_address or "") if by_address else (gpu.index, "")
 
-    wanted = {place(gpu): gpu for gpu in expected}
-    found = {place(gpu): gpu for gpu in observed}
-    if by_address and not wanted.keys() & found.keys():
+    expected_by_key = {key_of(gpu): gpu for gpu in expected}
+    observed_by_key = {key_of(gpu): gpu for gpu in observed}
+    if by_address and not expected_by_key.keys() & observed_by_key.keys():
         # Other slots altogether, as after a move of the disk: the numbers say more.
-        wanted = {(gpu.index, ""): gpu for gpu in expected}
-        found = {(gpu.index, ""): gpu for gpu in observed}
-    for key in sorted(wanted.keys() | found.keys()):
-        finding = _finding(wanted.get(key), found.get(key))
+        expected_by_key = {(gpu.index, ""): gpu for gpu in expected}
+        observed_by_key = {(gpu.index, ""): gpu for gpu in observed}
+    for key in sorted(expected_by_key.keys() | observed_by_key.keys()):
+        finding = _finding(expected_by_key.get(key), observed_by_key.get(key))
         if finding:
             yield finding
 
@@ -102,18 +102,18 @@ def _have_own_addresses(gpus: Sequence[Gpu]) -> bool:
     return len(addresses) == len(gpus)
 
 
-def _finding(wanted: Gpu | None, found: Gpu | None) -> str | None:
-    if found is None:
-        assert wanted is not None
-        where = f" ({wanted.name} at {wanted.pci_address})" if wanted.pci_address else ""
-        return f"GPU {wanted.index}{where} is missing"
-    if wanted is None:
-        return f"GPU {found.index} ({found.name}) is new"
-    if wanted.name != found.name:
-        return f"GPU {found.index} is {found.name}, not {wanted.name}"
-    tolerance = SLICE_TOLERANCE if wanted.mig_profile else MEMORY_TOLERANCE
-    if abs(found.memory_mib - wanted.memory_mib) > tolerance * wanted.memory_mib:
-        return f"GPU {found.index} has {found.memory_mib} MiB, not {wanted.memory_mib} MiB"
+def _finding(expected: Gpu | None, observed: Gpu | None) -> str | None:
+    if observed is None:
+        assert expected is not None
+        where = f" ({expected.name} at {expected.pci_address})" if expected.pci_address else ""
+        return f"GPU {expected.index}{where} is missing"
+    if expected is None:
+        return f"GPU {observed.index} ({observed.name}) is new"
+    if expected.name != observed.name:
+        return f"GPU {observed.index} is {observed.name}, not {expected.name}"
+    tolerance = SLICE_TOLERANCE if expected.mig_profile else MEMORY_TOLERANCE
+    if abs(observed.memory_mib - expected.memory_mib) > tolerance * expected.memory_mib:
+        return f"GPU {observed.index} has {observed.memory_mib} MiB, not {expected.memory_mib} MiB"
     return None
 
 
@@ -140,19 +140,19 @@ def _same_link(expected: str, found: str) -> bool:
     return expected == found
 
 
-def _bus_words(expected: Hardware, report: HardwareReport, told: Sequence[str]) -> str:
+def _bus_message(expected: Hardware, report: HardwareReport, differences: Sequence[str]) -> str:
     shown = _on_bus(report)
     return (
         f"{summary(expected.gpus)} in the inventory; the host's PCI bus shows {shown} — "
-        f"{'; '.join(told)}. {ADVICE}"
+        f"{'; '.join(differences)}. {ADVICE}"
     )
 
 
-def _unasked(expected: Hardware, report: HardwareReport) -> str:
+def _no_driver_message(expected: Hardware, report: HardwareReport) -> str:
     """The message where no driver could be asked, with what the PCI bus shows."""
     return (
         f"{summary(expected.gpus)} in the inventory; no driver of the host could be asked "
-        f"(its PCI bus shows {_on_bus(report)}). {_sentences(report)}Mend the host."
+        f"(its PCI bus shows {_on_bus(report)}). {_fault_sentences(report)}Mend the host."
     )
 
 
@@ -164,6 +164,6 @@ def _on_bus(report: HardwareReport) -> str:
     return summary(report.presumed.gpus) if report.presumed else ", ".join(bus) or "no GPU"
 
 
-def _sentences(report: HardwareReport) -> str:
-    telling = [fault for fault in report.faults if fault.severity == "stop" or fault.absent]
-    return "".join(f"{str(fault).rstrip('.')}. " for fault in telling)
+def _fault_sentences(report: HardwareReport) -> str:
+    relevant = [fault for fault in report.faults if fault.severity == "stop" or fault.absent]
+    return "".join(f"{str(fault).rstrip('.')}. " for fault in relevant)

@@ -54,7 +54,11 @@ def _kind_fault(answers: ToolAnswers, system: System) -> Fault | None:
 
     Source: NVIDIA's Driver Installation Guide, "Kernel Modules".
     """
-    cards = [card for _, ours in accelerators(answers, system) for card in cards_by_pci_id(ours)]
+    cards = [
+        card
+        for _, device_id in accelerators(answers, system)
+        for card in cards_by_pci_id(device_id)
+    ]
     newest = next((card.name for card in cards if card.generation == "Blackwell"), None)
     finds_none = answers.error is not None and answers.error.fault == "no-devices"
     is_open = system.driver_open if system.loaded_open is None else system.loaded_open
@@ -70,11 +74,11 @@ def _kind_fault(answers: ToolAnswers, system: System) -> Fault | None:
 
 def _no_driver(answers: ToolAnswers, system: System) -> Fault:
     if not answers.query.missing:
-        said = answers.query.text.strip().splitlines()
+        lines = answers.query.text.strip().splitlines()
         return Fault(
             "driver-fails",
             "stop",
-            f"nvidia-smi failed with status {answers.query.status}: {said[0] if said else ''!r}",
+            f"nvidia-smi failed with status {answers.query.status}: {lines[0] if lines else ''!r}",
             "run it on the host and see; look at dmesg",
         )
     on_bus = accelerators(answers, system)
@@ -87,8 +91,8 @@ def _no_driver(answers: ToolAnswers, system: System) -> Fault:
         )
     nvidia = has_nvidia(answers, system)
     if answers.amd_gpus is not None and not nvidia:
-        told = "amdgpu drives none of the AMD cards on the PCI bus"
-        return Fault("driver-missing", "stop", told, "install amdgpu-dkms, reboot")
+        problem = "amdgpu drives none of the AMD cards on the PCI bus"
+        return Fault("driver-missing", "stop", problem, "install amdgpu-dkms, reboot")
     if not answers.amd.missing and not nvidia:
         return _amd_fails(answers, system)
     problem, remedy = "no nvidia-smi and no lspci", "install the NVIDIA driver and pciutils"
@@ -107,21 +111,23 @@ def _amd_fails(answers: ToolAnswers, system: System) -> Fault:
     Sources: amdsmi's check_required_groups (an error in ROCm 7.0, a warning before it) and its
     amdsmi_init, which both print to the terminal.
     """
-    said, tool = answers.amd, answers.amd_tool
-    if said.hung:
-        told = f"{tool} gave no answer in {SMI_TIMEOUT_S} s"
+    output, tool = answers.amd, answers.amd_tool
+    if output.hung:
+        problem = f"{tool} gave no answer in {SMI_TIMEOUT_S} s"
         remedy = "the driver hangs; look for amdgpu in the kernel log and reboot the host"
-        return Fault("driver-hangs", "stop", told, remedy)
+        return Fault("driver-hangs", "stop", problem, remedy)
     if "amdgpu" not in system.modules:
-        told = f"amdgpu is not loaded, so {tool} lists no GPU"
-        return Fault("driver-not-loaded", "stop", told, "modprobe amdgpu; if that fails, see dmesg")
-    lines = [line.strip() for line in said.text.splitlines() if line.strip()] or [""]
-    line = lines[-1 if "Traceback" in said.text else 0]
+        problem = f"amdgpu is not loaded, so {tool} lists no GPU"
+        return Fault(
+            "driver-not-loaded", "stop", problem, "modprobe amdgpu; if that fails, see dmesg"
+        )
+    lines = [line.strip() for line in output.text.splitlines() if line.strip()] or [""]
+    line = lines[-1 if "Traceback" in output.text else 0]
     remedy = "look for amdgpu in the kernel log: dmesg | grep amdgpu"
-    if re.search("required groups|[Pp]ermission", said.text):
+    if re.search("required groups|[Pp]ermission", output.text):
         remedy = (
             "let the login use sudo without a password, or add it to the groups of the devices "
             "(usermod -aG render,video USER)"
         )
-    told = f"{tool} lists no GPU (status {said.status}): {line[:200]!r}"
-    return Fault("driver-fails", "stop", told, remedy)
+    problem = f"{tool} lists no GPU (status {output.status}): {line[:200]!r}"
+    return Fault("driver-fails", "stop", problem, remedy)

@@ -131,9 +131,9 @@ def p2p_fault(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerd
     That is one of some of its GPUs with P2P that did not work, or was slower than without. NCCL
     uses P2P only where it may: a run over another transport says nothing of P2P's speed.
     """
-    among = _among(verdicts, group)
-    without = {one.gpus: one for one in among if not one.p2p}
-    with_p2p = (one for one in among if one.p2p)
+    inside = _inside(verdicts, group)
+    without = {one.gpus: one for one in inside if not one.p2p}
+    with_p2p = (one for one in inside if one.p2p)
     return next(
         (one for one in with_p2p if not one.works or _slower(one, without.get(one.gpus))), None
     )
@@ -144,10 +144,10 @@ def broken_together(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> Li
 
     What did not work with P2P and was not measured without it counts: nobody saw it work.
     """
-    among = _among(verdicts, group)
-    p2p_off = p2p_fault(among, group) is not None
-    measured = {(one.gpus, one.p2p) for one in among}
-    for one in among:
+    inside = _inside(verdicts, group)
+    p2p_off = p2p_fault(inside, group) is not None
+    measured = {(one.gpus, one.p2p) for one in inside}
+    for one in inside:
         other_way = (one.gpus, not one.p2p) in measured
         if not one.works and (not other_way or (not one.p2p and p2p_off)):
             return one
@@ -159,11 +159,11 @@ def measured_gb_s(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> floa
 
     None where nothing was. What gloo measured on a CPU says nothing of GPUs.
     """
-    among = _among(verdicts, group)
-    p2p = p2p_fault(among, group) is None
+    inside = _inside(verdicts, group)
+    p2p = p2p_fault(inside, group) is None
     rates = (
         one.gb_s
-        for one in among
+        for one in inside
         if one.works and one.p2p == p2p and (one.library or "").startswith(("nccl", "rccl"))
     )
     return min((rate for rate in rates if rate is not None), default=None)
@@ -180,7 +180,7 @@ def verdict_words(verdict: LinkVerdict) -> str:
     return f"GPUs {', '.join(first)} and {last} {what}{source}{detail}"
 
 
-def _among(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> list[LinkVerdict]:
+def _inside(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> list[LinkVerdict]:
     own = set(group)
     return [one for one in verdicts if own.issuperset(one.gpus)]
 

@@ -36,9 +36,9 @@ def _pairs_over_pcie(system: System, hardware: Hardware) -> Iterator[tuple[GpuPa
     """The places of two GPUs each that may read each other's memory, but over PCIe alone."""
     paths = {path.address: path for path in system.gpu_paths}
     names = {gpu.index: gpu.name for gpu in hardware.gpus}
-    places = {gpu.index: paths.get(gpu.pci_address or "") for gpu in hardware.gpus}
+    path_of = {gpu.index: paths.get(gpu.pci_address or "") for gpu in hardware.gpus}
     for i, j, label in hardware.links or ():
-        one, other = places.get(i), places.get(j)
+        one, other = path_of.get(i), path_of.get(j)
         if nvlink_count(label) or one is None or other is None:
             continue
         if p2p_possible(names, hardware.p2p, i, j) is not False:

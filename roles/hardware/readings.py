@@ -112,10 +112,10 @@ def read(tool: Tool, outputs: Mapping[str, Output]) -> Readings:
 
     Where one GPU does not answer, a tool fails after it told of the others: they count.
     """
-    asked = outputs.get("gpus", Output(False, "not asked"))
-    records = _records(tool, asked.text, _GPU_FIELDS)
+    gpu_output = outputs.get("gpus", Output(False, "not asked"))
+    records = _records(tool, gpu_output.text, _GPU_FIELDS)
     if not records:
-        return Readings(error=asked.text.strip() or f"{tool.gpus[0]} printed nothing")
+        return Readings(error=gpu_output.text.strip() or f"{tool.gpus[0]} printed nothing")
     processes, process_error = _processes(tool, outputs.get("processes", Output(True, "")))
     slices = outputs.get("slices", Output(True, "")).text
     by_gpu = processes_by_gpu(processes, _listed(slices), records)

@@ -96,11 +96,11 @@ def recorded_hardware(data: Any) -> Hardware:
     try:
         host = RecordedHost.model_validate(data)
     except ValidationError as error:
-        told = (
+        errors = (
             f"{'.'.join(map(str, problem['loc'])) or 'entry'}: {problem['msg']}"
             for problem in error.errors()
         )
-        raise ValueError("; ".join(told)) from None
+        raise ValueError("; ".join(errors)) from None
     gpus = tuple(_gpu(index, gpu) for index, gpu in enumerate(host.gpus))
     for before, gpu in pairwise(gpus):
         if gpu.index <= before.index:
@@ -229,10 +229,10 @@ def _read_part(part: str) -> tuple[str, Any] | None:
     return (name, entry) if isinstance(name, str) and _part(name, entry) == part else None
 
 
-def _gpu(place: int, gpu: RecordedGpu) -> Gpu:
+def _gpu(position: int, gpu: RecordedGpu) -> Gpu:
     check_card_name(gpu.name)
-    said = gpu.model_dump(exclude={"index", "uuid", "serial"})
-    return Gpu(index=place if gpu.index is None else gpu.index, **said)
+    values = gpu.model_dump(exclude={"index", "uuid", "serial"})
+    return Gpu(index=position if gpu.index is None else gpu.index, **values)
 
 
 def _verdict_lines(verdicts: Sequence[LinkVerdict]) -> list[dict[str, Any]]:
@@ -244,19 +244,21 @@ def _verdict_lines(verdicts: Sequence[LinkVerdict]) -> list[dict[str, Any]]:
     ]
 
 
-def _verdicts(said: Sequence[RecordedVerdict], gpus: tuple[Gpu, ...]) -> tuple[LinkVerdict, ...]:
-    there = {gpu.index for gpu in gpus}
+def _verdicts(
+    recorded: Sequence[RecordedVerdict], gpus: tuple[Gpu, ...]
+) -> tuple[LinkVerdict, ...]:
+    indexes = {gpu.index for gpu in gpus}
     seen: set[tuple[tuple[int, ...], bool]] = set()
-    for number, one in enumerate(said):
+    for number, one in enumerate(recorded):
         where, key = f"interconnect[{number}].gpus", (tuple(one.gpus), one.p2p)
         if one.gpus != sorted(set(one.gpus)):
             raise ValueError(f"{where}: {one.gpus} are not in ascending order")
-        if unknown := set(one.gpus) - there:
+        if unknown := set(one.gpus) - indexes:
             raise ValueError(f"{where}: the host has no GPU {min(unknown)}")
         if key in seen:
             raise ValueError(f"{where}: {one.gpus} is there twice with p2p {one.p2p}")
         seen.add(key)
-    return tuple(LinkVerdict(**{**one.model_dump(), "gpus": tuple(one.gpus)}) for one in said)
+    return tuple(LinkVerdict(**{**one.model_dump(), "gpus": tuple(one.gpus)}) for one in recorded)
 
 
 def _rows(links: Links | None, gpus: tuple[Gpu, ...]) -> list[str] | None:

@@ -58,7 +58,7 @@ class HardwareReport:
         counted_otherwise = any(gpu.mig_profile for gpu in gpus)
         if not counted_otherwise and not any(fault.absent for fault in self.faults):
             return {}
-        return {index: told["uuid"] for index, told in self.identifiers.items() if "uuid" in told}
+        return {index: ids["uuid"] for index, ids in self.identifiers.items() if "uuid" in ids}
 
     @property
     def identifiers(self) -> dict[int, dict[str, str]]:
@@ -71,10 +71,12 @@ class HardwareReport:
             for gpu in self.answers.slices
             for part in gpu.mig_devices
         }
-        told = {gpu.pci_address: gpu for gpu in self.answers.gpus or () if gpu.pci_address}
+        records_by_address = {
+            gpu.pci_address: gpu for gpu in self.answers.gpus or () if gpu.pci_address
+        }
         found = {}
         for gpu in self.hardware.gpus if self.hardware else ():
-            record = told.get(gpu.pci_address or "")
+            record = records_by_address.get(gpu.pci_address or "")
             uuid = record.uuid if record else None
             if gpu.mig_parent is not None and gpu.mig_index is not None:
                 uuid = slices.get((gpu.mig_parent, gpu.mig_index))

@@ -7,9 +7,9 @@ from roles.host.bounded_input import check_private as check_private
 from roles.host.bounded_input import open_file as open_file
 from roles.host.bounded_input import parse_json as parse_json
 from roles.host.bounded_input import parse_yaml as parse_yaml
+from roles.host.bounded_input import path_exists as path_exists
 from roles.host.bounded_input import read_bytes as read_bytes
 from roles.host.bounded_input import read_text as read_text
-from roles.host.bounded_input import there as there
 from roles.host.hostfile import HostFile as HostFile
 from roles.host.hostfile import archive as archive
 from roles.host.hostfile import differing as differing

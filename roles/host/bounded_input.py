@@ -29,7 +29,7 @@ _NO_FILE = (
 )
 
 
-def there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Whether anything bears this name, be it a link that leads nowhere."""
     return os.path.lexists(path)
 
@@ -41,53 +41,55 @@ def open_file(path: Path) -> BinaryIO:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = next((words for is_kind, words in _NO_FILE if is_kind(mode)), "no file")
-            raise _refused(path, f"is {kind}; name a regular file")
+            raise _error_of(path, f"is {kind}; name a regular file")
         # Should it become a pipe meanwhile, this does not wait for a writer.
         return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except FileNotFoundError:
-        if there(path):
-            raise _refused(path, "is a link that leads nowhere; correct or remove it") from None
+        if path_exists(path):
+            raise _error_of(path, "is a link that leads nowhere; correct or remove it") from None
         fault = f"is not there: create it, or correct the path (now at {Path.cwd()})"
-        raise _refused(path, fault) from None
+        raise _error_of(path, fault) from None
     except NotADirectoryError:
-        raise _refused(path, "is not there: a part of its path is no folder; correct it") from None
+        raise _error_of(path, "is not there: a part of its path is no folder; correct it") from None
     except OSError as error:
         fault = f"cannot be read ({error.strerror}); correct its name or rights"
-        raise _refused(path, fault) from None
+        raise _error_of(path, fault) from None
     except RuntimeError:
-        raise _refused(path, "is in the home of a user that is not there; correct it") from None
+        raise _error_of(path, "is in the home of a user that is not there; correct it") from None
     except ValueError as error:
         # Ours of above, or Python's of a NUL.
-        raise error if "\0" not in str(path) else _refused(path, "has a NUL; remove it") from None
+        raise error if "\0" not in str(path) else _error_of(path, "has a NUL; remove it") from None
 
 
-def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
+def read_bytes(path: Path, max_bytes: int = MOST_TEXT_BYTES) -> bytes:
     """A file of at most `most` bytes."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = b"" if size > most else file.read(most + 1)
-    if size > most or len(content) > most:
-        raise _refused(path, f"is larger than {most >> 20} MiB; name another file")
+        content = b"" if size > max_bytes else file.read(max_bytes + 1)
+    if size > max_bytes or len(content) > max_bytes:
+        raise _error_of(path, f"is larger than {max_bytes >> 20} MiB; name another file")
     return content
 
 
-def read_text(path: Path, most: int = MOST_TEXT_BYTES) -> str:
+def read_text(path: Path, max_bytes: int = MOST_TEXT_BYTES) -> str:
     """A file of UTF-8 text."""
     try:
-        return read_bytes(path, most).decode()
+        return read_bytes(path, max_bytes).decode()
     except UnicodeDecodeError as error:
         fault = f"is no UTF-8 text (byte {error.start}); save it as UTF-8"
-        raise _refused(path, fault) from None
+        raise _error_of(path, fault) from None
 
 
-def check_private(path: Path, wanted: int = 0o600) -> None:
+def check_private(path: Path, required_mode: int = 0o600) -> None:
     """ValueError where others than the owner have any right to the file, or to the folder."""
     mode = path.expanduser().stat().st_mode & 0o777
     if mode & 0o077:
-        raise ValueError(f"others may read {path} (mode {mode:o}): run chmod {wanted:o} {path}")
+        raise ValueError(
+            f"others may read {path} (mode {mode:o}): run chmod {required_mode:o} {path}"
+        )
 
 
-def _refused(path: Path, fault: str) -> ValueError:
+def _error_of(path: Path, fault: str) -> ValueError:
     name = str(path)
     name = name if name.isprintable() else ascii(name)
     return ValueError(f"{name[:300]} {fault}")
@@ -101,9 +103,9 @@ def parse_json(text: str | bytes) -> Any:
     try:
         text = text.decode() if isinstance(text, bytes) else text
         text.encode()
-        found = json.loads(text, object_pairs_hook=_once)
+        value = json.loads(text, object_pairs_hook=_unique_keys)
         if _SURROGATE.search(text):
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
         raise ValueError("is no UTF-8 text; save it as UTF-8") from None
     except RecursionError:
@@ -115,24 +117,24 @@ def parse_json(text: str | bytes) -> Any:
         if str(error).startswith("has the key"):
             raise
         raise ValueError("has a number of thousands of digits") from None
-    if _depth_beyond(found):
+    if _exceeds_max_depth(value):
         raise ValueError(_TOO_DEEP)
-    return found
+    return value
 
 
 _TOO_DEEP = f"is nested deeper than {MOST_DEPTH} levels"
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        twice = next(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"has the key {twice[:100]!r} twice")
-    return found
+        repeated = next(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"has the key {repeated[:100]!r} twice")
+    return mapping
 
 
-def _depth_beyond(found: Any) -> bool:
+def _exceeds_max_depth(found: Any) -> bool:
     """Whether lists and mappings are nested deeper than they may be."""
     level = [found] if isinstance(found, dict | list) else []
     for _ in range(MOST_DEPTH):
@@ -176,28 +178,28 @@ def _fault_of(document: yaml.Node) -> str | None:
     # Each node once a level, and how many times its aliases make of it.
     level, count = {id(document): (document, 1)}, 0
     for _ in range(MOST_DEPTH):
-        below: dict[int, tuple[yaml.Node, int]] = {}
+        next_level: dict[int, tuple[yaml.Node, int]] = {}
         for node, times in level.values():
             count += times
-            if twice := _named_twice(node):
-                return f"has {', '.join(twice)} twice, below line {node.start_mark.line + 1}"
-            for child in _inner(node):
-                below[id(child)] = (child, below.get(id(child), (child, 0))[1] + times)
+            if repeated := _repeated_keys(node):
+                return f"has {', '.join(repeated)} twice, below line {node.start_mark.line + 1}"
+            for child in _children(node):
+                next_level[id(child)] = (child, next_level.get(id(child), (child, 0))[1] + times)
         if count > MOST_VALUES:
             return f"has more than {MOST_VALUES} values, aliases written out"
-        if not below:
+        if not next_level:
             return None
-        level = below
+        level = next_level
     return _TOO_DEEP
 
 
-def _named_twice(node: yaml.Node) -> list[str]:
+def _repeated_keys(node: yaml.Node) -> list[str]:
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     names = Counter(key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode))
     return [name for name, count in names.items() if count > 1]
 
 
-def _inner(node: yaml.Node) -> Iterator[yaml.Node]:
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         for pair in node.value:
             yield from pair

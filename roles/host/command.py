@@ -62,11 +62,11 @@ def stdin_lines() -> Iterator[str]:
         yield line
 
 
-def stdin_bytes(most: int) -> bytes:
+def stdin_bytes(max_bytes: int) -> bytes:
     """All of stdin; ValueError where it is closed, or has more than `most` bytes."""
     if sys.stdin is None:
         raise ValueError("stdin is closed; give it the output to read")
-    content = sys.stdin.buffer.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"stdin has more than {most >> 20} MiB; give it one output")
+    content = sys.stdin.buffer.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"stdin has more than {max_bytes >> 20} MiB; give it one output")
     return content

@@ -44,22 +44,22 @@ def make_robust() -> None:
     SSHConnector.run_shell_command = run_shell_command
     SSHConnector.connect = connect_and_keep
     SSHConnector._robust = True  # type: ignore[attr-defined]
-    _hear_phases()
+    _read_phases()
 
 
-def _hear_phases() -> None:
+def _read_phases() -> None:
     """Take what a command says of replicas' phases as it comes; pyinfra hands output on at its
     end."""
     read = util.read_output_buffers
 
-    def read_heard(stdout: Any, stderr: Any, **options: Any) -> Any:
-        return read(heard(bounded(stdout), ctx_host.get()), stderr, **options)
+    def read_with_phases(stdout: Any, stderr: Any, **options: Any) -> Any:
+        return read(without_phases(bounded(stdout), ctx_host.get()), stderr, **options)
 
     # ssh has a name of its own for it.
-    util.read_output_buffers = ssh.read_output_buffers = read_heard
+    util.read_output_buffers = ssh.read_output_buffers = read_with_phases
 
 
-def heard(lines: Iterable[Any], host: Any) -> Iterator[Any]:
+def without_phases(lines: Iterable[Any], host: Any) -> Iterator[Any]:
     """The lines that a command on a host prints, but for those that say what a replica is at."""
     phases = host.connector_data.get(PHASES) if host is not None else None
     for line in lines:

@@ -70,7 +70,7 @@ def key_of(replica):
         return ""
 
 
-def tell(name, phase):
+def report_phase(name, phase):
     """Say what a replica is at, where the task asks for it; nobody has to be there to hear it."""
     if TASK.get("progress"):
         with contextlib.suppress(OSError):
@@ -93,18 +93,18 @@ def wait(replica, key, timeout_s):
     # One restart may heal, as when the memory of a process that just ended is freed late.
     allowed = int(properties(name, "NRestarts")["NRestarts"]) + 1
     loading = True
-    tell(name, "load")
+    report_phase(name, "load")
     while time.monotonic() < start + timeout_s:
         if loading and TASK.get("progress") and listens(replica["port"]):
             loading = False
-            tell(name, "first token")
+            report_phase(name, "first token")
         ended = _ended(name, allowed)
         if ended:
             why = ended
             break
         answer = chat("http://127.0.0.1:%d" % replica["port"], key, replica["model"])
         if answer["ok"] and answer["model"] in (replica["model"], None):
-            tell(name, "serves")
+            report_phase(name, "serves")
             return
         if answer["ok"]:
             why = "it serves %s, not %s" % (answer["model"], replica["model"])
@@ -137,30 +137,30 @@ def log(name, key, first_id):
     # A unit has ended before the journal has taken its last words.
     run("timeout", "20", "journalctl", "--sync", ok=())
     start_id = properties(name, "InvocationID")["InvocationID"]
-    first = said_in(first_id) if first_id != start_id else ""
-    text = first or said_in(start_id)
+    first = log_of_start(first_id) if first_id != start_id else ""
+    text = first or log_of_start(start_id)
     # One that was started again a moment ago has said nothing yet.
     text = text or journal("-u", unit(name))
     text = text.replace(key, "***") if key else text
-    lines = ["    " + plain(line)[:LINE_LENGTH] for line in telling(text.splitlines())]
+    lines = ["    " + plain(line)[:LINE_LENGTH] for line in log_excerpt(text.splitlines())]
     which = ", its first start" if first else ""
     more = "  more: sudo journalctl -u %s --no-pager -n 500 | less" % unit(name)
     return "  last log lines of %s%s:\n%s\n%s" % (unit(name), which, "\n".join(lines), more)
 
 
-def said_in(start_id):
+def log_of_start(start_id):
     """What a unit said in one start, and what systemd said of it; "" where it said nothing."""
-    own = "_SYSTEMD_INVOCATION_ID=" + start_id
-    return journal(own) and journal(own, "+", "INVOCATION_ID=" + start_id)
+    invocation = "_SYSTEMD_INVOCATION_ID=" + start_id
+    return journal(invocation) and journal(invocation, "+", "INVOCATION_ID=" + start_id)
 
 
 def journal(*matches):
     """What a journal has at its end of these messages; one may be as long as its writer wants."""
-    asked = ("journalctl", "--no-pager", "-o", "cat", "-n", "400", *matches)
-    return run("sh", "-c", "%s | tail -c %d" % (shlex.join(asked), LOG_BYTES), ok=()).strip()
+    command = ("journalctl", "--no-pager", "-o", "cat", "-n", "400", *matches)
+    return run("sh", "-c", "%s | tail -c %d" % (shlex.join(command), LOG_BYTES), ok=()).strip()
 
 
-def telling(lines):
+def log_excerpt(lines):
     """The last lines, and before them the first errors, which the last ones follow from."""
     last = lines[-LOG_LINES:]
     errors = [line for line in lines[:-LOG_LINES] if ERROR.search(line)]

@@ -24,8 +24,8 @@ from roles.host.serving import (
     key_of,
     properties,
     read_manifest,
+    report_phase,
     run,
-    tell,
     unit,
     wait,
 )
@@ -269,7 +269,7 @@ def stop(names, before):
     """Stop replicas, those that serve once they have ended their requests."""
     for name in names:
         if name in before and active(name):
-            tell(name, "drain")
+            report_phase(name, "drain")
             drain(before[name])
     if names:
         run("systemctl", "stop", *[unit(name) for name in names])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from roles.host import read_text, there
+from roles.host import path_exists, read_text
 from roles.host.command import run
 from roles.models.folder import read_folder
 from roles.models.hub import ENDPOINT, read_hub
@@ -56,7 +56,7 @@ def _refused(problem: str) -> int:
 def _read(options: argparse.Namespace) -> RecordedModel:
     source = str(options.source)
     path = _expanded(Path(source))
-    if there(path) or source.startswith(("/", ".")) or source.endswith(".gguf"):
+    if path_exists(path) or source.startswith(("/", ".")) or source.endswith(".gguf"):
         return read_folder(path, model_id=options.id)
     if options.id:
         raise ValueError("--id is for a folder alone; a model of the hub has its name there")
@@ -72,7 +72,7 @@ def _expanded(path: Path) -> Path:
 
 def _token(file: Path | None) -> str | None:
     """The hub's token, of the file before the environment; None where neither has one."""
-    if file is not None and not there(file):
+    if file is not None and not path_exists(file):
         raise ValueError(f"{file} is not there: write the hub's token into it")
     token = (read_text(file, 2**16) if file else os.environ.get("HF_TOKEN", "")).strip()
     if not token and file is None:

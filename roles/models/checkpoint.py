@@ -20,10 +20,10 @@ def index_bytes(text: str | bytes, where: str) -> int:
     metadata = found.get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, Mapping) else None
     if not is_whole(size, 1, MOST_BYTES):
-        told = (
+        problem = (
             "no metadata.total_size" if size is None else f"a metadata.total_size of {shown(size)}"
         )
-        raise ValueError(f"{where} has {told}: bytes are wanted; download it anew")
+        raise ValueError(f"{where} has {problem}: bytes are wanted; download it anew")
     return int(size)  # type: ignore[arg-type]
 
 

@@ -105,10 +105,10 @@ def _parsed(
     dtype: str | None,
     hf_quant: Mapping[str, Any] | None,
 ) -> Model:
-    said = text_fields(config)
-    _check_it_is_one(said)
-    fields = _with_defaults(said)
-    formats = read_quantization(_said_quantization(fields), hf_quant, quantization)
+    text_values = text_fields(config)
+    _check_it_is_one(text_values)
+    fields = _with_defaults(text_values)
+    formats = read_quantization(_quantization_of(fields), hf_quant, quantization)
     kind = _dtype(fields, dtype)
     plain = Format(kind, 32 if kind == "float32" else 16)
     build = Builder(fields, formats, plain, fields.integer("hidden_size"))
@@ -166,11 +166,11 @@ def _scale(model: Model, plain: Format) -> float:
     A checkpoint of a known kind that is only a little off holds what the engine does not load (MTP
     layers, buffers), and nothing is scaled.
     """
-    said = model.weights_bytes or 1
+    stated_bytes = model.weights_bytes or 1
     whole = checkpoint_bytes(model)
     unquantised = checkpoint_bytes(_plainly(model, plain))
-    found = min((whole, unquantised), key=lambda count: abs(math.log(said / count)))
-    ratio = said / found
+    found = min((whole, unquantised), key=lambda count: abs(math.log(stated_bytes / count)))
+    ratio = stated_bytes / found
     return 1.0 if model.exact and 1 - SHAPES_SURE < ratio < 1 + SHAPES_SURE else ratio
 
 
@@ -208,8 +208,8 @@ def _with_defaults(fields: Fields) -> Fields:
     for name in _BY_LAYER:
         if isinstance(values.get(name), list):
             values[name] = max(values[name], default=None)
-    unsaid = kind in UNGATED or kind not in KNOWN
-    if values.get("intermediate_size") is None and kind and unsaid:
+    ungated_by_default = kind in UNGATED or kind not in KNOWN
+    if values.get("intermediate_size") is None and kind and ungated_by_default:
         values["intermediate_size"] = 4 * known.integer("hidden_size")
     return Fields(values, fields.outer, fields.at)
 
@@ -221,22 +221,24 @@ def _type_by_architecture(outer: Mapping[str, Any]) -> str:
     return stem if stem in KNOWN or stem in DEFAULTS else "llama" if "llama" in stem else ""
 
 
-def _said_quantization(fields: Fields) -> Mapping[str, Any]:
+def _quantization_of(fields: Fields) -> Mapping[str, Any]:
     found = fields.anywhere("quantization_config", "compression_config", default={})
     if found and fields.get("expert_dtype") == "fp4":
         return {**found, "expert_dtype": "fp4"}
     return found
 
 
-def _dtype(fields: Fields, asked: str | None) -> str:
+def _dtype(fields: Fields, requested: str | None) -> str:
     """The dtype that vLLM serves in; float32 checkpoints are served in 16 bits."""
-    said = asked if asked and asked != "auto" else fields.anywhere("dtype", "torch_dtype")
-    name = str(said or "bfloat16").removeprefix("torch.")
+    stated = (
+        requested if requested and requested != "auto" else fields.anywhere("dtype", "torch_dtype")
+    )
+    name = str(stated or "bfloat16").removeprefix("torch.")
     name = _DTYPES.get(name, name)
-    if name == "float32" and (not asked or asked == "auto"):
+    if name == "float32" and (not requested or requested == "auto"):
         return "float16"
     if name not in ("float16", "bfloat16", "float32"):
-        raise ValueError(f"dtype is {said!r}; use float16, bfloat16 or float32")
+        raise ValueError(f"dtype is {stated!r}; use float16, bfloat16 or float32")
     return name
 
 
@@ -248,9 +250,9 @@ def states_length(config: Mapping[str, Any]) -> bool:
 
 def context_limit(fields: Fields) -> int:
     """The longest request in tokens that vLLM allows without being told otherwise."""
-    said = [fields.integer(name) for name in _LIMITS if fields.get(name)]
+    limits = [fields.integer(name) for name in _LIMITS if fields.get(name)]
     # Command R's limit is the longer of its two.
-    limit = fields.integer("model_max_length", default=min(said, default=2048))
+    limit = fields.integer("model_max_length", default=min(limits, default=2048))
     scale = 1.0
     if "gemma3" not in fields.model_type:
         for rope in _ropes(fields):
@@ -280,7 +282,7 @@ def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
     """
     if fields.model_type in NO_ROTARY:
         return 0
-    said = [fields.integer(name) for name in _LIMITS if fields.get(name)]
+    limits = [fields.integer(name) for name in _LIMITS if fields.get(name)]
     ropes = fields.mapping("rope_parameters", "rope_scaling") or {}
     share = float(fields.get("partial_rotary_factor", "rotary_pct", default=1.0))
     tables = set()
@@ -292,7 +294,7 @@ def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
         own = {} if local else ropes.get(f"{mixer.kind}_attention") or ropes
         part = float(own.get("partial_rotary_factor") or share)
         scaled = (own.get("rope_type") or own.get("type")) == "linear"
-        positions = min(said, default=2048) * (float(own.get("factor") or 1) if scaled else 1)
+        positions = min(limits, default=2048) * (float(own.get("factor") or 1) if scaled else 1)
         if mixer.kind == "mla":
             size, part = fields.integer("qk_rope_head_dim", default=64), 1.0
         else:
@@ -310,9 +312,9 @@ def _embeddings(
     """The tensors of the first stage and of the last, and whether they share the embedding."""
     fields, hidden = build.fields, build.hidden
     vocabulary = fields.integer("vocab_size")
-    said = fields.get("tie_word_embeddings")
-    said = fields.outer.get("tie_word_embeddings") if said is None else said
-    tied = fields.model_type in TIED_BY_DEFAULT if said is None else bool(said)
+    stated = fields.get("tie_word_embeddings")
+    stated = fields.outer.get("tie_word_embeddings") if stated is None else stated
+    tied = fields.model_type in TIED_BY_DEFAULT if stated is None else bool(stated)
     table = build.formats.head or build.plain
     first = [Weight("embed_tokens", vocabulary, hidden, table, "vocabulary")]
     if per_layer := fields.integer("hidden_size_per_layer_input", default=0, least=0):

@@ -295,26 +295,29 @@ _REPEATED = re.compile(r"\)[*+{]|\\[1-9]|\(\?P=")
 _MOST_PATTERNS, _MOST_EXPRESSIONS = 1000, 32
 
 
-def check_quantization(said: Any, at: str) -> None:
+def check_quantization(values: Any, at: str) -> None:
     """Check what a checkpoint says of its quantisation; `at` is the path of it."""
-    _check_mapping(said, at.rstrip(".: "))
-    check_keys(said, _QUANTIZATION, at)
-    scheme = said.get("kv_cache_scheme") or {}
+    _check_mapping(values, at.rstrip(".: "))
+    check_keys(values, _QUANTIZATION, at)
+    scheme = values.get("kv_cache_scheme") or {}
     check_keys(scheme, _SCHEME, f"{at}kv_cache_scheme.")
     paths = [
-        one for key in _QUANTIZATION if _QUANTIZATION[key] is _PATHS for one in said.get(key) or ()
+        one
+        for key in _QUANTIZATION
+        if _QUANTIZATION[key] is _PATHS
+        for one in values.get(key) or ()
     ]
-    for name, group in (said.get("config_groups") or {}).items():
+    for name, group in (values.get("config_groups") or {}).items():
         where = f"{at}config_groups.{name}"
         _check_mapping(group, where)
         check_keys(group, _GROUP_OF_LINEARS, f"{where}.")
         check_keys(group.get("weights") or {}, _SCHEME, f"{where}.weights.")
         paths += group.get("targets") or ()
-    for name, layer in (said.get("quantized_layers") or {}).items():
+    for name, layer in (values.get("quantized_layers") or {}).items():
         where = f"{at}quantized_layers.{name}"
         _check_mapping(layer, where)
         check_keys(layer, _LAYER, f"{where}.")
-    _check_patterns([*paths, *(said.get("quantized_layers") or ())], at)
+    _check_patterns([*paths, *(values.get("quantized_layers") or ())], at)
 
 
 def _check_mapping(value: Any, where: str) -> None:

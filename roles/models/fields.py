@@ -49,8 +49,8 @@ class Fields:
                 )
             return default
         if not is_whole(value, least, LARGEST):
-            wanted = f"a whole number from {least} to {LARGEST}"
-            raise ValueError(f"{self.at}{name} is {shown(value)}; it must be {wanted}")
+            expected = f"a whole number from {least} to {LARGEST}"
+            raise ValueError(f"{self.at}{name} is {shown(value)}; it must be {expected}")
         return int(value)
 
     def listed(self, *names: str, length: int | None = None) -> list[Any] | None:

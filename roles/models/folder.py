@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from roles.host import open_file, read_bytes, there
+from roles.host import open_file, path_exists, read_bytes
 from roles.models import checkpoint
 from roles.models.config_keys import is_whole, shown
 from roles.models.gguf import Header, Length, read_header
@@ -39,14 +39,14 @@ def read_folder(folder: Path, *, model_id: str = "") -> RecordedModel:
     if folder.suffix == ".gguf":
         return _read_gguf(folder, name)
     config = folder / "config.json"
-    if not there(config):
+    if not path_exists(config):
         raise ValueError(f"{config} is not there: name the folder that a model was saved in")
     quantized = folder / "hf_quant_config.json"
     return RecordedModel(
         id=name,
         config=_load(config),
         weights_bytes=_weights_bytes(folder),
-        quantization=nvidia_quantization(_load(quantized) if there(quantized) else None),
+        quantization=nvidia_quantization(_load(quantized) if path_exists(quantized) else None),
     )
 
 
@@ -60,7 +60,7 @@ def _weights_bytes(folder: Path) -> int | None:
     if files:
         return sum(_header_bytes(file) for file in files)
     index = folder / checkpoint.INDEX
-    return checkpoint.index_bytes(read_bytes(index), str(index)) if there(index) else None
+    return checkpoint.index_bytes(read_bytes(index), str(index)) if path_exists(index) else None
 
 
 def _header_bytes(path: Path) -> int:
@@ -120,11 +120,11 @@ def _gguf_config(header: Header, shape: GgufShape) -> dict[str, Any]:
     """The sizes by their names in a config.json."""
     kind = shape.architecture
     config: dict[str, Any] = {"model_type": _GGUF_TYPES.get(kind, kind)}
-    for theirs, ours in _GGUF_KEYS.items():
-        value = header.metadata.get(f"{kind}.{theirs}")
+    for gguf_key, config_key in _GGUF_KEYS.items():
+        value = header.metadata.get(f"{kind}.{gguf_key}")
         # Sizes that differ by layer come as lists; the largest is what counts most.
         if isinstance(value, tuple):
             value = max(value, default=None)
         if value is not None and not isinstance(value, Length):
-            config[ours] = value
+            config[config_key] = value
     return config | {"vocab_size": shape.vocabulary_size}

@@ -213,12 +213,12 @@ def _windows(keys: "_Keys", count: int) -> list[int]:
     known = kind in _WINDOWS or kind in _PATTERN_ALONE
     if not window or not known or count < _LEAST_LAYERS.get(kind, 0):
         return [0] * count
-    said = keys.metadata.get(f"{kind}.attention.sliding_window_pattern")
-    if isinstance(said, tuple) and len(said) == count:
-        return [window if one else 0 for one in said]
+    pattern = keys.metadata.get(f"{kind}.attention.sliding_window_pattern")
+    if isinstance(pattern, tuple) and len(pattern) == count:
+        return [window if one else 0 for one in pattern]
     every, first = _WINDOWS.get(kind, (0, False))
-    if isinstance(said, int) and not isinstance(said, bool):
-        every = said
+    if isinstance(pattern, int) and not isinstance(pattern, bool):
+        every = pattern
     full = 0 if first else every - 1
     return [0 if every and layer % every == full else window for layer in range(count)]
 

@@ -58,11 +58,11 @@ class Cache:
             spare = 2 if options.prefix_caching else 1
             return spare + options.speculative_tokens
         if self.kind == "sliding":
-            held = min(self.window - 1 + options.in_flight_tokens, max_model_len)
-            return math.ceil(held / self.block_tokens) + 1
+            max_tokens = min(self.window - 1 + options.in_flight_tokens, max_model_len)
+            return math.ceil(max_tokens / self.block_tokens) + 1
         if self.kind == "chunked":
-            held = min(self.window + options.in_flight_tokens, max_model_len)
-            return math.ceil(held / self.block_tokens)
+            max_tokens = min(self.window + options.in_flight_tokens, max_model_len)
+            return math.ceil(max_tokens / self.block_tokens)
         own = math.ceil(max_model_len / options.decode_context_parallel_size)
         return math.ceil(own / self.block_tokens)
 
@@ -87,16 +87,16 @@ def default_block_tokens(model: Model, options: CacheOptions) -> int:
 
 def token_bytes(model: Model, attention: Attention, options: CacheOptions) -> float:
     """Bytes that one layer keeps of one token on one GPU; ValueError for an unknown dtype."""
-    said = options.kv_cache_dtype
-    if said == "auto" and model.quantization and model.quantization.kv_cache_dtype:
-        said = model.quantization.kv_cache_dtype
+    dtype = options.kv_cache_dtype
+    if dtype == "auto" and model.quantization and model.quantization.kv_cache_dtype:
+        dtype = model.quantization.kv_cache_dtype
     heads = max(1, attention.kv_heads // options.tensor_parallel_size)
     numbers = attention.head_size + attention.value_head_size
     if attention.kind == "mla" and model.is_sparse:
         for name, count in _SPARSE_MLA_BYTES.items():
-            if said.startswith(name):
+            if dtype.startswith(name):
                 return count + attention.index_bytes
-    return heads * _head_bytes(said, numbers, model.dtype_bytes) + attention.index_bytes
+    return heads * _head_bytes(dtype, numbers, model.dtype_bytes) + attention.index_bytes
 
 
 def _head_bytes(dtype: str, numbers: int, model_bytes: int) -> float:

@@ -302,8 +302,8 @@ def _shared_size(fields: Fields, expert_size: int) -> int:
         return count * (each or expert_size)
     if fields.model_type == "arctic":
         return fields.integer("hidden_size")
-    beside = fields.model_type in ("gemma4", "llama4", "longcat_flash")
-    if beside or fields.get("residual_moe"):
+    adds_shared_size = fields.model_type in ("gemma4", "llama4", "longcat_flash")
+    if adds_shared_size or fields.get("residual_moe"):
         return fields.integer("intermediate_size")
     if fields.model_type == "granitemoehybrid":
         return fields.integer("shared_intermediate_size", default=0, least=0)
@@ -313,15 +313,15 @@ def _shared_size(fields: Fields, expert_size: int) -> int:
 def _block(build: Builder, block: Any) -> Layer:
     """A layer of a pruned model (Nemotron NAS), each with sizes of its own."""
     fields = build.fields
-    said = block.get("attention") or {}
+    attention = block.get("attention") or {}
     mixer, weights = None, list[Weight]()
     heads = fields.integer("num_attention_heads")
-    if not said.get("no_op") and said.get("n_heads_in_group"):
+    if not attention.get("no_op") and attention.get("n_heads_in_group"):
         size = fields.integer("head_dim", default=build.hidden // heads)
-        kv = heads // int(said["n_heads_in_group"])
+        kv = heads // int(attention["n_heads_in_group"])
         mixer = Attention("full", heads, kv, size, size)
         weights += parameters.attention(build.at("self_attn."), heads, kv, size)
-    elif said.get("replace_with_linear"):
+    elif attention.get("replace_with_linear"):
         weights += build.linear("self_attn.linear_attn", build.hidden, build.hidden, "replicated")
     ffn, mlp = block.get("ffn") or {}, None
     if not ffn.get("no_op") and ffn.get("ffn_mult"):

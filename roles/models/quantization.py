@@ -207,20 +207,20 @@ def _matches(pattern: str, names: Iterable[str]) -> bool:
 
 
 def read_quantization(
-    config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, asked: str | None
+    config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, requested: str | None
 ) -> Formats:
     """The formats of a checkpoint, or those of `asked` where an unquantised one is told so.
 
     ValueError where the method is not one that vLLM has, and for a key whose value cannot be.
     """
     if hf_quant:
-        said = hf_quant.get("quantization", hf_quant)
-        check_quantization(said, "quantization of hf_quant_config.json: ")
-        return _modelopt(said)
+        values = hf_quant.get("quantization", hf_quant)
+        check_quantization(values, "quantization of hf_quant_config.json: ")
+        return _modelopt(values)
     if config:
         check_quantization(config, "quantization_config.")
         return _from_config(config)
-    return _online(asked) if asked else Formats()
+    return _online(requested) if requested else Formats()
 
 
 def _from_config(config: Mapping[str, Any]) -> Formats:
@@ -331,7 +331,8 @@ def _modelopt(config: Mapping[str, Any]) -> Formats:
     layers = config.get("quantized_layers")
     if isinstance(layers, Mapping) and layers:
         groups = tuple(
-            ((str(name),), _algorithm(str(said.get("quant_algo")))) for name, said in layers.items()
+            ((str(name),), _algorithm(str(layer.get("quant_algo"))))
+            for name, layer in layers.items()
         )
         kept = Quantization("modelopt", groups[0][1], ignored, kv_cache_dtype=kv)
         return Formats(kept, groups)

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from roles.host import StrictSettings, parse_json, read_bytes, there
+from roles.host import StrictSettings, parse_json, path_exists, read_bytes
 from roles.models.config import parse_config
 from roles.models.config_keys import MOST_LAYERS, shown
 from roles.models.gguf_shape import GgufShape
@@ -90,14 +90,16 @@ class DeclaredModel(StrictSettings):
         """The model of these sizes; its weights are as many bytes as declared. ValueError where no
         model has them."""
         config: dict[str, Any] = {"model_type": "llama"}
-        config |= {theirs: getattr(self, ours) for ours, theirs in _CONFIG_KEYS.items()}
+        config |= {
+            config_key: getattr(self, field_name) for field_name, config_key in _CONFIG_KEYS.items()
+        }
         try:
             return parse_config(config, model_id=self.name, weights_bytes=self.weight_bytes)
         except ValueError as error:
-            said = str(error)
-            for ours, theirs in {**_CONFIG_KEYS, "weight_bytes": "weights_bytes"}.items():
-                said = said.replace(theirs, ours)
-            raise ValueError(said) from None
+            message = str(error)
+            for field_name, config_key in {**_CONFIG_KEYS, "weight_bytes": "weights_bytes"}.items():
+                message = message.replace(config_key, field_name)
+            raise ValueError(message) from None
 
 
 class RecordedModel(BaseModel):
@@ -121,14 +123,14 @@ class RecordedModel(BaseModel):
 
     def model(self) -> Model:
         """The model of this config; ValueError names what is wrong with it."""
-        told = self.quantization
+        quantization = self.quantization
         try:
             model = parse_config(
                 self.config,
                 model_id=self.id,
                 weights_bytes=self.weights_bytes,
-                quantization=told if isinstance(told, str) else None,
-                hf_quant=told if isinstance(told, dict) else None,
+                quantization=quantization if isinstance(quantization, str) else None,
+                hf_quant=quantization if isinstance(quantization, dict) else None,
             )
             return replace(model, gguf=self.gguf, revision=self.revision)
         except ValueError as error:
@@ -151,8 +153,8 @@ def _without_defaults(shape: GgufShape) -> dict[str, Any]:
 
 def nvidia_quantization(file: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What a hf_quant_config.json says of the weights; None where it says nothing."""
-    said = (file or {}).get("quantization", file)
-    return dict(said) if said and isinstance(said, Mapping) else None
+    values = (file or {}).get("quantization", file)
+    return dict(values) if values and isinstance(values, Mapping) else None
 
 
 def declared_model(value: Any) -> Model:
@@ -169,7 +171,7 @@ def model_of_file(file: Path) -> Model:
     """The model in a JSON file that was recorded; ValueError says what is wrong and what to do."""
     name = str(file) if str(file).isprintable() else ascii(str(file))
     again = f"python -m roles.models read SOURCE > {name}"
-    if not there(file):
+    if not path_exists(file):
         raise ValueError(f"{name} is not there; make it: {again}")
     try:
         return _recorded_model(parse_json(read_bytes(file)))
@@ -188,13 +190,13 @@ def in_words(error: ValidationError, kind: type[BaseModel] = RecordedModel) -> s
     """What pydantic found of settings of a kind, in one line."""
     found = [(_path(detail), _problem(detail, kind)) for detail in error.errors()]
     deeper = {path[:depth] for path, _ in found for depth in range(len(path))}
-    told = (
+    errors = (
         f"{'.'.join(path)}: {problem}" if path else problem
         # Of a union the member whose part is wrong says more than one that fits not at all.
         for path, problem in found
         if path not in deeper
     )
-    return "; ".join(dict.fromkeys(told))
+    return "; ".join(dict.fromkeys(errors))
 
 
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}

@@ -108,18 +108,18 @@ def _of_replicas(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield f"{name} is gone (was {_words(before[name])})"
         elif name not in before:
             yield f"{name} is new: {_words(now[name])}"
-        elif told := _changed(before[name], now[name]):
-            yield f"{name} {told}"
+        elif differences := _changed(before[name], now[name]):
+            yield f"{name} {differences}"
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What a replica has now and had before, as far as they differ; a file of before there were
     several engines says nothing of them."""
-    unsaid = {"engine"} - before.keys()
+    default = {"engine"} - before.keys()
     differs = [
         key
         for key in dict.fromkeys([*now, *before])
-        if key not in unsaid and before.get(key) != now.get(key)
+        if key not in default and before.get(key) != now.get(key)
     ]
     of_now, of_before = (
         _words({key: entry.get(key, "not set") for key in differs}) for entry in (now, before)

@@ -31,22 +31,25 @@ def units(
     found = [
         unit
         for own in by_host.values()
-        for unit in _apart(own, _alone_here(own, upstreams, announced))
+        for unit in _split_by_service(own, _emptied_together(own, upstreams, announced))
     ]
     # What only leaves goes late: what replaces it elsewhere serves by then.
-    return sorted(found, key=lambda unit: (_waits(unit), all(_only_leaves(move) for move in unit)))
+    return sorted(
+        found,
+        key=lambda unit: (_waits_for_end_of_run(unit), all(_only_removes(move) for move in unit)),
+    )
 
 
-def _only_leaves(move: Move) -> bool:
+def _only_removes(move: Move) -> bool:
     return bool(move.removals) and not move.restarts
 
 
-def _waits(unit: Sequence[Move]) -> bool:
+def _waits_for_end_of_run(unit: Sequence[Move]) -> bool:
     """Whether replicas of it are out until the end of the run, which then must be near."""
     return any(move.together for move in unit)
 
 
-def _alone_here(
+def _emptied_together(
     own: Sequence[Move], upstreams: Upstreams, announced: AnnouncedInterruptions
 ) -> set[str]:
     """Services that the moves of one host would empty together, though none of them alone."""
@@ -54,12 +57,12 @@ def _alone_here(
     return set(upstreams.necessarily_emptied(own)) - expected
 
 
-def _apart(own: Sequence[Move], alone: set[str]) -> list[list[Move]]:
+def _split_by_service(own: Sequence[Move], services: set[str]) -> list[list[Move]]:
     """The moves of one host, at most one a unit of each service that runs nowhere else."""
     found: list[list[Move]] = []
-    used = dict.fromkeys(alone, 0)
+    used = dict.fromkeys(services, 0)
     for move in own:
-        bound = alone.intersection(move.services)
+        bound = services.intersection(move.services)
         index = max((used[service] for service in bound), default=0)
         used.update(dict.fromkeys(bound, index + 1))
         found += [[] for _ in range(index + 1 - len(found))]
@@ -67,17 +70,17 @@ def _apart(own: Sequence[Move], alone: set[str]) -> list[list[Move]]:
     return [unit for unit in found if unit]
 
 
-def place(
+def fill_batches(
     units: Sequence[Sequence[Move]],
     upstreams: Upstreams,
     announced: AnnouncedInterruptions,
-    most: int,
+    max_batches: int,
 ) -> BatchedMoves:
     """The units in at most so many batches: one host at a time, where that many are enough."""
     hosts = {unit[0].hosts[0] for unit in units}
-    batches = _Batches(upstreams, announced, most)
-    batches.usual = -(-len(hosts) // most)
-    batches.largest = -(-len(units) // most)
+    batches = _Batches(upstreams, announced, max_batches)
+    batches.usual = -(-len(hosts) // max_batches)
+    batches.largest = -(-len(units) // max_batches)
     waiting = list(units)
     # What was placed may have brought the replica for which another unit waits.
     while unplaced := [unit for unit in waiting if not batches.add(unit)]:
@@ -110,7 +113,7 @@ class _Batches:
         # A batch before all others helps who must go before another unit removes a replica.
         new = [(len(self.units), True), (0, True)] if room else []
         places = [(i, False) for i in roomy] + new + [(i, False) for i in full]
-        if _waits(unit):
+        if _waits_for_end_of_run(unit):
             places = new[:1] + [(i, False) for i in reversed(range(len(self.units)))]
         for index, is_new in places:
             if self._fits(own, index, is_new):

@@ -93,18 +93,18 @@ def decide(plan: RollingPlan, index: int, progress: Progress) -> Decision:
     batch = plan.batches[index]
     failed = _failed(plan, index, progress)
     serving = _serving(plan, progress, failed)
-    going: list[Move] = []
+    accepted: list[Move] = []
     left: list[Skipped] = []
     for move in batch.moves:
         reason = _stop_reason(plan, move, progress, failed)
-        reason = reason or _would_empty(plan, going, move, serving)
+        reason = reason or _would_empty(plan, accepted, move, serving)
         if reason:
             left.append(Skipped(move, reason))
         else:
-            going.append(move)
-    moving = {replica for move in going for replica in move.replicas}
+            accepted.append(move)
+    moving = {replica for move in accepted for replica in move.replicas}
     drained = tuple(replica for replica in batch.drained if replica in moving)
-    return Decision(tuple(going), tuple(left), drained)
+    return Decision(tuple(accepted), tuple(left), drained)
 
 
 # Hosts whose failure concerns a replica, by replica.
@@ -152,20 +152,20 @@ def _serving(plan: RollingPlan, progress: Progress, failed: _Failed) -> dict[str
     serving: dict[str, set[str]] = {}
     for member in plan.members:
         moved = member.id in progress.moved
-        gets = member.will_get_requests if moved else member.gets_requests
-        gone = moved and member.id in out
+        gets_requests = member.will_get_requests if moved else member.gets_requests
+        removed = moved and member.id in out
         lost = member.id in failed and member.id not in progress.restored
-        if member.service in kept and gets and not gone and not lost:
+        if member.service in kept and gets_requests and not removed and not lost:
             serving.setdefault(member.service, set()).add(member.id)
     return serving
 
 
 def _would_empty(
-    plan: RollingPlan, going: Collection[Move], move: Move, serving: dict[str, set[str]]
+    plan: RollingPlan, accepted: Collection[Move], move: Move, serving: dict[str, set[str]]
 ) -> str:
     """Why a move would empty an upstream, though the plan announces no interruption, or ""."""
-    announced = {name for one in (*going, move) for name in plan.interrupted_by(one)}
-    out = {replica for one in going for replica in one.replicas}
+    announced = {name for one in (*accepted, move) for name in plan.interrupted_by(one)}
+    out = {replica for one in accepted for replica in one.replicas}
     for service in move.services:
         before = serving.get(service, set()) - out
         if before and before <= set(move.replicas) and service not in announced:

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from roles.rolling.batches import BatchedMoves, place, units
+from roles.rolling.batches import BatchedMoves, fill_batches, units
 from roles.rolling.members import Change, Member
 from roles.rolling.moves import Move, moves, removed
 from roles.rolling.upstreams import Upstreams, effects, upstreams
 
 # One batch would empty every upstream.
-LEAST_BATCHES = 2
+MIN_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def _allowed(
         if not now:
             return possible, refused
         refused += now
-        gone = {one.move for one in now}
-        possible = [move for move in possible if move not in gone]
+        refused_moves = {one.move for one in now}
+        possible = [move for move in possible if move not in refused_moves]
 
 
 def _among(services: Iterable[str], forbidden: Collection[str]) -> list[str]:
@@ -194,10 +194,10 @@ def _placed(
 
     Moves can wait for each other in a circle; the first that may interrupt a service breaks it.
     """
-    most = max(LEAST_BATCHES, most_batches)
+    most = max(MIN_BATCHES, most_batches)
     refused: list[Skipped] = []
     while True:
-        placed = place(units(possible, found, announced), found, announced, most)
+        placed = fill_batches(units(possible, found, announced), found, announced, most)
         if placed.batches or not placed.left:
             return placed, refused
         move = placed.left[0]
@@ -245,4 +245,4 @@ def batch_slots(members: Sequence[Member], most_batches: int) -> int:
         max(count if len(homes[service]) == 1 else 1 for service, count in own.items())
         for own in hosts.values()
     )
-    return max(LEAST_BATCHES, min(most_batches, steps))
+    return max(MIN_BATCHES, min(most_batches, steps))

@@ -86,8 +86,8 @@ def _fleet(inventory: str, save: bool, as_json: bool) -> int:
     if save:
         print(f"saved in {file}")
     elif changes is not None:
-        differs = "\n".join([f"\nnot the plan saved in {file}:", *changes])
-        print(differs if changes else "as saved")
+        difference_text = "\n".join([f"\nnot the plan saved in {file}:", *changes])
+        print(difference_text if changes else "as saved")
     return 0
 
 

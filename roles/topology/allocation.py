@@ -50,15 +50,15 @@ def part_of(hardware: Hardware, gpus: Sequence[Gpu]) -> Hardware:
 def _check_pins(
     hardware: Hardware, shares: Mapping[str, float | None], pins: Mapping[str, Sequence[int]]
 ) -> None:
-    there = {gpu.index for gpu in hardware.gpus}
+    indexes = {gpu.index for gpu in hardware.gpus}
     owner: dict[int, str] = {}
     for name, indexes in pins.items():
         if name not in shares:
             raise ValueError(f"{name} is no service; it is one of {', '.join(shares)}")
         for index in indexes:
-            if index not in there:
+            if index not in indexes:
                 raise ValueError(
-                    f"{name}: the host has no GPU {index}; its last is {max(there, default=0)}"
+                    f"{name}: the host has no GPU {index}; its last is {max(indexes, default=0)}"
                 )
             if owner.get(index) == name:
                 raise ValueError(f"{name} names GPU {index} twice; remove one")
@@ -72,8 +72,8 @@ def _check_pins(
 def _counts(gpus: int, shares: Mapping[str, float | None]) -> dict[str, int]:
     """Whole GPUs by shares: what is left goes to the largest fractions, the first of equals."""
     stated = sum(share for share in shares.values() if share is not None)
-    silent = [name for name, share in shares.items() if share is None]
-    each = max(0.0, 1 - stated) / len(silent) if silent else 0.0
+    without_share = [name for name, share in shares.items() if share is None]
+    each = max(0.0, 1 - stated) / len(without_share) if without_share else 0.0
     exact = {name: gpus * (each if share is None else share) for name, share in shares.items()}
     counts = {name: int(part + 1e-9) for name, part in exact.items()}
     over = round(sum(exact.values()) + 1e-9) - sum(counts.values())

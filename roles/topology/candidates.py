@@ -102,14 +102,14 @@ def candidates(
     return [with_load(engine, one, model, params, hardware, load) for one in found], refused
 
 
-def holding(options: Sequence[Candidate], load: Load) -> list[Candidate]:
+def with_enough_cache(options: Sequence[Candidate], load: Load) -> list[Candidate]:
     """Those whose KV cache is sure to hold all requests expected at once; else those that should.
 
     Beyond that requests wait or are begun anew. All of them where none holds as many.
     """
-    sure = [one for one in options if one.memory.promised_kv_tokens >= _held(one, load)]
-    should = [one for one in options if one.memory.kv_tokens >= _held(one, load)]
-    return sure or should or list(options)
+    certain = [one for one in options if one.memory.promised_kv_tokens >= _held(one, load)]
+    likely = [one for one in options if one.memory.kv_tokens >= _held(one, load)]
+    return certain or likely or list(options)
 
 
 def _held(candidate: Candidate, load: Load) -> float:
@@ -162,10 +162,10 @@ def _batch_limit(
 ) -> int:
     """Requests that a replica runs at once: as many as it may, and as its KV cache holds."""
     length = params.max_model_len or load.input_tokens + load.output_tokens
-    seats = engine.batch(gpu_memory(gpu), params, length)[1]
+    max_requests = engine.batch(gpu_memory(gpu), params, length)[1]
     # A request holds its prompt and, on the mean, half of its answer.
-    held = candidate.memory.kv_tokens / (load.input_tokens + load.output_tokens / 2)
-    return max(1, min(seats, int(held)))
+    cache_requests = candidate.memory.kv_tokens / (load.input_tokens + load.output_tokens / 2)
+    return max(1, min(max_requests, int(cache_requests)))
 
 
 def _tried(

@@ -111,8 +111,8 @@ def _answered(
         return {"id": None, "error": f"line {number} {error}; give one JSON object a line"}
     if not isinstance(data, dict):
         return {"id": None, "error": f"line {number} is no JSON object; give one a line"}
-    said = data.get("id")
-    id = said if isinstance(said, str | int) and not isinstance(said, bool) else None
+    given_id = data.get("id")
+    id = given_id if isinstance(given_id, str | int) and not isinstance(given_id, bool) else None
     try:
         return answer(kind.model_validate(data))
     except ValidationError as error:
@@ -123,16 +123,16 @@ def _answered(
 
 def model_of(case: ModelCase, max_model_len: int | None) -> Model:
     """The model of a case, for requests of some length; ValueError names what is wrong."""
-    told = (case.weights_bytes, case.quantization, case.dtype)
+    overrides = (case.weights_bytes, case.quantization, case.dtype)
     if case.config is not None:
-        model = _parsed(json.dumps(case.config, sort_keys=True), case.model or "", *told)
+        model = _parsed(json.dumps(case.config, sort_keys=True), case.model or "", *overrides)
         return _with_limit(model, case.config, max_model_len or 0)
     name = str(case.model)
     try:
         known = find(name)
     except ValueError as error:
         raise ValueError(f"model: {error}; or set config") from error
-    if told == (None, None, None):
+    if overrides == (None, None, None):
         return known
     weights = case.weights_bytes or (None if case.quantization else known.weights_bytes)
     config = json.dumps(catalog_config(name), sort_keys=True)
@@ -161,9 +161,9 @@ def _parsed(
         model = parse_config(config, quantization=quantization, **more)
         if quantization and config.pop("quantization_config", None):
             # Another width than the config's: it is the config of another form of the model.
-            told = parse_config(config, quantization=quantization, **more)
-            if _bits(told) != _bits(model):
-                return told
+            requantized = parse_config(config, quantization=quantization, **more)
+            if _bits(requantized) != _bits(model):
+                return requantized
         return model
     except ValueError as error:
         raise ValueError(f"config: {error}") from error

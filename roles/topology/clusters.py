@@ -101,8 +101,8 @@ def _ways(
             and not _wide_problems(model, tensor, ranks)
         ):
             yield shape, ranks
-    for wished in _shapes(gpus, hosts):
-        shape, objections = engine.possible(model, wished)
+    for shape_option in _shapes(gpus, hosts):
+        shape, objections = engine.possible(model, shape_option)
         if not objections:
             yield shape, 1
 

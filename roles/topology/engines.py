@@ -18,16 +18,16 @@ class Chosen:
     reason: str = ""
 
 
-def chosen_engine(said: str | None, model: Model) -> Chosen:
+def chosen_engine(setting: str | None, model: Model) -> Chosen:
     """The engine that a service names, or the one for its model's files.
 
     A GGUF file goes to the engine that is made for it, which alone lies over mixed cards too; other
     files go to the engine of the catalog.
     """
-    if said not in (None, AUTO):
-        return Chosen(said)
+    if setting not in (None, AUTO):
+        return Chosen(setting)
     kind = _made_for(model)
-    if said is None:
+    if setting is None:
         return Chosen(kind)
     files = "a GGUF file" if model.format == "gguf" else f"{model.format} files"
     return Chosen(kind, f"{engine(kind).name} serves it: the model is {files}")

@@ -72,8 +72,8 @@ def _details(host: HostPlan) -> list[str]:
     lines += [f"  why: {reason}" for reason in host.reasons]
     lines += [f"  rejected: {reason}" for reason in host.rejected]
     # The last reason names most of them already.
-    untold = [one for one in host.remedies if not any(one in text for text in host.reasons)]
-    lines += [f"  would fit with: {remedy}" for remedy in untold]
+    remaining = [one for one in host.remedies if not any(one in text for text in host.reasons)]
+    lines += [f"  would fit with: {remedy}" for remedy in remaining]
     lines += [f"  warning: {warning}" for warning in host.warnings]
     return [*lines, ""]
 

@@ -55,8 +55,8 @@ def _formed(
 
 def broken_links(hardware: Hardware, gpus: Sequence[Gpu]) -> tuple[str, ...]:
     """Which of some GPUs do not work together, in words, each set once."""
-    there = {gpu.index for gpu in gpus}
-    sets = {one.gpus for one in hardware.interconnect if there.issuperset(one.gpus)}
+    indexes = {gpu.index for gpu in gpus}
+    sets = {one.gpus for one in hardware.interconnect if indexes.issuperset(one.gpus)}
     verdicts = (broken_together(hardware.interconnect, one) for one in sorted(sets))
     return tuple(dict.fromkeys(verdict_words(one) for one in verdicts if one is not None))
 

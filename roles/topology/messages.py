@@ -56,26 +56,26 @@ def rejected(
     gpu: Gpu,
     chosen: Candidate,
     options: Sequence[Candidate],
-    without: Sequence[Refused],
+    refused_shapes: Sequence[Refused],
     load: Load | None,
 ) -> tuple[str, ...]:
     """What speaks against each other shape: those that fit by their figures, the rest by reason."""
-    told = [refused(gpu, spec.params, one) for one in without]
+    reasons = [refused(gpu, spec.params, one) for one in refused_shapes]
     seen = {chosen.shape}
     for option in options:
         if option.shape in seen:
             continue
         seen.add(option.shape)
         if option.expected is None or chosen.expected is None:
-            told.append(f"{times(option)}: would fit too")
+            reasons.append(f"{times(option)}: would fit too")
         else:
-            held = _held(option, load)
+            shortfall = _held(option, load)
             each = "; ".join(cost([option], spec.price_per_month))
-            told.append(
-                f"{times(option)}: an estimated {figures(option)}{over(option)}{held}"
+            reasons.append(
+                f"{times(option)}: an estimated {figures(option)}{over(option)}{shortfall}"
                 f"{'; ' + each if each else ''}"
             )
-    return tuple(told[-MOST_REJECTED:])
+    return tuple(reasons[-MOST_REJECTED:])
 
 
 def _held(candidate: Candidate, load: Load | None) -> str:

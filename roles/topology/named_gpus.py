@@ -49,11 +49,11 @@ def named_gpu(name: str | None, memory_gib: float | None) -> GpuMemory:
 
 def _card(name: str, memory_gib: float | None) -> Card | None:
     spellings = (pattern.format(name) for pattern in _SPELLINGS)
-    found = (_said(spelling, memory_gib) for spelling in spellings)
+    found = (_find_by_spelling(spelling, memory_gib) for spelling in spellings)
     return next((card for card in found if card is not None), None)
 
 
-def _said(name: str, memory_gib: float | None) -> Card | None:
+def _find_by_spelling(name: str, memory_gib: float | None) -> Card | None:
     found = find_card(name, int(memory_gib * 1024) if memory_gib else None)
     if found is None and memory_gib is None:
         sized = (find_card(f"{name} {size}GB") for size in _SIZES_GB)

@@ -127,7 +127,7 @@ def answers(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def _planned(case: PlanCase) -> dict[str, Any]:
     hardware = _hardware(case.host)
-    return _told(case, hardware, serve(_spec(case), hardware))
+    return _answer(case, hardware, serve(_spec(case), hardware))
 
 
 def _spec(case: PlanCase) -> ServiceSpec:
@@ -155,10 +155,10 @@ def _spec(case: PlanCase) -> ServiceSpec:
 
 
 def _objective(case: PlanCase) -> Objective:
-    said = case.objective
-    if isinstance(said, str):
-        return Objective(said)
-    return Objective(said.kind, said.ttft_limit_ms, said.itl_limit_ms)
+    objective = case.objective
+    if isinstance(objective, str):
+        return Objective(objective)
+    return Objective(objective.kind, objective.ttft_limit_ms, objective.itl_limit_ms)
 
 
 def _hardware(host: HostCase) -> Hardware:
@@ -199,9 +199,9 @@ def _slice(index: int, gpu: GpuSettings, whole: str, profile: str) -> Gpu:
     )
 
 
-def _told(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any]:
+def _answer(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any]:
     if serving.instead:
-        return _told_mixed(case, serving.instead, serving)
+        return _mixed_answer(case, serving.instead, serving)
     if not serving.chosen:
         return {
             "id": case.id,
@@ -222,7 +222,7 @@ def _told(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any
     }
 
 
-def _told_mixed(case: PlanCase, mixed: Mixed, serving: Serving) -> dict[str, Any]:
+def _mixed_answer(case: PlanCase, mixed: Mixed, serving: Serving) -> dict[str, Any]:
     """Cards that differ, and hold the model only together."""
     replica = {
         "gpus": [gpu.index for gpu in mixed.gpus],

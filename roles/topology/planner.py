@@ -97,10 +97,10 @@ def plan_fleet(
         hosts = _only_one(hosts)
     if any(host.replicas for host in hosts) or len(hosts) < 2:
         return Plan(service.name, service.model.id, _weighed(hosts))
-    found, against = clusters(
+    found, problems = clusters(
         engine(service.kind), service.model, service.engine_params, hardware, network_gbit_s
     )
-    return Plan(service.name, service.model.id, tuple(hosts), found, against)
+    return Plan(service.name, service.model.id, tuple(hosts), found, problems)
 
 
 def _with_engine(service: ServiceSettings) -> tuple[ServiceSettings, str]:
@@ -278,16 +278,16 @@ def _slow(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
     """Which GPUs work together far slower than their links should, where that was measured."""
     if not hardware.interconnect:
         return ()
-    told = []
+    messages_ = []
     for group in (group for one in serving.chosen for group in one.groups if len(group) > 1):
         rates, links = group_rates(group, hardware), group_links(group, hardware)
         if rates is not None and measured_far_below(len(group), rates, links):
             names = ", ".join(str(gpu.index) for gpu in group)
-            told.append(
+            messages_.append(
                 f"GPUs {names}: an all-reduce was measured at {links.measured_gb_s:g} GB/s, far "
                 "below what their links should do; estimates go by it"
             )
-    return tuple(told)
+    return tuple(messages_)
 
 
 def _weighed(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:

@@ -79,8 +79,8 @@ def _utilization(case: FitCase) -> Iterator[str]:
 
 
 def _length(case: FitCase) -> Iterator[str]:
-    params = case.params.max_model_len or case.model.context_limit_tokens
-    low, high = LEAST_LENGTH // 16 - 1, min(params - 1, case.model.context_limit_tokens) // 16
+    requested = case.params.max_model_len or case.model.context_limit_tokens
+    low, high = LEAST_LENGTH // 16 - 1, min(requested - 1, case.model.context_limit_tokens) // 16
     if high <= low or not _with(case, max_model_len=LEAST_LENGTH).fits:
         return
     while low < high:
@@ -130,10 +130,10 @@ def _more_gpus(case: FitCase) -> Iterator[str]:
 def _fitting(case: FitCase, count: int) -> Shape | None:
     """The shape over so many GPUs that fits; None if none does. Pipelines where heads do not
     divide."""
-    for wished in case.engine.shapes(count):
-        if wished.gpus != count or wished.pipeline_parallel > MOST_STAGES:
+    for shape_option in case.engine.shapes(count):
+        if shape_option.gpus != count or shape_option.pipeline_parallel > MOST_STAGES:
             continue
-        shape, objections = case.engine.possible(case.model, wished)
+        shape, objections = case.engine.possible(case.model, shape_option)
         if not objections:
             own = replace(case, shape=shape)
             return own.placed if own.fits else None

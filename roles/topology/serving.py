@@ -17,7 +17,7 @@ from roles.topology.candidates import (
     Refused,
     candidates,
     fewer,
-    holding,
+    with_enough_cache,
     with_load,
 )
 from roles.topology.choice import TIE, Objective, best
@@ -135,7 +135,7 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
     own = engine(spec.engine)
     load = spec.load if own.calibration and gpu_rates(gpus[0]) else None
     first_only = load is None and not spec.single_endpoint
-    found, without = candidates(
+    found, refused_shapes = candidates(
         own, spec.model, spec.params, gpus, hardware, load, first_only=first_only
     )
     params = own.fewer_requests(spec.params)
@@ -145,24 +145,24 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
         found = [replace(one, max_num_seqs=params.max_num_seqs) for one in found]
         spec = replace(spec, params=params) if found else spec
     if not found:
-        return _cannot(spec, gpus, without, hardware)
-    every = _options(spec, found, hardware, load)
-    options = holding(every, load) if load is not None else every
+        return _cannot(spec, gpus, refused_shapes, hardware)
+    options_ = _options(spec, found, hardware, load)
+    options = with_enough_cache(options_, load) if load is not None else options_
     chosen = options[_chosen(spec, options)]
     rest = _filled(spec, gpus, chosen, found, hardware, load)
     if rest and load is not None:
         left = sum(len(group) for one in rest for group in one.groups) / len(gpus)
         rest_load = replace(load, concurrency=load.concurrency * (1 - left))
-        beside = with_load(own, chosen, spec.model, spec.params, hardware, rest_load)
-        if _worse(spec.objective, [chosen], [beside, *rest]):
+        relieved = with_load(own, chosen, spec.model, spec.params, hardware, rest_load)
+        if _worse(spec.objective, [chosen], [relieved, *rest]):
             rest = []
         else:
-            chosen = beside
+            chosen = relieved
     reasons = (messages.why(spec, gpus, chosen, load), *(messages.filled(one) for one in rest))
     reasons += messages.not_together(broken_links(hardware, gpus))
     reasons += messages.fewer_seqs(chosen)
     warnings = messages.unknown_rates(spec, gpus[0])
-    rejected = messages.rejected(spec, gpus[0], chosen, every, without, load)
+    rejected = messages.rejected(spec, gpus[0], chosen, options_, refused_shapes, load)
     return Serving((chosen, *rest), reasons, rejected, warnings, ())
 
 
@@ -248,18 +248,18 @@ def _worse(objective: Objective, alone: list[Candidate], together: list[Candidat
 
 
 def _cannot(
-    spec: ServiceSpec, gpus: tuple[Gpu, ...], without: Sequence[Refused], hardware: Hardware
+    spec: ServiceSpec, gpus: tuple[Gpu, ...], refused_shapes: Sequence[Refused], hardware: Hardware
 ) -> Serving:
-    fits_nowhere = [messages.refused(gpus[0], spec.params, one) for one in without]
-    if any(one.apart for one in without):
+    fits_nowhere = [messages.refused(gpus[0], spec.params, one) for one in refused_shapes]
+    if any(one.apart for one in refused_shapes):
         summary = messages.cannot_together(spec, gpus, broken_links(hardware, gpus))
         return Serving((), (*fits_nowhere, summary), (), (), ("GPUs that work together",))
-    possible = [one.shape for one in without if one.memory is not None] or [Shape(1)]
+    possible = [one.shape for one in refused_shapes if one.memory is not None] or [Shape(1)]
     widest = max(possible, key=lambda shape: (shape.gpus, shape.tensor_parallel))
     case = FitCase(spec.model, gpu_memory(gpus[0]), widest, spec.params, spec.engine)
-    told = remedies(case, _variants(spec.model.id))
-    summary = messages.cannot(spec, gpus, told)
-    return Serving((), (*fits_nowhere, summary), (), (), told)
+    fixes = remedies(case, _variants(spec.model.id))
+    summary = messages.cannot(spec, gpus, fixes)
+    return Serving((), (*fits_nowhere, summary), (), (), fixes)
 
 
 @cache

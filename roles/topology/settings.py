@@ -170,16 +170,18 @@ class ServiceSettings(StrictSettings):
     @model_validator(mode="after")
     def _request_fits(self) -> "ServiceSettings":
         needs_load = ("objective", "ttft_limit_ms", "itl_limit_ms", "input_tokens", "output_tokens")
-        told = [name for name in needs_load if name in self.model_fields_set]
-        if self.concurrency is None and told:
+        given = [name for name in needs_load if name in self.model_fields_set]
+        if self.concurrency is None and given:
             raise ValueError(
-                f"{told[0]} says nothing without a load; set concurrency, the requests expected at "
+                f"{given[0]} says nothing without a load; set concurrency, the requests expected "
+                "at "
                 "once over the whole fleet"
             )
-        said = (self.input_tokens or 0) + (self.output_tokens or 0)
-        if said > self.max_model_len:
+        total_tokens = (self.input_tokens or 0) + (self.output_tokens or 0)
+        if total_tokens > self.max_model_len:
             raise ValueError(
-                f"input_tokens and output_tokens are {said} together, more than max_model_len "
+                f"input_tokens and output_tokens are {total_tokens} together, more than "
+                "max_model_len "
                 f"{self.max_model_len}; lower them or raise it"
             )
         return self
@@ -224,9 +226,9 @@ class ServiceSettings(StrictSettings):
     def engine_params(self) -> EngineParams:
         """What the service asks of an engine, as far as it takes memory."""
         # Unset it is the engine's own share: engines differ.
-        said = "gpu_memory_utilization" in self.model_fields_set
+        is_set = "gpu_memory_utilization" in self.model_fields_set
         params = EngineParams(
-            utilization=self.gpu_memory_utilization if said else None,
+            utilization=self.gpu_memory_utilization if is_set else None,
             max_model_len=self.max_model_len,
             min_concurrency=self.min_concurrency,
         )
@@ -249,8 +251,8 @@ class ServiceSettings(StrictSettings):
     @property
     def dtype(self) -> str | None:
         """What the engine is told to compute in, where it is told."""
-        said = self.arguments.get("dtype")
-        return None if said is None else str(said)
+        value = self.arguments.get("dtype")
+        return None if value is None else str(value)
 
 
 def _of_catalog(name: str) -> Model:

@@ -30,8 +30,8 @@ def with_mig(hardware: Hardware, mig: Mig | None) -> Hardware:
     groups = by_driver_index(hardware.gpus)
     for index in sorted(mig):
         if index not in groups:
-            there = ", ".join(map(str, groups)) or "none"
-            raise ValueError(f"mig[{index}]: there is no GPU {index}; the host has {there}")
+            known = ", ".join(map(str, groups)) or "none"
+            raise ValueError(f"mig[{index}]: there is no GPU {index}; the host has {known}")
         whole = _whole(groups[index][0])
         if " MIG " in whole.name:
             raise ValueError(
@@ -51,16 +51,18 @@ def with_mig(hardware: Hardware, mig: Mig | None) -> Hardware:
 
 def _of(hardware: Hardware, devices: Sequence[Gpu]) -> Hardware:
     """These devices of a host, counted anew, with what is known between its whole GPUs."""
-    places = {device.index: place for place, device in enumerate(devices) if not device.mig_profile}
+    new_index = {
+        device.index: position for position, device in enumerate(devices) if not device.mig_profile
+    }
     return Hardware(
-        tuple(replace(device, index=place) for place, device in enumerate(devices)),
-        moved_links(hardware.links, places),
-        moved_links(hardware.p2p, places),
+        tuple(replace(device, index=position) for position, device in enumerate(devices)),
+        moved_links(hardware.links, new_index),
+        moved_links(hardware.p2p, new_index),
         hardware.driver_version,
         tuple(
-            replace(one, gpus=tuple(places[gpu] for gpu in one.gpus))
+            replace(one, gpus=tuple(new_index[gpu] for gpu in one.gpus))
             for one in hardware.interconnect
-            if places.keys() >= set(one.gpus)
+            if new_index.keys() >= set(one.gpus)
         ),
     )
 

@@ -92,9 +92,10 @@ def _problem(card: Card, kind: MigCard, profiles: Sequence[str]) -> str | None:
         return f"{card.name} has its media engines once: only one slice can have them (+me)"
     bases = [split_profile(profile)[0] for profile in profiles]
     if sum(int(base[0]) for base in bases) > kind.slices or not _fit(kind, by_size(bases)):
-        told = ", ".join(profiles)
+        listed = ", ".join(profiles)
         return (
-            f"{told} do not fit {card.name} together; it has {kind.slices} slices, and the largest "
+            f"{listed} do not fit {card.name} together; it has {kind.slices} slices, and the "
+            "largest "
             "take whole halves of its memory"
         )
     return None

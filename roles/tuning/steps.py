@@ -38,16 +38,16 @@ class Steps:
     @property
     def words(self) -> tuple[str, ...]:
         """Each change for a person; none where all is as it must be."""
-        told = []
+        changes = []
         if self.shm_mib or self.fstab_mib:
-            told.append(f"/dev/shm {self.shm_mib or self.fstab_mib} MiB")
+            changes.append(f"/dev/shm {self.shm_mib or self.fstab_mib} MiB")
         if self.apply:
-            told.append("GPU settings now and at boot")
+            changes.append("GPU settings now and at boot")
         elif self.absent:
-            told.append("no GPU settings at boot")
+            changes.append("no GPU settings at boot")
         if self.restore:
-            told.append(f"power limit {', '.join(f'{w:g} W' for _, w in self.restore)}")
-        return tuple(told)
+            changes.append(f"power limit {', '.join(f'{w:g} W' for _, w in self.restore)}")
+        return tuple(changes)
 
 
 def steps(settings: TuningSettings, state: HostTuning, gpus_together: int) -> Steps:
@@ -99,11 +99,13 @@ def _gpu_problems(settings: TuningSettings, state: HostTuning) -> Iterator[str]:
     if settings.power_limit_w is not None:
         for gpu in state.gpus:
             yield from _power_problems(settings.power_limit_w, gpu)
-    there = {gpu.index: gpu for gpu in state.gpus}
+    by_index = {gpu.index: gpu for gpu in state.gpus}
     for index, profiles in sorted((settings.mig or {}).items()):
-        gpu = there.get(index)
+        gpu = by_index.get(index)
         if gpu is None:
-            yield f"tuning.mig: there is no GPU {index}; the host has {', '.join(map(str, there))}"
+            yield (
+                f"tuning.mig: there is no GPU {index}; the host has {', '.join(map(str, by_index))}"
+            )
         elif gpu.users and gpu.profiles != by_size(profiles):
             yield (
                 f"tuning.mig: GPU {index} ({gpu.name}) cannot be sliced while processes use it: "

@@ -25,7 +25,7 @@ CACHE_BYTES: Mapping[str, float] = {
 }
 BATCH, MICRO_BATCH = 2048, 512
 # What a service may set of it, in the order of `Asked.options`.
-RECKONED = (
+MEMORY_OPTIONS = (
     "batch-size",
     "cache-type-k",
     "cache-type-v",
@@ -77,28 +77,28 @@ class Context:
         """Cells of one slot in a layer with a sliding window; 0 is none."""
         if not window or self.full_windows:
             return self.cells
-        held = window + min(self.micro_batch, self.batch, self.context_size)
-        return _up(min(self.cells, held), CELLS)
+        max_tokens = window + min(self.micro_batch, self.batch, self.context_size)
+        return _up(min(self.cells, max_tokens), CELLS)
 
 
 def context_of(params: EngineParams, limit: int) -> Context:
     """The context for what a service asks; `limit` is the model's own length in tokens."""
-    said = dict(params.options)
+    options = dict(params.options)
     return Context(
         slots=params.min_concurrency,
         length=params.max_model_len or limit,
-        key_type=str(said.get("cache-type-k", "f16")),
-        value_type=str(said.get("cache-type-v", "f16")),
-        batch=int(said.get("batch-size", BATCH)),
-        micro_batch=int(said.get("ubatch-size", MICRO_BATCH)),
-        flash_attention=said.get("flash-attn", "auto") != "off",
-        full_windows=bool(said.get("swa-full", False)),
+        key_type=str(options.get("cache-type-k", "f16")),
+        value_type=str(options.get("cache-type-v", "f16")),
+        batch=int(options.get("batch-size", BATCH)),
+        micro_batch=int(options.get("ubatch-size", MICRO_BATCH)),
+        flash_attention=options.get("flash-attn", "auto") != "off",
+        full_windows=bool(options.get("swa-full", False)),
     )
 
 
-def reckoned(arguments: Mapping[str, Argument]) -> tuple[tuple[str, Argument], ...]:
+def memory_options(arguments: Mapping[str, Argument]) -> tuple[tuple[str, Argument], ...]:
     """The arguments that take memory."""
-    return tuple((name, arguments[name]) for name in RECKONED if name in arguments)
+    return tuple((name, arguments[name]) for name in MEMORY_OPTIONS if name in arguments)
 
 
 def _up(value: int, multiple: int) -> int:

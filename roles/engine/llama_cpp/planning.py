@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from roles.engine.llama_cpp.arguments import check_arguments
-from roles.engine.llama_cpp.context import Context, context_of, reckoned
+from roles.engine.llama_cpp.context import Context, context_of, memory_options
 from roles.engine.llama_cpp.converted import shape_of
 from roles.engine.llama_cpp.memory import Part
 from roles.engine.llama_cpp.split import parts_of, tensor_split
@@ -136,12 +136,12 @@ class LlamaCpp:
         self, gpu: GpuMemory, params: EngineParams
     ) -> tuple[str, EngineParams] | None:
         """A KV cache of 8 bits, where nobody said its type."""
-        said = dict(params.options)
-        if {"cache-type-k", "cache-type-v"} & said.keys() or said.get("flash-attn") == "off":
+        options = dict(params.options)
+        if {"cache-type-k", "cache-type-v"} & options.keys() or options.get("flash-attn") == "off":
             return None
-        smaller = said | {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
+        smaller = options | {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
         words = 'arguments {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}'
-        return words, replace(params, options=reckoned(smaller))
+        return words, replace(params, options=memory_options(smaller))
 
     def weights_problem(self, weights: str | None) -> str | None:
         """A file on the hosts is wanted."""
@@ -157,7 +157,7 @@ class LlamaCpp:
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:
         """What a service asks, with what its arguments say of memory."""
-        return replace(params, options=reckoned(arguments))
+        return replace(params, options=memory_options(arguments))
 
 
 LLAMA_CPP = LlamaCpp()

@@ -73,7 +73,7 @@ QUANTIZATIONS = (
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 # Many times what the largest GPUs do in a step.
 _MOST = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
-RECKONED = (*COUNTS, "enforce-eager", "kv-cache-dtype")
+MEMORY_OPTIONS = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
 
 def check_arguments(arguments: dict[str, Argument]) -> None:
@@ -99,7 +99,7 @@ def _check_name(name: str) -> None:
         # vLLM takes the beginning of an option for the option.
         if option.startswith(positive) or (option.endswith("-") and positive.startswith(option)):
             raise ValueError(f"`{name}` follows from the plan or another setting; {instead}")
-    for option in RECKONED:
+    for option in MEMORY_OPTIONS:
         if option != positive and option.startswith(positive):
             raise ValueError(f"{name!r} is no whole option; write `{option}`")
 

@@ -58,14 +58,16 @@ class _Engine:
     gpu: GpuMemory
     shape: Shape
     params: EngineParams
-    law: Rules
+    version_rules: Rules
     step: Step
     length: int
 
     @property
     def budget_gib(self) -> float:
         """What the engine may take of the GPU."""
-        return self.gpu.usable_mib / 1024 * (self.params.utilization or self.law.utilization)
+        return (
+            self.gpu.usable_mib / 1024 * (self.params.utilization or self.version_rules.utilization)
+        )
 
     @property
     def free_gib(self) -> float:
@@ -176,19 +178,26 @@ def _stages(engine: _Engine) -> list[_Stage]:
 
 
 def _stage(engine: _Engine, number: int, layers: int) -> _Stage:
-    model, params, law, step = engine.model, engine.params, engine.law, engine.step
+    model, params, version_rules, step = (
+        engine.model,
+        engine.params,
+        engine.version_rules,
+        engine.step,
+    )
     is_last = number == engine.shape.pipeline_parallel - 1
     transient = forward_bytes(model, step) + picture_bytes(model, step)
     if is_last:
-        transient = max(transient, sampler_bytes(model, step, law))
+        transient = max(transient, sampler_bytes(model, step, version_rules))
     logits = step.requests * model.padded_vocabulary_size if is_last else 0
-    counted = law.subtracts_graphs and not params.eager
+    counted = version_rules.subtracts_graphs and not params.eager
     stage = _Stage(
         weights=_weights_gib(engine, number),
-        sampler=logits * law.sampler_kept_bytes / GIB,
+        sampler=logits * version_rules.sampler_kept_bytes / GIB,
         activations=transient / GIB,
         graphs=graph_gib(model, step, layers) if counted else 0.0,
-        workspace=engine_memory_gib(law.version, step.tensor, engine.gpu.datacenter_links),
+        workspace=engine_memory_gib(
+            version_rules.version, step.tensor, engine.gpu.datacenter_links
+        ),
         kv_cache=0.0,
         layers=layers,
     )
@@ -225,7 +234,7 @@ def _left_gib(engine: _Engine, stage: _Stage) -> float:
         return params.measured_kv_gib
     if params.kv_cache_memory_bytes:
         return params.kv_cache_memory_bytes / GIB
-    foreign = params.other_used_gib if engine.law.counts_all_memory else 0.0
+    foreign = params.other_used_gib if engine.version_rules.counts_all_memory else 0.0
     return engine.budget_gib - foreign - stage.taken
 
 
@@ -240,7 +249,7 @@ def _capacity(engine: _Engine, available_gib: list[float]) -> KvCapacity:
         kv_cache_dtype=engine.params.kv_cache_dtype,
         max_num_batched_tokens=engine.step.tokens,
         compute_capability=engine.gpu.compute_capability,
-        engine_version=engine.law.version,
+        engine_version=engine.version_rules.version,
     )
 
 
@@ -272,7 +281,11 @@ def _no_start(
     params, budget, free = engine.params, engine.budget_gib, engine.free_gib
     if params.measured_kv_gib is not None:
         return _too_little_kv(engine, tight, capacity)
-    if engine.law.checks_free_memory and free < budget and not params.kv_cache_memory_bytes:
+    if (
+        engine.version_rules.checks_free_memory
+        and free < budget
+        and not params.kv_cache_memory_bytes
+    ):
         return f"{free:.1f} GiB are free at start, the budget is {budget:.1f} GiB"
     weights = max(stage.weights for stage in stages)
     if weights > free:
@@ -287,7 +300,7 @@ def _no_start(
 
 
 def _too_little_kv(engine: _Engine, tight: _Stage, capacity: KvCapacity) -> str | None:
-    needed = capacity.blocks_per_request + engine.law.spare_block
+    needed = capacity.blocks_per_request + engine.version_rules.spare_block
     # An encoder keeps nothing: no block is needed.
     if capacity.num_blocks >= needed or not capacity.blocks_per_request:
         return None
@@ -299,7 +312,7 @@ def _too_little_kv(engine: _Engine, tight: _Stage, capacity: KvCapacity) -> str 
 
 def _whole_model(engine: _Engine, stages: list[_Stage]) -> str | None:
     """vLLM 0.11.1 to 0.15 compared a whole model's KV cache with one stage's memory."""
-    if not engine.law.stages_ignored or len(stages) == 1:
+    if not engine.version_rules.stages_ignored or len(stages) == 1:
         return None
     alone = replace(engine, shape=replace(engine.shape, pipeline_parallel=1))
     whole = _capacity(alone, [min(stage.kv_cache for stage in stages)])

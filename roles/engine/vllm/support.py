@@ -14,9 +14,9 @@ BFLOAT16_CAPABILITY = 8.0
 NO_HALF = ("gemma2", "gemma3", "plamo2", "glm4")
 
 
-def planned_dtype(model: Model, said: str | None, gpu: Gpu) -> str | None:
+def planned_dtype(model: Model, dtype: str | None, gpu: Gpu) -> str | None:
     """`half` where a card knows no bfloat16 and nobody said what to compute in, else None."""
-    return "half" if said in (None, "auto") and _lacks_bfloat16(model, gpu) else None
+    return "half" if dtype in (None, "auto") and _lacks_bfloat16(model, gpu) else None
 
 
 def _lacks_bfloat16(model: Model, gpu: Gpu) -> bool:
@@ -25,7 +25,11 @@ def _lacks_bfloat16(model: Model, gpu: Gpu) -> bool:
 
 
 def unsupported(
-    model: Model, params: EngineParams, said: str | None, gpu: Gpu, least: float = ENGINE_CAPABILITY
+    model: Model,
+    params: EngineParams,
+    dtype: str | None,
+    gpu: Gpu,
+    least: float = ENGINE_CAPABILITY,
 ) -> str | None:
     """Why an engine would not start on a card, and what to do; None if it would.
 
@@ -43,7 +47,7 @@ def unsupported(
                 f"{has}, bfloat16 needs {BFLOAT16_CAPABILITY}, and {model.model_type} does not run "
                 "in float16; use a newer card"
             )
-        if capability < BFLOAT16_CAPABILITY and said == "bfloat16":
+        if capability < BFLOAT16_CAPABILITY and dtype == "bfloat16":
             return (
                 f'{has}, bfloat16 needs {BFLOAT16_CAPABILITY}; set arguments: {{"dtype": "half"}}'
             )

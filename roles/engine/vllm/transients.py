@@ -40,8 +40,8 @@ def forward_bytes(model: Model, step: Step) -> float:
     hidden = model.hidden_size
     qkv = (model.attention_heads + 2 * model.kv_heads) * model.head_size
     widest = max(6 * model.intermediate_size / step.tensor, 2 * qkv / step.tensor + 2 * hidden)
-    beside = expert_bytes(model, step) + _between(model, step) + _encoded(model, step)
-    return step.tokens * (8 * hidden + widest) + beside
+    other_bytes = expert_bytes(model, step) + _between(model, step) + _encoded(model, step)
+    return step.tokens * (8 * hidden + widest) + other_bytes
 
 
 def sampler_bytes(model: Model, step: Step, rules: Rules) -> float:
@@ -49,8 +49,8 @@ def sampler_bytes(model: Model, step: Step, rules: Rules) -> float:
     logits = min(step.requests, step.tokens) * model.padded_vocabulary_size
     kept = expert_bytes(model, step) if rules.version >= _KEPT_WORKSPACE else 0
     hidden = step.tokens * model.hidden_size * _ACTIVATION_BYTES
-    beside = kept + _between(model, step) + _encoded(model, step)
-    return logits * rules.sampler_bytes + hidden + beside
+    other_bytes = kept + _between(model, step) + _encoded(model, step)
+    return logits * rules.sampler_bytes + hidden + other_bytes
 
 
 def expert_bytes(model: Model, step: Step) -> float:

@@ -77,7 +77,7 @@ class Gpus:
         )
 
 
-def said(value: str) -> str | None:
+def value_or_none(value: str) -> str | None:
     """The value without blanks, or None where the tool says that it has none, or was not told."""
     value = value.strip()
     denied = value.startswith("AMDSMI_STATUS_")
@@ -87,7 +87,7 @@ def said(value: str) -> str | None:
 
 def whole_number(value: str, line: Line | None) -> int | None:
     """A whole number, None where the tool says that it has none, OutputError for anything else."""
-    text = said(value)
+    text = value_or_none(value)
     if text is None:
         return None
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
@@ -109,7 +109,7 @@ def bytes_to_mib(value: str, line: Line | None) -> int | None:
 
 def watts(value: str, line: Line | None) -> float | None:
     """A power in watts, with or without its unit."""
-    text = said(value)
+    text = value_or_none(value)
     if text is None:
         return None
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?) ?W?", text)
@@ -120,7 +120,7 @@ def watts(value: str, line: Line | None) -> float | None:
 
 def pci_address(value: str, line: Line | None) -> str | None:
     """A PCI address in lower case with its domain, "0000" where the tool printed none."""
-    text = said(value)
+    text = value_or_none(value)
     if text is None:
         return None
     address = normal_pci_address(text)
@@ -131,7 +131,7 @@ def pci_address(value: str, line: Line | None) -> str | None:
 
 def device_id(value: str, line: Line | None) -> str | None:
     """AMD's PCI id of a device, "0x74a1" as "1002:74a1"."""
-    text = said(value)
+    text = value_or_none(value)
     if text is None:
         return None
     match = re.fullmatch(r"0x([0-9a-fA-F]{4})", text)
@@ -229,7 +229,7 @@ def read_json(lines: list[Line]) -> object:
         return _loads("\n".join(line.text for line in document))
     except ValueError as error:
         try:
-            return _loads(_mended(document))
+            return _loads(_repaired(document))
         except ValueError:
             raise _json_error(error, document) from None
 
@@ -250,7 +250,7 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _mended(document: list[Line]) -> str:
+def _repaired(document: list[Line]) -> str:
     """The document without what was left out, closed where it was cut."""
     texts = [line.text for line in document if not _LEFT_OUT.fullmatch(line.text)]
     text = re.sub(r",(\s*[]}])", r"\1", "\n".join(texts))

@@ -16,7 +16,7 @@ from roles.hardware.outputs.amd import (
     number_pairs,
     pci_address,
     read_json,
-    said,
+    value_or_none,
     watts,
 )
 from roles.hardware.outputs.text import Line, OutputError, read_lines
@@ -101,7 +101,7 @@ def _read_value(
     """Note one value of a GPU by the section that it stands in; other values are passed over."""
     match section, key:
         case _, "MARKET_NAME":
-            gpus.add(index, line, name=said(value))
+            gpus.add(index, line, name=value_or_none(value))
         case "ASIC", "DEVICE_ID":
             gpus.add(index, line, pci_device_id=device_id(value, line))
         case _, "TARGET_GRAPHICS_VERSION":
@@ -111,9 +111,9 @@ def _read_value(
         case _, "UUID" | "GPU_UUID":
             gpus.add(index, line, uuid=_uuid(value))
         case _, "PRODUCT_SERIAL":
-            gpus.add(index, line, serial=None if value.strip() == "0" else said(value))
+            gpus.add(index, line, serial=None if value.strip() == "0" else value_or_none(value))
         case "DRIVER", "VERSION":
-            gpus.add(index, line, driver_version=said(value))
+            gpus.add(index, line, driver_version=value_or_none(value))
         case "VRAM", "SIZE":
             gpus.add(index, line, memory_total_mib=_memory(value, line))
         case _, "TOTAL_VRAM" | "VRAM_TOTAL":
@@ -145,7 +145,7 @@ def _uuid(value: str) -> str | None:
 
 def _memory(value: str, line: Line | None) -> int | None:
     """MiB; None for "0.4 GB", which monitor rounds too much to plan with."""
-    text = said(value)
+    text = value_or_none(value)
     if text is None or re.fullmatch(r"[0-9.]+ ?GB", text):
         return None
     # Only CSV leaves the unit out; in other forms a number without one is cut.
@@ -204,7 +204,9 @@ def _read_summary(lines: list[Line], gpus: Gpus) -> bool:
         second = _SUMMARY_SECOND.match(text)
         if first and second:
             index = int(second[1])
-            gpus.add(index, line, name=said(first[2]), pci_address=pci_address(first[1], line))
+            gpus.add(
+                index, line, name=value_or_none(first[2]), pci_address=pci_address(first[1], line)
+            )
             if memory := re.search(r"(\d{1,9})/(\d{1,9}) MB", second[2]):
                 used, total = int(memory[1]), int(memory[2])
                 gpus.add(index, line, memory_used_mib=used, memory_total_mib=total)
@@ -319,8 +321,8 @@ def _flat(
     """Section, key and value of everything in an object, spelled as in amd-smi's text."""
     for key, value in entry.items():
         if isinstance(value, dict) and "value" in value:
-            unit = said(str(value.get("unit", ""))) or ""
-            number = said(str(value["value"])) or "N/A"
+            unit = value_or_none(str(value.get("unit", ""))) or ""
+            number = value_or_none(str(value["value"])) or "N/A"
             yield section, key.upper(), number if number == "N/A" else f"{number} {unit}".strip()
         elif isinstance(value, dict) and depth < _DEEPEST:
             yield from _flat(value, key.upper(), depth + 1)

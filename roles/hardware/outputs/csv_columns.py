@@ -66,8 +66,8 @@ def _is_driver_version(cell: str, has_units: bool) -> bool:
 
 def _all(column: Sequence[str], test: Callable[[str], bool]) -> bool:
     """Whether every cell that holds a value passes, and one does."""
-    held = [cell for cell in column if not is_absent(cell) and not is_failure(cell)]
-    return bool(held) and all(map(test, held))
+    present = [cell for cell in column if not is_absent(cell) and not is_failure(cell)]
+    return bool(present) and all(map(test, present))
 
 
 def _total_memory(columns: Sequence[Sequence[str]]) -> int | None:

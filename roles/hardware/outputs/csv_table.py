@@ -46,9 +46,9 @@ def read_table(lines: Sequence[Line], known: frozenset[str], fields: Sequence[st
         if is_message(line.text):
             messages.append(line.text.strip())
             continue
-        asked, header = _ASKED.search(line.text), _header(line, known)
-        if asked is not None:
-            columns = tuple(map(_name, asked[1].strip(",").split(",")))
+        field_list, header = _ASKED.search(line.text), _header(line, known)
+        if field_list is not None:
+            columns = tuple(map(_name, field_list[1].strip(",").split(",")))
         elif header is not None:
             if headers and headers[0] != header:
                 raise OutputError("a second table with other columns: give one at a time", line)

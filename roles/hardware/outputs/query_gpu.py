@@ -164,8 +164,8 @@ def _newest(table: Table, columns: Sequence[str]) -> list[GpuRecord]:
         return records[-_last_round(table, columns) :] if records else []
     newest: dict[object, GpuRecord] = {}
     for place, (identity, record) in enumerate(zip(identities, records, strict=True)):
-        told = any(part is not None for part in identity)
-        newest[identity if told else place] = record
+        known = any(part is not None for part in identity)
+        newest[identity if known else place] = record
     return list(newest.values())
 
 

@@ -17,7 +17,7 @@ from roles.hardware.outputs.amd import (
     number_pairs,
     pci_address,
     read_json,
-    said,
+    value_or_none,
     watts,
 )
 from roles.hardware.outputs.text import Line, OutputError, read_lines
@@ -100,17 +100,17 @@ def _read_value(gpus: Gpus, index: int, key: str, value: str, line: Line | None)
     gpus.add(index)
     match key.strip().casefold():
         case "card series":
-            gpus.add(index, line, name=said(value))
+            gpus.add(index, line, name=value_or_none(value))
         case "device name":
-            gpus.add_default(index, name=said(value))
+            gpus.add_default(index, name=value_or_none(value))
         case "pci bus":
             gpus.add(index, line, pci_address=pci_address(value, line))
         case "gpu id" | "device id":
             gpus.add(index, line, pci_device_id=device_id(value, line))
         case "unique id":
-            gpus.add(index, line, uuid=said(value))
+            gpus.add(index, line, uuid=value_or_none(value))
         case "serial number":
-            gpus.add(index, line, serial=None if value.strip() == "0" else said(value))
+            gpus.add(index, line, serial=None if value.strip() == "0" else value_or_none(value))
         case "gfx version":
             gpus.add(index, line, architecture=architecture(value))
         case "vram total memory (b)":
@@ -137,7 +137,7 @@ def _read_tables(lines: list[Line], gpus: Gpus) -> None:
             _read_row(gpus, index, row[2], line)
         elif in_table and index is not None and re.match(r"\s+[A-Za-z]", line.text):
             # ROCm 6.0 prints the name on a line of its own, cut to 20 characters.
-            gpus.add(index, line, name=said(line.text))
+            gpus.add(index, line, name=value_or_none(line.text))
 
 
 def _read_row(gpus: Gpus, index: int, row: str, line: Line) -> None:
@@ -150,7 +150,7 @@ def _read_row(gpus: Gpus, index: int, row: str, line: Line) -> None:
     if match := _TEMPERATURE.search(row):
         gpus.add(index, temperature_c=int(match[1]))
     if match := _ROW_END.search(row):
-        cap, use = said(match["cap"]), said(match["use"])
+        cap, use = value_or_none(match["cap"]), value_or_none(match["use"])
         if cap and re.fullmatch(r"\d+(\.\d+)?W", cap):
             gpus.add(index, power_limit_w=float(cap[:-1]))
         if use:

@@ -8,7 +8,7 @@ from itertools import groupby
 from roles.hardware.outputs.reading import merged
 from roles.hardware.outputs.record import GpuRecord, MigDevice, Process
 from roles.hardware.outputs.smi_error import is_message
-from roles.hardware.outputs.smi_tree import Leaf, mig_device, process, record_of, tells_gpu
+from roles.hardware.outputs.smi_tree import Leaf, describes_gpu, mig_device, process, record_of
 from roles.hardware.outputs.text import Line, OutputError, read_lines
 from roles.hardware.outputs.values import pci_address, version, whole
 
@@ -87,11 +87,11 @@ def _read_log(lines: Sequence[Line]) -> SmiQuery:
         _Section(_address(lines[at]), _leaves(lines[at + 1 : end]))
         for at, end in zip(heads, [*heads[1:], len(lines)], strict=False)
     ]
-    if not heads and tells_gpu(head):
+    if not heads and describes_gpu(head):
         sections = [_Section(None, head)]
-    said = {leaf.path[-1]: leaf.text for leaf in reversed(head) if len(leaf.path) == 1}
-    driver = version(said.get("driver version", "")) or version(said.get("kmd version", ""))
-    attached = whole(said.get("attached gpus", ""))
+    values = {leaf.path[-1]: leaf.text for leaf in reversed(head) if len(leaf.path) == 1}
+    driver = version(values.get("driver version", "")) or version(values.get("kmd version", ""))
+    attached = whole(values.get("attached gpus", ""))
     whole_list = attached == len(sections)
     gpus = [
         _gpu(section, index if whole_list else None, driver)
@@ -100,7 +100,7 @@ def _read_log(lines: Sequence[Line]) -> SmiQuery:
     return SmiQuery(
         tuple(gpus),
         driver,
-        version(said.get("cuda version", "")) or version(said.get("cuda umd version", "")),
+        version(values.get("cuda version", "")) or version(values.get("cuda umd version", "")),
         attached,
         tuple(
             it

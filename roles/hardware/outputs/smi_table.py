@@ -133,12 +133,12 @@ def _later_row(cells: Sequence[str]) -> Iterator[Printed]:
     if power is not None:
         yield Printed("temperature_c", "temperature", power[1])
         yield Printed("power_limit_w", "power cap", power[3])
-    memory, said = _MEMORY_CELL.fullmatch(cells[1]), _MEMORY_WORDS.fullmatch(cells[1])
+    memory, match = _MEMORY_CELL.fullmatch(cells[1]), _MEMORY_WORDS.fullmatch(cells[1])
     if memory is not None:
         yield Printed("memory_used_mib", "memory used", memory[1])
         yield Printed("memory_total_mib", "memory total", memory[2])
-    elif said is not None:
-        yield Printed("memory_total_mib", "memory", said[1])
+    elif match is not None:
+        yield Printed("memory_total_mib", "memory", match[1])
     yield Printed("utilization_percent", "utilization", use[1] if use else cells[2])
     if use is not None:
         yield Printed("compute_mode", "compute mode", use[2])

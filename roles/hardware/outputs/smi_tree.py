@@ -129,7 +129,7 @@ def record_of(
     return gpu_record(printed, mig_devices, **known)
 
 
-def tells_gpu(leaves: Iterable[Leaf]) -> bool:
+def describes_gpu(leaves: Iterable[Leaf]) -> bool:
     """Whether any leaf is one that only a GPU's section has."""
     return any(_field(leaf.path) is not None for leaf in leaves)
 
@@ -153,10 +153,10 @@ def mig_device(leaves: Sequence[Leaf]) -> MigDevice | None:
 
 def process(leaves: Sequence[Leaf], gpu: GpuRecord) -> Process | None:
     """A process from its leaves; None where they tell no process id."""
-    told = {leaf.path[-1].replace("_", " "): leaf.text for leaf in leaves}
-    pid = values.whole(told.get("process id", told.get("pid", "")))
-    name = told.get("process name", told.get("name", ""))
-    memory = told.get("used gpu memory", told.get("used memory", ""))
+    fields = {leaf.path[-1].replace("_", " "): leaf.text for leaf in leaves}
+    pid = values.whole(fields.get("process id", fields.get("pid", "")))
+    name = fields.get("process name", fields.get("name", ""))
+    memory = fields.get("used gpu memory", fields.get("used memory", ""))
     if pid is None:
         return None
     return Process(

@@ -38,8 +38,8 @@ def parse_smi_version(text: str) -> SmiVersion:
         proc = _PROC.fullmatch(line.text.strip())
         if proc is not None:
             found.setdefault("driver", proc[1])
-        name, _, said = line.text.partition(":")
-        key, value = _KEYS.get(name.strip().lower()), version(said)
+        name, _, value = line.text.partition(":")
+        key, value = _KEYS.get(name.strip().lower()), version(value)
         if key is not None and value is not None:
             found.setdefault(key, value)
     # nvidia-smi -q, which has a driver's and a CUDA version too, has neither of these.

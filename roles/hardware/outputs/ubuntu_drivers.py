@@ -118,8 +118,8 @@ def _is_nvidia(section: _Section) -> bool:
     device_id = _device_id(section)
     if device_id is not None:
         return device_id.startswith(_NVIDIA_ID)
-    said = [section.values.get("vendor", ""), *(driver.name for driver in section.drivers)]
-    return any(word.lower().startswith("nvidia") for word in said)
+    names = [section.values.get("vendor", ""), *(driver.name for driver in section.drivers)]
+    return any(word.lower().startswith("nvidia") for word in names)
 
 
 def _device(section: _Section) -> Device:

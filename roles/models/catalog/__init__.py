@@ -84,9 +84,9 @@ def _close(name: str) -> list[str]:
     by_key = {known.lower(): known for known in rows()}
     by_key |= {known.lower().partition("/")[2]: known for known in rows()}
     # No name is longer, and to compare a text of megabytes takes minutes.
-    said = name.lower()[:100]
-    beginnings = [said, said.partition("/")[2]] if len(said) > 3 else []
+    lowered = name.lower()[:100]
+    beginnings = [lowered, lowered.partition("/")[2]] if len(lowered) > 3 else []
     begun = [key for key in by_key if any(one and key.startswith(one) for one in beginnings)]
-    matches = difflib.get_close_matches(said, by_key, n=4)
+    matches = difflib.get_close_matches(lowered, by_key, n=4)
     found = [*sorted(begun, key=len), *matches]
     return list(dict.fromkeys(by_key[match] for match in found))[:3]

@@ -70,39 +70,39 @@ def output(*systems: dict[str, str], **parts: str) -> list[str]:
     `os` has the machine at its end; `answers` is the version that nvidia-smi says, `amd-answers`
     how many GPUs amd-smi lists, `switches` are the addresses of NVSwitches.
     """
-    told: dict[str, str] = {}
+    message: dict[str, str] = {}
     for system in systems or (DEBIAN,):
-        told |= system
-    told |= {name.replace("_", "-"): text for name, text in parts.items()}
-    own = {name: told.get(name, text) for name, text in _BARE.items()}
+        message |= system
+    message |= {name.replace("_", "-"): text for name, text in parts.items()}
+    own = {name: message.get(name, text) for name, text in _BARE.items()}
     lines = ["", f"@@@ {PART.name}"]
     lines += [line for name, text in own.items() for line in ("", f"@@ {name}", *text.split("\n"))]
-    return [*hardware_hosts.output(**_reported(told)), *lines, "", "@@ end"]
+    return [*hardware_hosts.output(**_reported(message)), *lines, "", "@@ end"]
 
 
-def _reported(told: dict[str, str]) -> dict[str, str]:
+def _reported(message: dict[str, str]) -> dict[str, str]:
     """The sections of the hardware's answer."""
-    name, _, machine = told["os"].rpartition(" ")
-    found = {label: told.get(own, "") for own, label in _REPORTED.items()}
+    name, _, machine = message["os"].rpartition(" ")
+    found = {label: message.get(own, "") for own, label in _REPORTED.items()}
     found |= {"os": name, "machine": machine, "pci": "", "lspci": ""}
     found["reboot_required"] = (
-        f"yes\n{told['reboot-required']}" if told.get("reboot-required") else ""
+        f"yes\n{message['reboot-required']}" if message.get("reboot-required") else ""
     )
-    unit = told.get("nvidia-fabricmanager") or "LoadState=not-found"
-    found["fabric_manager"] = f"{unit}\n{told.get('fabric-manager-version', '')}"
+    unit = message.get("nvidia-fabricmanager") or "LoadState=not-found"
+    found["fabric_manager"] = f"{unit}\n{message.get('fabric-manager-version', '')}"
     found["pci"] = "\n".join(
         f"{address} 0x068000 0x10de 0x22a3 numa=0 driver=nvidia width=2/2"
-        for address in told.get("switches", "").split()
+        for address in message.get("switches", "").split()
     )
-    found |= _nvidia_smi(told) | _amd_smi(told.get("amd-answers", ""))
+    found |= _nvidia_smi(message) | _amd_smi(message.get("amd-answers", ""))
     return found
 
 
-def _nvidia_smi(told: dict[str, str]) -> dict[str, str]:
-    if told.get("answers"):
-        row = hardware_hosts.row(0, driver=told["answers"])
+def _nvidia_smi(message: dict[str, str]) -> dict[str, str]:
+    if message.get("answers"):
+        row = hardware_hosts.row(0, driver=message["answers"])
         return {"query": hardware_hosts.query(row)}
-    if told.get("nvidia-smi"):
+    if message.get("nvidia-smi"):
         return {"query": "NVIDIA-SMI has failed", "query_status": "9"}
     return {"query": "", "query_status": "missing"}
 

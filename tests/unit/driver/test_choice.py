@@ -19,7 +19,7 @@ UBUNTU_24 = OperatingSystem("ubuntu", "24.04", "x86_64")
 ROCKY_9 = OperatingSystem("rocky", "9.6", "x86_64")
 
 
-def told(*names: str, system: OperatingSystem = DEBIAN_12, needs=None, **more) -> str:
+def message(*names: str, system: OperatingSystem = DEBIAN_12, needs=None, **more) -> str:
     """A choice in one line, or the problems."""
     there = {key: more.pop(key) for key in list(more) if key not in DriverSettings.model_fields}
     settings = DriverSettings.model_validate(more)
@@ -75,7 +75,7 @@ def told(*names: str, system: OperatingSystem = DEBIAN_12, needs=None, **more) -
     ],
 )
 def test_what_is_chosen(names: tuple[str, ...], more: dict, expected: str):
-    found = told(*names, **more)
+    found = message(*names, **more)
     assert found.startswith(expected)
     assert ("fabric" in found, "nvlsm" in found) == ("fabric" in expected, "nvlsm" in expected)
 
@@ -253,7 +253,7 @@ STEPS = (
     ],
 )
 def test_what_is_refused(names: tuple[str, ...], more: dict, expected: str):
-    assert told(*names, **more) == expected
+    assert message(*names, **more) == expected
 
 
 def test_an_inventory_is_checked_without_its_hosts():

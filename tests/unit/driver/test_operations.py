@@ -46,7 +46,7 @@ def test_a_bare_host_gets_repository_packages_and_what_keeps_nouveau_away():
             "nvidia-persistenced=580.105.08-1 dkms",
         ]
     # The index was just read for the repository: it is not read again.
-    assert [told for fact, told in host.asked if fact is AvailablePackages] == [
+    assert [message for fact, message in host.asked if fact is AvailablePackages] == [
         {
             "packages": [
                 *("nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced"),
@@ -129,7 +129,7 @@ def test_a_driver_that_serves_stays(host: dict[str, str], done: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("seen", "wanted", "told"),
+    ("seen", "wanted", "message"),
     [
         (
             state(DEBIAN, secure_boot="SecureBoot enabled"),
@@ -162,13 +162,15 @@ def test_a_driver_that_serves_stays(host: dict[str, str], done: list[str]):
         ),
     ],
 )
-def test_a_host_that_cannot_be_helped_is_stopped_first(seen: Any, wanted: DriverRequest, told: str):
+def test_a_host_that_cannot_be_helped_is_stopped_first(
+    seen: Any, wanted: DriverRequest, message: str
+):
     (error,) = run(Host(seen), wanted)
-    assert error.startswith(told)
+    assert error.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("fetched", "told"),
+    ("fetched", "message"),
     [
         ((False, "404 Not Found"), "3bf863cc.pub could not be fetched: 404 Not Found; check"),
         ((True, "PGh0bWw+"), "3bf863cc.pub: not a signing key"),
@@ -179,9 +181,9 @@ def test_a_host_that_cannot_be_helped_is_stopped_first(seen: Any, wanted: Driver
         ),
     ],
 )
-def test_a_key_that_is_not_nvidias_is_refused(fetched: tuple[bool, str], told: str):
+def test_a_key_that_is_not_nvidias_is_refused(fetched: tuple[bool, str], message: str):
     (error,) = run(Host(state(), FetchedKey=fetched), request(mirror="http://m"))
-    assert told in error
+    assert message in error
 
 
 def test_a_version_that_nobody_offers_is_refused_with_what_there_is():

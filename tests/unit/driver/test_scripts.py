@@ -174,8 +174,10 @@ def test_a_kernel_that_came_along_must_have_a_module(built: str, ok: bool, tmp_p
         text=True,
     )
     assert done.returncode == (0 if ok else 1)
-    told = "driver: there is no module of driver 580.95.05 for kernel 6.1.0-40-amd64, which boots"
-    assert (told in done.stderr) is not ok
+    message = (
+        "driver: there is no module of driver 580.95.05 for kernel 6.1.0-40-amd64, which boots"
+    )
+    assert (message in done.stderr) is not ok
 
 
 @pytest.mark.parametrize(
@@ -388,8 +390,10 @@ def test_a_module_must_be_there_in_the_version_of_its_libraries(
         text=True,
     )
     assert done.returncode == (0 if ok else 1)
-    told = "there is no module of driver 580.95.05" if whole else "a reboot would leave this host"
-    assert (told in done.stderr) is not ok
+    message = (
+        "there is no module of driver 580.95.05" if whole else "a reboot would leave this host"
+    )
+    assert (message in done.stderr) is not ok
 
 
 def test_the_input_reaches_the_archive_and_nobody_else():

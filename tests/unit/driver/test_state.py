@@ -100,11 +100,11 @@ def test_the_newest_kernel_boots_next():
 
 
 @pytest.mark.parametrize(
-    ("last", "told"), [("@@ kernels", "driver is cut short: next,"), ("@@@ driver", "no answer")]
+    ("last", "message"), [("@@ kernels", "driver is cut short: next,"), ("@@@ driver", "no answer")]
 )
-def test_a_cut_report_fails_its_host_alone(last: str, told: str):
+def test_a_cut_report_fails_its_host_alone(last: str, message: str):
     lines = output()
-    with pytest.raises(FactProcessError, match=told):
+    with pytest.raises(FactProcessError, match=message):
         facts.DriverReport().process(lines[: lines.index(last) + 1])
     with pytest.raises(FactProcessError, match="cannot be read"):
         facts.DriverReport().process(["@@ end"])
@@ -310,7 +310,7 @@ UPGRADED_AMDGPU = {
         (UPGRADED_AMDGPU | {"amdgpu_upgraded": ""}, ()),
         (UPGRADED_AMDGPU | {"amdgpu_loaded": "A6"}, ()),
         (UPGRADED_AMDGPU | {"amdgpu_loaded": ""}, ()),
-        # Where it is needed it is told once.
+        # Where it is needed it is message once.
         (UPGRADED_AMDGPU | {"amd_answers": "1"}, ()),
         (UPGRADED_AMDGPU | {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64"}, ()),
     ],
@@ -320,7 +320,7 @@ def test_wishes_are_no_needs(parts: dict[str, str], wishes: tuple[str, ...]):
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
         ({}, ""),
         ({"modules": ""}, ""),
@@ -334,9 +334,9 @@ def test_wishes_are_no_needs(parts: dict[str, str], wishes: tuple[str, ...]):
         ),
     ],
 )
-def test_no_reboot_into_a_kernel_without_the_driver(parts: dict[str, str], told: str):
+def test_no_reboot_into_a_kernel_without_the_driver(parts: dict[str, str], message: str):
     found = reboot_blocker(state(installed(), **parts))
-    assert found.startswith(told) and bool(found) is bool(told)
+    assert found.startswith(message) and bool(found) is bool(message)
 
 
 def test_what_runs_and_what_can_be_asked():

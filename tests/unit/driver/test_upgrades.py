@@ -53,8 +53,8 @@ def test_no_driver_is_replaced_where_the_next_kernel_gets_none():
     """After the reboot that it needs the host would have no driver at all."""
     waiting = {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64"}
     old = state(installed("570.172.08"), **KNOWN, **waiting)
-    told = run(Host(old, AvailablePackages=available()), request(**MIRROR), "installed")
-    assert told[0].startswith("driver: kernel 6.1.0-40-amd64 boots next, and no repository of")
+    message = run(Host(old, AvailablePackages=available()), request(**MIRROR), "installed")
+    assert message[0].startswith("driver: kernel 6.1.0-40-amd64 boots next, and no repository of")
     # A newer kernel comes with its headers, though it is held.
     names = ("linux-image-amd64", "linux-headers-amd64")
     offered = OFFERED | {name: ["6.1.153-1"] for name in names}
@@ -71,8 +71,8 @@ def test_a_driver_that_was_replaced_by_half_is_not_made_whole_under_replicas():
     packages = installed()["packages"].replace("open-dkms 580.95.05", "open-dkms 580.105.08")
     seen = state(installed(), **KNOWN, **another, **REPLICAS, packages=packages)
     host = Host(seen, AvailablePackages=available())
-    (told,) = run(host, request(**MIRROR), *STEPS[:5])
-    assert told.startswith(
+    (message,) = run(host, request(**MIRROR), *STEPS[:5])
+    assert message.startswith(
         "driver: 580.95.05 is loaded and serves, and its module on the disk is 580.105.08;"
     )
     done = run(host, request(**MIRROR, reboot="when-needed"), *STEPS[:5])

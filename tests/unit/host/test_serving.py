@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from roles.host import serving
-from roles.host.serving import LOG_LINES, PROGRESS, LaunchError, telling, wait
+from roles.host.serving import LOG_LINES, PROGRESS, LaunchError, log_excerpt, wait
 from tests.unit.launch.stand_in import chat_engine, engine
 
 # A unit that failed once, was started again, and failed for good: its starts are a and b.
@@ -64,8 +64,13 @@ def test_a_first_start_without_a_word_leaves_it_to_the_last(fails):
 def test_the_first_errors_stand_before_the_last_lines():
     noise = [f"line {number}" for number in range(LOG_LINES)]
     cause = ["ValueError: a", "ValueError: a", "RuntimeError: b"]
-    assert telling([*cause, "so on", *noise]) == ["ValueError: a", "RuntimeError: b", "…", *noise]
-    assert telling(noise) == noise
+    assert log_excerpt([*cause, "so on", *noise]) == [
+        "ValueError: a",
+        "RuntimeError: b",
+        "…",
+        *noise,
+    ]
+    assert log_excerpt(noise) == noise
     assert serving.ERROR.search("torch.OutOfMemoryError: CUDA out of memory")
 
 
