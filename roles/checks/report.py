@@ -14,7 +14,7 @@ from roles.checks.check import OUTCOMES, Check, Outcome, grouped, rank
 # The version of the JSON, described in docs/report.schema.json: a field that is added, removed or
 # changed makes it one more.
 SCHEMA = 1
-LONGEST_CELL = 2000
+MAX_CELL_LENGTH = 2000
 HEADER = ("HOST", "SUBJECT", "CHECK", "OUTCOME", "EVIDENCE")
 _WORDS: tuple[tuple[Outcome, str], ...] = (
     ("pass", "passed"),
@@ -99,7 +99,7 @@ def _rows(checks: Sequence[Check]) -> list[str]:
 
 def _cell(text: str) -> str:
     # A host decides how long an evidence is; the JSON has all of it.
-    return clean(text if len(text) <= LONGEST_CELL else f"{text[:LONGEST_CELL]} …")
+    return clean(text if len(text) <= MAX_CELL_LENGTH else f"{text[:MAX_CELL_LENGTH]} …")
 
 
 def to_json(checks: Sequence[Check], run: str | None = None) -> str:

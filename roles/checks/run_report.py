@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from roles.checks.check import Check, failed, grouped, of_host
-from roles.checks.report import LONGEST_CELL, brief, clean, table, write_reports
+from roles.checks.report import MAX_CELL_LENGTH, brief, clean, table, write_reports
 
 REPORT_NAME = "report"
 # Of a host by name: why it did not come to its end, "" where it did, None where the run leaves
@@ -60,7 +60,9 @@ class Report:
     def _unfinished(self, name: str, why: str) -> Check:
         # A reason may go on with a whole plan.
         first = next(iter(self.reasons.get(name, "").splitlines()), "")
-        return Check("host", "", "fail", f"{why}: {clean(first[:LONGEST_CELL])}" if first else why)
+        return Check(
+            "host", "", "fail", f"{why}: {clean(first[:MAX_CELL_LENGTH])}" if first else why
+        )
 
     def finish(self, why_unfinished: WhyUnfinished) -> None:
         """Print the table, and write the files."""

@@ -12,7 +12,7 @@ _BEGIN, _END = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY 
 # RFC 4880, 4.3: the primary key, and what belongs to it (signatures, user ids, subkeys, images).
 _PRIMARY, _OWN, _TRUST = 6, (2, 13, 14, 17), 12
 # The vendors' are a few KB; a page of a captive portal or a wrong file is told at once.
-_MOST_BYTES = 65536
+_MAX_BYTES = 65536
 _NO_KEY = "not a signing key (OpenPGP, as text or binary)"
 
 
@@ -33,7 +33,7 @@ def own_key(file: Path) -> str:
     """A key of the user's as text; ValueError where the file cannot be read or is not one key."""
     try:
         with file.open("rb") as opened:
-            return armoured(opened.read(_MOST_BYTES + 1))
+            return armoured(opened.read(_MAX_BYTES + 1))
     except OSError as error:
         raise ValueError(f"driver.mirror_key_file: {file}: {error.strerror}") from None
     except ValueError as error:
@@ -76,8 +76,8 @@ def _one(key: bytes) -> list[_Packet]:
 
 def _keys(key: bytes) -> list[list[_Packet]]:
     """Each primary key with what belongs to it; ValueError where a file is not keys alone."""
-    if len(key) > _MOST_BYTES:
-        raise ValueError(f"not a signing key: more than {_MOST_BYTES} bytes")
+    if len(key) > _MAX_BYTES:
+        raise ValueError(f"not a signing key: more than {_MAX_BYTES} bytes")
     keys: list[list[_Packet]] = []
     for packet in _packets(_binary(key)):
         if packet.tag == _TRUST:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 
 from roles.engine.params import Argument
 
-_LARGEST = 2**31
+_MAX_INTEGER = 2**31
 # JSON of speculative decoding or of a chat template takes some kilobytes; systemd a line of 1 MiB.
-_LONGEST = 16_384
+_MAX_LENGTH = 16_384
 
 
 def check_opposites(arguments: Mapping[str, Argument]) -> None:
@@ -33,11 +33,11 @@ def check_value(name: str, value: Argument, counts: Collection[str], example: in
     """
     if isinstance(value, str) and not value.isprintable():
         raise ValueError(f"{name}: control characters and newlines are not allowed")
-    if isinstance(value, str) and len(value) > _LONGEST:
-        raise ValueError(f"{name}: has more than {_LONGEST} characters; shorten it")
+    if isinstance(value, str) and len(value) > _MAX_LENGTH:
+        raise ValueError(f"{name}: has more than {_MAX_LENGTH} characters; shorten it")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name}: {value} is no number that an option takes")
-    if isinstance(value, int) and abs(value) >= _LARGEST**2:
+    if isinstance(value, int) and abs(value) >= _MAX_INTEGER**2:
         raise ValueError(f"{name}: the number is too large")
-    if name in counts and (type(value) is not int or not 1 <= value < _LARGEST):
+    if name in counts and (type(value) is not int or not 1 <= value < _MAX_INTEGER):
         raise ValueError(f"{name}: {value!r} is no positive integer; write it as in {example}")

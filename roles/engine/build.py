@@ -52,7 +52,7 @@ HUB = "https://huggingface.co"
 # What fits into a header of HTTP: no blanks, and not pages of it.
 _TOKEN = re.compile(r"[!-~]{1,1024}")
 # Linux takes 128 KiB for one variable, and systemd less for a line; paths and flags need far less.
-_LONGEST_VALUE = 8192
+_MAX_VALUE_LENGTH = 8192
 # What the plan or another setting decides, and which.
 PLANNED = {
     "CUDA_VISIBLE_DEVICES": "the plan",
@@ -120,8 +120,10 @@ class Build(StrictSettings, ABC):
                 raise ValueError(f"{name} follows from {cls.planned()[name]}; leave it out here")
             if not text.isprintable():
                 raise ValueError(f"{name}: control characters and newlines are not allowed")
-            if len(text) > _LONGEST_VALUE:
-                raise ValueError(f"{name}: has more than {_LONGEST_VALUE} characters; shorten it")
+            if len(text) > _MAX_VALUE_LENGTH:
+                raise ValueError(
+                    f"{name}: has more than {_MAX_VALUE_LENGTH} characters; shorten it"
+                )
             if name == "HF_ENDPOINT":
                 _check_hub(name, text)
         return value

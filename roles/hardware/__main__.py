@@ -10,7 +10,7 @@ from roles.hardware.outputs.text import OutputError
 from roles.host import read_bytes
 from roles.host.command import run, stdin_bytes
 
-_MOST_BYTES = 2**24
+_MAX_BYTES = 2**24
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +43,7 @@ def _refused(problem: str) -> bool:
 
 def _text(file: str) -> str:
     """The file as text: a log cut in the middle of a character is still a log."""
-    content = stdin_bytes(_MOST_BYTES) if file == "-" else read_bytes(Path(file), _MOST_BYTES)
+    content = stdin_bytes(_MAX_BYTES) if file == "-" else read_bytes(Path(file), _MAX_BYTES)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace")
     return content.decode("utf-8-sig", errors="replace")

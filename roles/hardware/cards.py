@@ -37,7 +37,7 @@ Generation = Literal[
 # with ECC print a sixteenth less than their name says.
 _MEMORY_TOLERANCE = 0.05
 _SIZE_TOLERANCE = 0.07
-_LEAST_AMD_MIB = 4096
+_MIN_AMD_MIB = 4096
 # Strix Halo: a processor with the memory and the graphics to serve models.
 _LARGE_APUS = ("1002:1586",)
 
@@ -136,7 +136,7 @@ def is_integrated(device_id: str | None, memory_mib: int | None) -> bool:
     They have half a GiB, or two, of the system's memory, and tools list them beside cards.
     """
     known = device_id in _LARGE_APUS or cards_by_pci_id(device_id or "")
-    small = memory_mib is not None and memory_mib < _LEAST_AMD_MIB
+    small = memory_mib is not None and memory_mib < _MIN_AMD_MIB
     return small and (device_id or "").startswith("1002:") and not known
 
 

@@ -32,8 +32,8 @@ _MIG_PROFILE = r"^([1-9]c\.)?[1-9]g\.[0-9]{1,3}gb([+-][a-z.]{1,20})*$"
 _IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._:/ -]{0,99}$"
 PrintableText = Annotated[str, Field(pattern=r"^[ -~]{1,300}$")]
 # A host's devices, with all partitions and slices; a row has a label for each.
-MOST_GPUS = 256
-Rows = Annotated[list[Annotated[str, Field(max_length=8 * MOST_GPUS)]], Field(max_length=MOST_GPUS)]
+MAX_GPUS = 256
+Rows = Annotated[list[Annotated[str, Field(max_length=8 * MAX_GPUS)]], Field(max_length=MAX_GPUS)]
 
 
 class RecordedGpu(BaseModel):
@@ -85,7 +85,7 @@ class RecordedHost(BaseModel):
     model_config = _STRICT
 
     driver_version: Annotated[str, Field(pattern=r"^[ -~]{1,200}$")] | None = None
-    gpus: Annotated[list[RecordedGpu], Field(min_length=1, max_length=MOST_GPUS)]
+    gpus: Annotated[list[RecordedGpu], Field(min_length=1, max_length=MAX_GPUS)]
     links: Rows | None = None
     p2p: Rows | None = None
     interconnect: Annotated[list[RecordedVerdict], Field(max_length=1000)] | None = None

@@ -12,7 +12,7 @@ _IN_NO_NAME = re.compile(r"[^][A-Za-z0-9 ._()/+,-]")
 
 
 # No GPU that serves a model has less, and none has as much as the other.
-_LEAST_MIB, _MOST_MIB = 1024, 2**20
+_MIN_MIB, _MAX_MIB = 1024, 2**20
 
 
 def check_card_name(name: str) -> str:
@@ -51,12 +51,12 @@ class GpuDeclaration(StrictSettings):
     @field_validator("memory_mib")
     @classmethod
     def _of_a_gpu(cls, mib: int | None) -> int | None:
-        if mib is None or _LEAST_MIB <= mib <= _MOST_MIB:
+        if mib is None or _MIN_MIB <= mib <= _MAX_MIB:
             return mib
-        if 0 < mib < _LEAST_MIB:
+        if 0 < mib < _MIN_MIB:
             raise ValueError(
                 f"{mib} is less than a GPU has; give MiB: {mib} GiB is {mib * 1024}"
-                if mib * 1024 <= _MOST_MIB
+                if mib * 1024 <= _MAX_MIB
                 else f"{mib} is less than a GPU has; give MiB"
             )
         raise ValueError(f"{mib} is no memory that a GPU has; give MiB: 48 GiB is 49152")

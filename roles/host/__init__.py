@@ -2,7 +2,7 @@
 and of the machine that a command runs on: files that people give to read. Pure code only."""
 
 from roles.host import paths as paths
-from roles.host.bounded_input import MOST_TEXT_BYTES as MOST_TEXT_BYTES
+from roles.host.bounded_input import MAX_TEXT_BYTES as MAX_TEXT_BYTES
 from roles.host.bounded_input import check_private as check_private
 from roles.host.bounded_input import open_file as open_file
 from roles.host.bounded_input import parse_json as parse_json

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 import yaml
 
-MOST_TEXT_BYTES = 2**25
-MOST_DEPTH = 64
-MOST_VALUES = 2**21
+MAX_TEXT_BYTES = 2**25
+MAX_DEPTH = 64
+MAX_VALUES = 2**21
 # The same loader in C, where libyaml is there.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -61,7 +61,7 @@ def open_file(path: Path) -> BinaryIO:
         raise error if "\0" not in str(path) else _error_of(path, "has a NUL; remove it") from None
 
 
-def read_bytes(path: Path, max_bytes: int = MOST_TEXT_BYTES) -> bytes:
+def read_bytes(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """A file of at most `most` bytes."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -71,7 +71,7 @@ def read_bytes(path: Path, max_bytes: int = MOST_TEXT_BYTES) -> bytes:
     return content
 
 
-def read_text(path: Path, max_bytes: int = MOST_TEXT_BYTES) -> str:
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """A file of UTF-8 text."""
     try:
         return read_bytes(path, max_bytes).decode()
@@ -122,7 +122,7 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-_TOO_DEEP = f"is nested deeper than {MOST_DEPTH} levels"
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _exceeds_max_depth(found: Any) -> bool:
     """Whether lists and mappings are nested deeper than they may be."""
     level = [found] if isinstance(found, dict | list) else []
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         inner = [one.values() if isinstance(one, dict) else one for one in level]
         level = [child for one in inner for child in one if isinstance(child, dict | list)]
         if not level:
@@ -177,7 +177,7 @@ def _fault_of(document: yaml.Node) -> str | None:
     """Why a document is not taken: keys that stand there twice, levels or values beyond bounds."""
     # Each node once a level, and how many times its aliases make of it.
     level, count = {id(document): (document, 1)}, 0
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         next_level: dict[int, tuple[yaml.Node, int]] = {}
         for node, times in level.values():
             count += times
@@ -185,8 +185,8 @@ def _fault_of(document: yaml.Node) -> str | None:
                 return f"has {', '.join(repeated)} twice, below line {node.start_mark.line + 1}"
             for child in _children(node):
                 next_level[id(child)] = (child, next_level.get(id(child), (child, 0))[1] + times)
-        if count > MOST_VALUES:
-            return f"has more than {MOST_VALUES} values, aliases written out"
+        if count > MAX_VALUES:
+            return f"has more than {MAX_VALUES} values, aliases written out"
         if not next_level:
             return None
         level = next_level

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 
 # A line of JSON holds a model's config at most.
-MOST_LINE = 2**24
+MAX_LINE_LENGTH = 2**24
 
 
 def run(main: Callable[[list[str]], int]) -> int:
@@ -49,16 +49,16 @@ def _without_stdout() -> int:
 
 def stdin_lines() -> Iterator[str]:
     """The lines of stdin; bytes that are no UTF-8 come as lone surrogates. ValueError where stdin
-    is closed, or a line is longer than `MOST_LINE`."""
+    is closed, or a line is longer than `MAX_LINE_LENGTH`."""
     if sys.stdin is None:
         raise ValueError("stdin is closed; give it lines")
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     number = 0
-    while line := sys.stdin.readline(MOST_LINE + 1):
+    while line := sys.stdin.readline(MAX_LINE_LENGTH + 1):
         number += 1
-        if len(line) > MOST_LINE:
-            raise ValueError(f"line {number} is longer than {MOST_LINE} characters; break it")
+        if len(line) > MAX_LINE_LENGTH:
+            raise ValueError(f"line {number} is longer than {MAX_LINE_LENGTH} characters; break it")
         yield line
 
 

@@ -19,7 +19,7 @@ from roles.host.terminal import bounded, make_plain
 
 KEEPALIVE_S = 30
 # A host may say anything.
-_MOST_PHASES, _PHASE_LENGTH = 64, 60
+_MAX_PHASES, _PHASE_LENGTH = 64, 60
 
 
 def make_robust() -> None:
@@ -68,5 +68,5 @@ def without_phases(lines: Iterable[Any], host: Any) -> Iterator[Any]:
             yield line
             continue
         name, _, phase = text.removeprefix(PROGRESS).strip().partition(" ")
-        if name in phases or len(phases) < _MOST_PHASES:
+        if name in phases or len(phases) < _MAX_PHASES:
             phases[name[:_PHASE_LENGTH]] = phase[:_PHASE_LENGTH]

@@ -30,7 +30,7 @@ from roles.host.question import Part, parse_answers, question
 
 # For a host that hangs as a whole: the question has its own limits.
 TIMEOUT_S = 180
-_LONGEST_ERROR = 500
+_MAX_ERROR_LENGTH = 500
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def reading(what: str) -> Iterator[None]:
 def unreadable(what: str, error: Exception) -> str:
     """Why the answer of a host cannot be read, in one line that a terminal only prints."""
     reason = str(error) if isinstance(error, ValueError) else f"not as expected ({error!r})"
-    return clean(f"{what}: {reason}"[:_LONGEST_ERROR])
+    return clean(f"{what}: {reason}"[:_MAX_ERROR_LENGTH])
 
 
 class Answers(FactBase[dict[str, dict[str, str]] | None]):

@@ -11,7 +11,7 @@ from pyinfra.context import ctx_host
 
 from roles.checks import Check, clean, failed, printable
 from roles.checks.deploy import report_of
-from roles.host.terminal import LONGEST_SHOWN, MOST_SHOWN, shown
+from roles.host.terminal import MAX_SHOWN_LENGTH, MAX_SHOWN_LINES, shown
 
 # What replicas of a host are at, by name, while a command there says so: in pyinfra's data of it.
 PHASES = "llm_phases"
@@ -75,8 +75,8 @@ def stop(why: str) -> None:
 def fail(state: State, host: Host, why: str, heading: str = "") -> bool:
     """Print why a host fails and note it for the report; False, which in an operation's function
     makes pyinfra fail the host."""
-    for line in f"{heading}{why}".splitlines()[:MOST_SHOWN]:
-        host.log_styled(printable(line[:LONGEST_SHOWN]), fg="red", log_func=logger.error)
+    for line in f"{heading}{why}".splitlines()[:MAX_SHOWN_LINES]:
+        host.log_styled(printable(line[:MAX_SHOWN_LENGTH]), fg="red", log_func=logger.error)
     report_of(state).stop(host.name, why)
     # pyinfra does so itself, but for --no-wait, where the exit status would be 0.
     state.failed_hosts.add(host)

@@ -23,8 +23,8 @@ TASK = {}
 
 PROMPT = "Say hello."
 # Bytes of an answer with its headers, and of each token that it may have: text, JSON around it.
-MOST_BYTES, MOST_TOKEN_BYTES = 1 << 20, 1024
-LONGEST_TEXT = 500
+MAX_BYTES, MAX_TOKEN_BYTES = 1 << 20, 1024
+MAX_TEXT_LENGTH = 500
 # http.client's errors on a broken answer are not OSErrors, and deep JSON is a RecursionError.
 ERRORS = (OSError, http.client.HTTPException, ValueError, RecursionError)
 
@@ -103,7 +103,7 @@ def _connected(sockets, host, port, timeout_s, context):
 
 
 @contextlib.contextmanager
-def request(url, key, timeout_s, body=None, most_bytes=MOST_BYTES, context=None):
+def request(url, key, timeout_s, body=None, most_bytes=MAX_BYTES, context=None):
     """The answer to one request, a POST of `body` (JSON-able) or a GET; no proxy of the environment
     stands between a host and its own engine. One of `ERRORS` where there is none."""
     parts = urllib.parse.urlsplit(url)
@@ -124,7 +124,7 @@ def request(url, key, timeout_s, body=None, most_bytes=MOST_BYTES, context=None)
 
 def plain(value):
     """A short text of what anybody sent, without characters that a terminal would obey."""
-    text = str(value)[:LONGEST_TEXT]
+    text = str(value)[:MAX_TEXT_LENGTH]
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -142,7 +142,7 @@ def parsed(text):
 
 def _refused(response):
     with contextlib.suppress(OSError, http.client.HTTPException):
-        text = plain(response.read(LONGEST_TEXT).decode(errors="replace"))
+        text = plain(response.read(MAX_TEXT_LENGTH).decode(errors="replace"))
         return {
             "ok": False,
             "status": response.status,
@@ -184,7 +184,7 @@ def chat(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=PROMPT, cont
     """
     start = time.monotonic()
     body = _body(model, prompt, max_tokens, False)
-    most = MOST_BYTES + MOST_TOKEN_BYTES * max_tokens
+    most = MAX_BYTES + MAX_TOKEN_BYTES * max_tokens
     try:
         with request(_url(base_url), key, timeout_s, body, most, context) as response:
             if response.status // 100 != 2:
@@ -224,7 +224,7 @@ def chat_stream(base_url, key, model, timeout_s=30.0, max_tokens=8, prompt=PROMP
     start = time.monotonic()
     chunks, done, first = 0, False, None
     body = _body(model, prompt, max_tokens, True)
-    most = MOST_BYTES + MOST_TOKEN_BYTES * max_tokens
+    most = MAX_BYTES + MAX_TOKEN_BYTES * max_tokens
     try:
         with request(_url(base_url), key, timeout_s, body, most, context) as response:
             if response.status // 100 != 2:

@@ -13,9 +13,9 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 # RFC 1035: what a name and each part of it between dots may have at most.
-_LONGEST_NAME, _LONGEST_LABEL = 253, 63
+_MAX_NAME_LENGTH, _MAX_LABEL_LENGTH = 253, 63
 # Linux: PATH_MAX and NAME_MAX.
-_LONGEST_PATH, _LONGEST_PART = 4095, 255
+_MAX_PATH_LENGTH, _MAX_PART_LENGTH = 4095, 255
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
 
@@ -45,7 +45,9 @@ def check_path(value: Any) -> Path:
         raise ValueError("is empty; name a file, or leave the setting out")
     if not text.isprintable():
         raise ValueError(f"{text!r:.60} has characters that no path should have; name a file")
-    if len(text) > _LONGEST_PATH or any(len(part) > _LONGEST_PART for part in text.split("/")):
+    if len(text) > _MAX_PATH_LENGTH or any(
+        len(part) > _MAX_PART_LENGTH for part in text.split("/")
+    ):
         raise ValueError(f"{text!r:.60}… is longer than a path may be; name a file")
     return Path(value)
 
@@ -57,10 +59,10 @@ LocalFile = Annotated[Path, BeforeValidator(check_path)]
 def check_host_name(name: str, written: str | None = None) -> str:
     """A DNS name, as it was written; ValueError where it is none, or longer than one may be."""
     labels = name.removesuffix(".").split(".")
-    if len(name) > _LONGEST_NAME or any(len(label) > _LONGEST_LABEL for label in labels):
+    if len(name) > _MAX_NAME_LENGTH or any(len(label) > _MAX_LABEL_LENGTH for label in labels):
         raise ValueError(
-            f"{name[:40]!r}… is longer than a DNS name may be ({_LONGEST_NAME} characters, "
-            f"{_LONGEST_LABEL} between dots); give a shorter one"
+            f"{name[:40]!r}… is longer than a DNS name may be ({_MAX_NAME_LENGTH} characters, "
+            f"{_MAX_LABEL_LENGTH} between dots); give a shorter one"
         )
     if labels[-1].isdigit():
         # No domain ends in a number: this is meant to be an address.

@@ -18,8 +18,8 @@ from pyinfra.connectors.util import OutputLine
 from roles.checks import printable
 
 # Bytes of one command's output and of one line of it; lines that are shown where it failed.
-MOST_BYTES, LONGEST_LINE = 64 << 20, 4 << 20
-MOST_SHOWN, LONGEST_SHOWN = 500, 2000
+MAX_BYTES, MAX_LINE_LENGTH = 64 << 20, 4 << 20
+MAX_SHOWN_LINES, MAX_SHOWN_LENGTH = 500, 2000
 # pyinfra's own styles (colours and bold), ends of lines and tabs.
 _KEPT = re.compile(r"(\x1b\[(?:0|1|[39][0-7])m|[\n\t])")
 
@@ -46,8 +46,8 @@ def _plain(record: logging.LogRecord) -> bool:
 
 
 def _show(host: Any, output: Iterable[OutputLine]) -> None:
-    last = list(output)[-MOST_SHOWN:]
-    lines = [OutputLine(one.buffer_name, printable(one.line[:LONGEST_SHOWN])) for one in last]
+    last = list(output)[-MAX_SHOWN_LINES:]
+    lines = [OutputLine(one.buffer_name, printable(one.line[:MAX_SHOWN_LENGTH])) for one in last]
     _print(host, lines)  # type: ignore[arg-type]
 
 
@@ -65,10 +65,10 @@ def bounded(stream: Any) -> Iterator[str]:
     if isinstance(stream, ChannelFile):
         # Else paramiko decodes, and raises for what is no UTF-8.
         stream._flags |= stream.FLAG_BINARY  # type: ignore
-    left = MOST_BYTES
-    while line := stream.readline(LONGEST_LINE):
+    left = MAX_BYTES
+    while line := stream.readline(MAX_LINE_LENGTH):
         left -= len(line)
-        if left < 0 or len(line) == LONGEST_LINE:
+        if left < 0 or len(line) == MAX_LINE_LENGTH:
             if isinstance(stream, ChannelFile):
                 stream.channel.close()
             return

@@ -10,7 +10,7 @@ from roles.models.config_keys import is_whole, shown
 # A header is a few MB at most.
 HEADER_LIMIT = 2**25
 # More than any model's tensors.
-MOST_BYTES = 2**50 - 1
+MAX_BYTES = 2**50 - 1
 INDEX = "model.safetensors.index.json"
 
 
@@ -19,7 +19,7 @@ def index_bytes(text: str | bytes, where: str) -> int:
     found = read_mapping(text, where)
     metadata = found.get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, Mapping) else None
-    if not is_whole(size, 1, MOST_BYTES):
+    if not is_whole(size, 1, MAX_BYTES):
         problem = (
             "no metadata.total_size" if size is None else f"a metadata.total_size of {shown(size)}"
         )
@@ -42,7 +42,7 @@ def header_size(first: bytes, where: str) -> int:
     return size
 
 
-def header_bytes(header: bytes, where: str, data_bytes: int = MOST_BYTES) -> int:
+def header_bytes(header: bytes, where: str, data_bytes: int = MAX_BYTES) -> int:
     """Bytes of all tensors that a safetensors header names, which lie within the file's data."""
     total = 0
     for name, tensor in read_mapping(header, where).items():

@@ -18,7 +18,7 @@ from roles.models.families import (
     UNGATED,
     layer_count,
 )
-from roles.models.fields import LARGEST, Fields, text_fields
+from roles.models.fields import MAX_INTEGER, Fields, text_fields
 from roles.models.layers import decoder_layers
 from roles.models.model import Attention, Format, Layer, Model, Weight
 from roles.models.parameters import Builder
@@ -31,7 +31,7 @@ UNKNOWN_MARGIN = 0.05
 # A checkpoint's bytes this near to those of its shapes are no reason to doubt the shapes.
 SHAPES_SURE = 0.03
 # The bytes of no checkpoint are so many times more or less than those of its shapes.
-MOST_OFF = 64
+MAX_DEVIATION = 64
 _LIMITS = (
     "max_position_embeddings",
     "n_positions",
@@ -141,7 +141,9 @@ def _parsed(
         return model
     scale = _scale(model, plain)
     # Tensors of a GGUF file are counted, whatever its shapes say.
-    if not 1 / MOST_OFF < scale < MOST_OFF and not (quantization or "").startswith("gguf"):
+    if not 1 / MAX_DEVIATION < scale < MAX_DEVIATION and not (quantization or "").startswith(
+        "gguf"
+    ):
         raise ValueError(
             f"weights_bytes is {weights_bytes}; it must be near to what the sizes make, "
             f"{checkpoint_bytes(model)} bytes: those of all files together"
@@ -259,10 +261,10 @@ def context_limit(fields: Fields) -> int:
             kind = rope.get("rope_type") or rope.get("type") or "default"
             if kind not in _UNSCALED and rope.get("factor"):
                 scale = float(rope["factor"])
-    if limit * scale > LARGEST:
+    if limit * scale > MAX_INTEGER:
         raise ValueError(
             f"max_position_embeddings is {limit}, {scale:g} times as much by rope_scaling.factor; "
-            f"it must be at most {LARGEST}"
+            f"it must be at most {MAX_INTEGER}"
         )
     return int(limit * scale)
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 # More than any model has; each layer is a row of a plan's sums.
-MOST_LAYERS = 512
+MAX_LAYERS = 512
 # Of heads, experts, groups: a list of them is never longer either.
-_MOST_COUNT = 2**16
-_MOST_SIZE = 2**22
-_MOST_TOKENS = 2**31 - 1
+_MAX_COUNT = 2**16
+_MAX_SIZE = 2**22
+_MAX_TOKENS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _number(most: float) -> ValueKind:
     return ValueKind(f"above 0, a number of at most {most:g}", fits)
 
 
-def _list_of(kind: ValueKind, most: int = _MOST_COUNT) -> ValueKind:
+def _list_of(kind: ValueKind, most: int = _MAX_COUNT) -> ValueKind:
     return ValueKind(
         f"a list, each {kind.words}",
         lambda value: (
@@ -84,12 +84,12 @@ def _either(*kinds: ValueKind) -> ValueKind:
 TEXT = ValueKind("a text", lambda value: isinstance(value, str) and len(value) <= 10_000)
 FLAG = ValueKind("true or false", lambda value: isinstance(value, bool) or value in (0, 1))
 MAPPING = ValueKind("a mapping", lambda value: isinstance(value, Mapping))
-_LAYERS = whole(1, MOST_LAYERS)
-_COUNT, _SOME = whole(0, _MOST_COUNT), whole(1, _MOST_COUNT)
-_SIZE, _SOME_SIZE = whole(0, _MOST_SIZE), whole(1, _MOST_SIZE)
-_TOKENS, _SOME_TOKENS = whole(0, _MOST_TOKENS), whole(1, _MOST_TOKENS)
-_INDEXES = _list_of(whole(-1, MOST_LAYERS), 2 * MOST_LAYERS)
-_TEXTS = _list_of(TEXT, 2 * MOST_LAYERS)
+_LAYERS = whole(1, MAX_LAYERS)
+_COUNT, _SOME = whole(0, _MAX_COUNT), whole(1, _MAX_COUNT)
+_SIZE, _SOME_SIZE = whole(0, _MAX_SIZE), whole(1, _MAX_SIZE)
+_TOKENS, _SOME_TOKENS = whole(0, _MAX_TOKENS), whole(1, _MAX_TOKENS)
+_INDEXES = _list_of(whole(-1, MAX_LAYERS), 2 * MAX_LAYERS)
+_TEXTS = _list_of(TEXT, 2 * MAX_LAYERS)
 
 
 def _of(kind: ValueKind, names: str) -> dict[str, ValueKind]:
@@ -166,7 +166,7 @@ LANGUAGE: Mapping[str, ValueKind] = {
     **_of(_TEXTS, "architectures layer_types layers_block_type mlp_layer_types indexer_types"),
     **_of(_INDEXES, "no_rope_layers attn_type_list attn_layer_indices mlp_only_layers"),
     **_of(_list_of(_SOME), "num_attention_heads_per_layer"),
-    **_of(_list_of(MAPPING, MOST_LAYERS), "block_configs"),
+    **_of(_list_of(MAPPING, MAX_LAYERS), "block_configs"),
     **_of(
         _either(_SOME, TEXT),
         "sliding_window_pattern _sliding_window_pattern mamba_dt_rank time_step_rank",
@@ -263,7 +263,7 @@ _BLOCK_SIDES = ValueKind(
     lambda value: (
         isinstance(value, list | tuple)
         and len(value) == 2
-        and all(is_whole(side, 1, _MOST_SIZE) for side in value)
+        and all(is_whole(side, 1, _MAX_SIZE) for side in value)
     ),
 )
 _PATHS = _list_of(TEXT, 100_000)
@@ -292,7 +292,7 @@ _SCHEME: Mapping[str, ValueKind] = {
 _LAYER: Mapping[str, ValueKind] = _of(TEXT, "quant_algo")
 _REPEATED = re.compile(r"\)[*+{]|\\[1-9]|\(\?P=")
 # Published checkpoints have some hundred patterns that are no plain paths, and nine expressions.
-_MOST_PATTERNS, _MOST_EXPRESSIONS = 1000, 32
+_MAX_PATTERNS, _MAX_EXPRESSIONS = 1000, 32
 
 
 def check_quantization(values: Any, at: str) -> None:
@@ -329,10 +329,10 @@ def _check_patterns(paths: list[str], at: str) -> None:
     """ValueError for patterns of modules that would be matched for minutes."""
     patterns = [one for one in paths if "layers." not in one or "*" in one or one.startswith("re:")]
     expressions = [one for one in patterns if one.startswith("re:")]
-    if len(patterns) > _MOST_PATTERNS or len(expressions) > _MOST_EXPRESSIONS:
+    if len(patterns) > _MAX_PATTERNS or len(expressions) > _MAX_EXPRESSIONS:
         raise ValueError(
             f"{at}ignore has {len(patterns)} patterns, {len(expressions)} of them expressions; it "
-            f"must have at most {_MOST_PATTERNS} and {_MOST_EXPRESSIONS}"
+            f"must have at most {_MAX_PATTERNS} and {_MAX_EXPRESSIONS}"
         )
     for one in expressions:
         if len(one) > 1000 or sum(map(one.count, "*+{")) > 3 or _REPEATED.search(one):

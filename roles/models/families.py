@@ -6,7 +6,7 @@ Sources: defaults of transformers' configuration classes and vLLM 0.33's model f
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from roles.models.config_keys import MOST_LAYERS
+from roles.models.config_keys import MAX_LAYERS
 from roles.models.fields import Fields
 
 
@@ -156,9 +156,9 @@ def block_types(fields: Fields) -> list[str] | None:
             f"hybrid_override_pattern has {''.join(sorted(unknown))[:20]!r}; use the letters M, E, "
             "- and *"
         )
-    if len(pattern) > MOST_LAYERS:
+    if len(pattern) > MAX_LAYERS:
         raise ValueError(
-            f"hybrid_override_pattern has {len(pattern)} layers; it must have at most {MOST_LAYERS}"
+            f"hybrid_override_pattern has {len(pattern)} layers; it must have at most {MAX_LAYERS}"
         )
     return [_PATTERN[letter] for letter in pattern]
 

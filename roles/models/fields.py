@@ -8,7 +8,7 @@ from roles.models.config_keys import check_config, is_whole, shown
 
 # Where multimodal models keep the configuration of their language model.
 _NESTED = ("thinker_config", "text_config", "llm_config", "language_config", "language_model")
-LARGEST = 2**31 - 1
+MAX_INTEGER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Fields:
                     "that the model is published with"
                 )
             return default
-        if not is_whole(value, least, LARGEST):
-            expected = f"a whole number from {least} to {LARGEST}"
+        if not is_whole(value, least, MAX_INTEGER):
+            expected = f"a whole number from {least} to {MAX_INTEGER}"
             raise ValueError(f"{self.at}{name} is {shown(value)}; it must be {expected}")
         return int(value)
 

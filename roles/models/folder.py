@@ -26,7 +26,7 @@ _GGUF_KEYS = {
     "expert_used_count": "num_experts_per_tok",
     "expert_feed_forward_length": "moe_intermediate_size",
 }
-_MOST_PARTS = 1000
+_MAX_PARTS = 1000
 _GGUF_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gpt-oss": "gpt_oss"}
 
 
@@ -108,7 +108,7 @@ def _other_parts(path: Path, header: Header) -> list[Path]:
     if count < 2:
         return []
     stem, first = path.stem, f"-00001-of-{count:05d}"
-    if count > _MOST_PARTS or not stem.endswith(first):
+    if count > _MAX_PARTS or not stem.endswith(first):
         raise ValueError(
             f"{path} is a part of {count}: name the first one, {first}.gguf at its end"
         )

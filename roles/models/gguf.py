@@ -13,14 +13,14 @@ from typing import Any, BinaryIO
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 # Bounds that no model comes near; a damaged file must not make the reader run for hours.
-MOST_PAIRS = MOST_TENSORS = 1 << 16
-MOST_HEADER_BYTES = 1 << 26
-MOST_TEXT_BYTES = 1 << 24
+MAX_PAIRS = MAX_TENSORS = 1 << 16
+MAX_HEADER_BYTES = 1 << 26
+MAX_TEXT_BYTES = 1 << 24
 # In arrays, of all keys together: a large vocabulary has 262,144 and twice as many merges.
-MOST_TEXTS = 1 << 21
-MOST_DIMENSIONS = 4
+MAX_TEXTS = 1 << 21
+MAX_DIMENSIONS = 4
 # Arrays of numbers are kept up to this: one for each layer. Longer ones belong to vocabularies.
-MOST_KEPT = 1 << 12
+MAX_KEPT_TEXT = 1 << 12
 DEFAULT_ALIGNMENT = 32
 _CHUNK_BYTES = 1 << 20
 
@@ -118,7 +118,7 @@ def read_header(file: BinaryIO, where: str, file_bytes: int) -> Header:
             f"{where} is GGUF version {version}: only 2 and 3 are known; convert it anew"
         )
     tensors, pairs = reader.unpack("<QQ")
-    if tensors > MOST_TENSORS or pairs > MOST_PAIRS:
+    if tensors > MAX_TENSORS or pairs > MAX_PAIRS:
         raise reader.damaged(f"it has {tensors} tensors and {pairs} metadata pairs")
     metadata = _metadata(reader, pairs)
     alignment = _alignment(metadata, reader)
@@ -151,8 +151,8 @@ class _Reader:
 
     def take(self, count: int) -> bytes:
         """The next bytes."""
-        if self.position + count > MOST_HEADER_BYTES:
-            raise self.damaged(f"its header is larger than {MOST_HEADER_BYTES} bytes")
+        if self.position + count > MAX_HEADER_BYTES:
+            raise self.damaged(f"its header is larger than {MAX_HEADER_BYTES} bytes")
         found = self._file.read(count)
         self.position += len(found)
         if len(found) < count:
@@ -177,7 +177,7 @@ class _Reader:
     def raw_text(self) -> bytes:
         """The next text as it stands."""
         (length,) = self.unpack("<Q")
-        if length > MOST_TEXT_BYTES:
+        if length > MAX_TEXT_BYTES:
             raise self.damaged(f"a text would be {length} bytes long")
         return self.take(length)
 
@@ -228,11 +228,11 @@ def _scalar(reader: _Reader, kind: int, key: str) -> Scalar:
 
 def _array(reader: _Reader, key: str) -> Value:
     kind, count = reader.unpack("<IQ")
-    if count > MOST_HEADER_BYTES:
+    if count > MAX_HEADER_BYTES:
         raise reader.damaged(f"{key!r} would have {count} values")
     if kind == _TEXT:
         reader.texts += count
-        if reader.texts > MOST_TEXTS:
+        if reader.texts > MAX_TEXTS:
             raise reader.damaged(f"{key!r} would have {count} texts")
         reader.skip_texts(count)
         return Length(count)
@@ -241,7 +241,7 @@ def _array(reader: _Reader, key: str) -> Value:
         # An array of arrays too: llama.cpp knows none.
         raise reader.damaged(f"{key!r} is an array of the unknown type {kind}")
     raw = reader.take(count * struct.calcsize(form))
-    return struct.unpack(f"<{count}{form}", raw) if count <= MOST_KEPT else Length(count)
+    return struct.unpack(f"<{count}{form}", raw) if count <= MAX_KEPT_TEXT else Length(count)
 
 
 def _alignment(metadata: Mapping[str, Value], reader: _Reader) -> int:
@@ -255,7 +255,7 @@ def _tensor(reader: _Reader, alignment: int) -> tuple[Tensor, int]:
     """A tensor, and where its data begins within the data."""
     name = reader.text()
     (dimensions,) = reader.unpack("<I")
-    if dimensions > MOST_DIMENSIONS:
+    if dimensions > MAX_DIMENSIONS:
         raise reader.damaged(f"tensor {name!r} has {dimensions} dimensions")
     sizes = reader.unpack(f"<{dimensions}Q")
     kind, offset = reader.unpack("<IQ")

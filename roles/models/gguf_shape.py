@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from roles.models.config_keys import MOST_LAYERS, shown
+from roles.models.config_keys import MAX_LAYERS, shown
 from roles.models.gguf import Header, Length, Tensor
 
 _FORBID = ConfigDict(extra="forbid")
@@ -45,7 +45,7 @@ _PATTERN_ALONE = frozenset(
 )
 _DEFAULT_WINDOW = {"gemma2": 4096, "llama4": 8192}
 # Small EXAONE 4 have no windows although their files name one.
-_LEAST_LAYERS = {"exaone4": 64}
+_MIN_LAYERS = {"exaone4": 64}
 _ON_THE_HOST = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 _HYBRID_INTERVAL = frozenset(("qwen3next", "qwen35", "qwen35moe", "qwen4exp"))
 _BLOCK = re.compile(r"blk\.(\d{1,5})\.")
@@ -63,7 +63,7 @@ class GgufLayers:
 
     __pydantic_config__ = _FORBID
 
-    count: Annotated[int, Field(strict=True, gt=0, le=MOST_LAYERS)]
+    count: Annotated[int, Field(strict=True, gt=0, le=MAX_LAYERS)]
     weights_bytes: Size
     kv_heads: Size = 0
     key_length: Size = 0
@@ -98,8 +98,8 @@ class GgufShape:
     experts_length: Size = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= sum(group.count for group in self.layers) <= MOST_LAYERS:
-            raise ValueError(f"layers: none, or more than any model has ({MOST_LAYERS})")
+        if not 1 <= sum(group.count for group in self.layers) <= MAX_LAYERS:
+            raise ValueError(f"layers: none, or more than any model has ({MAX_LAYERS})")
 
     @cached_property
     def every_layer(self) -> tuple[GgufLayers, ...]:
@@ -110,7 +110,7 @@ class GgufShape:
 def gguf_shape(header: Header, where: str) -> GgufShape:
     """The shape of a file by its header; ValueError names what is missing or wrong."""
     keys = _Keys(header.metadata, where)
-    count = keys.count("block_count", most=MOST_LAYERS)
+    count = keys.count("block_count", most=MAX_LAYERS)
     own = [0] * count
     ends = {"embeddings": 0, "output": 0}
     for tensor in header.tensors:
@@ -211,7 +211,7 @@ def _windows(keys: "_Keys", count: int) -> list[int]:
     kind = keys.architecture
     window = keys.count("attention.sliding_window", default=_DEFAULT_WINDOW.get(kind, 0))
     known = kind in _WINDOWS or kind in _PATTERN_ALONE
-    if not window or not known or count < _LEAST_LAYERS.get(kind, 0):
+    if not window or not known or count < _MIN_LAYERS.get(kind, 0):
         return [0] * count
     pattern = keys.metadata.get(f"{kind}.attention.sliding_window_pattern")
     if isinstance(pattern, tuple) and len(pattern) == count:

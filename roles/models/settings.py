@@ -18,7 +18,7 @@ from pydantic import (
 
 from roles.host import StrictSettings, parse_json, path_exists, read_bytes
 from roles.models.config import parse_config
-from roles.models.config_keys import MOST_LAYERS, shown
+from roles.models.config_keys import MAX_LAYERS, shown
 from roles.models.gguf_shape import GgufShape
 from roles.models.model import Model
 
@@ -64,7 +64,7 @@ class DeclaredModel(StrictSettings):
 
     name: ModelName = Field(description="as on the model hub")
     weight_bytes: WeightBytes = Field(description="bytes of the safetensors files together")
-    layers: Annotated[int, Field(gt=0, le=MOST_LAYERS)] = Field(
+    layers: Annotated[int, Field(gt=0, le=MAX_LAYERS)] = Field(
         description="num_hidden_layers of config.json"
     )
     hidden_size: Width = Field(description="hidden_size of config.json")

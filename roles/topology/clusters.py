@@ -18,7 +18,7 @@ from roles.models import Model, shape_problems
 from roles.plan import Cluster, MemorySum, Shape
 
 # Each host of a cluster is one more whose fault stops the replica.
-MOST_HOSTS = 16
+MAX_HOSTS = 16
 WIDE_GBIT_S = 200
 
 
@@ -73,7 +73,7 @@ def _smallest(
     """Fewest hosts, data-parallel ranks, and the widest shape that fits them."""
     if not machine.matched or not machine.gpus or machine.gpus[0].mig_profile:
         return None
-    for count in range(2, min(hosts, MOST_HOSTS) + 1):
+    for count in range(2, min(hosts, MAX_HOSTS) + 1):
         for shape, ranks in _ways(engine, model, len(machine.gpus), count, wide):
             # Each data-parallel rank has its part of the requests, and a KV cache of its own.
             own = replace(

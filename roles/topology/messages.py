@@ -12,7 +12,7 @@ from roles.topology.spec import ServiceSpec
 TURNS = "layers take turns: of the cards of one replica one works at a time"
 SECONDS_A_MONTH = 365.25 / 12 * 86400
 # Nobody reads more. The last are kept: those that fit, and before them the largest that do not.
-MOST_REJECTED = 12
+MAX_REJECTED = 12
 
 
 def why(spec: ServiceSpec, gpus: Sequence[Gpu], chosen: Candidate, load: Load | None) -> str:
@@ -75,7 +75,7 @@ def rejected(
                 f"{times(option)}: an estimated {figures(option)}{over(option)}{shortfall}"
                 f"{'; ' + each if each else ''}"
             )
-    return tuple(reasons[-MOST_REJECTED:])
+    return tuple(reasons[-MAX_REJECTED:])
 
 
 def _held(candidate: Candidate, load: Load | None) -> str:

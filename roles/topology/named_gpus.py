@@ -15,7 +15,7 @@ _SPELLINGS = ("{}", "RTX {}", "GTX {}", "RX {}", "{} Server Edition")
 # A size this near to a card's is that card's.
 _NEAR = 0.05
 # Cards are rebuilt with twice their memory.
-_MOST_REBUILT = 4
+_MAX_REBUILT_FACTOR = 4
 # ECC and firmware take so much of the size that a card is sold by (L40S: 45 of 48 GiB), at most.
 _KEPT_BACK = 0.08
 
@@ -64,7 +64,7 @@ def _find_by_spelling(name: str, memory_gib: float | None) -> Card | None:
 def _of_card(card: Card, memory_gib: float | None) -> GpuMemory:
     links = bool(card.nvlink_gb_s and not card.nvlink_optional)
     total = card.memory_mib or (memory_gib or 0) * 1024
-    if memory_gib and memory_gib * 1024 > _MOST_REBUILT * total:
+    if memory_gib and memory_gib * 1024 > _MAX_REBUILT_FACTOR * total:
         raise ValueError(
             f"gpu.memory_gib is {memory_gib:g}, and {card.name} has {total / 1024:.4g}; correct one"
         )

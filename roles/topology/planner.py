@@ -18,7 +18,7 @@ from roles.topology.settings import ServiceSettings
 from roles.topology.spec import ServiceSpec
 
 # A weight says how much more a replica does than the weakest; past this it says nothing new.
-MOST_WEIGHT = 20
+MAX_WEIGHT = 20
 
 
 def plan_services(
@@ -296,7 +296,7 @@ def _weighed(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:
     weakest = min(speeds, default=1)
 
     def weighed(replica: Replica) -> Replica:
-        weight = min(MOST_WEIGHT, max(1, round(replica.weight / weakest)))
+        weight = min(MAX_WEIGHT, max(1, round(replica.weight / weakest)))
         return replica if weight == replica.weight else replace(replica, weight=weight)
 
     return tuple(replace(host, replicas=tuple(map(weighed, host.replicas))) for host in hosts)

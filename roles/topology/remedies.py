@@ -11,11 +11,11 @@ from roles.models import Model
 from roles.plan import MemorySum, Shape
 
 # Requests shorter than this are no answer for anybody.
-LEAST_LENGTH = 256
+MIN_LENGTH = 256
 # Sizes of GPU that a reader can buy or rent, in GiB, and how many of them a host has.
 SIZES_GIB = (24, 32, 48, 80, 141, 180)
 COUNTS = (1, 2, 4, 8, 16)
-MOST_STAGES = 8
+MAX_STAGES = 8
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def _utilization(case: FitCase) -> Iterator[str]:
 
 def _length(case: FitCase) -> Iterator[str]:
     requested = case.params.max_model_len or case.model.context_limit_tokens
-    low, high = LEAST_LENGTH // 16 - 1, min(requested - 1, case.model.context_limit_tokens) // 16
-    if high <= low or not _with(case, max_model_len=LEAST_LENGTH).fits:
+    low, high = MIN_LENGTH // 16 - 1, min(requested - 1, case.model.context_limit_tokens) // 16
+    if high <= low or not _with(case, max_model_len=MIN_LENGTH).fits:
         return
     while low < high:
         middle = (low + high + 1) // 2
@@ -89,7 +89,7 @@ def _length(case: FitCase) -> Iterator[str]:
             low = middle
         else:
             high = middle - 1
-    if low * 16 >= LEAST_LENGTH:
+    if low * 16 >= MIN_LENGTH:
         yield f"max_model_len {low * 16}"
 
 
@@ -131,7 +131,7 @@ def _fitting(case: FitCase, count: int) -> Shape | None:
     """The shape over so many GPUs that fits; None if none does. Pipelines where heads do not
     divide."""
     for shape_option in case.engine.shapes(count):
-        if shape_option.gpus != count or shape_option.pipeline_parallel > MOST_STAGES:
+        if shape_option.gpus != count or shape_option.pipeline_parallel > MAX_STAGES:
             continue
         shape, objections = case.engine.possible(case.model, shape_option)
         if not objections:

@@ -11,7 +11,7 @@ MigProfile = Annotated[
     str, StringConstraints(pattern=r"^[1-7]g\.[1-9][0-9]{0,2}gb(\+me(\.all)?|-me|\+gfx)?$")
 ]
 # No card has more compute slices than this.
-MOST_SLICES = 7
+MAX_SLICES = 7
 
 
 class TuningSettings(StrictSettings):
@@ -41,9 +41,9 @@ class TuningSettings(StrictSettings):
         for gpu, profiles in (mig or {}).items():
             if not profiles:
                 raise ValueError(f"GPU {gpu} has no slice; name some, or leave the GPU out")
-            if (count := sum(int(profile[0]) for profile in profiles)) > MOST_SLICES:
+            if (count := sum(int(profile[0]) for profile in profiles)) > MAX_SLICES:
                 raise ValueError(
                     f"GPU {gpu}: {', '.join(profiles)} are {count} slices; a GPU has at most "
-                    f"{MOST_SLICES}"
+                    f"{MAX_SLICES}"
                 )
         return mig

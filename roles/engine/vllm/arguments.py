@@ -72,7 +72,7 @@ QUANTIZATIONS = (
 )
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 # Many times what the largest GPUs do in a step.
-_MOST = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
+_MAX_COUNTS = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
 MEMORY_OPTIONS = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
 
@@ -108,8 +108,8 @@ def _check_value(name: str, value: Argument) -> None:
     check_value(name, value, COUNTS, 256)
     if name.removeprefix("no-") == "enforce-eager" and not isinstance(value, bool):
         raise ValueError(f"{name}: {value!r} is neither true nor false; set one of them")
-    if name in COUNTS and isinstance(value, int) and value > _MOST[name]:
-        raise ValueError(f"{name}: {value} is more than a GPU does; set at most {_MOST[name]}")
+    if name in COUNTS and isinstance(value, int) and value > _MAX_COUNTS[name]:
+        raise ValueError(f"{name}: {value} is more than a GPU does; set at most {_MAX_COUNTS[name]}")
     if name == "dtype":
         check_one_of(name, value, DTYPES)
     if name in ("quantization", "q"):

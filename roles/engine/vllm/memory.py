@@ -38,7 +38,7 @@ from roles.plan import MemorySum, Shape
 # A CUDA context: what free memory lacks before anything is loaded (logs: 0.33 to 0.6 GiB).
 CONTEXT_GIB = 0.35
 # The promise: this share of the memory below the prediction, and never less than half a GiB.
-PROMISE_SHARE, PROMISE_LEAST_GIB = 0.03, 0.5
+PROMISE_SHARE, MIN_PROMISE_MARGIN_GIB = 0.03, 0.5
 
 
 def batch(gpu: GpuMemory, params: EngineParams, model_len: int) -> tuple[int, int]:
@@ -326,4 +326,4 @@ def _promise_margin(engine: _Engine) -> float:
     """GiB by which the promise is below the prediction; nothing where the KV cache is given."""
     if engine.params.kv_cache_memory_bytes or engine.params.measured_kv_gib is not None:
         return 0.0
-    return max(PROMISE_LEAST_GIB, PROMISE_SHARE * engine.gpu.usable_mib / 1024)
+    return max(MIN_PROMISE_MARGIN_GIB, PROMISE_SHARE * engine.gpu.usable_mib / 1024)

@@ -10,8 +10,8 @@ from roles.engine.needs import EngineNeeds, OlderBuild, PackageIndex, Version, c
 from roles.engine.vllm.settings import VllmSettings, least_python
 
 # No wheel has kernels for cards older than Volta.
-_LEAST_CAPABILITY = 7.0
-_OLDER = OlderBuild(_LEAST_CAPABILITY, "vLLM 0.32 as +cu129, or 0.19")
+_MIN_CAPABILITY = 7.0
+_OLDER = OlderBuild(_MIN_CAPABILITY, "vLLM 0.32 as +cu129, or 0.19")
 # An estimate: torch with CUDA's libraries and vLLM took 8-10 GiB with 2026's wheels, ROCm's twice
 # that.
 _INSTALLED_GIB = {"cuda": 12, "rocm": 24, "cpu": 3}
@@ -22,7 +22,7 @@ def needs(settings: VllmSettings) -> EngineNeeds:
     package, _, version = settings.requirement.partition("==")
     numbers = settings.numbers
     cuda = _cuda(settings, version, numbers) if settings.device == "cuda" else None
-    of_cuda = cuda_needs(cuda, _LEAST_CAPABILITY)
+    of_cuda = cuda_needs(cuda, _MIN_CAPABILITY)
     return EngineNeeds(
         name=f"{package.partition('[')[0]} {version}",
         device=settings.device,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from roles.hardware.outputs.record import GpuRecord
-from roles.hardware.outputs.text import LONGEST_NAME, Line, OutputError
+from roles.hardware.outputs.text import MAX_NAME_LENGTH, Line, OutputError
 from roles.hardware.outputs.values import pci_address as normal_pci_address
 
 # (GPU, GPU, value) with the first index smaller than the second.
@@ -82,7 +82,7 @@ def value_or_none(value: str) -> str | None:
     value = value.strip()
     denied = value.startswith("AMDSMI_STATUS_")
     # No value is as long as that, whatever it is.
-    return None if denied or len(value) > LONGEST_NAME or value.upper() in _NOT_SAID else value
+    return None if denied or len(value) > MAX_NAME_LENGTH or value.upper() in _NOT_SAID else value
 
 
 def whole_number(value: str, line: Line | None) -> int | None:

@@ -11,7 +11,7 @@ from roles.hardware.outputs.text import Line, OutputError
 _COLUMN = re.compile(r"([a-zA-Z][a-zA-Z0-9_]*(?:\.[a-zA-Z0-9_]+)*)(?: \[[^\[\]]+\])?")
 _ASKED = re.compile(r"--query-[a-z-]{1,30}[= ]([a-zA-Z0-9_.,]+)")
 # nvidia-smi knows some 200 fields.
-_MOST_CELLS = 1000
+_MAX_CELLS = 1000
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def cells(line: Line) -> tuple[str, ...]:
 
 
 def _few(found: Sequence[str], line: Line) -> tuple[str, ...]:
-    if len(found) > _MOST_CELLS:
-        raise OutputError(f"more than {_MOST_CELLS} values", line)
+    if len(found) > _MAX_CELLS:
+        raise OutputError(f"more than {_MAX_CELLS} values", line)
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from roles.hardware.outputs.record import GpuRecord
-from roles.hardware.outputs.text import LONGEST_NAME, MOST_GPUS, Line, OutputError, read_lines
+from roles.hardware.outputs.text import MAX_GPUS, MAX_NAME_LENGTH, Line, OutputError, read_lines
 from roles.hardware.outputs.values import pci_address
 
 # A device's line: maybe a prefix (of grep, "IOMMU Group 17"), address, class, vendor and device.
@@ -38,7 +38,7 @@ _VENDORS = (
 )
 _IDS = re.compile(r"(?:^| )\[?([0-9a-f]{4}:[0-9a-f]{4})\]?(?= |$)")
 _REVISION = re.compile(r" \(rev ([0-9a-f]{2})\)")
-_LONGEST_LINE = 1000
+_MAX_LINE_LENGTH = 1000
 _UNNAMED = re.compile(r"Device ([0-9a-f]{4})")
 _DRIVER = re.compile(r"^\s*Kernel driver in use: (\S+)$")
 
@@ -78,8 +78,8 @@ def parse_lspci(text: str) -> Lspci:
     if not devices:
         raise OutputError("this is no output of lspci", lines[0])
     gpus = [gpu for device, driver in devices if (gpu := _gpu(device, driver)) is not None]
-    if len(gpus) > MOST_GPUS:
-        raise OutputError(f"more than {MOST_GPUS} GPUs")
+    if len(gpus) > MAX_GPUS:
+        raise OutputError(f"more than {MAX_GPUS} GPUs")
     return Lspci(tuple(gpus))
 
 
@@ -93,7 +93,7 @@ def _unwrapped(lines: list[Line]) -> list[Line]:
             and _DEVICE.search(before.text)
             and not _DEVICE.search(line.text)
             and not line.text[0].isspace()
-            and len(before.text) <= _LONGEST_LINE
+            and len(before.text) <= _MAX_LINE_LENGTH
             and _open_bracket(before.text)
         ):
             joined[-1] = Line(before.number, before.text + line.text)
@@ -136,7 +136,7 @@ def _gpu(match: re.Match[str], driver: str | None) -> PciGpu | None:
             name = named[says_vendor.end() :].strip() if says_vendor else named
             unnamed = _UNNAMED.fullmatch(name)
             return PciGpu(
-                name=name[:LONGEST_NAME] or None,
+                name=name[:MAX_NAME_LENGTH] or None,
                 pci_address=pci_address(match["address"]),
                 pci_device_id=ids[1] if ids else f"{vendor_id}:{unnamed[1]}" if unnamed else None,
                 vendor=vendor,

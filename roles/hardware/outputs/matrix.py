@@ -25,7 +25,7 @@ _DEVICE_HEADING = re.compile(r"(?=.*\d)(?!NV\d+$)[A-Za-z][\w.-]{0,63}")
 _GPU = re.compile(r"GPU\d{1,4}")
 _ROW_NAME = re.compile(_DEVICE)
 # More devices than any host has; characters of a row, and lines that a heading is broken into.
-_MOST_COLUMNS, _LONGEST_ROW, _MOST_PIECES = 256, 4000, 20
+_MAX_COLUMNS, _MAX_ROW_LENGTH, _MAX_PIECES = 256, 4000, 20
 _LEGEND = re.compile(r"^\s*(?:(?:NIC )?Legend:?\s*$|[A-Z][A-Z0-9#]*\s+=\s)")
 # The rest of a row that a terminal broke at its width.
 _PIECE = re.compile(r"[\sA-Z0-9,/-]+")
@@ -174,8 +174,8 @@ def _read_heading(line: Line) -> _Block | None:
     # A heading broken inside its last number, as "NIC2" of "NIC21".
     broken = len(columns) > 1 and not after and columns[-1] in columns[:-1]
     columns = columns[:-1] if broken else columns
-    if len(columns) > _MOST_COLUMNS:
-        raise OutputError(f"more than {_MOST_COLUMNS} devices", line)
+    if len(columns) > _MAX_COLUMNS:
+        raise OutputError(f"more than {_MAX_COLUMNS} devices", line)
     if len(set(columns)) < len(columns) or not all(map(_DEVICE_HEADING.fullmatch, columns)):
         return None
     tail = spaced[after.start() :] if after else ""
@@ -186,9 +186,9 @@ def _read_heading(line: Line) -> _Block | None:
 
 def _lengthen_heading(block: _Block, line: Line) -> bool:
     """Joins a heading that a terminal broke at its width."""
-    if block.lines or not block.heading or len(line.text) > _LONGEST_ROW:
+    if block.lines or not block.heading or len(line.text) > _MAX_ROW_LENGTH:
         return False
-    if line.number - block.heading.number > _MOST_PIECES:
+    if line.number - block.heading.number > _MAX_PIECES:
         return False
     joined = _read_heading(Line(block.heading.number, block.heading.text + line.text))
     if not joined or joined.columns[: len(block.columns) - 1] != block.columns[:-1]:
@@ -225,7 +225,7 @@ def _lengthen_row(block: _Block, line: Line, labels: str) -> None:
     if not block.lines or not _PIECE.fullmatch(line.text):
         return
     name, row_line = block.lines[-1]
-    if len(row_line.text) + len(line.text) > _LONGEST_ROW:
+    if len(row_line.text) + len(line.text) > _MAX_ROW_LENGTH:
         return
     row = _read_row(name, row_line, labels)
     attributes = len(block.attributes) if name.startswith("GPU") else 0
@@ -254,8 +254,8 @@ def _uses(block: _Block, labels: str) -> bool:
 
 def _checked(block: _Block, labels: str, line_is_whole: bool) -> Matrix:
     columns = block.columns or tuple(dict.fromkeys(name for name, _ in block.lines))
-    if len(columns) > _MOST_COLUMNS:
-        raise OutputError(f"more than {_MOST_COLUMNS} devices", block.lines[0][1])
+    if len(columns) > _MAX_COLUMNS:
+        raise OutputError(f"more than {_MAX_COLUMNS} devices", block.lines[0][1])
     rows: dict[str, Row] = {}
     for name, line in block.lines:
         if name in rows:

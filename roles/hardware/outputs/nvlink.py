@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from roles.hardware.outputs.text import MOST_GPUS, Line, OutputError, read_lines
+from roles.hardware.outputs.text import MAX_GPUS, Line, OutputError, read_lines
 
 _GPU = re.compile(r"(?:^|\s)GPU\s+(\d{1,4}):\s+(?=\S)")
 _LINK = re.compile(
@@ -56,8 +56,8 @@ def parse_nvlink(text: str) -> NvlinkStatus:
         elif gpu := _read_gpu(line):
             if gpu.index in {other.index for other in gpus}:
                 raise OutputError(f"GPU {gpu.index} a second time: give one host's output", line)
-            if len(gpus) == MOST_GPUS:
-                raise OutputError(f"more than {MOST_GPUS} GPUs", line)
+            if len(gpus) == MAX_GPUS:
+                raise OutputError(f"more than {MAX_GPUS} GPUs", line)
             gpus.append(gpu)
         elif gpus and not gpus[-1].message and _MESSAGE.search(line.text):
             last = gpus[-1]

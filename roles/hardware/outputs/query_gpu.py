@@ -11,7 +11,7 @@ from roles.hardware.outputs.csv_table import Row, Table, read_table
 from roles.hardware.outputs.reading import Printed, gpu_record, merged
 from roles.hardware.outputs.record import GpuRecord
 from roles.hardware.outputs.smi_list import list_gpu, list_mig_device, with_mig_device
-from roles.hardware.outputs.text import MOST_GPUS, MOST_SLICES, Line, OutputError, read_lines
+from roles.hardware.outputs.text import MAX_GPUS, MAX_SLICES, Line, OutputError, read_lines
 from roles.hardware.outputs.values import is_denied, is_failure
 
 _ECC = "ecc.errors.uncorrected."
@@ -76,7 +76,7 @@ _KNOWN = frozenset((*_FIELDS, *_OTHERS))
 _IDENTITY = ("index", "uuid", "pci_address", "serial")
 _SAME_ROUND_S = 0.5
 # Eight hours of a loop (-l 60) over 16 GPUs.
-MOST_ROWS = 8_000
+MAX_ROWS = 8_000
 _MARKED_VALUE = re.compile(r"\[[A-Z][A-Za-z/ ]+\]|[0-9.]+ (?:MiB|W|MHz|%)|P[0-9]{1,2}")
 _VALUE = re.compile(
     rf"{_MARKED_VALUE.pattern}|[0-9]{{1,12}}(?:\.[0-9]{{1,3}})?|N/A|(?:Not )?Active"
@@ -102,7 +102,7 @@ def parse_query_gpu(text: str, fields: Sequence[str] | None = None) -> QueryGpu:
     listed = _listed(lines)
     rest = [line for line in lines if not _is_listed(line)]
     table = read_table(rest, _KNOWN, fields)
-    if len(table.rows) > MOST_ROWS or len(listed) > MOST_GPUS:
+    if len(table.rows) > MAX_ROWS or len(listed) > MAX_GPUS:
         raise OutputError("more rows or GPUs than any host prints", lines[0])
     if not table.rows and not (table.columns and table.messages):
         first = next((line for line in lines), None)
@@ -209,7 +209,7 @@ def _listed(lines: Sequence[Line]) -> list[GpuRecord]:
         gpu, device = list_gpu(line.text), list_mig_device(line.text)
         if gpu is not None:
             gpus.append(gpu)
-        elif device is not None and gpus and len(gpus[-1].mig_devices) < MOST_SLICES:
+        elif device is not None and gpus and len(gpus[-1].mig_devices) < MAX_SLICES:
             gpus[-1] = with_mig_device(gpus[-1], device)
     return gpus
 

@@ -188,7 +188,7 @@ _ANSWER = re.compile(
 )
 _PCI = re.compile(r"[0-9a-f]{3,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
 _INDEX = re.compile(r"\bGPU ?([0-9]{1,2})(?=: )")
-_MOST_LINES = 30
+_MAX_LINES = 30
 
 
 def parse_smi_error(text: str) -> SmiError:
@@ -202,7 +202,7 @@ def parse_smi_error(text: str) -> SmiError:
     answer = next((line for line in lines if _ANSWER.match(line.text)), None)
     if answer is not None:
         raise OutputError("this is an answer, or a log, and no error of nvidia-smi", answer)
-    few = lines if len(lines) <= _MOST_LINES else []
+    few = lines if len(lines) <= _MAX_LINES else []
     found = [(rank, line) for line in few if (rank := _rank(line.text)) is not None]
     if not found:
         raise OutputError("this is no error that nvidia-smi is known to print", lines[0])

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from roles.hardware.outputs.record import GpuRecord, MigDevice
 from roles.hardware.outputs.smi_error import is_message
 from roles.hardware.outputs.text import (
-    LONGEST_NAME,
-    MOST_GPUS,
-    MOST_SLICES,
+    MAX_GPUS,
+    MAX_NAME_LENGTH,
+    MAX_SLICES,
     Line,
     OutputError,
     read_lines,
@@ -44,7 +44,7 @@ def parse_smi_list(text: str) -> SmiList:
         elif gpu is not None:
             _refuse_twice(gpus, gpu, line)
             gpus.append(gpu)
-        elif device is not None and gpus and len(gpus[-1].mig_devices) < MOST_SLICES:
+        elif device is not None and gpus and len(gpus[-1].mig_devices) < MAX_SLICES:
             gpus[-1] = with_mig_device(gpus[-1], device)
         else:
             raise OutputError("expected a GPU or MIG device as nvidia-smi -L prints it", line)
@@ -64,7 +64,7 @@ def list_gpu(text: str) -> GpuRecord | None:
     name = name.rstrip() if identity else rest
     if is_failure(name):
         return GpuRecord(index=int(index), unreadable=(f"name: {name}",))
-    if identity is None or len(name) > LONGEST_NAME:
+    if identity is None or len(name) > MAX_NAME_LENGTH:
         return None
     kind, uuid = identity.groups()
     failed = (f"uuid: {uuid}",) if is_failure(uuid) else ()
@@ -96,5 +96,5 @@ def with_mig_device(gpu: GpuRecord, device: MigDevice) -> GpuRecord:
 def _refuse_twice(gpus: list[GpuRecord], gpu: GpuRecord, line: Line) -> None:
     if gpu.index in {known.index for known in gpus}:
         raise OutputError("this GPU is listed twice: give one output at a time", line)
-    if len(gpus) == MOST_GPUS:
-        raise OutputError(f"more than {MOST_GPUS} GPUs", line)
+    if len(gpus) == MAX_GPUS:
+        raise OutputError(f"more than {MAX_GPUS} GPUs", line)

@@ -16,7 +16,7 @@ _LOG = re.compile(r"=+\s*NVSMI LOG\s*=+")
 _GPU = re.compile(r"GPU ([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])", re.IGNORECASE)
 # Not a line's first character.
 _COLON = re.compile(r"(?<=.):(?=\s|$)")
-_LONGEST_KEY = 120
+_MAX_KEY_LENGTH = 120
 _HEADING = re.compile(r"[A-Z][A-Za-z0-9 ._/-]{0,59}")
 # Remarks that people add behind a value: wide blanks, or an arrow.
 _REMARK = re.compile(r"\s{2,}.*|\s*<[=-].*")
@@ -134,7 +134,7 @@ def _leaves(lines: Sequence[Line]) -> tuple[Leaf, ...]:
         depth, content = len(plain) - len(plain.lstrip()), plain.strip()
         colon = _COLON.search(content)
         key = (content[: colon.start()].rstrip() if colon else content).lower()
-        if is_message(content) or len(key) > _LONGEST_KEY:
+        if is_message(content) or len(key) > _MAX_KEY_LENGTH:
             continue
         if colon is None and not _HEADING.fullmatch(content):
             continue

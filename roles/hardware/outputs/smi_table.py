@@ -26,7 +26,7 @@ _PROCESS = re.compile(
     r"\|\s*([0-9]{1,3})(?:\s+(?:N/A|[0-9]+)\s+(?:N/A|[0-9]+))?\s+([0-9]{1,10})\s+"
     r"(?:C|G|C\+G|M\+C)\s+(.*?)\s+([0-9]+ ?Mi?B|N/A|Insufficient.*)\s*\|"
 )
-_LONGEST_LINE = 200
+_MAX_LINE_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _rows(lines: Sequence[Line]) -> Iterator[tuple[Line, list[str]]]:
 def _one_spaced(line: Line) -> str:
     """The line with single blanks, so that no pattern has two ways to part them; "" for one that is
     too long for the table."""
-    return " ".join(line.text.split()) if len(line.text) <= _LONGEST_LINE else ""
+    return " ".join(line.text.split()) if len(line.text) <= _MAX_LINE_LENGTH else ""
 
 
 def _first_row(line: Line, cells: Sequence[str]) -> _Block | None:

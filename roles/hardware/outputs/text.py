@@ -7,7 +7,7 @@ from dataclasses import dataclass
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _SHOWN_CHARACTERS = 120
 # A host may print anything: no real output has more of these.
-MOST_GPUS, MOST_SLICES, LONGEST_NAME = 512, 64, 300
+MAX_GPUS, MAX_SLICES, MAX_NAME_LENGTH = 512, 64, 300
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import re
 
-from roles.hardware.outputs.text import LONGEST_NAME
+from roles.hardware.outputs.text import MAX_NAME_LENGTH
 
 # What is printed in place of a value that the GPU does not have or that was taken out.
 _ABSENT = {
@@ -95,7 +95,7 @@ def pci_device_id(text: str) -> str | None:
 def words(text: str) -> str | None:
     """The text as it is; None where it is blank, or longer than any name."""
     stripped = text.strip()
-    return stripped if 0 < len(stripped) <= LONGEST_NAME else None
+    return stripped if 0 < len(stripped) <= MAX_NAME_LENGTH else None
 
 
 def flag(text: str) -> bool | None:

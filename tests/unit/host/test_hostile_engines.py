@@ -87,7 +87,7 @@ def test_an_endless_answer_is_left_early(
         answer = call(url, "k", "m", timeout_s=60)
     assert not answer["ok"]
     assert sum(sent) < 32 << 20
-    assert len(answer["error"]) <= probe.LONGEST_TEXT + 20
+    assert len(answer["error"]) <= probe.MAX_TEXT_LENGTH + 20
 
 
 @asked_both_ways
@@ -166,7 +166,7 @@ def test_any_json_is_a_completion_of_the_right_types_or_none(answer: object) -> 
         return
     assert type(tokens) is int
     for said in (model, fingerprint):
-        assert said is None or (said.isprintable() and len(said) <= probe.LONGEST_TEXT)
+        assert said is None or (said.isprintable() and len(said) <= probe.MAX_TEXT_LENGTH)
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,14 @@ def test_a_failed_commands_lines_are_plain_and_few(
             SimpleNamespace(print_prefix="[gpu1] "),  # type: ignore[arg-type]
             CommandOutput(lines),
         )
-    assert len(caplog.messages) == terminal.MOST_SHOWN
+    assert len(caplog.messages) == terminal.MAX_SHOWN_LINES
     assert all(shown(text) == text and len(text) < 3000 for text in caplog.messages)
     assert facts.print_host_combined_output is operations.print_host_combined_output
 
 
 def test_what_is_read_is_bounded(plain: None, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(terminal, "MOST_BYTES", 1000)
-    monkeypatch.setattr(terminal, "LONGEST_LINE", 100)
+    monkeypatch.setattr(terminal, "MAX_BYTES", 1000)
+    monkeypatch.setattr(terminal, "MAX_LINE_LENGTH", 100)
     assert list(bounded(io.BytesIO(b"a\n\xff\n"))) == ["a\n", "\ufffd\n"]
     assert list(bounded(io.BytesIO(b"a\n" + b"x" * 1000))) == ["a\n"]
     assert len(list(bounded(io.BytesIO(b"a\n" * 9999)))) == 500
@@ -87,7 +87,7 @@ def test_whatever_an_answer_raises_fails_its_host_in_one_plain_line(error: Excep
 
 
 def test_a_flood_of_a_host_ends_its_channel(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(terminal, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(terminal, "MAX_BYTES", 10_000)
     closed = []
     channel: Any = SimpleNamespace(
         recv=lambda size: b"\xffab\n" * (size // 4), close=lambda: closed.append(1)
