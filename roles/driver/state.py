@@ -170,7 +170,7 @@ def _reported(report: HardwareReport) -> dict[str, Any]:
         "loaded_open": host.loaded_open,
         "in_kernel": frozenset(host.modules),
         "answers": next((v for gpu in answers.gpus or () if (v := gpu.driver_version)), None),
-        "has_nvidia_smi": not answers.query.missing_packages,
+        "has_nvidia_smi": not answers.query.missing,
         "fabric_manager": SystemdUnit(
             present, host.fabric_manager == "active", host.fabric_manager_at_boot
         ),
@@ -208,7 +208,7 @@ def _driver(sections: Sections, report: HardwareReport) -> dict[str, Any]:
 def _amd_gpus(report: HardwareReport, integrated: int) -> int | None:
     """How many GPUs amd-smi lists beside integrated ones; None where there is none, or it hangs."""
     answers = report.answers
-    if answers.amd_tool != "amd-smi" or answers.amd.missing_packages or answers.amd.hung:
+    if answers.amd_tool != "amd-smi" or answers.amd.missing or answers.amd.hung:
         return None
     return max(0, len(answers.amd_gpus or ()) - integrated)
 
