@@ -19,7 +19,7 @@ from roles.balancer.nginx.takeover import keys_script, taken_over
 from roles.balancer.routes import Member
 from roles.balancer.standing import Standing
 from roles.balancer.state import Owner
-from roles.host import HostFile, SecretInput, archive, differing
+from roles.host import HostFile, SecretInput, archive, changed_files
 from roles.host.operations import install_script
 from roles.host.outcome import failing, warn
 
@@ -109,7 +109,7 @@ def site(deployment: Deployment):
     for message in deployment.kept_messages:
         warn(message)
     files, leftover = deployment.files, deployment.leftover
-    changed = differing(files, deployment.standing.files)
+    changed = changed_files(files, deployment.standing.files)
     if not changed and not leftover:
         host.noop("all files are as they must be")
         return
@@ -276,7 +276,7 @@ def _rewritten(
 ) -> Iterator[PyinfraCommand]:
     """Write and load a state; nothing where it is there."""
     files = balancer.upstream_files(new)
-    changed = differing(files, found.files)
+    changed = changed_files(files, found.files)
     # What a killed run wrote and did not load is loaded now.
     load = not found.loaded or any(file.path != states.STATE for file in changed)
     if not changed and not load:

@@ -79,7 +79,7 @@ def decide(request: DriverRequest, state: DriverState) -> DriverDecision:
 
 def usable_version(request: DriverRequest, state: DriverState) -> str | None:
     """The version of a driver that is good enough: it answers, or waits to; None for none."""
-    return state.answers if serves(request, state) else waiting(request, state)
+    return state.answers if serves(request, state) else loadable_version(request, state)
 
 
 def _usable_reason(state: DriverState, version: str) -> str:
@@ -114,7 +114,7 @@ def good_enough(settings: DriverSettings, needs: EngineNeeds, version: str | Non
     return pinned_branch(settings) in (None, branch)
 
 
-def waiting(request: DriverRequest, state: DriverState) -> str | None:
+def loadable_version(request: DriverRequest, state: DriverState) -> str | None:
     """The version of an installed driver that is good enough and has only to be loaded, or asked
     again: whoever put it there, and by which packages. None where there is none."""
     if any(map(is_driver, state.half)) or not state.has_nvidia_smi:

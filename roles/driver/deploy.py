@@ -6,7 +6,7 @@ from pyinfra.api.deploy import deploy
 
 from roles.driver import operations
 from roles.driver.decision import DriverRequest
-from roles.driver.job import Job, Turn, always
+from roles.driver.job import Job, MayChange, always_allowed
 from roles.driver.settings import DriverSettings
 from roles.driver.state import DriverState
 from roles.engine import EngineNeeds
@@ -18,7 +18,7 @@ def job_of(
     needs: EngineNeeds,
     hardware: Hardware | None,
     upgrade: bool,
-    answered: Callable[[], DriverState | None],
+    known_state: Callable[[], DriverState | None],
     on_change: Callable[[], None],
 ) -> Job:
     """What is wanted of a host's driver; it says what is to be done, and what was.
@@ -28,7 +28,7 @@ def job_of(
     """
     gpus = hardware.gpus if hardware is not None else ()
     request = DriverRequest(settings, needs, gpus, upgrade)
-    return Job(request, answered=answered, on_change=on_change)
+    return Job(request, known_state=known_state, on_change=on_change)
 
 
 @deploy("Driver is possible")
@@ -38,18 +38,18 @@ def check_driver(job: Job) -> None:
 
 
 @deploy("Driver")
-def driver(job: Job, turn: Turn = always) -> None:
+def driver(job: Job, may_change: MayChange = always_allowed) -> None:
     """Install the driver that the GPUs and the engine need; one that serves already stays.
 
-    `turn`: whether the host may be changed now, asked when each operation is executed; where it
+    `may_change`: whether the host may be changed now, asked when each operation is executed; where it
     may not, nothing is done. `check_driver` has passed the host before.
     """
-    ours = {"job": job, "turn": turn}
-    operations.finished(name="Finish an interrupted installation", **ours)
+    arguments = {"job": job, "may_change": may_change}
+    operations.finished(name="Finish an interrupted installation", **arguments)
     operations.rebuilt(name="Build a lost module again", job=job)
-    operations.repository(name="Set up the repository", **ours)
-    operations.installed(name="Install the driver", **ours)
-    operations.nouveau_blocked(name="Block nouveau", **ours)
-    operations.held(name="Hold driver and kernel together", **ours)
-    operations.loaded(name="Load the driver", **ours)
-    operations.serving(name="Run the driver's daemons", **ours)
+    operations.repository(name="Set up the repository", **arguments)
+    operations.installed(name="Install the driver", **arguments)
+    operations.nouveau_blocked(name="Block nouveau", **arguments)
+    operations.held(name="Hold driver and kernel together", **arguments)
+    operations.loaded(name="Load the driver", **arguments)
+    operations.serving(name="Run the driver's daemons", **arguments)

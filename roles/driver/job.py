@@ -10,10 +10,10 @@ from roles.driver.facts import DriverReport
 from roles.driver.reboot import reboot_blocker, reboot_reasons, reboot_recommendations
 from roles.driver.state import DriverState
 
-Turn = Callable[[], bool]
+MayChange = Callable[[], bool]
 
 
-def always() -> bool:
+def always_allowed() -> bool:
     """It is every host's turn."""
     return True
 
@@ -31,25 +31,28 @@ class Job:
     request: DriverRequest
     failed: str | None = None
     to_do: bool = False
-    touched: bool = False
-    refreshed: bool = False
-    answered: Callable[[], DriverState | None] = lambda: None
+    was_changed: bool = False
+    index_refreshed: bool = False
+    known_state: Callable[[], DriverState | None] = lambda: None
     on_change: Callable[[], None] = lambda: None
-    _seen: DriverState | None = field(default=None, repr=False)
-    _asked_at: object = None
+    _state: DriverState | None = field(default=None, repr=False)
+    _read_while_executing: object = None
 
     def state(self) -> DriverState | None:
         """What the host says of its driver; None where it said nothing, and pyinfra failed it."""
         # What was seen while the run was prepared may have changed before it executes.
         now = host.state.is_executing
-        if self._seen is None or self._asked_at is not now:
-            self._seen, self._asked_at = self.answered() or host.get_fact(DriverReport), now
-        return self._seen
+        if self._state is None or self._read_while_executing is not now:
+            self._state, self._read_while_executing = (
+                self.known_state() or host.get_fact(DriverReport),
+                now,
+            )
+        return self._state
 
     def changed(self) -> None:
         """Have the host asked again: something was done on it."""
-        self._seen = None
-        self.touched = True
+        self._state = None
+        self.was_changed = True
         self.on_change()
 
     def reboot_reasons(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from roles.driver.installation import (
     needed_packages,
     to_hold,
 )
-from roles.driver.job import Job, Turn, always
+from roles.driver.job import Job, MayChange, always_allowed
 from roles.driver.keys import fingerprint, own_key, vendor_key
 from roles.driver.packages import Repository, is_driver
 from roles.driver.reboot import reboot_reasons
@@ -52,7 +52,7 @@ def possible(job: Job):
     if decision is None:
         yield failing(job.failed or "")
         return
-    installs = decision.plan is not None and not _done(job, decision, state)
+    installs = decision.plan is not None and not _is_done(job, decision, state)
     if installs and _is_newest(job, decision, state):
         installs = False
     blocked = None if works(job.request, state) else in_use_problem(job.request, state, decision)
@@ -67,15 +67,15 @@ def possible(job: Job):
 
 
 @operation()
-def finished(job: Job, turn: Turn = always):
+def finished(job: Job, may_change: MayChange = always_allowed):
     """
     Bring to its end what an earlier run's package manager was cut off in.
 
     + job: what is wanted of the host
-    + turn: whether the host may be changed now; asked when the operation is executed
+    + may_change: whether the host may be changed now; asked when the operation is executed
     """
-    state, decision = _at_turn(job, turn)
-    cut_off = state is not None and state.interrupted and _concerned(job)
+    state, decision = _allowed_decision(job, may_change)
+    cut_off = state is not None and state.interrupted and _is_managed(job)
     # What somebody else left undone is in the way only where something is to be installed.
     is_driver_unfinished = state is not None and any(map(is_driver, state.half))
     if (
@@ -99,7 +99,7 @@ def rebuilt(job: Job):
     + job: what is wanted of the host
     """
     state = job.state()
-    concerned = state is not None and _concerned(job) and not is_amd(job.request.gpus)
+    concerned = state is not None and _is_managed(job) and not is_amd(job.request.gpus)
     version = lost_module(job.request, state) if state and concerned else None
     if version is None:
         host.noop("no module is lost")
@@ -109,55 +109,55 @@ def rebuilt(job: Job):
 
 
 @operation()
-def repository(job: Job, turn: Turn = always):
+def repository(job: Job, may_change: MayChange = always_allowed):
     """
     Write the repository's key and file, once its index was read and its signature is good.
 
     + job: what is wanted of the host
-    + turn: whether the host may be changed now; asked when the operation is executed
+    + may_change: whether the host may be changed now; asked when the operation is executed
     """
-    state, decision = _at_turn(job, turn)
+    state, decision = _allowed_decision(job, may_change)
     plan = decision.plan if decision else None
     needed = plan.repository if plan else None
-    if not (state and decision and plan and needed) or _done(job, decision, state):
+    if not (state and decision and plan and needed) or _is_done(job, decision, state):
         host.noop("no repository is needed")
         return
-    if _known(needed, job, state):
+    if _is_known_repository(needed, job, state):
         host.noop(f"{needed.url} is there")
         return
     key = ""
     if host.state.is_executing:
         try:
-            key = _key(needed, job)
+            key = _signing_key(needed, job)
         except ValueError as error:
             yield failing(str(error))
             return
     files = [HostFile(needed.key_path, key), HostFile(needed.path, needed.content)]
     yield _sh(scripts.repository_script(plan, state.system), archive(files))
-    job.refreshed = True
+    job.index_refreshed = True
     job.changed()
 
 
 @operation()
-def installed(job: Job, turn: Turn = always):
+def installed(job: Job, may_change: MayChange = always_allowed):
     """
     Install the driver's packages in one version, with the headers that its modules need.
 
     + job: what is wanted of the host
-    + turn: whether the host may be changed now; asked when the operation is executed
+    + may_change: whether the host may be changed now; asked when the operation is executed
     """
-    state, decision = _at_turn(job, turn)
+    state, decision = _allowed_decision(job, may_change)
     if state is None or decision is None or decision.plan is None or decision.choice is None:
         host.noop(decision.why if decision else "nothing can be installed")
         return
-    if _done(job, decision, state):
+    if _is_done(job, decision, state):
         host.noop("the driver's packages are installed")
         return
     if not host.state.is_executing:
         yield StringCommand("true")
         return
     try:
-        todo = _todo(job, decision, state)
+        todo = _planned_installation(job, decision, state)
     except ValueError as error:
         yield failing(str(error))
         return
@@ -172,14 +172,14 @@ def installed(job: Job, turn: Turn = always):
 
 
 @operation()
-def nouveau_blocked(job: Job, turn: Turn = always):
+def nouveau_blocked(job: Job, may_change: MayChange = always_allowed):
     """
     Keep the kernel's nouveau driver from the GPUs, now and in the initramfs.
 
     + job: what is wanted of the host
-    + turn: whether the host may be changed now; asked when the operation is executed
+    + may_change: whether the host may be changed now; asked when the operation is executed
     """
-    state, decision = _at_turn(job, turn)
+    state, decision = _allowed_decision(job, may_change)
     if state is None or decision is None or is_amd(job.request.gpus) or not state.driver_packages:
         host.noop("no driver of NVIDIA is installed")
         return
@@ -190,20 +190,20 @@ def nouveau_blocked(job: Job, turn: Turn = always):
         host.noop("nouveau is blocked")
         return
     commands = [] if written else [scripts.write_command(NOUVEAU.path, NOUVEAU.content)]
-    yield _sh(scripts.explained([*commands, scripts.initramfs_command(state.system)]))
+    yield _sh(scripts.explaining_script([*commands, scripts.initramfs_command(state.system)]))
     job.changed()
 
 
 @operation()
-def held(job: Job, turn: Turn = always):
+def held(job: Job, may_change: MayChange = always_allowed):
     """
     Hold the driver's and the kernel's packages, so that they change together only.
 
     + job: what is wanted of the host
-    + turn: whether the host may be changed now; asked when the operation is executed
+    + may_change: whether the host may be changed now; asked when the operation is executed
     """
-    state, decision = _at_turn(job, turn)
-    if state is None or decision is None or not _concerned(job):
+    state, decision = _allowed_decision(job, may_change)
+    if state is None or decision is None or not _is_managed(job):
         host.noop("no package of a driver is held")
         return
     loose = [name for name in to_hold(state) if name not in state.held]
@@ -215,38 +215,38 @@ def held(job: Job, turn: Turn = always):
 
 
 @operation()
-def loaded(job: Job, turn: Turn = always):
+def loaded(job: Job, may_change: MayChange = always_allowed):
     """
     Load the driver's module where nothing is in its way; else a reboot does.
 
     + job: what is wanted of the host
-    + turn: whether the host may be changed now; asked when the operation is executed
+    + may_change: whether the host may be changed now; asked when the operation is executed
     """
-    state, decision = _at_turn(job, turn)
+    state, decision = _allowed_decision(job, may_change)
     amd = is_amd(job.request.gpus)
     module = "amdgpu" if amd else "nvidia"
     module_version = state and (state.amdgpu_module if amd else state.module)
-    if state is None or decision is None or not module_version or not _concerned(job):
+    if state is None or decision is None or not module_version or not _is_managed(job):
         host.noop("there is no module to load")
         return
     if module in state.in_kernel or reboot_reasons(state, job.request.amd_gpus):
         host.noop("the module is loaded" if module in state.in_kernel else "a reboot loads it")
         return
     more = "" if amd else "; modprobe nvidia-uvm >/dev/null 2>&1; true"
-    yield _sh(scripts.explained([f"run modprobe {module}{more}"]))
+    yield _sh(scripts.explaining_script([f"run modprobe {module}{more}"]))
     job.changed()
 
 
 @operation()
-def serving(job: Job, turn: Turn = always):
+def serving(job: Job, may_change: MayChange = always_allowed):
     """
     Have the persistence daemon run, and the fabric manager where the host has NVSwitches.
 
     + job: what is wanted of the host
-    + turn: whether the host may be changed now; asked when the operation is executed
+    + may_change: whether the host may be changed now; asked when the operation is executed
     """
-    state, decision = _at_turn(job, turn)
-    if state is None or decision is None or is_amd(job.request.gpus) or not _concerned(job):
+    state, decision = _allowed_decision(job, may_change)
+    if state is None or decision is None or is_amd(job.request.gpus) or not _is_managed(job):
         host.noop("there is no daemon to run")
         return
     ready = state.loaded is not None and not reboot_reasons(state)
@@ -266,11 +266,13 @@ def serving(job: Job, turn: Turn = always):
     if not commands:
         host.noop("its daemons run" if ready else "its daemons start with the module")
         return
-    yield _sh(scripts.explained(commands))
+    yield _sh(scripts.explaining_script(commands))
     job.changed()
 
 
-def _todo(job: Job, decision: DriverDecision, state: DriverState) -> DriverInstallation | None:
+def _planned_installation(
+    job: Job, decision: DriverDecision, state: DriverState
+) -> DriverInstallation | None:
     """What the package manager is to do, None for nothing; ValueError where it cannot be done."""
     assert decision.plan is not None
     names = needed_packages(job.request, decision, state)
@@ -280,7 +282,7 @@ def _todo(job: Job, decision: DriverDecision, state: DriverState) -> DriverInsta
         if source and source.url in errors:
             raise ValueError(f"driver: {source.check_url} cannot be read")
         todo = installation(job.request, decision, state, found)
-        if todo and (why := _refused(todo)):
+        if todo and (why := _apt_refusal(todo)):
             built = by_dkms(job.request, decision, state, why)
             todo = installation(job.request, built, state, found)
     except ValueError as error:
@@ -294,34 +296,36 @@ def _is_newest(job: Job, decision: DriverDecision, state: DriverState) -> bool:
     if not asks or decision.plan is None or not works(job.request, state):
         return False
     source = decision.plan.repository
-    if source and not _known(source, job, state):
+    if source and not _is_known_repository(source, job, state):
         # What it has will be seen once it is set up.
         return False
     try:
-        return _todo(job, decision, state) is None
+        return _planned_installation(job, decision, state) is None
     except ValueError:
         # Told once it is to be installed.
         return False
 
 
-def _at_turn(job: Job, turn: Turn) -> tuple[DriverState, DriverDecision] | tuple[None, None]:
+def _allowed_decision(
+    job: Job, may_change: MayChange
+) -> tuple[DriverState, DriverDecision] | tuple[None, None]:
     """What the host says, and what to do; nothing where it cannot be helped or may not be changed.
 
     While a run is prepared a turn is taken for granted: what it would do is to be told.
     """
-    if host.state.is_executing and not turn():
+    if host.state.is_executing and not may_change():
         return None, None
     state = job.state()
     decision = job.decision(state) if state else None
     return (state, decision) if state and decision else (None, None)
 
 
-def _concerned(job: Job) -> bool:
+def _is_managed(job: Job) -> bool:
     """Whether the host's driver is anything to this run."""
     return bool(job.request.gpus) and job.request.settings.install != "never"
 
 
-def _done(job: Job, decision: DriverDecision, state: DriverState) -> bool:
+def _is_done(job: Job, decision: DriverDecision, state: DriverState) -> bool:
     """Whether all of a plan is there already, and nobody asked for what is newer."""
     plan, chosen = decision.plan, decision.choice
     if plan is None or chosen is None:
@@ -332,14 +336,14 @@ def _done(job: Job, decision: DriverDecision, state: DriverState) -> bool:
     return is_settled(chosen, plan, state) and not job.request.upgrade
 
 
-def _known(repository: Repository, job: Job, state: DriverState) -> bool:
+def _is_known_repository(repository: Repository, job: Job, state: DriverState) -> bool:
     """Whether the repository is set up, by us with the right key, or by somebody else."""
     key = state.keys.get(repository.key_path)
     written = (
         state.files.get(repository.path) == HostFile(repository.path, repository.content).state
     )
     if written and key:
-        return _is_right(base64.b64decode(key), repository, job)
+        return _is_right_key(base64.b64decode(key), repository, job)
     # A second file for one URL with another key is an error for apt.
     url = repository.url.rstrip("/")
     others = [line for line in state.sources if not line.startswith(f"{repository.path}:")]
@@ -347,7 +351,7 @@ def _known(repository: Repository, job: Job, state: DriverState) -> bool:
     return not mirrored and any(url in line for line in others)
 
 
-def _is_right(key: bytes, repository: Repository, job: Job) -> bool:
+def _is_right_key(key: bytes, repository: Repository, job: Job) -> bool:
     own = job.request.settings.mirror_key_file
     try:
         return fingerprint(key) == (
@@ -357,7 +361,7 @@ def _is_right(key: bytes, repository: Repository, job: Job) -> bool:
         return False
 
 
-def _key(repository: Repository, job: Job) -> str:
+def _signing_key(repository: Repository, job: Job) -> str:
     """The key that signs a repository, as text; ValueError where it is not the one it must be."""
     own = job.request.settings.mirror_key_file
     if own is not None:
@@ -374,11 +378,11 @@ def _key(repository: Repository, job: Job) -> str:
 
 def _available(job: Job, names: list[str], stream: str | None) -> tuple[dict[str, list[str]], str]:
     """The versions that the host's repositories have, and what went wrong while they were read."""
-    fresh, job.refreshed = job.refreshed, True
+    fresh, job.index_refreshed = job.index_refreshed, True
     return host.get_fact(AvailablePackages, packages=names, stream=stream, refresh=not fresh)
 
 
-def _refused(todo: DriverInstallation) -> str | None:
+def _apt_refusal(todo: DriverInstallation) -> str | None:
     """Why apt would not install signed modules: those of an older kernel fit older drivers."""
     if not any(name.startswith("linux-modules-nvidia-") for name in todo.extra):
         return None

@@ -24,7 +24,7 @@ EPEL_KEY = "FF8AD1344597106ECE813B918A3872BF3228467C"
 _OPTIONS = "--no-install-recommends --allow-downgrades"
 
 # (what the output says, what that means and what to do): the first that fits is told.
-MEANINGS = (
+ERROR_MEANINGS = (
     (
         "No space left|not enough free space|You don't have enough|needs [0-9]+ ?[KMG]B (more )?"
         "(space )?on|insufficient space",
@@ -100,7 +100,7 @@ _ERRORS = (
 )
 
 
-def explained(commands: Iterable[str]) -> str:
+def explaining_script(commands: Iterable[str]) -> str:
     """A script that runs commands one after the other, and tells why one failed."""
     lines = [
         "set -u",
@@ -123,7 +123,7 @@ def explained(commands: Iterable[str]) -> str:
 
 def _meanings() -> list[str]:
     lines = []
-    for number, (pattern, words) in enumerate(MEANINGS):
+    for number, (pattern, words) in enumerate(ERROR_MEANINGS):
         lines.append(f'{"el" if number else ""}if grep -qE {shlex.quote(pattern)} "$log"; then')
         lines.append(f"echo {shlex.quote('driver: ' + words)} >&2")
     return [*lines, "fi"]
@@ -135,14 +135,14 @@ def finish_script(system: OperatingSystem, release: Sequence[str]) -> str:
     Where apt would have to remove something for it, that is left to the installation that follows.
     """
     if not system.uses_apt:
-        return explained(["run rpm --verifydb"])
+        return explaining_script(["run rpm --verifydb"])
     configure = "dpkg --force-confdef --force-confold --configure -a"
     mend = f"{APT} -f install --no-remove {_OPTIONS}"
-    return explained(
+    return explaining_script(
         [
             # What was cut off may want what was not unpacked yet: then apt mends it.
             f'{configure} >"$log" 2>&1 </dev/null || :',
-            *([f"run apt-mark unhold {_words(release)}"] if release else []),
+            *([f"run apt-mark unhold {_quoted_names(release)}"] if release else []),
             f'{mend} >"$log" 2>&1 </dev/null || :',
             f"run {configure}",
         ]
@@ -173,8 +173,10 @@ def repository_script(plan: PackagePlan, system: OperatingSystem) -> str:
     if system.uses_apt:
         # Of the host's other repositories one may be broken: that is no reason to stop.
         update = f'{APT} update >"$log" 2>&1 </dev/null || :'
-        return explained([*stage, *_apt_reads(repository), *preferences, *put, update])
-    return explained([*stage, *_dnf_reads(repository), *put, f"run rpm --import {paths[0]}"])
+        return explaining_script([*stage, *_apt_reads(repository), *preferences, *put, update])
+    return explaining_script(
+        [*stage, *_dnf_reads(repository), *put, f"run rpm --import {paths[0]}"]
+    )
 
 
 def _apt_reads(repository: Repository) -> list[str]:
@@ -213,7 +215,7 @@ def install_script(todo: DriverInstallation) -> str:
     if todo.restarted:
         commands.append(f"run systemctl try-restart {todo.restarted}")
     marks = [_amdgpu_mark(todo.amdgpu)] if todo.amdgpu else []
-    return explained([*marks, *commands, *_module_check(todo)])
+    return explaining_script([*marks, *commands, *_module_check(todo)])
 
 
 def _apt_commands(todo: DriverInstallation) -> list[str]:
@@ -223,10 +225,10 @@ def _apt_commands(todo: DriverInstallation) -> list[str]:
         # Without it the dependencies of a package would come from the newest branch.
         commands.append(write_command(path, content))
     if todo.release:
-        commands.append(f"run apt-mark unhold {_words(todo.release)}")
+        commands.append(f"run apt-mark unhold {_quoted_names(todo.release)}")
     if todo.headers:
-        commands.append(f"run {APT} install {_OPTIONS} {_words(todo.headers)}")
-    commands.append(f"run {APT} install {_OPTIONS} {_words(apt_names(todo))}")
+        commands.append(f"run {APT} install {_OPTIONS} {_quoted_names(todo.headers)}")
+    commands.append(f"run {APT} install {_OPTIONS} {_quoted_names(apt_names(todo))}")
     if todo.upgraded:
         commands.append(_KERNEL_MARK)
     return commands
@@ -241,7 +243,7 @@ def apt_names(todo: DriverInstallation) -> list[str]:
 def refusal_command(packages: Iterable[str]) -> str:
     """Ask apt whether packages can be installed together: it prints "fits", or why not."""
     simulated = f"apt-get -q -s -o Debug::NoLocking=1 install {_OPTIONS}"
-    simulated += f" --allow-change-held-packages {_words(packages)}"
+    simulated += f" --allow-change-held-packages {_quoted_names(packages)}"
     return (
         f"export LC_ALL=C; said=$({simulated} 2>&1 </dev/null) && echo fits || "
         'printf "%s\\n" "$said" | grep -vE "^(Reading|Building) " | tail -n 8'
@@ -260,15 +262,15 @@ def _dnf_commands(todo: DriverInstallation) -> list[str]:
         switch = f"run {DNF} module reset {module}; run {DNF} module enable {todo.plan.stream}"
         commands.append(f"{enabled} || {{ {switch}; }}")
     if todo.release:
-        commands.append(f"run {DNF} versionlock delete {_words(todo.release)}")
+        commands.append(f"run {DNF} versionlock delete {_quoted_names(todo.release)}")
     if todo.headers:
-        commands.append(f"run {DNF} install {_words(todo.headers)}")
+        commands.append(f"run {DNF} install {_quoted_names(todo.headers)}")
     if todo.upgraded:
-        commands.append(f"run {DNF} upgrade --allowerasing {_words(todo.upgraded)}")
+        commands.append(f"run {DNF} upgrade --allowerasing {_quoted_names(todo.upgraded)}")
         commands.append(_KERNEL_MARK)
     names = [f"{name}-{version}" for name, version in todo.whole]
     weak = "--setopt=install_weak_deps=False --allowerasing"
-    commands.append(f"run {DNF} install {weak} {_words((*names, *todo.extra))}")
+    commands.append(f"run {DNF} install {weak} {_quoted_names((*names, *todo.extra))}")
     return commands
 
 
@@ -318,9 +320,11 @@ def _module_check(todo: DriverInstallation) -> list[str]:
     if todo.version is None:
         return []
     return [
-        *(_built(todo.version) if todo.plan.dkms else []),
-        *_found(todo.version, f"driver: there is no module of driver {todo.version}"),
-        *([_next_check(todo.version)] if todo.upgraded else []),
+        *(_build_commands(todo.version) if todo.plan.dkms else []),
+        *_module_check_commands(
+            todo.version, f"driver: there is no module of driver {todo.version}"
+        ),
+        *([_next_kernel_check(todo.version)] if todo.upgraded else []),
     ]
 
 
@@ -330,13 +334,13 @@ def rebuild_script(version: str) -> str:
         f"driver: {version} serves, but its module is lost on the disk and could not be built: a "
         "reboot would leave this host without it. Install the package of its modules again"
     )
-    return explained([*_built(version), *_found(version, words)])
+    return explaining_script([*_build_commands(version), *_module_check_commands(version, words)])
 
 
 _MODULE_OF_K = 'modinfo -k "$k" -F version nvidia 2>/dev/null'
 
 
-def _built(version: str) -> list[str]:
+def _build_commands(version: str) -> list[str]:
     """Let DKMS build what a kernel with headers lacks, at last from the sources that lie there.
 
     Where an upgrade was cut off, DKMS has forgotten the module that it removed for it.
@@ -353,7 +357,7 @@ def _built(version: str) -> list[str]:
     ]
 
 
-def _found(version: str, words: str) -> list[str]:
+def _module_check_commands(version: str, words: str) -> list[str]:
     look = "look at dkms status and /var/lib/dkms/nvidia*/*/build/make.log"
     has = f'[ "$({_MODULE_OF_K})" = {version} ]'
     return [
@@ -362,7 +366,7 @@ def _found(version: str, words: str) -> list[str]:
     ]
 
 
-def _next_check(version: str) -> str:
+def _next_kernel_check(version: str) -> str:
     """See that the kernel that was upgraded finds the module once it boots."""
     has = f'[ "$(modinfo -k "$n" -F version nvidia 2>/dev/null)" = {shlex.quote(version)} ]'
     words = f"driver: there is no module of driver {version} for kernel $n, which boots next"
@@ -372,12 +376,12 @@ def _next_check(version: str) -> str:
 def hold_script(system: OperatingSystem, names: Sequence[str]) -> str:
     """Hold packages, so that nobody upgrades one without the others."""
     if system.uses_apt:
-        return explained([f"run apt-mark hold {_words(names)}"])
-    return explained(
+        return explaining_script([f"run apt-mark hold {_quoted_names(names)}"])
+    return explaining_script(
         [
             "rpm -q python3-dnf-plugin-versionlock >/dev/null 2>&1 || "
             f"run {DNF} install python3-dnf-plugin-versionlock",
-            f"run {DNF} versionlock add {_words(names)}",
+            f"run {DNF} versionlock add {_quoted_names(names)}",
         ]
     )
 
@@ -411,7 +415,7 @@ def _amdgpu_mark(version: str) -> str:
 
 def meaning_of(text: str) -> str | None:
     """What an error of a package manager means, and what to do; None where it is not known."""
-    return next((words for pattern, words in MEANINGS if re.search(pattern, text)), None)
+    return next((words for pattern, words in ERROR_MEANINGS if re.search(pattern, text)), None)
 
 
 def error_lines(errors: str) -> list[str]:
@@ -420,5 +424,5 @@ def error_lines(errors: str) -> list[str]:
     return [*errors.splitlines(), *([f"driver: {means}"] if means else [])]
 
 
-def _words(names: Iterable[str]) -> str:
+def _quoted_names(names: Iterable[str]) -> str:
     return " ".join(shlex.quote(name) for name in names)

@@ -24,7 +24,7 @@ class Planning(Protocol):
         ...
 
     @property
-    def own_formats(self) -> tuple[str, ...]:
+    def preferred_formats(self) -> tuple[str, ...]:
         """The formats of weights (`Model.format`) that the engine is the first choice for."""
         ...
 
@@ -50,7 +50,7 @@ class Planning(Protocol):
         ...
 
     @property
-    def oldest_capability(self) -> float:
+    def min_capability_of_any_build(self) -> float:
         """The least compute capability of any of the engine's builds."""
         ...
 
@@ -75,7 +75,7 @@ class Planning(Protocol):
         """Every way to split one replica over at most so many equal GPUs, the better ones first."""
         ...
 
-    def possible(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
+    def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
         """The shape, amended where only that makes it possible; and why it is not."""
         ...
 

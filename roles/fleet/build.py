@@ -24,7 +24,7 @@ from roles.fleet.hosts import Defaults, Problems, check_host, mapping, parsed
 from roles.fleet.ports import internal_clashes, port_clashes
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
-from roles.topology import DEFAULT_MIN_CONCURRENCY, cluster_words, plan_services
+from roles.topology import DEFAULT_MIN_CONCURRENCY, describe_cluster, plan_services
 from roles.tuning import TuningSettings
 
 
@@ -273,7 +273,7 @@ def _fits_nowhere(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[
             why += f"; or lower min_concurrency, {service.min_concurrency}"
         yield f"{where}: {plan.model} fits no host: {why}"
         for cluster in plan.clusters:
-            words = cluster_words(cluster)
+            words = describe_cluster(cluster)
             yield f"{where}: would fit {words}; clusters are planned, not deployed yet"
         for problem in plan.cluster_problems:
             yield f"{where}: {problem}"

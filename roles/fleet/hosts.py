@@ -26,7 +26,7 @@ from roles.fleet.fleet import Host
 from roles.hardware import (
     Gpu,
     Hardware,
-    completed,
+    completed_from_recording,
     declared_hardware,
     declared_links,
     recorded_hardware,
@@ -262,7 +262,9 @@ def check_hardware(
     problems += found
     try:
         recorded = with_mig(recorded, mig) if recorded else None
-        hardware = completed(with_mig(declared, mig), recorded) if declared else recorded
+        hardware = (
+            completed_from_recording(with_mig(declared, mig), recorded) if declared else recorded
+        )
         return hardware, problems
     except ValueError as error:
         return None, [*problems, f"{where}.tuning.{error}"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from roles.hardware.answers import ToolAnswers
 from roles.hardware.cards import Card, cards_by_pci_id, find_card, is_integrated
-from roles.hardware.gpus import Gpu, Hardware, links_among, moved_links
+from roles.hardware.gpus import Gpu, Hardware, links_among, reindexed_links
 from roles.hardware.outputs.record import GpuRecord, MigDevice
 from roles.hardware.settings import fit_card_name
 from roles.hardware.system import PciDevice, System
@@ -41,10 +41,12 @@ def observed_hardware(answers: ToolAnswers, system: System) -> Hardware | None:
     gpus = tuple(replace(device, index=place) for place, device in enumerate(devices))
     # Slices do not reach each other, so no link of their GPUs is theirs.
     places = {device.index: place for place, device in enumerate(devices) if not device.mig_profile}
-    return Hardware(gpus, moved_links(links, places), moved_links(answers.p2p, places), driver)
+    return Hardware(
+        gpus, reindexed_links(links, places), reindexed_links(answers.p2p, places), driver
+    )
 
 
-def presumed_hardware(answers: ToolAnswers, system: System) -> Hardware | None:
+def hardware_from_bus(answers: ToolAnswers, system: System) -> Hardware | None:
     """The GPUs that the PCI bus shows, where the table of cards knows each; None where it does not.
 
     This is what a host has whose driver is not there yet. Two cards under one PCI id (as A2 and

@@ -331,6 +331,6 @@ def _unreadable(problem: str) -> Fault:
     )
 
 
-def is_ours(cgroup: str) -> bool:
+def is_own_process(cgroup: str) -> bool:
     """Whether a process's control group is one of this project's replicas."""
     return re.search(paths.UNIT_CGROUP, cgroup) is not None

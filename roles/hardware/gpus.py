@@ -20,7 +20,7 @@ def links_among(links: Links | None, indexes: Collection[int]) -> Links | None:
     return tuple(link for link in links if link[0] in indexes and link[1] in indexes)
 
 
-def moved_links(links: Links | None, new_indexes: Mapping[int, int]) -> Links | None:
+def reindexed_links(links: Links | None, new_indexes: Mapping[int, int]) -> Links | None:
     """The links of which both GPUs have a place, by these places; None where there are none."""
     kept = links_among(links, new_indexes.keys()) or ()
     return tuple((new_indexes[i], new_indexes[j], label) for i, j, label in kept) or None

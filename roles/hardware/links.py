@@ -139,7 +139,7 @@ def p2p_fault(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerd
     )
 
 
-def broken_together(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerdict | None:
+def broken_verdict(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerdict | None:
     """The first verdict for which some GPUs cannot work together at all, else None.
 
     What did not work with P2P and was not measured without it counts: nobody saw it work.
@@ -169,7 +169,7 @@ def measured_gb_s(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> floa
     return min((rate for rate in rates if rate is not None), default=None)
 
 
-def verdict_words(verdict: LinkVerdict) -> str:
+def describe_verdict(verdict: LinkVerdict) -> str:
     """Why GPUs do not work together, or not with P2P, in words for a person."""
     *first, last = map(str, verdict.gpus)
     by = [verdict.library, f"driver {verdict.driver_version}" if verdict.driver_version else None]

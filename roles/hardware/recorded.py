@@ -123,7 +123,7 @@ def with_verdicts(data: Any, hardware: Hardware, verdicts: Sequence[LinkVerdict]
     return kept | ({"interconnect": _verdict_lines(verdicts)} if verdicts else {})
 
 
-def keeping_verdicts(found: Hardware, recorded: Hardware | None) -> Hardware:
+def keep_verdicts(found: Hardware, recorded: Hardware | None) -> Hardware:
     """Hardware that was just found, with the verdicts that are recorded of the same GPUs."""
     if recorded is None or not _same_gpus(found, recorded):
         return found
@@ -137,7 +137,7 @@ def _same_gpus(one: Hardware, other: Hardware) -> bool:
     )
 
 
-def completed(declared: Hardware, recorded: Hardware | None) -> Hardware:
+def completed_from_recording(declared: Hardware, recorded: Hardware | None) -> Hardware:
     """Declared hardware with what is recorded of the same GPUs: a declaration is short."""
     if recorded is None or any(gpu_findings(declared.gpus, recorded.gpus)):
         return declared

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roles.hardware.answers import ToolAnswers, ToolOutput, read_answers
-from roles.hardware.devices import observed_hardware, presumed_hardware
-from roles.hardware.diagnosis import FOREIGN_MIB, faults_of, is_ours
+from roles.hardware.devices import hardware_from_bus, observed_hardware
+from roles.hardware.diagnosis import FOREIGN_MIB, faults_of, is_own_process
 from roles.hardware.faults import Fault
 from roles.hardware.gpus import Hardware
 from roles.hardware.outputs.record import Process
@@ -106,7 +106,7 @@ def parse_report(sections: Sections) -> HardwareReport:
         system=system,
         answers=answers,
         hardware=hardware,
-        presumed=presumed_hardware(answers, system) if hardware is None else None,
+        presumed=hardware_from_bus(answers, system) if hardware is None else None,
         faults=faults_of(answers, system, hardware, foreign),
     )
 
@@ -117,7 +117,7 @@ def foreign_processes(answers: ToolAnswers, owners: str) -> list[Process]:
     return [
         process
         for process in answers.processes
-        if not is_ours(groups.get(str(process.pid), ""))
+        if not is_own_process(groups.get(str(process.pid), ""))
         and (process.used_memory_mib is None or process.used_memory_mib > FOREIGN_MIB)
     ]
 

@@ -12,7 +12,7 @@ from roles.host.bounded_input import read_bytes as read_bytes
 from roles.host.bounded_input import read_text as read_text
 from roles.host.hostfile import HostFile as HostFile
 from roles.host.hostfile import archive as archive
-from roles.host.hostfile import differing as differing
+from roles.host.hostfile import changed_files as changed_files
 from roles.host.hostfile import parse_states as parse_states
 from roles.host.program import AWAIT_SERVING as AWAIT_SERVING
 from roles.host.program import LEGACY as LEGACY

@@ -15,7 +15,7 @@ from pyinfra.context import ctx_host
 
 from roles.host.outcome import PHASES
 from roles.host.serving import PROGRESS
-from roles.host.terminal import bounded, make_plain
+from roles.host.terminal import bounded, sanitize_output
 
 KEEPALIVE_S = 30
 # A host may say anything.
@@ -26,7 +26,7 @@ def make_robust() -> None:
     """Have every SSH connection of this process fail for its own host alone, and stay alive."""
     if getattr(SSHConnector, "_robust", False):
         return
-    make_plain()
+    sanitize_output()
     run, connect = SSHConnector.run_shell_command, SSHConnector.connect
 
     def run_shell_command(self: SSHConnector, *arguments: Any, **options: Any) -> Any:

@@ -28,7 +28,7 @@ class HostFile:
         return f"{self.mode} {self.owner} {self.group} {digest}"
 
 
-def differing(files: Iterable[HostFile], states: Mapping[str, str]) -> list[HostFile]:
+def changed_files(files: Iterable[HostFile], states: Mapping[str, str]) -> list[HostFile]:
     """The files whose mode, owner, group or content on the host is not what it must be."""
     return [file for file in files if states.get(file.path) != file.state]
 

@@ -7,7 +7,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.host.facts import FileStates
-from roles.host.hostfile import HostFile, archive, differing
+from roles.host.hostfile import HostFile, archive, changed_files
 
 
 @operation()
@@ -23,7 +23,7 @@ def present(files: Sequence[HostFile], check: str | None = None, absent: Sequenc
     status 0. The content travels on the standard input, never in an argument or below /tmp.
     """
     states = host.get_fact(FileStates, paths=[file.path for file in files] + list(absent))
-    changed = differing(files, states)
+    changed = changed_files(files, states)
     leftover = [path for path in absent if path in states]
     if not changed and not leftover:
         host.noop("all files are as they must be")

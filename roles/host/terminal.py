@@ -26,7 +26,7 @@ _KEPT = re.compile(r"(\x1b\[(?:0|1|[39][0-7])m|[\n\t])")
 _read_buffer, _print = util.read_buffer, operations.print_host_combined_output
 
 
-def make_plain() -> None:
+def sanitize_output() -> None:
     """Have all that this process reads of hosts be bounded, and all that it shows be plain."""
     util.read_buffer = _read
     operations.print_host_combined_output = facts.print_host_combined_output = _show

@@ -7,7 +7,7 @@ from pyinfra.api.deploy import deploy
 from roles.launch import operations
 from roles.launch.operations import Launch, Note
 from roles.launch.state import LaunchState
-from roles.rolling import Turn
+from roles.rolling import HostStep
 
 
 @deploy("Launch")
@@ -34,7 +34,7 @@ def start(
 def move(
     launch: Launch,
     run_id: str,
-    turn: Callable[[], Turn | None],
+    turn: Callable[[], HostStep | None],
     done: Callable[[Collection[str]], None],
     put_back: Callable[[Collection[str]], None],
     batch: int,

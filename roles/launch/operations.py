@@ -13,7 +13,7 @@ from roles.launch.facts import Launched, NotServing
 from roles.launch.state import Change, LaunchState
 from roles.launch.transaction import PUT_BACK
 from roles.launch.wanted import HostLaunch, task
-from roles.rolling import Turn
+from roles.rolling import HostStep
 
 HERE = Path(__file__).parent
 TRANSACTION = (PROBE, SERVING, LEGACY, HERE / "on_host.py", HERE / "transaction.py")
@@ -69,7 +69,7 @@ def started(
 def moved(
     launch: Launch,
     run_id: str,
-    turn: Callable[[], Turn | None],
+    turn: Callable[[], HostStep | None],
     done: Callable[[Collection[str]], None],
     put_back: Callable[[Collection[str]], None],
 ):

@@ -4,7 +4,7 @@ from roles.models.catalog import catalog_config as catalog_config
 from roles.models.catalog import find as find
 from roles.models.catalog import variants as variants
 from roles.models.config import parse_config as parse_config
-from roles.models.config import states_length as states_length
+from roles.models.config import states_context_limit as states_context_limit
 from roles.models.gguf_shape import GgufLayers as GgufLayers
 from roles.models.gguf_shape import GgufShape as GgufShape
 from roles.models.kv_cache import KvCapacity as KvCapacity
@@ -21,7 +21,7 @@ from roles.models.settings import Bytes as Bytes
 from roles.models.settings import Count as Count
 from roles.models.settings import DeclaredModel as DeclaredModel
 from roles.models.settings import declared_model as declared_model
-from roles.models.settings import in_words as in_words
+from roles.models.settings import describe_errors as describe_errors
 from roles.models.settings import model_of_file as model_of_file
 from roles.models.valid_shapes import shape_problems as shape_problems
 from roles.models.weights import pipeline_layers as pipeline_layers

@@ -14,7 +14,7 @@ from roles.host import path_exists, read_text
 from roles.host.command import run
 from roles.models.folder import read_folder
 from roles.models.hub import ENDPOINT, read_hub
-from roles.models.settings import RecordedModel, in_words
+from roles.models.settings import RecordedModel, describe_errors
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         found = _read(options)
         model = found.model()
     except ValidationError as error:
-        return _refused(f"{options.source}: {in_words(error)}")
+        return _refused(f"{options.source}: {describe_errors(error)}")
     except (ValueError, OSError) as error:
         return _refused(f"{options.source}: {error}")
     # The tensors of a GGUF file are counted, whatever its kind.

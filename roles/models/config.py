@@ -106,7 +106,7 @@ def _parsed(
     hf_quant: Mapping[str, Any] | None,
 ) -> Model:
     text_values = text_fields(config)
-    _check_it_is_one(text_values)
+    _check_is_a_config(text_values)
     fields = _with_defaults(text_values)
     formats = read_quantization(_quantization_of(fields), hf_quant, quantization)
     kind = _dtype(fields, dtype)
@@ -151,7 +151,7 @@ def _parsed(
     return replace(model, scale=scale)
 
 
-def _check_it_is_one(fields: Fields) -> None:
+def _check_is_a_config(fields: Fields) -> None:
     """ValueError for a mapping that is no model's config: defaults would make a model of it."""
     sized = fields.get("hidden_size", *_ALIASES["hidden_size"]) is not None
     named = fields.model_type or fields.outer.get("architectures")
@@ -244,7 +244,7 @@ def _dtype(fields: Fields, requested: str | None) -> str:
     return name
 
 
-def states_length(config: Mapping[str, Any]) -> bool:
+def states_context_limit(config: Mapping[str, Any]) -> bool:
     """Whether a config limits a request's length; without that vLLM takes what it is told."""
     fields = text_fields(config)
     return any(fields.get(name) for name in _LIMITS)

@@ -183,10 +183,10 @@ def _recorded_model(value: Any) -> Model:
     try:
         return RecordedModel.model_validate(value).model()
     except ValidationError as error:
-        raise ValueError(in_words(error)) from None
+        raise ValueError(describe_errors(error)) from None
 
 
-def in_words(error: ValidationError, kind: type[BaseModel] = RecordedModel) -> str:
+def describe_errors(error: ValidationError, kind: type[BaseModel] = RecordedModel) -> str:
     """What pydantic found of settings of a kind, in one line."""
     found = [(_path(detail), _problem(detail, kind)) for detail in error.errors()]
     deeper = {path[:depth] for path, _ in found for depth in range(len(path))}

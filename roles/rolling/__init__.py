@@ -2,8 +2,8 @@
 
 from roles.rolling.decide import Decision as Decision
 from roles.rolling.decide import Failure as Failure
+from roles.rolling.decide import HostStep as HostStep
 from roles.rolling.decide import Progress as Progress
-from roles.rolling.decide import Turn as Turn
 from roles.rolling.decide import decide as decide
 from roles.rolling.decide import undrained as undrained
 from roles.rolling.members import ROLLING_UPDATE as ROLLING_UPDATE

@@ -15,7 +15,7 @@ class BatchedMoves:
     """Moves in batches; `left` are those for which no batch is left that empties no upstream."""
 
     batches: tuple[tuple[Move, ...], ...]
-    left: tuple[Move, ...]
+    unplaced: tuple[Move, ...]
 
 
 def units(
@@ -79,8 +79,8 @@ def fill_batches(
     """The units in at most so many batches: one host at a time, where that many are enough."""
     hosts = {unit[0].hosts[0] for unit in units}
     batches = _Batches(upstreams, announced, max_batches)
-    batches.usual = -(-len(hosts) // max_batches)
-    batches.largest = -(-len(units) // max_batches)
+    batches.usual_size = -(-len(hosts) // max_batches)
+    batches.max_size = -(-len(units) // max_batches)
     waiting = list(units)
     # What was placed may have brought the replica for which another unit waits.
     while unplaced := [unit for unit in waiting if not batches.add(unit)]:
@@ -92,15 +92,17 @@ def fill_batches(
 
 
 class _Batches:
-    """Batches while they are filled: `usual` units each, up to `largest` where there is no room."""
+    """Batches while they are filled: `usual_size` units each, up to `max_size` where there is no room."""
 
-    usual = 1
-    largest = 1
+    usual_size = 1
+    max_size = 1
 
-    def __init__(self, upstreams: Upstreams, announced: AnnouncedInterruptions, most: int) -> None:
+    def __init__(
+        self, upstreams: Upstreams, announced: AnnouncedInterruptions, max_batches: int
+    ) -> None:
         self.units: list[list[Sequence[Move]]] = []
         self._effects: list[dict[str, Effect]] = []
-        self._upstreams, self._announced, self._most = upstreams, announced, most
+        self._upstreams, self._announced, self._max_batches = upstreams, announced, max_batches
 
     def add(self, unit: Sequence[Move]) -> bool:
         """Put a unit into the first batch where it empties no upstream; False if there is none."""
@@ -109,7 +111,7 @@ class _Batches:
             for service, effect in effects([move], self._announced.get(move, ())).items():
                 own[service] = own.get(service, Effect()) + effect
         roomy, full = self._by_room()
-        room = len(self.units) < self._most
+        room = len(self.units) < self._max_batches
         # A batch before all others helps who must go before another unit removes a replica.
         new = [(len(self.units), True), (0, True)] if room else []
         places = [(i, False) for i in roomy] + new + [(i, False) for i in full]
@@ -124,8 +126,10 @@ class _Batches:
     def _by_room(self) -> tuple[list[int], list[int]]:
         """The batches with the usual room, and those with room where nothing else is left."""
         sizes = [len(batch) for batch in self.units]
-        roomy = [index for index, size in enumerate(sizes) if size < self.usual]
-        full = [index for index, size in enumerate(sizes) if self.usual <= size < self.largest]
+        roomy = [index for index, size in enumerate(sizes) if size < self.usual_size]
+        full = [
+            index for index, size in enumerate(sizes) if self.usual_size <= size < self.max_size
+        ]
         return roomy, sorted(full, key=lambda index: sizes[index])
 
     def _fits(self, own: Mapping[str, Effect], index: int, is_new: bool) -> bool:

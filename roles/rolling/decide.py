@@ -46,7 +46,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Turn:
+class HostStep:
     """What one host does in a batch; a replica of several hosts is in the turn of each of them."""
 
     restarts: tuple[str, ...]
@@ -59,23 +59,23 @@ class Decision:
     """What of a batch is moved, what is left and why; `drained` get no requests meanwhile."""
 
     moves: tuple[Move, ...] = ()
-    left: tuple[Skipped, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     drained: tuple[str, ...] = ()
 
-    def turn(self, host: str) -> Turn | None:
+    def step_of(self, host: str) -> HostStep | None:
         """What a host does, or None where it does nothing."""
         own = [move for move in self.moves if host in move.hosts]
         if not own:
             return None
-        return Turn(
+        return HostStep(
             restarts=_on(host, (member for move in own for member in move.restarts)),
             removals=_on(host, (member for move in own for member in move.removals)),
             host_restarts=any(host in move.restarted_hosts for move in own),
         )
 
-    def left_on(self, host: str) -> tuple[Skipped, ...]:
+    def skipped_on(self, host: str) -> tuple[Skipped, ...]:
         """What a host leaves as it is."""
-        return tuple(one for one in self.left if host in one.move.hosts)
+        return tuple(one for one in self.skipped if host in one.move.hosts)
 
 
 def _on(host: str, members: Iterable[Member]) -> tuple[str, ...]:
@@ -94,17 +94,17 @@ def decide(plan: RollingPlan, index: int, progress: Progress) -> Decision:
     failed = _failed(plan, index, progress)
     serving = _serving(plan, progress, failed)
     accepted: list[Move] = []
-    left: list[Skipped] = []
+    skipped: list[Skipped] = []
     for move in batch.moves:
         reason = _stop_reason(plan, move, progress, failed)
         reason = reason or _would_empty(plan, accepted, move, serving)
         if reason:
-            left.append(Skipped(move, reason))
+            skipped.append(Skipped(move, reason))
         else:
             accepted.append(move)
     moving = {replica for move in accepted for replica in move.replicas}
     drained = tuple(replica for replica in batch.drained if replica in moving)
-    return Decision(tuple(accepted), tuple(left), drained)
+    return Decision(tuple(accepted), tuple(skipped), drained)
 
 
 # Hosts whose failure concerns a replica, by replica.
@@ -182,7 +182,7 @@ def undrained(
     `decision` left them. Who was lost or taken down stays out, and so do those that wait for
     the end of the run.
     """
-    untouched = {replica for one in decision.left for replica in one.move.replicas}
+    untouched = {replica for one in decision.skipped for replica in one.move.replicas}
     back = (progress.moved - plan.waiting - plan.removals) | untouched | progress.restored
     members = {member.id: member for member in plan.members}
     return tuple(

@@ -111,22 +111,22 @@ def plan_rolling(
     unknown replicas or contradict each other.
     """
     skipped: list[Skipped] = []
-    possible: list[Move] = []
+    feasible: list[Move] = []
     for move in moves(members, changes):
         reason = _blocker(move, frozenset(failed_hosts), undrainable or {})
         if reason:
             skipped.append(Skipped(move, reason))
         else:
-            possible.append(move)
+            feasible.append(move)
     leaving = removed(changes)
-    possible, refused = _allowed(possible, members, leaving, forbid_interruption)
-    found = upstreams(members, leaving, possible)
-    announced = {move: found.necessarily_emptied([move]) for move in possible}
-    placed, refused_too = _placed(possible, found, announced, most_batches, forbid_interruption)
-    left = [Skipped(move, _NO_BATCH) for move in placed.left]
+    feasible, refused = _allowed(feasible, members, leaving, forbid_interruption)
+    found = upstreams(members, leaving, feasible)
+    announced = {move: found.necessarily_emptied([move]) for move in feasible}
+    placed, refused_later = _placed(feasible, found, announced, most_batches, forbid_interruption)
+    unplaced = [Skipped(move, _NO_BATCH) for move in placed.unplaced]
     return RollingPlan(
         batches=tuple(_batch(own, balanced) for own in placed.batches),
-        skipped=tuple(skipped + refused + refused_too + left),
+        skipped=tuple(skipped + refused + refused_later + unplaced),
         interruptions=_interruptions(placed, announced, found),
         members=tuple(members),
         balanced=frozenset(balanced),
@@ -148,7 +148,7 @@ def _blocker(move: Move, failed: frozenset[str], undrainable: Mapping[str, str])
 
 
 def _allowed(
-    possible: list[Move],
+    feasible: list[Move],
     members: Sequence[Member],
     leaving: Collection[str],
     forbidden: Collection[str],
@@ -157,17 +157,17 @@ def _allowed(
     refused: list[Skipped] = []
     while True:
         # A refused move brings no replica that another one could wait for.
-        found = upstreams(members, leaving, possible)
+        found = upstreams(members, leaving, feasible)
         now = [
             _refusal(move, services, found)
-            for move in possible
+            for move in feasible
             if (services := _among(found.necessarily_emptied([move]), forbidden))
         ]
         if not now:
-            return possible, refused
+            return feasible, refused
         refused += now
         refused_moves = {one.move for one in now}
-        possible = [move for move in possible if move not in refused_moves]
+        feasible = [move for move in feasible if move not in refused_moves]
 
 
 def _among(services: Iterable[str], forbidden: Collection[str]) -> list[str]:
@@ -184,7 +184,7 @@ def _refusal(move: Move, services: Sequence[str], found: Upstreams) -> Skipped:
 
 
 def _placed(
-    possible: list[Move],
+    feasible: list[Move],
     found: Upstreams,
     announced: dict[Move, tuple[str, ...]],
     most_batches: int,
@@ -197,10 +197,10 @@ def _placed(
     most = max(MIN_BATCHES, most_batches)
     refused: list[Skipped] = []
     while True:
-        placed = fill_batches(units(possible, found, announced), found, announced, most)
-        if placed.batches or not placed.left:
+        placed = fill_batches(units(feasible, found, announced), found, announced, most)
+        if placed.batches or not placed.unplaced:
             return placed, refused
-        move = placed.left[0]
+        move = placed.unplaced[0]
         services = [
             service
             for service, effect in effects([move]).items()
@@ -210,7 +210,7 @@ def _placed(
             announced[move] = tuple(dict.fromkeys((*announced[move], *services)))
             continue
         refused.append(_refusal(move, _among(services, forbidden), found))
-        possible = [other for other in possible if other != move]
+        feasible = [other for other in feasible if other != move]
 
 
 def _batch(own: tuple[Move, ...], balanced: Collection[str]) -> Batch:

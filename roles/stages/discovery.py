@@ -20,7 +20,7 @@ from roles.hardware import (
     difference,
     entry,
     findings,
-    keeping_verdicts,
+    keep_verdicts,
     recorded_hardware,
     summary,
     with_verdicts,
@@ -57,7 +57,7 @@ def discover(run: Run) -> None:
     known = recorded(run.file).get(host.name)
     _show_changes(known, report)
     identifiers = report.identifiers if wants("identifiers", default=False) else {}
-    found = keeping_verdicts(found, _readable(known))
+    found = keep_verdicts(found, _readable(known))
     try:
         record(recording_of(run.file), {host.name: entry(found, identifiers)})
     except ValueError as error:
@@ -91,7 +91,7 @@ def record_driver(run: Run, name: str, report: HardwareReport) -> Hardware | Non
     # The entry of a host whose GPUs are declared holds its verdicts, and pins no driver.
     if known.driver_version is None and known.interconnect:
         return None
-    new = entry(keeping_verdicts(found, known), _identifiers(raw, report))
+    new = entry(keep_verdicts(found, known), _identifiers(raw, report))
     record(recording_of(run.file), {name: new})
     return recorded_anew(run.declaration, run.fleet.host(name), new)
 
@@ -126,7 +126,7 @@ def accept_hardware(run: Run) -> None:
             continue
         known = recorded_hardware(entries[other.name])
         if difference(known, report):
-            found = keeping_verdicts(report.hardware, known)
+            found = keep_verdicts(report.hardware, known)
             identifiers = _identifiers(entries[other.name], report)
             new = entry(found, identifiers)
             try:

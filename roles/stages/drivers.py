@@ -39,7 +39,7 @@ def drivers(run: Run, prove: bool = False) -> None:
     need = _reboot_need(run, job)
     if gpu_host:
         check_driver(job=job)
-        driver(job=job, turn=lambda: not need.waits())
+        driver(job=job, may_change=lambda: not need.waits())
         asked(name="Is a reboot needed?", need=need, reboots=reboots)
     barrier("Drivers are installed where nothing serves")
 
@@ -59,7 +59,7 @@ def drivers(run: Run, prove: bool = False) -> None:
             rolling.done(rolling.moves_on(name))
             run.seen.proved(rolling.moves_on(name))
 
-        driver(job=job, turn=lambda: need.waits() and is_turn())
+        driver(job=job, may_change=lambda: need.waits() and is_turn())
         asked(name="Is a reboot needed now?", need=need, reboots=reboots, turn=is_turn)
         rebooted(
             name=f"Reboot batch {index + 1} where needed",
@@ -86,7 +86,7 @@ def driver_job(run: Run) -> Job:
         run.fleet.needs_on(host.name),
         declared.hardware,
         upgrade,
-        answered=partial(driver_state, run, host.name),
+        known_state=partial(driver_state, run, host.name),
         on_change=partial(run.changed, host.name),
     )
 
@@ -157,7 +157,7 @@ def _prepare(run: Run, job: Job, prove: bool) -> None:
         name="GPUs are ready",
         declared=declared,
         cuda=any(engine.device == "cuda" for engine in run.fleet.engines_on(name)),
-        changed=lambda: before or job.touched or name in run.reboots.done or tuned.did_change(),
+        changed=lambda: before or job.was_changed or name in run.reboots.done or tuned.did_change(),
         on_ready=partial(adopt, run, name, prove),
         record=run.report.record,
     )

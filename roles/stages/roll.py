@@ -9,7 +9,7 @@ from roles.balancer import Member
 from roles.declaration import GPU_HOSTS
 from roles.fleet import members_by_service
 from roles.launch.deploy import move, serve
-from roles.rolling import Turn
+from roles.rolling import HostStep
 from roles.stages.batches import by_batches
 from roles.stages.run import Run
 
@@ -34,13 +34,13 @@ def roll(run: Run) -> None:
     if gpu_host:
         serve(
             launch=partial(run.launch, name),
-            left=partial(rolling.left_on, name),
+            left=partial(rolling.skipped_on, name),
             refused=partial(rolling.refused_on, name),
             seen=partial(_seen, run, name),
         )
 
 
-def _turn(run: Run, index: int, name: str) -> Turn | None:
+def _turn(run: Run, index: int, name: str) -> HostStep | None:
     turn = run.rolling.turn(index, name)
     if turn is not None:
         run.seen.touched(name, [id.partition("/")[2] for id in (*turn.restarts, *turn.removals)])

@@ -124,7 +124,7 @@ class Rolling:
 
     def turn(self, index: int, name: str) -> Turn | None:
         """What a host does in a batch; None where it does nothing."""
-        found = self.decision(index, "turn").turn(name)
+        found = self.decision(index, "turn").step_of(name)
         if found is not None:
             self.turns[name] = found
         return found
@@ -172,17 +172,17 @@ class Rolling:
 
     def left_in(self, index: int, name: str) -> str:
         """Why a host is left as it is in a batch, or ""."""
-        return "; ".join(one.reason for one in self.decision(index, "turn").left_on(name))
+        return "; ".join(one.reason for one in self.decision(index, "turn").skipped_on(name))
 
-    def left_on(self, name: str) -> tuple[str, ...]:
+    def skipped_on(self, name: str) -> tuple[str, ...]:
         """What a host was left with, in words."""
         turns = [one for (_, phase), one in self._decisions.items() if phase == "turn"]
-        left = [str(skipped) for decision in turns for skipped in decision.left_on(name)]
+        left = [str(skipped) for decision in turns for skipped in decision.skipped_on(name)]
         return (*self.refused_on(name), *left)
 
     def left_behind(self, name: str) -> bool:
         """Whether this update was made and left a host, or some of it, as it was."""
-        return self._plan is not None and bool(self.left_on(name))
+        return self._plan is not None and bool(self.skipped_on(name))
 
     def refused_on(self, name: str) -> tuple[str, ...]:
         """What of a host the plan does not move in this run, and what to do, in words."""

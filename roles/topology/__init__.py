@@ -1,6 +1,6 @@
 """Which replicas on which GPUs, and why: (models, hardware, service) in, plan out."""
 
-from roles.topology.clusters import cluster_words as cluster_words
+from roles.topology.clusters import describe_cluster as describe_cluster
 from roles.topology.explain import explain as explain
 from roles.topology.explain import explain_host as explain_host
 from roles.topology.planner import plan_fleet as plan_fleet

@@ -58,16 +58,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedShape:
     """A shape that cannot serve: why, in words, and its memory where it is for memory.
 
     `apart`: it would fit, but no GPUs that it needs work together.
     """
 
     shape: Shape
-    why: str
+    reason: str
     memory: MemorySum | None = None
-    apart: bool = False
+    links_broken: bool = False
 
 
 def candidates(
@@ -78,7 +78,7 @@ def candidates(
     hardware: Hardware,
     load: Load | None,
     first_only: bool = False,
-) -> tuple[list[Candidate], list[Refused]]:
+) -> tuple[list[Candidate], list[RejectedShape]]:
     """Every shape that fits on equal GPUs, in the order of `shapes`, and those that do not.
 
     A shape stands for as many replicas as there are GPUs for. Pipelines are tried where no
@@ -86,12 +86,12 @@ def candidates(
     fits.
     """
     found: list[Candidate] = []
-    refused: list[Refused] = []
+    refused: list[RejectedShape] = []
     for shape in engine.shapes(len(gpus)):
         if shape.pipeline_parallel > 1 and any(one.shape.pipeline_parallel == 1 for one in found):
             continue
         tried = _tried(engine, model, params, gpus, hardware, shape)
-        if isinstance(tried, Refused):
+        if isinstance(tried, RejectedShape):
             refused.append(tried)
             continue
         found.append(tried)
@@ -117,7 +117,7 @@ def _held(candidate: Candidate, load: Load) -> float:
     return load.concurrency / candidate.replicas * (load.input_tokens + load.output_tokens)
 
 
-def fewer(candidate: Candidate) -> Iterator[Candidate]:
+def with_fewer_replicas(candidate: Candidate) -> Iterator[Candidate]:
     """The same shape with each smaller number of replicas, the most first."""
     for count in range(candidate.replicas - 1, 0, -1):
         yield replace(candidate, groups=candidate.groups[:count], expected=None)
@@ -175,18 +175,18 @@ def _tried(
     gpus: Sequence[Gpu],
     hardware: Hardware,
     shape: Shape,
-) -> Candidate | Refused:
+) -> Candidate | RejectedShape:
     if shape.gpus > 1 and gpus[0].mig_profile:
-        return Refused(shape, "slices of a GPU do not work together")
-    shape, objections = engine.possible(model, shape)
+        return RejectedShape(shape, "slices of a GPU do not work together")
+    shape, objections = engine.check_shape(model, shape)
     if objections:
-        return Refused(shape, "; ".join(objections))
+        return RejectedShape(shape, "; ".join(objections))
     shape, memory = placed(engine, model, (gpu_memory(gpus[0]),) * shape.gpus, shape, params)
     if not memory.fits:
-        return Refused(shape, "", memory)
+        return RejectedShape(shape, "", memory)
     found = groups(gpus, shape.gpus, hardware)
     if not found:
-        return Refused(shape, "; ".join(broken_links(hardware, gpus)), apart=True)
+        return RejectedShape(shape, "; ".join(broken_links(hardware, gpus)), links_broken=True)
     _, link = slowest_group(found, hardware)
     return Candidate(shape, tuple(found), memory, link)
 

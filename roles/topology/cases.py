@@ -21,10 +21,10 @@ from roles.models import (
     Bytes,
     Model,
     catalog_config,
+    describe_errors,
     find,
-    in_words,
     parse_config,
-    states_length,
+    states_context_limit,
 )
 
 # More GPUs than any replica has.
@@ -116,7 +116,7 @@ def _answered(
     try:
         return answer(kind.model_validate(data))
     except ValidationError as error:
-        return {"id": id, "error": in_words(error, kind)}
+        return {"id": id, "error": describe_errors(error, kind)}
     except ValueError as error:
         return {"id": id, "error": str(error)}
 
@@ -141,7 +141,7 @@ def model_of(case: ModelCase, max_model_len: int | None) -> Model:
 
 def _with_limit(model: Model, config: Mapping[str, Any], length: int) -> Model:
     """The model, with the asked length as its limit where its config says none (vLLM takes it)."""
-    if length <= model.context_limit_tokens or states_length(config):
+    if length <= model.context_limit_tokens or states_context_limit(config):
         return model
     return replace(model, context_limit_tokens=length)
 

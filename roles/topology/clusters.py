@@ -39,8 +39,8 @@ def clusters(
     speeds = network_gbit_s or {}
     found: list[Cluster] = []
     problems: list[str] = []
-    alike = _alike(hardware)
-    for names in alike:
+    matched = _hosts_by_gpus(hardware)
+    for names in matched:
         machine = hardware[names[0]]
         wide = all(speeds.get(name, 0) >= WIDE_GBIT_S for name in names)
         smallest = _smallest(engine, model, params, machine, len(names), wide)
@@ -50,12 +50,12 @@ def clusters(
         count, ranks, shape, memory = smallest
         for first in range(0, len(names) - count + 1, count):
             found.append(Cluster(tuple(names[first : first + count]), shape, memory, ranks))
-    if not found and len(alike) > 1:
-        problems.append(_unmatched(alike, hardware))
+    if not found and len(matched) > 1:
+        problems.append(_unmatched(matched, hardware))
     return tuple(found), tuple(problems)
 
 
-def cluster_words(cluster: Cluster) -> str:
+def describe_cluster(cluster: Cluster) -> str:
     """A cluster in words."""
     how = "tensor parallel inside each host, the pipeline across them"
     if cluster.data_parallel_size > 1:
@@ -74,7 +74,7 @@ def _smallest(
     if not machine.matched or not machine.gpus or machine.gpus[0].mig_profile:
         return None
     for count in range(2, min(hosts, MAX_HOSTS) + 1):
-        for shape, ranks in _ways(engine, model, len(machine.gpus), count, wide):
+        for shape, ranks in _candidate_shapes(engine, model, len(machine.gpus), count, wide):
             # Each data-parallel rank has its part of the requests, and a KV cache of its own.
             own = replace(
                 params,
@@ -87,7 +87,7 @@ def _smallest(
     return None
 
 
-def _ways(
+def _candidate_shapes(
     engine: Planning, model: Model, gpus: int, hosts: int, wide: bool
 ) -> Iterator[tuple[Shape, int]]:
     """Shapes that would start, with data-parallel ranks: wide ones first where they pay."""
@@ -102,7 +102,7 @@ def _ways(
         ):
             yield shape, ranks
     for shape_option in _shapes(gpus, hosts):
-        shape, objections = engine.possible(model, shape_option)
+        shape, objections = engine.check_shape(model, shape_option)
         if not objections:
             yield shape, 1
 
@@ -117,7 +117,7 @@ def _shapes(gpus: int, hosts: int) -> Iterator[Shape]:
             yield Shape(tensor, gpus // tensor * hosts)
 
 
-def _alike(hardware: Mapping[str, Hardware]) -> list[list[str]]:
+def _hosts_by_gpus(hardware: Mapping[str, Hardware]) -> list[list[str]]:
     """Names of hosts with the same GPUs, each group sorted; the order of hosts does not matter."""
     groups: dict[tuple, list[str]] = {}
     for name in sorted(hardware):
@@ -131,6 +131,8 @@ def _too_few(names: Sequence[str], machine: Hardware) -> str:
     return f"no cluster of {len(names)} times {summary(machine.gpus)}: {what}"
 
 
-def _unmatched(alike: Sequence[Sequence[str]], hardware: Mapping[str, Hardware]) -> str:
-    kinds = "; ".join(f"{', '.join(names)}: {summary(hardware[names[0]].gpus)}" for names in alike)
+def _unmatched(matched: Sequence[Sequence[str]], hardware: Mapping[str, Hardware]) -> str:
+    kinds = "; ".join(
+        f"{', '.join(names)}: {summary(hardware[names[0]].gpus)}" for names in matched
+    )
     return f"hosts of a cluster must be alike, and these are not: {kinds}"

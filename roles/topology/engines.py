@@ -34,5 +34,5 @@ def chosen_engine(setting: str | None, model: Model) -> Chosen:
 
 
 def _made_for(model: Model) -> str:
-    able = (one for one in ENGINES.values() if model.format in one.own_formats)
+    able = (one for one in ENGINES.values() if model.format in one.preferred_formats)
     return next((one.kind for one in able), DEFAULT_KIND)

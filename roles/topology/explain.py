@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from roles.engine.engine import engine
 from roles.hardware import summary
 from roles.plan import HostPlan, MemorySum, Plan
-from roles.topology.clusters import cluster_words
+from roles.topology.clusters import describe_cluster
 
 HEADER = ("host", "GPUs", "replica", "on GPU", "shape", "port", "KV tokens", "requests at once")
 
@@ -16,7 +16,7 @@ def explain(plan: Plan) -> str:
     count = f"{len(plan.replicas)} replica{'s' if len(plan.replicas) != 1 else ''}"
     parts = [f"Plan for {plan.service}: {plan.model}, {count}", "", table([HEADER, *rows]), ""]
     parts += [line for host in plan.hosts for line in _details(host)]
-    parts += [f"as a cluster: {cluster_words(cluster)}" for cluster in plan.clusters]
+    parts += [f"as a cluster: {describe_cluster(cluster)}" for cluster in plan.clusters]
     parts += [f"no cluster: {problem}" for problem in plan.cluster_problems]
     return "\n".join(parts).rstrip() + "\n"
 

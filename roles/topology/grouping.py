@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from roles.hardware import Gpu, Hardware, broken_together, link_slowness, verdict_words
+from roles.hardware import Gpu, Hardware, broken_verdict, describe_verdict, link_slowness
 
 Distance = Callable[[Gpu, Gpu], tuple[int, int]]
 # Farther than any link: GPUs that do not work together.
@@ -47,7 +47,7 @@ def _formed(
             if len(left) < size:
                 break
             group = _grown(seed, left, size, limit, distance, apart) if seed in left else None
-            if group and not broken_together(hardware.interconnect, [g.index for g in group]):
+            if group and not broken_verdict(hardware.interconnect, [g.index for g in group]):
                 found.append(group)
                 left = [gpu for gpu in left if gpu not in group]
     return found
@@ -57,8 +57,8 @@ def broken_links(hardware: Hardware, gpus: Sequence[Gpu]) -> tuple[str, ...]:
     """Which of some GPUs do not work together, in words, each set once."""
     indexes = {gpu.index for gpu in gpus}
     sets = {one.gpus for one in hardware.interconnect if indexes.issuperset(one.gpus)}
-    verdicts = (broken_together(hardware.interconnect, one) for one in sorted(sets))
-    return tuple(dict.fromkeys(verdict_words(one) for one in verdicts if one is not None))
+    verdicts = (broken_verdict(hardware.interconnect, one) for one in sorted(sets))
+    return tuple(dict.fromkeys(describe_verdict(one) for one in verdicts if one is not None))
 
 
 def _grown(
@@ -88,7 +88,7 @@ def _distance(hardware: Hardware) -> Distance:
     """How far two GPUs are apart: by their link, and by their NUMA nodes."""
     labels = {(i, j): label for i, j, label in hardware.links or ()}
     pairs = {one.gpus for one in hardware.interconnect if len(one.gpus) == 2}
-    apart_pairs = {pair for pair in pairs if broken_together(hardware.interconnect, pair)}
+    apart_pairs = {pair for pair in pairs if broken_verdict(hardware.interconnect, pair)}
 
     def distance(a: Gpu, b: Gpu) -> tuple[int, int]:
         pair = (min(a.index, b.index), max(a.index, b.index))

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 
 from roles.engine.params import EngineParams
 from roles.hardware import Gpu
-from roles.topology.candidates import Candidate, Load, Refused
+from roles.topology.candidates import Candidate, Load, RejectedShape
 from roles.topology.rates import gpu_rates
 from roles.topology.spec import ServiceSpec
 
 # What layers over several cards cost.
-TURNS = "layers take turns: of the cards of one replica one works at a time"
+LAYERS_TAKE_TURNS = "layers take turns: of the cards of one replica one works at a time"
 SECONDS_A_MONTH = 365.25 / 12 * 86400
 # Nobody reads more. The last are kept: those that fit, and before them the largest that do not.
 MAX_REJECTED = 12
 
 
-def why(spec: ServiceSpec, gpus: Sequence[Gpu], chosen: Candidate, load: Load | None) -> str:
+def chosen_reason(
+    spec: ServiceSpec, gpus: Sequence[Gpu], chosen: Candidate, load: Load | None
+) -> str:
     """Why this shape, and how often."""
     memory, params = chosen.memory, spec.params
     room = (
@@ -24,24 +26,27 @@ def why(spec: ServiceSpec, gpus: Sequence[Gpu], chosen: Candidate, load: Load | 
     )
     if chosen.expected is not None and load is not None:
         return (
-            f"{times(chosen)} is {_best(spec)} that fits {gpus[0].name}{over(chosen)} at "
-            f"{_count(load.concurrency)} requests at once of {load.input_tokens} + "
-            f"{load.output_tokens} tokens: an estimated {figures(chosen)}; {room}"
-            f"{_missed(spec, chosen)}{_held(chosen, load)}"
+            f"{replica_count(chosen)} is {_objective_phrase(spec)} that fits {gpus[0].name}"
+            f"{link_phrase(chosen)} at {_count(load.concurrency)} requests at once of "
+            f"{load.input_tokens} + {load.output_tokens} tokens: an estimated {figures(chosen)}; {room}"
+            f"{_missed_limits(spec, chosen)}{_room_shortfall(chosen, load)}"
         )
     if spec.single_endpoint:
-        return f"one endpoint was asked for: {chosen.shape} on {gpus[0].name}{over(chosen)}; {room}"
+        place = f"{chosen.shape} on {gpus[0].name}{link_phrase(chosen)}"
+        return f"one endpoint was asked for: {place}; {room}"
     if chosen.shape.gpus == 1:
         split = f"the model fits one {gpus[0].name}"
     else:
-        split = f"{chosen.shape}{over(chosen)} is the smallest shape that fits {gpus[0].name}"
+        split = (
+            f"{chosen.shape}{link_phrase(chosen)} is the smallest shape that fits {gpus[0].name}"
+        )
     stated = "" if load else "; no concurrency is stated, so more replicas win"
-    return f"{split}: {room}; so {times(chosen)}{stated}"
+    return f"{split}: {room}; so {replica_count(chosen)}{stated}"
 
 
-def filled(candidate: Candidate) -> str:
+def spare_gpus_reason(candidate: Candidate) -> str:
     """Why smaller replicas stand beside the chosen ones."""
-    return f"GPUs that are left over serve too: {times(candidate)}"
+    return f"GPUs that are left over serve too: {replica_count(candidate)}"
 
 
 def fewer_seqs(candidate: Candidate) -> tuple[str, ...]:
@@ -56,29 +61,29 @@ def rejected(
     gpu: Gpu,
     chosen: Candidate,
     options: Sequence[Candidate],
-    refused_shapes: Sequence[Refused],
+    refused_shapes: Sequence[RejectedShape],
     load: Load | None,
 ) -> tuple[str, ...]:
     """What speaks against each other shape: those that fit by their figures, the rest by reason."""
-    reasons = [refused(gpu, spec.params, one) for one in refused_shapes]
+    reasons = [rejected_reason(gpu, spec.params, one) for one in refused_shapes]
     seen = {chosen.shape}
     for option in options:
         if option.shape in seen:
             continue
         seen.add(option.shape)
         if option.expected is None or chosen.expected is None:
-            reasons.append(f"{times(option)}: would fit too")
+            reasons.append(f"{replica_count(option)}: would fit too")
         else:
-            shortfall = _held(option, load)
+            shortfall = _room_shortfall(option, load)
             each = "; ".join(cost([option], spec.price_per_month))
             reasons.append(
-                f"{times(option)}: an estimated {figures(option)}{over(option)}{shortfall}"
-                f"{'; ' + each if each else ''}"
+                f"{replica_count(option)}: an estimated {figures(option)}{link_phrase(option)}"
+                f"{shortfall}{'; ' + each if each else ''}"
             )
     return tuple(reasons[-MAX_REJECTED:])
 
 
-def _held(candidate: Candidate, load: Load | None) -> str:
+def _room_shortfall(candidate: Candidate, load: Load | None) -> str:
     """That not all requests have room at once, where that is so."""
     if load is None:
         return ""
@@ -87,11 +92,11 @@ def _held(candidate: Candidate, load: Load | None) -> str:
     return f"; is sure to hold {room} requests at once" if room < load.concurrency else ""
 
 
-def refused(gpu: Gpu, params: EngineParams, one: Refused) -> str:
+def rejected_reason(gpu: Gpu, params: EngineParams, one: RejectedShape) -> str:
     """Why a shape cannot serve."""
     memory = one.memory
     if memory is None:
-        return f"{one.shape} is not possible: {one.why}"
+        return f"{one.shape} is not possible: {one.reason}"
     room = memory.total_gib - memory.driver_gib - memory.headroom_gib
     if memory.weights_gib > room:
         return (
@@ -106,14 +111,14 @@ def refused(gpu: Gpu, params: EngineParams, one: Refused) -> str:
     )
 
 
-def cannot(spec: ServiceSpec, gpus: Sequence[Gpu], remedies: Sequence[str]) -> str:
+def no_fit(spec: ServiceSpec, gpus: Sequence[Gpu], remedies: Sequence[str]) -> str:
     """That a model does not run on some cards, and what would make it run."""
     name = f"{len(gpus)}x {gpus[0].name}"
     would = f"it would with {'; or '.join(remedies)}" if remedies else "use another model"
     return f"{spec.model.id} does not fit {name} as asked; {would}"
 
 
-def cannot_together(spec: ServiceSpec, gpus: Sequence[Gpu], broken: Sequence[str]) -> str:
+def no_working_group(spec: ServiceSpec, gpus: Sequence[Gpu], broken: Sequence[str]) -> str:
     """That a model would fit, were it not for GPUs that do not work together."""
     name = f"{len(gpus)}x {gpus[0].name}"
     return (
@@ -123,7 +128,7 @@ def cannot_together(spec: ServiceSpec, gpus: Sequence[Gpu], broken: Sequence[str
     )
 
 
-def not_together(broken: Sequence[str]) -> tuple[str, ...]:
+def broken_groups(broken: Sequence[str]) -> tuple[str, ...]:
     """Which GPUs no replica was planned on together."""
     return tuple(f"no replica over GPUs that do not work together: {text}" for text in broken)
 
@@ -160,13 +165,13 @@ def figures(candidate: Candidate) -> str:
     )
 
 
-def times(candidate: Candidate) -> str:
+def replica_count(candidate: Candidate) -> str:
     """How many replicas of which shape."""
     count = candidate.replicas
     return f"{count} replica{'s' if count > 1 else ''} of {candidate.shape}"
 
 
-def over(candidate: Candidate) -> str:
+def link_phrase(candidate: Candidate) -> str:
     """By what the GPUs of a replica reach each other."""
     label = candidate.link
     if not label or candidate.shape.gpus == 1:
@@ -176,7 +181,7 @@ def over(candidate: Candidate) -> str:
     return " over XGMI" if label == "XGMI" else " over PCIe"
 
 
-def _best(spec: ServiceSpec) -> str:
+def _objective_phrase(spec: ServiceSpec) -> str:
     objective = spec.objective
     limits = (("TTFT", objective.ttft_limit_ms), ("ITL", objective.itl_limit_ms))
     within = " and ".join(f"{name} {limit:g} ms" for name, limit in limits if limit)
@@ -184,7 +189,7 @@ def _best(spec: ServiceSpec) -> str:
     return f"{kind} within {within}" if within else kind
 
 
-def _missed(spec: ServiceSpec, chosen: Candidate) -> str:
+def _missed_limits(spec: ServiceSpec, chosen: Candidate) -> str:
     """That no shape keeps the limits, where that is so."""
     if spec.objective.excess(chosen.estimate) <= 1:
         return ""

@@ -14,7 +14,7 @@ from roles.topology.spec import ServiceSpec
 
 
 @dataclass(frozen=True)
-class Mixed:
+class MixedReplica:
     """A replica over some cards: what each holds, in the cards' order."""
 
     kind: str
@@ -29,10 +29,10 @@ class Mixed:
 
 def mixed_replicas(
     spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
-) -> tuple[list[Mixed], str]:
+) -> tuple[list[MixedReplica], str]:
     """Replicas over cards that serve nothing yet, each over as few of the largest as hold it; and,
     where there is none, why not even all together do."""
-    found: list[Mixed] = []
+    found: list[MixedReplica] = []
     left = [gpu for gpu in gpus if not gpu.mig_profile]
     while len(left) > 1:
         replica = _smallest(engine(spec.engine), spec, left, hardware)
@@ -46,7 +46,7 @@ def mixed_replicas(
 def _too_small(spec: ServiceSpec, gpus: Sequence[Gpu]) -> str:
     own, memories = engine(spec.engine), tuple(map(gpu_memory, gpus))
     indexes = ", ".join(str(gpu.index) for gpu in gpus)
-    shape, objections = own.possible(spec.model, Shape(1, len(gpus)))
+    shape, objections = own.check_shape(spec.model, Shape(1, len(gpus)))
     if objections:
         return f"GPUs {indexes} together are not possible: {objections[0]}"
     _, memory = placed(own, spec.model, memories, shape, spec.params)
@@ -54,33 +54,35 @@ def _too_small(spec: ServiceSpec, gpus: Sequence[Gpu]) -> str:
     return f"GPUs {indexes} together do not hold it by whole layers; on the one {tight}"
 
 
-def by_another_engine(spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware) -> Mixed | None:
+def alternative_engine(
+    spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
+) -> MixedReplica | None:
     """What another engine's layers over mixed cards could do, where the wanted one has none."""
     whole = [gpu for gpu in gpus if not gpu.mig_profile]
     others = [one for one in ENGINES.values() if one.mixed_cards and one.kind != spec.engine]
     if len(whole) < 2 or not others:
         return None
-    return _over(others[0], spec, tuple(whole), hardware)
+    return _replica_over(others[0], spec, tuple(whole), hardware)
 
 
 def _smallest(
     engine: Planning, spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
-) -> Mixed | None:
+) -> MixedReplica | None:
     largest = sorted(gpus, key=lambda gpu: (-gpu_memory(gpu).usable_mib, gpu.index))
     for count in range(2, len(gpus) + 1):
         group = tuple(sorted(largest[:count], key=lambda gpu: gpu.index))
-        found = _over(engine, spec, group, hardware)
+        found = _replica_over(engine, spec, group, hardware)
         if found is not None:
             return found
     return None
 
 
-def _over(
+def _replica_over(
     engine: Planning, spec: ServiceSpec, group: tuple[Gpu, ...], hardware: Hardware
-) -> Mixed | None:
+) -> MixedReplica | None:
     """A replica over exactly these cards; None where it does not fit them."""
     memories = tuple(map(gpu_memory, group))
-    shape, objections = engine.possible(spec.model, Shape(1, len(group)))
+    shape, objections = engine.check_shape(spec.model, Shape(1, len(group)))
     if objections:
         return None
     shape, memory = placed(engine, spec.model, memories, shape, spec.params)
@@ -88,10 +90,10 @@ def _over(
         return None
     cards = engine.memories(spec.model, memories, shape, spec.params)
     link = group_link(group, hardware)
-    return Mixed(engine.kind, Candidate(shape, (group,), memory, link), cards)
+    return MixedReplica(engine.kind, Candidate(shape, (group,), memory, link), cards)
 
 
-def mixed_words(mixed: Mixed) -> str:
+def describe_mixed(mixed: MixedReplica) -> str:
     """A replica over mixed cards in words, with the option that makes it and each card's sum."""
     shape, name = mixed.candidate.shape, engine(mixed.kind).name
     parts = ",".join(f"{part:g}" for part in shape.tensor_split)

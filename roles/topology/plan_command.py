@@ -22,7 +22,7 @@ from roles.topology.cases import (
     without_nulls,
 )
 from roles.topology.choice import Objective, ObjectiveKind
-from roles.topology.mixed import Mixed, mixed_words
+from roles.topology.mixed import MixedReplica, describe_mixed
 from roles.topology.named_gpus import named_gpu
 from roles.topology.serving import Serving, serve
 from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
@@ -200,8 +200,8 @@ def _slice(index: int, gpu: GpuSettings, whole: str, profile: str) -> Gpu:
 
 
 def _answer(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any]:
-    if serving.instead:
-        return _mixed_answer(case, serving.instead, serving)
+    if serving.alternative:
+        return _mixed_answer(case, serving.alternative, serving)
     if not serving.chosen:
         return {
             "id": case.id,
@@ -222,7 +222,7 @@ def _answer(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, A
     }
 
 
-def _mixed_answer(case: PlanCase, mixed: Mixed, serving: Serving) -> dict[str, Any]:
+def _mixed_answer(case: PlanCase, mixed: MixedReplica, serving: Serving) -> dict[str, Any]:
     """Cards that differ, and hold the model only together."""
     replica = {
         "gpus": [gpu.index for gpu in mixed.gpus],
@@ -236,9 +236,11 @@ def _mixed_answer(case: PlanCase, mixed: Mixed, serving: Serving) -> dict[str, A
         "replicas": [replica],
         "spare_gpus": [],
         "expected": None,
-        "why": [mixed_words(mixed)],
+        "why": [describe_mixed(mixed)],
         "rejected": list(serving.reasons),
-        "warnings": [f"{engine(DEFAULT_KIND).name} wants equal cards; {messages.TURNS}"],
+        "warnings": [
+            f"{engine(DEFAULT_KIND).name} wants equal cards; {messages.LAYERS_TAKE_TURNS}"
+        ],
     }
 
 

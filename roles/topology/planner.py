@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from roles.engine.engine import engine
-from roles.hardware import Gpu, Hardware, p2p_fault, verdict_words
+from roles.hardware import Gpu, Hardware, describe_verdict, p2p_fault
 from roles.plan import HostPlan, Plan, Replica
 from roles.topology import messages
 from roles.topology.allocation import allocate
@@ -199,14 +199,14 @@ def spec_of(
     return ServiceSpec(
         service.model,
         service.engine_params,
-        service.chosen_for,
+        service.shape_objective,
         load,
         service.single_endpoint,
         price,
         service.dtype,
         # What each host's own engine needs, `roles.driver.problems_of_declaration` holds its cards
         # against.
-        engine(service.kind).oldest_capability,
+        engine(service.kind).min_capability_of_any_build,
         service.kind,
     )
 
@@ -268,7 +268,7 @@ def _without_p2p(replicas: Sequence[Replica], hardware: Hardware) -> tuple[str, 
     """Which replicas do without P2P, and why."""
     faults = {one.name: p2p_fault(hardware.interconnect, one.gpus) for one in replicas}
     return tuple(
-        f"{name} does without P2P: with it {verdict_words(fault)}"
+        f"{name} does without P2P: with it {describe_verdict(fault)}"
         for name, fault in faults.items()
         if fault is not None
     )

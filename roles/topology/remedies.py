@@ -133,7 +133,7 @@ def _fitting(case: FitCase, count: int) -> Shape | None:
     for shape_option in case.engine.shapes(count):
         if shape_option.gpus != count or shape_option.pipeline_parallel > MAX_STAGES:
             continue
-        shape, objections = case.engine.possible(case.model, shape_option)
+        shape, objections = case.engine.check_shape(case.model, shape_option)
         if not objections:
             own = replace(case, shape=shape)
             return own.placed if own.fits else None

@@ -14,15 +14,15 @@ from roles.topology import messages
 from roles.topology.candidates import (
     Candidate,
     Load,
-    Refused,
+    RejectedShape,
     candidates,
-    fewer,
     with_enough_cache,
+    with_fewer_replicas,
     with_load,
 )
 from roles.topology.choice import TIE, Objective, best
 from roles.topology.grouping import broken_links, groups
-from roles.topology.mixed import Mixed, by_another_engine, mixed_replicas, mixed_words
+from roles.topology.mixed import MixedReplica, alternative_engine, describe_mixed, mixed_replicas
 from roles.topology.rates import gpu_rates
 from roles.topology.remedies import FitCase, remedies
 from roles.topology.spec import ServiceSpec
@@ -43,7 +43,7 @@ class Serving:
     rejected: tuple[str, ...]
     warnings: tuple[str, ...]
     remedies: tuple[str, ...]
-    instead: Mixed | None = None
+    alternative: MixedReplica | None = None
 
     @property
     def used(self) -> frozenset[int]:
@@ -64,20 +64,20 @@ def serve(spec: ServiceSpec, hardware: Hardware) -> Serving:
         parts = _with_mixed(spec, parts, hardware)
     if spec.single_endpoint:
         parts = _best_part(parts)
-    instead = None
+    alternative = None
     if len(parts) > 1 and not any(part.chosen for part in parts):
-        instead = by_another_engine(spec, hardware.gpus, hardware)
-    whole = _together(parts)
+        alternative = alternative_engine(spec, hardware.gpus, hardware)
+    whole = _merged(parts)
     warnings = tuple(dict.fromkeys((*engine(spec.engine).doubts(spec.model), *whole.warnings)))
     return replace(
         whole,
         warnings=warnings,
-        remedies=whole.remedies + (_instead_words(instead) if instead else ()),
-        instead=instead,
+        remedies=whole.remedies + (_describe_alternative(alternative) if alternative else ()),
+        alternative=alternative,
     )
 
 
-def _together(parts: Sequence[Serving]) -> Serving:
+def _merged(parts: Sequence[Serving]) -> Serving:
     """Parts of a host as one."""
     return Serving(
         tuple(one for part in parts for one in part.chosen),
@@ -88,21 +88,23 @@ def _together(parts: Sequence[Serving]) -> Serving:
     )
 
 
-def _instead_words(instead: Mixed) -> tuple[str, ...]:
-    return (f'engine "{instead.kind}" and a GGUF of the model: {mixed_words(instead)}',)
+def _describe_alternative(alternative: MixedReplica) -> tuple[str, ...]:
+    return (f'engine "{alternative.kind}" and a GGUF of the model: {describe_mixed(alternative)}',)
 
 
 def _with_mixed(spec: ServiceSpec, parts: list[Serving], hardware: Hardware) -> list[Serving]:
     """The parts, and replicas over cards of several kinds that serve nothing by themselves."""
     if spec.single_endpoint and any(part.chosen for part in parts):
         return parts
-    used = _together(parts).used
+    used = _merged(parts).used
     able = [gpu for gpu in hardware.gpus if gpu.index not in used and not _refused(spec, gpu)]
     found, problem = mixed_replicas(spec, able, hardware)
     if not found:
         return [*parts, Serving((), (problem,), (), (), ())] if problem else parts
     chosen = tuple(one.candidate for one in found[: 1 if spec.single_endpoint else None])
-    mixed = Serving(chosen, tuple(map(mixed_words, found)), (), (messages.TURNS,), ())
+    mixed = Serving(
+        chosen, tuple(map(describe_mixed, found)), (), (messages.LAYERS_TAKE_TURNS,), ()
+    )
     # What spoke against a kind of card alone is what was rejected.
     alone = [
         part if part.chosen else replace(part, reasons=(), rejected=part.reasons, remedies=())
@@ -145,21 +147,24 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
         found = [replace(one, max_num_seqs=params.max_num_seqs) for one in found]
         spec = replace(spec, params=params) if found else spec
     if not found:
-        return _cannot(spec, gpus, refused_shapes, hardware)
+        return _no_plan(spec, gpus, refused_shapes, hardware)
     options_ = _options(spec, found, hardware, load)
     options = with_enough_cache(options_, load) if load is not None else options_
     chosen = options[_chosen(spec, options)]
-    rest = _filled(spec, gpus, chosen, found, hardware, load)
+    rest = _fill_spare_gpus(spec, gpus, chosen, found, hardware, load)
     if rest and load is not None:
         left = sum(len(group) for one in rest for group in one.groups) / len(gpus)
         rest_load = replace(load, concurrency=load.concurrency * (1 - left))
         relieved = with_load(own, chosen, spec.model, spec.params, hardware, rest_load)
-        if _worse(spec.objective, [chosen], [relieved, *rest]):
+        if _is_worse(spec.objective, [chosen], [relieved, *rest]):
             rest = []
         else:
             chosen = relieved
-    reasons = (messages.why(spec, gpus, chosen, load), *(messages.filled(one) for one in rest))
-    reasons += messages.not_together(broken_links(hardware, gpus))
+    reasons = (
+        messages.chosen_reason(spec, gpus, chosen, load),
+        *(messages.spare_gpus_reason(one) for one in rest),
+    )
+    reasons += messages.broken_groups(broken_links(hardware, gpus))
     reasons += messages.fewer_seqs(chosen)
     warnings = messages.unknown_rates(spec, gpus[0])
     rejected = messages.rejected(spec, gpus[0], chosen, options_, refused_shapes, load)
@@ -191,7 +196,7 @@ def _options(
     less = [
         with_load(own, one, spec.model, spec.params, hardware, load)
         for candidate in found
-        for one in fewer(candidate)
+        for one in with_fewer_replicas(candidate)
     ]
     return [*found, *less]
 
@@ -210,7 +215,7 @@ def _chosen(spec: ServiceSpec, options: Sequence[Candidate]) -> int:
     return 0
 
 
-def _filled(
+def _fill_spare_gpus(
     spec: ServiceSpec,
     gpus: Sequence[Gpu],
     chosen: Candidate,
@@ -236,7 +241,7 @@ def _filled(
     return [replace(one, max_num_seqs=chosen.max_num_seqs) for one in more[:1]]
 
 
-def _worse(objective: Objective, alone: list[Candidate], together: list[Candidate]) -> bool:
+def _is_worse(objective: Objective, alone: list[Candidate], together: list[Candidate]) -> bool:
     """Whether more replicas do less: few requests on the slower ones may."""
     if any(one.expected is None for one in together):
         return False
@@ -247,18 +252,21 @@ def _worse(objective: Objective, alone: list[Candidate], together: list[Candidat
     return sum(objective.merit(one) for one in together) < (1 - TIE) * before
 
 
-def _cannot(
-    spec: ServiceSpec, gpus: tuple[Gpu, ...], refused_shapes: Sequence[Refused], hardware: Hardware
+def _no_plan(
+    spec: ServiceSpec,
+    gpus: tuple[Gpu, ...],
+    refused_shapes: Sequence[RejectedShape],
+    hardware: Hardware,
 ) -> Serving:
-    fits_nowhere = [messages.refused(gpus[0], spec.params, one) for one in refused_shapes]
-    if any(one.apart for one in refused_shapes):
-        summary = messages.cannot_together(spec, gpus, broken_links(hardware, gpus))
+    fits_nowhere = [messages.rejected_reason(gpus[0], spec.params, one) for one in refused_shapes]
+    if any(one.links_broken for one in refused_shapes):
+        summary = messages.no_working_group(spec, gpus, broken_links(hardware, gpus))
         return Serving((), (*fits_nowhere, summary), (), (), ("GPUs that work together",))
-    possible = [one.shape for one in refused_shapes if one.memory is not None] or [Shape(1)]
-    widest = max(possible, key=lambda shape: (shape.gpus, shape.tensor_parallel))
+    fitting_shapes = [one.shape for one in refused_shapes if one.memory is not None] or [Shape(1)]
+    widest = max(fitting_shapes, key=lambda shape: (shape.gpus, shape.tensor_parallel))
     case = FitCase(spec.model, gpu_memory(gpus[0]), widest, spec.params, spec.engine)
     fixes = remedies(case, _variants(spec.model.id))
-    summary = messages.cannot(spec, gpus, fixes)
+    summary = messages.no_fit(spec, gpus, fixes)
     return Serving((), (*fits_nowhere, summary), (), (), fixes)
 
 

@@ -29,7 +29,7 @@ Name = Annotated[
 ]
 
 
-def _no_way_up(weights: str) -> str:
+def _check_path_parts(weights: str) -> str:
     parts = weights.split("/")
     if ".." in parts or "." in parts:
         raise ValueError(f"{weights!r} has a part of dots alone; write the folder's own path")
@@ -38,7 +38,7 @@ def _no_way_up(weights: str) -> str:
     return weights
 
 
-def _is_simple(value: Any) -> Any:
+def _check_scalar(value: Any) -> Any:
     if not isinstance(value, bool | int | float | str):
         raise ValueError(f"{value!r:.60} is no option's value; write true, false, a number or text")
     return value
@@ -48,12 +48,12 @@ Weights = Annotated[
     str,
     # PATH_MAX of Linux.
     StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@+-]*$", max_length=4095),
-    AfterValidator(_no_way_up),
+    AfterValidator(_check_path_parts),
 ]
 OptionName = Annotated[str, StringConstraints(max_length=128)]
 # What is no number is said with the option's name.
 _Number = Annotated[float, AllowInfNan()]
-OptionValue = Annotated[bool | int | _Number | str, BeforeValidator(_is_simple)]
+OptionValue = Annotated[bool | int | _Number | str, BeforeValidator(_check_scalar)]
 # The largest GPUs have 288 GiB; what is less than 1 MiB holds no request.
 CacheBytes = Annotated[int, Field(ge=2**20, lt=2**40)]
 # Engines keep some thousands of requests at once.
@@ -145,7 +145,7 @@ class ServiceSettings(StrictSettings):
 
     @field_validator("model", mode="before")
     @classmethod
-    def _from_its_source(cls, value: Any) -> Any:
+    def _load_model(cls, value: Any) -> Any:
         if isinstance(value, Model):
             return value
         if not isinstance(value, str | Mapping):
@@ -158,7 +158,7 @@ class ServiceSettings(StrictSettings):
 
     @field_validator("max_model_len")
     @classmethod
-    def _within_the_model(cls, value: int, info: Any) -> int:
+    def _fits_the_model_context(cls, value: int, info: Any) -> int:
         model = info.data.get("model")
         if model and value > model.context_limit_tokens:
             raise ValueError(
@@ -188,14 +188,14 @@ class ServiceSettings(StrictSettings):
 
     @field_validator("arguments")
     @classmethod
-    def _possible(cls, value: dict[str, OptionValue], info: Any) -> dict[str, OptionValue]:
+    def _check_arguments(cls, value: dict[str, OptionValue], info: Any) -> dict[str, OptionValue]:
         if model := info.data.get("model"):
             engine(chosen_engine(info.data.get("engine"), model).kind).check_arguments(value)
         return value
 
     @field_validator("kv_cache_memory_bytes")
     @classmethod
-    def _taken(cls, value: int | None, info: Any) -> int | None:
+    def _check_cache_setting(cls, value: int | None, info: Any) -> int | None:
         if (model := info.data.get("model")) and value is not None:
             own = engine(chosen_engine(info.data.get("engine"), model).kind)
             if not own.fills_memory:
@@ -207,7 +207,7 @@ class ServiceSettings(StrictSettings):
 
     @field_validator("weights")
     @classmethod
-    def _loadable(cls, value: str | None, info: Any) -> str | None:
+    def _check_weights(cls, value: str | None, info: Any) -> str | None:
         model = info.data.get("model")
         if model and (
             problem := engine(chosen_engine(info.data.get("engine"), model).kind).weights_problem(
@@ -244,7 +244,7 @@ class ServiceSettings(StrictSettings):
         return Load(self.concurrency, self.input_tokens or min(1024, max(1, room - output)), output)
 
     @property
-    def chosen_for(self) -> Objective:
+    def shape_objective(self) -> Objective:
         """What shapes are chosen for."""
         return Objective(self.objective, self.ttft_limit_ms, self.itl_limit_ms)
 

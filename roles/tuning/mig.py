@@ -9,7 +9,7 @@ from roles.hardware import (
     HardwareReport,
     by_driver_index,
     find_card,
-    moved_links,
+    reindexed_links,
     slice_memory_mib,
 )
 from roles.tuning.mig_cards import by_size, layout_problem
@@ -56,8 +56,8 @@ def _of(hardware: Hardware, devices: Sequence[Gpu]) -> Hardware:
     }
     return Hardware(
         tuple(replace(device, index=position) for position, device in enumerate(devices)),
-        moved_links(hardware.links, new_index),
-        moved_links(hardware.p2p, new_index),
+        reindexed_links(hardware.links, new_index),
+        reindexed_links(hardware.p2p, new_index),
         hardware.driver_version,
         tuple(
             replace(one, gpus=tuple(new_index[gpu] for gpu in one.gpus))

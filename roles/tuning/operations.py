@@ -39,7 +39,7 @@ def tuned(
     if todo.problems:
         yield failing("; ".join(todo.problems))
         return
-    if not todo.words:
+    if not todo.descriptions:
         host.noop("memory and GPUs are as they must be")
         return
     yield StringCommand(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from roles.host import HostFile, differing, paths
+from roles.host import HostFile, changed_files, paths
 from roles.tuning.mig_cards import by_size
 from roles.tuning.render import SCRIPT, UNIT, gpu_files
 from roles.tuning.settings import TuningSettings
@@ -36,7 +36,7 @@ class Steps:
     restore: tuple[tuple[int, float], ...] = ()
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def descriptions(self) -> tuple[str, ...]:
         """Each change for a person; none where all is as it must be."""
         changes = []
         if self.shm_mib or self.fstab_mib:
@@ -53,7 +53,7 @@ class Steps:
 def steps(settings: TuningSettings, state: HostTuning, gpus_together: int) -> Steps:
     """What to change on a host whose largest replica has `gpus_together` GPUs."""
     files = tuple(gpu_files(settings))
-    changed = tuple(differing(files, state.files))
+    changed = tuple(changed_files(files, state.files))
     wanted_mib = shm_wanted_mib(settings.dev_shm_gib, gpus_together, state.ram_mib)
     problems = [*_shm_problems(settings, state, wanted_mib), *_gpu_problems(settings, state)]
     if problems:

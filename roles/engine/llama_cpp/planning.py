@@ -17,7 +17,7 @@ from roles.plan import MemorySum, Shape
 # which its own sums leave out.
 LEFT_FREE_GIB = 1.0
 # Builds for CUDA 13 run from 7.5, those for CUDA 12 from 5.0.
-ENGINE_CAPABILITY, OLDEST_CAPABILITY = 7.5, 5.0
+ENGINE_CAPABILITY, MIN_CAPABILITY_OF_ANY_BUILD = 7.5, 5.0
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class LlamaCpp:
 
     kind: str = "llama_cpp"
     name: str = "llama.cpp"
-    own_formats: tuple[str, ...] = ("gguf",)
+    preferred_formats: tuple[str, ...] = ("gguf",)
     mixed_cards: bool = True
     fills_memory: bool = False
     spans_hosts: bool = False
     calibration: None = None
-    oldest_capability: float = OLDEST_CAPABILITY
+    min_capability_of_any_build: float = MIN_CAPABILITY_OF_ANY_BUILD
     memory_parts: tuple[tuple[str, str], ...] = (
         ("driver_gib", "driver"),
         ("headroom_gib", "left free"),
@@ -64,7 +64,7 @@ class LlamaCpp:
         """One card, or layers over two and more."""
         return tuple(Shape(1, count) for count in range(1, gpus + 1))
 
-    def possible(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
+    def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
         """The shape; and why it is not possible: each card needs a layer, or the output."""
         if shape.tensor_parallel > 1:
             return shape, ("tensors are not split, layers are",)

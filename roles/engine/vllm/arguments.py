@@ -109,7 +109,9 @@ def _check_value(name: str, value: Argument) -> None:
     if name.removeprefix("no-") == "enforce-eager" and not isinstance(value, bool):
         raise ValueError(f"{name}: {value!r} is neither true nor false; set one of them")
     if name in COUNTS and isinstance(value, int) and value > _MAX_COUNTS[name]:
-        raise ValueError(f"{name}: {value} is more than a GPU does; set at most {_MAX_COUNTS[name]}")
+        raise ValueError(
+            f"{name}: {value} is more than a GPU does; set at most {_MAX_COUNTS[name]}"
+        )
     if name == "dtype":
         check_one_of(name, value, DTYPES)
     if name in ("quantization", "q"):

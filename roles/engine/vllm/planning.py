@@ -9,10 +9,10 @@ from roles.engine.params import Argument, EngineParams, GpuMemory
 from roles.engine.vllm.arguments import check_arguments
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
-from roles.engine.vllm.shapes import possible, shapes
+from roles.engine.vllm.shapes import check_shape, shapes
 from roles.engine.vllm.support import (
     ENGINE_CAPABILITY,
-    OLDEST_CAPABILITY,
+    MIN_CAPABILITY_OF_ANY_BUILD,
     planned_dtype,
     unsupported,
 )
@@ -33,12 +33,12 @@ class Vllm:
 
     kind: str = "vllm"
     name: str = "vLLM"
-    own_formats: tuple[str, ...] = ("safetensors",)
+    preferred_formats: tuple[str, ...] = ("safetensors",)
     mixed_cards: bool = False
     fills_memory: bool = True
     spans_hosts: bool = True
     calibration: Calibration = CALIBRATION
-    oldest_capability: float = OLDEST_CAPABILITY
+    min_capability_of_any_build: float = MIN_CAPABILITY_OF_ANY_BUILD
     memory_parts: tuple[tuple[str, str], ...] = (
         ("driver_gib", "driver"),
         ("headroom_gib", "headroom"),
@@ -66,9 +66,9 @@ class Vllm:
         """Every TP × PP."""
         return shapes(gpus)
 
-    def possible(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
+    def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
         """The shape, with expert parallel where only that makes it possible; and why it is not."""
-        return possible(model, shape)
+        return check_shape(model, shape)
 
     def placed(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams

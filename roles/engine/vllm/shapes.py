@@ -27,15 +27,15 @@ def shapes(gpus: int) -> tuple[Shape, ...]:
 
 
 @lru_cache(maxsize=4096)
-def possible(model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
+def check_shape(model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
     """The shape, with expert parallel where only that makes it possible; and why it is not."""
-    objections = _objections(model, shape)
-    if objections and model.experts and not _objections(model, shape.with_experts):
+    objections = _shape_problems(model, shape)
+    if objections and model.experts and not _shape_problems(model, shape.with_experts):
         return shape.with_experts, ()
     return shape, objections
 
 
-def _objections(model: Model, shape: Shape) -> tuple[str, ...]:
+def _shape_problems(model: Model, shape: Shape) -> tuple[str, ...]:
     return shape_problems(
         model,
         shape.tensor_parallel,

@@ -8,7 +8,7 @@ from roles.models import Model
 # The wheel of vLLM 0.33 has code for 7.5 and newer, those for CUDA 12 for 7.0 and newer; bfloat16
 # needs 8.0 (`platforms/cuda.py`).
 ENGINE_CAPABILITY = 7.5
-OLDEST_CAPABILITY = 7.0
+MIN_CAPABILITY_OF_ANY_BUILD = 7.0
 BFLOAT16_CAPABILITY = 8.0
 # Their numbers overflow in float16 (`config/model.py`, _FLOAT16_NOT_SUPPORTED_MODELS).
 NO_HALF = ("gemma2", "gemma3", "plamo2", "glm4")

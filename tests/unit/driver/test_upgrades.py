@@ -51,8 +51,8 @@ def test_what_needs_no_turn_under_replicas():
 
 def test_no_driver_is_replaced_where_the_next_kernel_gets_none():
     """After the reboot that it needs the host would have no driver at all."""
-    waiting = {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64"}
-    old = state(installed("570.172.08"), **KNOWN, **waiting)
+    loadable_version = {"kernels": "6.1.0-40-amd64\n6.1.0-37-amd64"}
+    old = state(installed("570.172.08"), **KNOWN, **loadable_version)
     message = run(Host(old, AvailablePackages=available()), request(**MIRROR), "installed")
     assert message[0].startswith("driver: kernel 6.1.0-40-amd64 boots next, and no repository of")
     # A newer kernel comes with its headers, though it is held.
@@ -62,7 +62,7 @@ def test_no_driver_is_replaced_where_the_next_kernel_gets_none():
     assert f"{APT} linux-image-amd64 linux-headers-amd64" in script
     assert "run apt-mark unhold libcuda1 linux-image-amd64 nvidia-driver-cuda" in script
     # Where nothing is loaded no reboot is needed.
-    bare = Host(state(DEBIAN, **KNOWN, **waiting), AvailablePackages=available())
+    bare = Host(state(DEBIAN, **KNOWN, **loadable_version), AvailablePackages=available())
     assert "nvidia-driver-cuda=" in run(bare, request(**MIRROR), "installed")[0]
 
 
@@ -261,6 +261,6 @@ def test_nothing_is_done_before_a_hosts_turn():
     steps.remove("rebuilt")
     with on(host):
         for step in steps:
-            assert list(getattr(operations, step)._inner(job=job, turn=lambda: False)) == []
+            assert list(getattr(operations, step)._inner(job=job, may_change=lambda: False)) == []
         assert host.asked == []
-        assert list(operations.installed._inner(job=job, turn=lambda: True))
+        assert list(operations.installed._inner(job=job, may_change=lambda: True))

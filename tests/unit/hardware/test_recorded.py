@@ -9,10 +9,10 @@ from roles.hardware import (
     Gpu,
     Hardware,
     LinkVerdict,
-    completed,
+    completed_from_recording,
     declared_hardware,
     entry,
-    keeping_verdicts,
+    keep_verdicts,
     read_recording,
     recorded_hardware,
     recording,
@@ -177,11 +177,11 @@ def test_an_empty_recording():
 
 def test_a_declaration_is_completed_by_what_is_recorded_of_the_same_gpus():
     declared = declared_hardware("3x L40S")
-    assert completed(declared, L40S) == L40S
-    assert completed(declared, replace(L40S, gpus=L40S.gpus[:2])) == declared
-    assert completed(declared, None) == declared
+    assert completed_from_recording(declared, L40S) == L40S
+    assert completed_from_recording(declared, replace(L40S, gpus=L40S.gpus[:2])) == declared
+    assert completed_from_recording(declared, None) == declared
     linked = declared_hardware("3x L40S", "pcie")
-    assert completed(linked, L40S) == replace(L40S, links=linked.links)
+    assert completed_from_recording(linked, L40S) == replace(L40S, links=linked.links)
 
 
 HANGS = LinkVerdict(
@@ -218,16 +218,18 @@ def test_a_declared_host_gets_an_entry_that_pins_no_driver(data: dict | None):
     declared = declared_hardware("3x NVIDIA L40S")
     made = with_verdicts(data, replace(declared, driver_version="595.80"), [WORKS])
     assert "driver_version" not in made
-    assert completed(declared, recorded_hardware(made)) == replace(declared, interconnect=(WORKS,))
+    assert completed_from_recording(declared, recorded_hardware(made)) == replace(
+        declared, interconnect=(WORKS,)
+    )
 
 
 def test_found_hardware_keeps_verdicts_of_the_same_gpus_alone():
     known = replace(L40S, interconnect=(WORKS,))
     newer = replace(L40S, driver_version="600.10")
-    assert keeping_verdicts(newer, known) == replace(newer, interconnect=(WORKS,))
-    assert keeping_verdicts(newer, None) == newer
+    assert keep_verdicts(newer, known) == replace(newer, interconnect=(WORKS,))
+    assert keep_verdicts(newer, None) == newer
     fewer = Hardware(L40S.gpus[:2])
-    assert keeping_verdicts(fewer, known) == fewer
+    assert keep_verdicts(fewer, known) == fewer
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from roles.host import HostFile, archive, differing
+from roles.host import HostFile, archive, changed_files
 from roles.host.facts import FileStates
 from roles.host.operations import install_script
 
@@ -39,7 +39,7 @@ def test_files_arrive_with_content_mode_and_owner(tmp_path: Path):
         file(tmp_path / "key", "tøken\n", "600"),
     ]
     assert install(files).returncode == 0
-    assert differing(files, states(*(entry.path for entry in files))) == []
+    assert changed_files(files, states(*(entry.path for entry in files))) == []
     assert (tmp_path / "key").read_text() == "tøken\n"
 
 
@@ -68,7 +68,7 @@ def test_every_difference_counts(tmp_path: Path, change: dict):
     wanted = HostFile(
         **({"path": good.path, "content": "one", "owner": USER, "group": GROUP} | change)
     )
-    assert differing([wanted], found) == [wanted]
+    assert changed_files([wanted], found) == [wanted]
 
 
 def test_content_is_never_shown():

@@ -16,7 +16,7 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from roles.checks import clean, printable
 from roles.host import terminal
 from roles.host.facts import reading, unreadable
-from roles.host.terminal import bounded, make_plain, shown
+from roles.host.terminal import bounded, sanitize_output, shown
 
 # Title, clipboard, screen, a hidden text, C1's CSI, the direction of writing, ends of lines.
 HOSTILE = "\x1b]0;title\x07\x1b]52;c;AAAA\x07\x1b[2J\x1b[8m\x9b2J\u202e\u2066\u2028\x85\r\x00\ud800"
@@ -28,7 +28,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("read_buffer", "print_host_combined_output"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(module, name))
-    make_plain()
+    sanitize_output()
 
 
 @given(st.text(st.characters()) | st.just(HOSTILE))

@@ -7,10 +7,10 @@ import pytest
 from roles.rolling import (
     Failure,
     HostRestart,
+    HostStep,
     Progress,
     Removal,
     Restart,
-    Turn,
     decide,
     plan_rolling,
     undrained,
@@ -33,7 +33,7 @@ def going(progress: Progress, index: int = 1) -> list[str]:
 
 
 def reasons(progress: Progress, index: int = 1) -> dict[str, str]:
-    left = decide(PLAN, index, progress).left
+    left = decide(PLAN, index, progress).skipped
     return {replica: one.reason for one in left for replica in one.move.replicas}
 
 
@@ -110,7 +110,7 @@ def test_a_replica_whose_successor_did_not_come_waits():
     progress = Progress(failures=(failed("a", "a/q0"),))
     assert [len(batch.moves) for batch in plan.batches] == [1, 1, 1]
     assert decide(plan, 1, progress).moves == ()
-    [left] = decide(plan, 2, progress).left
+    [left] = decide(plan, 2, progress).skipped
     assert left.move.replicas == ("c/q0",)
     assert "no other replica of chat" in left.reason
 
@@ -132,7 +132,7 @@ def test_who_moves_with_a_lost_replica_stops_its_service_too():
 
 def test_a_slot_beyond_the_plan_does_nothing():
     decision = decide(PLAN, 7, Progress())
-    assert (decision.moves, decision.left, decision.turn("a")) == ((), (), None)
+    assert (decision.moves, decision.skipped, decision.step_of("a")) == ((), (), None)
 
 
 def test_the_turn_of_a_host():
@@ -141,11 +141,11 @@ def test_the_turn_of_a_host():
         own, [HostRestart("a"), Removal("a/q1")], most_batches=10, balanced={"chat"}
     )
     decision = decide(plan, 0, Progress())
-    assert decision.turn("a") == Turn(("a+b/q0",), ("a/q1",), host_restarts=True)
-    assert decision.turn("b") == Turn(("a+b/q0",), (), host_restarts=False)
-    assert decision.turn("c") is None
+    assert decision.step_of("a") == HostStep(("a+b/q0",), ("a/q1",), host_restarts=True)
+    assert decision.step_of("b") == HostStep(("a+b/q0",), (), host_restarts=False)
+    assert decision.step_of("c") is None
     assert decision.drained == ("a+b/q0",)
-    assert decide(plan, 0, Progress(failed_before=frozenset("b"))).left_on("a")
+    assert decide(plan, 0, Progress(failed_before=frozenset("b"))).skipped_on("a")
 
 
 DRAINED = ["a/q0", "a/q1"]

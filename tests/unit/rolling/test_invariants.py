@@ -166,7 +166,7 @@ def test_a_service_stops_at_its_first_failure_and_others_go_on(world, chance):
         for move in step.decision.moves:
             assert not _services(move) & stopped
             assert not set(move.hosts) & hosts
-        for left in step.decision.left:
+        for left in step.decision.skipped:
             # Whoever is left has a failure to name: without any, all go.
             assert failures
             if not _services(left.move) & stopped and not set(left.move.hosts) & hosts:
@@ -186,7 +186,7 @@ def _tied(plan, step, move, stopped) -> bool:
 @given(worlds())
 def test_without_failures_all_batches_go_as_planned(world):
     _plan, steps = execute(world)
-    assert not [left for step in steps for left in step.decision.left]
+    assert not [left for step in steps for left in step.decision.skipped]
 
 
 @often

@@ -102,9 +102,9 @@ def test_a_host_that_fails_stops_the_update_and_the_others_serve_on(fleet: Servi
     # It is not known what serves on gpu2: it gets no requests until a deploy asks it.
     assert fleet.history == [*turns("gpu1"), "gpu2 drained"]
     assert {drain.owner for drain in fleet.balancer.drains} == {"rolling-update"}
-    left = fleet.run.rolling.left_on("gpu3")
+    left = fleet.run.rolling.skipped_on("gpu3")
     assert len(left) == 2 and all("gpu2 failed" in reason for reason in left)
-    assert fleet.run.rolling.left_on("gpu1") == ()
+    assert fleet.run.rolling.skipped_on("gpu1") == ()
 
 
 def test_a_host_of_which_nobody_knows_what_it_runs_does_not_move(fleet: ServingFleet):
@@ -139,7 +139,7 @@ def test_a_service_that_is_put_back_leaves_the_others_update_to_go_on(
     assert after == [(name, [["t-0"]]) for name in later]
     # All replicas of the host that failed serve as before, and get requests at once.
     assert fleet.balancer.drains == ()
-    assert all("s-0" in left for name in later for left in fleet.run.rolling.left_on(name))
+    assert all("s-0" in left for name in later for left in fleet.run.rolling.skipped_on(name))
 
 
 def test_a_service_that_left_is_drained_before_it_is_taken_down(fleet: ServingFleet):
@@ -326,7 +326,7 @@ def test_a_host_whose_drain_a_balancer_refuses_is_left_as_it_is(
     pair.machines["lb1"].done = fail_after_the_plan
     pair.update()
     assert pair.tasks == []
-    assert "balancers have nothing else" in pair.run.rolling.left_on("gpu2")[0]
+    assert "balancers have nothing else" in pair.run.rolling.skipped_on("gpu2")[0]
 
 
 def test_nothing_happens_where_nothing_changed(fleet: ServingFleet):

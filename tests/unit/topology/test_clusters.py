@@ -5,7 +5,7 @@ from roles.engine.vllm.planning import VLLM
 from roles.hardware import Hardware, declared_hardware
 from roles.models import find
 from roles.topology import ServiceSettings, plan_fleet
-from roles.topology.clusters import cluster_words, clusters
+from roles.topology.clusters import clusters, describe_cluster
 
 DEEPSEEK = find("deepseek-ai/DeepSeek-V3")
 ASKED = EngineParams(max_model_len=8192, min_concurrency=8)
@@ -21,7 +21,7 @@ def test_two_matched_hosts_hold_what_one_does_not():
     (cluster,), problems = clusters(VLLM, DEEPSEEK, ASKED, hosts(b=H100, a=H100))
     assert (cluster.hosts, str(cluster.shape), problems) == (("a", "b"), "TP8×PP2", ())
     assert cluster.memory.fits
-    assert cluster_words(cluster).startswith(
+    assert describe_cluster(cluster).startswith(
         "a, b together: TP8×PP2, tensor parallel inside each host"
     )
 
@@ -47,7 +47,7 @@ def test_fast_links_make_a_mixture_of_experts_wide():
     assert slow.data_parallel_size == 1 and str(slow.shape) == "TP8×PP2"
     (fast,), _ = clusters(VLLM, DEEPSEEK, params, hosts(a=h200, b=h200), {"a": 400, "b": 400})
     assert fast.data_parallel_size * fast.shape.gpus == 16
-    assert fast.shape.expert_parallel and "experts over all GPUs" in cluster_words(fast)
+    assert fast.shape.expert_parallel and "experts over all GPUs" in describe_cluster(fast)
     # A dense model has no experts to spread.
     llama = find("meta-llama/Llama-3.1-405B-Instruct")
     (dense,), _ = clusters(VLLM, llama, ASKED, hosts(a=H100, b=H100), {"a": 400, "b": 400})

@@ -227,9 +227,9 @@ def test_no_gpu_is_in_two_replicas_and_more_gpus_serve_too(
     model: str, gpu: str, count: int, concurrency: int | None
 ):
     work = {"input_tokens": 512, "output_tokens": 128, "concurrency": concurrency}
-    fewer = plan(model, [gpu] * count, workload=work, links="pcie")
+    with_fewer_replicas = plan(model, [gpu] * count, workload=work, links="pcie")
     more = plan(model, [gpu] * (count + 1), workload=work, links="pcie")
-    if "error" in fewer:
+    if "error" in with_fewer_replicas:
         return
     assert "error" not in more
     used = [index for one in more["replicas"] for index in one["gpus"]]

@@ -73,7 +73,7 @@ def test_shared_memory_grows_and_never_shrinks(
 
 def test_a_plain_host_is_left_alone():
     assert steps(settings(), PLAIN, 2) == Steps()
-    assert steps(settings(), replace(PLAIN, gpus=None), 2).words == ()
+    assert steps(settings(), replace(PLAIN, gpus=None), 2).descriptions == ()
 
 
 def test_a_power_limit_is_set_once():
@@ -82,7 +82,7 @@ def test_a_power_limit_is_set_once():
     assert todo.apply and [file.path for file in todo.changed] == [SCRIPT, UNIT]
     limited = tuple(replace(gpu, power_limit_w=300) for gpu in PLAIN.gpus or ())
     state = replace(done(wanted, PLAIN), gpus=limited, power_set_w=300)
-    assert steps(wanted, state, 1).words == ()
+    assert steps(wanted, state, 1).descriptions == ()
     # After a reboot without the unit, or a change by hand.
     assert steps(wanted, replace(state, gpus=PLAIN.gpus), 1).apply
     assert steps(wanted, replace(state, unit_up=False), 1).apply
@@ -94,7 +94,7 @@ def test_a_limit_that_is_no_longer_set_is_taken_back():
     todo = steps(settings(), state, 1)
     assert (todo.restore, todo.absent, todo.apply) == (((0, 350),), (UNIT, SCRIPT), False)
     # A limit of somebody else's is not ours to take back.
-    assert steps(settings(), replace(PLAIN, gpus=(limited, L40S)), 1).words == ()
+    assert steps(settings(), replace(PLAIN, gpus=(limited, L40S)), 1).descriptions == ()
 
 
 def test_slices_are_made_once_and_stay_when_power_goes():
@@ -103,7 +103,7 @@ def test_slices_are_made_once_and_stay_when_power_goes():
     assert steps(wanted, state, 1).apply
     sliced = replace(H100, profiles=("3g.40gb", "3g.40gb"), users=("pid 7 (VLLM::EngineCore)",))
     after = replace(done(wanted, state), gpus=(sliced, replace(H100, index=1)))
-    assert steps(wanted, after, 1).words == ()
+    assert steps(wanted, after, 1).descriptions == ()
     with_power = settings(**MIG, power_limit_w=500)
     todo = steps(wanted, replace(done(with_power, after), power_set_w=500), 1)
     assert todo.apply and todo.restore == () and todo.absent == ()
