@@ -41,8 +41,8 @@ def check_driver(job: Job) -> None:
 def driver(job: Job, may_change: MayChange = always_allowed) -> None:
     """Install the driver that the GPUs and the engine need; one that serves already stays.
 
-    `may_change`: whether the host may be changed now, asked when each operation is executed; where it
-    may not, nothing is done. `check_driver` has passed the host before.
+    Each operation calls `may_change` when it executes, and does nothing where that says no.
+    `check_driver` must have passed the host before.
     """
     arguments = {"job": job, "may_change": may_change}
     operations.finished(name="Finish an interrupted installation", **arguments)

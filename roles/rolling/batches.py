@@ -92,7 +92,10 @@ def fill_batches(
 
 
 class _Batches:
-    """Batches while they are filled: `usual_size` units each, up to `max_size` where there is no room."""
+    """Batches that are being filled.
+
+    Each takes `usual_size` units, and up to `max_size` where no other has room.
+    """
 
     usual_size = 1
     max_size = 1

@@ -15,7 +15,7 @@ from roles.rolling import (
     Failure,
     Progress,
     RollingPlan,
-    Turn,
+    HostStep,
     batch_slots,
     decide,
     moves,
@@ -44,7 +44,7 @@ class Rolling:
     moved: set[str] = field(default_factory=set)
     restored: set[str] = field(default_factory=set)
     failures: dict[str, frozenset[str]] = field(default_factory=dict)
-    turns: dict[str, Turn] = field(default_factory=dict)
+    turns: dict[str, HostStep] = field(default_factory=dict)
     undrainable: set[str] = field(default_factory=set)
     _balanced: Balanced | None = None
     _plan: RollingPlan | None = None
@@ -122,7 +122,7 @@ class Rolling:
             self._decisions[key] = decide(plan, index, self._progress())
         return self._decisions[key]
 
-    def turn(self, index: int, name: str) -> Turn | None:
+    def turn(self, index: int, name: str) -> HostStep | None:
         """What a host does in a batch; None where it does nothing."""
         found = self.decision(index, "turn").step_of(name)
         if found is not None:
@@ -226,5 +226,5 @@ def balancers_missing(fleet: Fleet, reached: Collection[str]) -> str:
     return f"balancers are not in this run: add {missing}" if missing else ""
 
 
-def _replicas(turn: Turn | None) -> frozenset[str]:
+def _replicas(turn: HostStep | None) -> frozenset[str]:
     return frozenset((*turn.restarts, *turn.removals)) if turn else frozenset()

@@ -28,8 +28,8 @@ def chosen_reason(
         return (
             f"{replica_count(chosen)} is {_objective_phrase(spec)} that fits {gpus[0].name}"
             f"{link_phrase(chosen)} at {_count(load.concurrency)} requests at once of "
-            f"{load.input_tokens} + {load.output_tokens} tokens: an estimated {figures(chosen)}; {room}"
-            f"{_missed_limits(spec, chosen)}{_room_shortfall(chosen, load)}"
+            f"{load.input_tokens} + {load.output_tokens} tokens: an estimated {figures(chosen)}; "
+            f"{room}{_missed_limits(spec, chosen)}{_room_shortfall(chosen, load)}"
         )
     if spec.single_endpoint:
         place = f"{chosen.shape} on {gpus[0].name}{link_phrase(chosen)}"
