@@ -3,8 +3,8 @@
 from roles.models.catalog import catalog_config as catalog_config
 from roles.models.catalog import find as find
 from roles.models.catalog import variants as variants
+from roles.models.config import has_context_limit as has_context_limit
 from roles.models.config import parse_config as parse_config
-from roles.models.config import states_context_limit as states_context_limit
 from roles.models.gguf_shape import GgufLayers as GgufLayers
 from roles.models.gguf_shape import GgufShape as GgufShape
 from roles.models.kv_cache import KvCapacity as KvCapacity

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from roles.host import parse_json
-from roles.models.config_keys import is_whole, shown
+from roles.models.config_keys import is_integer_between, short_repr
 
 # A header is a few MB at most.
 HEADER_LIMIT = 2**25
@@ -19,9 +19,11 @@ def index_bytes(text: str | bytes, where: str) -> int:
     found = read_mapping(text, where)
     metadata = found.get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, Mapping) else None
-    if not is_whole(size, 1, MAX_BYTES):
+    if not is_integer_between(size, 1, MAX_BYTES):
         problem = (
-            "no metadata.total_size" if size is None else f"a metadata.total_size of {shown(size)}"
+            "no metadata.total_size"
+            if size is None
+            else f"a metadata.total_size of {short_repr(size)}"
         )
         raise ValueError(f"{where} has {problem}: bytes are wanted; download it anew")
     return int(size)  # type: ignore[arg-type]
@@ -51,7 +53,8 @@ def header_bytes(header: bytes, where: str, data_bytes: int = MAX_BYTES) -> int:
         offsets = tensor.get("data_offsets") if isinstance(tensor, Mapping) else None
         if not _are_offsets(offsets):
             raise ValueError(
-                f"{where}: tensor {name[:100]!r} has data_offsets {shown(offsets)}: two numbers of "
+                f"{where}: tensor {name[:100]!r} has data_offsets {short_repr(offsets)}: two "
+                "numbers of "
                 "bytes are wanted; download it anew"
             )
         if offsets[1] > data_bytes:

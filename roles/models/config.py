@@ -23,7 +23,7 @@ from roles.models.layers import decoder_layers
 from roles.models.model import Attention, Format, Layer, Model, Weight
 from roles.models.parameters import Builder
 from roles.models.quantization import read_quantization
-from roles.models.vision import tower
+from roles.models.vision import encoder_weights
 from roles.models.weights import checkpoint_bytes
 
 # How much more than its shapes say a model of an unknown kind may take: a guess, and said so.
@@ -88,7 +88,7 @@ def parse_config(
     wrong, and what to do.
     """
     try:
-        return _parsed(config, model_id, weights_bytes, quantization, dtype, hf_quant)
+        return _build_model(config, model_id, weights_bytes, quantization, dtype, hf_quant)
     except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
         # A config may be anybody's JSON.
         raise ValueError(
@@ -97,7 +97,7 @@ def parse_config(
         ) from error
 
 
-def _parsed(
+def _build_model(
     config: Mapping[str, Any],
     model_id: str,
     weights_bytes: int | None,
@@ -116,7 +116,7 @@ def _parsed(
     layers = decoder_layers(build, layer_count(fields), limit)
     first, last, tied = _embeddings(build, layers)
     warnings = _warnings(fields, model_id)
-    everywhere = tuple(tower(config, build))
+    on_every_stage = tuple(encoder_weights(config, build))
     model = Model(
         id=model_id or str(config.get("_name_or_path") or ""),
         architectures=tuple(config.get("architectures") or fields.get("architectures") or ()),
@@ -127,7 +127,7 @@ def _parsed(
         layers=layers,
         first=first,
         last=last,
-        everywhere=everywhere,
+        everywhere=on_every_stage,
         tied_embeddings=tied,
         quantization=formats.quantization,
         dtype=kind,
@@ -170,13 +170,13 @@ def _scale(model: Model, plain: Format) -> float:
     """
     stated_bytes = model.weights_bytes or 1
     whole = checkpoint_bytes(model)
-    unquantised = checkpoint_bytes(_plainly(model, plain))
+    unquantised = checkpoint_bytes(_unquantised(model, plain))
     found = min((whole, unquantised), key=lambda count: abs(math.log(stated_bytes / count)))
     ratio = stated_bytes / found
     return 1.0 if model.exact and 1 - SHAPES_SURE < ratio < 1 + SHAPES_SURE else ratio
 
 
-def _plainly(model: Model, plain: Format) -> Model:
+def _unquantised(model: Model, plain: Format) -> Model:
     if model.quantization is None:
         return model
 
@@ -244,7 +244,7 @@ def _dtype(fields: Fields, requested: str | None) -> str:
     return name
 
 
-def states_context_limit(config: Mapping[str, Any]) -> bool:
+def has_context_limit(config: Mapping[str, Any]) -> bool:
     """Whether a config limits a request's length; without that vLLM takes what it is told."""
     fields = text_fields(config)
     return any(fields.get(name) for name in _LIMITS)
@@ -326,8 +326,8 @@ def _embeddings(
         first += build.linear("per_layer_model_projection", width, hidden)
     if fields.model_type in POSITIONS:
         rows = fields.integer("max_position_embeddings", "n_positions", default=2048) + 2
-        first += build.kept("embed_positions", rows, hidden)
-    last = build.kept("norm", hidden)
+        first += build.unquantised("embed_positions", rows, hidden)
+    last = build.unquantised("norm", hidden)
     names = fields.outer.get("architectures") or fields.get("architectures") or ["ForCausalLM"]
     # An embedding model (MistralModel …) has no head.
     headless = str(names[0]).endswith("Model") and not str(names[0]).endswith(_GENERATING)
@@ -338,7 +338,7 @@ def _embeddings(
         format = build.formats.head or (head if named and head else build.plain)
         last.append(Weight("lm_head", vocabulary, hidden, format, "vocabulary"))
         if fields.model_type in ("phi", "gptj"):
-            last += build.kept("lm_head.bias", vocabulary)
+            last += build.unquantised("lm_head.bias", vocabulary)
     return tuple(first), tuple(last), tied
 
 

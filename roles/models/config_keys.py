@@ -21,10 +21,10 @@ class ValueKind:
     """What a value must be, and those words for it."""
 
     words: str
-    fits: Callable[[Any], bool]
+    accepts: Callable[[Any], bool]
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as an error repeats it."""
     try:
         text = f"{value!r}"
@@ -41,54 +41,55 @@ def check_keys(values: Mapping[str, Any], kinds: Mapping[str, ValueKind], at: st
     """
     for key, value in values.items():
         kind = kinds.get(key)
-        if value is not None and kind is not None and not kind.fits(value):
-            raise ValueError(f"{at}{key} is {shown(value)}; it must be {kind.words}")
+        if value is not None and kind is not None and not kind.accepts(value):
+            raise ValueError(f"{at}{key} is {short_repr(value)}; it must be {kind.words}")
 
 
-def is_whole(value: Any, least: int, most: int) -> bool:
+def is_integer_between(value: Any, least: int, most: int) -> bool:
     """Whether a value is a whole number within bounds; 32.0 is, true is not."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def whole(least: int, most: int) -> ValueKind:
+def integer_between(least: int, most: int) -> ValueKind:
     """Whole numbers within bounds."""
     return ValueKind(
-        f"a whole number from {least} to {most}", lambda value: is_whole(value, least, most)
+        f"a whole number from {least} to {most}",
+        lambda value: is_integer_between(value, least, most),
     )
 
 
-def _number(most: float) -> ValueKind:
-    def fits(value: Any) -> bool:
+def _positive_number(most: float) -> ValueKind:
+    def accepts(value: Any) -> bool:
         plain = isinstance(value, int | float) and not isinstance(value, bool)
         return plain and 0 < value <= most
 
-    return ValueKind(f"above 0, a number of at most {most:g}", fits)
+    return ValueKind(f"above 0, a number of at most {most:g}", accepts)
 
 
 def _list_of(kind: ValueKind, most: int = _MAX_COUNT) -> ValueKind:
     return ValueKind(
         f"a list, each {kind.words}",
         lambda value: (
-            isinstance(value, list | tuple) and len(value) <= most and all(map(kind.fits, value))
+            isinstance(value, list | tuple) and len(value) <= most and all(map(kind.accepts, value))
         ),
     )
 
 
 def _either(*kinds: ValueKind) -> ValueKind:
     words = ", or ".join(kind.words for kind in kinds)
-    return ValueKind(words, lambda value: any(kind.fits(value) for kind in kinds))
+    return ValueKind(words, lambda value: any(kind.accepts(value) for kind in kinds))
 
 
 TEXT = ValueKind("a text", lambda value: isinstance(value, str) and len(value) <= 10_000)
 FLAG = ValueKind("true or false", lambda value: isinstance(value, bool) or value in (0, 1))
 MAPPING = ValueKind("a mapping", lambda value: isinstance(value, Mapping))
-_LAYERS = whole(1, MAX_LAYERS)
-_COUNT, _SOME = whole(0, _MAX_COUNT), whole(1, _MAX_COUNT)
-_SIZE, _SOME_SIZE = whole(0, _MAX_SIZE), whole(1, _MAX_SIZE)
-_TOKENS, _SOME_TOKENS = whole(0, _MAX_TOKENS), whole(1, _MAX_TOKENS)
-_INDEXES = _list_of(whole(-1, MAX_LAYERS), 2 * MAX_LAYERS)
+_LAYERS = integer_between(1, MAX_LAYERS)
+_COUNT, _POSITIVE_COUNT = integer_between(0, _MAX_COUNT), integer_between(1, _MAX_COUNT)
+_SIZE, _POSITIVE_SIZE = integer_between(0, _MAX_SIZE), integer_between(1, _MAX_SIZE)
+_TOKENS, _POSITIVE_TOKENS = integer_between(0, _MAX_TOKENS), integer_between(1, _MAX_TOKENS)
+_INDEXES = _list_of(integer_between(-1, MAX_LAYERS), 2 * MAX_LAYERS)
 _TEXTS = _list_of(TEXT, 2 * MAX_LAYERS)
 
 
@@ -120,7 +121,7 @@ LANGUAGE: Mapping[str, ValueKind] = {
         "num_hidden_layers n_layer num_layers n_layers decoder_layers",
     ),
     **_of(
-        _SOME,
+        _POSITIVE_COUNT,
         "num_attention_heads n_head n_heads decoder_attention_heads num_key_value_heads "
         "n_kv_heads kv_n_heads num_kv_heads n_head_kv num_attention_groups multi_query_group_num "
         "num_query_groups linear_num_key_heads linear_num_value_heads num_global_key_value_heads "
@@ -138,7 +139,7 @@ LANGUAGE: Mapping[str, ValueKind] = {
     ),
     **_of(_either(_COUNT, _list_of(_COUNT)), "moe_topk num_shared_expert"),
     **_of(
-        _SOME_SIZE,
+        _POSITIVE_SIZE,
         "hidden_size n_embd n_embed d_model dim ffn_dim n_inner ffn_hidden_size "
         "ff_intermediate_size decoder_ffn_dim head_dim kv_channels attention_head_dim "
         "global_head_dim linear_key_head_dim linear_value_head_dim qk_rope_head_dim "
@@ -154,21 +155,21 @@ LANGUAGE: Mapping[str, ValueKind] = {
     ),
     **_of(_either(_SIZE, _list_of(_SIZE)), "intermediate_size moe_intermediate_size"),
     **_of(
-        _SOME_TOKENS,
+        _POSITIVE_TOKENS,
         "max_position_embeddings "
         "n_positions max_seq_len seq_length model_max_length max_target_positions "
         "max_sequence_length max_seq_length seq_len attention_chunk_size",
     ),
-    **_of(whole(1, 2**24), "vocab_size padded_vocab_size vocab_size_per_layer_input"),
+    **_of(integer_between(1, 2**24), "vocab_size padded_vocab_size vocab_size_per_layer_input"),
     **_of(_TOKENS, "sliding_window sliding_window_size index_topk"),
-    **_of(_number(1e12), "rope_theta"),
-    **_of(_number(1), "partial_rotary_factor rotary_pct"),
+    **_of(_positive_number(1e12), "rope_theta"),
+    **_of(_positive_number(1), "partial_rotary_factor rotary_pct"),
     **_of(_TEXTS, "architectures layer_types layers_block_type mlp_layer_types indexer_types"),
     **_of(_INDEXES, "no_rope_layers attn_type_list attn_layer_indices mlp_only_layers"),
-    **_of(_list_of(_SOME), "num_attention_heads_per_layer"),
+    **_of(_list_of(_POSITIVE_COUNT), "num_attention_heads_per_layer"),
     **_of(_list_of(MAPPING, MAX_LAYERS), "block_configs"),
     **_of(
-        _either(_SOME, TEXT),
+        _either(_POSITIVE_COUNT, TEXT),
         "sliding_window_pattern _sliding_window_pattern mamba_dt_rank time_step_rank",
     ),
     **_of(_either(_COUNT, _INDEXES), "moe_layer_freq"),
@@ -183,42 +184,47 @@ ENCODER: Mapping[str, ValueKind] = {
         "depth num_hidden_layers vt_num_hidden_layers encoder_layers layers",
     ),
     **_of(_COUNT, "num_global_layers"),
-    **_of(_SOME, "num_attention_heads num_heads attention_heads"),
+    **_of(_POSITIVE_COUNT, "num_attention_heads num_heads attention_heads"),
     **_of(
-        _SOME_SIZE,
+        _POSITIVE_SIZE,
         "hidden_size d_model vt_hidden_size embed_dim width intermediate_size "
         "vt_intermediate_size encoder_ffn_dim",
     ),
-    **_of(_either(_SOME, _list_of(_SOME, 3), MAPPING), "image_size"),
-    **_of(whole(1, 4096), "patch_size temporal_patch_size max_num_tiles spatial_merge_size"),
+    **_of(_either(_POSITIVE_COUNT, _list_of(_POSITIVE_COUNT, 3), MAPPING), "image_size"),
+    **_of(
+        integer_between(1, 4096), "patch_size temporal_patch_size max_num_tiles spatial_merge_size"
+    ),
     **_of(_SIZE, "num_position_embeddings position_embedding_size"),
-    **_of(_number(64), "mlp_ratio"),
+    **_of(_positive_number(64), "mlp_ratio"),
     **_of(_INDEXES, "intermediate_layers_indices deepstack_visual_indexes"),
 }
 ROPE: Mapping[str, ValueKind] = {
     **_of(MAPPING, "full_attention sliding_attention chunked_attention"),
     **_of(TEXT, "rope_type type"),
-    **_of(_number(4096), "factor"),
-    **_of(_number(1e12), "rope_theta"),
-    **_of(_number(1), "partial_rotary_factor"),
+    **_of(_positive_number(4096), "factor"),
+    **_of(_positive_number(1e12), "rope_theta"),
+    **_of(_positive_number(1), "partial_rotary_factor"),
 }
 LINEAR_ATTENTION: Mapping[str, ValueKind] = {
-    **_of(_SOME, "num_heads short_conv_kernel_size"),
-    **_of(_SOME_SIZE, "head_dim"),
+    **_of(_POSITIVE_COUNT, "num_heads short_conv_kernel_size"),
+    **_of(_POSITIVE_SIZE, "head_dim"),
     **_of(_INDEXES, "full_attn_layers"),
 }
 SPARSE_ATTENTION: Mapping[str, ValueKind] = {
     **_of(FLAG, "use_sparse_attention"),
     **_of(_INDEXES, "sparse_attention_freq"),
-    **_of(_SOME_SIZE, "sparse_index_dim"),
-    **_of(_SOME, "sparse_num_index_heads"),
+    **_of(_POSITIVE_SIZE, "sparse_index_dim"),
+    **_of(_POSITIVE_COUNT, "sparse_num_index_heads"),
 }
 # Of a pruned model's block.
 _BLOCK_ATTENTION: Mapping[str, ValueKind] = {
     **_of(FLAG, "no_op replace_with_linear"),
-    **_of(_SOME, "n_heads_in_group"),
+    **_of(_POSITIVE_COUNT, "n_heads_in_group"),
 }
-_BLOCK_FFN: Mapping[str, ValueKind] = {**_of(FLAG, "no_op"), **_of(_number(64), "ffn_mult")}
+_BLOCK_FFN: Mapping[str, ValueKind] = {
+    **_of(FLAG, "no_op"),
+    **_of(_positive_number(64), "ffn_mult"),
+}
 _BLOCK = _of(MAPPING, "attention ffn")
 _ENCODERS = ("vision_config", "audio_config", "visual")
 # Lists of what is nested in the language model's part, each with its kinds.
@@ -253,17 +259,17 @@ def check_config(values: Mapping[str, Any], at: str = "") -> None:
         check_keys(block.get("ffn") or {}, _BLOCK_FFN, f"{where}ffn.")
 
 
-_BITS = whole(2, 8)
+_BITS = integer_between(2, 8)
 _GROUP = ValueKind(
     "a whole number from 1, or -1 for whole rows",
-    lambda value: is_whole(value, 1, 2**20) or is_whole(value, -1, -1),
+    lambda value: is_integer_between(value, 1, 2**20) or is_integer_between(value, -1, -1),
 )
 _BLOCK_SIDES = ValueKind(
     "a list of two whole numbers above 0",
     lambda value: (
         isinstance(value, list | tuple)
         and len(value) == 2
-        and all(is_whole(side, 1, _MAX_SIZE) for side in value)
+        and all(is_integer_between(side, 1, _MAX_SIZE) for side in value)
     ),
 )
 _PATHS = _list_of(TEXT, 100_000)
@@ -283,7 +289,7 @@ _GROUP_OF_LINEARS: Mapping[str, ValueKind] = {
     **_of(TEXT, "format"),
 }
 _SCHEME: Mapping[str, ValueKind] = {
-    **_of(whole(2, 16), "num_bits"),
+    **_of(integer_between(2, 16), "num_bits"),
     **_of(TEXT, "strategy type"),
     **_of(_GROUP, "group_size"),
     **_of(_BLOCK_SIDES, "block_structure"),
@@ -322,7 +328,7 @@ def check_quantization(values: Any, at: str) -> None:
 
 def _check_mapping(value: Any, where: str) -> None:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where} is {shown(value)}; it must be a mapping")
+        raise ValueError(f"{where} is {short_repr(value)}; it must be a mapping")
 
 
 def _check_patterns(paths: list[str], at: str) -> None:

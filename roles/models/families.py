@@ -10,12 +10,12 @@ from roles.models.config_keys import MAX_LAYERS
 from roles.models.fields import Fields
 
 
-def _words(text: str) -> frozenset[str]:
+def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
 # Model types whose layers are known here; others are planned from their bytes with a margin.
-KNOWN = _words("""
+KNOWN = _names("""
     apertus arcee baichuan bailing_moe bamba bloom chatglm cohere cohere2 dbrx deepseek
     deepseek_v2 deepseek_v3 deepseek_v32 dots1 ernie4_5 ernie4_5_moe exaone exaone4 falcon
     falcon_h1 falcon_mamba gemma gemma2 gemma3 gemma3n gemma4 glm glm4 glm4_moe glm4v glm4v_moe
@@ -67,33 +67,33 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 # Published Granite models tie theirs although the class's default is not to.
-TIED_BY_DEFAULT = _words("""
+TIED_BY_DEFAULT = _names("""
     bert bloom cohere cohere2 falcon gemma gemma2 gemma3 gemma3n gemma4 gpt2 gpt_bigcode granite
     lfm2 mamba minicpm minicpm3 mpt opt phi3small roberta smollm3 starcoder2 whisper xlm-roberta
     """)
 # Every linear has a bias, and feed-forward blocks have two matrices.
-_BIASED = _words("""
+_BIASED = _names("""
     bert bloom gpt2 gpt_bigcode gpt_neox opt persimmon phi roberta starcoder2 whisper xlm-roberta
     """)
-BIASED_QKV = _BIASED | _words("qwen qwen2 qwen2_5_omni qwen2_5_vl qwen2_moe qwen2_vl")
-BIASED_OUTPUT = _BIASED | _words("gpt_oss mimo_v2")
-BIASED_MLP = _BIASED | _words("gptj")
-UNGATED = BIASED_MLP | _words("apertus arcee falcon mpt nemotron nemotron_h")
-NO_ROTARY = _BIASED - _words("gpt_neox persimmon phi starcoder2") | _words("jamba mpt nemotron_h")
+BIASED_QKV = _BIASED | _names("qwen qwen2 qwen2_5_omni qwen2_5_vl qwen2_moe qwen2_vl")
+BIASED_OUTPUT = _BIASED | _names("gpt_oss mimo_v2")
+BIASED_MLP = _BIASED | _names("gptj")
+UNGATED = BIASED_MLP | _names("apertus arcee falcon mpt nemotron nemotron_h")
+NO_ROTARY = _BIASED - _names("gpt_neox persimmon phi starcoder2") | _names("jamba mpt nemotron_h")
 # Learned positions, in a table.
-POSITIONS = _BIASED & NO_ROTARY - _words("bloom")
+POSITIONS = _BIASED & NO_ROTARY - _names("bloom")
 # These read a whole text at once and keep nothing of it.
-ENCODERS = _words("bert roberta xlm-roberta")
+ENCODERS = _names("bert roberta xlm-roberta")
 # A layer holds two mixers, which are planned as layers of their own.
-_DOUBLE = _words("falcon_h1 longcat_flash whisper")
-FOUR_NORMS = _words("gemma2 gemma3 gemma3n gemma4 muse_glimmer glm4")
+_TWO_MIXERS = _names("falcon_h1 longcat_flash whisper")
+FOUR_NORMS = _names("gemma2 gemma3 gemma3n gemma4 muse_glimmer glm4")
 QK_NORM: Mapping[str, str] = {
-    **dict.fromkeys(_words("qwen3 qwen3_moe qwen3_next qwen3_vl qwen3_vl_moe"), "head"),
+    **dict.fromkeys(_names("qwen3 qwen3_moe qwen3_next qwen3_vl qwen3_vl_moe"), "head"),
     **dict.fromkeys(
         ["apertus", "qwen3_5", "qwen3_5_moe", "gemma3", "gemma3n", "gemma4", "exaone4", "laguna"],
         "head",
     ),
-    **dict.fromkeys(_words("olmo2 olmo3 olmoe minimax_m2"), "all"),
+    **dict.fromkeys(_names("olmo2 olmo3 olmoe minimax_m2"), "all"),
 }
 _SPARSE_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _NAMES = {
@@ -140,7 +140,7 @@ def layer_count(fields: Fields) -> int:
     if blocks:
         return len(blocks)
     count = fields.integer("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-    return 2 * count if fields.model_type in _DOUBLE else count
+    return 2 * count if fields.model_type in _TWO_MIXERS else count
 
 
 def block_types(fields: Fields) -> list[str] | None:
@@ -149,7 +149,7 @@ def block_types(fields: Fields) -> list[str] | None:
         return None
     listed = fields.listed("layers_block_type")
     if listed:
-        return _known("layers_block_type", listed, _PATTERN.values(), fields)
+        return _check_known("layers_block_type", listed, _PATTERN.values(), fields)
     pattern = str(fields.get("hybrid_override_pattern", default=""))
     if unknown := set(pattern) - set(_PATTERN):
         raise ValueError(
@@ -163,7 +163,9 @@ def block_types(fields: Fields) -> list[str] | None:
     return [_PATTERN[letter] for letter in pattern]
 
 
-def _known(key: str, listed: Sequence[str], words: Iterable[str], fields: Fields) -> list[str]:
+def _check_known(
+    key: str, listed: Sequence[str], words: Iterable[str], fields: Fields
+) -> list[str]:
     """The list, if all in it are known words."""
     known = tuple(dict.fromkeys(words))
     for word in listed:
@@ -200,11 +202,11 @@ def attention_kinds(fields: Fields, count: int, context_limit: int) -> list[str]
     if listed:
         if fields.model_type in KNOWN:
             key = "layer_types" if fields.get("layer_types") else "layers_block_type"
-            _known(key, listed, _NAMES, fields)
+            _check_known(key, listed, _NAMES, fields)
         names = {**_NAMES, "linear_attention": "lightning"} if _lightning(fields) else _NAMES
         kinds = [names.get(str(kind), "full") for kind in listed[:count]]
     else:
-        kinds = _by_rule(fields, count)
+        kinds = _attention_kinds_by_rule(fields, count)
     window = fields.get("sliding_window", "sliding_window_size")
     # A window that no request reaches is full attention.
     if not window or (isinstance(window, int) and window >= context_limit):
@@ -217,7 +219,7 @@ def _lightning(fields: Fields) -> bool:
     return fields.model_type == "minimax"
 
 
-def _by_rule(fields: Fields, count: int) -> list[str]:
+def _attention_kinds_by_rule(fields: Fields, count: int) -> list[str]:
     kind = fields.model_type
     if kind not in KNOWN:
         # Its windows may be of another sort; keeping every token is never too little.
@@ -275,16 +277,16 @@ def mlp_kinds(fields: Fields, count: int) -> list[str]:
     if not expert_count(fields):
         return ["dense"] * count
     if listed := fields.listed("mlp_layer_types", length=count):
-        _known("mlp_layer_types", listed, ("sparse", "dense"), fields)
+        _check_known("mlp_layer_types", listed, ("sparse", "dense"), fields)
         return ["experts" if kind == "sparse" else "dense" for kind in listed[:count]]
     if named := fields.get("moe_layers_enum"):
         words = named.split(",") if isinstance(named, str) else map(str, named)
         sparse = set(words)
         return ["experts" if str(i) in sparse else "dense" for i in range(count)]
-    return ["experts" if _sparse(fields, i) else "dense" for i in range(count)]
+    return ["experts" if _has_experts(fields, i) else "dense" for i in range(count)]
 
 
-def _sparse(fields: Fields, index: int) -> bool:
+def _has_experts(fields: Fields, index: int) -> bool:
     frequency = fields.get("moe_layer_freq")
     if isinstance(frequency, list):
         return index < len(frequency) and bool(frequency[index])

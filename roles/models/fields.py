@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from roles.models.config_keys import check_config, is_whole, shown
+from roles.models.config_keys import check_config, is_integer_between, short_repr
 
 # Where multimodal models keep the configuration of their language model.
 _NESTED = ("thinker_config", "text_config", "llm_config", "language_config", "language_model")
@@ -48,9 +48,9 @@ class Fields:
                     "that the model is published with"
                 )
             return default
-        if not is_whole(value, least, MAX_INTEGER):
+        if not is_integer_between(value, least, MAX_INTEGER):
             expected = f"a whole number from {least} to {MAX_INTEGER}"
-            raise ValueError(f"{self.at}{name} is {shown(value)}; it must be {expected}")
+            raise ValueError(f"{self.at}{name} is {short_repr(value)}; it must be {expected}")
         return int(value)
 
     def listed(self, *names: str, length: int | None = None) -> list[Any] | None:
@@ -59,7 +59,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{self.at}{names[0]} is {shown(value)}; it must be a list")
+            raise ValueError(f"{self.at}{names[0]} is {short_repr(value)}; it must be a list")
         if length is not None and len(value) < length:
             raise ValueError(
                 f"{self.at}{names[0]} has {len(value)} entries for {length} layers; it must have "
@@ -71,7 +71,7 @@ class Fields:
         """A mapping, or None where there is none."""
         value = self.get(*names)
         if value is not None and not isinstance(value, Mapping):
-            raise ValueError(f"{self.at}{names[0]} is {shown(value)}; it must be a mapping")
+            raise ValueError(f"{self.at}{names[0]} is {short_repr(value)}; it must be a mapping")
         return value
 
     @property

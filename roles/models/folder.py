@@ -7,7 +7,7 @@ from typing import Any
 
 from roles.host import open_file, path_exists, read_bytes
 from roles.models import checkpoint
-from roles.models.config_keys import is_whole, shown
+from roles.models.config_keys import is_integer_between, short_repr
 from roles.models.gguf import Header, Length, read_header
 from roles.models.gguf_shape import GgufShape, gguf_shape
 from roles.models.settings import RecordedModel, nvidia_quantization
@@ -44,13 +44,15 @@ def read_folder(folder: Path, *, model_id: str = "") -> RecordedModel:
     quantized = folder / "hf_quant_config.json"
     return RecordedModel(
         id=name,
-        config=_load(config),
+        config=_read_mapping(config),
         weights_bytes=_weights_bytes(folder),
-        quantization=nvidia_quantization(_load(quantized) if path_exists(quantized) else None),
+        quantization=nvidia_quantization(
+            _read_mapping(quantized) if path_exists(quantized) else None
+        ),
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _read_mapping(path: Path) -> dict[str, Any]:
     return checkpoint.read_mapping(read_bytes(path), str(path))
 
 
@@ -103,8 +105,8 @@ def _gguf_header(path: Path) -> Header:
 def _other_parts(path: Path, header: Header) -> list[Path]:
     """The files beside the first that hold the rest of a split model's tensors."""
     count: Any = header.metadata.get("split.count", 1)
-    if not is_whole(count, 0, 2**16):
-        raise ValueError(f"{path} is damaged: split.count is {shown(count)}; download it anew")
+    if not is_integer_between(count, 0, 2**16):
+        raise ValueError(f"{path} is damaged: split.count is {short_repr(count)}; download it anew")
     if count < 2:
         return []
     stem, first = path.stem, f"-00001-of-{count:05d}"

@@ -125,7 +125,7 @@ def read_header(file: BinaryIO, where: str, file_bytes: int) -> Header:
     infos = [_tensor(reader, alignment) for _ in range(tensors)]
     if len({info.name for info, _ in infos}) < len(infos):
         raise reader.damaged("two of its tensors have one name")
-    begin = _up(reader.position, alignment)
+    begin = _round_up(reader.position, alignment)
     for info, offset in infos:
         if begin + offset + info.bytes > file_bytes:
             raise ValueError(
@@ -274,5 +274,5 @@ def _tensor(reader: _Reader, alignment: int) -> tuple[Tensor, int]:
     return Tensor(name, sizes, kind, count // numbers * block_bytes), offset
 
 
-def _up(value: int, multiple: int) -> int:
+def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from roles.models.config_keys import MAX_LAYERS, shown
+from roles.models.config_keys import MAX_LAYERS, short_repr
 from roles.models.gguf import Header, Length, Tensor
 
 _FORBID = ConfigDict(extra="forbid")
@@ -49,7 +49,7 @@ _MIN_LAYERS = {"exaone4": 64}
 _ON_THE_HOST = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 _HYBRID_INTERVAL = frozenset(("qwen3next", "qwen35", "qwen35moe", "qwen4exp"))
 _BLOCK = re.compile(r"blk\.(\d{1,5})\.")
-_KEPT_FROM_START = {"gemma3n": 20}
+_FIRST_SHARED_LAYER = {"gemma3n": 20}
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def gguf_shape(header: Header, where: str) -> GgufShape:
     tied, table = _output(header.tensors)
     layers = [
         GgufLayers(1, weights, **kept)
-        for weights, kept in zip(own, _kept(keys, count), strict=True)
+        for weights, kept in zip(own, _layer_states(keys, count), strict=True)
     ]
     return GgufShape(
         architecture=keys.architecture,
@@ -138,7 +138,7 @@ def gguf_shape(header: Header, where: str) -> GgufShape:
         feed_forward_length=max(keys.by_layer("feed_forward_length", count)),
         embeddings_bytes=ends["embeddings"],
         output_bytes=ends["output"],
-        layers=tuple(_counted(layers)),
+        layers=tuple(_run_length_encoded(layers)),
         tied=tied,
         experts=keys.count("expert_count", default=0),
         experts_used=max(keys.by_layer("expert_used_count", count)),
@@ -146,7 +146,7 @@ def gguf_shape(header: Header, where: str) -> GgufShape:
     )
 
 
-def _counted(layers: list[GgufLayers]) -> Iterator[GgufLayers]:
+def _run_length_encoded(layers: list[GgufLayers]) -> Iterator[GgufLayers]:
     for layer, equal in groupby(layers):
         made = {name: getattr(layer, name) for name in GgufLayers.__dataclass_fields__}
         yield GgufLayers(**made | {"count": len(list(equal))})
@@ -168,7 +168,7 @@ def _vocabulary(keys: "_Keys", table: Tensor | None) -> int:
     return keys.count("vocab_size")
 
 
-def _kept(keys: "_Keys", count: int) -> Iterator[dict[str, int]]:
+def _layer_states(keys: "_Keys", count: int) -> Iterator[dict[str, int]]:
     """What each layer keeps of tokens and of requests."""
     heads = max(keys.by_layer("attention.head_count", count)) or 1
     kv_heads = keys.by_layer("attention.head_count_kv", count, default=heads)
@@ -180,7 +180,7 @@ def _kept(keys: "_Keys", count: int) -> Iterator[dict[str, int]]:
     # The blocks after those predict tokens further on; llama-server loads none of them by itself.
     until = count - keys.count("nextn_predict_layers", default=0)
     shared = keys.count("attention.shared_kv_layers", default=0)
-    until = min(until, _KEPT_FROM_START.get(keys.architecture, count - shared))
+    until = min(until, _FIRST_SHARED_LAYER.get(keys.architecture, count - shared))
     for layer in range(count):
         if recurrent[layer]:
             yield {"state_bytes": 4 * _state_numbers(keys)}
@@ -270,7 +270,7 @@ class _Keys:
         least = 0 if default is not None else 1
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(
-                f"{self._where}: {key} is {shown(value)}; it must be from {least} to {most}"
+                f"{self._where}: {key} is {short_repr(value)}; it must be from {least} to {most}"
             )
         return value
 

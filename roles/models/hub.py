@@ -134,7 +134,7 @@ class _Hub:
             with requests.get(
                 self.endpoint + path, headers=headers, timeout=self.timeout_s, stream=True
             ) as answer:
-                self._check_way(answer)
+                self._check_https(answer)
                 return self._content(answer, path, most)
         except requests.RequestException as error:
             # The error's own text may repeat the address, never the token.
@@ -143,7 +143,7 @@ class _Hub:
                 "the catalog or a local folder, or try again"
             ) from error
 
-    def _check_way(self, answer: requests.Response) -> None:
+    def _check_https(self, answer: requests.Response) -> None:
         """HubError where the hub led us from TLS to plain http. The token was not sent there:
         requests takes it back for another host, port or scheme."""
         if self.endpoint.startswith("https://") and not answer.url.startswith("https://"):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from roles.models.kv_groups import CacheOptions, Group, bytes_per_block, cache_groups
+from roles.models.kv_groups import CacheGroup, CacheOptions, bytes_per_block, cache_groups
 from roles.models.model import Model
 from roles.models.weights import stage_layers
 
@@ -84,12 +84,14 @@ def kv_tokens(
         model,
         available_bytes,
         max_model_len,
-        _as_of(options, max_num_batched_tokens, engine_version),
+        _options_of_version(options, max_num_batched_tokens, engine_version),
         engine_version,
     )
 
 
-def _as_of(options: CacheOptions, step_tokens: int, version: tuple[int, ...]) -> CacheOptions:
+def _options_of_version(
+    options: CacheOptions, step_tokens: int, version: tuple[int, ...]
+) -> CacheOptions:
     """The options as an older vLLM took them."""
     if version < _TOKENS_BY_CONCURRENCY:
         options = replace(options, in_flight_tokens=step_tokens)
@@ -134,7 +136,7 @@ def _capacity(
     )
 
 
-def _pages(model: Model, options: CacheOptions) -> tuple[tuple[Group, ...], tuple[int, ...]]:
+def _pages(model: Model, options: CacheOptions) -> tuple[tuple[CacheGroup, ...], tuple[int, ...]]:
     """The groups, and the bytes of a block on a GPU of each stage.
 
     Kept with the model: a plan asks for the same ones again and again.
@@ -144,10 +146,12 @@ def _pages(model: Model, options: CacheOptions) -> tuple[tuple[Group, ...], tupl
         groups, stages = cache_groups(model, options), options.pipeline_parallel_size
         parts = [stage_layers(model, stages, stage) for stage in range(stages)]
         model.memo[key] = (groups, bytes_per_block(model, groups, parts, options))
-    return cast(tuple[tuple[Group, ...], tuple[int, ...]], model.memo[key])
+    return cast(tuple[tuple[CacheGroup, ...], tuple[int, ...]], model.memo[key])
 
 
-def _bytes_per_token(groups: tuple[Group, ...], block_bytes: int, options: CacheOptions) -> float:
+def _bytes_per_token(
+    groups: tuple[CacheGroup, ...], block_bytes: int, options: CacheOptions
+) -> float:
     """Bytes of a further token: only full attention goes on growing."""
     growing = [group.cache.block_tokens for group in groups if group.cache.kind == "full"]
     share = sum(1 / tokens for tokens in growing)

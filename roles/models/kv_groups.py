@@ -19,7 +19,7 @@ _SPARSE_MLA_BYTES = {"fp8": 656, "nvfp4": 352}
 # Hybrids with MLA keep whole 128s of tokens in a block.
 _MLA_HYBRID_ALIGNMENT = 128
 # Groups get as many layers as the rarest kind, unless the commonest is not much commoner.
-_NOT_MUCH_MORE = 1.5
+_GROUP_SIZE_RATIO = 1.5
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Cache:
 
 
 @dataclass(frozen=True)
-class Group:
+class CacheGroup:
     """Layers, by index, that share a block table."""
 
     cache: Cache
@@ -185,7 +185,7 @@ def _block_tokens(model: Model, options: CacheOptions) -> int:
     return max(block, align * math.ceil(max(states) / (align * token)))
 
 
-def cache_groups(model: Model, options: CacheOptions) -> tuple[Group, ...]:
+def cache_groups(model: Model, options: CacheOptions) -> tuple[CacheGroup, ...]:
     """The groups of a model's layers, with pages of one size; empty where no layer keeps anything.
 
     A state is padded to the page; a smaller page of attention takes more tokens, or is padded.
@@ -196,22 +196,22 @@ def cache_groups(model: Model, options: CacheOptions) -> tuple[Group, ...]:
     kinds = {(cache.kind, cache.block_tokens, cache.window) for cache in caches.values()}
     if len(kinds) == 1:
         # One kind: one group, whose layers may differ in size.
-        return (Group(next(iter(caches.values())), tuple(caches)),)
+        return (CacheGroup(next(iter(caches.values())), tuple(caches)),)
     page = max(cache.page_bytes for cache in caches.values())
-    caches = {index: _of_page(cache, page) for index, cache in caches.items()}
+    caches = {index: _with_page_bytes(cache, page) for index, cache in caches.items()}
     buckets: dict[Cache, list[int]] = {}
     for index, cache in caches.items():
         buckets.setdefault(cache, []).append(index)
     counts = [len(layers) for layers in buckets.values()]
-    size = max(counts) if max(counts) < min(counts) * _NOT_MUCH_MORE else min(counts)
-    groups: list[Group] = []
+    size = max(counts) if max(counts) < min(counts) * _GROUP_SIZE_RATIO else min(counts)
+    groups: list[CacheGroup] = []
     for cache, layers in buckets.items():
         parts = math.ceil(len(layers) / size)
-        groups += [Group(cache, tuple(layers[i::parts])) for i in range(parts)]
+        groups += [CacheGroup(cache, tuple(layers[i::parts])) for i in range(parts)]
     return tuple(groups)
 
 
-def _of_page(cache: Cache, page: int) -> Cache:
+def _with_page_bytes(cache: Cache, page: int) -> Cache:
     if cache.kind != "state" and page % cache.page_bytes == 0:
         more = page // cache.page_bytes
         return replace(cache, page_bytes=page, block_tokens=cache.block_tokens * more)
@@ -219,7 +219,7 @@ def _of_page(cache: Cache, page: int) -> Cache:
 
 
 def bytes_per_block(
-    model: Model, groups: Sequence[Group], stages: Sequence[range], options: CacheOptions
+    model: Model, groups: Sequence[CacheGroup], stages: Sequence[range], options: CacheOptions
 ) -> tuple[int, ...]:
     """Bytes of one block on a GPU of each pipeline stage: those of its fullest group."""
     if len(groups) == 1:

@@ -44,7 +44,7 @@ def _layer(build: Builder, index: int, kind: str, mlp: str, own_kv: bool) -> Lay
     mixer, weights = _mixer(build, index, kind, own_kv)
     block, more = _feed_forward(build, mlp, own_kv)
     norms = 4 if build.fields.model_type in FOUR_NORMS else (mixer is not None) + (mlp != "none")
-    weights += build.kept("layernorm", norms * build.hidden)
+    weights += build.unquantised("layernorm", norms * build.hidden)
     return Layer(mixer, block, (*weights, *more, *_per_layer_input(build)), own_kv)
 
 
@@ -95,7 +95,7 @@ def _attention(
     norm = QK_NORM.get(fields.model_type, "head" if fields.get("use_qk_norm") else "")
     norm_size = {"head": 2 * size, "all": (heads + kv) * size}.get(norm, 0)
     gate = bool(fields.get("attn_output_gate", default=fields.model_type == "qwen3_next"))
-    sinks = path.kept("sinks", heads, 1, "outputs") if fields.model_type == "gpt_oss" else []
+    sinks = path.unquantised("sinks", heads, 1, "outputs") if fields.model_type == "gpt_oss" else []
     if own_kv or fields.model_type != "gemma4":
         weights = parameters.attention(
             path, heads, kv, size, bias=biased, output_bias=output, gate=gate, query_norm=norm_size
@@ -185,7 +185,7 @@ def _recurrent(build: Builder, kind: str) -> tuple[Recurrent, list[Weight]]:
         kernel = fields.integer("conv_L_cache", default=3)
         weights = [
             *build.linear("conv.in_proj", 3 * build.hidden, build.hidden),
-            *build.kept("conv.conv", build.hidden, kernel, "outputs"),
+            *build.unquantised("conv.conv", build.hidden, kernel, "outputs"),
             *build.linear("conv.out_proj", build.hidden, build.hidden, "inputs"),
         ]
         return Recurrent("short_conv", 0, 0, kernel, build.hidden, 0, 2), weights
@@ -210,7 +210,7 @@ def _lightning(build: Builder) -> tuple[Recurrent, list[Weight]]:
         *path.linear("qkv_proj", 3 * wide, build.hidden),
         *path.linear("output_gate", wide, build.hidden),
         *path.linear("out_proj", build.hidden, wide, "inputs"),
-        *path.kept("norm", wide),
+        *path.unquantised("norm", wide),
     ]
     return Recurrent("linear", heads, heads, 1, 0, heads * size * size, 4), weights
 
@@ -284,7 +284,7 @@ def _experts(build: Builder, gated: bool) -> tuple[Experts, list[Weight]]:
         name = "" if fields.model_type == "gemma4" else "shared_experts."
         weights += parameters.dense(path.at(name), shared, gated=gated)
         if fields.get("shared_expert_intermediate_size"):
-            weights += path.kept("shared_expert_gate", 1, build.hidden)
+            weights += path.unquantised("shared_expert_gate", 1, build.hidden)
     return Experts(count, top, size, shared), weights
 
 
@@ -329,7 +329,7 @@ def _block(build: Builder, block: Any) -> Layer:
         size = -(-size // 256) * 256
         mlp = Dense(size)
         weights += parameters.dense(build.at("mlp."), size)
-    weights += build.kept("layernorm", 2 * build.hidden)
+    weights += build.unquantised("layernorm", 2 * build.hidden)
     return Layer(mixer, mlp, tuple(weights))
 
 

@@ -45,7 +45,7 @@ class Builder:
             made.append(Weight(name + ".bias", outputs, 1, self.plain, side, *kv, experts))
         return made
 
-    def kept(
+    def unquantised(
         self, name: str, outputs: int, inputs: int = 1, split: Split = "replicated"
     ) -> list[Weight]:
         """Parameters that no method quantises: norms, routers, convolutions, embeddings."""
@@ -79,7 +79,7 @@ def attention(
             kv=(2 * kv_heads * head_size, kv_heads),
         ),
         *build.linear("o_proj", build.hidden, queries, "inputs", bias=output_bias),
-        *(build.kept("q_norm", query_norm) if query_norm else []),
+        *(build.unquantised("q_norm", query_norm) if query_norm else []),
     ]
 
 
@@ -100,15 +100,15 @@ def latent_attention(build: Builder, heads: int) -> list[Weight]:
     if rank:
         made += build.linear("fused_qkv_a_proj", rank + latent + rope, build.hidden, "replicated")
         made += build.linear("q_b_proj", heads * (nope + rope), rank)
-        made += build.kept("q_a_layernorm", rank)
+        made += build.unquantised("q_a_layernorm", rank)
     else:
         made += build.linear("q_proj", heads * (nope + rope), build.hidden)
         made += build.linear("kv_a_proj_with_mqa", latent + rope, build.hidden, "replicated")
     decompress = build.linear("kv_b_proj", heads * (nope + value), latent)
     made += decompress
     if decompress[0].format != build.plain:
-        made += build.kept("absorbed", heads * (nope + value), latent, "outputs")
-    made += build.kept("kv_a_layernorm", latent)
+        made += build.unquantised("absorbed", heads * (nope + value), latent, "outputs")
+    made += build.unquantised("kv_a_layernorm", latent)
     made += build.linear("o_proj", build.hidden, heads * value, "inputs")
     return made
 
@@ -121,8 +121,8 @@ def indexer(build: Builder) -> list[Weight]:
     return [
         *build.linear("indexer.wq_b", heads * size, rank, "replicated"),
         *build.linear("indexer.wk", size, build.hidden, "replicated"),
-        *build.kept("indexer.k_norm", 2 * size),
-        *build.kept("indexer.weights_proj", heads, build.hidden),
+        *build.unquantised("indexer.k_norm", 2 * size),
+        *build.unquantised("indexer.weights_proj", heads, build.hidden),
     ]
 
 
@@ -147,7 +147,7 @@ def experts(
     """A router and stacked experts; `inputs` is the experts' width where it is not the model's."""
     width = inputs or build.hidden
     return [
-        *build.kept("gate", count, build.hidden),
+        *build.unquantised("gate", count, build.hidden),
         *build.linear("experts", size * (1 + gated), width, bias=bias, experts=count),
         *build.linear("experts.down", width, size, "inputs", bias=bias, experts=count),
     ]
@@ -163,8 +163,8 @@ def gated_delta_net(build: Builder) -> list[Weight]:
     return [
         *build.linear("in_proj_qkvz", 2 * keys + 2 * values, hidden),
         *build.linear("in_proj_ba", 2 * heads, hidden),
-        *build.kept("conv1d", 2 * keys + values, kernel, "outputs"),
-        *build.kept("dt_bias", 4 * heads, 1, "outputs"),
+        *build.unquantised("conv1d", 2 * keys + values, kernel, "outputs"),
+        *build.unquantised("dt_bias", 4 * heads, 1, "outputs"),
         *build.linear("out_proj", hidden, values, "inputs"),
     ]
 
@@ -174,13 +174,13 @@ def kimi_delta_attention(build: Builder, heads: int, size: int, kernel: int) -> 
     hidden, wide = build.hidden, heads * size
     return [
         *build.linear("qkv_proj", 3 * wide, hidden),
-        *build.kept("conv1d", 3 * wide, kernel, "outputs"),
+        *build.unquantised("conv1d", 3 * wide, kernel, "outputs"),
         *build.linear("f_a_proj", size, hidden, "replicated"),
         *build.linear("f_b_proj", wide, size),
         *build.linear("g_a_proj", size, hidden, "replicated"),
         *build.linear("g_b_proj", wide, size),
         *build.linear("b_proj", heads, hidden),
-        *build.kept("dt_bias", wide, 1, "outputs"),
+        *build.unquantised("dt_bias", wide, 1, "outputs"),
         *build.linear("o_proj", hidden, wide, "inputs"),
     ]
 
@@ -191,8 +191,8 @@ def mamba2(build: Builder, heads: int, size: int, groups: int, state: int) -> li
     channels = wide + 2 * groups * state
     return [
         *build.linear("in_proj", wide + channels + heads, build.hidden),
-        *build.kept("conv1d", channels, kernel + 1, "outputs"),
-        *build.kept("norm", wide + 4 * heads, 1, "outputs"),
+        *build.unquantised("conv1d", channels, kernel + 1, "outputs"),
+        *build.unquantised("norm", wide + 4 * heads, 1, "outputs"),
         *build.linear("out_proj", build.hidden, wide, "inputs"),
     ]
 
@@ -202,9 +202,9 @@ def mamba1(build: Builder, wide: int, state: int, rank: int) -> list[Weight]:
     kernel = build.fields.integer("mamba_d_conv", "conv_kernel", default=4)
     return [
         *build.linear("in_proj", 2 * wide, build.hidden),
-        *build.kept("conv1d", wide, kernel + 1, "outputs"),
+        *build.unquantised("conv1d", wide, kernel + 1, "outputs"),
         *build.linear("x_proj", rank + 2 * state, wide, "inputs"),
         *build.linear("dt_proj", wide, rank, bias=True),
-        *build.kept("a_d", 2 * wide, state + 1, "outputs"),
+        *build.unquantised("a_d", 2 * wide, state + 1, "outputs"),
         *build.linear("out_proj", build.hidden, wide, "inputs"),
     ]

@@ -18,7 +18,7 @@ from pydantic import (
 
 from roles.host import StrictSettings, parse_json, path_exists, read_bytes
 from roles.models.config import parse_config
-from roles.models.config_keys import MAX_LAYERS, shown
+from roles.models.config_keys import MAX_LAYERS, short_repr
 from roles.models.gguf_shape import GgufShape
 from roles.models.model import Model
 
@@ -27,7 +27,7 @@ Count = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
 Bytes = Annotated[int, Field(strict=True, gt=0, lt=2**50)]
 
 
-def _no_way_up(name: str) -> str:
+def _check_name_parts(name: str) -> str:
     # A name becomes part of paths on a host.
     if {"", ".", ".."} & set(name.split("/")):
         raise ValueError("a model's name has no empty part and none of dots alone")
@@ -37,7 +37,7 @@ def _no_way_up(name: str) -> str:
 ModelName = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$"),
-    AfterValidator(_no_way_up),
+    AfterValidator(_check_name_parts),
 ]
 
 
@@ -222,4 +222,4 @@ def _problem(detail: Any, kind: type[BaseModel]) -> str:
         return "is missing; set it"
     if detail["type"] == "value_error":
         return message
-    return f"{message.partition(' or instance of')[0]}, not {shown(detail['input'])}"
+    return f"{message.partition(' or instance of')[0]}, not {short_repr(detail['input'])}"

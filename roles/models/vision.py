@@ -21,7 +21,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def tower(config: Mapping[str, Any], build: Builder) -> list[Weight]:
+def encoder_weights(config: Mapping[str, Any], build: Builder) -> list[Weight]:
     """The tensors of a model's encoders and of the projector to the language model; may be none."""
     inner = config.get("thinker_config")
     source = inner if isinstance(inner, Mapping) else config
@@ -55,7 +55,7 @@ def _encoder(
     kind = str(own.get("model_type") or config.get("model_type") or "")
     fields = Fields({**_DEFAULTS.get(kind, {}), **own}, own, f"{name}_config.")
     if kind == "gemma3n_vision":
-        return build.kept("vision_tower.mobilenet", _MOBILENET_V5)
+        return build.unquantised("vision_tower.mobilenet", _MOBILENET_V5)
     if not fields.get("hidden_size", "d_model", "vt_hidden_size", "embed_dim", "width"):
         # Nothing to size it by; the language model's margin has to do.
         return []
@@ -86,11 +86,11 @@ def _encoder(
     inputs: Split = "replicated" if kind == "pixtral" else "inputs"
     made: list[Weight] = []
     for _ in range(depth):
-        made += path.kept("qkv", 3 * width, width, outputs)
-        made += path.kept("proj", width, width, inputs)
-        made += path.kept("up", inner * (1 + gated), width, outputs)
-        made += path.kept("down", width, inner, inputs)
-        made += path.kept("norms", 9 * width + inner)
+        made += path.unquantised("qkv", 3 * width, width, outputs)
+        made += path.unquantised("proj", width, width, inputs)
+        made += path.unquantised("up", inner * (1 + gated), width, outputs)
+        made += path.unquantised("down", width, inner, inputs)
+        made += path.unquantised("norms", 9 * width + inner)
     return made + _edges(kind, width, fields, config, path, build.hidden)
 
 
@@ -105,31 +105,31 @@ def _edges(
     """Patch and position embeddings, and the projector."""
     patch = fields.integer("patch_size", default=14)
     channels = 3 * fields.integer("temporal_patch_size", default=1)
-    made = path.kept("patch_embed", width, channels * patch * patch)
+    made = path.unquantised("patch_embed", width, channels * patch * patch)
     positions = fields.get("num_position_embeddings", "position_embedding_size")
     image = fields.get("image_size")
     if positions is None and isinstance(image, int) and kind != "pixtral":
         positions = (image // patch) ** 2
     if isinstance(positions, int):
-        made += path.kept("position_embed", positions, width)
+        made += path.unquantised("position_embed", positions, width)
     if kind == "mllama_vision_model":
         # Embeddings of tiles for 8 aspect ratios and none, and the levels put together.
         tiles = fields.integer("max_num_tiles", default=4)
         levels = 1 + len(fields.get("intermediate_layers_indices", default=[]))
-        made += path.kept("tile_embed", 9 * tiles * (int(positions or 0) + 3), width)
-        made += path.kept("projector", hidden, levels * width)
+        made += path.unquantised("tile_embed", 9 * tiles * (int(positions or 0) + 3), width)
+        made += path.unquantised("projector", hidden, levels * width)
         return made
     merge = fields.get("spatial_merge_size") or config.get("spatial_merge_size") or 1
     wide = width * int(merge) ** 2
     if kind.startswith("qwen") or "merge" in kind:
         mergers = 1 + len(fields.get("deepstack_visual_indexes", default=[]))
         for _ in range(mergers):
-            made += path.kept("merger.up", wide, wide, "outputs")
-            made += path.kept("merger.down", hidden, wide, "inputs")
+            made += path.unquantised("merger.up", wide, wide, "outputs")
+            made += path.unquantised("merger.down", hidden, wide, "inputs")
         return made
     if wide > width:
-        made += path.kept("merger", width, wide)
-    made += path.kept("projector.up", hidden, width)
+        made += path.unquantised("merger", width, wide)
+    made += path.unquantised("projector.up", hidden, width)
     if kind in ("clip_vision_model", "pixtral"):
-        made += path.kept("projector.down", hidden, hidden)
+        made += path.unquantised("projector.down", hidden, hidden)
     return made

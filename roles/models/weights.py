@@ -109,11 +109,11 @@ def _sums(model: Model, split: "_Split") -> tuple[tuple[int, ...], _Ends]:
     Kept with the model: comparing whole models would take longer than adding them up.
     """
     if split not in model.memo:
-        model.memo[split] = _add_up(model, split)
+        model.memo[split] = _sum_bytes(model, split)
     return cast(tuple[tuple[int, ...], _Ends], model.memo[split])
 
 
-def _add_up(model: Model, split: "_Split") -> tuple[tuple[int, ...], _Ends]:
+def _sum_bytes(model: Model, split: "_Split") -> tuple[tuple[int, ...], _Ends]:
 
     def count(weights: tuple[Weight, ...]) -> int:
         return sum(_bytes(split, weight) for weight in weights)
@@ -144,7 +144,7 @@ def _bytes(split: _Split, weight: Weight) -> int:
         else:
             parts = split.all_gpus
     if weight.split == "vocabulary":
-        outputs = _up(outputs, VOCABULARY_PADDING) / parts
+        outputs = _round_up(outputs, VOCABULARY_PADDING) / parts
     elif weight.split == "outputs":
         outputs = outputs / parts
     elif weight.split == "inputs":
@@ -153,11 +153,11 @@ def _bytes(split: _Split, weight: Weight) -> int:
         outputs += weight.kv_outputs * max(1, weight.kv_heads / parts) / weight.kv_heads
     outputs, inputs = math.ceil(outputs), math.ceil(inputs)
     if weight.experts and weight.format.name == "mxfp4":
-        outputs, inputs = _padded(weight, outputs, inputs)
+        outputs, inputs = _padded_mxfp4(weight, outputs, inputs)
     return _allocated_matrix(weight.format, matrices, outputs, inputs)
 
 
-def _padded(weight: Weight, outputs: int, inputs: int) -> tuple[int, int]:
+def _padded_mxfp4(weight: Weight, outputs: int, inputs: int) -> tuple[int, int]:
     """MXFP4 experts as Marlin and TRT-LLM want them (`fused_moe/oracle/mxfp4.py`).
 
     They take the intermediate size in whole 128s and the hidden size in whole 256s. Hopper's Triton
@@ -165,11 +165,11 @@ def _padded(weight: Weight, outputs: int, inputs: int) -> tuple[int, int]:
     """
     if weight.split == "outputs":
         # Gate and up are stacked, each padded.
-        return 2 * _up(math.ceil(outputs / 2), 128), _up(inputs, 256)
-    return _up(outputs, 256), _up(inputs, 128)
+        return 2 * _round_up(math.ceil(outputs / 2), 128), _round_up(inputs, 256)
+    return _round_up(outputs, 256), _round_up(inputs, 128)
 
 
-def _up(value: int, multiple: int) -> int:
+def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
@@ -192,7 +192,7 @@ def _allocated_matrix(format: Format, matrices: int, outputs: int, inputs: int) 
 
 def allocated(size: int) -> int:
     """Bytes that PyTorch counts as allocated for a tensor of `size` bytes."""
-    size = _up(size, 512)
+    size = _round_up(size, 512)
     if size < _LARGE:
         return size
     rest = -size % _SEGMENT

@@ -23,8 +23,8 @@ from roles.models import (
     catalog_config,
     describe_errors,
     find,
+    has_context_limit,
     parse_config,
-    states_context_limit,
 )
 
 # More GPUs than any replica has.
@@ -141,7 +141,7 @@ def model_of(case: ModelCase, max_model_len: int | None) -> Model:
 
 def _with_limit(model: Model, config: Mapping[str, Any], length: int) -> Model:
     """The model, with the asked length as its limit where its config says none (vLLM takes it)."""
-    if length <= model.context_limit_tokens or states_context_limit(config):
+    if length <= model.context_limit_tokens or has_context_limit(config):
         return model
     return replace(model, context_limit_tokens=length)
 

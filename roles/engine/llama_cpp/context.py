@@ -55,7 +55,7 @@ class Context:
     @property
     def cells(self) -> int:
         """Cells of one slot: its length in whole 256s."""
-        return _up(self.length, CELLS)
+        return _round_up(self.length, CELLS)
 
     @property
     def context_size(self) -> int:
@@ -66,7 +66,7 @@ class Context:
     def tokens(self) -> int:
         """Tokens of one step, a whole number for each slot."""
         most = min(self.micro_batch, self.batch, self.context_size)
-        return _up(most, self.slots)
+        return _round_up(most, self.slots)
 
     @property
     def outputs(self) -> int:
@@ -78,7 +78,7 @@ class Context:
         if not window or self.full_windows:
             return self.cells
         max_tokens = window + min(self.micro_batch, self.batch, self.context_size)
-        return _up(min(self.cells, max_tokens), CELLS)
+        return _round_up(min(self.cells, max_tokens), CELLS)
 
 
 def context_of(params: EngineParams, limit: int) -> Context:
@@ -101,5 +101,5 @@ def memory_options(arguments: Mapping[str, Argument]) -> tuple[tuple[str, Argume
     return tuple((name, arguments[name]) for name in MEMORY_OPTIONS if name in arguments)
 
 
-def _up(value: int, multiple: int) -> int:
+def _round_up(value: int, multiple: int) -> int:
     return math.ceil(value / multiple) * multiple

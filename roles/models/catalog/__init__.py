@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from roles.models.config import parse_config
-from roles.models.config_keys import shown
+from roles.models.config_keys import short_repr
 from roles.models.model import Model
 
 
@@ -28,7 +28,7 @@ def find(name: str) -> Model:
         close = _close(name)
         guess = f"did you mean {' or '.join(close)}? Or " if close else ""
         raise ValueError(
-            f"unknown model {shown(name)}: {guess}declare its sizes (weight_bytes, layers, "
+            f"unknown model {short_repr(name)}: {guess}declare its sizes (weight_bytes, layers, "
             "hidden_size and the others of its config.json)"
         )
     model = parse_config(_config(row), model_id=name, weights_bytes=row["weights_bytes"])
