@@ -90,7 +90,7 @@ class Card(BaseModel):
     source: str = Field(min_length=1, description="where the figures come from")
 
     @model_validator(mode="after")
-    def _is_whole(self) -> "Card":
+    def _check_fields(self) -> "Card":
         if (self.compute_capability is None) != (self.vendor == "amd"):
             raise ValueError(f"{self.name}: compute_capability is NVIDIA's, and needed there")
         if (self.gfx is None) != (self.vendor == "nvidia"):
@@ -150,7 +150,7 @@ def close_names(name: str, limit: int = 5) -> list[str]:
     text = "".join(words)
     keys = [key for key in table if text and text in key]
     if not keys:
-        contained = sorted((key for key in _by_words() if _holds(words, key)), key=len)
+        contained = sorted((key for key in _by_words() if _contains(words, key)), key=len)
         keys = ["".join(key) for key in reversed(contained)]
         keys += difflib.get_close_matches(text, table, n=3)
     return list(dict.fromkeys(table[key].name for key in keys))[:limit]
@@ -223,7 +223,7 @@ def _nearest(family: Iterable[Card], memory_mib: float, tolerance: float) -> Car
     return alone[0] if len(alone) == 1 else None
 
 
-def _holds(words: NameWords, part: NameWords) -> bool:
+def _contains(words: NameWords, part: NameWords) -> bool:
     return any(words[i : i + len(part)] == part for i in range(len(words) - len(part) + 1))
 
 

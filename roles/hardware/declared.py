@@ -81,29 +81,31 @@ def _name_and_memory(entry: GpuDeclaration) -> tuple[str, int]:
     name = entry.name if card is None else card.printed_name
     # A declared memory wins: cards with rebuilt memory report another one under the same name.
     memory_mib = entry.memory_mib or (card.memory_mib if card else None)
-    if card and card.memory_mib and not _near(memory_mib or 0, card.memory_mib):
+    if card and card.memory_mib and not _is_plausible_mib(memory_mib or 0, card.memory_mib):
         raise ValueError(
             f"memory_mib: {memory_mib} is not near to what {card.name} has; give MiB, or leave it "
             f"out: {card.memory_mib}"
         )
     if memory_mib is None:
-        raise ValueError(_unknown(entry) if card is None else _unified(card.name))
+        raise ValueError(
+            _unknown_card_message(entry) if card is None else _unified_memory_message(card.name)
+        )
     return name, memory_mib
 
 
-def _near(memory_mib: int, of_card_mib: int) -> bool:
+def _is_plausible_mib(memory_mib: int, of_card_mib: int) -> bool:
     """Whether a card may have been rebuilt with so much, or be a part of one."""
     return of_card_mib / 16 <= memory_mib <= 4 * of_card_mib
 
 
-def _unified(name: str) -> str:
+def _unified_memory_message(name: str) -> str:
     return (
         f"{name} shares its memory with the CPU: declare memory_mib, what of it the GPU may use: "
         f'gpus: [{{"name": "{name}", "memory_mib": ...}}]'
     )
 
 
-def _unknown(entry: GpuDeclaration) -> str:
+def _unknown_card_message(entry: GpuDeclaration) -> str:
     close = close_names(entry.name)
     guess = f"did you mean {' or '.join(close)}? " if close else ""
     return (

@@ -88,7 +88,7 @@ def gpu_faults(answers: ToolAnswers) -> Iterator[Fault]:
 
 def _gpu_faults(gpu: GpuRecord) -> Iterator[Fault]:
     where = f"GPU {gpu.index if gpu.index is not None else '?'} ({gpu.name or 'no name'})"
-    if failed := _failed(gpu):
+    if failed := _failed_values(gpu):
         message = failed[0]
         yield Fault(
             fault_of(message) or "gpu-unreadable",
@@ -117,7 +117,7 @@ def _gpu_faults(gpu: GpuRecord) -> Iterator[Fault]:
         )
 
 
-def _failed(gpu: GpuRecord) -> list[str]:
+def _failed_values(gpu: GpuRecord) -> list[str]:
     """What the driver could not read, but for what only root may see, as much of a GPU in MIG mode:
     a host is asked as an ordinary user."""
     return [message for message in gpu.unreadable if not is_denied(message.partition(": ")[2])]
@@ -140,7 +140,7 @@ def incomplete_faults(
             missing = False
             if (gpu.index, part.index) not in slices:
                 yield _incomplete(f"slice {part.index} of {where}", "memory", gpu.index)
-        if missing and not is_graphics(gpu, system) and not _failed(gpu):
+        if missing and not is_graphics(gpu, system) and not _failed_values(gpu):
             yield _incomplete(where, "memory" if gpu.name else "name", gpu.index)
 
 

@@ -135,7 +135,7 @@ def p2p_fault(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerd
     without = {one.gpus: one for one in inside if not one.p2p}
     with_p2p = (one for one in inside if one.p2p)
     return next(
-        (one for one in with_p2p if not one.works or _slower(one, without.get(one.gpus))), None
+        (one for one in with_p2p if not one.works or _is_slower(one, without.get(one.gpus))), None
     )
 
 
@@ -185,7 +185,7 @@ def _inside(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> list[LinkV
     return [one for one in verdicts if own.issuperset(one.gpus)]
 
 
-def _slower(with_p2p: LinkVerdict, without: LinkVerdict | None) -> bool:
+def _is_slower(with_p2p: LinkVerdict, without: LinkVerdict | None) -> bool:
     if without is None or not without.works or without.gb_s is None or with_p2p.gb_s is None:
         return False
     uses_p2p = (with_p2p.transport or "").startswith("P2P")

@@ -20,8 +20,8 @@ def peer_faults(system: System, hardware: Hardware | None) -> Iterator[Fault]:
         return
     if system.virtualization == BARE:
         pairs = list(_pairs_over_pcie(system, hardware))
-        yield from _redirected(system, pairs)
-        yield from _translated(pairs)
+        yield from _acs_faults(system, pairs)
+        yield from _iommu_faults(pairs)
     if system.numa_balancing and system.numa_nodes > 1:
         yield Fault(
             "numa-balancing",
@@ -45,7 +45,7 @@ def _pairs_over_pcie(system: System, hardware: Hardware) -> Iterator[tuple[GpuPa
             yield one, other
 
 
-def _redirected(system: System, pairs: list[tuple[GpuPath, GpuPath]]) -> Iterator[Fault]:
+def _acs_faults(system: System, pairs: list[tuple[GpuPath, GpuPath]]) -> Iterator[Fault]:
     # What is above both passes nothing from one to the other.
     between = {bridge for one, other in pairs for bridge in {*one.bridges} ^ {*other.bridges}}
     if found := sorted(between & {*system.redirecting}):
@@ -59,7 +59,7 @@ def _redirected(system: System, pairs: list[tuple[GpuPath, GpuPath]]) -> Iterato
         )
 
 
-def _translated(pairs: list[tuple[GpuPath, GpuPath]]) -> Iterator[Fault]:
+def _iommu_faults(pairs: list[tuple[GpuPath, GpuPath]]) -> Iterator[Fault]:
     paths = {path.address: path for pair in pairs for path in pair}
     if found := sorted(a for a, path in paths.items() if (path.iommu or "").startswith("DMA")):
         yield Fault(

@@ -117,7 +117,7 @@ def with_verdicts(data: Any, hardware: Hardware, verdicts: Sequence[LinkVerdict]
     `data` is the entry that there is, None or one of other GPUs where the host is declared: it then
     becomes one of `hardware`, but names no driver, as nothing may begin to differ by it.
     """
-    if data is None or not _same_gpus(hardware, recorded_hardware(data)):
+    if data is None or not _have_same_gpus(hardware, recorded_hardware(data)):
         data = entry(replace(hardware, driver_version=None, interconnect=()))
     kept = {key: value for key, value in data.items() if key != "interconnect"}
     return kept | ({"interconnect": _verdict_lines(verdicts)} if verdicts else {})
@@ -125,12 +125,12 @@ def with_verdicts(data: Any, hardware: Hardware, verdicts: Sequence[LinkVerdict]
 
 def keep_verdicts(found: Hardware, recorded: Hardware | None) -> Hardware:
     """Hardware that was just found, with the verdicts that are recorded of the same GPUs."""
-    if recorded is None or not _same_gpus(found, recorded):
+    if recorded is None or not _have_same_gpus(found, recorded):
         return found
     return replace(found, interconnect=recorded.interconnect)
 
 
-def _same_gpus(one: Hardware, other: Hardware) -> bool:
+def _have_same_gpus(one: Hardware, other: Hardware) -> bool:
     """Also by index, which is what verdicts go by."""
     return [gpu.index for gpu in one.gpus] == [gpu.index for gpu in other.gpus] and not any(
         gpu_findings(one.gpus, other.gpus)
@@ -155,13 +155,13 @@ def entry(hardware: Hardware, identifiers: Mapping[int, Mapping[str, str]] | Non
         }
         for place, gpu in enumerate(hardware.gpus)
     ]
-    made: dict[str, Any] = {"driver_version": hardware.driver_version, "gpus": gpus}
-    made |= {
+    fields: dict[str, Any] = {"driver_version": hardware.driver_version, "gpus": gpus}
+    fields |= {
         "links": _rows(hardware.links, hardware.gpus),
         "p2p": _rows(hardware.p2p, hardware.gpus),
         "interconnect": _verdict_lines(hardware.interconnect) or None,
     }
-    return {key: value for key, value in made.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}
 
 
 def recording(entries: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from roles.host import Several, StrictSettings
 
 _CARD_NAME = re.compile(r"[A-Za-z0-9][][A-Za-z0-9 ._()/+,-]{0,99}")
-_IN_NO_NAME = re.compile(r"[^][A-Za-z0-9 ._()/+,-]")
+_FORBIDDEN_IN_NAMES = re.compile(r"[^][A-Za-z0-9 ._()/+,-]")
 
 
 # No GPU that serves a model has less, and none has as much as the other.
@@ -28,7 +28,7 @@ def check_card_name(name: str) -> str:
 
 def fit_card_name(name: str) -> str:
     """What a driver prints, without characters that `check_card_name` refuses, such as a "™"."""
-    plain = " ".join(_IN_NO_NAME.sub("", name).split())
+    plain = " ".join(_FORBIDDEN_IN_NAMES.sub("", name).split())
     return re.sub(r"^[^A-Za-z0-9]+", "", plain)[:100].rstrip()
 
 
@@ -50,7 +50,7 @@ class GpuDeclaration(StrictSettings):
 
     @field_validator("memory_mib")
     @classmethod
-    def _of_a_gpu(cls, mib: int | None) -> int | None:
+    def _is_plausible_memory(cls, mib: int | None) -> int | None:
         if mib is None or _MIN_MIB <= mib <= _MAX_MIB:
             return mib
         if 0 < mib < _MIN_MIB:

@@ -21,27 +21,27 @@ def run(main: Callable[[list[str]], int]) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        status = _ended(main)
+        status = _exit_status(main)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # Who read it has enough.
-        return _without_stdout()
+        return _discard_stdout()
     except OSError as error:
         print(f"stdin or stdout fails ({error.strerror}); mend it and repeat", file=sys.stderr)
-        return _without_stdout()
+        return _discard_stdout()
 
 
-def _ended(main: Callable[[list[str]], int]) -> int:
+def _exit_status(main: Callable[[list[str]], int]) -> int:
     try:
         return main(sys.argv[1:])
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
 
 
-def _without_stdout() -> int:
+def _discard_stdout() -> int:
     """Python writes what is left as it ends: nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 1

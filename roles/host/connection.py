@@ -35,14 +35,14 @@ def make_robust() -> None:
         except EOFError as error:
             raise SSHException("the connection was lost") from error
 
-    def connect_and_keep(self: SSHConnector) -> None:
+    def connect_with_keepalive(self: SSHConnector) -> None:
         connect(self)
         transport = self.client.get_transport() if self.client else None
         if transport:
             transport.set_keepalive(KEEPALIVE_S)
 
     SSHConnector.run_shell_command = run_shell_command
-    SSHConnector.connect = connect_and_keep
+    SSHConnector.connect = connect_with_keepalive
     SSHConnector._robust = True  # type: ignore[attr-defined]
     _read_phases()
 

@@ -62,7 +62,7 @@ class _Bounded(io.BufferedReader):
         return super().read(size)
 
 
-def _shut(sockets):
+def _shut_down(sockets):
     """Have whoever reads from a socket find its end."""
     for one in sockets:
         with contextlib.suppress(OSError, ValueError):
@@ -74,7 +74,7 @@ def _deadline(timeout_s):
     """The sockets put into the list that this gives are shut down when time is up; TimeoutError
     then in place of what came of it. A socket's own timeout starts anew with each byte."""
     sockets, end = [], time.monotonic() + timeout_s
-    timer = threading.Timer(timeout_s, _shut, [sockets])
+    timer = threading.Timer(timeout_s, _shut_down, [sockets])
     timer.daemon = True
     timer.start()
     try:
@@ -92,7 +92,7 @@ def _deadline(timeout_s):
             one.close()
 
 
-def _connected(sockets, host, port, timeout_s, context):
+def _connect(sockets, host, port, timeout_s, context):
     sockets.append(socket.create_connection((host, port), timeout_s))
     if context:
         sockets.append(
@@ -113,7 +113,7 @@ def request(url, key, timeout_s, body=None, most_bytes=MAX_BYTES, context=None):
         headers["Authorization"] = "Bearer " + key
     with _deadline(timeout_s) as sockets:
         connection = http.client.HTTPConnection(parts.hostname, port)
-        connection.sock = _connected(sockets, parts.hostname, port, timeout_s, context)
+        connection.sock = _connect(sockets, parts.hostname, port, timeout_s, context)
         method, data = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
         connection.request(method, parts.path, data, headers)
         bounded = _Bounded(_Bytes(connection.sock, most_bytes))
@@ -128,7 +128,7 @@ def plain(value):
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _whole(digits):
+def _bounded_integer(digits):
     # Older Pythons take seconds for a million digits.
     if len(digits) > 20:
         raise ValueError("a number of %d digits" % len(digits))
@@ -137,7 +137,7 @@ def _whole(digits):
 
 def parsed(text):
     """JSON that anybody sent; ValueError or RecursionError for what is none."""
-    return json.loads(text, parse_int=_whole)
+    return json.loads(text, parse_int=_bounded_integer)
 
 
 def _refused(response):

@@ -90,32 +90,32 @@ def parse_answers(lines: Iterable[str]) -> dict[str, dict[str, str]]:
     that was answered to its end has the section "end".
     """
     answers: dict[str, dict[str, str]] = {}
-    for name, below in _split(lines, _PART):
+    for name, lines_below in _split(lines, _PART):
         if name not in answers:
-            answers[name] = _sections(below)
+            answers[name] = _sections(lines_below)
     return answers
 
 
 def _sections(lines: Iterable[str]) -> dict[str, str]:
     sections: dict[str, str] = {}
-    for label, below in _split(lines, _LABEL):
+    for label, lines_below in _split(lines, _LABEL):
         if label not in sections:
-            sections[label] = "\n".join(_bounded(below)).strip("\n")
+            sections[label] = "\n".join(_bounded(lines_below)).strip("\n")
     return sections
 
 
 def _split(lines: Iterable[str], mark: str) -> Iterator[tuple[str, list[str]]]:
     """What stands below each line that begins with the mark, by the rest of that line."""
-    name, below = None, []
+    name, lines_below = None, []
     for line in lines:
         if line.startswith(mark):
             if name is not None:
-                yield name, below
-            name, below = line.removeprefix(mark).strip(), []
+                yield name, lines_below
+            name, lines_below = line.removeprefix(mark).strip(), []
         else:
-            below.append(line)
+            lines_below.append(line)
     if name is not None:
-        yield name, below
+        yield name, lines_below
 
 
 def _bounded(lines: Iterable[str]) -> Iterator[str]:

@@ -20,7 +20,7 @@ _MAX_TOKENS = 2**31 - 1
 class ValueKind:
     """What a value must be, and those words for it."""
 
-    words: str
+    description: str
     accepts: Callable[[Any], bool]
 
 
@@ -42,7 +42,7 @@ def check_keys(values: Mapping[str, Any], kinds: Mapping[str, ValueKind], at: st
     for key, value in values.items():
         kind = kinds.get(key)
         if value is not None and kind is not None and not kind.accepts(value):
-            raise ValueError(f"{at}{key} is {short_repr(value)}; it must be {kind.words}")
+            raise ValueError(f"{at}{key} is {short_repr(value)}; it must be {kind.description}")
 
 
 def is_integer_between(value: Any, least: int, most: int) -> bool:
@@ -70,7 +70,7 @@ def _positive_number(most: float) -> ValueKind:
 
 def _list_of(kind: ValueKind, most: int = _MAX_COUNT) -> ValueKind:
     return ValueKind(
-        f"a list, each {kind.words}",
+        f"a list, each {kind.description}",
         lambda value: (
             isinstance(value, list | tuple) and len(value) <= most and all(map(kind.accepts, value))
         ),
@@ -78,8 +78,8 @@ def _list_of(kind: ValueKind, most: int = _MAX_COUNT) -> ValueKind:
 
 
 def _either(*kinds: ValueKind) -> ValueKind:
-    words = ", or ".join(kind.words for kind in kinds)
-    return ValueKind(words, lambda value: any(kind.accepts(value) for kind in kinds))
+    description = ", or ".join(kind.description for kind in kinds)
+    return ValueKind(description, lambda value: any(kind.accepts(value) for kind in kinds))
 
 
 TEXT = ValueKind("a text", lambda value: isinstance(value, str) and len(value) <= 10_000)

@@ -105,9 +105,9 @@ def _of_services(before: Mapping[str, Any], now: Mapping[str, str]) -> Iterator[
 def _of_replicas(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(before.keys() | now.keys()):
         if name not in now:
-            yield f"{name} is gone (was {_words(before[name])})"
+            yield f"{name} is gone (was {_describe(before[name])})"
         elif name not in before:
-            yield f"{name} is new: {_words(now[name])}"
+            yield f"{name} is new: {_describe(now[name])}"
         elif differences := _changed(before[name], now[name]):
             yield f"{name} {differences}"
 
@@ -122,7 +122,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         if key not in default and before.get(key) != now.get(key)
     ]
     of_now, of_before = (
-        _words({key: entry.get(key, "not set") for key in differs}) for entry in (now, before)
+        _describe({key: entry.get(key, "not set") for key in differs}) for entry in (now, before)
     )
     return f"has {of_now}, was {of_before}" if differs else ""
 
@@ -142,5 +142,5 @@ def _entry(replica: Replica) -> dict[str, Any]:
     return entry | ({} if replica.p2p else {"p2p": False})
 
 
-def _words(entry: Mapping[str, Any]) -> str:
+def _describe(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in entry.items())

@@ -24,7 +24,7 @@ def allocate(
         (gpu for gpu in hardware.gpus if gpu.index not in taken),
         key=lambda gpu: (gpu.name, gpu.memory_mib, gpu.numa_node or 0, gpu.index),
     )
-    counts = _counts(len(free), {name: shares[name] for name in shares if name not in pins})
+    counts = _gpu_counts(len(free), {name: shares[name] for name in shares if name not in pins})
     parts: dict[str, Hardware] = {}
     for name in shares:
         if name in pins:
@@ -69,7 +69,7 @@ def _check_pins(
             owner[index] = name
 
 
-def _counts(gpus: int, shares: Mapping[str, float | None]) -> dict[str, int]:
+def _gpu_counts(gpus: int, shares: Mapping[str, float | None]) -> dict[str, int]:
     """Whole GPUs by shares: what is left goes to the largest fractions, the first of equals."""
     stated = sum(share for share in shares.values() if share is not None)
     without_share = [name for name, share in shares.items() if share is None]

@@ -90,7 +90,7 @@ def candidates(
     for shape in engine.shapes(len(gpus)):
         if shape.pipeline_parallel > 1 and any(one.shape.pipeline_parallel == 1 for one in found):
             continue
-        tried = _tried(engine, model, params, gpus, hardware, shape)
+        tried = _try_shape(engine, model, params, gpus, hardware, shape)
         if isinstance(tried, RejectedShape):
             refused.append(tried)
             continue
@@ -168,7 +168,7 @@ def _batch_limit(
     return max(1, min(max_requests, int(cache_requests)))
 
 
-def _tried(
+def _try_shape(
     engine: Planning,
     model: Model,
     params: EngineParams,

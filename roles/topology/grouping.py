@@ -6,7 +6,7 @@ from roles.hardware import Gpu, Hardware, broken_verdict, describe_verdict, link
 
 Distance = Callable[[Gpu, Gpu], tuple[int, int]]
 # Farther than any link: GPUs that do not work together.
-_APART = (99, 0)
+_UNCONNECTED = (99, 0)
 
 
 def groups(gpus: Sequence[Gpu], size: int, hardware: Hardware) -> list[tuple[Gpu, ...]]:
@@ -21,32 +21,40 @@ def groups(gpus: Sequence[Gpu], size: int, hardware: Hardware) -> list[tuple[Gpu
     if size == 1:
         return [(gpu,) for gpu in gpus]
     distance = _distance(hardware)
-    apart = {a: sum(distance(a, b) == _APART for b in gpus if b is not a) for a in gpus}
-    limits = sorted({distance(a, b) for a in gpus for b in gpus if a.index < b.index} - {_APART})
-    found = _formed(gpus, size, hardware, limits, distance, apart)
-    if len(found) < len(gpus) // size and any(apart.values()):
+    broken_peers = {
+        a: sum(distance(a, b) == _UNCONNECTED for b in gpus if b is not a) for a in gpus
+    }
+    limits = sorted(
+        {distance(a, b) for a in gpus for b in gpus if a.index < b.index} - {_UNCONNECTED}
+    )
+    found = _form_groups(gpus, size, hardware, limits, distance, broken_peers)
+    if len(found) < len(gpus) // size and any(broken_peers.values()):
         # Near ones first may leave those over that do not work together.
-        others = _formed(gpus, size, hardware, limits[-1:], distance, apart)
+        others = _form_groups(gpus, size, hardware, limits[-1:], distance, broken_peers)
         found = max(found, others, key=len)
     return sorted(found, key=lambda group: group[0].index)
 
 
-def _formed(
+def _form_groups(
     gpus: Sequence[Gpu],
     size: int,
     hardware: Hardware,
     limits: Sequence[tuple[int, int]],
     distance: Distance,
-    apart: Mapping[Gpu, int],
+    broken_peers: Mapping[Gpu, int],
 ) -> list[tuple[Gpu, ...]]:
     """Groups within the first limit, then of what is left within the next. Those that work with
     fewest others (`apart` counts the rest) choose first and are chosen first."""
     left, found = list(gpus), []
     for limit in limits:
-        for seed in sorted(gpus, key=lambda gpu: -apart[gpu]):
+        for seed in sorted(gpus, key=lambda gpu: -broken_peers[gpu]):
             if len(left) < size:
                 break
-            group = _grown(seed, left, size, limit, distance, apart) if seed in left else None
+            group = (
+                _grow_group(seed, left, size, limit, distance, broken_peers)
+                if seed in left
+                else None
+            )
             if group and not broken_verdict(hardware.interconnect, [g.index for g in group]):
                 found.append(group)
                 left = [gpu for gpu in left if gpu not in group]
@@ -61,13 +69,13 @@ def broken_links(hardware: Hardware, gpus: Sequence[Gpu]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(describe_verdict(one) for one in verdicts if one is not None))
 
 
-def _grown(
+def _grow_group(
     seed: Gpu,
     left: Sequence[Gpu],
     size: int,
     limit: tuple[int, int],
     distance: Distance,
-    apart: Mapping[Gpu, int],
+    broken_peers: Mapping[Gpu, int],
 ) -> tuple[Gpu, ...] | None:
     """The seed with the nearest GPUs, none farther from another than `limit`."""
     group = [seed]
@@ -77,7 +85,7 @@ def _grown(
         near = {gpu: far for gpu, far in near.items() if far <= limit}
         if len(group) + len(near) < size:
             return None
-        newest = min(near, key=lambda gpu: (near[gpu], -apart[gpu], gpu.index))
+        newest = min(near, key=lambda gpu: (near[gpu], -broken_peers[gpu], gpu.index))
         group.append(newest)
         del near[newest]
         near = {gpu: max(far, distance(newest, gpu)) for gpu, far in near.items()}
@@ -93,11 +101,13 @@ def _distance(hardware: Hardware) -> Distance:
     def distance(a: Gpu, b: Gpu) -> tuple[int, int]:
         pair = (min(a.index, b.index), max(a.index, b.index))
         if pair in apart_pairs:
-            return _APART
+            return _UNCONNECTED
         label = labels.get(pair)
-        apart = a.numa_node is not None and b.numa_node is not None and a.numa_node != b.numa_node
+        crosses_numa_nodes = (
+            a.numa_node is not None and b.numa_node is not None and a.numa_node != b.numa_node
+        )
         if label is None:
-            return (0, 0) if not apart else (1, 0)
+            return (0, 0) if not crosses_numa_nodes else (1, 0)
         return link_slowness(label)
 
     return distance

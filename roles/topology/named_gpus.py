@@ -13,11 +13,11 @@ _SIZE = re.compile(r"(?<![\w.])(\d{1,3}) ?gi?b?\b", re.IGNORECASE)
 # What people leave out of a card's name; the editions of one card have the same memory.
 _SPELLINGS = ("{}", "RTX {}", "GTX {}", "RX {}", "{} Server Edition")
 # A size this near to a card's is that card's.
-_NEAR = 0.05
+_TOLERANCE = 0.05
 # Cards are rebuilt with twice their memory.
 _MAX_REBUILT_FACTOR = 4
 # ECC and firmware take so much of the size that a card is sold by (L40S: 45 of 48 GiB), at most.
-_KEPT_BACK = 0.08
+_RESERVED_SHARE = 0.08
 
 
 @lru_cache(maxsize=4096)
@@ -31,7 +31,7 @@ def named_gpu(name: str | None, memory_gib: float | None) -> GpuMemory:
     """
     card = _card(name, memory_gib) if name else None
     if card is not None and (card.memory_mib or memory_gib):
-        return _of_card(card, memory_gib)
+        return _gpu_memory_of_card(card, memory_gib)
     if memory_gib is None and (size := _SIZE.search(name or "")):
         memory_gib = float(size[1])
     if memory_gib is None:
@@ -61,7 +61,7 @@ def _find_by_spelling(name: str, memory_gib: float | None) -> Card | None:
     return found
 
 
-def _of_card(card: Card, memory_gib: float | None) -> GpuMemory:
+def _gpu_memory_of_card(card: Card, memory_gib: float | None) -> GpuMemory:
     links = bool(card.nvlink_gb_s and not card.nvlink_optional)
     total = card.memory_mib or (memory_gib or 0) * 1024
     if memory_gib and memory_gib * 1024 > _MAX_REBUILT_FACTOR * total:
@@ -69,20 +69,24 @@ def _of_card(card: Card, memory_gib: float | None) -> GpuMemory:
             f"gpu.memory_gib is {memory_gib:g}, and {card.name} has {total / 1024:.4g}; correct one"
         )
     usable = usable_memory_mib(card.memory_mib, card) if card.memory_mib else total
-    if memory_gib and memory_gib == int(memory_gib) and memory_gib * 1024 > total * (1 + _NEAR):
-        if memory_gib * 1024 * (1 - _KEPT_BACK) > total:
+    if (
+        memory_gib
+        and memory_gib == int(memory_gib)
+        and memory_gib * 1024 > total * (1 + _TOLERANCE)
+    ):
+        if memory_gib * 1024 * (1 - _RESERVED_SHARE) > total:
             # A card rebuilt with more memory.
             total = memory_gib * 1024
             usable = usable_memory_mib(int(total))
-    elif memory_gib and _is_cudas(memory_gib * 1024, total, usable):
+    elif memory_gib and _is_usable_memory(memory_gib * 1024, total, usable):
         usable = memory_gib * 1024
-        total = max(total if abs(usable - total) <= _NEAR * total else 0, usable)
+        total = max(total if abs(usable - total) <= _TOLERANCE * total else 0, usable)
     return GpuMemory(card.name, total, usable, card.compute_capability, links)
 
 
-def _is_cudas(given: float, total: float, usable: float) -> bool:
+def _is_usable_memory(given: float, total: float, usable: float) -> bool:
     """Whether a given memory is what CUDA has: nearer to that than to the card's size, or of
     neither, as on a slice."""
-    if abs(given - usable) > _NEAR * usable and abs(given - total) > _NEAR * total:
+    if abs(given - usable) > _TOLERANCE * usable and abs(given - total) > _TOLERANCE * total:
         return True
     return abs(given - usable) < abs(given - total)

@@ -94,9 +94,9 @@ def plan_fleet(
     if reason:
         hosts = [replace(host, reasons=(reason, *host.reasons)) for host in hosts]
     if service.single_endpoint:
-        hosts = _only_one(hosts)
+        hosts = _single_endpoint_only(hosts)
     if any(host.replicas for host in hosts) or len(hosts) < 2:
-        return Plan(service.name, service.model.id, _weighed(hosts))
+        return Plan(service.name, service.model.id, _with_relative_weights(hosts))
     found, problems = clusters(
         engine(service.kind), service.model, service.engine_params, hardware, network_gbit_s
     )
@@ -132,13 +132,13 @@ def _hosts(
         except ValueError as error:
             problems.append(f"hosts[{host}].ports: {error}")
         else:
-            hosts.append(_of_host(planned[key], host))
+            hosts.append(_renamed_to_host(planned[key], host))
     if problems:
         raise ValueError("\n".join(problems))
     return hosts
 
 
-def _of_host(plan: HostPlan, host: str) -> HostPlan:
+def _renamed_to_host(plan: HostPlan, host: str) -> HostPlan:
     """The plan of a host as that of an equal one."""
     if plan.host == host:
         return plan
@@ -162,7 +162,7 @@ def plan_host(
     spec = spec_of(service, share, price)
     serving = serve(spec, plannable(hardware))
     replicas = _replicas(service, host, serving, ports, hardware)
-    reasons = serving.reasons + _without_p2p(replicas, hardware) + _slow(serving, hardware)
+    reasons = serving.reasons + _without_p2p(replicas, hardware) + _slow_links(serving, hardware)
     reasons += messages.cost(serving.chosen, price)
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
     warnings = _warnings(hardware.gpus, replicas, spare) + serving.warnings
@@ -274,7 +274,7 @@ def _without_p2p(replicas: Sequence[Replica], hardware: Hardware) -> tuple[str, 
     )
 
 
-def _slow(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
+def _slow_links(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
     """Which GPUs work together far slower than their links should, where that was measured."""
     if not hardware.interconnect:
         return ()
@@ -290,19 +290,21 @@ def _slow(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
     return tuple(messages_)
 
 
-def _weighed(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:
+def _with_relative_weights(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:
     """Replicas with small whole weights against the weakest of the fleet."""
     speeds = [replica.weight for host in hosts for replica in host.replicas]
     weakest = min(speeds, default=1)
 
-    def weighed(replica: Replica) -> Replica:
+    def with_relative_weight(replica: Replica) -> Replica:
         weight = min(MAX_WEIGHT, max(1, round(replica.weight / weakest)))
         return replica if weight == replica.weight else replace(replica, weight=weight)
 
-    return tuple(replace(host, replicas=tuple(map(weighed, host.replicas))) for host in hosts)
+    return tuple(
+        replace(host, replicas=tuple(map(with_relative_weight, host.replicas))) for host in hosts
+    )
 
 
-def _only_one(hosts: Sequence[HostPlan]) -> list[HostPlan]:
+def _single_endpoint_only(hosts: Sequence[HostPlan]) -> list[HostPlan]:
     """The plan with one endpoint: the host whose replica holds most requests; of equals the first
     by name."""
     able = [host for host in hosts if host.replicas]

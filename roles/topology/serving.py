@@ -61,7 +61,7 @@ def serve(spec: ServiceSpec, hardware: Hardware) -> Serving:
         for gpus, load in zip(kinds, _part_loads(spec.load, kinds), strict=True)
     ]
     if engine(spec.engine).mixed_cards and len(parts) > 1:
-        parts = _with_mixed(spec, parts, hardware)
+        parts = _add_mixed_replicas(spec, parts, hardware)
     if spec.single_endpoint:
         parts = _best_part(parts)
     alternative = None
@@ -92,7 +92,9 @@ def _describe_alternative(alternative: MixedReplica) -> tuple[str, ...]:
     return (f'engine "{alternative.kind}" and a GGUF of the model: {describe_mixed(alternative)}',)
 
 
-def _with_mixed(spec: ServiceSpec, parts: list[Serving], hardware: Hardware) -> list[Serving]:
+def _add_mixed_replicas(
+    spec: ServiceSpec, parts: list[Serving], hardware: Hardware
+) -> list[Serving]:
     """The parts, and replicas over cards of several kinds that serve nothing by themselves."""
     if spec.single_endpoint and any(part.chosen for part in parts):
         return parts

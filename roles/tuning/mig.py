@@ -46,10 +46,10 @@ def with_mig(hardware: Hardware, mig: Mig | None) -> Hardware:
                 _slice(whole, index, number, profile)
                 for number, profile in enumerate(by_size(mig[index]))
             ]
-    return _of(hardware, [device for group in groups.values() for device in group])
+    return _reindexed_hardware(hardware, [device for group in groups.values() for device in group])
 
 
-def _of(hardware: Hardware, devices: Sequence[Gpu]) -> Hardware:
+def _reindexed_hardware(hardware: Hardware, devices: Sequence[Gpu]) -> Hardware:
     """These devices of a host, counted anew, with what is known between its whole GPUs."""
     new_index = {
         device.index: position for position, device in enumerate(devices) if not device.mig_profile

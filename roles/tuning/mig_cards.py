@@ -20,11 +20,11 @@ class MigCard:
     """
 
     slices: int
-    places: dict[str, tuple[tuple[int, ...], int]]
+    positions: dict[str, tuple[tuple[int, ...], int]]
     suffixes: tuple[str, ...]
 
 
-def _seven(one: int, double: int, three: int, seven: int) -> MigCard:
+def _seven_slices(one: int, double: int, three: int, seven: int) -> MigCard:
     """A card of 7 compute and 8 memory slices, by the GB in its profiles' names."""
     return MigCard(
         7,
@@ -40,31 +40,31 @@ def _seven(one: int, double: int, three: int, seven: int) -> MigCard:
     )
 
 
-def _few(slices: int, one: int, suffixes: tuple[str, ...]) -> MigCard:
+def _equal_slices(slices: int, one: int, suffixes: tuple[str, ...]) -> MigCard:
     """A card of 2 or 4 slices, each with `one` GB."""
     sizes = [size for size in (1, 2, 4) if size <= slices]
-    places = {f"{n}g.{n * one}gb": (tuple(range(0, slices, n)), n) for n in sizes}
-    return MigCard(slices, places, suffixes)
+    positions = {f"{n}g.{n * one}gb": (tuple(range(0, slices, n)), n) for n in sizes}
+    return MigCard(slices, positions, suffixes)
 
 
 _RTX = ("+gfx", "+me.all", "-me")
 # By what the table of cards calls them. None: it can be sliced, but its profiles are not known.
 _CARDS: tuple[tuple[str, MigCard | None], ...] = (
-    (r"A[18]00.*40GB", _seven(5, 10, 20, 40)),
-    (r"A[18]00.*80GB( PCIe)?|H[18]00( PCIe| 80GB HBM3)?", _seven(10, 20, 40, 80)),
+    (r"A[18]00.*40GB", _seven_slices(5, 10, 20, 40)),
+    (r"A[18]00.*80GB( PCIe)?|H[18]00( PCIe| 80GB HBM3)?", _seven_slices(10, 20, 40, 80)),
     (r"A100-SXM-64GB|H100 SXM5 64GB", None),
-    (r"A30", _few(4, 6, ("+me",))),
-    (r"H100 NVL", _seven(12, 24, 47, 94)),
-    (r"H100 SXM5 96GB|H20|GH200 480GB", _seven(12, 24, 48, 96)),
-    (r"H200( NVL)?|H20-3e", _seven(18, 35, 71, 141)),
-    (r"GH200 144G HBM3e", _seven(18, 36, 72, 144)),
-    (r"B200", _seven(23, 45, 90, 180)),
-    (r"GB200", _seven(24, 47, 95, 189)),
-    (r"B300 SXM6 AC", _seven(34, 67, 135, 269)),
-    (r"GB300", _seven(35, 70, 139, 278)),
-    (r"RTX PRO 6000 Blackwell .*Edition", _few(4, 24, _RTX)),
-    (r"RTX PRO 5000 Blackwell", _few(2, 24, _RTX)),
-    (r"RTX PRO 4500 Blackwell", _few(2, 16, _RTX)),
+    (r"A30", _equal_slices(4, 6, ("+me",))),
+    (r"H100 NVL", _seven_slices(12, 24, 47, 94)),
+    (r"H100 SXM5 96GB|H20|GH200 480GB", _seven_slices(12, 24, 48, 96)),
+    (r"H200( NVL)?|H20-3e", _seven_slices(18, 35, 71, 141)),
+    (r"GH200 144G HBM3e", _seven_slices(18, 36, 72, 144)),
+    (r"B200", _seven_slices(23, 45, 90, 180)),
+    (r"GB200", _seven_slices(24, 47, 95, 189)),
+    (r"B300 SXM6 AC", _seven_slices(34, 67, 135, 269)),
+    (r"GB300", _seven_slices(35, 70, 139, 278)),
+    (r"RTX PRO 6000 Blackwell .*Edition", _equal_slices(4, 24, _RTX)),
+    (r"RTX PRO 5000 Blackwell", _equal_slices(2, 24, _RTX)),
+    (r"RTX PRO 4500 Blackwell", _equal_slices(2, 16, _RTX)),
     (r"RTX PRO 5000 72GB Blackwell", None),
 )
 
@@ -81,17 +81,17 @@ def layout_problem(card: Card | None, profiles: Sequence[str]) -> str | None:
 
 
 def _problem(card: Card, kind: MigCard, profiles: Sequence[str]) -> str | None:
-    known = ", ".join(kind.places)
+    known = ", ".join(kind.positions)
     for profile in profiles:
         base, suffix = split_profile(profile)
-        if base not in kind.places:
+        if base not in kind.positions:
             return f"{card.name} has no profile {profile}; choose among {known}"
         if suffix and suffix not in kind.suffixes:
             return f"{card.name} has no {suffix} profile; choose among {known}"
     if sum("+me" in profile for profile in profiles) > 1:
         return f"{card.name} has its media engines once: only one slice can have them (+me)"
     bases = [split_profile(profile)[0] for profile in profiles]
-    if sum(int(base[0]) for base in bases) > kind.slices or not _fit(kind, by_size(bases)):
+    if sum(int(base[0]) for base in bases) > kind.slices or not _find_places(kind, by_size(bases)):
         listed = ", ".join(profiles)
         return (
             f"{listed} do not fit {card.name} together; it has {kind.slices} slices, and the "
@@ -101,13 +101,13 @@ def _problem(card: Card, kind: MigCard, profiles: Sequence[str]) -> str | None:
     return None
 
 
-def _fit(kind: MigCard, bases: Sequence[str], taken: frozenset[int] = frozenset()) -> bool:
+def _find_places(kind: MigCard, bases: Sequence[str], taken: frozenset[int] = frozenset()) -> bool:
     """Whether there is a place in memory for each of them."""
     if not bases:
         return True
-    starts, size = kind.places[bases[0]]
+    starts, size = kind.positions[bases[0]]
     spans = [frozenset(range(start, start + size)) for start in starts]
-    return any(_fit(kind, bases[1:], taken | span) for span in spans if not span & taken)
+    return any(_find_places(kind, bases[1:], taken | span) for span in spans if not span & taken)
 
 
 def split_profile(profile: str) -> tuple[str, str]:

@@ -60,15 +60,15 @@ def steps(settings: TuningSettings, state: HostTuning, gpus_together: int) -> St
         return Steps(problems=tuple(problems))
     grows = state.shm_mib is not None and state.shm_mib < wanted_mib
     boots_smaller = state.shm_boot_mib is not None and state.shm_boot_mib < wanted_mib
-    unset = settings.power_limit_w is None and state.power_set_w is not None
+    is_removed = settings.power_limit_w is None and state.power_set_w is not None
     return Steps(
         shm_mib=wanted_mib if grows else None,
         fstab_mib=wanted_mib if boots_smaller or (grows and state.shm_boot_mib is None) else None,
         files=files,
         changed=changed,
         absent=tuple(path for path in (UNIT, SCRIPT) if path in state.files) if not files else (),
-        apply=bool(files) and (bool(changed) or not state.unit_up or _differs(settings, state)),
-        restore=tuple(_restored(state)) if unset else (),
+        apply=bool(files) and (bool(changed) or not state.unit_up or _gpus_differ(settings, state)),
+        restore=tuple(_restored(state)) if is_removed else (),
     )
 
 
@@ -125,7 +125,7 @@ def _power_problems(power_limit_w: int, gpu: GpuTuning) -> Iterator[str]:
         )
 
 
-def _differs(settings: TuningSettings, state: HostTuning) -> bool:
+def _gpus_differ(settings: TuningSettings, state: HostTuning) -> bool:
     """Whether a GPU is not as the settings say."""
     power, mig = settings.power_limit_w, settings.mig or {}
     for gpu in state.gpus or ():

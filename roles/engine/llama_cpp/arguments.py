@@ -13,8 +13,8 @@ _KEYS = "set balancer.engine_key_file"
 _TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"
 _WEIGHTS = "set services[].weights"
 _OTHER_MODEL = "a service serves one model, whose memory is planned; leave it out"
-_A_LEAK = "it lets clients reach files and programs of the host; leave it out"
-_GOES = "it prints and ends; leave it out"
+_LEAKS = "it lets clients reach files and programs of the host; leave it out"
+_EXITS = "it prints and ends; leave it out"
 # What other settings decide, and which; short names too, so that none is a way around.
 PLANNED: Mapping[str, str] = {
     name: instead
@@ -38,17 +38,17 @@ PLANNED: Mapping[str, str] = {
         ("model-draft md hf-repo-draft hfd hfrd spec-type spec-default", _OTHER_MODEL),
         ("metrics", "it is always on; leave it out"),
         ("embedding embeddings rerank reranking pooling", "services answer chats; leave it out"),
-        ("props slot-save-path media-path path log-prompts-dir log-file", _A_LEAK),
-        ("tools tools-runtime agent ag mcp-servers-config mcp-servers-json", _A_LEAK),
-        ("ui-mcp-proxy webui-mcp-proxy", _A_LEAK),
-        ("help h usage version list-devices cache-list cl completion-bash", _GOES),
+        ("props slot-save-path media-path path log-prompts-dir log-file", _LEAKS),
+        ("tools tools-runtime agent ag mcp-servers-config mcp-servers-json", _LEAKS),
+        ("ui-mcp-proxy webui-mcp-proxy", _LEAKS),
+        ("help h usage version list-devices cache-list cl completion-bash", _EXITS),
     )
     for name in names.split()
 }
 # Groups of options by how they begin or end.
 _DRAFTS, _PRESETS = "spec-draft-", re.compile(r".*-[0-9.]+b-(default|spec)|embd-gemma-default")
 # Short names of what the plan reckons with: one spelling alone.
-_WRITTEN_OUT: Mapping[str, str] = {
+_SHORT_NAMES: Mapping[str, str] = {
     "b": "batch-size",
     "ub": "ubatch-size",
     "fa": "flash-attn",
@@ -81,8 +81,8 @@ def _check_name(name: str) -> None:
         instead = _OTHER_MODEL
     if instead:
         raise ValueError(f"`{name}` follows from the plan or another setting; {instead}")
-    if name in _WRITTEN_OUT:
-        raise ValueError(f"{name!r} is no whole option; write `{_WRITTEN_OUT[name]}`")
+    if name in _SHORT_NAMES:
+        raise ValueError(f"{name!r} is no whole option; write `{_SHORT_NAMES[name]}`")
 
 
 def _check_value(name: str, value: Argument) -> None:

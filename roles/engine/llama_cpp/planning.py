@@ -184,7 +184,7 @@ def _sum(
     total, usable = gpu.total_mib / 1024, gpu.usable_mib / 1024
     taken, room = part.total / GIB, room_gib(gpu, params)
     kv = part.kv / GIB
-    reason = impossible or ("" if taken <= room else _too_much(part, room))
+    reason = impossible or ("" if taken <= room else _shortfall_reason(part, room))
     return MemorySum(
         total_gib=total,
         driver_gib=total - usable,
@@ -205,7 +205,7 @@ def _sum(
     )
 
 
-def _too_much(part: Part, room: float) -> str:
+def _shortfall_reason(part: Part, room: float) -> str:
     buffers = (part.compute + part.converted) / GIB
     return (
         f"{part.weights / GIB:.1f} GiB of weights, {part.kv / GIB:.1f} of KV cache and "

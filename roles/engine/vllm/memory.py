@@ -109,24 +109,26 @@ def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, params: EngineP
     stages = _stages(engine)
     available = [stage.kv_cache for stage in stages]
     capacity = _capacity(engine, available)
-    tight = min(stages, key=lambda stage: stage.kv_cache / stage.layers)
+    tightest = min(stages, key=lambda stage: stage.kv_cache / stage.layers)
     margin = _promise_margin(engine)
     promised = _capacity(engine, [gib - margin for gib in available])
-    problem = problem or _no_start(engine, stages, tight, capacity) or _whole_model(engine, stages)
+    problem = (
+        problem or _no_start(engine, stages, tightest, capacity) or _whole_model(engine, stages)
+    )
     total, usable = facts.total_mib / 1024, facts.usable_mib / 1024
     return MemorySum(
         total_gib=total,
         driver_gib=total - usable,
-        headroom_gib=usable - tight.taken - tight.kv_cache,
-        weights_gib=tight.weights,
-        sampler_gib=tight.sampler,
-        activations_gib=tight.activations,
-        graphs_gib=tight.graphs,
-        workspace_gib=tight.workspace,
-        kv_cache_gib=tight.kv_cache,
+        headroom_gib=usable - tightest.taken - tightest.kv_cache,
+        weights_gib=tightest.weights,
+        sampler_gib=tightest.sampler,
+        activations_gib=tightest.activations,
+        graphs_gib=tightest.graphs,
+        workspace_gib=tightest.workspace,
+        kv_cache_gib=tightest.kv_cache,
         kv_needed_gib=_gib(params.min_concurrency * capacity.blocks_per_request, capacity),
         kv_tokens=capacity.tokens,
-        promised_kv_gib=max(0.0, tight.kv_cache - margin),
+        promised_kv_gib=max(0.0, tightest.kv_cache - margin),
         max_concurrency=capacity.max_concurrency,
         promised_concurrency=promised.max_concurrency,
         starts=not problem,
@@ -275,12 +277,12 @@ def _impossible(engine: _Engine) -> str | None:
 
 
 def _no_start(
-    engine: _Engine, stages: list[_Stage], tight: _Stage, capacity: KvCapacity
+    engine: _Engine, stages: list[_Stage], tightest: _Stage, capacity: KvCapacity
 ) -> str | None:
     """Why memory does not do for a start, in the order in which vLLM finds out."""
     params, budget, free = engine.params, engine.budget_gib, engine.free_gib
     if params.measured_kv_gib is not None:
-        return _too_little_kv(engine, tight, capacity)
+        return _too_little_kv(engine, tightest, capacity)
     if (
         engine.version_rules.checks_free_memory
         and free < budget
@@ -293,19 +295,19 @@ def _no_start(
     peak = max(stage.weights + stage.activations for stage in stages)
     if peak > free:
         return f"weights and one step take {peak:.1f} GiB, {free:.1f} GiB are free"
-    whole = tight.taken + tight.kv_cache
+    whole = tightest.taken + tightest.kv_cache
     if params.kv_cache_memory_bytes and whole > free:
         return f"with the KV cache asked for {whole:.1f} GiB are taken, {free:.1f} GiB are free"
-    return _too_little_kv(engine, tight, capacity)
+    return _too_little_kv(engine, tightest, capacity)
 
 
-def _too_little_kv(engine: _Engine, tight: _Stage, capacity: KvCapacity) -> str | None:
+def _too_little_kv(engine: _Engine, tightest: _Stage, capacity: KvCapacity) -> str | None:
     needed = capacity.blocks_per_request + engine.version_rules.spare_block
     # An encoder keeps nothing: no block is needed.
     if capacity.num_blocks >= needed or not capacity.blocks_per_request:
         return None
     return (
-        f"{max(0.0, tight.kv_cache):.2f} GiB are left for KV cache, one request needs "
+        f"{max(0.0, tightest.kv_cache):.2f} GiB are left for KV cache, one request needs "
         f"{_gib(needed, capacity):.2f} GiB"
     )
 

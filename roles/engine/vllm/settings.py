@@ -24,7 +24,7 @@ Requirement = Annotated[
 # A line of a lock: a package and its exact version.
 _LOCKED = re.compile(r"(?m)^ *([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])? *== *([^ ;\\\s]+)")
 # By wheel metadata vLLM 0.33 takes Python before 3.15; no older one takes a newer Python.
-_KNOWN, _BEFORE_PYTHON = (0, 33), (3, 15)
+_NEWEST_KNOWN, _BEFORE_PYTHON = (0, 33), (3, 15)
 
 # What vLLM needs of the distribution: Triton and inductor compile at run time.
 COMPILER = ("gcc", "g++", "python3-dev")
@@ -42,7 +42,7 @@ def package_of(requirement: str) -> str:
     return re.split(r"[\[=]", requirement, maxsplit=1)[0]
 
 
-def _normal(package: str) -> str:
+def _normalized(package: str) -> str:
     """A package's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", package).lower()
 
@@ -127,7 +127,7 @@ class VllmSettings(Build):
 
     @field_validator("index_url", "extra_index_urls", "wheelhouse")
     @classmethod
-    def _comes_safely(
+    def _check_transport(
         cls, value: str | tuple[str, ...] | None, info: ValidationInfo
     ) -> str | tuple[str, ...] | None:
         for url in (value,) if isinstance(value, str) else value or ():
@@ -139,12 +139,12 @@ class VllmSettings(Build):
         return value
 
     @model_validator(mode="after")
-    def _runs_on_its_python(self) -> Self:
+    def _check_python(self) -> Self:
         minor = self.python.partition(".")[2]
         if not minor:
             return self
         version, least = (3, int(minor)), least_python(self.numbers)
-        after = self.numbers[:2] <= _KNOWN and version >= _BEFORE_PYTHON
+        after = self.numbers[:2] <= _NEWEST_KNOWN and version >= _BEFORE_PYTHON
         if version < least or after:
             known = f" and before {_BEFORE_PYTHON[0]}.{_BEFORE_PYTHON[1]}" if after else ""
             raise ValueError(
@@ -157,9 +157,9 @@ class VllmSettings(Build):
     def _lock_is_of_the_requirement(self) -> Self:
         if self.lock is None:
             return self
-        locked = {_normal(name): version for name, version in _LOCKED.findall(self.lock_text)}
+        locked = {_normalized(name): version for name, version in _LOCKED.findall(self.lock_text)}
         package, version = package_of(self.requirement), self.requirement.partition("==")[2]
-        found = locked.get(_normal(package))
+        found = locked.get(_normalized(package))
         if found != version:
             has = f"{package}=={found}" if found else f"no {package}"
             raise ValueError(

@@ -18,8 +18,8 @@ Cell = tuple[int, int, str, Line | None]
 
 _LINK_TYPES = {"XGMI", "PCIE"}
 # rocm-smi prints XXXX where it could not read a link.
-_NO_LINK_SAID = {"XXXX", "N/A", "UNKNOWN", "INTERNAL", "NOT_APPLICABLE", "NOT_DEFINED"}
-_NOT_SAID = {"", "XXXX", "N/A", "NONE", "UNKNOWN", "UNSUPPORTED"}
+_NO_LINK_LABELS = {"XXXX", "N/A", "UNKNOWN", "INTERNAL", "NOT_APPLICABLE", "NOT_DEFINED"}
+_NO_VALUE = {"", "XXXX", "N/A", "NONE", "UNKNOWN", "UNSUPPORTED"}
 # Two readings of these may differ in one text; two values of any other field are a contradiction.
 _CHANGING = {
     "memory_used_mib",
@@ -29,7 +29,7 @@ _CHANGING = {
     "utilization_percent",
 }
 # Lines that say in documentation, or at the end of a copy, that something is not shown.
-_LEFT_OUT = re.compile(r"\s*(?:\.\.\.|…|\[(?=[a-z ]*truncated)[a-z ]*\]),?\s*")
+_OMISSION = re.compile(r"\s*(?:\.\.\.|…|\[(?=[a-z ]*truncated)[a-z ]*\]),?\s*")
 _RECORD_FIELDS = {field.name for field in fields(GpuRecord)}
 
 
@@ -82,7 +82,7 @@ def value_or_none(value: str) -> str | None:
     value = value.strip()
     denied = value.startswith("AMDSMI_STATUS_")
     # No value is as long as that, whatever it is.
-    return None if denied or len(value) > MAX_NAME_LENGTH or value.upper() in _NOT_SAID else value
+    return None if denied or len(value) > MAX_NAME_LENGTH or value.upper() in _NO_VALUE else value
 
 
 def whole_number(value: str, line: Line | None) -> int | None:
@@ -185,7 +185,7 @@ def link_pairs(cells: Iterable[Cell]) -> Pairs:
     known = []
     for row, column, value, line in cells:
         label = value.strip().upper()
-        if row != column and label not in _LINK_TYPES | _NO_LINK_SAID:
+        if row != column and label not in _LINK_TYPES | _NO_LINK_LABELS:
             raise OutputError(f"{value[:40]!r} is no type of link", line)
         known.append((row, column, label, line))
     pairs = symmetric(known)
@@ -226,15 +226,15 @@ def read_json(lines: list[Line]) -> object:
         raise OutputError("no JSON in the output")
     document = lines[start:]
     try:
-        return _loads("\n".join(line.text for line in document))
+        return _decode("\n".join(line.text for line in document))
     except ValueError as error:
         try:
-            return _loads(_repaired(document))
+            return _decode(_repaired(document))
         except ValueError:
             raise _json_error(error, document) from None
 
 
-def _loads(text: str) -> object:
+def _decode(text: str) -> object:
     try:
         # raw_decode passes over what a shell or a log printed after the document.
         value, _ = json.JSONDecoder(object_pairs_hook=_without_duplicates).raw_decode(text)
@@ -252,7 +252,7 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _repaired(document: list[Line]) -> str:
     """The document without what was left out, closed where it was cut."""
-    texts = [line.text for line in document if not _LEFT_OUT.fullmatch(line.text)]
+    texts = [line.text for line in document if not _OMISSION.fullmatch(line.text)]
     text = re.sub(r",(\s*[]}])", r"\1", "\n".join(texts))
     if _closing(text) == "":
         return text

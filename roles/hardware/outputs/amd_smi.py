@@ -45,7 +45,7 @@ _TABLE = re.compile(
 _TABLE_ROW = re.compile(r"^\s*(?:\d{4}/\d{2}/\d{2} [\d:]+\s+)?(\d{1,3})\s+\S")
 _QUANTITY = re.compile(r"\S+(?: (?:W|°C|%|MHz|[KMG]?B|[KMG]b/s|[KMG]B/s)(?!\S))?")
 # amd-smi nests its values three deep.
-_DEEPEST = 5
+_MAX_NESTING = 5
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _MEMORY = re.compile(r"([0-9]{1,12}) ?(?:MB|MiB)")
 _CSV_MEMORY = re.compile(r"([0-9]{1,12}) ?(?:MB|MiB)?")
@@ -256,15 +256,15 @@ def _matrices(lines: list[Line], gpus: Gpus) -> dict[str, list[Cell]]:
         elif columns and words[0].lower() in columns:
             row = _row_index(columns, words[0].lower(), rows)
             rows.append(words[0].lower())
-            places = range(len(columns))
-            cells[name].extend(matrix_row(row, places, words[1:], line, line is lines[-1]))
+            columns_of_gpu = range(len(columns))
+            cells[name].extend(matrix_row(row, columns_of_gpu, words[1:], line, line is lines[-1]))
     return cells
 
 
 def _row_index(columns: list[str], address: str, rows: list[str]) -> int:
     """The GPU of a row: partitions of one GPU share an address, so their order tells them apart."""
-    places = [index for index, column in enumerate(columns) if column == address]
-    return places[min(rows.count(address), len(places) - 1)]
+    columns_of_gpu = [index for index, column in enumerate(columns) if column == address]
+    return columns_of_gpu[min(rows.count(address), len(columns_of_gpu) - 1)]
 
 
 def _read_csv(lines: list[Line], gpus: Gpus) -> None:
@@ -324,7 +324,7 @@ def _flat(
             unit = value_or_none(str(value.get("unit", ""))) or ""
             number = value_or_none(str(value["value"])) or "N/A"
             yield section, key.upper(), number if number == "N/A" else f"{number} {unit}".strip()
-        elif isinstance(value, dict) and depth < _DEEPEST:
+        elif isinstance(value, dict) and depth < _MAX_NESTING:
             yield from _flat(value, key.upper(), depth + 1)
         elif not isinstance(value, list | dict):
             yield section, key.upper(), str(value)

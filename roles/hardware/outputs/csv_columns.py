@@ -35,7 +35,7 @@ def infer_columns(rows: Cells, missing_gpus: int = 0) -> tuple[str, ...]:
     names = [""] * len(columns)
     # A lone number is no version for certain, a lone UUID, address or name is.
     for name, test in _tests(has_units)[: 3 if len(columns) == 1 else None]:
-        fitting = [at for at, column in enumerate(columns) if _all(column, test)]
+        fitting = [at for at, column in enumerate(columns) if _every_value(column, test)]
         # Two columns of one kind, such as two versions, are certain only where they agree.
         if fitting and all(columns[at] == columns[fitting[0]] for at in fitting):
             names[fitting[0]] = name
@@ -64,7 +64,7 @@ def _is_driver_version(cell: str, has_units: bool) -> bool:
     return _THREE_PART_VERSION.fullmatch(cell) is not None
 
 
-def _all(column: Sequence[str], test: Callable[[str], bool]) -> bool:
+def _every_value(column: Sequence[str], test: Callable[[str], bool]) -> bool:
     """Whether every cell that holds a value passes, and one does."""
     present = [cell for cell in column if not is_absent(cell) and not is_failure(cell)]
     return bool(present) and all(map(test, present))

@@ -9,7 +9,7 @@ from roles.hardware.outputs.smi_error import is_message
 from roles.hardware.outputs.text import Line, OutputError
 
 _COLUMN = re.compile(r"([a-zA-Z][a-zA-Z0-9_]*(?:\.[a-zA-Z0-9_]+)*)(?: \[[^\[\]]+\])?")
-_ASKED = re.compile(r"--query-[a-z-]{1,30}[= ]([a-zA-Z0-9_.,]+)")
+_FIELD_LIST = re.compile(r"--query-[a-z-]{1,30}[= ]([a-zA-Z0-9_.,]+)")
 # nvidia-smi knows some 200 fields.
 _MAX_CELLS = 1000
 
@@ -46,7 +46,7 @@ def read_table(lines: Sequence[Line], known: frozenset[str], fields: Sequence[st
         if is_message(line.text):
             messages.append(line.text.strip())
             continue
-        field_list, header = _ASKED.search(line.text), _header(line, known)
+        field_list, header = _FIELD_LIST.search(line.text), _header(line, known)
         if field_list is not None:
             columns = tuple(map(_name, field_list[1].strip(",").split(",")))
         elif header is not None:
@@ -59,7 +59,7 @@ def read_table(lines: Sequence[Line], known: frozenset[str], fields: Sequence[st
     odd = next((row for row in rows if len(row.cells) != len(rows[0].cells)), None)
     if columns is None and odd is not None:
         raise OutputError("this row has another number of values than the first", odd.line)
-    return Table(columns, tuple(_fitting(row, columns) for row in rows), tuple(messages))
+    return Table(columns, tuple(_fit_to_columns(row, columns) for row in rows), tuple(messages))
 
 
 def cells(line: Line) -> tuple[str, ...]:
@@ -67,15 +67,15 @@ def cells(line: Line) -> tuple[str, ...]:
     text = line.text.strip()
     if '"' not in text and ", " in text:
         # nvidia-smi's own separator: a comma without a blank belongs to a value.
-        return _few([cell.strip() for cell in f"{text} ".split(", ")], line)
+        return _bounded_cells([cell.strip() for cell in f"{text} ".split(", ")], line)
     try:
         (found,) = csv.reader([text], skipinitialspace=True)
     except (csv.Error, ValueError) as error:
         raise OutputError(f"this is no line of CSV ({error})", line) from None
-    return _few([cell.strip() for cell in found], line)
+    return _bounded_cells([cell.strip() for cell in found], line)
 
 
-def _few(found: Sequence[str], line: Line) -> tuple[str, ...]:
+def _bounded_cells(found: Sequence[str], line: Line) -> tuple[str, ...]:
     if len(found) > _MAX_CELLS:
         raise OutputError(f"more than {_MAX_CELLS} values", line)
     return tuple(found)
@@ -91,7 +91,7 @@ def _header(line: Line, known: frozenset[str]) -> tuple[str, ...] | None:
     return names if len(names) == len(matches) and known & set(names) else None
 
 
-def _fitting(row: Row, columns: tuple[str, ...] | None) -> Row:
+def _fit_to_columns(row: Row, columns: tuple[str, ...] | None) -> Row:
     """The row, with the commas of a process's name, which nvidia-smi does not quote, put back."""
     excess = len(row.cells) - len(columns) if columns is not None else 0
     if columns is None or excess == 0:

@@ -129,11 +129,15 @@ def parse_dmesg(text: str) -> Dmesg:
     if not any(_KERNEL.search(line.text) for line in lines):
         raise OutputError("this is no kernel log", lines[0])
     xids = tuple(_xid(m, line) for line in lines if (m := _XID.search(line.text)))
-    lost = {_card(xid.pci) for xid in xids if xid.xid == _FALLEN_OFF}
+    lost = {_without_function(xid.pci) for xid in xids if xid.xid == _FALLEN_OFF}
     return Dmesg(
         xids,
         tuple(_sxid(m, line) for line in lines if (m := _SXID.search(line.text))),
-        tuple(fault for fault in _nvidia_faults(lines) if _card(fault.pci or "") not in lost),
+        tuple(
+            fault
+            for fault in _nvidia_faults(lines)
+            if _without_function(fault.pci or "") not in lost
+        ),
         tuple(fault for line in lines if (fault := _amd_fault(line))),
         tuple(
             dict.fromkeys(
@@ -143,7 +147,7 @@ def parse_dmesg(text: str) -> Dmesg:
     )
 
 
-def _card(pci: str) -> str:
+def _without_function(pci: str) -> str:
     """An address without its function, which not every line has."""
     return pci.partition(".")[0]
 

@@ -131,9 +131,9 @@ def _gpu(match: re.Match[str], driver: str | None) -> PciGpu | None:
     ids = _IDS.search(device)
     named = _IDS.split(device)[0].strip()
     for vendor_id, vendor, pattern in _VENDORS:
-        says_vendor = pattern.match(named)
-        if ids[1].startswith(vendor_id) if ids else says_vendor:
-            name = named[says_vendor.end() :].strip() if says_vendor else named
+        vendor_match = pattern.match(named)
+        if ids[1].startswith(vendor_id) if ids else vendor_match:
+            name = named[vendor_match.end() :].strip() if vendor_match else named
             unnamed = _UNNAMED.fullmatch(name)
             return PciGpu(
                 name=name[:MAX_NAME_LENGTH] or None,

@@ -117,13 +117,13 @@ def read_matrix(text: str, labels: str, other_labels: str) -> Matrix:
     """
     blocks = [block for block in _blocks(_tidy_lines(text), labels) if block.lines]
     blocks = [block for block in blocks if block.columns] or blocks
-    own = [b for b in blocks if _uses(b, labels) or not _uses(b, other_labels)]
+    own = [b for b in blocks if _has_labels(b, labels) or not _has_labels(b, other_labels)]
     if not own:
         raise OutputError(
             "no matrix of GPUs of that kind (a line 'GPU0 GPU1 ...' and a row for each GPU): "
             "give the whole output of the command"
         )
-    first, *others = [_checked(block, labels, text.endswith(("\n", "\r"))) for block in own]
+    first, *others = [_checked_matrix(block, labels, text.endswith(("\n", "\r"))) for block in own]
     for other in others:
         if (other.columns, other.gpu_pairs) != (first.columns, first.gpu_pairs):
             line = next(iter(other.rows.values())).line
@@ -146,7 +146,7 @@ def _blocks(lines: list[Line], labels: str) -> list[_Block]:
                 block.ended = True
             block = None
             continue
-        if block and _lengthen_heading(block, line):
+        if block and _join_heading(block, line):
             continue
         heading = _read_heading(line)
         if heading and (block is None or len(heading.columns) > 1 or heading.attributes):
@@ -160,7 +160,7 @@ def _blocks(lines: list[Line], labels: str) -> list[_Block]:
                 blocks.append(block)
             block.lines.append((name, line))
         elif block:
-            _lengthen_row(block, line, labels)
+            _join_row(block, line, labels)
     return blocks
 
 
@@ -184,7 +184,7 @@ def _read_heading(line: Line) -> _Block | None:
     return _Block(line, tuple(columns), tuple(attributes), cropped)
 
 
-def _lengthen_heading(block: _Block, line: Line) -> bool:
+def _join_heading(block: _Block, line: Line) -> bool:
     """Joins a heading that a terminal broke at its width."""
     if block.lines or not block.heading or len(line.text) > _MAX_ROW_LENGTH:
         return False
@@ -204,7 +204,7 @@ def _lengthen_heading(block: _Block, line: Line) -> bool:
 def _row_name(line: Line, block: _Block | None, labels: str) -> str | None:
     """The device whose row the line is; a row after a log prefix must show a label."""
     words = line.text.split()
-    label, known = re.compile(f"{labels}|{SELF}"), _known(block.columns if block else ())
+    label, known = re.compile(f"{labels}|{SELF}"), _column_set(block.columns if block else ())
     names = [word in known or bool(_ROW_NAME.fullmatch(word)) for word in words]
     if names[0] and (block or label.fullmatch("".join(words[1:2]))):
         return words[0]
@@ -217,11 +217,11 @@ def _row_name(line: Line, block: _Block | None, labels: str) -> str | None:
 
 
 @lru_cache(maxsize=4)
-def _known(columns: tuple[str, ...]) -> frozenset[str]:
+def _column_set(columns: tuple[str, ...]) -> frozenset[str]:
     return frozenset(columns)
 
 
-def _lengthen_row(block: _Block, line: Line, labels: str) -> None:
+def _join_row(block: _Block, line: Line, labels: str) -> None:
     if not block.lines or not _PIECE.fullmatch(line.text):
         return
     name, row_line = block.lines[-1]
@@ -247,12 +247,12 @@ def _read_row(name: str, line: Line, labels: str) -> Row:
     return Row(line, tuple(found), rest[at:].strip())
 
 
-def _uses(block: _Block, labels: str) -> bool:
+def _has_labels(block: _Block, labels: str) -> bool:
     words = (word for _, line in block.lines for word in line.text.split()[1:])
     return any(re.fullmatch(rf"(?:{labels})+", word) for word in words)
 
 
-def _checked(block: _Block, labels: str, line_is_whole: bool) -> Matrix:
+def _checked_matrix(block: _Block, labels: str, line_is_whole: bool) -> Matrix:
     columns = block.columns or tuple(dict.fromkeys(name for name, _ in block.lines))
     if len(columns) > _MAX_COLUMNS:
         raise OutputError(f"more than {_MAX_COLUMNS} devices", block.lines[0][1])

@@ -39,26 +39,26 @@ def _width(text: str) -> int | None:
 
 def _compute_mode(text: str) -> str | None:
     """The table shortens "Exclusive_Process" to "E. Process"."""
-    return values.words(text.replace("E. ", "Exclusive_"))
+    return values.name_text(text.replace("E. ", "Exclusive_"))
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "index": values.whole,
-    "name": values.words,
-    "uuid": values.words,
-    "serial": values.words,
+    "name": values.name_text,
+    "uuid": values.name_text,
+    "serial": values.name_text,
     "pci_address": values.pci_address,
     "pci_device_id": values.pci_device_id,
     "driver_version": values.version,
     "compute_capability": values.number,
-    "architecture": values.words,
+    "architecture": values.name_text,
     "compute_mode": _compute_mode,
-    "recovery_action": values.words,
+    "recovery_action": values.name_text,
     **dict.fromkeys((f"power_{it}_w" for it in ("limit", "default", "min", "max")), _watts),
     "temperature_c": _celsius,
     "utilization_percent": _percent,
     "numa_node": values.whole,
-    **dict.fromkeys(("fabric_state", "fabric_status", "fabric_health"), values.words),
+    **dict.fromkeys(("fabric_state", "fabric_status", "fabric_health"), values.name_text),
     **dict.fromkeys(("pcie_generation", "pcie_generation_max"), values.whole),
     "pcie_generation_card": values.whole,
     **dict.fromkeys(("pcie_width", "pcie_width_max"), _width),
@@ -125,9 +125,9 @@ def gpu_record(
 
 def merged(older: GpuRecord, newer: GpuRecord) -> GpuRecord:
     """Both readings of one GPU: the newer one wins where it says something."""
-    said = {
+    stated = {
         item.name: getattr(newer, item.name)
         for item in fields(GpuRecord)
         if getattr(newer, item.name) not in (None, ())
     }
-    return replace(older, **said)
+    return replace(older, **stated)

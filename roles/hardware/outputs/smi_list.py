@@ -42,7 +42,7 @@ def parse_smi_list(text: str) -> SmiList:
         if is_message(line.text):
             messages.append(line.text.strip())
         elif gpu is not None:
-            _refuse_twice(gpus, gpu, line)
+            _check_new_index(gpus, gpu, line)
             gpus.append(gpu)
         elif device is not None and gpus and len(gpus[-1].mig_devices) < MAX_SLICES:
             gpus[-1] = with_mig_device(gpus[-1], device)
@@ -93,7 +93,7 @@ def with_mig_device(gpu: GpuRecord, device: MigDevice) -> GpuRecord:
     return replace(gpu, mig_devices=(*gpu.mig_devices, device), mig_mode=True)
 
 
-def _refuse_twice(gpus: list[GpuRecord], gpu: GpuRecord, line: Line) -> None:
+def _check_new_index(gpus: list[GpuRecord], gpu: GpuRecord, line: Line) -> None:
     if gpu.index in {known.index for known in gpus}:
         raise OutputError("this GPU is listed twice: give one output at a time", line)
     if len(gpus) == MAX_GPUS:

@@ -14,7 +14,7 @@ from roles.hardware.outputs.values import pci_address, version, whole
 _START = re.compile(r"\s*<nvidia_smi_log\b")
 _END = re.compile(r".*</nvidia_smi_log>\s*")
 _PROLOGUE = re.compile(r"\s*<(?:\?xml|!DOCTYPE)[^<>]*>")
-_DEEPEST = 20
+_MAX_NESTING = 20
 _INTERNAL = re.compile(r"<!ENTITY|<!ELEMENT|<!DOCTYPE[^<>\[]*\[", re.IGNORECASE)
 
 
@@ -112,5 +112,5 @@ def _leaves(element: ElementTree.Element) -> Iterator[Leaf]:
         path, node = pending.pop()
         if len(node) == 0:
             yield Leaf(path, (node.text or "").strip())
-        if len(path) < _DEEPEST:
+        if len(path) < _MAX_NESTING:
             pending.extend(((*path, child.tag.lower()), child) for child in reversed(node))

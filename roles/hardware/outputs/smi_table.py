@@ -70,7 +70,7 @@ def parse_smi_table(text: str) -> SmiTable:
             "no GPU as nvidia-smi's table shows it: is this its output?",
             lines[0] if lines else None,
         )
-    _refuse_twice(blocks)
+    _check_new_index(blocks)
     driver, cuda = _versions(lines)
     gpus = tuple(_gpu(block, migs, driver) for block in blocks)
     return SmiTable(gpus, driver, cuda, tuple(_processes(lines, gpus)), _messages(lines))
@@ -164,7 +164,7 @@ def _gpu(block: _Block, migs: Sequence[tuple[int, MigDevice]], driver: str | Non
     return gpu_record(block.printed, own, index=block.index, driver_version=driver)
 
 
-def _refuse_twice(blocks: Sequence[_Block]) -> None:
+def _check_new_index(blocks: Sequence[_Block]) -> None:
     seen: set[int] = set()
     for block in blocks:
         if block.index in seen:

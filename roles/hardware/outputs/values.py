@@ -92,7 +92,7 @@ def pci_device_id(text: str) -> str | None:
     return None if match is None else f"{match[2]}:{match[1]}".lower()
 
 
-def words(text: str) -> str | None:
+def name_text(text: str) -> str | None:
     """The text as it is; None where it is blank, or longer than any name."""
     stripped = text.strip()
     return stripped if 0 < len(stripped) <= MAX_NAME_LENGTH else None
