@@ -200,7 +200,7 @@ def _keep_driver(
     A container's is on the machine that it runs on.
     """
     # One that was just removed may run on; systemd then still knows its unit.
-    is_current = state.fabric_manager.there and fabric_manager_version(state) == version
+    is_current = state.fabric_manager.present and fabric_manager_version(state) == version
     needs_fabric = needs_fabric_manager(request.gpus, state.nvswitches) and not state.container
     if is_current or not needs_fabric:
         return DriverDecision(why)

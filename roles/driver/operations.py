@@ -258,10 +258,10 @@ def serving(job: Job, may_change: MayChange = always_allowed):
             commands.append(scripts.write_command(IB_UMAD.path, IB_UMAD.content))
             commands.append("modprobe ib_umad >/dev/null 2>&1 || :")
     for name, unit in units:
-        if unit.there and not unit.enabled:
+        if unit.present and not unit.enabled:
             commands.append(f"run systemctl enable {name}")
         # Without a module there is nothing that it could keep awake; after the reboot it starts.
-        if unit.there and not unit.active and ready:
+        if unit.present and not unit.active and ready:
             commands.append(f"run systemctl start {name}")
     if not commands:
         host.noop("its daemons run" if ready else "its daemons start with the module")

@@ -106,7 +106,7 @@ def test_a_log_that_cannot_be_in_tmp_has_no_name_that_can_be_foreseen(
     )
     (tmp_path / "mktemp").chmod(0o755)
     done = subprocess.run(
-        ["dash", "-c", scripts.explained(['run true; echo "$log"'])],
+        ["dash", "-c", scripts.explaining_script(['run true; echo "$log"'])],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
@@ -143,7 +143,7 @@ def test_nothing_of_epel_is_installed_that_another_key_signs(
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     done = subprocess.run(
-        ["dash", "-c", scripts.explained([scripts._epel_of_fedora()])],
+        ["dash", "-c", scripts.explaining_script([scripts._epel_of_fedora()])],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "GNUPGHOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -166,7 +166,7 @@ def test_a_kernel_that_came_along_must_have_a_module(built: str, ok: bool, tmp_p
     whole = todo(DEBIAN, "6.1.0-37-amd64", upgraded=("linux-image-amd64",))
     lines = commands(scripts.install_script(whole))
     start = next(n for n, line in enumerate(lines) if line.startswith("for d in"))
-    check = scripts.explained(lines[start:]).replace("/boot", f"{tmp_path}/boot")
+    check = scripts.explaining_script(lines[start:]).replace("/boot", f"{tmp_path}/boot")
     done = subprocess.run(
         ["dash", "-c", check.replace("/lib/modules", f"{tmp_path}/modules")],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -232,7 +232,9 @@ ALL = [
     scripts.finish_script(DEBIAN, ["libcuda1"]),
     scripts.finish_script(ROCKY, []),
     scripts.hold_script(DEBIAN, ["x"]),
-    scripts.explained([scripts.initramfs_command(DEBIAN), scripts.initramfs_command(ROCKY)]),
+    scripts.explaining_script(
+        [scripts.initramfs_command(DEBIAN), scripts.initramfs_command(ROCKY)]
+    ),
 ]
 
 
@@ -275,7 +277,7 @@ def test_errors_are_told_in_words(said: str, means: str, tmp_path: Path):
     tool = tmp_path / "apt-get"
     tool.write_text(f"#!/bin/sh\ncat <<'EOF'\nReading lists\n{said}\nEOF\nexit 100\n")
     tool.chmod(0o755)
-    script = scripts.explained(["run apt-get install x", "echo went on"])
+    script = scripts.explaining_script(["run apt-get install x", "echo went on"])
     done = subprocess.run(
         ["dash", "-c", script],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -289,7 +291,7 @@ def test_errors_are_told_in_words(said: str, means: str, tmp_path: Path):
 
 
 def test_an_unknown_error_is_shown_as_it_is(tmp_path: Path):
-    script = scripts.explained(["run sh -c 'echo strange; exit 3'"])
+    script = scripts.explaining_script(["run sh -c 'echo strange; exit 3'"])
     done = subprocess.run(["dash", "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "strange\n")
 
@@ -378,7 +380,7 @@ def test_a_module_must_be_there_in_the_version_of_its_libraries(
     if whole:
         lines = commands(scripts.install_script(todo(DEBIAN, "6.1.0-37-amd64")))
         start = next(n for n, line in enumerate(lines) if line.startswith("for d in"))
-        check = scripts.explained(lines[start:])
+        check = scripts.explaining_script(lines[start:])
     done = subprocess.run(
         [
             "dash",
@@ -398,7 +400,7 @@ def test_a_module_must_be_there_in_the_version_of_its_libraries(
 
 def test_the_input_reaches_the_archive_and_nobody_else():
     """A package manager that read the script's input would take the files' archive."""
-    script = scripts.explained(["run cat", 'cat "$log"'])
+    script = scripts.explaining_script(["run cat", 'cat "$log"'])
     given = base64.b64encode(b"x").decode()
     done = subprocess.run(["dash", "-c", script], input=given, capture_output=True, text=True)
     assert done.stdout == ""
@@ -409,7 +411,7 @@ def test_without_a_file_of_its_own_a_script_ends(tmp_path: Path):
     (tmp_path / "mktemp").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["sh", "-c", scripts.explained(["echo went on"])],
+        ["sh", "-c", scripts.explaining_script(["echo went on"])],
         capture_output=True,
         text=True,
         env={"PATH": path},

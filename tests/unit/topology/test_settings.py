@@ -73,11 +73,11 @@ def test_a_share_of_memory_is_a_number(value: Any):
         ("api-key", "set balancer.engine_key_file"),
     ],
 )
-def test_what_another_setting_decides_is_refused(name: str, alternative: str):
+def test_what_another_setting_decides_is_refused(name: str, instead: str):
     with pytest.raises(ValidationError) as error:
         service(arguments={name: 1})
     assert f"`{name}` follows from the plan or another setting; " in str(error.value)
-    assert alternative in str(error.value)
+    assert instead in str(error.value)
 
 
 @pytest.mark.parametrize(
