@@ -156,17 +156,6 @@ def close_names(name: str, limit: int = 5) -> list[str]:
     return list(dict.fromkeys(table[key].name for key in keys))[:limit]
 
 
-def generation_of(compute_capability: float) -> Generation | None:
-    """The generation of an NVIDIA GPU that is not in the table; None for one not known here.
-
-    Source: NVIDIA's table "CUDA GPU Compute Capability".
-    """
-    for least, generation in _GENERATIONS:
-        if compute_capability >= least:
-            return generation if compute_capability < 13 else None
-    return None
-
-
 def usable_memory_mib(memory_mib: int, card: Card | None = None) -> int:
     """What CUDA or HIP gives of the memory that nvidia-smi or amd-smi prints.
 
@@ -178,18 +167,6 @@ def usable_memory_mib(memory_mib: int, card: Card | None = None) -> int:
     if card is not None and card.vendor == "amd":
         return memory_mib
     return max(0, int(memory_mib * 0.998) - 400)
-
-
-_GENERATIONS: tuple[tuple[float, Generation], ...] = (
-    (10.0, "Blackwell"),
-    (9.0, "Hopper"),
-    (8.9, "Ada"),
-    (8.0, "Ampere"),
-    (7.5, "Turing"),
-    (7.0, "Volta"),
-    (6.0, "Pascal"),
-    (5.0, "Maxwell"),
-)
 
 
 def _match(words: NameWords, memory_mib: int | None) -> Card | None:

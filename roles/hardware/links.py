@@ -6,7 +6,6 @@ of a group on NVLink for more than two GPUs, and are slowest over the worst link
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 from roles.hardware.gpus import Links, LinkVerdict
@@ -30,50 +29,10 @@ _NOT_WORKING = {
 }
 
 
-@dataclass(frozen=True)
-class Island:
-    """GPUs joined by NVLink, directly or over each other, by index.
-
-    `kind` is "pair", "full mesh" (every pair has the same number of NVLinks, as over NVSwitch) or
-    "hybrid mesh" (numbers differ or pairs lack a link, as in the cubes of V100). `pairs` has the
-    number of NVLinks of each linked pair (lower index first) and `links_per_pair` that number if
-    every pair of the island has the same, else None.
-    """
-
-    gpus: tuple[int, ...]
-    kind: str
-    links_per_pair: int | None
-    pairs: tuple[tuple[int, int, int], ...]
-
-    @property
-    def fully_connected(self) -> bool:
-        """Whether every pair has NVLinks, however many."""
-        return len(self.pairs) == len(self.gpus) * (len(self.gpus) - 1) // 2
-
-
 def nvlink_count(label: str) -> int:
     """18 of "NV18", 1 (there is one) of a declared "NV" and of AMD's "XGMI", else 0."""
     match = re.fullmatch(r"NV(\d*)|XGMI", label)
     return int(match[1] or 1) if match else 0
-
-
-def islands(links: Links) -> tuple[Island, ...]:
-    """The NVLink islands, by their lowest GPU; a GPU without NVLink is in none."""
-    pairs = [(i, j, count) for i, j, label in links if (count := nvlink_count(label))]
-    groups: list[set[int]] = []
-    for i, j, _ in pairs:
-        touching = [group for group in groups if i in group or j in group]
-        groups = [group for group in groups if group not in touching]
-        groups.append({i, j}.union(*touching))
-    return tuple(_island(sorted(group), pairs) for group in sorted(groups, key=min))
-
-
-def _island(gpus: list[int], pairs: list[tuple[int, int, int]]) -> Island:
-    own = tuple(pair for pair in pairs if pair[0] in gpus)
-    counts = {count for _, _, count in own}
-    uniform = len(counts) == 1 and len(own) == len(gpus) * (len(gpus) - 1) // 2
-    kind = "hybrid mesh" if not uniform else "pair" if len(gpus) == 2 else "full mesh"
-    return Island(tuple(gpus), kind, counts.pop() if uniform else None, own)
 
 
 def worst_link(links: Links, group: Iterable[int]) -> str | None:

@@ -173,18 +173,6 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
     return Serving((chosen, *rest), reasons, rejected, warnings, ())
 
 
-def attainable(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -> float:
-    """The most of the objective that any shape on equal GPUs would do under the stated load.
-
-    Whether it holds all requests at once does not count; 0 where none fits or no load is stated.
-    """
-    own = engine(spec.engine)
-    load = spec.load if own.calibration and gpu_rates(gpus[0]) else None
-    found, _ = candidates(own, spec.model, spec.params, gpus, hardware, load)
-    options = _options(spec, found, hardware, load) if load is not None else []
-    return max(map(spec.objective.merit, options), default=0.0)
-
-
 def _options(
     spec: ServiceSpec, found: Sequence[Candidate], hardware: Hardware, load: Load | None
 ) -> list[Candidate]:

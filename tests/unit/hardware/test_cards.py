@@ -15,7 +15,6 @@ from roles.hardware.cards import (
     cards_by_pci_id,
     close_names,
     find_card,
-    generation_of,
     usable_memory_mib,
 )
 from roles.hardware.settings import check_card_name
@@ -82,8 +81,6 @@ def test_figures_are_those_of_the_generation(card: Card):
         assert rate is not None and rate[0] <= card.bf16_dense_tflops <= rate[1]
         assert card.memory_mib is None or card.memory_mib >= 6000
     assert card.memory_mib is None or 2048 <= card.memory_mib <= 300 * 1024
-    if card.compute_capability is not None:
-        assert generation_of(card.compute_capability) == card.generation
     if card.nvlink_gb_s is not None:
         assert card.nvlink_gb_s <= LINK_GB_S.get(card.generation, 1800)
     assert card.nvlink_gb_s is not None or not card.nvlink_optional
@@ -376,27 +373,6 @@ def test_a_pci_id_may_stand_for_several_cards():
     assert names("10de:25b6") == ["NVIDIA A16", "NVIDIA A2"]
     assert names("1002:744c") == ["AMD Radeon RX 7900 XT", "AMD Radeon RX 7900 XTX"]
     assert names("10de:ffff") == []
-
-
-@pytest.mark.parametrize(
-    ("capability", "generation"),
-    [
-        (3.5, None),
-        (5.2, "Maxwell"),
-        (6.1, "Pascal"),
-        (7.0, "Volta"),
-        (7.5, "Turing"),
-        (8.6, "Ampere"),
-        (8.7, "Ampere"),
-        (8.9, "Ada"),
-        (9.0, "Hopper"),
-        (10.3, "Blackwell"),
-        (12.1, "Blackwell"),
-        (13.0, None),
-    ],
-)
-def test_generation_of_a_card_that_is_not_in_the_table(capability: float, generation: str | None):
-    assert generation_of(capability) == generation
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@ from pathlib import Path
 import pytest
 
 from roles.hardware.links import (
-    Island,
-    islands,
     p2p_possible,
     worst_link,
 )
@@ -15,45 +13,6 @@ OUTPUTS = Path(__file__).parents[2] / "data" / "gpu-outputs" / "topo"
 
 def topology(name: str) -> Topology:
     return parse_topo((OUTPUTS / f"{name}.txt").read_bytes().decode("utf-8"))
-
-
-def test_nvswitch_is_one_full_mesh():
-    (island,) = islands(topology("8x-b200_vllm-20862").links)
-    assert (island.gpus, island.kind, island.links_per_pair) == (tuple(range(8)), "full mesh", 18)
-    assert island.fully_connected
-
-
-def test_bridged_pairs_are_islands_of_two():
-    assert islands(topology("4x-rtx-a6000_vllm-8158").links) == (
-        Island((0, 3), "pair", 4, ((0, 3, 4),)),
-        Island((1, 2), "pair", 4, ((1, 2, 4),)),
-    )
-
-
-def test_a_cube_of_v100_is_a_hybrid_mesh_with_pairs_that_lack_a_link():
-    (island,) = islands(topology("8x-v100-sxm2-32gb_vllm-10662").links)
-    assert (island.gpus, island.kind, island.links_per_pair) == (
-        tuple(range(8)),
-        "hybrid mesh",
-        None,
-    )
-    assert len(island.pairs) == 16  # four links a GPU
-    assert {(0, 1, 2), (0, 4, 1), (6, 7, 2)} <= set(island.pairs)
-    assert not island.fully_connected
-
-
-def test_uneven_links_between_all_pairs_are_a_hybrid_mesh_that_is_fully_connected():
-    (island,) = islands(topology("4x-hybrid-nv1-nv2-mlx5_code").links)
-    assert (island.kind, island.links_per_pair, island.fully_connected) == (
-        "hybrid mesh",
-        None,
-        True,
-    )
-
-
-@pytest.mark.parametrize("name", ["4x-l40s-pix-node", "1x-l40_vllm-7856"])
-def test_without_nvlink_there_is_no_island(name: str):
-    assert islands(topology(name).links) == ()
 
 
 @pytest.mark.parametrize(
