@@ -1,10 +1,10 @@
-"""What one check says of one subject. Pure."""
+"""The outcome of one check of one subject. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-# From the best to the worst; `skipped` could not be seen, or does not matter here.
+# From best to worst. `skipped`: the check could not run, or does not apply.
 Outcome = Literal["skipped", "pass", "warn", "fail"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -13,9 +13,9 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 class Check:
     """The outcome of one check, with its evidence and what to do about it.
 
-    `name` is stable. `subject` is what was checked: a replica, GPUs, an address, or the host
-    itself. With `fail` a deploy cannot go on there, or what it left does not serve as planned;
-    `warn` is to be known, and fails nothing.
+    `name` is stable. `subject` is what was checked: a replica, GPUs, an address or the host.
+    `fail`: a deploy cannot continue on this host, or the host does not serve as planned.
+    `warn`: a person should know, but nothing fails.
     """
 
     name: str
@@ -42,12 +42,12 @@ def failed(checks: Iterable[Check]) -> list[Check]:
 
 
 def of_host(host: str, checks: Iterable[Check]) -> list[Check]:
-    """Checks as those of a host; what has no subject is about the host itself."""
+    """The checks with their host set; the host is the subject of a check that has none."""
     return [replace(check, host=host, subject=check.subject or host) for check in checks]
 
 
 def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
-    """Checks by their host, hosts and checks in the order in which they come."""
+    """The checks by host; hosts and checks keep their order."""
     found: dict[str, list[Check]] = {}
     for check in checks:
         found.setdefault(check.host, []).append(check)

@@ -1,8 +1,8 @@
 """The report of a pyinfra run, at its very end.
 
 pyinfra has no hook at the end of a run: it prints its results, disconnects and exits, or raises
-somewhere before. A handler for the interpreter's exit comes after all of these, once, and cannot
-change the exit status.
+earlier. A handler of the interpreter's exit runs once, after all of these, and cannot change the
+exit status.
 """
 
 import atexit
@@ -19,18 +19,18 @@ _ATTRIBUTE = "llm_report"
 
 
 def report_of(state: State) -> Report:
-    """The one report of a run, made when it is first asked for.
+    """The report of a run, created by the first call.
 
-    It stands in an attribute of pyinfra's State, the only object that lives as long as the run.
+    pyinfra's State keeps it: that is the only object that lives as long as the run.
     """
     return vars(state).setdefault(_ATTRIBUTE, Report())
 
 
 def report_at_end(state: State, report_dir: str, planned: Iterable[str]) -> Report:
-    """Have a run end with a report that names every planned host, however it ends; the report.
+    """Make a run end with a report that names every planned host; return the report.
 
-    Called first in a deploy file, so that hosts that cannot be reached, or that stop early, stand
-    in the report as failed. Hosts outside --limit are left out.
+    A deploy file calls this first. Hosts that cannot be reached or that stop early are then in the
+    report as failed. Hosts outside --limit are not in it.
     """
     report = report_of(state)
     report.plan(planned)
@@ -41,13 +41,13 @@ def report_at_end(state: State, report_dir: str, planned: Iterable[str]) -> Repo
 
 
 def _finish(state: State) -> None:
-    """Print and write the report, unless nothing was meant to be executed (--dry)."""
+    """Print and write the report, unless the run executes nothing (--dry)."""
     if state.is_executing or not state.active_hosts:
         report_of(state).finish(partial(why_unfinished, state))
 
 
 def why_unfinished(state: State, name: str) -> str | None:
-    """Why a host did not come to its end, "" where it did, None where --limit leaves it out."""
+    """Why the run did not finish on a host: "" if it did, None if --limit excludes the host."""
     host: Host | None = next((one for one in state.inventory if one.name == name), None)
     if host is None:
         return "it is not in the inventory"

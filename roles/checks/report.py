@@ -1,4 +1,5 @@
-"""Checks as a table for people, and as JSON and JUnit for programs: pure, but for the files."""
+"""Checks as a table for people, and as JSON and JUnit for programs. Pure, except that it writes
+files."""
 
 import json
 import os
@@ -11,8 +12,7 @@ from xml.etree import ElementTree
 
 from roles.checks.check import OUTCOMES, Check, Outcome, grouped, rank
 
-# The version of the JSON, described in docs/report.schema.json: a field that is added, removed or
-# changed makes it one more.
+# Version of the JSON that docs/report.schema.json describes. Any change of its fields raises it.
 SCHEMA = 1
 MAX_CELL_LENGTH = 2000
 HEADER = ("HOST", "SUBJECT", "CHECK", "OUTCOME", "EVIDENCE")
@@ -25,21 +25,23 @@ _WORDS: tuple[tuple[Outcome, str], ...] = (
 
 
 def printable(text: str) -> str:
-    """The text with a blank for each run of characters that are no signs: control characters, those
-    that turn the direction of writing, ends of lines, halves of characters. XML forbids most of
-    them, and a terminal obeys them."""
+    """The text with one blank in place of each run of unprintable characters.
+
+    These are control characters, marks of writing direction, line ends and lone surrogates. XML
+    forbids most of them, and a terminal would act on them.
+    """
     if text.isprintable():
         return text
     return re.sub("\0+", " ", "".join(c if c.isprintable() else "\0" for c in text))
 
 
 def clean(text: str) -> str:
-    """One line of text without such characters, as hosts may print anything."""
+    """The text as one line of printable characters: a host may print anything."""
     return printable(text).strip()
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """How many checks ended how; those that were skipped are named where there are some."""
+    """The number of checks by outcome; skipped ones are named only if there are any."""
     return f"{len(checks)} checks: {_counted(checks, always=('pass', 'warn', 'fail'))}"
 
 
@@ -53,9 +55,9 @@ def _counted(checks: Sequence[Check], always: Sequence[Outcome] = ()) -> str:
 
 
 def table(checks: Sequence[Check]) -> str:
-    """An aligned table, failures last, then what to do about them, then the summary.
+    """An aligned table with failures last, then their remedies, then the summary.
 
-    Of hosts themselves only what is not well has a row: the rest is counted.
+    Checks of a host itself that passed or were skipped get no row: they are counted.
     """
     ranked = sorted(checks, key=lambda check: rank(check.outcome))
     shown = [check for check in ranked if not _is_quiet(check)]
@@ -75,8 +77,8 @@ def table(checks: Sequence[Check]) -> str:
 
 
 def brief(checks: Sequence[Check]) -> str:
-    """What a run has not shown by itself: warnings of replicas, GPUs and endpoints, and how many
-    checks ended how."""
+    """What a run has not shown yet: warnings about replicas, GPUs and endpoints, and the
+    summary."""
     shown = [one for one in checks if one.outcome == "warn" and one.subject != one.host]
     return "\n".join([*(_rows(shown) if shown else ()), summary(checks)])
 
@@ -98,7 +100,7 @@ def _rows(checks: Sequence[Check]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    # A host decides how long an evidence is; the JSON has all of it.
+    # A host decides how long its evidence is; the JSON has all of it.
     return clean(text if len(text) <= MAX_CELL_LENGTH else f"{text[:MAX_CELL_LENGTH]} …")
 
 
@@ -153,7 +155,7 @@ def _case(suite: ElementTree.Element, check: Check) -> None:
 def write_reports(
     folder: Path, name: str, checks: Sequence[Check], run: str | None = None
 ) -> list[Path]:
-    """Write NAME.json and NAME.xml, each by a rename; the paths. Raises OSError."""
+    """Write NAME.json and NAME.xml, each by a rename, and return their paths. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, text in (("json", to_json(checks, run)), ("xml", to_junit(checks))):

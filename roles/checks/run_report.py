@@ -9,18 +9,18 @@ from roles.checks.check import Check, failed, grouped, of_host
 from roles.checks.report import MAX_CELL_LENGTH, brief, clean, table, write_reports
 
 REPORT_NAME = "report"
-# Of a host by name: why it did not come to its end, "" where it did, None where the run leaves
-# it out.
+# Returns, for a host's name, why the run did not finish on it: "" if it did, None if the run
+# excludes the host.
 WhyUnfinished = Callable[[str], str | None]
 
 
 @dataclass
 class Report:
-    """What is checked in one run and what comes of it.
+    """The checks of one run, and the report about them.
 
-    `run` is the run's id, `folder` where the files go, None where none are wanted. `planned` are
-    the hosts that must be in the report, in its order, and `reasons` says by host why it was
-    stopped. `brief`: failures are on the screen already, and are not shown again at the end.
+    `run` is the run's id. `folder` is where the files go, None for no files. `planned` are the
+    hosts that must be in the report, in its order. `reasons` says, by host, why it was stopped.
+    `brief`: the screen shows failures already, so the end does not repeat them.
     """
 
     run: str | None = None
@@ -44,8 +44,10 @@ class Report:
         self.reasons.setdefault(host, reason)
 
     def complete(self, why_unfinished: WhyUnfinished) -> list[Check]:
-        """All checks in the planned order, with a failed one for each host that was stopped, or was
-        never checked, and of which no check says so."""
+        """All checks in the planned order.
+
+        A host that was stopped or never checked, and that has no failed check, gets one.
+        """
         checks: list[Check] = []
         by_host = grouped(self.checks)
         for name in self.planned:
@@ -58,7 +60,7 @@ class Report:
         return checks
 
     def _unfinished(self, name: str, why: str) -> Check:
-        # A reason may go on with a whole plan.
+        # A reason may continue with a whole plan.
         first = next(iter(self.reasons.get(name, "").splitlines()), "")
         return Check(
             "host", "", "fail", f"{why}: {clean(first[:MAX_CELL_LENGTH])}" if first else why

@@ -1,4 +1,4 @@
-"""The last words of a run: how each host ended, what to do about it, and what serves. Pure."""
+"""The verdict at the end of a run: each host's outcome and next step, and what serves. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ HostOutcome = Literal[
     "FAILED",
     "left out by --limit",
 ]
-# How a run ended as a whole: to its end, of itself before it, by a signal, or it was a dry one.
+# How a run ended: completely, early by itself, by a signal, or as a dry run.
 Ending = Literal["whole", "early", "interrupted", "dry"]
 _FAILURES: dict[HostOutcome, str] = {
     "FAILED": "FAILED",
@@ -29,10 +29,10 @@ UNSEEN = "?"
 
 @dataclass(frozen=True)
 class HostVerdict:
-    """How a host ended.
+    """The outcome of a host.
 
-    `planned` replicas are to run there, `serving` of them were seen to serve, and of `unseen` the
-    run does not know. `next_step` is a command or an action, "" where there is none.
+    `planned` replicas should run there. The run saw `serving` of them serve, and did not see the
+    state of `unseen`. `next_step` is a command or an action, "" if there is none.
     """
 
     host: str
@@ -49,7 +49,7 @@ def verdict(rows: Sequence[HostVerdict], ending: Ending = "whole") -> str:
 
 
 def summary_line(rows: Sequence[HostVerdict], ending: Ending = "whole") -> str:
-    """What came of the run as a whole, and how many replicas serve."""
+    """The outcome of the run, and how many replicas serve."""
     return " ".join(part for part in (_outcome(rows, ending), _replicas(rows)) if part)
 
 
@@ -103,7 +103,7 @@ def _cells(row: HostVerdict) -> tuple[str, ...]:
 
 
 def _counted(row: HostVerdict) -> str:
-    """Replicas that serve, of those that are planned; a question mark for what was not seen."""
+    """Serving and planned replicas; a question mark stands for those whose state is unknown."""
     if not row.planned:
         return "-"
     if row.unseen == row.planned:

@@ -1,5 +1,6 @@
-"""Runs on a host, after probe.py and serving.py: ends once replicas serve, as the manifest has
-them. Which ones: `TASK["names"]`. One of a fleet that was not taken over yet has no entry there."""
+"""Runs on a host, after probe.py and serving.py: waits until the replicas `TASK["names"]` serve.
+
+The manifest describes a replica. One that an older version deployed has no entry there."""
 
 import sys
 
@@ -9,7 +10,7 @@ from roles.host.serving import LaunchError, key_of, read_manifest, wait
 
 
 def main():
-    """Wait for each replica; the exit status is 1, with its log, where one does not serve."""
+    """Wait for each replica; exit with status 1 and its log if one does not serve."""
     try:
         known = read_manifest()
         for name in TASK["names"]:

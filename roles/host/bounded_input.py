@@ -1,6 +1,6 @@
-"""What people give to read: files, JSON and YAML, in bounded size and depth.
+"""Reads files, JSON and YAML that a person supplies, with bounds of size and depth.
 
-Each error is a ValueError that says what is wrong and what to do; it never waits for a pipe.
+Each error is a ValueError that says what is wrong and what to do. A pipe is never waited for.
 """
 
 import json
@@ -30,7 +30,7 @@ _NO_FILE = (
 
 
 def path_exists(path: Path) -> bool:
-    """Whether anything bears this name, be it a link that leads nowhere."""
+    """Whether a path exists, even as a dangling link."""
     return os.path.lexists(path)
 
 
@@ -57,7 +57,7 @@ def open_file(path: Path) -> BinaryIO:
     except RuntimeError:
         raise _error_of(path, "is in the home of a user that is not there; correct it") from None
     except ValueError as error:
-        # Ours of above, or Python's of a NUL.
+        # Either our own error from above, or Python's for a NUL.
         raise error if "\0" not in str(path) else _error_of(path, "has a NUL; remove it") from None
 
 
@@ -81,7 +81,7 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
 
 def check_private(path: Path, required_mode: int = 0o600) -> None:
-    """ValueError where others than the owner have any right to the file, or to the folder."""
+    """ValueError if anybody but the owner has any right to the file or folder."""
     mode = path.expanduser().stat().st_mode & 0o777
     if mode & 0o077:
         raise ValueError(
@@ -96,9 +96,9 @@ def _error_of(path: Path, fault: str) -> ValueError:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What JSON text holds; no key of a mapping may stand there twice.
+    """The value of JSON text; no mapping may have a key twice.
 
-    The ValueError's text goes on after the name of the file: "is no JSON …", "has the key …".
+    The ValueError's text continues the file's name: "is no JSON …", "has the key …".
     """
     try:
         text = text.decode() if isinstance(text, bytes) else text
@@ -146,9 +146,9 @@ def _exceeds_max_depth(found: Any) -> bool:
 
 
 def parse_yaml(text: str) -> Any:
-    """What YAML text holds, None where that is nothing; no key may stand there twice.
+    """The value of YAML text, None if it is empty; no mapping may have a key twice.
 
-    The ValueError's text goes on after the name of the file: "is no YAML …", "has …".
+    The ValueError's text continues the file's name: "is no YAML …", "has …".
     """
     loader = _LOADER(text)
     try:
@@ -166,7 +166,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        # What PyYAML raises of values that are not as their tag says: dates, numbers.
+        # PyYAML raises these for values that do not fit their tag: dates, numbers.
         raise ValueError(f"has a value that cannot be read: {error!s:.80}") from None
     finally:
         loader.dispose()
@@ -174,8 +174,8 @@ def parse_yaml(text: str) -> Any:
 
 
 def _fault_of(document: yaml.Node) -> str | None:
-    """Why a document is not taken: keys that stand there twice, levels or values beyond bounds."""
-    # Each node once a level, and how many times its aliases make of it.
+    """Why a document is refused: repeated keys, or too many levels or values. None if it is not."""
+    # Each node once per level, with the number of its copies once aliases are expanded.
     level, count = {id(document): (document, 1)}, 0
     for _ in range(MAX_DEPTH):
         next_level: dict[int, tuple[yaml.Node, int]] = {}

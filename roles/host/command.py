@@ -1,4 +1,4 @@
-"""A command line's streams: what becomes of a command whose stdin or stdout fails."""
+"""The standard streams of a command, and how it ends if one of them fails."""
 
 import os
 import sys
@@ -10,14 +10,14 @@ MAX_LINE_LENGTH = 2**24
 
 
 def run(main: Callable[[list[str]], int]) -> int:
-    """Run a command with this process's arguments; its exit status, 1 where a stream fails."""
+    """Run a command with this process's arguments; return its exit status, 1 if a stream fails."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout is None:
         print("stdout is closed; send it to a file or a terminal", file=sys.stderr)
         return 1
     for stream in (sys.stdout, sys.stderr):
-        # A name that is no UTF-8, or a terminal that shows less, is no reason to stop.
+        # A name that is not UTF-8, or a terminal without UTF-8, must not stop the command.
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -27,7 +27,7 @@ def run(main: Callable[[list[str]], int]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Who read it has enough.
+        # The reader has closed the pipe.
         return _discard_stdout()
     except OSError as error:
         print(f"stdin or stdout fails ({error.strerror}); mend it and repeat", file=sys.stderr)
@@ -42,14 +42,16 @@ def _exit_status(main: Callable[[list[str]], int]) -> int:
 
 
 def _discard_stdout() -> int:
-    """Python writes what is left as it ends: nowhere."""
+    """Discard what Python would still write to stdout as it exits; return status 1."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 1
 
 
 def stdin_lines() -> Iterator[str]:
-    """The lines of stdin; bytes that are no UTF-8 come as lone surrogates. ValueError where stdin
-    is closed, or a line is longer than `MAX_LINE_LENGTH`."""
+    """The lines of stdin; bytes that are not UTF-8 become lone surrogates.
+
+    ValueError if stdin is closed or a line is longer than `MAX_LINE_LENGTH`.
+    """
     if sys.stdin is None:
         raise ValueError("stdin is closed; give it lines")
     if isinstance(sys.stdin, TextIOWrapper):
@@ -63,7 +65,7 @@ def stdin_lines() -> Iterator[str]:
 
 
 def stdin_bytes(max_bytes: int) -> bytes:
-    """All of stdin; ValueError where it is closed, or has more than `most` bytes."""
+    """All of stdin; ValueError if it is closed or has more than `most` bytes."""
     if sys.stdin is None:
         raise ValueError("stdin is closed; give it the output to read")
     content = sys.stdin.buffer.read(max_bytes + 1)

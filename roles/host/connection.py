@@ -1,8 +1,8 @@
-"""Connections that break: pyinfra 3.10 does not know all the ways.
+"""Makes SSH connections robust where pyinfra 3.10 does not.
 
-paramiko raises EOFError where a host goes away in the middle, which pyinfra does not expect around
-commands: it would end the run for all hosts. It also sets no keepalive, so a connection that is
-silent while a model loads can be dropped by a firewall on the way, and a run hangs.
+paramiko raises EOFError when a host disappears during a command. pyinfra does not expect that and
+would end the run for all hosts. It also sets no keepalive: while a model loads the connection is
+silent, a firewall may drop it, and the run hangs.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ from roles.host.serving import PROGRESS
 from roles.host.terminal import bounded, sanitize_output
 
 KEEPALIVE_S = 30
-# A host may say anything.
+# Bounds of what a host may report.
 _MAX_PHASES, _PHASE_LENGTH = 64, 60
 
 
 def make_robust() -> None:
-    """Have every SSH connection of this process fail for its own host alone, and stay alive."""
+    """Make an SSH connection of this process fail for its own host alone, and keep it alive."""
     if getattr(SSHConnector, "_robust", False):
         return
     sanitize_output()
@@ -48,19 +48,19 @@ def make_robust() -> None:
 
 
 def _read_phases() -> None:
-    """Take what a command says of replicas' phases as it comes; pyinfra hands output on at its
-    end."""
+    """Read the phases of replicas while a command runs: pyinfra returns output only at its end."""
     read = util.read_output_buffers
 
     def read_with_phases(stdout: Any, stderr: Any, **options: Any) -> Any:
         return read(without_phases(bounded(stdout), ctx_host.get()), stderr, **options)
 
-    # ssh has a name of its own for it.
+    # The ssh module has imported the function under its own name.
     util.read_output_buffers = ssh.read_output_buffers = read_with_phases
 
 
 def without_phases(lines: Iterable[Any], host: Any) -> Iterator[Any]:
-    """The lines that a command on a host prints, but for those that say what a replica is at."""
+    """The lines of a host's command without those that report a replica's phase; stores the
+    phases."""
     phases = host.connector_data.get(PHASES) if host is not None else None
     for line in lines:
         text = line.decode(errors="replace") if isinstance(line, bytes) else line

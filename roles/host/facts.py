@@ -1,7 +1,7 @@
-"""What is on a host where our files belong, and what it says to one question of several roles.
+"""The state of our files on a host, and its answers to one question of several roles.
 
-A role exposes a `Part` (or a function that makes it from what will be needed) and a pure parser of
-its sections. A run asks all of them at once, in one SSH command, without sudo of pyinfra's:
+A role exposes a `Part` (or a function that makes one) and a pure parser of its sections. A run asks
+all parts at once, in one SSH command, without pyinfra's sudo:
 
     parts = (hardware.PART, driver.PART, tuning.PART, *preflight.parts(needs))
     answers = host.get_fact(Answers, parts=parts, _sudo=False, _timeout=TIMEOUT_S)
@@ -10,11 +10,11 @@ its sections. A run asks all of them at once, in one SSH command, without sudo o
     tuned = tuning.parse_state(answers.get(tuning.PART.name, {}), report)
     found = preflight.parse_answers(answers)
 
-`answers` is None where the host gave none; pyinfra has then failed it. A parser raises ValueError
-where its part is cut short, or was not asked for want of root: preflight's answers tell why. What
-a host said stays as it was asked: after a change the role's own fact (`roles.hardware.facts`, …)
-asks its part again. Where `preflight.later_parts(report, needs)` has parts, which is so where a
-driver is to be installed, they are asked in a second question, and its answers are added.
+`answers` is None if the host gave none; pyinfra has then failed it. A parser raises ValueError if
+its part is cut short, or was not asked because root was needed: preflight's answers say why.
+Answers are not renewed: after a change the role's own fact (`roles.hardware.facts`, …) asks its
+part again. `preflight.later_parts(report, needs)` has parts if a driver will be installed: a second
+question asks them, and its answers are added.
 """
 
 import shlex
@@ -35,8 +35,10 @@ _MAX_ERROR_LENGTH = 500
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """What a host printed is read here. Whatever that raises fails this host alone: any other
-    exception would end the run for every host, and nobody can list what a hostile text raises."""
+    """Inside, a host's output is parsed: any error fails this host alone.
+
+    Another exception would end the run for every host, and a hostile text may raise anything.
+    """
     try:
         yield
     except Exception as error:
@@ -51,7 +53,7 @@ def unreadable(what: str, error: Exception) -> str:
 
 
 class Answers(FactBase[dict[str, dict[str, str]] | None]):
-    """What a host says to the parts of one question: texts by part and label, in one command."""
+    """A host's answers to the parts of one question, by part and label, in one command."""
 
     @staticmethod
     def default() -> dict[str, dict[str, str]] | None:

@@ -1,4 +1,4 @@
-"""A file as it must be on a host, and what of a set differs from what is there."""
+"""A file as it must be on a host, and which files of a set differ from the host's."""
 
 import base64
 import hashlib

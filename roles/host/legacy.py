@@ -1,7 +1,7 @@
-"""Runs on a host: reads what a deploy of before the numbered folders left of a replica.
+"""Runs on a host: reads a replica that a version before the numbered folders deployed.
 
-Such a replica has NAME.env and NAME.yaml in /etc/llm/replicas, one `key: value` a line, starts by
-the shared unit alone and from /opt/llm/engines/current. It is of vLLM.
+Such a replica runs vLLM. It has NAME.env and NAME.yaml in /etc/llm/replicas, one `key: value` a
+line. The shared unit alone starts it, from /opt/llm/engines/current.
 """
 
 import os
@@ -9,7 +9,7 @@ import os
 LEGACY_FOLDER = "/etc/llm/replicas"
 LEGACY_SECRETS = "/etc/llm/secrets/engine.env"
 LEGACY_MARK = "/opt/llm/engines/current"
-"""What a shared unit of then has in its ExecStart."""
+"""Text in the ExecStart of that version's shared unit."""
 
 
 def _lines(path, separator):
@@ -19,12 +19,12 @@ def _lines(path, separator):
 
 
 def is_legacy(name):
-    """Whether the files of such a replica are there."""
+    """Whether the files of such a replica exist."""
     return os.path.exists("%s/%s.yaml" % (LEGACY_FOLDER, name))
 
 
 def legacy_replica(name):
-    """A replica's name, port, model and GPUs, as its files say."""
+    """A replica's name, port, model and GPUs, from its files."""
     options = _lines("%s/%s.yaml" % (LEGACY_FOLDER, name), ": ")
     environment = _lines("%s/%s.env" % (LEGACY_FOLDER, name), "=")
     visible = environment.get("CUDA_VISIBLE_DEVICES") or environment.get("HIP_VISIBLE_DEVICES", "")
@@ -37,6 +37,6 @@ def legacy_replica(name):
 
 
 def legacy_key():
-    """The key of all replicas of then."""
+    """The key that all replicas of that version share."""
     text = _lines(LEGACY_SECRETS, "=").get("VLLM_API_KEY", "")
     return text.replace("\\", "")

@@ -1,4 +1,4 @@
-"""Own operations on files: pyinfra's take three commands a file and write in place."""
+"""Operations on files. pyinfra's own need three commands a file, and write in place."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from roles.host.hostfile import HostFile, archive, changed_files
 @operation()
 def present(files: Sequence[HostFile], check: str | None = None, absent: Sequence[str] = ()):
     """
-    Write the files that differ, remove `absent`; all or nothing until the checks have passed.
+    Write the files that differ and remove `absent`. If the check fails, nothing changes.
 
-    + files: what must be there
+    + files: the files that must exist
     + check: a shell command over the new files, staged below `$STAGE` by their full paths
-    + absent: paths of files that must not be there
+    + absent: paths of files that must not exist
 
-    Every file replaces the old one by a rename, in the order given, after `check` has ended with
-    status 0. The content travels on the standard input, never in an argument or below /tmp.
+    After `check` has ended with status 0 each file replaces the old one by a rename, in the order
+    given. The content is sent on the standard input, never in an argument or below /tmp.
     """
     states = host.get_fact(FileStates, paths=[file.path for file in files] + list(absent))
     changed = changed_files(files, states)

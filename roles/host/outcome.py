@@ -1,4 +1,4 @@
-"""How roles speak of a host, and how they fail it, and no other."""
+"""Prints messages about a host, and fails one host without failing others."""
 
 import shlex
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from roles.checks import Check, clean, failed, printable
 from roles.checks.deploy import report_of
 from roles.host.terminal import MAX_SHOWN_LENGTH, MAX_SHOWN_LINES, shown
 
-# What replicas of a host are at, by name, while a command there says so: in pyinfra's data of it.
+# Key in a host's pyinfra data: the phase of each replica by name, while a command reports it.
 PHASES = "llm_phases"
 
 
@@ -24,8 +24,10 @@ def say(text: str) -> None:
 
 
 def ssh_command(host: Host) -> str:
-    """The command that connects to a host as pyinfra does, to be pasted into a shell; "" for a
-    host that is not reached by ssh ("@local")."""
+    """The shell command that connects to a host as pyinfra does.
+
+    "" for a host that is not reached by ssh ("@local").
+    """
     if host.name.startswith("@"):
         return ""
     data = host.data
@@ -46,7 +48,7 @@ def warn(text: str) -> None:
 
 
 def failing(why: str) -> FunctionCommand:
-    """A command to be yielded: it fails this host alone, with the reason in print.
+    """A command for an operation to yield: it prints the reason and fails this host alone.
 
     An exception in an operation would end the run for every host.
     """
@@ -54,7 +56,7 @@ def failing(why: str) -> FunctionCommand:
 
 
 def failing_checks(checks: Sequence[Check], stage: str) -> FunctionCommand:
-    """A command to be yielded: it fails this host alone, and names the checks that failed."""
+    """A command for an operation to yield: it fails this host alone and names the failed checks."""
     return failing(
         "\n".join(
             clean(f"{stage} failed: {check.subject} {check.name}: {check.evidence}")
@@ -64,8 +66,8 @@ def failing_checks(checks: Sequence[Check], stage: str) -> FunctionCommand:
 
 
 def stop(why: str) -> None:
-    """Stop this host alone while the run prepares; nothing was changed on it."""
-    # The host itself: pyinfra's `host` is another one in another context.
+    """Stop this host alone while the run prepares, before anything changes on it."""
+    # The host itself: pyinfra's `host` is a proxy that follows the context.
     this_host = ctx_host.get()
     assert this_host is not None
     fail(this_host.state, this_host, why, "stopped, nothing was changed here: ")
@@ -73,11 +75,13 @@ def stop(why: str) -> None:
 
 
 def fail(state: State, host: Host, why: str, heading: str = "") -> bool:
-    """Print why a host fails and note it for the report; False, which in an operation's function
-    makes pyinfra fail the host."""
+    """Print why a host fails and record it for the report.
+
+    Returns False: from an operation's function that makes pyinfra fail the host.
+    """
     for line in f"{heading}{why}".splitlines()[:MAX_SHOWN_LINES]:
         host.log_styled(printable(line[:MAX_SHOWN_LENGTH]), fg="red", log_func=logger.error)
     report_of(state).stop(host.name, why)
-    # pyinfra does so itself, but for --no-wait, where the exit status would be 0.
+    # With --no-wait pyinfra does not do this itself, and the exit status would be 0.
     state.failed_hosts.add(host)
     return False

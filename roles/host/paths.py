@@ -1,10 +1,10 @@
-"""Where our things are on a host: paths, units and the firewall's table, each written here once."""
+"""The paths, units and firewall table that we use on a host, each defined here once."""
 
 ETC = "/etc/llm"
 REPLICAS = f"{ETC}/replicas"
-"""A folder a replica, in it numbered folders and the link `current`."""
+"""A folder for each replica, with numbered folders and the link `current`."""
 MANIFEST = f"{ETC}/manifest.json"
-"""What runs on a GPU host, as its last deploys proved it."""
+"""The replicas of a GPU host, as its last deploys proved them."""
 FIREWALL_RULES = f"{ETC}/firewall.nft"
 GPU_SETTINGS = f"{ETC}/gpu-settings.sh"
 STATE = "/var/lib/llm"
@@ -14,10 +14,10 @@ ENGINES = "/opt/llm/engines"
 UNITS = "/etc/systemd/system"
 UNIT_PREFIX, UNIT_SUFFIX = "llm-engine@", ".service"
 UNIT_TEMPLATE = f"{UNITS}/{UNIT_PREFIX}{UNIT_SUFFIX}"
-"""The unit that runs every replica of a host; it holds what never differs."""
-# As systemctl and journalctl take it.
+"""The template unit of every replica of a host; it holds only what never differs."""
+# A pattern for systemctl and journalctl.
 UNIT_GLOB = f"{UNIT_PREFIX}*{UNIT_SUFFIX}"
-# A process of a replica by its control group, of whatever version.
+# Matches the control group of a replica's process, of any version.
 UNIT_CGROUP = rf"/{UNIT_PREFIX}[^/]+\{UNIT_SUFFIX}(?:/|$)"
 GPU_SETTINGS_UNIT = "llm-gpu-settings.service"
 FIREWALL_UNIT = "llm-firewall.service"

@@ -1,11 +1,11 @@
-"""Real completions, asked by a host itself: standard library only, sent to `python3 -`.
+"""Requests real completions from a host itself: standard library only, sent to `python3 -`.
 
-`roles.host.program.bundle` puts this text before the few lines that use it, so that nothing has
-to be installed on a host, and hands over keys on the standard input, never in an argument. The
-control machine asks a balancer by the same functions.
+`roles.host.program.bundle` puts this text before the lines that use it, so nothing must be
+installed on a host. Keys are passed on the standard input, never in an argument. The control
+machine uses the same functions for a balancer.
 
-Whoever answers is not trusted: time, size and depth of an answer are bounded, no redirect is
-followed, and what is passed on of it has the types and lengths that it should have.
+The server is not trusted: time, size and depth of an answer are bounded, redirects are not
+followed, and the values that are returned have checked types and lengths.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
-# What a program is to do; `roles.host.program.bundle` sets it.
+# The program's task; `roles.host.program.bundle` sets it.
 TASK = {}
 
 PROMPT = "Say hello."
-# Bytes of an answer with its headers, and of each token that it may have: text, JSON around it.
+# Maximum bytes of an answer with its headers, and for each token of it, with its JSON.
 MAX_BYTES, MAX_TOKEN_BYTES = 1 << 20, 1024
 MAX_TEXT_LENGTH = 500
 # http.client's errors on a broken answer are not OSErrors, and deep JSON is a RecursionError.
@@ -50,20 +50,20 @@ class _Bytes(io.RawIOBase):
 
 
 class _Bounded(io.BufferedReader):
-    """What http.client takes for a socket and for its file, of bounded size."""
+    """A reader of bounded size that http.client can use as a socket and as its file."""
 
     def makefile(self, mode):
         return self
 
     def read(self, size=-1):  # type: ignore
-        # Python sets the memory aside for as much as an answer says that it will send.
+        # Python would allocate as much memory as the answer announces.
         if size is not None and size > self.raw.left:  # type: ignore
             raise ValueError(TOO_LONG)
         return super().read(size)
 
 
 def _shut_down(sockets):
-    """Have whoever reads from a socket find its end."""
+    """Shut sockets down, so that a reader finds their end."""
     for one in sockets:
         with contextlib.suppress(OSError, ValueError):
             one.shutdown(socket.SHUT_RDWR)
@@ -71,8 +71,10 @@ def _shut_down(sockets):
 
 @contextlib.contextmanager
 def _deadline(timeout_s):
-    """The sockets put into the list that this gives are shut down when time is up; TimeoutError
-    then in place of what came of it. A socket's own timeout starts anew with each byte."""
+    """A list of sockets, which are shut down when the time is up; then raises TimeoutError.
+
+    A socket's own timeout would restart with each byte.
+    """
     sockets, end = [], time.monotonic() + timeout_s
     timer = threading.Timer(timeout_s, _shut_down, [sockets])
     timer.daemon = True
@@ -104,8 +106,10 @@ def _connect(sockets, host, port, timeout_s, context):
 
 @contextlib.contextmanager
 def request(url, key, timeout_s, body=None, most_bytes=MAX_BYTES, context=None):
-    """The answer to one request, a POST of `body` (JSON-able) or a GET; no proxy of the environment
-    stands between a host and its own engine. One of `ERRORS` where there is none."""
+    """The response to one request: a POST of `body` (JSON-able), or a GET without one.
+
+    Proxies of the environment are ignored. Raises one of `ERRORS` if there is no response.
+    """
     parts = urllib.parse.urlsplit(url)
     port = parts.port or (443 if context else 80)
     headers = {"Connection": "close", "Content-Type": "application/json"}
@@ -123,7 +127,7 @@ def request(url, key, timeout_s, body=None, most_bytes=MAX_BYTES, context=None):
 
 
 def plain(value):
-    """A short text of what anybody sent, without characters that a terminal would obey."""
+    """Untrusted text, shortened and without characters that a terminal would act on."""
     text = str(value)[:MAX_TEXT_LENGTH]
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
@@ -136,7 +140,7 @@ def _bounded_integer(digits):
 
 
 def parsed(text):
-    """JSON that anybody sent; ValueError or RecursionError for what is none."""
+    """The value of untrusted JSON; raises ValueError or RecursionError if it is not valid."""
     return json.loads(text, parse_int=_bounded_integer)
 
 
@@ -165,7 +169,7 @@ def _body(model, prompt, max_tokens, stream):
 
 
 def _completion(answer):
-    """Tokens, model and fingerprint of a chat completion; ValueError where it is none."""
+    """Tokens, model and fingerprint of a chat completion; ValueError if it is not one."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     if type(tokens) is not int or tokens >= 1 << 31:
@@ -178,9 +182,10 @@ def _completion(answer):
 
 
 def chat(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=PROMPT, context=None):
-    """Ask for one chat completion; a dict with ok, status, seconds and tokens, or error.
+    """Request one chat completion; returns a dict with ok, status, seconds and tokens, or error.
 
-    `context` is an ssl.SSLContext for https; `replica` is the upstream that a balancer names.
+    `context` is an ssl.SSLContext for https. `replica` in the result is the upstream that a
+    balancer names.
     """
     start = time.monotonic()
     body = _body(model, prompt, max_tokens, False)
@@ -212,7 +217,7 @@ def _url(base_url):
 
 
 def _stream_error(data):
-    """The error that an engine reports in the middle of a stream whose status is 200 already."""
+    """The error inside a stream whose status is already 200; None if there is none."""
     try:
         return parsed(data).get("error")
     except (ValueError, AttributeError, RecursionError):
@@ -220,7 +225,7 @@ def _stream_error(data):
 
 
 def chat_stream(base_url, key, model, timeout_s=30.0, max_tokens=8, prompt=PROMPT, context=None):
-    """Ask for a streamed chat completion; ok only if it came in chunks and ended with [DONE]."""
+    """Request a streamed chat completion; ok only if it has chunks and ends with [DONE]."""
     start = time.monotonic()
     chunks, done, first = 0, False, None
     body = _body(model, prompt, max_tokens, True)

@@ -1,4 +1,4 @@
-"""Puts a program together that a host runs from its standard input: `python3 -`. Pure: text out."""
+"""Builds a program that a host runs from its standard input: `python3 -`. Pure."""
 
 import json
 import re
@@ -12,15 +12,15 @@ SERVING = _HERE / "serving.py"
 LEGACY = _HERE / "legacy.py"
 AWAIT_SERVING = _HERE / "await_serving.py"
 
-# On a host all texts are one program; here they are modules that can be read and tested.
+# On a host all texts form one program; here they are modules that can be imported and tested.
 _IMPORT = re.compile(r"^from roles\.[\w.]+ import (\([^)]*\)|[^(\n]*)$", re.MULTILINE)
 
 
 def bundle(files: Sequence[Path], task: Mapping[str, Any], end: str = "") -> str:
     """The texts of some host-side modules as one program, with `end` after them.
 
-    `task` is what the program is to do (JSON-able data): it replaces the line `TASK = {}` of the
-    first module that has it. That module imports json.
+    `task` is the program's task (JSON-able data). It replaces the line `TASK = {}` of the first
+    module that has one; that module imports json.
     """
     text = "\n".join(_IMPORT.sub("", file.read_text()) for file in files)
     data = f"TASK = json.loads({json.dumps(task)!r})"
@@ -28,7 +28,8 @@ def bundle(files: Sequence[Path], task: Mapping[str, Any], end: str = "") -> str
 
 
 class SecretInput(list[str]):
-    """Text for `_stdin` that holds a secret: with -v pyinfra prints the arguments of facts."""
+    """A secret text for `_stdin`: its repr is masked, as -v makes pyinfra print facts'
+    arguments."""
 
     def __init__(self, text: str) -> None:
         super().__init__([text])

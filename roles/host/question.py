@@ -1,5 +1,5 @@
-"""One question to a host: the parts that several roles want to know, asked by one sh program, and
-the one parser of what it prints. Pure."""
+"""One question to a host: one sh program asks the parts of several roles, one parser reads it.
+Pure."""
 
 import re
 import shlex
@@ -13,12 +13,12 @@ _PRELUDE, _RUNNER = (
 )
 _PART, _LABEL = "@@@ ", "@@ "
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
-# Seconds after which a part that hangs is left behind; root's parts end so much earlier.
+# Seconds after which a hanging part is abandoned; root's parts end `_ROOT_EARLIER_S` earlier.
 _DEADLINE_S, _ROOT_EARLIER_S = 150, 10
-# Characters of one section: the rest of a longer one is dropped.
+# Maximum characters of a section; the rest of a longer one is dropped.
 SECTION_LIMIT = 1_000_000
 END = "end"
-# The part that tells how sudo went; the question itself adds it.
+# The part that says whether sudo worked; the question adds it itself.
 SUDO = "sudo"
 
 Sections = Mapping[str, str]
@@ -26,28 +26,29 @@ Sections = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Part:
-    """What one role asks a host: a POSIX sh script that prints sections, each below `@@ LABEL`.
+    """One role's questions to a host: a POSIX sh script that prints sections below `@@ LABEL`
+    lines.
 
-    The script runs as the ordinary user, or as root where `root`, and limits the time of all that
-    it runs. It has `has PROGRAM`, `limit SECONDS COMMAND…`, `part LABEL` and `file_states PATH…`
-    (which `roles.host.parse_states` reads). `$1`… are `arguments`; `$ROOM` is a folder of its own
-    that goes away at the end, empty where the host has no room for files; `$SUDO` is "yes" where
-    sudo asks for no password. Standard input and error are /dev/null.
+    The script runs as the login user, or as root if `root` is true, and limits the time of every
+    command. It can use `has PROGRAM`, `limit SECONDS COMMAND…`, `part LABEL` and
+    `file_states PATH…` (`roles.host.parse_states` reads that). `$1`… are `arguments`. `$ROOM` is a
+    temporary folder, "" if the host has no room for files. `$SUDO` is "yes" if sudo asks for no
+    password. Standard input and error are /dev/null.
     """
 
     name: str
-    # pyinfra prints the arguments of facts with -v.
+    # With -v pyinfra prints the arguments of facts.
     script: str = field(repr=False)
     root: bool = False
     arguments: tuple[str, ...] = ()
 
 
 def question(parts: Iterable[Part], deadline_s: int = _DEADLINE_S) -> str:
-    """One sh program that asks all parts side by side and ends after so many seconds at most.
+    """One sh program that asks all parts in parallel and ends after `deadline_s` at the latest.
 
-    Root's parts go by one `sudo -n`, or directly where the user is root; where neither is possible
-    they are left out, and the section "errors" of the part `SUDO` says why ("hung" is there too
-    where they gave no answer in time). ValueError for a name that is no plain word or stands twice.
+    Root's parts run under one `sudo -n`, or directly if the user is root. If neither works they are
+    left out, and the section "errors" of the part `SUDO` says why; "hung" is set if they did not
+    answer in time. ValueError for a name that is not a plain word or is used twice.
     """
     parts = tuple(parts)
     names = [SUDO, *(part.name for part in parts)]
@@ -75,7 +76,7 @@ def _begin(part: Part) -> str:
 
 
 def _here(name: str, text: str) -> str:
-    """The text as a here-document, which needs no quoting however deep it stands."""
+    """The text as a here-document, which needs no quoting at any depth."""
     mark = f"{_PART}{name}"
     if mark in text.splitlines():
         raise ValueError(f"the script of the part {name} has a line {mark!r}, which ends it")
@@ -85,9 +86,9 @@ def _here(name: str, text: str) -> str:
 def parse_answers(lines: Iterable[str]) -> dict[str, dict[str, str]]:
     """Each part's sections by name and label, from what a `question` printed.
 
-    What stands before the first part or label, as a login's banner, is dropped. Of a part or label
-    that comes twice the first counts. A part that was not asked or gave no answer is absent; one
-    that was answered to its end has the section "end".
+    Text before the first part or label, such as a login banner, is dropped. If a part or label
+    comes twice, the first counts. A part without an answer is absent; a complete answer has the
+    section "end".
     """
     answers: dict[str, dict[str, str]] = {}
     for name, lines_below in _split(lines, _PART):
@@ -105,7 +106,7 @@ def _sections(lines: Iterable[str]) -> dict[str, str]:
 
 
 def _split(lines: Iterable[str], mark: str) -> Iterator[tuple[str, list[str]]]:
-    """What stands below each line that begins with the mark, by the rest of that line."""
+    """For each line that begins with the mark: the rest of that line, and the lines below it."""
     name, lines_below = None, []
     for line in lines:
         if line.startswith(mark):
@@ -128,7 +129,7 @@ def _bounded(lines: Iterable[str]) -> Iterator[str]:
 
 
 def require(sections: Sections, labels: Sequence[str], about: str) -> None:
-    """ValueError where a part's answer is not there, is cut short or lacks one of these labels."""
+    """ValueError if a part's answer is missing, is cut short or lacks one of these labels."""
     if not sections:
         raise ValueError(f"the host gave no answer about {about}")
     if missing := [label for label in (*labels, END) if label not in sections]:

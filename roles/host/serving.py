@@ -1,4 +1,4 @@
-"""Runs on a host, after probe.py: waits until replicas serve, and says why one does not."""
+"""Runs on a host, after probe.py: waits until replicas serve, or says why one does not."""
 
 import contextlib
 import json
@@ -16,14 +16,16 @@ LOG_LINES, ERROR_LINES, LINE_LENGTH, LOG_BYTES = 15, 4, 500, 1 << 18
 ERROR = re.compile(
     r"(\w{0,80}(Error|Exception)\b: |CUDA error|out of memory|assertion failed)", re.I
 )
-# Begins a line that says what a replica is at: "@@progress NAME PHASE".
+# Prefix of a line that reports a replica's phase: "@@progress NAME PHASE".
 PROGRESS = "@@progress "
 MANIFEST = "/etc/llm/manifest.json"
 
 
 class LaunchError(Exception):
-    """Something that a person must repair; its text says what, with the log that tells it,
-    `problem` says it alone, `replicas` which did not serve."""
+    """A failure that a person must repair: its text is the problem and the log.
+
+    `problem` is the problem alone; `replicas` are those that do not serve.
+    """
 
     def __init__(self, problem, replicas=(), log=""):
         super().__init__("%s\n%s" % (problem, log) if log else problem)
@@ -53,7 +55,7 @@ def properties(name, *keys):
 
 
 def read_manifest():
-    """The replicas that the last deploys proved, by name; none where there is no manifest."""
+    """The replicas that the last deploys proved, by name; empty if there is no manifest."""
     try:
         with open(MANIFEST) as file:
             return {one["name"]: one for one in json.load(file)["replicas"]}
@@ -62,7 +64,7 @@ def read_manifest():
 
 
 def key_of(replica):
-    """The key of a replica, from its own folder; "" where it takes none."""
+    """The key of a replica, from its folder; "" if it has none."""
     try:
         with open(os.path.join(replica["folder"], "keys")) as file:
             return file.readline().strip()
@@ -71,26 +73,28 @@ def key_of(replica):
 
 
 def report_phase(name, phase):
-    """Say what a replica is at, where the task asks for it; nobody has to be there to hear it."""
+    """Print a replica's phase if the task asks for it; ignores a closed pipe."""
     if TASK.get("progress"):
         with contextlib.suppress(OSError):
             os.write(1, ("%s%s %s\n" % (PROGRESS, name, phase)).encode())
 
 
 def listens(port):
-    """Whether anybody takes connections at a port."""
+    """Whether a program accepts connections at a port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
 
 
 def wait(replica, key, timeout_s):
-    """Wait for a real completion of the right model; LaunchError with the log's end where none
-    comes. `replica` has a name, a port and a model."""
+    """Wait until a replica answers a real completion with its own model.
+
+    `replica` has a name, a port and a model. Raises LaunchError, with the end of the log.
+    """
     name, start = replica["name"], time.monotonic()
     first_id = properties(name, "InvocationID")["InvocationID"]
     why = "no completion within %d s" % timeout_s
-    # One restart may heal, as when the memory of a process that just ended is freed late.
+    # One restart may help: the memory of a process that has just ended may be freed late.
     allowed = int(properties(name, "NRestarts")["NRestarts"]) + 1
     loading = True
     report_phase(name, "load")
@@ -111,16 +115,16 @@ def wait(replica, key, timeout_s):
             break
         if answer["status"]:
             why = "it answers " + answer["error"]
-        # A wrong key or model name does not repair itself.
+        # A wrong key or model name will not change by itself.
         if answer["status"] in (401, 404):
             break
-        # An engine that is ready within a moment is not to be waited for longer.
+        # Poll quickly at first: some engines are ready at once.
         time.sleep(0.1 if time.monotonic() < start + 3 else 1)
     raise LaunchError("%s does not serve: %s" % (name, why), [name], log(name, key, first_id))
 
 
 def _ended(name, allowed):
-    """Why a unit will not serve any more, or ""."""
+    """Why a unit has ended and will not serve; "" if it has not."""
     state = properties(name, "ActiveState", "NRestarts", "Result", "ExecMainStatus")
     if state["ActiveState"] == "failed" or int(state["NRestarts"]) > allowed:
         return "its unit failed (%s, exit status %s, %s restarts)" % (
@@ -132,14 +136,16 @@ def _ended(name, allowed):
 
 
 def log(name, key, first_id):
-    """The errors and the last log lines of a unit's first start, which failed first, or of its last
-    start that said anything; without the key should an engine ever print it."""
-    # A unit has ended before the journal has taken its last words.
+    """The errors and last log lines of a unit's first start, or else of its last one.
+
+    The first start shows the cause. The key is masked, in case an engine prints it.
+    """
+    # A unit may have ended before the journal has stored its last lines.
     run("timeout", "20", "journalctl", "--sync", ok=())
     start_id = properties(name, "InvocationID")["InvocationID"]
     first = log_of_start(first_id) if first_id != start_id else ""
     text = first or log_of_start(start_id)
-    # One that was started again a moment ago has said nothing yet.
+    # A unit that has just been restarted has logged nothing yet.
     text = text or journal("-u", unit(name))
     text = text.replace(key, "***") if key else text
     lines = ["    " + plain(line)[:LINE_LENGTH] for line in log_excerpt(text.splitlines())]
@@ -149,19 +155,20 @@ def log(name, key, first_id):
 
 
 def log_of_start(start_id):
-    """What a unit said in one start, and what systemd said of it; "" where it said nothing."""
+    """The log of one start of a unit, with systemd's lines about it; "" if the unit logged
+    nothing."""
     invocation = "_SYSTEMD_INVOCATION_ID=" + start_id
     return journal(invocation) and journal(invocation, "+", "INVOCATION_ID=" + start_id)
 
 
 def journal(*matches):
-    """What a journal has at its end of these messages; one may be as long as its writer wants."""
+    """The last journal lines that match; bounded in bytes, as one message may have any length."""
     command = ("journalctl", "--no-pager", "-o", "cat", "-n", "400", *matches)
     return run("sh", "-c", "%s | tail -c %d" % (shlex.join(command), LOG_BYTES), ok=()).strip()
 
 
 def log_excerpt(lines):
-    """The last lines, and before them the first errors, which the last ones follow from."""
+    """The first errors, which explain the rest, and then the last lines."""
     last = lines[-LOG_LINES:]
     errors = [line for line in lines[:-LOG_LINES] if ERROR.search(line)]
     return [*dict.fromkeys(errors[:ERROR_LINES]), *(["…"] if errors else []), *last]

@@ -1,4 +1,4 @@
-"""What all settings have in common: they are strict, and a file, an address or a URL is one."""
+"""The base of all settings: strict types, and checked paths, addresses and URLs."""
 
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# RFC 1035: what a name and each part of it between dots may have at most.
+# RFC 1035: maximum length of a name, and of a label between dots.
 _MAX_NAME_LENGTH, _MAX_LABEL_LENGTH = 253, 63
 # Linux: PATH_MAX and NAME_MAX.
 _MAX_PATH_LENGTH, _MAX_PART_LENGTH = 4095, 255
@@ -20,9 +20,9 @@ _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
 
 class StrictSettings(BaseModel):
-    """Settings as they are written: no key that nobody knows, and no value of another type.
+    """Strict settings: unknown keys and values of another type are errors.
 
-    `True` is no number and `"5"` is none either.
+    Neither `True` nor `"5"` is a number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -37,7 +37,7 @@ Several = Annotated[tuple[Item, ...], BeforeValidator(_tuple_of_list)]
 
 
 def check_path(value: Any) -> Path:
-    """The path that was written; ValueError where no file can have it."""
+    """The path; ValueError if no file can have it."""
     if not isinstance(value, str | Path):
         raise ValueError(f"{value!r:.60} is no path; write it as text")
     text = str(value) if isinstance(value, Path) else value
@@ -57,7 +57,7 @@ LocalFile = Annotated[Path, BeforeValidator(check_path)]
 
 
 def check_host_name(name: str, written: str | None = None) -> str:
-    """A DNS name, as it was written; ValueError where it is none, or longer than one may be."""
+    """A DNS name as it is written; ValueError if it is not one, or is too long."""
     labels = name.removesuffix(".").split(".")
     if len(name) > _MAX_NAME_LENGTH or any(len(label) > _MAX_LABEL_LENGTH for label in labels):
         raise ValueError(
@@ -65,7 +65,7 @@ def check_host_name(name: str, written: str | None = None) -> str:
             f"{_MAX_LABEL_LENGTH} between dots); give a shorter one"
         )
     if labels[-1].isdigit():
-        # No domain ends in a number: this is meant to be an address.
+        # No domain ends in a number, so this must be an address.
         check_address(name)
     elif not all(map(_LABEL.fullmatch, labels)):
         raise ValueError(f"{name!r} is not a DNS name; give one such as llm.example.com")
@@ -73,7 +73,7 @@ def check_host_name(name: str, written: str | None = None) -> str:
 
 
 def check_url(url: str) -> str:
-    """A URL as it is; ValueError where its host or its port is none."""
+    """A URL as it is; ValueError if its host or port is not valid."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -91,7 +91,7 @@ def check_url(url: str) -> str:
 
 
 def check_address(value: Any) -> Address:
-    """The IP address that was written, by which one host is reached; ValueError."""
+    """The IP address of one host; ValueError if it is not one."""
     if isinstance(value, IPv4Address | IPv6Address):
         value = str(value)
     if not isinstance(value, str):
@@ -106,7 +106,7 @@ def check_address(value: Any) -> Address:
 
 
 def _unfit(address: Address) -> str | None:
-    """Why an address cannot be that of one host, seen from others."""
+    """Why an address cannot be one host's address as others see it; None if it can."""
     if isinstance(address, IPv6Address) and address.scope_id:
         return "has a zone, which means something on one machine alone"
     if address.is_unspecified or (address.version == 4 and address in ip_network("0.0.0.0/8")):
@@ -123,7 +123,7 @@ def _unfit(address: Address) -> str | None:
 
 
 def check_network(value: Any) -> Network:
-    """The network (or single address) that was written; ValueError."""
+    """The network or single address; ValueError if it is not one."""
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     if not isinstance(value, str):
@@ -144,7 +144,7 @@ def check_network(value: Any) -> Network:
 
 HostAddress = Annotated[Address, BeforeValidator(check_address)]
 HostNetwork = Annotated[Network, BeforeValidator(check_network)]
-# The longest time that anything here may take: a day. Requests, loads and reboots take less.
+# Upper bound of every time setting: a day. Requests, loads and reboots take less.
 DAY_S = 86_400
 
 
@@ -161,6 +161,6 @@ def _check_public_port(port: int) -> int:
     return port
 
 
-# Where clients reach a balancer.
+# The port where clients reach a balancer.
 PublicPort = Annotated[int, Field(ge=1, le=65535), AfterValidator(_check_public_port)]
 EnginePort = Annotated[int, AfterValidator(_check_engine_port)]

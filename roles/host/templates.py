@@ -1,4 +1,4 @@
-"""The one jinja environment: whole files from templates/, where an unknown variable is an error."""
+"""The jinja environment: renders whole files of templates/; an unknown variable is an error."""
 
 from functools import cache
 from pathlib import Path
@@ -10,12 +10,12 @@ TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
 def render(template: str, **values: Any) -> str:
-    """A template of templates/ with these values; jinja2.TemplateError where one is missing."""
+    """Render a template of templates/; jinja2.TemplateError if a value is missing."""
     return _environment().get_template(template).render(**values)
 
 
 def quoted(value: object) -> str:
-    """A value as systemd's EnvironmentFile= reads it back: in double quotes, escaped."""
+    """A value quoted and escaped for systemd's EnvironmentFile=."""
     text = str(value)
     for character in ("\\", '"', "$", "`"):
         text = text.replace(character, f"\\{character}")

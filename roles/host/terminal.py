@@ -1,7 +1,7 @@
-"""What hosts print, on its way through pyinfra: bounded when read, and plain when shown.
+"""Bounds hosts' output when pyinfra reads it, and removes control characters when pyinfra shows it.
 
-pyinfra 3.10 reads whatever comes, decodes it strictly, and prints lines of a command that failed as
-they are: a host could fill the memory, stop the reading, or steer the terminal.
+pyinfra 3.10 reads output without a limit, decodes it strictly and prints a failed command's lines
+unchanged. A host could fill the memory, break the reading or control the terminal.
 """
 
 import logging
@@ -17,7 +17,7 @@ from pyinfra.connectors.util import OutputLine
 
 from roles.checks import printable
 
-# Bytes of one command's output and of one line of it; lines that are shown where it failed.
+# Maximum bytes of a command's output and of one line; lines that are shown if it failed.
 MAX_BYTES, MAX_LINE_LENGTH = 64 << 20, 4 << 20
 MAX_SHOWN_LINES, MAX_SHOWN_LENGTH = 500, 2000
 # pyinfra's own styles (colours and bold), ends of lines and tabs.
@@ -27,14 +27,14 @@ _read_buffer, _print = util.read_buffer, operations.print_host_combined_output
 
 
 def sanitize_output() -> None:
-    """Have all that this process reads of hosts be bounded, and all that it shows be plain."""
+    """Patch pyinfra so that host output is bounded when read and printable when shown."""
     util.read_buffer = _read
     operations.print_host_combined_output = facts.print_host_combined_output = _show
     logger.addFilter(_plain)
 
 
 def shown(text: str) -> str:
-    """A text with pyinfra's own styles and without any other character that a terminal obeys."""
+    """The text with pyinfra's own styles, but without other control characters."""
     parts = _KEPT.split(text)
     return "".join(part if odd % 2 else printable(part) for odd, part in enumerate(parts))
 
@@ -55,15 +55,15 @@ def _read(name: str, stream: Any, *arguments: Any, print_func: Any = None, **opt
     def plainly(line: str) -> str:
         return print_func(printable(line)) if print_func else printable(line)
 
-    # What was bounded already is no stream any more.
+    # An already bounded stream is an iterator of lines.
     lines = bounded(stream) if hasattr(stream, "readline") else stream
     _read_buffer(name, lines, *arguments, print_func=plainly, **options)
 
 
 def bounded(stream: Any) -> Iterator[str]:
-    """The lines of a host's output; one that is too long ends the command, which then failed."""
+    """The lines of a host's output; too much output ends the command, which then fails."""
     if isinstance(stream, ChannelFile):
-        # Else paramiko decodes, and raises for what is no UTF-8.
+        # Otherwise paramiko decodes, and raises for bytes that are not UTF-8.
         stream._flags |= stream.FLAG_BINARY  # type: ignore
     left = MAX_BYTES
     while line := stream.readline(MAX_LINE_LENGTH):
