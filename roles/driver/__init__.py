@@ -1,4 +1,4 @@
-"""GPU drivers on the hosts: which one, from where, and what loads it. Pure code only."""
+"""The GPU driver of a host: which version, from where, and how it is loaded. Pure code only."""
 
 from roles.driver.choice import Choice as Choice
 from roles.driver.choice import choose as choose

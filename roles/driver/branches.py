@@ -1,4 +1,4 @@
-"""The branches of NVIDIA's driver, and which cards each can serve: data.
+"""Data: the branches of NVIDIA's driver, and the cards that each supports.
 
 Sources: "Supported Drivers and CUDA Toolkit Versions" of NVIDIA's Data Center Drivers, release 615
 (docs.nvidia.com/datacenter/tesla/drivers, 2026-09-09: R535 long-term until June 2026, R580
@@ -37,13 +37,13 @@ BRANCHES = (
     Branch(615, "new-feature", None),
 )
 
-# Of these the open modules are the only ones.
+# From this branch on there are only open modules.
 OPEN_ONLY_FROM = 620
 
 
 @dataclass(frozen=True)
 class DriverSupport:
-    """What cards up to a compute capability can use: kinds of modules, first and last branch."""
+    """What cards below a compute capability can use: kinds of modules, first and last branch."""
 
     below: float
     modules: tuple[Modules, ...]
@@ -59,21 +59,21 @@ _SUPPORT = (
     DriverSupport(10.3, ("open",), 570, None),
     DriverSupport(10.35, ("open",), 580, None),
     DriverSupport(12.1, ("open",), 570, None),
-    # What is newer than this table is newer than these branches too, but for its modules' kind.
+    # Cards newer than this table: open modules, and the newest branches.
     DriverSupport(99.0, ("open",), 580, None),
 )
 _UNKNOWN_CARD = DriverSupport(0.0, ("open", "proprietary"), 0, None)
 
 
 def driver_support(compute_capability: float | None) -> DriverSupport:
-    """What a card of this compute capability can use; anything where it is not known."""
+    """What a card of this compute capability can use; no limits if the capability is unknown."""
     if compute_capability is None:
         return _UNKNOWN_CARD
     return next(reach for reach in _SUPPORT if compute_capability < reach.below)
 
 
 def branch_list(branches: tuple[Branch, ...] = BRANCHES) -> str:
-    """The branches in words: "580 (long-term), 595 (production)"."""
+    """The branches as text: "580 (long-term), 595 (production)"."""
     return ", ".join(
         f"{branch.number} ({branch.kind}{', no longer maintained' if branch.ended else ''})"
         for branch in branches

@@ -1,6 +1,6 @@
-"""Which driver a host gets: from its cards, the engine's needs, the settings and the system. Pure.
+"""Chooses a host's driver from its cards, the engine's needs, the settings and the system. Pure.
 
-A problem names the setting that it is about, and says what to do.
+A problem names its setting and says what to do.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,12 +17,12 @@ from roles.hardware import Gpu, find_card
 Packaging = Literal["dkms", "precompiled"]
 PackageSource = Literal["distribution", "nvidia", "amd"]
 
-# Branches that Ubuntu 22.04 and 24.04 have as "-server" with modules signed by Canonical; those of
-# 535 to 570 have become transitional packages of 580 (packages.ubuntu.com, 2026-11-21).
+# Branches that Ubuntu 22.04 and 24.04 package as "-server" with modules signed by Canonical; 535 to
+# 570 are now transitional packages of 580 (packages.ubuntu.com, 2026-11-21).
 UBUNTU_SERVER = (580, 590, 595)
 # Newest driver of Debian's own non-free (packages.debian.org, 2026-11-21).
 _DEBIAN = {"12": 535, "13": 550}
-# HGX boards whose NVSwitches are not on the host's PCI bus, and their subnet manager.
+# HGX boards whose NVSwitches are not on the host's PCI bus and need a subnet manager.
 _NVLINK5 = ("B200", "B300")
 
 SECURE_BOOT_STEPS = (
@@ -35,7 +35,7 @@ SECURE_BOOT_STEPS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """One driver. Of AMD there is no branch and no kind of modules but the open one."""
+    """One driver. AMD's has no branch, and only open modules."""
 
     vendor: Literal["nvidia", "amd"]
     branch: int | None
@@ -47,7 +47,7 @@ class Choice:
     nvlsm: bool = False
 
     def accepts(self, version: str | None) -> bool:
-        """Whether an installed version is one that this choice means."""
+        """Whether an installed version satisfies this choice."""
         if version is None or self.vendor == "amd":
             return version is not None
         if self.version is not None:
@@ -64,7 +64,7 @@ def choose(
     secure_boot: bool = False,
     own_key_enrolled: bool = False,
 ) -> Choice:
-    """The driver of a host; ValueError with every problem, a line each.
+    """The driver of a host; ValueError with every problem, one a line.
 
     `own_key_enrolled`: modules that DKMS signs are accepted under Secure Boot.
     """
@@ -88,7 +88,7 @@ def choose(
 def problems_of_declaration(
     settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]
 ) -> list[str]:
-    """What can be refused from the inventory alone, before any host is contacted."""
+    """The problems that the inventory alone shows, before any host is contacted."""
     vendors = {_is_amd(gpu) for gpu in gpus}
     if len(vendors) > 1:
         return ["gpus: NVIDIA and AMD in one host: no engine uses both; keep them in two hosts"]
@@ -111,7 +111,7 @@ def problems_of_declaration(
 
 
 def pinned_branch(settings: DriverSettings) -> int | None:
-    """The branch that the settings say, by branch or by version."""
+    """The branch that the settings name, directly or by a version."""
     if settings.version is not None:
         return branch_of(settings.version)
     return settings.branch
@@ -128,9 +128,9 @@ def is_amd(gpus: Iterable[Gpu]) -> bool:
 
 
 def needs_fabric_manager(gpus: Sequence[Gpu], nvswitches: int) -> bool:
-    """Whether GPUs reach each other only once a fabric manager runs: HGX boards with NVSwitches.
+    """Whether the GPUs need a fabric manager: they are on an HGX board with NVSwitches.
 
-    Those of B200 and B300 are not on the host's PCI bus; a machine with one such GPU has no fabric.
+    The NVSwitches of B200 and B300 are not on the host's PCI bus. One such GPU alone has no fabric.
     """
     return nvswitches > 0 or _has_nvlink5(gpus)
 
@@ -176,7 +176,8 @@ def _modules(settings: DriverSettings, gpus: Sequence[Gpu]) -> Modules:
 def _source(settings: DriverSettings, branch: int, system: OperatingSystem) -> PackageSource:
     if settings.source != "auto":
         return settings.source
-    # The distribution keeps the newest version of a branch only, and a mirror is one of NVIDIA's.
+    # The distribution keeps only the newest version of a branch; a mirror replaces NVIDIA's
+    # repository.
     free = settings.mirror is None and settings.version is None
     has = system.family == "ubuntu" and branch in UBUNTU_SERVER
     return "distribution" if has and free else "nvidia"
@@ -192,9 +193,9 @@ def _packaging(
 
 
 def _is_signed(chosen: Choice, system: OperatingSystem) -> bool:
-    """Whether the kernel takes the modules under Secure Boot without a key of ours.
+    """Whether the kernel accepts the modules under Secure Boot without an enrolled key.
 
-    NVIDIA's precompiled ones for RHEL are signed by a key that has to be enrolled as well.
+    NVIDIA's precompiled modules for RHEL need an enrolled key, too.
     """
     ubuntu = system.family == "ubuntu" and chosen.source == "distribution"
     return ubuntu and chosen.packaging == "precompiled"
@@ -244,7 +245,7 @@ def _has_precompiled(chosen: Choice, system: OperatingSystem) -> bool:
 
 
 def _device_problems(needs: EngineNeeds, gpus: Sequence[Gpu]):
-    """An engine that is built for the other vendor's GPUs."""
+    """Problems of an engine that is built for the other vendor's GPUs."""
     if not gpus or needs.device == "cpu":
         return
     fitting, vendor = ("rocm", "AMD's") if is_amd(gpus) else ("cuda", "NVIDIA's")
@@ -377,7 +378,8 @@ def _no_branch(settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]
 
 
 def _best(settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]) -> int | None:
-    """The long-term branch that serves all, else the newest production branch that does."""
+    """The newest long-term branch that supports all GPUs, else the newest such production
+    branch."""
     fitting = [one for one in BRANCHES if not one.ended and fits(one.number, needs, gpus)]
     for kind in ("long-term", "production"):
         found = [branch.number for branch in fitting if branch.kind == kind]
@@ -387,7 +389,7 @@ def _best(settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]) -> 
 
 
 def fits(branch: int, needs: EngineNeeds, gpus: Sequence[Gpu]) -> bool:
-    """Whether a branch is new enough for the engine, and serves all GPUs."""
+    """Whether a branch is new enough for the engine and supports all GPUs."""
     if needs.driver_branch is not None and branch < needs.driver_branch:
         return False
     reaches = [driver_support(_capability(gpu)) for gpu in gpus]
@@ -395,7 +397,7 @@ def fits(branch: int, needs: EngineNeeds, gpus: Sequence[Gpu]) -> bool:
 
 
 def kinds_of_modules(gpus: Sequence[Gpu]) -> tuple[Modules, ...]:
-    """The kinds of kernel modules that serve all GPUs, the one to take first."""
+    """The kinds of kernel modules that support all GPUs, the preferred one first."""
     kinds: tuple[Modules, ...] = ("open", "proprietary")
     return tuple(k for k in kinds if all(k in driver_support(_capability(g)).modules for g in gpus))
 

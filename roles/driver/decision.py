@@ -1,4 +1,4 @@
-"""What is to be done about a host's driver, from what it says of it. Pure."""
+"""Decides what to do about a host's driver, from the state that the host reports. Pure."""
 
 import re
 from dataclasses import dataclass, replace
@@ -21,14 +21,14 @@ from roles.driver.state import DriverState
 from roles.engine import EngineNeeds
 from roles.hardware import Gpu
 
-# What a driver and the building of its modules take at most, above what is left over by a margin:
-# compute-only packages with firmware unpack to some 1.2 GB, an initramfs to some 60 MB.
+# Disk space for a driver and the build of its modules, with a margin: compute-only packages with
+# firmware unpack to some 1.2 GB, an initramfs to some 60 MB.
 NEEDED_MIB = {"/usr": 1500, "/var": 700, "/boot": 100}
 
 
 @dataclass(frozen=True)
 class DriverRequest:
-    """What is wanted of a host's driver."""
+    """The requirements for a host's driver."""
 
     settings: DriverSettings
     needs: EngineNeeds
@@ -37,16 +37,15 @@ class DriverRequest:
 
     @property
     def amd_gpus(self) -> int:
-        """How many GPUs the host has, where they are AMD's."""
+        """The number of AMD GPUs; 0 on a host with NVIDIA's."""
         return len(self.gpus) if is_amd(self.gpus) else 0
 
 
 @dataclass(frozen=True)
 class DriverDecision:
-    """What to do: `plan` is None where nothing is to be installed, and `why` says why.
+    """What to do about a driver: `plan` is None if nothing must be installed; `why` is the reason.
 
-    `keep` says that the driver stays, and only what the plan adds is installed beside it: a fabric
-    manager, or AMD's tool.
+    `keep`: the driver stays, and the plan only adds a fabric manager or AMD's tool.
     """
 
     why: str
@@ -56,7 +55,7 @@ class DriverDecision:
 
 
 def decide(request: DriverRequest, state: DriverState) -> DriverDecision:
-    """What to do on a host; ValueError with every reason why it cannot be helped."""
+    """What to do on a host; ValueError with every reason why no driver can be installed."""
     if not request.gpus:
         return DriverDecision("the host has no GPU")
     if request.settings.install == "never":
@@ -78,7 +77,8 @@ def decide(request: DriverRequest, state: DriverState) -> DriverDecision:
 
 
 def usable_version(request: DriverRequest, state: DriverState) -> str | None:
-    """The version of a driver that is good enough: it answers, or waits to; None for none."""
+    """The version of an acceptable driver that answers or only has to be loaded; None if there is
+    none."""
     return state.answers if serves(request, state) else loadable_version(request, state)
 
 
@@ -91,19 +91,19 @@ def _usable_reason(state: DriverState, version: str) -> str:
 
 
 def serves(request: DriverRequest, state: DriverState) -> bool:
-    """Whether the driver that answers is good enough, so that it stays as it is."""
+    """Whether the driver that answers is acceptable, so that it stays."""
     return good_enough(request.settings, request.needs, state.answers)
 
 
 def works(request: DriverRequest, state: DriverState) -> bool:
-    """Whether the driver, NVIDIA's or AMD's, answers and is good enough."""
+    """Whether the driver, NVIDIA's or AMD's, answers and is acceptable."""
     if is_amd(request.gpus):
         return (state.amd_gpus or 0) >= len(request.gpus)
     return serves(request, state)
 
 
 def good_enough(settings: DriverSettings, needs: EngineNeeds, version: str | None) -> bool:
-    """Whether a driver of NVIDIA's version ("580.95.05") is one that engine and settings accept."""
+    """Whether engine and settings accept a version of NVIDIA's driver ("580.95.05")."""
     if version is None:
         return False
     branch = branch_of(version)
@@ -115,15 +115,16 @@ def good_enough(settings: DriverSettings, needs: EngineNeeds, version: str | Non
 
 
 def loadable_version(request: DriverRequest, state: DriverState) -> str | None:
-    """The version of an installed driver that is good enough and has only to be loaded, or asked
-    again: whoever put it there, and by which packages. None where there is none."""
+    """The version of an acceptable installed driver that only has to be loaded or asked again.
+
+    It does not matter who installed it, or from which packages. None if there is none."""
     if any(map(is_driver, state.half)) or not state.has_nvidia_smi:
         return None
     if state.library is None and good_enough(request.settings, request.needs, state.loaded):
-        # Nothing but its silence speaks against the driver that is loaded: a GPU may be lost.
+        # The loaded driver is acceptable but silent: a GPU may be lost.
         return state.loaded
     for kernel in (state.next_kernel, state.kernel):
-        # A reboot boots the next kernel: the running one's module serves only without.
+        # A reboot starts the next kernel, so the running kernel's module counts only without one.
         lasts = kernel == state.next_kernel or not reboot_reasons(state)
         version = state.modules.get(kernel)
         if version is not None and lasts and version == state.library:
@@ -144,18 +145,17 @@ def _is_accepted(request: DriverRequest, version: str, kind: str) -> bool:
 
 
 def _is_trusted(state: DriverState, version: str) -> bool:
-    """Whether packages brought a version; one of another origin must have been loaded."""
+    """Whether a version came from packages; one of another origin must have been loaded before."""
     if state.unpackaged:
         return state.loaded == version
     return version in state.driver_packages.values()
 
 
 def _is_unfinished(request: DriverRequest, state: DriverState, version: str) -> bool:
-    """Whether more is to be asked of a driver: it is of the very packages that are chosen.
+    """Whether an installation of the chosen packages must be completed.
 
-    An idle one may need modules for the kernel that boots next; one that serves may be replaced by
-    half, as an upgrade leaves it that was cut off: a reboot would load another module beside its
-    libraries.
+    An idle driver may lack modules for the next kernel. A driver that serves may be half replaced
+    by an interrupted upgrade: after a reboot its module would not match its libraries.
     """
     if version in (state.answers, state.loaded) and not _is_half_replaced(state):
         return False
@@ -166,7 +166,7 @@ def _is_unfinished(request: DriverRequest, state: DriverState, version: str) -> 
 
 
 def _is_half_replaced(state: DriverState) -> bool:
-    """Whether a driver that serves has on the disk modules of another version alone."""
+    """Whether the disk has only modules of another version than the driver that serves."""
     if state.answers is None or state.unpackaged:
         return False
     versions = {state.modules.get(kernel) for kernel in (state.kernel, state.next_kernel)}
@@ -174,11 +174,10 @@ def _is_half_replaced(state: DriverState) -> bool:
 
 
 def lost_module(request: DriverRequest, state: DriverState) -> str | None:
-    """The version of a driver that serves, and whose module no kernel has any more; else None.
+    """The version of a driver that serves although no kernel has its module any more; else None.
 
-    An upgrade that was cut off leaves it so: DKMS has removed the module, and nothing shows it
-    before the next boot. One that is missing only for a kernel that waits is left to whoever
-    brought that kernel.
+    An interrupted upgrade causes this: DKMS has removed the module, and nothing shows it before the
+    next boot. A module that is missing only for a newly installed kernel is not our task.
     """
     if not serves(request, state) or state.unpackaged or state.container:
         return None
@@ -187,7 +186,7 @@ def lost_module(request: DriverRequest, state: DriverState) -> str | None:
         return None
     rejected = state.secure_boot and not state.own_key_enrolled
     by_dkms = {v for name, v in state.driver_packages.items() if re.search("(?<!no-)dkms", name)}
-    # What is left in the middle is brought to its end first, and may be of another version.
+    # A half installed package is completed first; it may be of another version.
     unfinished = rejected or any(map(is_driver, state.half))
     return state.answers if state.answers in by_dkms and not unfinished else None
 
@@ -195,11 +194,11 @@ def lost_module(request: DriverRequest, state: DriverState) -> str | None:
 def _keep_driver(
     request: DriverRequest, state: DriverState, version: str, why: str
 ) -> DriverDecision:
-    """A driver stays; a fabric manager of its version is added where it is needed.
+    """Keep the driver, and add a fabric manager of its version if it is needed.
 
-    A container's is on the machine that it runs on.
+    A container uses the fabric manager of the machine that it runs on.
     """
-    # One that was just removed may run on; systemd then still knows its unit.
+    # A fabric manager that was just removed may still run; systemd then still knows its unit.
     is_current = state.fabric_manager.present and fabric_manager_version(state) == version
     needs_fabric = needs_fabric_manager(request.gpus, state.nvswitches) and not state.container
     if is_current or not needs_fabric:
@@ -221,7 +220,7 @@ def _keep_driver(
 
 
 def fabric_manager_version(state: DriverState) -> str | None:
-    """The installed fabric manager's version, by itself or its package."""
+    """The installed fabric manager's version, from its own output or its package."""
     packaged = [v for name, v in state.driver_packages.items() if name.startswith("nvidia-fabric")]
     return state.fabric_manager_version or next(iter(packaged), None)
 
@@ -239,7 +238,7 @@ def _chosen(request: DriverRequest, state: DriverState) -> Choice:
         own_key_enrolled=state.own_key_enrolled,
     )
     if chosen.packaging == "precompiled" and request.settings.packaging == "auto":
-        # There was no precompiled module for this kernel when the driver was installed.
+        # The driver was installed with DKMS, as there was no precompiled module for this kernel.
         by_dkms = replace(chosen, packaging="dkms")
         if plan_of(request, state, by_dkms).driver[-1] in state.packages:
             return by_dkms
@@ -247,7 +246,7 @@ def _chosen(request: DriverRequest, state: DriverState) -> Choice:
 
 
 def _in_its_branch(request: DriverRequest, state: DriverState) -> DriverSettings:
-    """The settings; where they leave the branch open, that of the host's driver if it does."""
+    """The settings; if they name no branch, with the branch of the host's driver if that fits."""
     settings, has = request.settings, state.answers or state.loaded or state.module
     if has is None or is_amd(request.gpus) or pinned_branch(settings) is not None:
         return settings
@@ -267,7 +266,8 @@ def plan_of(request: DriverRequest, state: DriverState, chosen: Choice) -> Packa
 
 
 def _decide_amd(request: DriverRequest, state: DriverState) -> DriverDecision:
-    """The kernel's own amdgpu does as well, where it offers the GPUs and something lists them."""
+    """Decide for AMD: the kernel's own amdgpu is enough if it offers the GPUs and a tool lists
+    them."""
     upgrade = request.upgrade and "amdgpu-dkms" in state.packages
     if works(request, state) and not upgrade:
         return DriverDecision(f"amd-smi lists {state.amd_gpus} GPUs")
@@ -278,11 +278,11 @@ def _decide_amd(request: DriverRequest, state: DriverState) -> DriverDecision:
 
 
 def _amd_tool(request: DriverRequest, state: DriverState) -> DriverDecision:
-    """An amdgpu that serves stays; amd-smi is added where nothing could list its GPUs."""
+    """Keep the amdgpu driver, and add amd-smi if no tool can list its GPUs."""
     why = f"amdgpu offers {state.kfd_gpus} GPUs"
     if state.has_rocm_smi:
         return DriverDecision(why)
-    # No module comes with it, so Secure Boot is no matter.
+    # It has no module, so Secure Boot does not matter.
     chosen = choose(request.settings, request.needs, request.gpus, state.system)
     whole = plan_of(request, state, chosen)
     tool = replace(whole, driver=(), headers=(), kernel=(), dkms=False, epel=False)
@@ -319,7 +319,7 @@ def _why_not_good(request: DriverRequest, state: DriverState, version: str | Non
 def in_use_problem(
     request: DriverRequest, state: DriverState, decision: DriverDecision
 ) -> str | None:
-    """Why a driver must not be replaced under the replicas that run; None where it may be.
+    """Why the driver must not be replaced while replicas run; None if it may be.
 
     A loaded module stays until a reboot, and does not work with libraries of another version.
     """
@@ -342,28 +342,29 @@ def in_use_problem(
 
 
 def missing_packages(plan: PackagePlan, state: DriverState) -> list[str]:
-    """The packages of a plan that the host has not."""
+    """The packages of a plan that the host lacks."""
     return [name for name in (*plan.versioned, *plan.extra) if name not in state.packages]
 
 
 def is_settled(chosen: Choice, plan: PackagePlan, state: DriverState) -> bool:
-    """Whether all packages of a plan are there, of one accepted version, with a module to load."""
+    """Whether all packages of a plan are installed in one accepted version, with a module to
+    load."""
     if state.interrupted or missing_packages(plan, state):
         return False
     if chosen.vendor == "amd":
-        # One that is loaded from these packages and is asked about drives too few cards.
+        # The loaded driver is from these packages but drives too few cards.
         return not is_same_amdgpu(state)
     versions = {state.driver_packages[name] for name in plan.versioned if name in state.packages}
     if len(versions) != 1 or not chosen.accepts(next(iter(versions))):
         return False
     if state.modules.get(state.next_kernel) in versions:
         return True
-    # For a kernel without headers nothing can be built.
+    # Without its headers no module can be built for a kernel.
     return state.modules.get(state.kernel) in versions and state.next_kernel not in state.headers
 
 
 def disk_space_problem(state: DriverState) -> str | None:
-    """Why there is no room for a driver; None where there is."""
+    """Why the disk has no room for a driver; None if it has."""
     needed: dict[str, int] = {}
     paths: dict[str, list[str]] = {}
     for path, (mount, _) in state.free_mib.items():

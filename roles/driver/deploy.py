@@ -1,4 +1,4 @@
-"""Puts the GPU driver on a host."""
+"""Installs the GPU driver of a host."""
 
 from collections.abc import Callable
 
@@ -21,10 +21,10 @@ def job_of(
     known_state: Callable[[], DriverState | None],
     on_change: Callable[[], None],
 ) -> Job:
-    """What is wanted of a host's driver; it says what is to be done, and what was.
+    """The job for a host's driver.
 
-    `upgrade`: take the newest version of the branch, and the kernel's with it. For the rest see
-    `Job`.
+    `upgrade`: install the newest version of the branch, and the newest kernel. See `Job` for the
+    other parameters.
     """
     gpus = hardware.gpus if hardware is not None else ()
     request = DriverRequest(settings, needs, gpus, upgrade)
@@ -33,13 +33,13 @@ def job_of(
 
 @deploy("Driver is possible")
 def check_driver(job: Job) -> None:
-    """Stop a host that no driver can be put on, before a change; `job.to_do` says what is ahead."""
-    operations.possible(name="Check that a driver can be had", job=job)
+    """Stop a host that can get no driver, before anything changes; sets `job.to_do`."""
+    operations.possible(name="Check that a driver can be installed", job=job)
 
 
 @deploy("Driver")
 def driver(job: Job, may_change: MayChange = always_allowed) -> None:
-    """Install the driver that the GPUs and the engine need; one that serves already stays.
+    """Install the driver that the GPUs and the engine need; an acceptable driver stays.
 
     Each operation calls `may_change` when it executes, and does nothing where that says no.
     `check_driver` must have passed the host before.

@@ -1,4 +1,4 @@
-"""What of a driver is on a host, and what its repositories have."""
+"""The driver on a host, and the packages that its repositories offer."""
 
 import base64
 import shlex
@@ -18,8 +18,9 @@ from roles.host.question import parse_answers, question
 
 
 class DriverReport(FactBase[DriverState | None]):
-    """Driver, packages, modules, units and disks of a host, as root, in one command: of one that
-    is asked for nothing else, or again after a change."""
+    """Driver, packages, modules, units and disks of a host, asked as root in one command.
+
+    For a host that is asked for nothing else, or again after a change."""
 
     @staticmethod
     def default() -> DriverState | None:
@@ -36,9 +37,9 @@ class DriverReport(FactBase[DriverState | None]):
 
 
 class AvailablePackages(FactBase[tuple[dict[str, list[str]], str]]):
-    """The versions of packages that a host's repositories have, of each the newest first.
+    """The versions of packages in a host's repositories, newest first, and errors of the refresh.
 
-    With `refresh` their indexes are read anew; the text beside is what went wrong with that.
+    With `refresh` the repositories' indexes are read again.
     """
 
     @staticmethod
@@ -49,7 +50,7 @@ class AvailablePackages(FactBase[tuple[dict[str, list[str]], str]]):
         self, packages: Sequence[str], stream: str | None = None, refresh: bool = False
     ) -> str:
         names = " ".join(shlex.quote(name) for name in packages)
-        # A stream that is not enabled yet hides its packages; the version of each tells them apart.
+        # dnf hides packages of a stream that is not enabled; their versions tell the streams apart.
         modular = "--disable-modular-filtering " if stream else ""
         form = shlex.quote("%{name} | %{version}-%{release} | %{arch}")
         update = f"{APT} update 2>&1 </dev/null | sed -n 's/^\\(E\\|W\\|Err\\):/error &/p'; "
@@ -67,7 +68,7 @@ class AvailablePackages(FactBase[tuple[dict[str, list[str]], str]]):
 
 
 class Refusal(FactBase[str | None]):
-    """Why apt would not install packages together; None where it would. Nothing is changed."""
+    """Why apt would not install packages together; None if it would. Nothing changes."""
 
     @staticmethod
     def default() -> str | None:
@@ -81,9 +82,9 @@ class Refusal(FactBase[str | None]):
 
 
 class FetchedKey(FactBase[tuple[bool, str]]):
-    """A repository's key as the host can fetch it: whether it came, and it in base64, or why not.
+    """Whether the host could fetch a repository's key, and the key in base64 or the reason.
 
-    apt brings a program of its own for this: a bare host need not have curl or wget.
+    apt has its own program for this: a bare host may lack curl and wget.
     """
 
     @staticmethod
@@ -128,7 +129,7 @@ def _versions(output: list[str]) -> tuple[dict[str, list[str]], str]:
         fields = [field.strip() for field in line.split("|")]
         if len(fields) >= 3 and fields[0] and fields[1]:
             found.setdefault(fields[0], []).append(fields[1])
-            # A kernel's package of dnf goes by all of them.
+            # dnf names a kernel's package by name, version and architecture.
             whole = f"{fields[0]}-{fields[1]}.{fields[2]}"
             found.setdefault(whole, []).append(fields[1])
     versions = {

@@ -7,7 +7,7 @@ NOUVEAU = HostFile(
     "# Written by pyinfra-llm: nouveau would hold the GPUs.\n"
     "blacklist nouveau\noptions nouveau modeset=0\n",
 )
-# By it nvlsm reaches the NVSwitches of B200 and B300.
+# nvlsm needs this module to reach the NVSwitches of B200 and B300.
 IB_UMAD = HostFile(
     "/etc/modules-load.d/llm-nvlsm.conf", "# Written by pyinfra-llm, for nvlsm.\nib_umad\n"
 )

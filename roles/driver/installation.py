@@ -1,4 +1,4 @@
-"""Which versions of which packages are installed, from what the repositories have. Pure."""
+"""Chooses the versions of packages to install, from those that the repositories offer. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +23,10 @@ Available = Mapping[str, Sequence[str]]
 class DriverInstallation:
     """What one run of the package manager does.
 
-    `version` is NVIDIA's, None where no module comes with it; `whole` maps a package to the full
-    version that is installed; `release` are held packages that may change now; `upgraded` are
-    those that come along to their newest version; `restarted` is a unit that runs the old one;
-    `amdgpu` is the version that takes an older amdgpu's place.
+    `version` is NVIDIA's, None if no module is installed. `whole` maps a package to its full
+    version. `release` are held packages that may change now. `upgraded` packages go to their newest
+    version. `restarted` is a unit that runs the old version. `amdgpu` is the version that replaces
+    an older amdgpu.
     """
 
     plan: PackagePlan
@@ -44,7 +44,7 @@ class DriverInstallation:
 def needed_packages(
     request: DriverRequest, decision: DriverDecision, state: DriverState
 ) -> list[str]:
-    """The packages whose versions have to be known."""
+    """The packages whose available versions must be known."""
     plan = decision.plan
     assert plan is not None and decision.choice is not None
     names = [*plan.versioned, *plan.extra, *plan.headers, *_next_headers(plan, state)]
@@ -58,9 +58,9 @@ def needed_packages(
 def installation(
     request: DriverRequest, decision: DriverDecision, state: DriverState, available: Available
 ) -> DriverInstallation | None:
-    """What to install; None where an upgrade finds nothing newer.
+    """What to install; None if an upgrade finds nothing newer.
 
-    ValueError, with what there is, where the repositories do not have what is needed.
+    ValueError, with what is available, if the repositories lack what is needed.
     """
     plan, chosen = decision.plan, decision.choice
     assert plan is not None and chosen is not None
@@ -102,9 +102,10 @@ def installation(
 def by_dkms(
     request: DriverRequest, decision: DriverDecision, state: DriverState, why: str
 ) -> DriverDecision:
-    """With modules that are built on the host in place of signed ones.
+    """The decision with modules that are built on the host instead of signed ones.
 
-    ValueError where they must be signed, or are already; `why` they cannot be had.
+    `why`: the reason why signed ones are not available. ValueError if modules must be signed, or if
+    signed ones are installed already.
     """
     plan, chosen = decision.plan, decision.choice
     assert plan is not None and chosen is not None
@@ -121,7 +122,7 @@ def by_dkms(
 
 
 def _signed(plan: PackagePlan, newer: Sequence[str]) -> list[str]:
-    """The packages of signed modules: with a newer kernel those of the running one stay behind."""
+    """The packages of signed modules; with a newer kernel without those of the running one."""
     signed = filter(_is_signed, plan.extra)
     return [name for name in signed if not (newer and is_of_one_kernel(name))]
 
@@ -133,7 +134,7 @@ def _is_signed(name: str) -> bool:
 def _more_headers(
     plan: PackagePlan, state: DriverState, available: Available, newer: Sequence[str]
 ) -> tuple[str, ...]:
-    """Headers that come with a newer kernel: with them DKMS builds the module for it too."""
+    """Headers for a newer kernel, so that DKMS builds its module, too."""
     if not plan.dkms or not newer:
         return ()
     names = filter(_is_headers, kernel_packages_of(plan, state))
@@ -141,7 +142,7 @@ def _more_headers(
 
 
 def _is_downgrade(request: DriverRequest, chosen: Choice, version: str, state: DriverState) -> bool:
-    """Whether an upgrade would bring an older driver than the one there is, unasked."""
+    """Whether an upgrade would install an older driver although no version is pinned."""
     installed = usable_version(request, state)
     if chosen.version is not None or installed is None:
         return False
@@ -151,10 +152,10 @@ def _is_downgrade(request: DriverRequest, chosen: Choice, version: str, state: D
 def _fabric_manager_installation(
     chosen: Choice, plan: PackagePlan, state: DriverState, available: Available
 ) -> DriverInstallation:
-    """The fabric manager of a driver that stays."""
+    """Install only the fabric manager of a driver that stays."""
     version = target_version(chosen, plan.fabric, plan, state, available)
     absent = [n for n in plan.extra if n not in state.packages and not _is_module(n)]
-    # With another driver loaded it would not start.
+    # It would not start while another driver is loaded.
     now = chosen.version in (state.answers, state.loaded)
     return DriverInstallation(
         plan=replace(plan, stream=None, epel=False),
@@ -167,7 +168,7 @@ def _fabric_manager_installation(
 
 
 def _is_module(name: str) -> bool:
-    # The others are of the fabric manager.
+    # All other packages belong to the fabric manager.
     return name == "dkms" or _is_signed(name)
 
 
@@ -179,10 +180,11 @@ def target_version(
     available: Available,
     upgrade: bool = False,
 ) -> str:
-    """NVIDIA's version to install of packages; ValueError, with what there is, where none will do.
+    """The version of NVIDIA's packages to install; ValueError, with what is available, if none
+    fits.
 
-    The newest that all of them are to be had in; without an upgrade the newest of what is there
-    already stays: what an interrupted run began is brought to its end.
+    This is the newest version that all packages are available in. Without an upgrade the newest
+    installed version is kept, so that an interrupted installation is completed.
     """
     offered = {name: {upstream(v) for v in available.get(name, ())} for name in names}
     installed = {state.driver_packages[name] for name in names if name in state.packages}
@@ -219,7 +221,7 @@ def _whole(names: Sequence[str], version: str, available: Available) -> tuple[tu
 
 
 def kernel_packages_of(plan: PackagePlan, state: DriverState) -> tuple[str, ...]:
-    """What brings the newest kernel: the packages that the host has, else those of its kind."""
+    """The packages that bring the newest kernel: the installed ones, else those of its kind."""
     kinds = state.kinds_of_kernel
     if not kinds:
         return plan.kernel
@@ -237,10 +239,10 @@ def _newer_kernel(plan: PackagePlan, state: DriverState, available: Available) -
 
 
 def _headers(plan: PackagePlan, state: DriverState, available: Available) -> tuple[str, ...]:
-    """The packages that modules are built with: headers of the running kernel, where there are any.
+    """The packages that modules are built with: the running kernel's headers, if available.
 
-    Repositories drop those of older kernels; then the newest kernel comes with its headers, and
-    the host needs a reboot.
+    Repositories drop headers of older kernels. Then the newest kernel is installed with its
+    headers, and the host needs a reboot.
     """
     if not plan.dkms:
         return ()
@@ -248,7 +250,7 @@ def _headers(plan: PackagePlan, state: DriverState, available: Available) -> tup
     available_next = tuple(name for name in next_headers if available.get(name))
     newest = tuple(name for name in kernel_packages_of(plan, state) if available.get(name))
     if next_headers and not available_next and state.answers is not None:
-        # The reboot that another driver needs must not end what serves.
+        # The reboot that another driver needs must not stop a driver that serves.
         if any(map(_is_headers, newest)):
             return newest
         raise ValueError(
@@ -273,7 +275,7 @@ def _headers(plan: PackagePlan, state: DriverState, available: Available) -> tup
 
 
 def _next_headers(plan: PackagePlan, state: DriverState) -> tuple[str, ...]:
-    """The headers of the kernel that boots next, where that is another one and they are missing."""
+    """The missing headers of the next kernel, if that differs from the running one."""
     if state.next_kernel == state.kernel or state.next_kernel in state.headers:
         return ()
     return tuple(name.replace(state.kernel, state.next_kernel) for name in plan.headers)
@@ -294,7 +296,7 @@ def _amd(plan: PackagePlan, state: DriverState, available: Available) -> DriverI
         url = plan.repository.url if plan.repository else ""
         raise ValueError(f"driver: {url} has no {', '.join(absent)}; check driver.mirror")
     offered = ((name, available[name][0]) for name in names)
-    # Never back: the host may have them from a newer repository.
+    # Never downgrade: the host may have newer packages from another repository.
     whole = tuple(
         (name, full)
         for name, full in offered
@@ -309,7 +311,7 @@ def _amd(plan: PackagePlan, state: DriverState, available: Available) -> DriverI
 
 
 def to_hold(state: DriverState) -> list[str]:
-    """Installed packages that must change together only: the driver's, and the kernel's."""
+    """Installed packages that may only change together: the driver's and the kernel's."""
     driver = [name for name in state.driver_packages if name != "nvlsm"]
     if not driver:
         return []
@@ -318,7 +320,7 @@ def to_hold(state: DriverState) -> list[str]:
 
 
 def _is_kernel(name: str, state: DriverState) -> bool:
-    """The running kernel's packages, and those that draw in a newer one."""
+    """Whether a package is the running kernel's, or brings a newer kernel."""
     if not state.system.uses_apt:
         return name in ("kernel", "kernel-core", "kernel-modules", "kernel-modules-core") or (
             name.startswith("kernel-devel")

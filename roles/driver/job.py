@@ -1,4 +1,4 @@
-"""One host's driver in one run: what its operations share."""
+"""The job for one host's driver in one run: the state that its operations share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ MayChange = Callable[[], bool]
 
 
 def always_allowed() -> bool:
-    """It is every host's turn."""
+    """The host may always be changed."""
     return True
 
 
@@ -39,8 +39,9 @@ class Job:
     _read_while_executing: object = None
 
     def state(self) -> DriverState | None:
-        """What the host says of its driver; None where it said nothing, and pyinfra failed it."""
-        # What was seen while the run was prepared may have changed before it executes.
+        """The state of the host's driver; None if the host did not answer, and pyinfra failed
+        it."""
+        # The state may have changed between the preparation of the run and its execution.
         now = host.state.is_executing
         if self._state is None or self._read_while_executing is not now:
             self._state, self._read_while_executing = (
@@ -50,18 +51,18 @@ class Job:
         return self._state
 
     def changed(self) -> None:
-        """Have the host asked again: something was done on it."""
+        """Note a change, so that the host is asked again."""
         self._state = None
         self.was_changed = True
         self.on_change()
 
     def reboot_reasons(self) -> tuple[str, ...]:
-        """Why the host has to be rebooted before its driver serves; empty where it need not."""
+        """Why the driver serves only after a reboot; empty if it does not need one."""
         state = self.state()
         return reboot_reasons(state, self.request.amd_gpus) if state else ()
 
     def reboot_recommendations(self) -> tuple[str, ...]:
-        """Why a reboot would be good, though the driver serves without one; empty where none is."""
+        """Why a reboot is recommended although the driver serves; empty if none is."""
         state = self.state()
         return reboot_recommendations(state, self.request.amd_gpus) if state else ()
 
@@ -75,7 +76,7 @@ class Job:
         )
 
     def decision(self, state: DriverState) -> DriverDecision | None:
-        """What to do; None where nothing can be done, which `failed` says."""
+        """What to do; None if nothing can be done, and `failed` says why."""
         try:
             return decide(self.request, state)
         except ValueError as error:

@@ -9,28 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _BEGIN, _END = "-----BEGIN PGP PUBLIC KEY BLOCK-----", "-----END PGP PUBLIC KEY BLOCK-----"
-# RFC 4880, 4.3: the primary key, and what belongs to it (signatures, user ids, subkeys, images).
+# RFC 4880, 4.3: tags of the primary key and of its parts (signatures, user ids, subkeys, images).
 _PRIMARY, _OWN, _TRUST = 6, (2, 13, 14, 17), 12
-# The vendors' are a few KB; a page of a captive portal or a wrong file is told at once.
+# Vendors' keys have a few KB; this detects a captive portal's page or a wrong file.
 _MAX_BYTES = 65536
 _NO_KEY = "not a signing key (OpenPGP, as text or binary)"
 
 
 def armoured(key: bytes) -> str:
-    """A key as text, from its text or its binary form; ValueError where it is not one key."""
+    """A key in text form, from text or binary; ValueError if the data is not exactly one key."""
     return _text(_one(key))
 
 
 def fingerprint(key: bytes) -> str:
     """The fingerprint of the one key in a file (RFC 4880, 12.2).
 
-    ValueError where there is none, or more than one: whoever reads the file trusts them all.
+    ValueError if there is none or more than one: apt and rpm trust every key in a file.
     """
     return _fingerprint(_one(key))
 
 
 def own_key(file: Path) -> str:
-    """A key of the user's as text; ValueError where the file cannot be read or is not one key."""
+    """The user's key as text; ValueError if the file cannot be read or is not exactly one key."""
     try:
         with file.open("rb") as opened:
             return armoured(opened.read(_MAX_BYTES + 1))
@@ -41,9 +41,9 @@ def own_key(file: Path) -> str:
 
 
 def vendor_key(key: bytes, url: str, expected: str) -> str:
-    """The expected key of a file that was fetched, as text, without any other that is in it.
+    """The expected key from a fetched file, as text and without the file's other keys.
 
-    ValueError where it is not there.
+    ValueError if the file lacks it.
     """
     try:
         found = {_fingerprint(one): one for one in _keys(key)}
@@ -75,13 +75,13 @@ def _one(key: bytes) -> list[_Packet]:
 
 
 def _keys(key: bytes) -> list[list[_Packet]]:
-    """Each primary key with what belongs to it; ValueError where a file is not keys alone."""
+    """Each primary key with its parts; ValueError if the file holds anything but keys."""
     if len(key) > _MAX_BYTES:
         raise ValueError(f"not a signing key: more than {_MAX_BYTES} bytes")
     keys: list[list[_Packet]] = []
     for packet in _packets(_binary(key)):
         if packet.tag == _TRUST:
-            # Notes of the keyring that it came from.
+            # Trust data of the keyring that exported it.
             continue
         if packet.tag == _PRIMARY:
             keys.append([])
@@ -109,7 +109,7 @@ def _text(key: list[_Packet]) -> str:
 
 
 def _binary(key: bytes) -> bytes:
-    """The packets of all blocks of a text, or of a binary file."""
+    """The packets of all blocks of a text, or of binary data."""
     if not key.lstrip().startswith(b"-----BEGIN PGP"):
         return key
     blocks = key.decode("ascii", "replace").split("-----BEGIN PGP")[1:]
@@ -128,7 +128,8 @@ def _block(lines: list[str]) -> bytes:
 
 
 def _packets(data: bytes) -> Iterator[_Packet]:
-    """All packets (RFC 4880, 4.2); none of a public key is of a length that is not said."""
+    """All packets (RFC 4880, 4.2); ValueError for indefinite lengths, which public keys never
+    have."""
     at = 0
     while at < len(data):
         first, new = data[at], bool(data[at] & 0x40)

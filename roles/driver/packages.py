@@ -1,4 +1,4 @@
-"""Which repository and which packages a choice of driver means on an operating system. Pure.
+"""The repository and packages of a chosen driver on an operating system. Pure.
 
 Sources: NVIDIA's Driver Installation Guide, release 615, 2026-09-09 (compute-only packages of
 Debian, Ubuntu and RHEL; from 590 on Ubuntu's packages in NVIDIA's repository have no branch in
@@ -38,7 +38,7 @@ _AMD_APT = {
     ("debian", "13"): "noble",
 }
 
-# Packages of a driver, by which holds and versions go; not NVIDIA's container tools.
+# Matches a driver's packages, which are held and versioned together; not container tools.
 DRIVER_PACKAGE = re.compile(
     r"(?!.*(?:container|docker))(?:(?:lib|kmod-|firmware-|xserver-xorg-video-|dnf-plugin-)?nvidia[-0-9a-z.+]*"
     r"|libcuda1|libcudadebugger1|libnvcuvid1|libnvoptix1|libnvsdm|cuda-drivers[-0-9a-z]*|nvlsm"
@@ -51,8 +51,8 @@ DRIVER_PACKAGE = re.compile(
 class Repository:
     """A repository of packages: its file, and the key that signs it.
 
-    `check_url` is a file that is there if the repository is; `key_fingerprint` is None where a key
-    of the user's signs.
+    `check_url` is a file that every such repository has. `key_fingerprint` is None if the user
+    supplies the key.
     """
 
     path: str
@@ -66,11 +66,11 @@ class Repository:
 
 @dataclass(frozen=True)
 class PackagePlan:
-    """What is installed of a choice.
+    """The packages of a chosen driver.
 
-    `driver` and `fabric` are installed in one version, that of the driver; `extra` in any.
-    `preferences` is apt's file (path, content) that keeps to the branch; `streams` what dnf
-    enables. `epel` says that packages of `extra` are in EPEL.
+    `driver` and `fabric` must have the driver's version; `extra` may have any. `preferences` is
+    apt's file (path, content) that pins the branch. `stream` is the dnf module stream to enable.
+    `epel`: packages of `extra` are in EPEL.
     """
 
     repository: Repository | None
@@ -98,9 +98,9 @@ def plan(
     own_key: bool = False,
     kinds: Sequence[str] = (),
 ) -> PackagePlan:
-    """The packages of a choice for a running kernel; `own_key`: a key of the user's signs.
+    """The packages of a chosen driver for a running kernel; `own_key`: the user supplies the key.
 
-    `kinds`: the kinds of kernel that the host's packages draw in ("generic-hwe-24.04").
+    `kinds`: the kinds of kernel that installed packages bring ("generic-hwe-24.04").
     """
     if choice.vendor == "amd":
         return _amd(choice, system, kernel, mirror, own_key)
@@ -113,17 +113,17 @@ def plan(
 
 
 def upstream(version: str) -> str:
-    """NVIDIA's version in a package's: "580.95.05" of "3:580.95.05-1.el9" or "580.95.05-1"."""
+    """NVIDIA's part of a package's version: "580.95.05" of "3:580.95.05-1.el9" or "580.95.05-1"."""
     return version.rpartition(":")[2].partition("-")[0]
 
 
 def numbers(version: str) -> list[int]:
-    """The numbers of a version, by which the older ones come first."""
+    """The numbers of a version, as a key that sorts older versions first."""
     return [int(number) for number in re.findall(r"\d{1,18}", version)]
 
 
 def is_driver(package: str) -> bool:
-    """Whether a package is one of a driver."""
+    """Whether a package belongs to a driver."""
     return DRIVER_PACKAGE.fullmatch(package) is not None
 
 
@@ -204,10 +204,10 @@ def _nvidia_apt(
 
 
 def _preferences(choice: Choice) -> str:
-    """Keeps every package of the driver to the branch, or to the version.
+    """apt preferences that pin every package of the driver to the branch or the version.
 
-    Dependencies would else be taken from the newest branch. NVIDIA's own packages for this,
-    nvidia-driver-pinning-NNN, are not there for every branch and system.
+    Without them dependencies would come from the newest branch. NVIDIA's own packages for this,
+    nvidia-driver-pinning-NNN, do not exist for every branch and system.
     """
     packages = "/nvidia/ /^lib(cuda1|cudadebugger1|nvcuvid1|nvoptix1|nvsdm|xnvctrl0)$/"
     version = f"{choice.version}-*" if choice.version else f"{choice.branch}.*"
@@ -238,9 +238,9 @@ def _ubuntu(
 def _with_signed(
     whole: PackagePlan, choice: Choice, kernel: str, kinds: Sequence[str]
 ) -> PackagePlan:
-    """With the modules for the running kernel, and those that come with each newer one.
+    """Add the signed modules for the running kernel, and the packages that follow newer kernels.
 
-    Their version is the kernel's. The ones of another kind would draw in a kernel of that kind.
+    Their version is the kernel's. Packages of another kind would bring a kernel of that kind.
     """
     end = f"{choice.branch}-server{'-open' if choice.modules == 'open' else ''}"
     own = _flavour(kernel)
@@ -250,12 +250,12 @@ def _with_signed(
 
 
 def is_of_one_kernel(package: str) -> bool:
-    """Whether a package goes with one kernel ("linux-image-6.8.0-79-generic"), not with any."""
+    """Whether a package belongs to one kernel version ("linux-image-6.8.0-79-generic")."""
     return re.search(r"-[0-9]+\.[0-9]+\.[0-9]+", package) is not None
 
 
 def _only_nvlsm() -> str:
-    """Takes nothing but nvlsm from NVIDIA's repository, which its label tells, mirrored or not."""
+    """apt preferences that take only nvlsm from NVIDIA's repository, identified by its label."""
     label = "Pin: release l=NVIDIA CUDA"
     lines = ("Package: *", label, "Pin-Priority: -1", "")
     return _text((*lines, "Package: nvlsm", label, "Pin-Priority: 500"))
@@ -269,7 +269,7 @@ def _redhat(
     modules = "kmod-nvidia-open-dkms" if choice.modules == "open" else "kmod-nvidia-latest-dkms"
     return PackagePlan(
         repository=nvidia_repository(system, mirror, own_key),
-        # Without DKMS the libraries draw in the modules that fit the kernel.
+        # Without DKMS the libraries depend on the modules that fit the kernel.
         driver=("nvidia-driver-cuda", *((modules,) if dkms else ()), "nvidia-persistenced"),
         fabric=_fabric_manager(choice, distribution=False, redhat=True),
         extra=(*(("dkms",) if dkms else ()), *_nvlsm(choice, system, kernel)),
@@ -292,7 +292,8 @@ def _fabric_manager(choice: Choice, distribution: bool, redhat: bool = False) ->
 
 
 def _nvlsm(choice: Choice, system: OperatingSystem, kernel: str) -> tuple[str, ...]:
-    """The subnet manager of NVLink 5, which the fabric manager starts, and the tool it asks."""
+    """The subnet manager of NVLink 5, which the fabric manager starts, and the tool that it
+    uses."""
     if not choice.nvlsm:
         return ()
     module = (f"linux-modules-extra-{kernel}",) if system.family == "ubuntu" else ()

@@ -5,24 +5,24 @@ from roles.driver.state import DriverState
 
 
 def reboot_reasons(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
-    """Why the installed driver serves only after a reboot; empty where it does, or there is none.
+    """Why the installed driver serves only after a reboot; empty if it needs none or is missing.
 
-    A module that is only not loaded is loaded without a reboot. `amd_gpus`: how many GPUs the host
-    has, where they are AMD's.
+    A module that is merely not loaded needs no reboot. `amd_gpus`: the number of AMD GPUs, 0 for
+    NVIDIA's.
     """
     return tuple(_amd_reasons(state, amd_gpus) if amd_gpus else _nvidia_reasons(state))
 
 
 def reboot_recommendations(state: DriverState, amd_gpus: int = 0) -> tuple[str, ...]:
-    """Why a reboot would be good for the driver, which serves without one too.
+    """Why a reboot is recommended for a driver that serves without one.
 
-    `amd_gpus`: how many GPUs the host has, where they are AMD's.
+    `amd_gpus`: the number of AMD GPUs, 0 for NVIDIA's.
     """
-    return (*_kernel_wish(state), *_amdgpu_wish(state, amd_gpus))
+    return (*_kernel_recommendation(state), *_amdgpu_recommendation(state, amd_gpus))
 
 
 def reboot_blocker(state: DriverState) -> str:
-    """Why a reboot would leave a host without the driver that is installed, or ""."""
+    """Why a reboot would leave the host without its driver, "" if it would not."""
     next_kernel = state.next_kernel
     if next_kernel == state.kernel or not state.modules or next_kernel in state.modules:
         return ""
@@ -33,14 +33,14 @@ def reboot_blocker(state: DriverState) -> str:
     )
 
 
-def _kernel_wish(state: DriverState):
-    # A newer kernel that waits since before is nobody's business here.
+def _kernel_recommendation(state: DriverState):
+    # A newer kernel that was installed independently of the driver is not reported.
     if state.kernel_upgraded and state.next_kernel != state.kernel:
         yield f"kernel {state.next_kernel} was installed with the driver, {state.kernel} runs"
 
 
-def _amdgpu_wish(state: DriverState, gpus: int):
-    # Nor is an amdgpu that somebody else has put on the disk.
+def _amdgpu_recommendation(state: DriverState, gpus: int):
+    # Neither is an amdgpu that another program installed.
     if not gpus or not state.amdgpu_upgraded or state.amdgpu_loaded is None:
         return
     comes = state.next_kernel in state.amdgpu_built_for and not is_same_amdgpu(state)
@@ -50,7 +50,7 @@ def _amdgpu_wish(state: DriverState, gpus: int):
 
 def _nvidia_reasons(state: DriverState):
     if state.answers is not None or (not state.modules and state.module is None):
-        # One that answers needs none, and without an installed driver none helps.
+        # A driver that answers needs no reboot, and a missing driver gains nothing from one.
         return
     if "nouveau" in state.in_kernel:
         yield "the kernel's nouveau driver still holds the GPUs"
@@ -86,5 +86,5 @@ def _amd_reasons(state: DriverState, gpus: int):
 
 
 def is_same_amdgpu(state: DriverState) -> bool:
-    """Whether the amdgpu that is loaded is the one on the disk: no reboot brings another."""
+    """Whether the loaded amdgpu is the one on the disk, so that a reboot changes nothing."""
     return state.amdgpu_loaded is not None and state.amdgpu_loaded == state.amdgpu_source

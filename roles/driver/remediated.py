@@ -1,6 +1,6 @@
-"""Which faults of a host's report the driver stage mends, by their kind."""
+"""The kinds of faults that the driver stage remedies."""
 
-# Packages, modules and daemons, each of which its operations see to.
+# Its operations install packages, load modules and start daemons.
 REMEDIATED = frozenset(
     (
         *("driver-missing", "driver-not-loaded", "nouveau-loaded", "driver-library-mismatch"),
@@ -8,9 +8,9 @@ REMEDIATED = frozenset(
         *("driver-not-reloaded", "driver-kind"),
     )
 )
-# Those of them that take a reboot.
+# Those that need a reboot.
 REMEDIATED_BY_REBOOT = frozenset(
     ("nouveau-loaded", "driver-not-reloaded", "driver-library-mismatch", "driver-kind")
 )
-# Those that are gone where another driver is installed, and else are not the driver stage's.
+# Those that another driver remedies; otherwise they are not the driver stage's task.
 REMEDIATED_BY_ANOTHER_DRIVER = frozenset(("driver-fails", "nvml-init-failed"))

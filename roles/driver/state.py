@@ -1,4 +1,4 @@
-"""What a host says of its driver: its part of the one question, read into one object. Pure."""
+"""The state of a host's driver: the questions to the host, and the parser of its answers. Pure."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ _LABELS = (
 
 @dataclass(frozen=True)
 class SystemdUnit:
-    """A unit of systemd: whether there is one, whether it runs and starts at boot."""
+    """A systemd unit: whether it exists, runs, and starts at boot."""
 
     present: bool = False
     active: bool = False
@@ -40,20 +40,20 @@ class SystemdUnit:
 
 @dataclass(frozen=True)
 class DriverState:
-    """A host's driver and what it rests on. Versions are NVIDIA's ("580.95.05"), None for none.
+    """A host's driver and its environment. Versions are NVIDIA's ("580.95.05"), None for none.
 
     `next_kernel` boots next; `module` is the version for the running kernel, `modules` for each,
     `open_modules` names the kernels whose module is the open one, `loaded_open` says whether the
     loaded one is;
     `amdgpu_built_for` names the kernels whose amdgpu is none of their own;
-    `amdgpu_source` and `amdgpu_loaded` tell what amdgpu on the disk and the loaded one are built
-    from; `packages` maps a package to its version, `half` are those left in the middle; `answers`
-    is the version that nvidia-smi reports, `amd_gpus` how many GPUs amd-smi lists (None: it
-    fails), `kfd_gpus` how many amdgpu offers; the graphics of a processor are in neither.
-    `replicas` are the units of ours that run on the host.
-    `container` says that the host has its kernel from another machine, as systemd calls it.
-    `kernel_upgraded` says that a deploy upgraded the kernel since the last boot, `amdgpu_upgraded`
-    to what version it upgraded amdgpu.
+    `amdgpu_source` and `amdgpu_loaded` identify the source of amdgpu on the disk and of the loaded
+    one. `packages` maps a package to its version; `half` are half installed packages. `answers` is
+    the version that nvidia-smi reports. `amd_gpus` is the number of GPUs that amd-smi lists (None:
+    it fails), `kfd_gpus` the number that amdgpu offers, both without a processor's graphics.
+    `replicas` are our units that run on the host.
+    `container`: systemd's name for the container, if the kernel is another machine's.
+    `kernel_upgraded`: a deploy upgraded the kernel since the last boot; `amdgpu_upgraded`: the
+    version to which a deploy upgraded amdgpu.
     `free_mib` maps /usr, /boot and /var to their file system and its free MiB.
     """
 
@@ -102,33 +102,35 @@ class DriverState:
 
     @property
     def amdgpu_built(self) -> bool:
-        """Whether amdgpu for the running kernel is one that was built on the host."""
+        """Whether the running kernel's amdgpu was built on the host."""
         return self.kernel in self.amdgpu_built_for
 
     @property
     def driver_packages(self) -> dict[str, str]:
-        """The installed packages of a driver, with NVIDIA's version of each."""
+        """The installed packages of a driver, each with NVIDIA's version."""
         return {
             name: upstream(version) for name, version in self.packages.items() if is_driver(name)
         }
 
     @property
     def kinds_of_kernel(self) -> tuple[str, ...]:
-        """What kinds of kernel apt's packages draw in: "amd64", "generic-hwe-24.04"."""
+        """The kinds of kernel that installed apt packages bring: "amd64", "generic-hwe-24.04"."""
         start = "linux-image-"
         images = [name for name in self.packages if name.startswith(start)]
         return tuple(name.removeprefix(start) for name in images if not is_of_one_kernel(name))
 
     @property
     def unpackaged(self) -> bool:
-        """Whether there is a driver that no package brought: NVIDIA's .run installer, by hand."""
+        """Whether a driver was installed without packages: by NVIDIA's .run installer or by
+        hand."""
         present = self.module is not None or self.answers is not None
         return self.outside or (present and not self.driver_packages)
 
 
 def parse_state(sections: Sections, report: HardwareReport) -> DriverState:
-    """Read a host's answer to `PART`, beside what its hardware's says; ValueError where it is cut
-    short, or could not be asked as root."""
+    """Parse a host's answer to `PART`, together with its hardware's report.
+
+    ValueError if the answer is cut short, or could not be asked as root."""
     require(sections, _LABELS, "its driver")
     host, kernel = report.system, report.system.kernel
     name, version, *_ = [*host.os.split(), "", ""]
@@ -156,12 +158,12 @@ def parse_state(sections: Sections, report: HardwareReport) -> DriverState:
 
 
 def has_own_key(sections: Sections) -> bool:
-    """Whether Secure Boot takes what is signed with the host's own key; no, where nobody said."""
+    """Whether Secure Boot accepts the host's own signing key; False if that is unknown."""
     return "already enrolled" in sections.get("own-key", "")
 
 
 def _reported(report: HardwareReport) -> dict[str, Any]:
-    """What the hardware's answer tells of the driver."""
+    """The fields that follow from the hardware's report."""
     host, answers = report.system, report.answers
     present = host.fabric_manager != "absent"
     return {
@@ -182,7 +184,7 @@ def _reported(report: HardwareReport) -> dict[str, Any]:
 
 
 def _driver(sections: Sections, report: HardwareReport) -> dict[str, Any]:
-    """What is told of the driver itself: its modules, tools and daemons, and who uses it."""
+    """The fields of the driver itself: its modules, tools, daemons and users."""
     modules = _by_first_word(sections["amdgpu-modules"])
     nodes = _are_integrated(sections["kfd"])
     return {
@@ -206,7 +208,8 @@ def _driver(sections: Sections, report: HardwareReport) -> dict[str, Any]:
 
 
 def _amd_gpus(report: HardwareReport, integrated: int) -> int | None:
-    """How many GPUs amd-smi lists beside integrated ones; None where there is none, or it hangs."""
+    """The number of GPUs that amd-smi lists without integrated ones; None if it is missing or
+    hangs."""
     answers = report.answers
     if answers.amd_tool != "amd-smi" or answers.amd.missing or answers.amd.hung:
         return None
@@ -214,12 +217,12 @@ def _amd_gpus(report: HardwareReport, integrated: int) -> int | None:
 
 
 def _is_built(path: str) -> bool:
-    """Whether a module is none of the kernel's own: those of DKMS are in updates/ or extra/."""
+    """Whether a module was built on the host: DKMS installs into updates/ or extra/."""
     return path.startswith("/") and "/kernel/drivers/" not in path
 
 
 def _are_integrated(text: str) -> list[bool]:
-    """Of each node of the kernel's (PCI device in decimal, bytes) whether it is integrated."""
+    """For each kernel node (PCI device in decimal, bytes): whether it is integrated graphics."""
     found = []
     for line in text.splitlines():
         device, size, *_ = [*line.split(), "", ""]
@@ -229,7 +232,7 @@ def _are_integrated(text: str) -> list[bool]:
 
 
 def _keys(text: str) -> dict[str, str]:
-    """Key files by their paths, in base64; one that is cut short counts as none."""
+    """Key files in base64 by path; an incomplete one is left out."""
     found = {}
     for line in text.splitlines():
         path, _, key = line.partition(" ")
@@ -242,14 +245,14 @@ def _keys(text: str) -> dict[str, str]:
 
 
 def _container(kind: str) -> str | None:
-    """What kind of container the host is, of those that cannot have modules of their own."""
+    """The kind of container, of those that cannot load modules; None for any other host."""
     return kind if kind in ("wsl", "docker", "podman", "lxc", "lxc-libvirt", "openvz") else None
 
 
 def _packages(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Installed packages, and those that an earlier run left in the middle (dpkg's state letters).
+    """Installed packages with versions, and half installed ones (by dpkg's state letters).
 
-    Of several versions of a package, as rpm has of kernels, the newest counts.
+    If rpm has several versions of a package, such as kernels, the newest counts.
     """
     installed: dict[str, str] = {}
     half = []

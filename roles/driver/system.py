@@ -1,4 +1,4 @@
-"""The operating systems that drivers are installed on."""
+"""The operating systems that drivers can be installed on."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +26,7 @@ class OperatingSystem:
 
     @property
     def family(self) -> Family | None:
-        """Whose packages it has; None where it is not supported."""
+        """The family of its packages; None if it is not supported."""
         family, releases = _RELEASES.get(self.id, (None, ()))
         return family if self.release in releases else None
 

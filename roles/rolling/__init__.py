@@ -1,4 +1,4 @@
-"""The rolling update as a pure plan: who moves, in which batches, when to stop, who is drained."""
+"""The plan of a rolling update: what moves in which batch, when it stops, what is drained. Pure."""
 
 from roles.rolling.decide import Decision as Decision
 from roles.rolling.decide import Failure as Failure

@@ -1,4 +1,4 @@
-"""Moves put into batches, so that no upstream is emptied where another order avoids it."""
+"""Puts moves into batches so that no upstream becomes empty if another order avoids it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ AnnouncedInterruptions = Mapping[Move, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class BatchedMoves:
-    """Moves in batches; `left` are those for which no batch is left that empties no upstream."""
+    """Moves in batches. `unplaced` moves would empty an upstream in every batch that is left."""
 
     batches: tuple[tuple[Move, ...], ...]
     unplaced: tuple[Move, ...]
@@ -21,9 +21,9 @@ class BatchedMoves:
 def units(
     moves: Sequence[Move], upstreams: Upstreams, announced: AnnouncedInterruptions
 ) -> list[list[Move]]:
-    """Moves that restart together: those of one host, unless that empties an upstream.
+    """Moves that restart together: those of one host.
 
-    Then the replicas of that service restart one after the other.
+    If that empties an upstream, the replicas of that service restart one after the other.
     """
     by_host: dict[str, list[Move]] = {}
     for move in moves:
@@ -33,7 +33,7 @@ def units(
         for own in by_host.values()
         for unit in _split_by_service(own, _emptied_together(own, upstreams, announced))
     ]
-    # What only leaves goes late: what replaces it elsewhere serves by then.
+    # Pure removals go last: their replacements on other hosts serve by then.
     return sorted(
         found,
         key=lambda unit: (_waits_for_end_of_run(unit), all(_only_removes(move) for move in unit)),
@@ -45,20 +45,20 @@ def _only_removes(move: Move) -> bool:
 
 
 def _waits_for_end_of_run(unit: Sequence[Move]) -> bool:
-    """Whether replicas of it are out until the end of the run, which then must be near."""
+    """Whether its replicas are out until the end of the run, so that they should move late."""
     return any(move.together for move in unit)
 
 
 def _emptied_together(
     own: Sequence[Move], upstreams: Upstreams, announced: AnnouncedInterruptions
 ) -> set[str]:
-    """Services that the moves of one host would empty together, though none of them alone."""
+    """Services that the moves of one host empty together, although no single move does."""
     expected = {service for move in own for service in announced.get(move, ())}
     return set(upstreams.necessarily_emptied(own)) - expected
 
 
 def _split_by_service(own: Sequence[Move], services: set[str]) -> list[list[Move]]:
-    """The moves of one host, at most one a unit of each service that runs nowhere else."""
+    """Split the moves of one host, so that a unit has at most one move of each given service."""
     found: list[list[Move]] = []
     used = dict.fromkeys(services, 0)
     for move in own:
@@ -76,13 +76,14 @@ def fill_batches(
     announced: AnnouncedInterruptions,
     max_batches: int,
 ) -> BatchedMoves:
-    """The units in at most so many batches: one host at a time, where that many are enough."""
+    """Put the units into at most `max_batches` batches: one host at a time if that many are
+    enough."""
     hosts = {unit[0].hosts[0] for unit in units}
     batches = _Batches(upstreams, announced, max_batches)
     batches.usual_size = -(-len(hosts) // max_batches)
     batches.max_size = -(-len(units) // max_batches)
     waiting = list(units)
-    # What was placed may have brought the replica for which another unit waits.
+    # A unit that was placed may bring the replica that another unit waits for.
     while unplaced := [unit for unit in waiting if not batches.add(unit)]:
         if len(unplaced) == len(waiting):
             break
@@ -108,14 +109,16 @@ class _Batches:
         self._upstreams, self._announced, self._max_batches = upstreams, announced, max_batches
 
     def add(self, unit: Sequence[Move]) -> bool:
-        """Put a unit into the first batch where it empties no upstream; False if there is none."""
+        """Put a unit into the first batch where it empties no upstream; False if there is no such
+        batch."""
         own: dict[str, Effect] = {}
         for move in unit:
             for service, effect in effects([move], self._announced.get(move, ())).items():
                 own[service] = own.get(service, Effect()) + effect
         roomy, full = self._by_room()
         room = len(self.units) < self._max_batches
-        # A batch before all others helps who must go before another unit removes a replica.
+        # A batch before all others helps a unit that must move before another one removes a
+        # replica.
         new = [(len(self.units), True), (0, True)] if room else []
         places = [(i, False) for i in roomy] + new + [(i, False) for i in full]
         if _waits_for_end_of_run(unit):
@@ -127,7 +130,7 @@ class _Batches:
         return False
 
     def _by_room(self) -> tuple[list[int], list[int]]:
-        """The batches with the usual room, and those with room where nothing else is left."""
+        """Indexes of batches below the usual size, and of those below the maximum size."""
         sizes = [len(batch) for batch in self.units]
         roomy = [index for index, size in enumerate(sizes) if size < self.usual_size]
         full = [
@@ -136,7 +139,7 @@ class _Batches:
         return roomy, sorted(full, key=lambda index: sizes[index])
 
     def _fits(self, own: Mapping[str, Effect], index: int, is_new: bool) -> bool:
-        """Whether no upstream is emptied, in this batch or by what it leaves to the later ones."""
+        """Whether no upstream becomes empty, in this batch or in a later one."""
         for service in own:
             if service not in self._upstreams.members:
                 continue

@@ -1,4 +1,4 @@
-"""What of a batch goes on, given what has happened since the update began."""
+"""Decides which moves of a batch continue, from what has happened since the update began."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from roles.rolling.plan import RollingPlan, Skipped
 class Failure:
     """A host that failed since the update began.
 
-    `replicas` are those that it concerns; none named are all that run there.
+    `replicas` are those that the failure concerns; empty means all replicas of the host.
     """
 
     host: str
@@ -26,10 +26,10 @@ class Failure:
 class Progress:
     """What has happened in an update so far.
 
-    `failed_before` are hosts that failed before it began, `failed_balancers` those that failed at
-    any time. `moved` replicas serve as planned, or are taken down as planned; `restored` ones
-    failed and serve again as before; `undrainable` ones get requests still, since a balancer has
-    nothing else for their upstream.
+    `failed_before` are hosts that failed before it began; `failed_balancers` failed at any time.
+    `moved` replicas serve or are removed, as planned. `restored` replicas failed and serve again as
+    before. `undrainable` replicas still get requests: a balancer has no other server for their
+    upstream.
     """
 
     failed_before: frozenset[str] = frozenset()
@@ -40,14 +40,14 @@ class Progress:
     undrainable: frozenset[str] = frozenset()
 
     def lost(self, member: Member) -> bool:
-        """Whether a replica is not known to serve after a failure."""
+        """Whether a failure concerns a replica that was not restored."""
         failed = any(failure.concerns(member) for failure in self.failures)
         return failed and member.id not in self.restored
 
 
 @dataclass(frozen=True)
 class HostStep:
-    """What one host does in a batch; a replica of several hosts is in the turn of each of them."""
+    """What one host does in a batch; a replica that spans hosts is in the step of each of them."""
 
     restarts: tuple[str, ...]
     removals: tuple[str, ...]
@@ -56,14 +56,14 @@ class HostStep:
 
 @dataclass(frozen=True)
 class Decision:
-    """What of a batch is moved, what is left and why; `drained` get no requests meanwhile."""
+    """Which moves of a batch are made, and which are skipped and why; `drained` get no requests."""
 
     moves: tuple[Move, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     drained: tuple[str, ...] = ()
 
     def step_of(self, host: str) -> HostStep | None:
-        """What a host does, or None where it does nothing."""
+        """The step of a host, None if it does nothing."""
         own = [move for move in self.moves if host in move.hosts]
         if not own:
             return None
@@ -74,7 +74,7 @@ class Decision:
         )
 
     def skipped_on(self, host: str) -> tuple[Skipped, ...]:
-        """What a host leaves as it is."""
+        """The skipped moves of a host."""
         return tuple(one for one in self.skipped if host in one.move.hosts)
 
 
@@ -83,10 +83,10 @@ def _on(host: str, members: Iterable[Member]) -> tuple[str, ...]:
 
 
 def decide(plan: RollingPlan, index: int, progress: Progress) -> Decision:
-    """What of the plan's batch `index` goes on; nothing of a batch that the plan does not have.
+    """Which moves of the plan's batch `index` continue; none if the plan has no such batch.
 
-    Decide before the batch is drained, and once more after that, for all hosts together: what a
-    host does in its turn must not depend on how far the others of its batch are.
+    Call this before the batch is drained and again after that, once for all hosts: the step of a
+    host must not depend on the progress of the other hosts of its batch.
     """
     if index >= len(plan.batches):
         return Decision()
@@ -112,7 +112,8 @@ _Failed = dict[str, tuple[str, ...]]
 
 
 def _failed(plan: RollingPlan, index: int, progress: Progress) -> _Failed:
-    """Whom the failures concern: with a replica also those of its move that did not move."""
+    """The hosts whose failure concerns a replica, by replica: also through another replica of its
+    move."""
     found: _Failed = {}
     past = [move for batch in plan.batches[:index] for move in batch.moves]
     for failure in progress.failures:
@@ -126,7 +127,7 @@ def _failed(plan: RollingPlan, index: int, progress: Progress) -> _Failed:
 
 
 def _stop_reason(plan: RollingPlan, move: Move, progress: Progress, failures: _Failed) -> str:
-    """Whose failure stops a move, or ""."""
+    """Why a move is not made, "" if it may be."""
     if progress.failed_balancers and plan.balanced.intersection(move.services):
         failed = ", ".join(sorted(progress.failed_balancers))
         return f"balancer {failed} failed, so nobody sees that requests still arrive"
@@ -146,7 +147,8 @@ def _stop_reason(plan: RollingPlan, move: Move, progress: Progress, failures: _F
 
 
 def _serving(plan: RollingPlan, progress: Progress, failed: _Failed) -> dict[str, set[str]]:
-    """Who gets requests now, by service; services that leave wholly are not there."""
+    """The replicas that get requests now, by service, without services that are removed
+    entirely."""
     kept = plan.kept_services
     out = plan.removals | plan.waiting
     serving: dict[str, set[str]] = {}
@@ -176,11 +178,10 @@ def _would_empty(
 def undrained(
     plan: RollingPlan, drained: Iterable[str], decision: Decision, progress: Progress
 ) -> tuple[str, ...]:
-    """Who of those that were drained for a batch gets requests again after it.
+    """The drained replicas of a batch that get requests again after it.
 
-    They are the replicas that serve: moved, restored, or not touched, as the batch's second
-    `decision` left them. Who was lost or taken down stays out, and so do those that wait for
-    the end of the run.
+    These are replicas that moved, were restored, or were skipped by the batch's second `decision`.
+    Lost and removed replicas stay drained, and so do those that wait for the end of the run.
     """
     untouched = {replica for one in decision.skipped for replica in one.move.replicas}
     back = (progress.moved - plan.waiting - plan.removals) | untouched | progress.restored

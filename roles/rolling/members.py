@@ -1,17 +1,17 @@
-"""Who serves now, and what must change: the input of a rolling update."""
+"""The input of a rolling update: the replicas that serve now, and what must change."""
 
 from dataclasses import dataclass
 
 ROLLING_UPDATE = "rolling-update"
-"""The owner of the drains of an update."""
+"""The owner of the drains that an update makes."""
 
 
 @dataclass(frozen=True)
 class Member:
     """A replica in the upstream of its service.
 
-    `id` is "host/name"; `hosts` are all on which it runs: over several it moves as one. `serves`:
-    it answers a completion now. `drained_by`: the owners of its drains.
+    `id` is "host/name". `hosts` are all hosts that it runs on; it moves as one. `serves`: it
+    answers a completion now. `drained_by`: the owners of its drains.
     """
 
     id: str
@@ -27,16 +27,16 @@ class Member:
 
     @property
     def will_get_requests(self) -> bool:
-        """Whether balancers send it requests once it serves: nobody else keeps it drained."""
+        """Whether balancers send it requests once it serves: it has no drain of another owner."""
         return self.drained_by <= {ROLLING_UPDATE}
 
 
 @dataclass(frozen=True)
 class Restart:
-    """A replica must start from other files.
+    """A replica must restart with new files.
 
-    `replaces` are old replicas whose GPUs or ports it needs: they stop in the same step, and are
-    removed where no change of their own restarts them. Replicas with the same `together`, a
+    `replaces` are old replicas whose GPUs or ports it needs. They stop in the same step, and are
+    removed unless a change of their own restarts them. Replicas with the same `together`, a
     sentence that says why, restart in one step.
     """
 
@@ -47,7 +47,7 @@ class Restart:
 
 @dataclass(frozen=True)
 class Removal:
-    """A replica is taken down: it left the plan, or its host is retired."""
+    """A replica is removed: it left the plan, or its host is retired."""
 
     replica: str
 

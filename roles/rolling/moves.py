@@ -1,4 +1,4 @@
-"""What must move as one: the smallest steps of a rolling update."""
+"""The smallest steps of a rolling update: replicas and hosts that must change together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,10 @@ from roles.rolling.members import Change, HostRestart, Member, Removal, Restart
 
 @dataclass(frozen=True)
 class Move:
-    """Replicas and hosts that change in one step, as none of them can change alone.
+    """Replicas and hosts that change in one step, because none of them can change alone.
 
-    `hosts` are all that take part, `restarted_hosts` those that restart as a whole. `together`
-    says why replicas of several hosts cannot restart one after the other; balancers find them anew
-    only at the end of the run.
+    `hosts` take part; `restarted_hosts` restart as a whole. `together` says why replicas of several
+    hosts cannot restart one after the other. Balancers use these again only at the end of the run.
     """
 
     hosts: tuple[str, ...]
@@ -38,9 +37,9 @@ class Move:
 
 
 def moves(members: Sequence[Member], changes: Sequence[Change]) -> tuple[Move, ...]:
-    """The changes put together into moves, in the order of the members' hosts.
+    """Group the changes into moves, in the order of the members' hosts.
 
-    Raises ValueError where a change names no member, or contradicts another one.
+    Raises ValueError if a change names an unknown member or contradicts another change.
     """
     by_id = {member.id: member for member in members}
     on_host: dict[str, list[Member]] = {}
@@ -57,7 +56,7 @@ def moves(members: Sequence[Member], changes: Sequence[Change]) -> tuple[Move, .
     host_position = {host: i for i, host in enumerate(on_host)}
 
     def order(move: Move) -> tuple[int, int]:
-        # Hosts without replicas come last: nobody waits for them.
+        # Hosts without replicas come last: nothing waits for them.
         first = min((position[id] for id in move.replicas), default=0)
         return host_position.get(move.hosts[0], len(host_position)), first
 
@@ -65,7 +64,7 @@ def moves(members: Sequence[Member], changes: Sequence[Change]) -> tuple[Move, .
 
 
 def removed(changes: Iterable[Change]) -> frozenset[str]:
-    """The replicas that do not come back."""
+    """The replicas that are removed for good."""
     changes = tuple(changes)
     restarted = {change.replica for change in changes if isinstance(change, Restart)}
     replaced = {old for change in changes if isinstance(change, Restart) for old in change.replaces}
@@ -91,7 +90,7 @@ _Item = tuple[str, str]
 
 
 def _ties(change: Change, on_host: Mapping[str, Sequence[Member]]) -> list[_Item]:
-    """What a change moves."""
+    """The items that a change ties together."""
     if isinstance(change, HostRestart):
         replicas = [("replica", member.id) for member in on_host.get(change.host, ())]
         return [("host", change.host), *replicas]
@@ -103,7 +102,7 @@ def _ties(change: Change, on_host: Mapping[str, Sequence[Member]]) -> list[_Item
 
 
 class _Groups:
-    """Disjoint sets of items; what is joined once stays together."""
+    """Disjoint sets of items that were joined."""
 
     def __init__(self) -> None:
         self._parent: dict[_Item, _Item] = {}

@@ -8,13 +8,13 @@ from roles.rolling.members import Change, Member
 from roles.rolling.moves import Move, moves, removed
 from roles.rolling.upstreams import Upstreams, effects, upstreams
 
-# One batch would empty every upstream.
+# With one batch every upstream would become empty.
 MIN_BATCHES = 2
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Moves that go together; `drained` are the replicas that get no requests meanwhile."""
+    """Moves that are made together; `drained` replicas get no requests during them."""
 
     moves: tuple[Move, ...]
     drained: tuple[str, ...]
@@ -26,7 +26,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Interruption:
-    """A service whose upstream is empty while a move is under way, and why."""
+    """A service whose upstream is empty during a move, and why."""
 
     service: str
     move: Move
@@ -38,7 +38,7 @@ class Interruption:
 
 @dataclass(frozen=True)
 class Skipped:
-    """What a run does not move, and why."""
+    """A move that a run does not make, and why."""
 
     move: Move
     reason: str
@@ -51,8 +51,8 @@ class Skipped:
 class RollingPlan:
     """A rolling update: its batches in order, what it skips, and which services it interrupts.
 
-    `members` are those of all upstreams as they were when it was made; `balanced` the services
-    that a balancer serves.
+    `members` are those of all upstreams when the plan was made; `balanced` are the services behind
+    a balancer.
     """
 
     batches: tuple[Batch, ...]
@@ -63,15 +63,15 @@ class RollingPlan:
 
     @property
     def removals(self) -> frozenset[str]:
-        """The replicas that this update takes down."""
+        """The replicas that this update removes."""
         return frozenset(
             member.id for batch in self.batches for move in batch.moves for member in move.removals
         )
 
     @property
     def waiting(self) -> frozenset[str]:
-        """The replicas that get no requests again before the end of the run: they moved together,
-        and balancers can ask them only with what that end brings."""
+        """The replicas that get requests again only at the end of the run: they moved together, and
+        balancers need the configuration that is written there."""
         return frozenset(
             replica
             for batch in self.batches
@@ -89,7 +89,7 @@ class RollingPlan:
         return frozenset(member.service for member in self.members if member.id not in removed)
 
     def interrupted_by(self, move: Move) -> frozenset[str]:
-        """The services whose interruption by a move is announced."""
+        """The services for which the plan announces an interruption by this move."""
         return frozenset(one.service for one in self.interruptions if one.move == move)
 
 
@@ -97,7 +97,7 @@ def plan_rolling(
     members: Sequence[Member],
     changes: Sequence[Change],
     *,
-    most_batches: int,
+    max_batches: int,
     balanced: Collection[str],
     failed_hosts: Collection[str] = (),
     undrainable: Mapping[str, str] | None = None,
@@ -105,7 +105,7 @@ def plan_rolling(
 ) -> RollingPlan:
     """Plan a rolling update; members and changes stand in the inventory's order.
 
-    `most_batches` counts from 2. `failed_hosts` failed earlier in this run. `undrainable` maps a
+    `max_batches` is at least 2. `failed_hosts` failed earlier in this run. `undrainable` maps a
     service to why its replicas cannot be drained in this run, and what to do. Services of
     `forbid_interruption` are never left without a replica. Raises ValueError where changes name
     unknown replicas or contradict each other.
@@ -122,7 +122,7 @@ def plan_rolling(
     feasible, refused = _allowed(feasible, members, leaving, forbid_interruption)
     found = upstreams(members, leaving, feasible)
     announced = {move: found.necessarily_emptied([move]) for move in feasible}
-    placed, refused_later = _placed(feasible, found, announced, most_batches, forbid_interruption)
+    placed, refused_later = _placed(feasible, found, announced, max_batches, forbid_interruption)
     unplaced = [Skipped(move, _NO_BATCH) for move in placed.unplaced]
     return RollingPlan(
         batches=tuple(_batch(own, balanced) for own in placed.batches),
@@ -137,7 +137,7 @@ _NO_BATCH = "no batch is left in which it empties no upstream: run again"
 
 
 def _blocker(move: Move, failed: frozenset[str], undrainable: Mapping[str, str]) -> str:
-    """Why a move cannot be made in this run, or ""."""
+    """Why a move cannot be made in this run, "" if it can."""
     hosts = [host for host in move.hosts if host in failed]
     if hosts:
         return f"{', '.join(hosts)} failed earlier in this run: see there, run again"
@@ -153,10 +153,10 @@ def _allowed(
     leaving: Collection[str],
     forbidden: Collection[str],
 ) -> tuple[list[Move], list[Skipped]]:
-    """The moves without those that must interrupt a service that must not be interrupted."""
+    """The moves that interrupt no forbidden service, and the refused ones."""
     refused: list[Skipped] = []
     while True:
-        # A refused move brings no replica that another one could wait for.
+        # A refused move brings no replica, so another move may become impossible.
         found = upstreams(members, leaving, feasible)
         now = [
             _refusal(move, services, found)
@@ -187,14 +187,14 @@ def _placed(
     feasible: list[Move],
     found: Upstreams,
     announced: dict[Move, tuple[str, ...]],
-    most_batches: int,
+    max_batches: int,
     forbidden: Collection[str],
 ) -> tuple[BatchedMoves, list[Skipped]]:
-    """The moves in batches; adds to `announced` where no move can be made without.
+    """The moves in batches, and the refused ones; adds to `announced` if no move fits otherwise.
 
-    Moves can wait for each other in a circle; the first that may interrupt a service breaks it.
+    Moves can wait for each other in a circle. The first one that may interrupt a service breaks it.
     """
-    most = max(MIN_BATCHES, most_batches)
+    most = max(MIN_BATCHES, max_batches)
     refused: list[Skipped] = []
     while True:
         placed = fill_batches(units(feasible, found, announced), found, announced, most)
@@ -229,10 +229,10 @@ def _interruptions(
     )
 
 
-def batch_slots(members: Sequence[Member], most_batches: int) -> int:
-    """How many batches a run prepares barriers for, before it knows who must restart.
+def batch_slots(members: Sequence[Member], max_batches: int) -> int:
+    """The number of batches that a run prepares barriers for, before it knows what must restart.
 
-    Give this number to plan_rolling as `most_batches`, too. Fewer are never enough to let replicas
+    Pass this number to plan_rolling as `max_batches`, too. Fewer would not let replicas
     of one host restart one after the other; more would only cost operations.
     """
     hosts: dict[str, dict[str, int]] = {}
@@ -245,4 +245,4 @@ def batch_slots(members: Sequence[Member], most_batches: int) -> int:
         max(count if len(homes[service]) == 1 else 1 for service, count in own.items())
         for own in hosts.values()
     )
-    return max(MIN_BATCHES, min(most_batches, steps))
+    return max(MIN_BATCHES, min(max_batches, steps))

@@ -1,4 +1,4 @@
-"""What moves do to the upstreams of services: who is out meanwhile, and who is in afterwards."""
+"""The effect of moves on the upstreams of services: who gets requests during and after them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from roles.rolling.moves import Move
 class Effect:
     """What moves of one step do to one upstream, in replicas.
 
-    `taken` get requests before and none meanwhile; `gone` of them do not come back in this update;
-    `gained` get requests only afterwards.
+    `taken` replicas get requests before the step but not during it; `gone` of these do not return
+    in this update. `gained` replicas get requests only after it.
     """
 
     taken: int = 0
@@ -24,7 +24,8 @@ class Effect:
 
 
 def effects(moves: Iterable[Move], announced: Collection[str] = ()) -> dict[str, Effect]:
-    """The moves' effect on each service; a service with an announced interruption is not taken."""
+    """The moves' effect on each service; nothing is taken from a service with an announced
+    interruption."""
     found: dict[str, Effect] = {}
     for move in moves:
         for member in move.members:
@@ -41,7 +42,7 @@ def _effect(member: Member, leaves: bool, counts: bool) -> Effect:
 
 
 def emptied(serving: int, steps: Iterable[Effect]) -> bool:
-    """Whether one of the steps, one after the other, leaves an upstream without a replica."""
+    """Whether any of these steps, made in order, leaves an upstream without a replica."""
     for step in steps:
         if step.taken and step.taken >= serving:
             return True
@@ -53,7 +54,7 @@ def emptied(serving: int, steps: Iterable[Effect]) -> bool:
 class Upstreams:
     """The upstreams before an update, and what the whole update does to them.
 
-    `members` by service; only services that keep a replica are there: nobody waits for the others.
+    `members` by service, only for services that keep a replica: the others need no care.
     """
 
     members: Mapping[str, tuple[Member, ...]]
@@ -61,7 +62,8 @@ class Upstreams:
     total: Mapping[str, Effect]
 
     def necessarily_emptied(self, moves: Sequence[Move]) -> tuple[str, ...]:
-        """Services that these moves empty in one step, whatever the order of all others is."""
+        """Services that these moves empty in one step, in whatever order the other moves are
+        made."""
         return tuple(
             service
             for service, effect in effects(moves).items()
@@ -69,12 +71,12 @@ class Upstreams:
         )
 
     def _others(self, service: str, own: Effect) -> int:
-        """How many replicas may get requests, at best, while those of one step are out."""
+        """How many replicas can get requests, at best, during one step."""
         total = self.total.get(service, Effect())
         return self.serving[service] - own.taken + total.gained - own.gained
 
     def why_emptied(self, service: str, move: Move) -> str:
-        """Why nothing of a service gets requests while a move is under way."""
+        """Why no replica of a service gets requests during a move."""
         others = [one for one in self.members[service] if one.id not in move.replicas]
         if len(self.members[service]) == 1:
             return "it has one replica"
@@ -94,7 +96,7 @@ def _state(member: Member) -> str:
 def upstreams(
     members: Sequence[Member], leaving: Collection[str], moves: Iterable[Move]
 ) -> Upstreams:
-    """The upstreams of members, of whom some leave, under an update of these moves."""
+    """The upstreams of the members under an update of these moves; `leaving` are removed."""
     by_service: dict[str, list[Member]] = {}
     for member in members:
         by_service.setdefault(member.service, []).append(member)

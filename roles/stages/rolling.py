@@ -73,7 +73,7 @@ class Rolling:
             self._plan = plan_rolling(
                 members,
                 changes,
-                most_batches=self.slots,
+                max_batches=self.slots,
                 balanced=services if fleet.having(BALANCERS) else (),
                 failed_hosts=self._failed_before & set(found),
                 undrainable=self._undrainable(fleet, services),

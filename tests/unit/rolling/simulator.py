@@ -31,7 +31,7 @@ class World:
 
     members: list[Member]
     changes: list[Change]
-    most_batches: int = 10
+    max_batches: int = 10
     forbidden: frozenset[str] = frozenset()
     drains: set[Drain] = field(default_factory=set)
     waiting: set[str] = field(default_factory=set)
@@ -57,7 +57,7 @@ class World:
         return plan_rolling(
             self.facts(),
             self.changes,
-            most_batches=self.most_batches,
+            max_batches=self.max_batches,
             balanced=services,
             forbid_interruption=self.forbidden,
         )

@@ -22,7 +22,7 @@ CODE = members("a/q1", "b/q1", "c/q1", service="code")
 PLAN = plan_rolling(
     [*CHAT, *CODE],
     [Restart(one.id) for one in (*CHAT, *CODE)],
-    most_batches=10,
+    max_batches=10,
     balanced={"chat", "code"},
 )
 A_MOVED = Progress(moved=frozenset({"a/q0", "a/q1"}))
@@ -87,7 +87,7 @@ def test_who_is_left_is_told_who_failed(progress, replica, names):
 
 
 def test_a_service_without_balancer_goes_on_when_a_balancer_failed():
-    plan = plan_rolling(CHAT, [Restart("a/q0")], most_batches=10, balanced=())
+    plan = plan_rolling(CHAT, [Restart("a/q0")], max_batches=10, balanced=())
     decision = decide(plan, 0, Progress(failed_balancers=frozenset({"lb"})))
     assert [move.replicas for move in decision.moves] == [("a/q0",)]
     assert decision.drained == ()
@@ -104,7 +104,7 @@ def test_a_replica_whose_successor_did_not_come_waits():
     plan = plan_rolling(
         own,
         [Restart("a/q0"), HostRestart("b"), Restart("c/q0")],
-        most_batches=10,
+        max_batches=10,
         balanced={"chat", "code"},
     )
     progress = Progress(failures=(failed("a", "a/q0"),))
@@ -120,7 +120,7 @@ def test_who_moves_with_a_lost_replica_stops_its_service_too():
     plan = plan_rolling(
         own,
         [HostRestart("a"), HostRestart("b"), Restart("c/q1")],
-        most_batches=10,
+        max_batches=10,
         balanced={"chat", "code"},
     )
     progress = Progress(failures=(failed("a"),))
@@ -137,9 +137,7 @@ def test_a_slot_beyond_the_plan_does_nothing():
 
 def test_the_turn_of_a_host():
     own = [*members("a+b/q0", "c+d/q0"), member("a/q1", "code"), member("d/q1", "code")]
-    plan = plan_rolling(
-        own, [HostRestart("a"), Removal("a/q1")], most_batches=10, balanced={"chat"}
-    )
+    plan = plan_rolling(own, [HostRestart("a"), Removal("a/q1")], max_batches=10, balanced={"chat"})
     decision = decide(plan, 0, Progress())
     assert decision.step_of("a") == HostStep(("a+b/q0",), ("a/q1",), host_restarts=True)
     assert decision.step_of("b") == HostStep(("a+b/q0",), (), host_restarts=False)
@@ -193,7 +191,7 @@ def test_a_host_lost_between_drain_and_turn_stays_drained():
 
 def test_replicas_that_moved_together_wait_for_the_end_of_the_run():
     changes = [Restart(id, together="one key") for id in ("a/q0", "b/q0")]
-    plan = plan_rolling(CHAT, changes, most_batches=10, balanced={"chat"})
+    plan = plan_rolling(CHAT, changes, max_batches=10, balanced={"chat"})
     [batch] = plan.batches
     decision = decide(plan, 0, Progress())
     moved = Progress(moved=frozenset({"a/q0"}), restored=frozenset({"b/q0"}))
@@ -202,6 +200,6 @@ def test_replicas_that_moved_together_wait_for_the_end_of_the_run():
 
 
 def test_a_replica_taken_down_stays_drained():
-    plan = plan_rolling(CHAT, [Removal("a/q0")], most_batches=10, balanced={"chat"})
+    plan = plan_rolling(CHAT, [Removal("a/q0")], max_batches=10, balanced={"chat"})
     progress = Progress(moved=frozenset({"a/q0"}))
     assert undrained(plan, DRAINED, decide(plan, 0, Progress()), progress) == ()

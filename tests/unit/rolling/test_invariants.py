@@ -67,7 +67,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(
         members=members,
         changes=_changes(draw, members),
-        most_batches=draw(st.sampled_from([1, 2, 3, 10])),
+        max_batches=draw(st.sampled_from([1, 2, 3, 10])),
         forbidden=frozenset(draw(st.sets(st.sampled_from(SERVICES), max_size=1))),
     )
 
@@ -104,7 +104,7 @@ def test_every_change_is_in_one_batch_or_skipped(world):
 @given(worlds())
 def test_batches_are_few_and_small(world):
     plan = world.plan()
-    most = max(2, world.most_batches)
+    most = max(2, world.max_batches)
     moves = [move for batch in plan.batches for move in batch.moves]
     moves += [one.move for one in plan.skipped]
     assert len(plan.batches) <= most
@@ -229,7 +229,7 @@ def test_the_order_of_changes_is_no_matter(world, chance):
     shuffled = changes.copy()
     chance.shuffle(shuffled)
     one, other = (
-        plan_rolling(world.facts(), own, most_batches=world.most_batches, balanced=SERVICES)
+        plan_rolling(world.facts(), own, max_batches=world.max_batches, balanced=SERVICES)
         for own in (changes, shuffled)
     )
     assert one == other
@@ -237,5 +237,5 @@ def test_the_order_of_changes_is_no_matter(world, chance):
 
 @given(fleet_members())
 def test_nothing_changed_plans_nothing(members):
-    plan = plan_rolling(members, [], most_batches=10, balanced=SERVICES)
+    plan = plan_rolling(members, [], max_batches=10, balanced=SERVICES)
     assert (plan.batches, plan.skipped, plan.interruptions) == ((), (), ())

@@ -21,7 +21,7 @@ from tests.unit.rolling.fleet import member, members
 
 def planned(own: Sequence[Member], changes: Sequence[Change], **options) -> RollingPlan:
     return plan_rolling(
-        own, changes, **({"most_batches": 10, "balanced": {one.service for one in own}} | options)
+        own, changes, **({"max_batches": 10, "balanced": {one.service for one in own}} | options)
     )
 
 
@@ -152,7 +152,7 @@ def test_who_waits_for_the_end_of_the_run_moves_last():
 )
 def test_one_host_at_a_time_up_to_the_most_batches(hosts, most, sizes):
     own = [member(f"h{i:02}/q{n}") for i in range(hosts) for n in range(2)]
-    plan = planned(own, restarts(*own), most_batches=most)
+    plan = planned(own, restarts(*own), max_batches=most)
     assert [len(batch.hosts) for batch in plan.batches] == sizes
     together = [host for batch in plan.batches for host in batch.hosts]
     assert together == sorted(together)
@@ -161,7 +161,7 @@ def test_one_host_at_a_time_up_to_the_most_batches(hosts, most, sizes):
 def test_a_batch_is_smaller_where_it_would_empty_an_upstream():
     # Pairs of hosts serve a service of their own.
     own = [member(f"h{i:02}/q0", f"s{i // 2}") for i in range(20)]
-    plan = planned(own, restarts(*own), most_batches=3)
+    plan = planned(own, restarts(*own), max_batches=3)
     assert len(plan.batches) <= 3
     assert not plan.interruptions
     for batch in plan.batches:
@@ -261,7 +261,7 @@ def test_too_few_batches_leave_something_to_the_next_run():
     ]
     reboots = [HostRestart(host) for host in "abc"]
     assert len(planned(own, reboots).batches) == 3
-    plan = planned(own, reboots, most_batches=2)
+    plan = planned(own, reboots, max_batches=2)
     assert (len(plan.batches), plan.interruptions) == (2, ())
     assert [one.move.hosts for one in plan.skipped] == [("c",)]
     assert "run again" in plan.skipped[0].reason
@@ -293,7 +293,7 @@ def test_changes_that_contradict_the_members_are_refused(changes, part):
 )
 def test_slots_are_enough_for_one_host_at_a_time(own, most, slots):
     assert batch_slots(own, most) == slots
-    plan = planned(own, restarts(*own), most_batches=slots)
+    plan = planned(own, restarts(*own), max_batches=slots)
     assert len(plan.batches) <= slots
     hosts = len({one.hosts for one in own})
     assert max(len(batch.hosts) for batch in plan.batches) == math.ceil(hosts / slots)
