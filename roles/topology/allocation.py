@@ -50,15 +50,15 @@ def part_of(hardware: Hardware, gpus: Sequence[Gpu]) -> Hardware:
 def _check_pins(
     hardware: Hardware, shares: Mapping[str, float | None], pins: Mapping[str, Sequence[int]]
 ) -> None:
-    indexes = {gpu.index for gpu in hardware.gpus}
+    host_gpus = {gpu.index for gpu in hardware.gpus}
     owner: dict[int, str] = {}
     for name, indexes in pins.items():
         if name not in shares:
             raise ValueError(f"{name} is no service; it is one of {', '.join(shares)}")
         for index in indexes:
-            if index not in indexes:
+            if index not in host_gpus:
                 raise ValueError(
-                    f"{name}: the host has no GPU {index}; its last is {max(indexes, default=0)}"
+                    f"{name}: the host has no GPU {index}; its last is {max(host_gpus, default=0)}"
                 )
             if owner.get(index) == name:
                 raise ValueError(f"{name} names GPU {index} twice; remove one")

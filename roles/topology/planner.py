@@ -278,16 +278,16 @@ def _slow_links(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
     """Which GPUs work together far slower than their links should, where that was measured."""
     if not hardware.interconnect:
         return ()
-    messages_ = []
+    findings = []
     for group in (group for one in serving.chosen for group in one.groups if len(group) > 1):
         rates, links = group_rates(group, hardware), group_links(group, hardware)
         if rates is not None and measured_far_below(len(group), rates, links):
             names = ", ".join(str(gpu.index) for gpu in group)
-            messages_.append(
+            findings.append(
                 f"GPUs {names}: an all-reduce was measured at {links.measured_gb_s:g} GB/s, far "
                 "below what their links should do; estimates go by it"
             )
-    return tuple(messages_)
+    return tuple(findings)
 
 
 def _with_relative_weights(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:

@@ -150,8 +150,8 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
         spec = replace(spec, params=params) if found else spec
     if not found:
         return _no_plan(spec, gpus, refused_shapes, hardware)
-    options_ = _options(spec, found, hardware, load)
-    options = with_enough_cache(options_, load) if load is not None else options_
+    all_options = _options(spec, found, hardware, load)
+    options = with_enough_cache(all_options, load) if load is not None else all_options
     chosen = options[_chosen(spec, options)]
     rest = _fill_spare_gpus(spec, gpus, chosen, found, hardware, load)
     if rest and load is not None:
@@ -169,7 +169,7 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
     reasons += messages.broken_groups(broken_links(hardware, gpus))
     reasons += messages.fewer_seqs(chosen)
     warnings = messages.unknown_rates(spec, gpus[0])
-    rejected = messages.rejected(spec, gpus[0], chosen, options_, refused_shapes, load)
+    rejected = messages.rejected(spec, gpus[0], chosen, all_options, refused_shapes, load)
     return Serving((chosen, *rest), reasons, rejected, warnings, ())
 
 
