@@ -20,7 +20,7 @@ def always_allowed() -> bool:
 
 @dataclass
 class Job:
-    """One host's driver in one run: what is wanted, and what the host said last.
+    """One host's driver in one run: the request, and the host's latest state.
 
     The operations of a host share it, so that the host is asked again only after a change. Once
     `possible` was executed, `to_do` says whether anything will be installed or a reboot is needed.

@@ -1,4 +1,4 @@
-"""Brings a host's driver to what is wanted of it. Everything is decided when the run executes."""
+"""Installs, loads and holds a host's driver. Everything is decided when the run executes."""
 
 import base64
 import shlex
@@ -38,11 +38,11 @@ from roles.host.outcome import failing
 @operation()
 def possible(job: Job):
     """
-    Stop this host where no driver can be installed on it, before anything is changed there.
+    Stop this host, before anything changes on it, if no driver can be installed.
 
-    It is stopped too where the driver in use would have to be replaced and nobody may reboot it.
+    It is also stopped if the driver in use must be replaced and a reboot is not allowed.
 
-    + job: what is wanted of the host
+    + job: the job for the host's driver
     """
     state = job.state()
     if state is None:
@@ -60,7 +60,7 @@ def possible(job: Job):
     if installs and (why := blocked or full):
         yield failing(why)
         return
-    # What is put beside a driver that stays needs no turn.
+    # Adding a fabric manager or a tool to a driver that stays interrupts nothing.
     changes = installs and not decision.keep
     job.to_do = changes or bool(job.reboot_reasons()) or any(map(is_driver, state.half))
     host.noop(decision.why or "a driver can be installed")
@@ -69,14 +69,14 @@ def possible(job: Job):
 @operation()
 def finished(job: Job, may_change: MayChange = always_allowed):
     """
-    Bring to its end what an earlier run's package manager was cut off in.
+    Complete a package installation that was interrupted in an earlier run.
 
-    + job: what is wanted of the host
-    + may_change: whether the host may be changed now; asked when the operation is executed
+    + job: the job for the host's driver
+    + may_change: whether the host may be changed now; called when the operation executes
     """
     state, decision = _allowed_decision(job, may_change)
     cut_off = state is not None and state.interrupted and _is_managed(job)
-    # What somebody else left undone is in the way only where something is to be installed.
+    # Another program's unfinished installation matters only if something must be installed.
     is_driver_unfinished = state is not None and any(map(is_driver, state.half))
     if (
         state is None
@@ -93,10 +93,10 @@ def finished(job: Job, may_change: MayChange = always_allowed):
 
 @operation()
 def rebuilt(job: Job):
-    """
-    Build a serving driver's module again where it is lost on the disk; nothing that runs notices.
+    """Rebuild a serving driver's module that is missing on the disk; running processes are not
+    affected.
 
-    + job: what is wanted of the host
+    + job: the job for the host's driver
     """
     state = job.state()
     concerned = state is not None and _is_managed(job) and not is_amd(job.request.gpus)
@@ -111,10 +111,10 @@ def rebuilt(job: Job):
 @operation()
 def repository(job: Job, may_change: MayChange = always_allowed):
     """
-    Write the repository's key and file, once its index was read and its signature is good.
+    Write the repository's key and file after its index and signature have been checked.
 
-    + job: what is wanted of the host
-    + may_change: whether the host may be changed now; asked when the operation is executed
+    + job: the job for the host's driver
+    + may_change: whether the host may be changed now; called when the operation executes
     """
     state, decision = _allowed_decision(job, may_change)
     plan = decision.plan if decision else None
@@ -143,8 +143,8 @@ def installed(job: Job, may_change: MayChange = always_allowed):
     """
     Install the driver's packages in one version, with the headers that its modules need.
 
-    + job: what is wanted of the host
-    + may_change: whether the host may be changed now; asked when the operation is executed
+    + job: the job for the host's driver
+    + may_change: whether the host may be changed now; called when the operation executes
     """
     state, decision = _allowed_decision(job, may_change)
     if state is None or decision is None or decision.plan is None or decision.choice is None:
@@ -176,8 +176,8 @@ def nouveau_blocked(job: Job, may_change: MayChange = always_allowed):
     """
     Keep the kernel's nouveau driver from the GPUs, now and in the initramfs.
 
-    + job: what is wanted of the host
-    + may_change: whether the host may be changed now; asked when the operation is executed
+    + job: the job for the host's driver
+    + may_change: whether the host may be changed now; called when the operation executes
     """
     state, decision = _allowed_decision(job, may_change)
     if state is None or decision is None or is_amd(job.request.gpus) or not state.driver_packages:
@@ -185,7 +185,7 @@ def nouveau_blocked(job: Job, may_change: MayChange = always_allowed):
         return
     written = state.files.get(NOUVEAU.path) == NOUVEAU.state
     blocked = written or (state.nouveau_blocked and "nouveau" not in state.in_kernel)
-    # A driver that serves shows that nouveau is out of the way.
+    # A driver that serves proves that nouveau is not loaded.
     if serves(job.request, state) or (blocked and not state.initramfs_old):
         host.noop("nouveau is blocked")
         return
@@ -197,10 +197,10 @@ def nouveau_blocked(job: Job, may_change: MayChange = always_allowed):
 @operation()
 def held(job: Job, may_change: MayChange = always_allowed):
     """
-    Hold the driver's and the kernel's packages, so that they change together only.
+    Hold the driver's and the kernel's packages, so that they only change together.
 
-    + job: what is wanted of the host
-    + may_change: whether the host may be changed now; asked when the operation is executed
+    + job: the job for the host's driver
+    + may_change: whether the host may be changed now; called when the operation executes
     """
     state, decision = _allowed_decision(job, may_change)
     if state is None or decision is None or not _is_managed(job):
@@ -217,10 +217,10 @@ def held(job: Job, may_change: MayChange = always_allowed):
 @operation()
 def loaded(job: Job, may_change: MayChange = always_allowed):
     """
-    Load the driver's module where nothing is in its way; else a reboot does.
+    Load the driver's module if nothing prevents it; otherwise a reboot loads it.
 
-    + job: what is wanted of the host
-    + may_change: whether the host may be changed now; asked when the operation is executed
+    + job: the job for the host's driver
+    + may_change: whether the host may be changed now; called when the operation executes
     """
     state, decision = _allowed_decision(job, may_change)
     amd = is_amd(job.request.gpus)
@@ -240,10 +240,10 @@ def loaded(job: Job, may_change: MayChange = always_allowed):
 @operation()
 def serving(job: Job, may_change: MayChange = always_allowed):
     """
-    Have the persistence daemon run, and the fabric manager where the host has NVSwitches.
+    Start the persistence daemon, and the fabric manager if the host has NVSwitches.
 
-    + job: what is wanted of the host
-    + may_change: whether the host may be changed now; asked when the operation is executed
+    + job: the job for the host's driver
+    + may_change: whether the host may be changed now; called when the operation executes
     """
     state, decision = _allowed_decision(job, may_change)
     if state is None or decision is None or is_amd(job.request.gpus) or not _is_managed(job):
@@ -260,7 +260,7 @@ def serving(job: Job, may_change: MayChange = always_allowed):
     for name, unit in units:
         if unit.present and not unit.enabled:
             commands.append(f"run systemctl enable {name}")
-        # Without a module there is nothing that it could keep awake; after the reboot it starts.
+        # Without a loaded module the daemon has no use; it starts after the reboot.
         if unit.present and not unit.active and ready:
             commands.append(f"run systemctl start {name}")
     if not commands:
@@ -273,7 +273,7 @@ def serving(job: Job, may_change: MayChange = always_allowed):
 def _planned_installation(
     job: Job, decision: DriverDecision, state: DriverState
 ) -> DriverInstallation | None:
-    """What the package manager is to do, None for nothing; ValueError where it cannot be done."""
+    """What to install, None for nothing; ValueError if it cannot be installed."""
     assert decision.plan is not None
     names = needed_packages(job.request, decision, state)
     found, errors = _available(job, names, decision.plan.stream)
@@ -291,27 +291,27 @@ def _planned_installation(
 
 
 def _is_newest(job: Job, decision: DriverDecision, state: DriverState) -> bool:
-    """Whether an upgrade would find nothing for a driver that replicas use."""
+    """Whether an upgrade finds nothing newer for a driver that replicas use."""
     asks = job.request.upgrade and state.replicas and host.state.is_executing
     if not asks or decision.plan is None or not works(job.request, state):
         return False
     source = decision.plan.repository
     if source and not _is_known_repository(source, job, state):
-        # What it has will be seen once it is set up.
+        # Its packages are known only after the repository is set up.
         return False
     try:
         return _planned_installation(job, decision, state) is None
     except ValueError:
-        # Told once it is to be installed.
+        # The installation reports the error.
         return False
 
 
 def _allowed_decision(
     job: Job, may_change: MayChange
 ) -> tuple[DriverState, DriverDecision] | tuple[None, None]:
-    """What the host says, and what to do; nothing where it cannot be helped or may not be changed.
+    """The host's state and the decision; None if there is none, or the host may not be changed.
 
-    While a run is prepared a turn is taken for granted: what it would do is to be told.
+    While the run is prepared the host counts as changeable, so that the run shows its changes.
     """
     if host.state.is_executing and not may_change():
         return None, None
@@ -321,12 +321,12 @@ def _allowed_decision(
 
 
 def _is_managed(job: Job) -> bool:
-    """Whether the host's driver is anything to this run."""
+    """Whether this run manages the host's driver."""
     return bool(job.request.gpus) and job.request.settings.install != "never"
 
 
 def _is_done(job: Job, decision: DriverDecision, state: DriverState) -> bool:
-    """Whether all of a plan is there already, and nobody asked for what is newer."""
+    """Whether everything of the plan is installed, and no upgrade is requested."""
     plan, chosen = decision.plan, decision.choice
     if plan is None or chosen is None:
         return True
@@ -337,14 +337,14 @@ def _is_done(job: Job, decision: DriverDecision, state: DriverState) -> bool:
 
 
 def _is_known_repository(repository: Repository, job: Job, state: DriverState) -> bool:
-    """Whether the repository is set up, by us with the right key, or by somebody else."""
+    """Whether the repository is set up: by us with the right key, or by somebody else."""
     key = state.keys.get(repository.key_path)
     written = (
         state.files.get(repository.path) == HostFile(repository.path, repository.content).state
     )
     if written and key:
         return _is_right_key(base64.b64decode(key), repository, job)
-    # A second file for one URL with another key is an error for apt.
+    # For apt a second file with the same URL and another key is an error.
     url = repository.url.rstrip("/")
     others = [line for line in state.sources if not line.startswith(f"{repository.path}:")]
     mirrored = job.request.settings.mirror is not None
@@ -362,7 +362,7 @@ def _is_right_key(key: bytes, repository: Repository, job: Job) -> bool:
 
 
 def _signing_key(repository: Repository, job: Job) -> str:
-    """The key that signs a repository, as text; ValueError where it is not the one it must be."""
+    """The signing key of a repository, as text; ValueError if it is not the expected one."""
     own = job.request.settings.mirror_key_file
     if own is not None:
         return own_key(own)
@@ -377,13 +377,13 @@ def _signing_key(repository: Repository, job: Job) -> str:
 
 
 def _available(job: Job, names: list[str], stream: str | None) -> tuple[dict[str, list[str]], str]:
-    """The versions that the host's repositories have, and what went wrong while they were read."""
+    """The package versions in the host's repositories, and the errors of reading them."""
     fresh, job.index_refreshed = job.index_refreshed, True
     return host.get_fact(AvailablePackages, packages=names, stream=stream, refresh=not fresh)
 
 
 def _apt_refusal(todo: DriverInstallation) -> str | None:
-    """Why apt would not install signed modules: those of an older kernel fit older drivers."""
+    """Why apt refuses the signed modules; modules of an older kernel may need an older driver."""
     if not any(name.startswith("linux-modules-nvidia-") for name in todo.extra):
         return None
     return host.get_fact(Refusal, packages=scripts.apt_names(todo))

@@ -1,8 +1,7 @@
-"""The shell scripts that change a host's packages, and what their errors mean. Pure.
+"""The shell scripts that change a host's packages, and the meaning of their errors. Pure.
 
-POSIX sh. The output of a package manager is kept back, and printed only where it failed: its
-errors, then what they mean and what to do. Sources of the messages: apt's and dpkg's own (apt-get
-2.4 to 3.0), dnf 4's.
+POSIX sh. A package manager's output is printed only if it fails: first its errors, then their
+meaning and the remedy. Sources of the messages: apt, dpkg (apt-get 2.4 to 3.0) and dnf 4.
 """
 
 import re
@@ -23,7 +22,7 @@ EPEL_KEY = "FF8AD1344597106ECE813B918A3872BF3228467C"
 """Fingerprint of the key that signs EPEL 9 (fedoraproject.org/security)."""
 _OPTIONS = "--no-install-recommends --allow-downgrades"
 
-# (what the output says, what that means and what to do): the first that fits is told.
+# (pattern of the output, meaning and remedy): the first match is printed.
 ERROR_MEANINGS = (
     (
         "No space left|not enough free space|You don't have enough|needs [0-9]+ ?[KMG]B (more )?"
@@ -91,7 +90,7 @@ ERROR_MEANINGS = (
 )
 
 
-# The lines of an error: dnf's goes on to the end, those of apt and dpkg on lines that are indented.
+# The lines of an error: dnf's continue to the end, those of apt and dpkg on indented lines.
 _ERRORS = (
     "/^Error:/ {all = 1} "
     "/^(E|W|Err|error|dpkg: error)[:! ]|^ +(40|50)[0-9] |[Ss]tatus code|Curl error/ "
@@ -101,11 +100,11 @@ _ERRORS = (
 
 
 def explaining_script(commands: Iterable[str]) -> str:
-    """A script that runs commands one after the other, and tells why one failed."""
+    """A script that runs commands in order, and explains the failure of one."""
     lines = [
         "set -u",
         "export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1 LC_ALL=C",
-        # A full disk must not hide why something failed.
+        # On a full disk the error must still be shown.
         "log=$(mktemp 2>/dev/null || mktemp -p /dev/shm) || exit 1",
         "trap 'rm -f \"$log\"' EXIT",
         "tell() {",
@@ -114,7 +113,7 @@ def explaining_script(commands: Iterable[str]) -> str:
         *_meanings(),
         "exit 1",
         "}",
-        # dnf and apt read from what is left of the input otherwise.
+        # Otherwise dnf and apt would read the script's standard input.
         'run() { "$@" >"$log" 2>&1 </dev/null || tell; }',
         *commands,
     ]
@@ -130,9 +129,9 @@ def _meanings() -> list[str]:
 
 
 def finish_script(system: OperatingSystem, release: Sequence[str]) -> str:
-    """Bring an interrupted installation to its end; `release` are held packages that it may change.
+    """Complete an interrupted installation; `release` are held packages that it may change.
 
-    Where apt would have to remove something for it, that is left to the installation that follows.
+    If apt would have to remove packages, the following installation does it.
     """
     if not system.uses_apt:
         return explaining_script(["run rpm --verifydb"])
@@ -140,7 +139,7 @@ def finish_script(system: OperatingSystem, release: Sequence[str]) -> str:
     mend = f"{APT} -f install --no-remove {_OPTIONS}"
     return explaining_script(
         [
-            # What was cut off may want what was not unpacked yet: then apt mends it.
+            # An interrupted package may need one that is not unpacked yet; apt then repairs this.
             f'{configure} >"$log" 2>&1 </dev/null || :',
             *([f"run apt-mark unhold {_quoted_names(release)}"] if release else []),
             f'{mend} >"$log" 2>&1 </dev/null || :',
@@ -150,10 +149,10 @@ def finish_script(system: OperatingSystem, release: Sequence[str]) -> str:
 
 
 def repository_script(plan: PackagePlan, system: OperatingSystem) -> str:
-    """Write a repository's key and file, staged in a tar on the input, once its index was read.
+    """Write a repository's key and file, which come as a tar on the standard input.
 
-    The index is read, and its signature checked, from the staged file alone: where that fails
-    nothing has changed on the host. apt's preferences come before the repository that they rule.
+    First the index is read and its signature checked with the staged files alone: if that fails,
+    nothing has changed on the host. apt's preferences are written before the repository's file.
     """
     repository = plan.repository
     assert repository is not None
@@ -161,7 +160,7 @@ def repository_script(plan: PackagePlan, system: OperatingSystem) -> str:
         "STAGE=$(mktemp -d) || exit 1",
         'trap \'rm -rf "$STAGE" "$log"\' EXIT',
         'base64 -d | tar -xf - -C "$STAGE" || exit 1',
-        # apt reads as a user of its own.
+        # apt reads files as its own user.
         'chmod -R a+rX "$STAGE"',
     ]
     preferences = [write_command(*plan.preferences)] if plan.preferences else []
@@ -171,7 +170,7 @@ def repository_script(plan: PackagePlan, system: OperatingSystem) -> str:
         for path in paths
     ]
     if system.uses_apt:
-        # Of the host's other repositories one may be broken: that is no reason to stop.
+        # Another repository of the host may be broken; that is no reason to stop.
         update = f'{APT} update >"$log" 2>&1 </dev/null || :'
         return explaining_script([*stage, *_apt_reads(repository), *preferences, *put, update])
     return explaining_script(
@@ -180,7 +179,7 @@ def repository_script(plan: PackagePlan, system: OperatingSystem) -> str:
 
 
 def _apt_reads(repository: Repository) -> list[str]:
-    """See that apt reads a staged repository's index."""
+    """Check that apt can read a staged repository's index."""
     attempt = shlex.quote(f"driver: {repository.check_url} was asked for")
     return [
         'mkdir -p "$STAGE/lists/partial"; chmod 755 "$STAGE/lists"',
@@ -197,10 +196,10 @@ def _apt_reads(repository: Repository) -> list[str]:
 
 
 def _dnf_reads(repository: Repository) -> list[str]:
-    """See that dnf reads a staged repository's index."""
+    """Check that dnf can read a staged repository's index."""
     attempt = shlex.quote(f"driver: {repository.check_url} was asked for")
     return [
-        # Some systems' dnf goes on without a repository that does not answer.
+        # On some systems dnf skips a repository that does not answer.
         f'sed "s|file://{repository.key_path}|file://$STAGE{repository.key_path}|; '
         f's|^enabled=1|&\\nskip_if_unavailable=0|" "$STAGE"{shlex.quote(repository.path)} '
         '>"$STAGE/check.repo"',
@@ -210,7 +209,7 @@ def _dnf_reads(repository: Repository) -> list[str]:
 
 
 def install_script(todo: DriverInstallation) -> str:
-    """Install a driver: all of its packages in one go, then see that there is a module."""
+    """Install all packages of a driver together, then check that its module exists."""
     commands = _apt_commands(todo) if todo.system.uses_apt else _dnf_commands(todo)
     if todo.restarted:
         commands.append(f"run systemctl try-restart {todo.restarted}")
@@ -222,7 +221,7 @@ def _apt_commands(todo: DriverInstallation) -> list[str]:
     commands = []
     if todo.plan.preferences:
         path, content = todo.plan.preferences
-        # Without it the dependencies of a package would come from the newest branch.
+        # Without the preferences dependencies would come from the newest branch.
         commands.append(write_command(path, content))
     if todo.release:
         commands.append(f"run apt-mark unhold {_quoted_names(todo.release)}")
@@ -235,7 +234,8 @@ def _apt_commands(todo: DriverInstallation) -> list[str]:
 
 
 def apt_names(todo: DriverInstallation) -> list[str]:
-    """All that goes together: signed modules fit one kernel and one version of the driver."""
+    """The packages that must be installed together: signed modules fit one kernel and one driver
+    version."""
     names = [f"{name}={version}" for name, version in todo.whole]
     return [*names, *todo.extra, *todo.upgraded]
 
@@ -275,7 +275,8 @@ def _dnf_commands(todo: DriverInstallation) -> list[str]:
 
 
 def _epel(system: OperatingSystem) -> list[str]:
-    """DKMS is in EPEL, and what it builds with in CodeReady Builder (NVIDIA's guide)."""
+    """Enable EPEL, which has DKMS, and CodeReady Builder, which has its build tools (NVIDIA's
+    guide)."""
     release = system.release
     arch = system.arch
     install = f"run {DNF} install epel-release"
@@ -287,18 +288,19 @@ def _epel(system: OperatingSystem) -> list[str]:
         enable += "codeready-builder-for-rhel-9-rhui-rpms; }"
         install = _epel_of_fedora()
     else:
-        # The distribution's own repository has it, and its keys are the distribution's.
+        # The distribution's own repository has the package, signed with the distribution's key.
         enable = "dnf config-manager --set-enabled crb"
     available = "dnf -q repoquery --available dkms 2>/dev/null | grep -q ."
     return [
-        # A mirror of EPEL that the host has already does as well.
+        # A mirror of EPEL that the host already uses is enough.
         f"rpm -q dkms >/dev/null 2>&1 || {available} || {{ run {DNF} install dnf-plugins-core; "
         f'{enable} >"$log" 2>&1 </dev/null; {install}; }}'
     ]
 
 
 def _epel_of_fedora() -> str:
-    """Take EPEL's key, if it is the known one, and then the package that it signs."""
+    """Import EPEL's key if its fingerprint is the known one, then install the package that it
+    signs."""
     url = "https://dl.fedoraproject.org/pub/epel"
     shown = 'gpg --batch --with-colons --show-keys "$epel" 2>/dev/null'
     only = f"[ \"$({shown} | awk -F: '/^pub/ {{own = 1}} own && /^fpr/ {{print $10; own = 0}}')\""
@@ -316,7 +318,7 @@ def _epel_of_fedora() -> str:
 
 
 def _module_check(todo: DriverInstallation) -> list[str]:
-    """See that the module is there, in the version of its libraries, for a kernel of the host."""
+    """Check that a kernel of the host has the module, in the version of its libraries."""
     if todo.version is None:
         return []
     return [
@@ -329,7 +331,7 @@ def _module_check(todo: DriverInstallation) -> list[str]:
 
 
 def rebuild_script(version: str) -> str:
-    """Build the modules of a driver again, which no kernel of the host has any more."""
+    """Rebuild the modules of a driver that no kernel of the host has any more."""
     words = (
         f"driver: {version} serves, but its module is lost on the disk and could not be built: a "
         "reboot would leave this host without it. Install the package of its modules again"
@@ -341,9 +343,9 @@ _MODULE_OF_K = 'modinfo -k "$k" -F version nvidia 2>/dev/null'
 
 
 def _build_commands(version: str) -> list[str]:
-    """Let DKMS build what a kernel with headers lacks, at last from the sources that lie there.
+    """Make DKMS build the module for every kernel with headers, if needed from /usr/src.
 
-    Where an upgrade was cut off, DKMS has forgotten the module that it removed for it.
+    After an interrupted upgrade DKMS has forgotten the module that it removed.
     """
     quiet = '>"$log" 2>&1 </dev/null'
     lacks = f'[ "$({_MODULE_OF_K})" != {version} ]'
@@ -367,14 +369,14 @@ def _module_check_commands(version: str, words: str) -> list[str]:
 
 
 def _next_kernel_check(version: str) -> str:
-    """See that the kernel that was upgraded finds the module once it boots."""
+    """Check that the upgraded kernel has the module for its next boot."""
     has = f'[ "$(modinfo -k "$n" -F version nvidia 2>/dev/null)" = {shlex.quote(version)} ]'
     words = f"driver: there is no module of driver {version} for kernel $n, which boots next"
     return f'{_NEWEST_KERNEL}; [ -z "$n" ] || {has} || {{ echo "{words}" >&2; tell; }}'
 
 
 def hold_script(system: OperatingSystem, names: Sequence[str]) -> str:
-    """Hold packages, so that nobody upgrades one without the others."""
+    """Hold packages, so that none is upgraded without the others."""
     if system.uses_apt:
         return explaining_script([f"run apt-mark hold {_quoted_names(names)}"])
     return explaining_script(
@@ -387,21 +389,21 @@ def hold_script(system: OperatingSystem, names: Sequence[str]) -> str:
 
 
 def initramfs_command(system: OperatingSystem) -> str:
-    """Rebuild the initramfs of every kernel, where the host has a program for it."""
+    """Rebuild the initramfs of every kernel, if the host has a program for it."""
     program = "update-initramfs -u -k all" if system.uses_apt else "dracut --force --regenerate-all"
     name = program.split()[0]
-    # Containers and the like boot without one.
+    # Containers boot without one.
     return f"! command -v {name} >/dev/null 2>&1 || run {program}"
 
 
 def write_command(path: str, content: str) -> str:
-    """Write a small file that holds no secret, by a rename."""
+    """Write a small file without secrets, by a rename."""
     put = f"printf %s {shlex.quote(content)} >{path}.new && chmod 644 {path}.new"
     return f"mkdir -p {path.rpartition('/')[0]} && {put} && mv -f {path}.new {path} || exit 1"
 
 
 _NEWEST_KERNEL = "n=$(ls -1 /boot | sed -n 's/^vmlinuz-//p' | grep -v rescue | sort -V | tail -n 1)"
-# A reboot clears /run, and with it the wish for one.
+# A reboot clears /run, and so this mark.
 _KERNEL_MARK = (
     f"{_NEWEST_KERNEL}; "
     '[ -z "$n" ] || [ "$n" = "$(uname -r)" ] || echo "$n" >/run/llm-kernel-upgraded'
@@ -409,17 +411,18 @@ _KERNEL_MARK = (
 
 
 def _amdgpu_mark(version: str) -> str:
-    # Before the packages: an installation that is cut off is brought to its end without it.
+    # Written before the packages are installed: completing an interrupted installation does not
+    # write it.
     return f"echo {shlex.quote(version)} >/run/llm-amdgpu-upgraded"
 
 
 def meaning_of(text: str) -> str | None:
-    """What an error of a package manager means, and what to do; None where it is not known."""
+    """The meaning of a package manager's error, and the remedy; None if it is unknown."""
     return next((words for pattern, words in ERROR_MEANINGS if re.search(pattern, text)), None)
 
 
 def error_lines(errors: str) -> list[str]:
-    """Errors of a package manager, and what they mean, in lines."""
+    """The lines of a package manager's errors, and their meaning."""
     means = meaning_of(errors)
     return [*errors.splitlines(), *([f"driver: {means}"] if means else [])]
 

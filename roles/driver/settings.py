@@ -1,4 +1,4 @@
-"""What an inventory may say about the GPU driver."""
+"""The settings of the GPU driver."""
 
 import re
 from pathlib import Path
@@ -82,7 +82,7 @@ class DriverSettings(StrictSettings):
     @field_validator("mirror")
     @classmethod
     def _without_credentials(cls, value: str | None) -> str | None:
-        # Repository files, and what a run prints of them, can be read by everybody.
+        # Anybody can read repository files, and a run prints them.
         if value is not None and re.match(r"https?://[^/]*@", value):
             raise ValueError(
                 "holds credentials; put them into the hosts' /etc/apt/auth.conf.d (dnf has no "

@@ -1,4 +1,4 @@
-"""What serving needs of a host beside its driver: limits, shared memory, power, MIG. Pure only."""
+"""Prepares a host for engines: shared memory, power limits and MIG slices. Pure code only."""
 
 from roles.tuning.mig import with_mig as with_mig
 from roles.tuning.mig import with_planned_mig as with_planned_mig

@@ -16,7 +16,7 @@ def tune(
     found: Callable[[], HostTuning | None],
     changed: Callable[[], None],
 ):
-    """Shared memory, power limits and MIG slices of a host; for the rest see `tuned`."""
+    """Set shared memory, power limits and MIG slices of a host; see `tuned` for the parameters."""
     return tuned(
         name="Shared memory, power limits and MIG slices are as set",
         settings=settings,

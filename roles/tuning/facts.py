@@ -1,4 +1,4 @@
-"""What tuning finds on a host that is asked for nothing else, or again after a change."""
+"""The tuning of a host, asked separately or again after a change."""
 
 from pyinfra.api import FactBase
 
@@ -10,7 +10,7 @@ from roles.tuning import state
 
 
 class TuningState(FactBase[state.HostTuning | None]):
-    """Sizes, limits and slices as they are, with tuning's own files, as root in one command."""
+    """Current sizes, limits and slices, and tuning's own files, asked as root in one command."""
 
     @staticmethod
     def default() -> state.HostTuning | None:

@@ -1,4 +1,4 @@
-"""The hardware of a host whose GPUs are, or will be, sliced as its inventory declares. Pure."""
+"""The hardware of a host once its GPUs are sliced as the inventory declares. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,12 +18,12 @@ Mig = Mapping[int, Sequence[str]]
 
 
 def with_mig(hardware: Hardware, mig: Mig | None) -> Hardware:
-    """The hardware as it is once the GPUs that `mig` names are sliced so.
+    """The hardware after the GPUs that `mig` names are sliced so.
 
-    Slices that are there already in that layout are kept with all that is known of them; of one
-    that is not there the memory is what its profile's name promises. Links and verdicts are those
-    of the whole GPUs among each other, as slices do not reach each other. ValueError, which begins
-    with `mig`, where a GPU is not there, its card cannot be sliced so, or it is AMD's.
+    Existing slices in that layout keep everything that is known of them. The memory of a new slice
+    follows from its profile's name. Links and verdicts are those between whole GPUs: slices do not
+    reach each other. The ValueError begins with `mig`, for a GPU that does not exist, cannot be
+    sliced so, or is AMD's.
     """
     if not mig:
         return hardware
@@ -50,7 +50,7 @@ def with_mig(hardware: Hardware, mig: Mig | None) -> Hardware:
 
 
 def _reindexed_hardware(hardware: Hardware, devices: Sequence[Gpu]) -> Hardware:
-    """These devices of a host, counted anew, with what is known between its whole GPUs."""
+    """The hardware with these devices, renumbered, and the links and verdicts of its whole GPUs."""
     new_index = {
         device.index: position for position, device in enumerate(devices) if not device.mig_profile
     }
@@ -68,10 +68,11 @@ def _reindexed_hardware(hardware: Hardware, devices: Sequence[Gpu]) -> Hardware:
 
 
 def with_planned_mig(report: HardwareReport, mig: Mig | None) -> HardwareReport:
-    """The report of a host as it will be once its GPUs are sliced as declared.
+    """The report of a host as if its GPUs were sliced as declared.
 
-    For the comparison before that is done: whole GPUs, other slices and a GPU in MIG mode without
-    any are then no difference and no fault. Where it cannot be sliced so, it is left as it is.
+    Comparisons before the slicing use it: whole GPUs, other slices and a GPU in MIG mode without
+    slices are then neither a difference nor a fault. Hardware that cannot be sliced so is
+    unchanged.
     """
     if not mig:
         return report
@@ -96,12 +97,12 @@ def with_planned_mig(report: HardwareReport, mig: Mig | None) -> HardwareReport:
 
 
 def layout(devices: Sequence[Gpu]) -> tuple[str, ...]:
-    """The profiles of one GPU's slices, the largest first; none where it is whole."""
+    """The profiles of one GPU's slices, the largest first; empty if it is whole."""
     return by_size([device.mig_profile for device in devices if device.mig_profile])
 
 
 def _whole(device: Gpu) -> Gpu:
-    """The GPU that a slice is of; its memory is then not known (0)."""
+    """The whole GPU of a slice; its memory is 0 if its card is unknown."""
     if device.mig_profile is None:
         return device
     name = device.name.removesuffix(f" MIG {device.mig_profile}")
@@ -118,7 +119,7 @@ def _whole(device: Gpu) -> Gpu:
 
 
 def _slice(whole: Gpu, parent: int, number: int, profile: str) -> Gpu:
-    """As `roles.hardware` shows a slice that is there."""
+    """A slice in the form in which `roles.hardware` reports an existing one."""
     return replace(
         whole,
         name=f"{whole.name} MIG {profile}",

@@ -1,4 +1,4 @@
-"""Which cards can be sliced (MIG), into which profiles, and which of these fit together.
+"""The cards that can be sliced (MIG), their profiles, and which profiles fit together.
 
 Sources: NVIDIA's MIG user guide ("Supported GPUs", "Supported MIG Profiles"), the default layouts
 of NVIDIA/mig-parted, and the release notes of NVIDIA's GPU operator (B300, GB300).
@@ -15,8 +15,8 @@ from roles.hardware import Card
 class MigCard:
     """How a kind of card is sliced.
 
-    `places` says for each profile, without its suffix, at which memory slices it may begin and how
-    many it takes; `suffixes` are those that a profile may have.
+    `positions` maps a profile without its suffix to the memory slices where it may begin, and to
+    the number that it takes. `suffixes` are the suffixes that a profile may have.
     """
 
     slices: int
@@ -48,7 +48,7 @@ def _equal_slices(slices: int, one: int, suffixes: tuple[str, ...]) -> MigCard:
 
 
 _RTX = ("+gfx", "+me.all", "-me")
-# By what the table of cards calls them. None: it can be sliced, but its profiles are not known.
+# By the names in the table of cards. None: the card can be sliced, but its profiles are unknown.
 _CARDS: tuple[tuple[str, MigCard | None], ...] = (
     (r"A[18]00.*40GB", _seven_slices(5, 10, 20, 40)),
     (r"A[18]00.*80GB( PCIe)?|H[18]00( PCIe| 80GB HBM3)?", _seven_slices(10, 20, 40, 80)),
@@ -70,7 +70,7 @@ _CARDS: tuple[tuple[str, MigCard | None], ...] = (
 
 
 def layout_problem(card: Card | None, profiles: Sequence[str]) -> str | None:
-    """Why a card cannot be sliced so; None where it can, or where nobody knows."""
+    """Why a card cannot be sliced so; None if it can, or if that is unknown."""
     if card is None:
         return None
     name = card.name.removeprefix("NVIDIA ")
@@ -102,7 +102,7 @@ def _problem(card: Card, kind: MigCard, profiles: Sequence[str]) -> str | None:
 
 
 def _find_places(kind: MigCard, bases: Sequence[str], taken: frozenset[int] = frozenset()) -> bool:
-    """Whether there is a place in memory for each of them."""
+    """Whether all profiles fit into the memory slices."""
     if not bases:
         return True
     starts, size = kind.positions[bases[0]]
@@ -118,9 +118,9 @@ def split_profile(profile: str) -> tuple[str, str]:
 
 
 def by_size(profiles: Sequence[str]) -> tuple[str, ...]:
-    """The largest first: so the driver finds a place for each, and so it lists them.
+    """The profiles with the largest first: the driver lists them so, and finds a place for each.
 
-    Any order of the same profiles gives the same; names that are none of a profile are the last.
+    The result does not depend on the given order. Names that are not profiles come last.
     """
 
     def size(profile: str) -> tuple[int, int, str]:

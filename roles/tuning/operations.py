@@ -24,12 +24,12 @@ def tuned(
     changed: Callable[[], None],
 ):
     """
-    Bring /dev/shm, power limits and MIG slices to what is set, now and for the next boot.
+    Apply the settings of /dev/shm, power limits and MIG slices, now and for the next boot.
 
     + settings: the tuning settings
-    + gpus_together: how many GPUs the host's largest replica has
-    + found: how the host is tuned, where it is known in this run; else it is asked
-    + changed: is called where anything was changed
+    + gpus_together: the number of GPUs of the host's largest replica
+    + found: returns the host's tuning if this run knows it; otherwise the host is asked
+    + changed: called if anything was changed
     """
     state = found() or host.get_fact(TuningState)
     if state is None:
@@ -52,7 +52,7 @@ def change_script(todo: Steps) -> str:
     """All changes of a host in one script; new files are on its standard input."""
     install = ""
     if todo.changed:
-        # Its own shell: what it cleans up at its end must not be left to the end of the whole.
+        # A subshell, so that its exit trap cleans up before the rest runs.
         script = install_script(todo.files, todo.changed, check_script(), ())
         install = f"(\n{script}\n)"
     parts = ["set -eu", shm_script(todo), restore_script(todo), install, gpu_script(todo)]

@@ -1,5 +1,4 @@
-"""The files with which a host sets its GPUs, now and after each reboot. Pure: settings in, text
-out."""
+"""The files that set a host's GPUs, now and after each reboot. Pure."""
 
 from pathlib import Path
 
@@ -16,7 +15,7 @@ SCRIPT = paths.GPU_SETTINGS
 
 
 def gpu_files(settings: TuningSettings) -> list[HostFile]:
-    """The unit and its script; none where nothing about GPUs is set."""
+    """The unit and its script; empty if no GPU setting is set."""
     if not settings.mig and settings.power_limit_w is None:
         return []
     jinja = jinja2.Environment(

@@ -5,7 +5,7 @@ from roles.tuning.steps import Steps
 
 FSTAB = "/etc/fstab"
 
-# Every other line stays, byte for byte. An error that the old table has too is not this one's: an
+# Every other line stays, byte for byte. Errors that the old table also has are ignored: an
 # unplugged disk must not keep /dev/shm small.
 _FSTAB = """\
 fstab=$(readlink -f {fstab})
@@ -47,7 +47,7 @@ def fstab_script(size_mib: int, fstab: str = FSTAB) -> str:
 
 
 def shm_script(steps: Steps) -> str:
-    """Grow /dev/shm now, and for the next boot; "" where it is large enough."""
+    """Grow /dev/shm now and for the next boot; "" if it is large enough."""
     parts = []
     if steps.fstab_mib:
         parts.append(f"(\nset -eu\n{fstab_script(steps.fstab_mib)}\n)")
@@ -57,20 +57,20 @@ def shm_script(steps: Steps) -> str:
 
 
 def check_script() -> str:
-    """Reads the staged unit and script before they replace the old ones."""
+    """Check the staged unit and script before they replace the old ones."""
     return (
         f'sh -n "$STAGE"{SCRIPT} && '
         f'said=$(systemd-analyze verify --man=no "$STAGE"{UNIT} 2>&1) && '
-        # Its exit status is 0 for a key or a value that it does not know.
+        # systemd-analyze exits with 0 even for unknown keys and values.
         '{ ! printf "%s\\n" "$said" | grep llm-; }'
     )
 
 
 def restore_script(steps: Steps) -> str:
-    """Give each GPU its own power limit back; "" where none has another.
+    """Restore each GPU's default power limit; "" if none differs.
 
-    It comes before all that says that there was one of ours, and asks every GPU: what one does not
-    take is tried again by the next run.
+    This runs before the record of our limit is removed. A GPU that refuses is tried again by the
+    next run.
     """
     if not steps.restore:
         return ""
@@ -79,7 +79,7 @@ def restore_script(steps: Steps) -> str:
 
 
 def gpu_script(steps: Steps) -> str:
-    """Set what the installed unit sets, or take it away again; "" where neither is to be done."""
+    """Apply the installed unit, or remove it; "" if there is nothing to do."""
     lines = []
     if steps.absent:
         lines.append(f"systemctl disable --now --quiet {UNIT_NAME} || true")

@@ -1,4 +1,4 @@
-"""What an inventory may say about a host's limits, its shared memory and its GPUs' state."""
+"""The settings of a host's shared memory, power limits and MIG slices."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints, field_validator
 
 from roles.host import Several, StrictSettings
 
-# As nvidia-smi prints them; "+me", "+gfx" and the like say which media engines a slice has.
+# As nvidia-smi prints them; suffixes such as "+me" and "+gfx" name a slice's media engines.
 MigProfile = Annotated[
     str, StringConstraints(pattern=r"^[1-7]g\.[1-9][0-9]{0,2}gb(\+me(\.all)?|-me|\+gfx)?$")
 ]

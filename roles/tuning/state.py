@@ -1,4 +1,4 @@
-"""What tuning finds on a host: its part of the one question, read into one object. Pure."""
+"""The tuning of a host: the questions to it, and the parser of its answers. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ _FSTAB_UNITS = {"": 1 / 1024**2, "k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}
 
 @dataclass(frozen=True)
 class GpuTuning:
-    """What is set on one GPU: watts (None where the card has no such limit) and its slices.
+    """The power limits (None if the card has none) and slices of one GPU.
 
-    `users` are the processes on it, as a person reads them.
+    `users` describe the processes on it.
     """
 
     index: int
@@ -40,10 +40,10 @@ class GpuTuning:
 class HostTuning:
     """A host before it is tuned.
 
-    `shm_mib` is the size of /dev/shm, None where it is no mount of its own; `shm_boot_mib` the one
-    that its line in fstab gives it at boot, None where it has none. `power_set_w` is the limit that
-    an earlier deploy set. `unit_up` says whether the unit has run and runs at boot. `files` are the
-    states of tuning's files; `gpus` is None where no driver answers.
+    `shm_mib` is the size of /dev/shm, None if it is not a mount. `shm_boot_mib` is its size at boot
+    from fstab, None without a line there. `power_set_w` is the limit that an earlier deploy set.
+    `unit_up`: the unit has run, and runs at boot. `files` are the states of tuning's files. `gpus`
+    is None if no driver answers.
     """
 
     ram_mib: int
@@ -56,8 +56,10 @@ class HostTuning:
 
 
 def parse_state(sections: Sections, report: HardwareReport) -> HostTuning:
-    """Read a host's answer to `PART`, beside what its hardware's says; ValueError where it is cut
-    short, could not be asked as root, or does not tell the host's memory."""
+    """Parse a host's answer to `PART`, together with its hardware's report.
+
+    ValueError if the answer is cut short, could not be asked as root, or lacks the host's
+    memory."""
     require(sections, ("fstab", "unit", "power-set", "files"), "its settings")
     host, power = report.system, sections["power-set"].strip()
     if host.ram_mib is None:
@@ -74,7 +76,8 @@ def parse_state(sections: Sections, report: HardwareReport) -> HostTuning:
 
 
 def _boot_size(text: str, ram_mib: int) -> int | None:
-    """The size in the last line of fstab for it; half of the memory where that says none."""
+    """The size of /dev/shm in its last line of fstab; half of the memory if the line has no
+    size."""
     if not text.strip():
         return None
     columns = text.strip().splitlines()[-1].split()
@@ -89,7 +92,7 @@ def _boot_size(text: str, ram_mib: int) -> int | None:
 
 
 def _gpus(report: HardwareReport) -> tuple[GpuTuning, ...] | None:
-    """What NVIDIA's driver says of each GPU; None where it does not answer."""
+    """Each GPU's limits and slices from NVIDIA's driver; None if it does not answer."""
     answers = report.answers
     if not answers.gpus:
         return None

@@ -1,4 +1,4 @@
-"""What is to be changed on a host, and what stands against it. Pure."""
+"""The changes to a host's tuning, and the problems that prevent them. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from roles.tuning.render import SCRIPT, UNIT, gpu_files
 from roles.tuning.settings import TuningSettings
 from roles.tuning.state import GpuTuning, HostTuning
 
-# What NCCL's and an engine's processes share where several GPUs work together: 10 to 20 GiB are
-# advised (docker --shm-size=10g in the engines' own documentation).
+# Shared memory for NCCL and the processes of an engine on several GPUs: 10 to 20 GiB are
+# recommended (docker --shm-size=10g in the engines' own documentation).
 TOGETHER_MIB = 10 * 1024
 # A driver reports limits in hundredths of a watt.
 _SAME_W = 0.5
@@ -18,12 +18,12 @@ _SAME_W = 0.5
 
 @dataclass(frozen=True)
 class Steps:
-    """Changes of a host; `problems` stand against all of them.
+    """The changes to a host; any of `problems` prevents all of them.
 
-    `shm_mib` is the new size of /dev/shm and `fstab_mib` the one to write for the next boot, None
-    where nothing is to change. `files` is what must be there for the GPUs, `changed` what differs,
-    `absent` what must go; `apply` says that the unit has to run. `restore` are the watts that each
-    GPU gets back, by index.
+    `shm_mib` is the new size of /dev/shm, `fstab_mib` the size to write for the next boot; None
+    means no change. `files` are the required files for the GPUs, `changed` those that differ,
+    `absent` the paths to remove. `apply`: the unit must run. `restore` are the default watts to set
+    again, by GPU index.
     """
 
     problems: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Steps:
 
     @property
     def descriptions(self) -> tuple[str, ...]:
-        """Each change for a person; none where all is as it must be."""
+        """A description of each change; empty if there is none."""
         changes = []
         if self.shm_mib or self.fstab_mib:
             changes.append(f"/dev/shm {self.shm_mib or self.fstab_mib} MiB")
@@ -73,7 +73,8 @@ def steps(settings: TuningSettings, state: HostTuning, gpus_together: int) -> St
 
 
 def shm_wanted_mib(dev_shm_gib: int | None, gpus_together: int, ram_mib: int) -> int:
-    """The least size of /dev/shm in MiB by what is set, None for nothing; 0 where any will do."""
+    """The minimum size of /dev/shm in MiB, from the setting or by default; 0 if any size is
+    enough."""
     if dev_shm_gib is not None:
         return dev_shm_gib * 1024
     return min(TOGETHER_MIB, ram_mib // 2) if gpus_together > 1 else 0
@@ -126,7 +127,7 @@ def _power_problems(power_limit_w: int, gpu: GpuTuning) -> Iterator[str]:
 
 
 def _gpus_differ(settings: TuningSettings, state: HostTuning) -> bool:
-    """Whether a GPU is not as the settings say."""
+    """Whether a GPU differs from the settings."""
     power, mig = settings.power_limit_w, settings.mig or {}
     for gpu in state.gpus or ():
         if power is not None and abs((gpu.power_limit_w or 0) - power) > _SAME_W:

@@ -99,7 +99,8 @@ def test_nobody_has_to_listen():
     """A connection that breaks must not end what moves replicas."""
     program = (
         "import sys; from roles.host import serving; serving.TASK = {'progress': True}; "
-        "serving.report_phase('a', 'load'); serving.report_phase('a', 'load'); sys.stderr.write('goes on')"
+        "serving.report_phase('a', 'load'); serving.report_phase('a', 'load'); "
+        "sys.stderr.write('goes on')"
     )
     read, write = os.pipe()
     os.close(read)
