@@ -1,4 +1,4 @@
-"""The engines on the hosts: what each must offer, and which there are. Pure code only."""
+"""The engines: the interface that each implements, and the registry. Pure code only."""
 
 from roles.engine.build import HUB as HUB
 from roles.engine.build import Build as Build
@@ -21,4 +21,4 @@ from roles.engine.state import part as part
 from roles.engine.vllm.settings import VllmSettings as VllmSettings
 
 ENGINE_SETTINGS = {kind: one.build for kind, one in DEPLOYMENTS.items()}
-"""What an inventory may say about a build, by the kind of its engine."""
+"""The settings class of a build, by the kind of its engine."""

@@ -1,4 +1,5 @@
-"""`lock REQUIREMENT` prints a lock: every package of an engine, exact and with its hashes."""
+"""`lock REQUIREMENT` prints a lock: every package of an engine with its exact version and
+hashes."""
 
 import argparse
 import shlex
@@ -12,7 +13,7 @@ from roles.engine.vllm.settings import VllmSettings
 
 
 def main(arguments: list[str]) -> int:
-    """Run the subcommand; 0, or 1 where something is wrong."""
+    """Run the subcommand; return 0, or 1 on an error."""
     parser = argparse.ArgumentParser(prog="python -m roles.engine", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     lock = commands.add_parser("lock", help="print a lock of vLLM's packages with their hashes")

@@ -1,4 +1,4 @@
-"""What the values of any engine's options must be, whatever the option means."""
+"""Checks of option values that all engines share."""
 
 import difflib
 import math
@@ -7,19 +7,20 @@ from collections.abc import Collection, Mapping
 from roles.engine.params import Argument
 
 _MAX_INTEGER = 2**31
-# JSON of speculative decoding or of a chat template takes some kilobytes; systemd a line of 1 MiB.
+# JSON for speculative decoding or a chat template has some kilobytes; a systemd line may have 1
+# MiB.
 _MAX_LENGTH = 16_384
 
 
 def check_opposites(arguments: Mapping[str, Argument]) -> None:
-    """ValueError where an option is there together with what turns it off."""
+    """ValueError if an option and its `no-` form are both set."""
     for name in arguments:
         if f"no-{name}" in arguments:
             raise ValueError(f"{name} and no-{name} contradict each other; leave one of them out")
 
 
 def check_one_of(name: str, value: Argument, known: Collection[str]) -> None:
-    """ValueError where a value is none of those that an option takes; the nearest is offered."""
+    """ValueError if an option does not take a value; it suggests the nearest one."""
     if value not in known:
         close = difflib.get_close_matches(str(value), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"set one of {', '.join(known)}"
@@ -27,7 +28,7 @@ def check_one_of(name: str, value: Argument, known: Collection[str]) -> None:
 
 
 def check_value(name: str, value: Argument, counts: Collection[str], example: int) -> None:
-    """ValueError where a value cannot be an option's; those of `counts` are positive integers.
+    """ValueError if a value cannot be an option's; options in `counts` need a positive integer.
 
     `example` is such an integer, for the error.
     """

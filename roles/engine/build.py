@@ -1,4 +1,4 @@
-"""What an inventory may say about a build of any engine."""
+"""The settings that builds of all engines share."""
 
 import re
 from abc import ABC, abstractmethod
@@ -21,9 +21,9 @@ EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$"
 
 
 def check_source(source: str) -> str:
-    """A path or URL as it is; ValueError where it is neither, or a URL that holds credentials.
+    """A path or URL, unchanged; ValueError if it is neither, or a URL with credentials.
 
-    They would stand in arguments, which anybody on a host may read, and in reports.
+    Credentials would be in arguments, which anybody on a host may read, and in reports.
     """
     if re.match(r"https?://[^/]*@", source):
         raise ValueError("holds credentials; put them into the hosts' /root/.netrc")
@@ -49,11 +49,11 @@ Source = Annotated[
 ]
 
 HUB = "https://huggingface.co"
-# What fits into a header of HTTP: no blanks, and not pages of it.
+# A token must fit into an HTTP header: printable, without blanks, of limited length.
 _TOKEN = re.compile(r"[!-~]{1,1024}")
-# Linux takes 128 KiB for one variable, and systemd less for a line; paths and flags need far less.
+# Linux allows 128 KiB a variable, and systemd less a line; paths and flags need far less.
 _MAX_VALUE_LENGTH = 8192
-# What the plan or another setting decides, and which.
+# Environment variables that an inventory may not set, and what decides them.
 PLANNED = {
     "CUDA_VISIBLE_DEVICES": "the plan",
     "HIP_VISIBLE_DEVICES": "the plan",
@@ -70,7 +70,7 @@ _SECRET = re.compile(r"(TOKEN|KEY|PASSWORD|PASSWD|PASSPHRASE|SECRET|CREDENTIAL)S
 
 
 class Build(StrictSettings, ABC):
-    """What every kind of engine lets an inventory say; a kind's own settings extend it."""
+    """The settings of every kind of engine; each kind's own settings extend them."""
 
     kind: ClassVar[str]
 
@@ -130,27 +130,28 @@ class Build(StrictSettings, ABC):
 
     @classmethod
     def planned(cls) -> dict[str, str]:
-        """Environment variables that are not for an inventory to set, and what decides them."""
+        """Environment variables that an inventory may not set, and what decides them."""
         return PLANNED
 
     @property
     def missing(self) -> tuple[str, str] | None:
-        """A setting without which hosts cannot have it, and what to do; None where all is said."""
+        """A missing setting without which the build cannot be installed, and the remedy; else
+        None."""
         return None
 
     @property
     @abstractmethod
     def version_name(self) -> str:
-        """Name of the folder that this build is installed in: what, and a digest of from what."""
+        """The folder name of this build: its version, and a digest of its sources."""
 
     @property
     @abstractmethod
     def system_packages(self) -> tuple[str, ...]:
-        """Packages of the distribution that hosts must have before the engine is installed."""
+        """The distribution's packages that hosts need before the engine is installed."""
 
     @property
     def hub(self) -> str | None:
-        """URL of the hub that models are loaded from; None where its environment keeps it offline.
+        """URL of the hub that models are loaded from; None if the environment sets it offline.
 
         The environment variables are those of huggingface_hub.
         """
@@ -165,15 +166,15 @@ class Build(StrictSettings, ABC):
 
     @property
     def secret_environment(self) -> dict[str, str]:
-        """Those that look like secrets by their names."""
+        """The variables whose names mark them as secrets."""
         return {name: text for name, text in self.environment.items() if _SECRET.search(name)}
 
     def is_on(self, variable: str) -> bool:
-        """Whether an environment variable says yes."""
+        """Whether an environment variable is set to a true value."""
         value = self.environment.get(variable, "").strip().lower()
         return value in ("1", "true", "yes", "on")
 
     @property
     def hub_token(self) -> str | None:
-        """The model hub's token, or None where no file holds one."""
+        """The model hub's token; None without a token file."""
         return read_text(self.hub_token_file).strip() if self.hub_token_file else None

@@ -1,4 +1,4 @@
-"""The constants of the throughput estimate; an engine that nobody measured has none."""
+"""The constants of the throughput estimate; an engine without measurements has none."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Calibration:
     """Global constants of the estimate, the same for every card and model.
 
     Fitted by tests/benchmarks/throughput_regret.py on tests/data/throughput.jsonl, which prints
-    their errors on GPUs and models left out of the fit. Efficiencies are parts of the
+    their errors on GPUs and models left out of the fit. Efficiencies are fractions of the
     datasheet's rate.
     """
 

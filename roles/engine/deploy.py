@@ -1,4 +1,4 @@
-"""Puts engines on GPU hosts."""
+"""Installs engines on GPU hosts."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,7 +15,7 @@ def install(
     found: Callable[[], Installed | None],
     changed: Callable[[], None],
 ) -> None:
-    """Install builds beside those in use; each replica moves over to its own when it restarts."""
+    """Install builds beside those in use; a replica changes to its build when it restarts."""
     names = ", ".join(one.version_name for one in installations)
     operations.installed(
         name=f"Install {names}", installations=installations, found=found, changed=changed

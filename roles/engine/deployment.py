@@ -1,4 +1,4 @@
-"""What an engine must offer to be installed and to run replicas: its deploying half."""
+"""The deployment interface of an engine: how it is installed, and how it runs replicas."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from roles.engine.needs import EngineNeeds
 from roles.host.paths import STATE
 from roles.plan import Replica
 
-# How each device is told which GPUs are a process's own.
+# The environment variable that restricts a process to its GPUs, by device.
 VISIBLE_DEVICES = {
     "cuda": "CUDA_VISIBLE_DEVICES",
     "rocm": "HIP_VISIBLE_DEVICES",
@@ -19,9 +19,9 @@ VISIBLE_DEVICES = {
 
 @dataclass(frozen=True)
 class Installation:
-    """How a build comes onto a host: a shell script that makes its folder, and its standard input.
+    """How a build is installed: a shell script that creates its folder, and its standard input.
 
-    The folder counts once its last file, `.complete`, is there; other versions stay.
+    The folder is valid once its last file, `.complete`, exists. Other versions stay.
     """
 
     version_name: str
@@ -32,9 +32,9 @@ class Installation:
 
 @dataclass(frozen=True)
 class Served:
-    """What a replica serves: the name that clients ask for, where its weights come from (on the
-    model hub at which commit, None for the newest), and for how many requests of the longest kind
-    it must have room."""
+    """What a replica serves: the model name that clients use, the source of its weights (for the
+    model hub also the commit, None for the newest), and the number of longest requests that it must
+    hold."""
 
     model: str
     weights: str
@@ -46,10 +46,10 @@ class Served:
 
 @dataclass(frozen=True)
 class Placement:
-    """What of a replica's host decides how it starts.
+    """The host's part in how a replica starts.
 
-    `devices` is what CUDA calls a GPU of the plan where that is not its index, as with slices;
-    `internal_port` is the first of the ports that its processes use among themselves.
+    `devices` maps a GPU of the plan to CUDA's name for it if that is not its index, as for slices.
+    `internal_port` is the first port that the replica's processes use among themselves.
     """
 
     listen_address: str
@@ -59,7 +59,7 @@ class Placement:
 
 
 def own_environment(replica: Replica, build: Build, placement: Placement) -> dict[str, str]:
-    """What every engine is told: which GPUs are its own, and where its home is."""
+    """The environment of every engine: its GPUs and its home folder."""
     devices = placement.devices
     return {
         VISIBLE_DEVICES[build.device]: ",".join(devices.get(i, str(i)) for i in replica.gpus),
@@ -71,10 +71,10 @@ def own_environment(replica: Replica, build: Build, placement: Placement) -> dic
 
 @dataclass(frozen=True)
 class KeyFile:
-    """A file into which the host writes the keys that a replica accepts, after `Start.files` of
-    the same name: one line a key, in which `{}` stands for it.
+    """The file of the keys that a replica accepts, written by the host, one line a key.
 
-    `several`: it may name the old key besides the new one, while a rolling update changes it.
+    The lines follow the text of `Start.files` with the same name; `{}` in `line` is the key.
+    `several`: the file may have the old key and the new one while a rolling update changes it.
     """
 
     name: str
@@ -84,7 +84,7 @@ class KeyFile:
 
 @dataclass(frozen=True)
 class Busy:
-    """Gauges by which a replica without a drain of its own says how many requests it works on."""
+    """Gauges that count the running requests of a replica whose engine has no drain of its own."""
 
     path: str
     gauges: tuple[str, ...]
@@ -92,13 +92,13 @@ class Busy:
 
 @dataclass(frozen=True)
 class Start:
-    """All of one engine that decides how a replica starts.
+    """Everything about the engine that decides how a replica starts.
 
-    `command` is a line of sh that ends in the engine's program and options; its working directory
-    is the folder with `files`, which anybody on the host may read. `secrets` are environment
-    variables that only root reads from disk. `credentials` are names of files (of `files` or the
-    key file) that the process reads from `$CREDENTIALS_DIRECTORY`, and nobody else from disk.
-    `unit` are lines of the unit's section Service that this engine needs.
+    `command` is a sh line with the engine's program and options. Its working directory is the
+    folder with `files`, which anybody on the host may read. `secrets` are environment variables
+    that only root may read from disk. `credentials` are names of files (of `files` or the key file)
+    that only the process reads, from `$CREDENTIALS_DIRECTORY`. `unit` are additional lines of the
+    unit's section Service.
     """
 
     command: str
@@ -112,11 +112,11 @@ class Start:
 
 
 class Deployment(Protocol):
-    """The deploying half of an engine. Everything is pure: settings in, data out."""
+    """The deployment interface of an engine. Its methods are pure: settings in, data out."""
 
     @property
     def build(self) -> type[Build]:
-        """What an inventory may say about this engine."""
+        """The settings class of this engine's builds."""
         ...
 
     def needs(self, build: Any) -> EngineNeeds:
@@ -132,6 +132,6 @@ class Deployment(Protocol):
         ...
 
     def all_reduce_python(self, build: Any) -> str | None:
-        """A Python on the host with torch, by which GPUs are measured as this engine's
-        collectives use them; None where its GPUs do not work together so."""
+        """A Python on the host with torch, to measure GPUs the way this engine's collectives use
+        them; None if the engine uses no collectives."""
         ...

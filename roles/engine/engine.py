@@ -9,13 +9,13 @@ from roles.engine.planning import Planning
 from roles.engine.vllm.planning import VLLM
 
 EngineKind = Literal["vllm", "llama_cpp"]
-# What serves a model whose files any engine loads, where nobody says which.
+# The engine of a model that any engine can load, unless an inventory names another.
 DEFAULT_KIND = VLLM.kind
 ENGINES: Mapping[str, Planning] = MappingProxyType({one.kind: one for one in (VLLM, LLAMA_CPP)})
 
 
 def engine(kind: str) -> Planning:
-    """The engine of a kind; ValueError names the kinds that there are."""
+    """The engine of a kind; the ValueError names the known kinds."""
     if kind not in ENGINES:
         raise ValueError(f"{kind!r} is no engine; set one of {', '.join(ENGINES)}")
     return ENGINES[kind]

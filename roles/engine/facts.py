@@ -1,4 +1,4 @@
-"""What of engines is on a host."""
+"""The engines on a host."""
 
 from pyinfra.api import FactBase
 

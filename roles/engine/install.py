@@ -1,10 +1,10 @@
-"""What installations of all engines share. Pure."""
+"""The parts of an installation that all engines share. Pure."""
 
 import shlex
 from collections.abc import Iterable
 
 COMPLETE = ".complete"
-"""The last file of a whole version."""
+"""The last file of a complete version."""
 
 
 def packages_script(packages: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a build of an engine needs of a host: driver, cards, C library, Python, and its source."""
+"""The requirements of an engine's build: driver, cards, C library, Python and its sources."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 
 @dataclass(frozen=True)
 class PackageIndex:
-    """Where Python packages come from, and the hosts' Python that they are for; no URL is the
-    public index."""
+    """The source of Python packages, and the hosts' Python that they are for.
+
+    Without a URL it is the public index."""
 
     python: str
     index_url: str | None = None
@@ -22,8 +23,8 @@ class PackageIndex:
 
 @dataclass(frozen=True)
 class OlderBuild:
-    """Another build of an engine that serves older cards: their least compute capability, and how
-    a person calls it."""
+    """Another build of an engine, for older cards: its minimum compute capability and its name for
+    people."""
 
     compute_capability: float
     name: str
@@ -31,10 +32,10 @@ class OlderBuild:
 
 @dataclass(frozen=True)
 class EngineNeeds:
-    """None where the engine does not care: on CPUs there is no CUDA, with ROCm no branch.
+    """The requirements of a build; None means no requirement, such as CUDA on CPUs.
 
-    Engines come from `package_indexes` and from `archives`, URLs or paths on the host, and take
-    about `installed_gib` on disk.
+    Engines are installed from `package_indexes` and from `archives` (URLs or paths on the host),
+    and take about `installed_gib` on disk.
     """
 
     name: str
@@ -52,15 +53,15 @@ class EngineNeeds:
 
 @dataclass(frozen=True)
 class CudaNeeds:
-    """The least driver branch and compute capability; None where there is no CUDA."""
+    """The minimum driver branch and compute capability; None without CUDA."""
 
     driver_branch: int | None
     compute_capability: float | None
 
 
 def cuda_needs(cuda: str | None, least_capability: float = 0.0) -> CudaNeeds:
-    """What a program needs that is built for this version of CUDA, and for cards of no less than a
-    compute capability of its own.
+    """The requirements of a program for a version of CUDA; `least_capability` is the program's own
+    minimum.
 
     Sources: NVIDIA's CUDA compatibility guide (by minor version compatibility CUDA 13 needs driver
     580, 12.x driver 525) and release notes (CUDA 12 dropped Kepler, 13 Maxwell to Volta).
@@ -73,9 +74,9 @@ def cuda_needs(cuda: str | None, least_capability: float = 0.0) -> CudaNeeds:
 
 
 def strictest(needs: Sequence[EngineNeeds]) -> EngineNeeds:
-    """What a host needs that runs all of these: of each requirement the highest, and all sources.
+    """The combined requirements of a host: the highest of each, and all sources.
 
-    ValueError without any.
+    ValueError for an empty list.
     """
     if not needs:
         raise ValueError("a host without an engine needs nothing of one")
@@ -100,7 +101,7 @@ def strictest(needs: Sequence[EngineNeeds]) -> EngineNeeds:
 
 
 def _older_builds(needs: Sequence[EngineNeeds]) -> OlderBuild | None:
-    """What serves older cards on a host of several engines: each one's own, or it as it is."""
+    """The older build for a host of several engines: each engine's own, or its usual one."""
     builds = [one.older_build for one in needs if one.older_build]
     as_they_are = [one.compute_capability or 0.0 for one in needs if not one.older_build]
     if not builds:

@@ -19,15 +19,15 @@ def installed(
     changed: Callable[[], None],
 ):
     """
-    Install builds of engines and what they need of the distribution; those in use stay in use.
+    Install builds of engines and the distribution's packages that they need; running ones stay.
 
     + installations: the builds, each in a folder of its own
-    + found: what is on the host, where it is known in this run; else it is asked
-    + changed: is called where anything was installed
+    + found: returns what is installed if this run knows it; otherwise the host is asked
+    + changed: called if anything was installed
     """
     packages = list(dict.fromkeys(name for one in installations for name in one.packages))
     state = found() or host.get_fact(InstalledEngines, packages=packages)
-    # A fact that fails gives its default, a bare host, and pyinfra goes on here.
+    # A failed fact returns its default, an empty host, and pyinfra continues here.
     if host in host.state.failed_hosts:
         return
     missing = [one for one in installations if one.version_name not in state.versions]

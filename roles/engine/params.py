@@ -1,4 +1,4 @@
-"""What every engine's memory is reckoned from: a GPU's memory, and what a service asks."""
+"""The input of every engine's memory estimate: a GPU's memory, and a service's parameters."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +11,7 @@ Argument = bool | int | float | str
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """A GPU as far as memory goes: what nvidia-smi prints, and what CUDA gives of it, in MiB."""
+    """The memory of a GPU in MiB: the total that nvidia-smi prints, and what CUDA can use of it."""
 
     name: str
     total_mib: float
@@ -22,12 +22,12 @@ class GpuMemory:
 
 @dataclass(frozen=True)
 class EngineParams:
-    """What a service asks of an engine, as far as it takes memory; None is the engine's default.
+    """A service's parameters that affect an engine's memory; None is the engine's default.
 
-    `options` are those of the service's arguments that only its engine reckons with.
-    `kv_cache_memory_bytes` is the KV cache of each GPU given instead of measured; `utilization`
-    then does not matter. `measured_kv_gib` is what a log said instead of the prediction.
-    `other_used_gib` is what other processes hold on each GPU.
+    `options` are the service's arguments that only its own engine includes in the estimate.
+    `kv_cache_memory_bytes` fixes the KV cache of each GPU; `utilization` then has no effect.
+    `measured_kv_gib` is a logged KV cache that replaces the prediction. `other_used_gib` is what
+    other processes use on each GPU.
     """
 
     utilization: float | None = None
@@ -48,7 +48,7 @@ class EngineParams:
 
 @lru_cache(maxsize=1024)
 def gpu_memory(gpu: Gpu) -> GpuMemory:
-    """The memory facts of a GPU: its own where it was observed, else the table's."""
+    """The memory of a GPU: from its own report if it was observed, else from the table of cards."""
     card = find_card(gpu.name, gpu.memory_mib)
     capability = gpu.compute_capability or (card.compute_capability if card else None)
     usable = usable_memory_mib(gpu.memory_mib, card)

@@ -1,4 +1,4 @@
-"""What a planner asks an engine: what it takes of memory, and how it may be split over GPUs."""
+"""The planning interface of an engine: its memory, and how it can be split over GPUs."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -11,7 +11,7 @@ from roles.plan import MemorySum, Shape
 
 
 class Planning(Protocol):
-    """The pure half of an engine, for plans. Sizes of sums are those of `MemorySum`."""
+    """The planning interface of an engine. It is pure; memory sums are `MemorySum`s."""
 
     @property
     def kind(self) -> str:
@@ -25,17 +25,18 @@ class Planning(Protocol):
 
     @property
     def preferred_formats(self) -> tuple[str, ...]:
-        """The formats of weights (`Model.format`) that the engine is the first choice for."""
+        """The formats of weights (`Model.format`) for which this engine is preferred."""
         ...
 
     @property
     def mixed_cards(self) -> bool:
-        """Whether one replica may lie on cards of different kinds."""
+        """Whether one replica can use cards of different kinds."""
         ...
 
     @property
     def fills_memory(self) -> bool:
-        """Whether KV cache takes what is left of the memory; else what the requests asked for."""
+        """Whether the KV cache takes all remaining memory; otherwise it takes what the requests
+        need."""
         ...
 
     @property
@@ -45,8 +46,8 @@ class Planning(Protocol):
 
     @property
     def calibration(self) -> Calibration | None:
-        """The constants of its throughput estimate; None where nobody measured it, so that plans
-        go by what fits."""
+        """The constants of its throughput estimate; None without measurements: plans then only
+        consider what fits."""
         ...
 
     @property
@@ -56,13 +57,13 @@ class Planning(Protocol):
 
     @property
     def memory_parts(self) -> tuple[tuple[str, str], ...]:
-        """The parts of a memory sum that the engine has, by attribute: what they are called."""
+        """The parts of this engine's memory sum: (attribute, name for people)."""
         ...
 
     def memory(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:
-        """The memory of the GPU that binds; ValueError for an argument that is not possible."""
+        """The memory of the limiting GPU; ValueError for an invalid argument."""
         ...
 
     def memories(
@@ -76,21 +77,21 @@ class Planning(Protocol):
         ...
 
     def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
-        """The shape, amended where only that makes it possible; and why it is not."""
+        """The shape, changed if only that makes it valid, and the problems with it."""
         ...
 
     def placed(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> Shape:
-        """The shape with what depends on the very GPUs: how layers are shared out."""
+        """The shape with what depends on the GPUs themselves: the distribution of layers."""
         ...
 
     def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
-        """Tokens a step and requests at once."""
+        """Tokens per step, and concurrent requests."""
         ...
 
     def fewer_requests(self, params: EngineParams) -> EngineParams | None:
-        """The same with fewer requests at once, where that may be all that is lacking."""
+        """The parameters with fewer concurrent requests, if that could make the model fit."""
         ...
 
     def unsupported(
@@ -101,18 +102,18 @@ class Planning(Protocol):
         gpu: Gpu,
         least: float | None = None,
     ) -> str | None:
-        """Why the engine would not start on a card whatever its memory, and what to do.
+        """Why the engine would not start on a card, regardless of its memory, and the remedy.
 
-        `least` is the compute capability that its build needs, the newest build's unless said.
+        `least` is the minimum compute capability of its build; None is the newest build's.
         """
         ...
 
     def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
-        """What to compute in where the card decides it, else None."""
+        """The dtype if the card determines it, else None."""
         ...
 
     def doubts(self, model: Model) -> tuple[str, ...]:
-        """What is not sure about a model's memory in this engine, in words."""
+        """Warnings about what is uncertain in a model's memory with this engine."""
         ...
 
     def runs_on(self, model: Model, gpu: GpuMemory) -> bool:
@@ -120,25 +121,27 @@ class Planning(Protocol):
         ...
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
-        """The share of the memory that is free at start, where less is than the engine takes."""
+        """The fraction of the memory that is free at start, if that is less than the engine
+        takes."""
         ...
 
     def smaller_cache(
         self, gpu: GpuMemory, params: EngineParams
     ) -> tuple[str, EngineParams] | None:
-        """What makes the KV cache smaller at little loss, in words and done."""
+        """A way to make the KV cache smaller at little loss: its description and the parameters."""
         ...
 
     def weights_problem(self, weights: str | None) -> str | None:
-        """What is wrong with where a service's weights are said to be, and what to do."""
+        """The problem with the source of a service's weights, and the remedy; None if there is
+        none."""
         ...
 
     def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
-        """ValueError for an option that is none, or that another setting decides."""
+        """ValueError for an invalid option, or one that another setting decides."""
         ...
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:
-        """What a service asks, with what its arguments say of memory."""
+        """The parameters, with the arguments that affect memory."""
         ...

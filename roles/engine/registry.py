@@ -1,4 +1,4 @@
-"""Which engines there are, by the name that an inventory gives them."""
+"""The registry of engines, by their kind in inventories."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,10 @@ DEPLOYMENTS: Mapping[str, Deployment] = {
 
 
 def deployment(build: Build) -> Deployment:
-    """The deploying half of the engine that a build is of."""
+    """The deployment interface of a build's engine."""
     return DEPLOYMENTS[build.kind]
 
 
 def engine_needs(build: Build) -> EngineNeeds:
-    """What a build needs of a host."""
+    """The requirements of a build."""
     return deployment(build).needs(build)

@@ -1,4 +1,4 @@
-"""What of engines is on a host, as a part of the one question to it. Pure."""
+"""The engines on a host: the question to it, and the parser of its answer. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ SCRIPT = f"""part missing
 for p; do
 dpkg-query -W -f='${{Status}}' "$p" | grep -q ' installed$' || echo "$p"; done
 part versions
-# Links are no versions of their own.
+# Links are not versions.
 find {ENGINES} -mindepth 2 -maxdepth 2 -name {COMPLETE} -printf '%h\\n'
 """
 
 
 @dataclass(frozen=True)
 class Installed:
-    """Whole versions on the host, and missing packages of the distribution."""
+    """The complete versions on a host, and the missing packages of its distribution."""
 
     versions: tuple[str, ...] = ()
     missing_packages: tuple[str, ...] = ()
 
 
 def part(packages: Iterable[str]) -> Part:
-    """The question for whole versions, and which of these packages of the distribution lack."""
+    """The question for complete versions, and for which of these packages are missing."""
     return Part("engines", SCRIPT, arguments=tuple(packages))
 
 
 def parse_installed(sections: Sections) -> Installed:
-    """Read the sections of `part`; ValueError where they are not all there: an engine that
-    replicas run from must never be taken for one that is to be installed."""
+    """Parse the sections of `part`; ValueError if one is missing: an engine in use must never be
+    taken for one that is not installed."""
     require(sections, ("missing", "versions"), "its engines")
     versions = sections["versions"].split()
     return Installed(

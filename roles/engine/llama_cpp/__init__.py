@@ -1,1 +1,1 @@
-"""llama.cpp: what llama-server takes of memory, how it lies on cards, its options. Pure code."""
+"""llama.cpp: llama-server's memory, its distribution over cards, and its options. Pure code."""

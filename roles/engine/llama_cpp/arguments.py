@@ -1,4 +1,4 @@
-"""Which options of llama-server a service may add, and which of them the plan reckons with."""
+"""The options of llama-server that a service may set, and those that affect memory."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _WEIGHTS = "set services[].weights"
 _OTHER_MODEL = "a service serves one model, whose memory is planned; leave it out"
 _LEAKS = "it lets clients reach files and programs of the host; leave it out"
 _EXITS = "it prints and ends; leave it out"
-# What other settings decide, and which; short names too, so that none is a way around.
+# Options that other settings decide, with the remedy; short names too, so that none is missed.
 PLANNED: Mapping[str, str] = {
     name: instead
     for names, instead in (
@@ -45,9 +45,9 @@ PLANNED: Mapping[str, str] = {
     )
     for name in names.split()
 }
-# Groups of options by how they begin or end.
+# Groups of options, by prefix or pattern.
 _DRAFTS, _PRESETS = "spec-draft-", re.compile(r".*-[0-9.]+b-(default|spec)|embd-gemma-default")
-# Short names of what the plan reckons with: one spelling alone.
+# Short names of options that affect memory: only the long spelling is accepted.
 _SHORT_NAMES: Mapping[str, str] = {
     "b": "batch-size",
     "ub": "ubatch-size",
@@ -60,8 +60,8 @@ _FLASH = ("on", "off", "auto")
 
 
 def check_arguments(arguments: Mapping[str, Argument]) -> None:
-    """ValueError for an option that is no option, that another setting decides or that cannot be
-    reckoned with; it says what to do."""
+    """ValueError for an unknown option, one that another setting decides, or one that the memory
+    estimate cannot include; it says what to do."""
     for name, value in arguments.items():
         _check_name(name)
         _check_value(name, value)

@@ -1,4 +1,4 @@
-"""How llama-server is started, as far as its memory goes.
+"""The settings of llama-server that determine its memory.
 
 Source: llama.cpp b11434, `src/llama-context.cpp`.
 """
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from roles.engine.params import Argument, EngineParams
 
-# llama.cpp keeps whole 256s of cells for each slot.
+# llama.cpp rounds the cells of each slot up to a multiple of 256.
 CELLS = 256
-# Bytes of a number of the KV cache: blocks of 32 with their scales.
+# Bytes of a KV cache element: blocks of 32 with their scales.
 CACHE_BYTES: Mapping[str, float] = {
     "f32": 4.0,
     "f16": 2.0,
@@ -24,7 +24,7 @@ CACHE_BYTES: Mapping[str, float] = {
     "iq4_nl": 18 / 32,
 }
 BATCH, MICRO_BATCH = 2048, 512
-# What a service may set of it, in the order of `Asked.options`.
+# The arguments that affect memory, in the order of `EngineParams.options`.
 MEMORY_OPTIONS = (
     "batch-size",
     "cache-type-k",
@@ -37,10 +37,10 @@ MEMORY_OPTIONS = (
 
 @dataclass(frozen=True)
 class Context:
-    """Slots for requests of a length each, and what KV cache and steps are made of.
+    """Slots for requests of one length, and the types and sizes of KV cache and steps.
 
-    `flash_attention` false makes all scores of a step stand in memory at once; `full_windows` keeps
-    all tokens of sliding windows too.
+    Without `flash_attention` all scores of a step are in memory at once. `full_windows` keeps all
+    tokens, even beyond sliding windows.
     """
 
     slots: int
@@ -54,27 +54,27 @@ class Context:
 
     @property
     def cells(self) -> int:
-        """Cells of one slot: its length in whole 256s."""
+        """Cells of one slot: its length, rounded up to a multiple of 256."""
         return _round_up(self.length, CELLS)
 
     @property
     def context_size(self) -> int:
-        """What `--ctx-size` is set to: the cells of all slots."""
+        """The value of `--ctx-size`: the cells of all slots."""
         return self.slots * self.cells
 
     @property
     def tokens(self) -> int:
-        """Tokens of one step, a whole number for each slot."""
+        """Tokens of one step, rounded up to a multiple of the slots."""
         most = min(self.micro_batch, self.batch, self.context_size)
         return _round_up(most, self.slots)
 
     @property
     def outputs(self) -> int:
-        """Tokens of one step whose logits are kept, at most."""
+        """The maximum number of tokens of one step whose logits are kept."""
         return min(self.micro_batch, self.batch, self.context_size)
 
     def window_cells(self, window: int) -> int:
-        """Cells of one slot in a layer with a sliding window; 0 is none."""
+        """Cells of one slot in a layer with a sliding window; 0 means no window."""
         if not window or self.full_windows:
             return self.cells
         max_tokens = window + min(self.micro_batch, self.batch, self.context_size)
@@ -82,7 +82,7 @@ class Context:
 
 
 def context_of(params: EngineParams, limit: int) -> Context:
-    """The context for what a service asks; `limit` is the model's own length in tokens."""
+    """The context for a service's parameters; `limit` is the model's context length in tokens."""
     options = dict(params.options)
     return Context(
         slots=params.min_concurrency,
@@ -97,7 +97,7 @@ def context_of(params: EngineParams, limit: int) -> Context:
 
 
 def memory_options(arguments: Mapping[str, Argument]) -> tuple[tuple[str, Argument], ...]:
-    """The arguments that take memory."""
+    """The arguments that affect memory."""
     return tuple((name, arguments[name]) for name in MEMORY_OPTIONS if name in arguments)
 
 

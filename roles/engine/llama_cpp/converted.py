@@ -1,6 +1,6 @@
-"""A model of other files as its GGUF would be, for the question whether that would fit.
+"""The GGUF shape that a model of other files would have, to estimate whether it would fit.
 
-Tensors keep the bytes that they have: what converting quantises is for its owner to choose.
+Tensors keep their bytes: how a conversion quantises them is the owner's choice.
 """
 
 import math
@@ -21,7 +21,7 @@ from roles.models import (
 
 @lru_cache(maxsize=256)
 def shape_of(model: Model) -> GgufShape:
-    """The file's own shape, or what the model's would be."""
+    """The shape of the model's GGUF file, or the shape that it would have."""
     if model.gguf is not None:
         return model.gguf
     experts = model.experts

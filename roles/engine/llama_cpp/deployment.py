@@ -1,4 +1,4 @@
-"""llama.cpp's deploying half: what it needs, how it is installed, how a replica starts."""
+"""The deployment of llama.cpp: its requirements, installation and start."""
 
 import re
 import shlex
@@ -21,20 +21,21 @@ from roles.plan import Replica
 
 KEYS = "keys"
 _OLDER = OlderBuild(5.0, "llama.cpp's archive for CUDA 12")
-# A version may lack its minor number, and its point. No \b: an underscore may follow.
+# The minor number and the point are optional. No \b: an underscore may follow.
 _CUDA = re.compile(r"cu(?:da)?[-_]?(1[0-9])(?:\.([0-9]{1,2})|([0-9]))?(?![0-9])")
-# It closes its port and then waits for its clients, however long they stay: they are waited for
-# before it is told to end.
+# llama-server closes its port and then waits for its clients without limit. So requests are drained
+# before it is stopped.
 STOP_S = 10
 
 
 class LlamaCppDeployment:
-    """llama-server from an archive whose digest the inventory says."""
+    """llama-server from an archive whose digest is in the inventory."""
 
     build = LlamaCppSettings
 
     def needs(self, build: LlamaCppSettings) -> EngineNeeds:
-        """What upstream's builds need; an archive that names no CUDA version is taken for 12.8.
+        """The requirements of upstream's builds; an archive without a CUDA version in its name
+        counts as 12.8.
 
         Source: upstream's release.yml (architectures of each CUDA: all that CUDA knows).
         """
@@ -60,7 +61,7 @@ class LlamaCppDeployment:
     def start(
         self, replica: Replica, served: Served, build: LlamaCppSettings, placement: Placement
     ) -> Start:
-        """llama-server with all layers on its GPUs; its keys come as a credential."""
+        """Start llama-server with all layers on its GPUs; its keys are a credential."""
         words = [f"{engine_folder(build.version_name)}/llama-server"]
         for name, value in options_of(replica, served, placement.listen_address).items():
             words += [name] if value is None else [name, shlex.quote(value)]
@@ -75,7 +76,7 @@ class LlamaCppDeployment:
         )
 
     def all_reduce_python(self, build: LlamaCppSettings) -> str | None:
-        """None: its GPUs take turns, and hand over without collectives."""
+        """None: its GPUs work in turn, without collectives."""
         return None
 
 
@@ -83,7 +84,7 @@ def _environment(replica: Replica, build: LlamaCppSettings, placement: Placement
     return {
         **own_environment(replica, build, placement),
         "LLAMA_CACHE": f"{CACHE}/{replica.name}",
-        # Archives with shared libraries have them beside the program.
+        # Shared libraries are in the program's folder.
         "LD_LIBRARY_PATH": engine_folder(build.version_name),
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
         **build.plain_environment,
@@ -91,10 +92,11 @@ def _environment(replica: Replica, build: LlamaCppSettings, placement: Placement
 
 
 def _script(build: LlamaCppSettings) -> str:
-    """Fetch, compare, unpack; the folder counts only once its last file is there."""
+    """Fetch the archive, check its digest, unpack it; the folder is valid once its last file
+    exists."""
     new, archive = f"{ENGINES}/{build.version_name}", shlex.quote(build.archive or "")
     fetch = (
-        # netrc: where credentials stand that a URL must not hold.
+        # netrc holds the credentials that a URL must not hold.
         'curl -fsSL --netrc-optional --retry 3 --max-time 1800 -o "$stage/archive" ' + archive
         if (build.archive or "").startswith("http")
         else f'cp {archive} "$stage/archive"'

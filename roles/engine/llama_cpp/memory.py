@@ -1,4 +1,4 @@
-"""What llama-server takes on each card and on the host: weights, KV cache and compute buffers.
+"""llama-server's memory on each card and on the host: weights, KV cache and compute buffers.
 
 Source: llama.cpp b11434: `src/llama-model.cpp` (which layer lies where), `src/llama-kv-cache*.cpp`,
 `src/llama-context.cpp` graph_reserve and `ggml/src/ggml-alloc.c` (compute buffers),
@@ -14,14 +14,14 @@ from roles.engine.llama_cpp.context import CACHE_BYTES, Context
 from roles.models import GgufLayers, GgufShape
 
 _FLOAT, _HALF = 4, 2
-# Several devices take turns with up to so many steps under way (GGML_SCHED_MAX_COPIES).
+# Several devices pipeline up to this many steps (GGML_SCHED_MAX_COPIES).
 COPIES = 4
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of hidden states in a compute buffer: of the first device, of one in the middle and of
-    the last, the last with logits, and of the host."""
+    """Rows of hidden states in a compute buffer: on the first, a middle and the last device, on the
+    device with the logits, and on the host."""
 
     first: int
     middle: int
@@ -36,8 +36,8 @@ _HOST_ALONE = _Rows(5, 5, 5, 5, 5)
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes on one device. `converted` is one layer's KV cache in 16 bits, which CUDA's attention
-    makes of a quantised one."""
+    """Bytes on one device. `converted` is one layer's quantised KV cache in 16 bits, which CUDA's
+    attention reads."""
 
     layers: int
     weights: int
@@ -47,15 +47,16 @@ class Part:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights + self.kv + self.compute + self.converted
 
 
 @lru_cache(maxsize=4096)
 def device_parts(shape: GgufShape, context: Context, counts: tuple[int, ...]) -> tuple[Part, ...]:
-    """The devices' parts, where so many layers lie on each in turn; the output counts as one.
+    """The memory of each device; `counts` are its numbers of layers, where the output counts as
+    one.
 
-    ValueError where the counts are not those of the model's layers and its output.
+    ValueError if the counts do not add up to the model's layers and its output.
     """
     layers = shape.every_layer
     if sum(counts) != len(layers) + 1 or min(counts) < 0:
@@ -78,7 +79,7 @@ def device_parts(shape: GgufShape, context: Context, counts: tuple[int, ...]) ->
 
 
 def host_part(shape: GgufShape, context: Context, devices: int) -> Part:
-    """What the host's own memory holds: embeddings and buffers, or all where there is no device."""
+    """The host's memory: embeddings and buffers, or everything without devices."""
     if devices:
         copies, rows = _split(devices)
         compute = copies * _masks(shape, context) + rows.host * _row(shape, context)
@@ -90,12 +91,12 @@ def host_part(shape: GgufShape, context: Context, devices: int) -> Part:
 
 
 def output_weights(shape: GgufShape) -> int:
-    """Bytes that go with the last layer: embeddings that serve as output are copied there."""
+    """Bytes of the output, on the last layer's device; tied embeddings are copied there."""
     return shape.output_bytes + (shape.embeddings_bytes if shape.tied else 0)
 
 
 def kv_bytes(layers: Iterable[GgufLayers], context: Context) -> int:
-    """Bytes of keys and values of all slots, and of recurrent states, in some layers."""
+    """Bytes of the keys, values and recurrent states of all slots in some layers."""
     return sum(_layer_kv(layer, context) for layer in layers)
 
 
@@ -108,7 +109,7 @@ def _layer_kv(layer: GgufLayers, context: Context) -> int:
 
 
 def _converted(layers: Sequence[GgufLayers], context: Context) -> int:
-    """CUDA's attention reads 16 bits: a cache of other numbers is converted, a layer at a time."""
+    """CUDA's attention reads 16 bits: a cache of another type is converted, one layer at a time."""
     found = 0
     for layer in {id(layer): layer for layer in layers}.values():
         cells = context.slots * context.window_cells(layer.window)
@@ -136,7 +137,7 @@ def _split(devices: int) -> tuple[int, _Rows]:
 def _compute(
     shape: GgufShape, context: Context, copies: int, rows: int, logits_rows: int | None
 ) -> int:
-    """A compute buffer at its fullest: in a feed-forward block, in attention, or at the logits."""
+    """The peak of a compute buffer: in a feed-forward block, in attention, or at the logits."""
     inputs, row = copies * _masks(shape, context), _row(shape, context)
     found = inputs + rows * row + max(_feed_forward(shape, context), _scores(shape, context))
     if logits_rows is None:
@@ -151,7 +152,7 @@ def _row(shape: GgufShape, context: Context) -> int:
 
 
 def _masks(shape: GgufShape, context: Context) -> int:
-    """Which cells each token of a step sees: one mask, and one for sliding windows."""
+    """The attention masks of a step: one for all cells, and one for each sliding window."""
     number = _HALF if context.flash_attention else _FLOAT
     windows = {layer.window for layer in shape.layers if layer.kv_heads}
     cells = [context.window_cells(window) for window in windows]
@@ -159,7 +160,8 @@ def _masks(shape: GgufShape, context: Context) -> int:
 
 
 def _feed_forward(shape: GgufShape, context: Context) -> int:
-    """Gate, up and their product; experts' outputs stand in memory before they are added up."""
+    """Gate, up and their product; the outputs of all experts are in memory before they are
+    summed."""
     dense = 0 if shape.experts else 3 * shape.feed_forward_length
     inner = 3 * shape.experts_used * (shape.experts_length or shape.feed_forward_length)
     summed = (2 * shape.experts_used + 2) * shape.embedding_length
@@ -168,7 +170,7 @@ def _feed_forward(shape: GgufShape, context: Context) -> int:
 
 
 def _scores(shape: GgufShape, context: Context) -> int:
-    """Every head's score of every cell, where attention is not fused."""
+    """The scores of all heads and cells; 0 with flash attention."""
     if context.flash_attention:
         return 0
     cells = max((context.window_cells(x.window) for x in shape.layers if x.kv_heads), default=0)

@@ -1,4 +1,4 @@
-"""The options that llama-server starts with, by what is planned."""
+"""The command-line options of llama-server for a planned replica."""
 
 from roles.engine.deployment import Served
 from roles.engine.llama_cpp.context import Context
@@ -7,10 +7,10 @@ from roles.plan import Replica
 
 
 def options_of(replica: Replica, service: Served, address: str) -> dict[str, str | None]:
-    """Options and their values in order, None for one without a value.
+    """Options and their values in order; None for an option without a value.
 
-    Nothing is left to llama-server's own fitting: what is planned starts so or not at all. The key
-    is no option of these: its file is the unit's credential.
+    llama-server's own fitting is off: a replica starts as planned or not at all. The key is not
+    among them: its file is the unit's credential.
     """
     context = Context(service.min_concurrency, replica.max_model_len)
     options: dict[str, str | None] = {
@@ -34,7 +34,7 @@ def options_of(replica: Replica, service: Served, address: str) -> dict[str, str
 
 
 def split_text(split: tuple[float, ...]) -> str:
-    """The parts as `--tensor-split` takes them."""
+    """The value of `--tensor-split`."""
     return ",".join(f"{part:g}" for part in split)
 
 

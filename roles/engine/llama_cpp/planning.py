@@ -1,4 +1,4 @@
-"""llama.cpp as a planner asks it."""
+"""The planning of llama.cpp."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from roles.hardware import Gpu
 from roles.models import Model
 from roles.plan import MemorySum, Shape
 
-# What llama-server leaves free of each card (--fit-target): CUDA's context and scratch memory,
-# which its own sums leave out.
+# Memory that llama-server leaves free on each card (--fit-target), for CUDA's context and scratch
+# memory, which its own sums do not include.
 LEFT_FREE_GIB = 1.0
 # Builds for CUDA 13 run from 7.5, those for CUDA 12 from 5.0.
 ENGINE_CAPABILITY, MIN_CAPABILITY_OF_ANY_BUILD = 7.5, 5.0
@@ -44,7 +44,7 @@ class LlamaCpp:
     def memory(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:
-        """The memory of the card with the least left free."""
+        """The memory of the card with the least headroom."""
         return min(self.memories(model, gpus, shape, params), key=lambda one: one.headroom_gib)
 
     def memories(
@@ -61,11 +61,11 @@ class LlamaCpp:
         )
 
     def shapes(self, gpus: int) -> tuple[Shape, ...]:
-        """One card, or layers over two and more."""
+        """One card, or layers over two or more."""
         return tuple(Shape(1, count) for count in range(1, gpus + 1))
 
     def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
-        """The shape; and why it is not possible: each card needs a layer, or the output."""
+        """The shape and its problems: each card needs a layer, or the output."""
         if shape.tensor_parallel > 1:
             return shape, ("tensors are not split, layers are",)
         layers = len(shape_of(model).every_layer)
@@ -76,7 +76,7 @@ class LlamaCpp:
     def placed(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> Shape:
-        """The shape with the cards' parts; equal ones where no parts fit."""
+        """The shape with the split over the cards; by their free memory if no split fits."""
         if shape.gpus == 1:
             return shape
         context = context_of(params, model.context_limit_tokens)
@@ -85,12 +85,12 @@ class LlamaCpp:
         return replace(shape, tensor_split=found or tuple(max(0.1, round(r, 1)) for r in rooms))
 
     def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
-        """Tokens a step, and the slots."""
+        """Tokens per step, and the number of slots."""
         context = context_of(params, length)
         return context.tokens, context.slots
 
     def fewer_requests(self, params: EngineParams) -> EngineParams | None:
-        """None: as many slots are asked for as must be."""
+        """None: the number of slots is the requested one already."""
         return None
 
     def unsupported(
@@ -117,25 +117,25 @@ class LlamaCpp:
         return None
 
     def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
-        """None: a GGUF's tensors say what they are."""
+        """None: a GGUF file determines the types."""
         return None
 
     def doubts(self, model: Model) -> tuple[str, ...]:
-        """None of a GGUF file, whose tensors are counted."""
+        """Empty for a GGUF file, whose tensors are counted."""
         return () if model.gguf else model.warnings
 
     def runs_on(self, model: Model, gpu: GpuMemory) -> bool:
-        """Only GGUF files do."""
+        """Whether the model is a GGUF file."""
         return model.gguf is not None
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
-        """None: it takes what is planned, no share."""
+        """None: it takes what is planned, not a fraction of the memory."""
         return None
 
     def smaller_cache(
         self, gpu: GpuMemory, params: EngineParams
     ) -> tuple[str, EngineParams] | None:
-        """A KV cache of 8 bits, where nobody said its type."""
+        """A KV cache of 8 bits, unless the service sets its type."""
         options = dict(params.options)
         if {"cache-type-k", "cache-type-v"} & options.keys() or options.get("flash-attn") == "off":
             return None
@@ -144,19 +144,19 @@ class LlamaCpp:
         return words, replace(params, options=memory_options(smaller))
 
     def weights_problem(self, weights: str | None) -> str | None:
-        """A file on the hosts is wanted."""
+        """The weights must be a GGUF file on the hosts."""
         if weights is not None and weights.startswith("/") and weights.endswith(".gguf"):
             return None
         return f"{weights!r} is no GGUF file on the hosts; set its whole path, /…/NAME.gguf"
 
     def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
-        """ValueError for an option that is none, or that another setting decides."""
+        """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(arguments)
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:
-        """What a service asks, with what its arguments say of memory."""
+        """The parameters, with the arguments that affect memory."""
         return replace(params, options=memory_options(arguments))
 
 
@@ -164,7 +164,7 @@ LLAMA_CPP = LlamaCpp()
 
 
 def room_gib(gpu: GpuMemory, params: EngineParams) -> float:
-    """GiB of a card that llama-server may take."""
+    """GiB of a card that llama-server may use."""
     usable = gpu.usable_mib / 1024
     room = usable - LEFT_FREE_GIB
     return (min(room, usable * params.utilization) if params.utilization else room) - (

@@ -1,4 +1,4 @@
-"""What an inventory may say about llama.cpp: which build, and the archive that it comes in."""
+"""The settings of llama.cpp: the build and its archive."""
 
 import hashlib
 from typing import Annotated, ClassVar, Self
@@ -33,19 +33,19 @@ class LlamaCppSettings(Build):
 
     @property
     def missing(self) -> tuple[str, str] | None:
-        """The archive, until the inventory names one."""
+        """The archive, if the inventory names none."""
         if self.archive is not None:
             return None
         return "archive", "is missing; give a .tar.gz with llama-server, and its sha256"
 
     @property
     def version_name(self) -> str:
-        """Name of the folder that this build is installed in: what, and a digest of from what."""
+        """The folder name of this build: its version, and a digest of its sources."""
         digest = hashlib.sha256(f"{self.version}\n{self.sha256}".encode()).hexdigest()
         return f"{self.kind}-{self.version}-{self.device}-{digest[:8]}"
 
     @property
     def system_packages(self) -> tuple[str, ...]:
-        """Packages of the distribution that hosts must have before the engine is installed."""
+        """The distribution's packages that hosts need before the engine is installed."""
         needed = ("libgomp1", "ca-certificates", "curl") if self.packages is None else self.packages
         return (*needed, "nftables", "iproute2")

@@ -1,4 +1,4 @@
-"""How layers are shared out over cards: numbers for `--tensor-split`, and what lies where then.
+"""The distribution of layers over cards: values for `--tensor-split`, and their effect.
 
 Source: llama.cpp b11434, `src/llama-model.cpp` load_tensors: layer i of n (the output is one more)
 lies on the first card whose part of the running sum exceeds i / n, in 32-bit numbers.
@@ -13,12 +13,12 @@ from roles.engine.llama_cpp.memory import Part, device_parts, kv_bytes, output_w
 from roles.engine.params import GIB
 from roles.models import GgufShape
 
-# Halvings of the share of the cards' rooms that the best placement takes.
+# Bisection steps for the smallest fraction of the cards' memory that holds all layers.
 _STEPS = 40
 
 
 def layer_counts(split: Sequence[float], layers: int) -> tuple[int, ...]:
-    """How many of the layers and the output lie on each card, as llama.cpp reckons it."""
+    """How many of the layers and the output are on each card, as llama.cpp computes it."""
     total = 0.0
     bounds: list[float] = []
     for part in split:
@@ -35,10 +35,10 @@ def layer_counts(split: Sequence[float], layers: int) -> tuple[int, ...]:
 def tensor_split(
     shape: GgufShape, context: Context, rooms: Sequence[float]
 ) -> tuple[float, ...] | None:
-    """Numbers that put whole layers where they fit; None where no numbers do.
+    """The values of a split with which all layers fit; None if there is none.
 
-    `rooms` are bytes. The rooms themselves, in GiB, where they will do; else how many layers each
-    card gets, so that the fullest is as little full as can be.
+    `rooms` are the bytes of each card. The values are the rooms in GiB if these work; otherwise the
+    numbers of layers that minimise the load of the fullest card.
     """
     if min(rooms) <= 0:
         return None
@@ -51,7 +51,7 @@ def tensor_split(
 
 
 def parts_of(shape: GgufShape, context: Context, split: Sequence[float]) -> tuple[Part, ...]:
-    """What lies on each card under a split; () is one card."""
+    """The memory on each card under a split; () means one card."""
     counts = layer_counts(split or (1.0,), len(shape.every_layer))
     return device_parts(shape, context, counts)
 
@@ -68,12 +68,12 @@ def _fits(
 def _best_counts(
     shape: GgufShape, context: Context, rooms: Sequence[float]
 ) -> tuple[int, ...] | None:
-    """The counts whose fullest card is as little full as can be, by halving that share."""
+    """The layer counts that minimise the load of the fullest card, found by bisection."""
     sizes = [layer.weights_bytes + kv_bytes((layer,), context) for layer in shape.every_layer]
     sizes.append(output_weights(shape))
     if len(sizes) < len(rooms):
         return None
-    # What a card holds whatever layers it has; the output lies on the last.
+    # What a card holds regardless of its layers; the output is on the last card.
     counts = (*(1 for _ in rooms[1:]), len(sizes) - len(rooms) + 1)
     parts = device_parts(shape, context, counts)
     converted = max(part.converted for part in parts)
@@ -91,11 +91,11 @@ def _best_counts(
 def _counts_within(
     sizes: Sequence[int], fixed: Sequence[int], rooms: Sequence[float], share: float
 ) -> tuple[int, ...] | None:
-    """Each card in turn gets layers up to a share of its room; None where some are left over."""
+    """Fill each card in turn up to a fraction of its room; None if layers are left over."""
     counts: list[int] = []
     begin = 0
     for number, room in enumerate(rooms):
-        # Each card after this one gets one at least.
+        # Each later card needs at least one.
         until, end, taken = len(sizes) - (len(rooms) - number - 1), begin, fixed[number]
         while end < until and taken + sizes[end] <= share * room:
             taken += sizes[end]

@@ -1,4 +1,4 @@
-"""Which options of `vllm serve` a service may add, and which of them the plan reckons with."""
+"""The options of `vllm serve` that a service may set, and those that affect memory."""
 
 import re
 
@@ -8,7 +8,7 @@ from roles.engine.params import Argument
 _THE_PLAN = "leave it to the plan"
 _ONE_HOST = "a replica runs on one host; leave it out"
 _TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"
-# What other settings decide, and which; a name that ends in "-" stands for all that begin so.
+# Options that other settings decide, with the remedy; a name that ends in "-" is a prefix.
 PLANNED = {
     "model": "set services[].weights",
     "served-model-name": "set services[].model",
@@ -49,7 +49,7 @@ PLANNED = {
         ("nnodes", "node-rank", "master-addr", "master-port", "headless", "n", "r"), _ONE_HOST
     ),
 }
-# What enters the memory sum; None: as the model says.
+# Bytes of a KV cache element in the memory sum; None: from the model.
 KV_ELEMENT_BYTES: dict[str, float | None] = {
     "auto": None,
     "bfloat16": 2,
@@ -71,14 +71,14 @@ QUANTIZATIONS = (
     *("rtn", "squeezellm", "torchao"),
 )
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
-# Many times what the largest GPUs do in a step.
+# Far above what the largest GPUs can do in a step.
 _MAX_COUNTS = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
 MEMORY_OPTIONS = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
 
 def check_arguments(arguments: dict[str, Argument]) -> None:
-    """ValueError for an option that is no option, that another setting decides or that cannot be
-    reckoned with; it says what to do."""
+    """ValueError for an unknown option, one that another setting decides, or one that the memory
+    estimate cannot include; it says what to do."""
     for name, value in arguments.items():
         _check_name(name)
         _check_value(name, value)
@@ -96,7 +96,7 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name!r} is no option; write it as in `max-num-seqs`")
     positive = name.removeprefix("no-")
     for option, instead in PLANNED.items():
-        # vLLM takes the beginning of an option for the option.
+        # vLLM accepts an unambiguous prefix of an option.
         if option.startswith(positive) or (option.endswith("-") and positive.startswith(option)):
             raise ValueError(f"`{name}` follows from the plan or another setting; {instead}")
     for option in MEMORY_OPTIONS:
