@@ -105,7 +105,7 @@ def _script(build: LlamaCppSettings) -> str:
         [
             "set -eu",
             f"new={new}",
-            # Two deploys at once would remove what the other one installs.
+            # Two concurrent deploys would remove each other's files.
             f"mkdir -p {ENGINES}; exec 9>{ENGINES}/.lock",
             "flock -n 9 || { echo 'another deploy installs an engine on this host; wait for it and "
             "run again' >&2; exit 1; }",

@@ -1,1 +1,1 @@
-"""vLLM: what it takes of memory, and which of its options a service may set. Pure code only."""
+"""vLLM: its memory, its options, its installation and start. Pure code only."""

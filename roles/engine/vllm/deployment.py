@@ -1,4 +1,4 @@
-"""vLLM's deploying half: what it needs, how it is installed, how a replica starts."""
+"""The deployment of vLLM: its requirements, installation and start."""
 
 from roles.engine.deployment import Installation, Placement, Served, Start
 from roles.engine.needs import EngineNeeds
@@ -9,22 +9,22 @@ from roles.plan import Replica
 
 
 class VllmDeployment:
-    """vLLM from Python packages, in a virtual environment of its own."""
+    """vLLM from Python packages, in its own virtual environment."""
 
     build = VllmSettings
 
     def needs(self, build: VllmSettings) -> EngineNeeds:
-        """Driver, cards, C library and Python that the wheel is made for."""
+        """The driver, cards, C library and Python that the wheel needs."""
         return needs.needs(build)
 
     def installation(self, build: VllmSettings) -> Installation:
-        """By uv, from an index or a wheelhouse, with a lock where one is given."""
+        """Install with uv, from an index or a wheelhouse, with a lock if there is one."""
         return install.installation(build)
 
     def start(
         self, replica: Replica, served: Served, build: VllmSettings, placement: Placement
     ) -> Start:
-        """`vllm serve` with a file of options."""
+        """Start `vllm serve` with a file of options."""
         return start.start(replica, served, build, placement)
 
     def all_reduce_python(self, build: VllmSettings) -> str | None:

@@ -1,7 +1,7 @@
-"""What of vLLM's memory profile and defaults changed from version to version.
+"""The differences between vLLM's versions in memory profile and defaults.
 
-Sources: vLLM 0.33's source for today's rules; for older ones what their logs show
-(tests/data/vllm-startup-memory.jsonl), from rows of several models each.
+Sources: vLLM 0.33's code for the current rules; logs of older versions
+(tests/data/vllm-startup-memory.jsonl), with several models for each rule.
 """
 
 import re
@@ -20,12 +20,12 @@ _GIB_MIB = 1024
 class Rules:
     """How one version measures memory.
 
-    `sampler_bytes` are the sampler's transients a logit (number of the requests' vocabulary), and
-    `sampler_kept_bytes` what it keeps. `counts_all_memory`: all that is taken on the GPU counts
-    against the budget, other processes included. `checks_free_memory`: a start needs the whole
-    budget free. `subtracts_graphs`: CUDA graphs are inside of the budget. `spare_block`: a request
-    must leave one block free. `stages_ignored`: one request of the whole model must fit the
-    smallest stage (a fault of those versions). `latent_cache`: MLA keeps its latent, not all heads.
+    `sampler_bytes` are the sampler's temporary bytes per logit, `sampler_kept_bytes` those that it
+    keeps. `counts_all_memory`: all used memory of the GPU counts against the budget, even of other
+    processes. `checks_free_memory`: the whole budget must be free at start. `subtracts_graphs`:
+    CUDA graphs are part of the budget. `spare_block`: a request must leave one block free.
+    `stages_ignored`: one request of the whole model must fit the smallest stage (a bug of those
+    versions). `latent_cache`: MLA caches its latent, not all heads.
     """
 
     version: Version
@@ -41,9 +41,9 @@ class Rules:
 
 
 def parse_version(text: str | None) -> Version:
-    """The numbers of a version; the latest for None and for what names no release.
+    """The numbers of a version; the latest version for None and for text that names no release.
 
-    Builds of a clone without tags call themselves 0.1.dev: they say nothing about their age.
+    Builds from a clone without tags are called 0.1.dev, which says nothing about their age.
     """
     match = _VERSION.match(text or "")
     if match is None or (text and ("0.1.dev" in text)):
@@ -72,11 +72,11 @@ def rules(version: Version) -> Rules:
 def batch_defaults(
     name: str, memory_mib: float, version: Version = LATEST, max_model_len: int = 0
 ) -> tuple[int, int]:
-    """vLLM's defaults for a GPU: (tokens a step, requests at once).
+    """vLLM's defaults for a GPU: (tokens per step, concurrent requests).
 
-    A100 and GB10 count as small whatever memory they have (`engine/arg_utils.py`). Before 0.8 a
-    step took whole prompts: as many tokens as a request may have, or 512 (2048 from 0.6.4) where
-    requests of more than 32768 were cut.
+    A100 and GB10 count as small regardless of their memory (`engine/arg_utils.py`). Before 0.8 a
+    step took whole prompts: its tokens were the longest request, or 512 (2048 from 0.6.4) if
+    requests were longer than 32768, which were processed in chunks.
     """
     if version < V1:
         cut = max_model_len > 32768
@@ -88,16 +88,16 @@ def batch_defaults(
         return 16384, 1024
     if memory_gib >= 70 and not small:
         return 8192, 1024
-    # The first releases of V1 took 1024 requests on any GPU.
+    # The first releases of V1 allowed 1024 requests on any GPU.
     return 2048, 1024 if version < (0, 8, 5) else 256
 
 
 def engine_memory_gib(version: Version, tensor: int, datacenter_links: bool) -> float:
-    """Memory that torch did not hand out and that counts against the budget: GiB on one GPU.
+    """GiB on one GPU that torch did not allocate and that count against the budget.
 
     Handles, workspaces of attention, and with tensor parallel the buffers of collectives (NCCL,
-    custom all-reduce; since 0.17 FlashInfer's, where GPUs have NVLink throughout). Versions that
-    count all memory see the CUDA context too.
+    custom all-reduce; since 0.17 FlashInfer's, if all GPUs have NVLink). Versions that count all
+    memory include the CUDA context.
     """
     if version < (0, 6, 4):
         return 0.5 + 0.25 * tensor

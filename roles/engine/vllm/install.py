@@ -10,10 +10,10 @@ from roles.host.paths import ENGINES
 
 
 def engine_script(settings: VllmSettings) -> str:
-    """Install the engine into its versioned folder; the lock comes on the standard input.
+    """Install the engine into its versioned folder; the lock is read from the standard input.
 
-    The folder counts only once its last file, `.complete`, is there: what a killed run left is
-    removed first. Other versions stay: replicas run from them until they have moved over.
+    The folder is valid only once its last file, `.complete`, exists. The rest of an interrupted run
+    is removed first. Other versions stay: replicas use them until they restart.
     """
     new = f"{ENGINES}/{settings.version_name}"
     sources = " ".join(shlex.quote(option) for option in source_options(settings))
@@ -25,12 +25,12 @@ def engine_script(settings: VllmSettings) -> str:
         [
             "set -eu",
             f"new={new}",
-            # Two deploys at once would remove what the other one installs.
+            # Two concurrent deploys would remove each other's files.
             f"mkdir -p {ENGINES}; exec 9>{ENGINES}/.lock",
             "flock -n 9 || { echo 'another deploy installs an engine on this host; wait for it and "
             "run again' >&2; exit 1; }",
             'rm -rf "$new"',
-            # Compiled once here: the units may not write into this folder.
+            # Bytecode is compiled here: the units may not write into this folder.
             f'{settings.python} -m venv "$new"',
             'cat > "$new/requirements.lock"',
             *_installer(settings),
@@ -43,7 +43,7 @@ def engine_script(settings: VllmSettings) -> str:
 
 
 def _installer(settings: VllmSettings) -> list[str]:
-    """Install uv, which installs the others: it is in the lock, too."""
+    """Install uv, which installs the other packages; the lock has it, too."""
     pip = f'"$new/bin/python" -m pip install -q {pip_options(settings)}'
     if settings.allow_unhashed:
         return [f"{pip} {shlex.quote(settings.uv)} >&2"]
@@ -55,7 +55,7 @@ def _installer(settings: VllmSettings) -> list[str]:
 
 
 def source_options(settings: VllmSettings) -> list[str]:
-    """uv's options that say where packages come from."""
+    """uv's options for the source of packages."""
     if settings.wheelhouse:
         return ["--no-index", "--find-links", settings.wheelhouse]
     options = ["--default-index", settings.index_url] if settings.index_url else []
@@ -65,14 +65,14 @@ def source_options(settings: VllmSettings) -> list[str]:
 
 
 def pip_options(settings: VllmSettings) -> str:
-    """pip's options for the one package, uv, that pip installs."""
+    """pip's options for uv, the only package that pip installs."""
     if settings.wheelhouse:
         return f"--no-index --find-links {shlex.quote(settings.wheelhouse)}"
     return f"--index-url {shlex.quote(settings.index_url)}" if settings.index_url else ""
 
 
 def installation(settings: VllmSettings) -> Installation:
-    """How these settings' build is installed; the lock is the script's standard input."""
+    """The installation of a build; the lock is the script's standard input."""
     return Installation(
         settings.version_name,
         settings.system_packages,

@@ -1,4 +1,4 @@
-"""Locks: exact packages with their hashes, in pip's format. Pure, but for shipped files."""
+"""Locks: exact packages with hashes, in pip's format. Pure, except that it reads shipped files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ _HASH = re.compile(r"--hash=sha(256|384|512):[0-9a-f]{64,128}(?![0-9a-f])")
 
 @cache
 def shipped(requirement: str, uv: str) -> str:
-    """The lock that comes with this project for a requirement and an installer; "" for none."""
+    """The shipped lock for a requirement and an installer; "" if there is none."""
     file = _SHIPPED / f"{requirement.replace('==', '-')}.txt"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return "" if problem_of(text, uv) else text
@@ -20,15 +20,15 @@ def shipped(requirement: str, uv: str) -> str:
 
 @lru_cache(maxsize=16)
 def entries(text: str) -> Mapping[str, str]:
-    """What a lock says of each package, by its requirement ("uv==0.13.8"), without comments."""
-    # Most of some thousand lines are hashes.
+    """The lock's entry of each package, by its requirement ("uv==0.13.8"), without comments."""
+    # Most lines of a lock are hashes without comments.
     lines = (_COMMENT.sub("", line) if "#" in line else line for line in text.splitlines())
     whole = "\n".join(lines).replace("\\\n", " ").splitlines()
     return {entry.split()[0]: " ".join(entry.split()) for entry in whole if entry.strip()}
 
 
 def problem_of(text: str, uv: str) -> str:
-    """What a lock lacks to say what is installed to the byte, or ""."""
+    """What a lock lacks to determine every installed byte; "" if nothing."""
     found = entries(text)
     bare = [name for name, entry in found.items() if not _HASH.search(entry)]
     if bare:
@@ -39,7 +39,7 @@ def problem_of(text: str, uv: str) -> str:
 
 
 def lock_remedy(requirement: str, uv: str) -> str:
-    """What makes the lock of a requirement."""
+    """The command that creates the lock of a requirement."""
     return f"python -m roles.engine lock {requirement} --uv {uv} > FILE"
 
 
@@ -48,8 +48,8 @@ def lock_command(
 ) -> list[str]:
     """The command that prints a lock for the requirements on its standard input.
 
-    For every platform and every Python from `python` on. `indexes`: the default one first, where
-    it is another than the public one.
+    The lock covers every platform and every Python from `python` on. `indexes`: the default one
+    first, unless that is the public one.
     """
     command = [uv, "pip", "compile", "--no-config", "--quiet", "--no-annotate", "--universal"]
     command += ["--generate-hashes", "--python-version", python]

@@ -1,8 +1,8 @@
-"""Where a GPU's memory goes when vLLM serves a model in a given shape, and whether it starts.
+"""The memory of a GPU when vLLM serves a model in a given shape, and whether vLLM starts.
 
-Source: vLLM's memory profile (`v1/worker/gpu_worker.py`): of the memory that CUDA gives, the
-budget is utilization x total; KV cache = budget - weights - what a step takes - CUDA graphs -
-memory that torch did not hand out.
+Source: vLLM's memory profile (`v1/worker/gpu_worker.py`): the budget is utilization x the memory
+that CUDA can use; KV cache = budget - weights - a step's memory - CUDA graphs - memory that torch
+did not allocate.
 """
 
 from dataclasses import dataclass, replace
@@ -35,14 +35,15 @@ from roles.models import (
 )
 from roles.plan import MemorySum, Shape
 
-# A CUDA context: what free memory lacks before anything is loaded (logs: 0.33 to 0.6 GiB).
+# A CUDA context, which is not free even before anything is loaded (logs: 0.33 to 0.6 GiB).
 CONTEXT_GIB = 0.35
-# The promise: this share of the memory below the prediction, and never less than half a GiB.
+# The promise is below the prediction by this share of the memory, and by at least half a GiB.
 PROMISE_SHARE, MIN_PROMISE_MARGIN_GIB = 0.03, 0.5
 
 
 def batch(gpu: GpuMemory, params: EngineParams, model_len: int) -> tuple[int, int]:
-    """Tokens a step and requests at once; vLLM lowers its own number of requests to the tokens."""
+    """Tokens per step and concurrent requests; vLLM limits its default of requests to the
+    tokens."""
     tokens, requests = batch_defaults(
         gpu.name, gpu.total_mib, parse_version(params.engine_version), model_len
     )
@@ -52,7 +53,7 @@ def batch(gpu: GpuMemory, params: EngineParams, model_len: int) -> tuple[int, in
 
 @dataclass(frozen=True)
 class _Engine:
-    """All that a sum is about: what runs where, as asked, by the rules of its version."""
+    """The input of a memory sum: model, GPU, shape, parameters and the version's rules."""
 
     model: Model
     gpu: GpuMemory
@@ -64,20 +65,20 @@ class _Engine:
 
     @property
     def budget_gib(self) -> float:
-        """What the engine may take of the GPU."""
+        """GiB of the GPU that the engine may use."""
         return (
             self.gpu.usable_mib / 1024 * (self.params.utilization or self.version_rules.utilization)
         )
 
     @property
     def free_gib(self) -> float:
-        """What is free on the GPU at start."""
+        """GiB that are free on the GPU at start."""
         return self.gpu.usable_mib / 1024 - self.params.other_used_gib - CONTEXT_GIB
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """GiB on a GPU of one pipeline stage, and what is left of the budget for KV cache."""
+    """GiB on a GPU of one pipeline stage; `kv_cache` is the rest of the budget."""
 
     weights: float
     sampler: float
@@ -89,14 +90,14 @@ class _Stage:
 
     @property
     def taken(self) -> float:
-        """All but the KV cache."""
+        """Everything but the KV cache."""
         return self.weights + self.sampler + self.activations + self.graphs + self.workspace
 
 
 def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, params: EngineParams) -> MemorySum:
-    """The memory of a GPU of the stage that binds, under `shape`; see MemorySum.
+    """The memory of a GPU of the limiting pipeline stage; see MemorySum.
 
-    ValueError for a kv_cache_dtype that is none.
+    ValueError for an unknown kv_cache_dtype.
     """
     facts = gpu_memory(gpu) if isinstance(gpu, Gpu) else gpu
     if model.is_mla and not rules(parse_version(params.engine_version)).latent_cache:
@@ -104,7 +105,7 @@ def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, params: EngineP
     engine = _engine(model, facts, shape, params)
     problem = _impossible(engine)
     if shape.pipeline_parallel > len(model.layers):
-        # Refused already; the sum is of what there would be without stages.
+        # The shape is invalid already; compute the sum without stages.
         engine = _engine(model, facts, replace(shape, pipeline_parallel=1), params)
     stages = _stages(engine)
     available = [stage.kv_cache for stage in stages]
@@ -138,7 +139,8 @@ def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, params: EngineP
 
 @lru_cache(maxsize=64)
 def _without_latents(model: Model) -> Model:
-    """MLA as vLLM ran it before 0.7: keys and values of every head, padded to 256 numbers."""
+    """The model as vLLM ran MLA before 0.7: keys and values of every head, padded to 256
+    numbers."""
     layers = tuple(
         replace(
             layer,
@@ -222,7 +224,7 @@ def _weights_gib(engine: _Engine, number: int) -> float:
 
 
 def _never_offloaded_gib(engine: _Engine) -> float:
-    """The embedding and the head: only layers go to the CPU."""
+    """GiB of the embedding and the head: only layers are offloaded to the CPU."""
     model = engine.model
     tables = 1 if model.tied_embeddings or engine.shape.pipeline_parallel > 1 else 2
     numbers = tables * model.padded_vocabulary_size * model.hidden_size
@@ -230,7 +232,7 @@ def _never_offloaded_gib(engine: _Engine) -> float:
 
 
 def _left_gib(engine: _Engine, stage: _Stage) -> float:
-    """What is left for KV cache, or what was given or logged."""
+    """GiB for the KV cache: the rest of the budget, or the given or logged value."""
     params = engine.params
     if params.measured_kv_gib is not None:
         return params.measured_kv_gib
@@ -241,7 +243,7 @@ def _left_gib(engine: _Engine, stage: _Stage) -> float:
 
 
 def _capacity(engine: _Engine, available_gib: list[float]) -> KvCapacity:
-    """What KV caches of these sizes hold, one for each stage."""
+    """The capacity of KV caches with these sizes, one per stage."""
     return kv_tokens(
         engine.model,
         [int(max(0.0, gib) * GIB) for gib in available_gib],
@@ -260,7 +262,7 @@ def _gib(blocks: int, capacity: KvCapacity) -> float:
 
 
 def _impossible(engine: _Engine) -> str | None:
-    """Why vLLM would refuse before it looks at memory."""
+    """Why vLLM would refuse before it considers memory; None if it would not."""
     shape, limit = engine.shape, engine.model.context_limit_tokens
     problems = shape_problems(
         engine.model,
@@ -279,7 +281,7 @@ def _impossible(engine: _Engine) -> str | None:
 def _no_start(
     engine: _Engine, stages: list[_Stage], tightest: _Stage, capacity: KvCapacity
 ) -> str | None:
-    """Why memory does not do for a start, in the order in which vLLM finds out."""
+    """Why the memory is not enough for a start, in the order of vLLM's checks; None if it is."""
     params, budget, free = engine.params, engine.budget_gib, engine.free_gib
     if params.measured_kv_gib is not None:
         return _too_little_kv(engine, tightest, capacity)
@@ -303,7 +305,7 @@ def _no_start(
 
 def _too_little_kv(engine: _Engine, tightest: _Stage, capacity: KvCapacity) -> str | None:
     needed = capacity.blocks_per_request + engine.version_rules.spare_block
-    # An encoder keeps nothing: no block is needed.
+    # An encoder has no KV cache, so it needs no block.
     if capacity.num_blocks >= needed or not capacity.blocks_per_request:
         return None
     return (
@@ -313,7 +315,8 @@ def _too_little_kv(engine: _Engine, tightest: _Stage, capacity: KvCapacity) -> s
 
 
 def _whole_model(engine: _Engine, stages: list[_Stage]) -> str | None:
-    """vLLM 0.11.1 to 0.15 compared a whole model's KV cache with one stage's memory."""
+    """The problem of vLLM 0.11.1 to 0.15, which compared the whole model's KV cache with one
+    stage."""
     if not engine.version_rules.stages_ignored or len(stages) == 1:
         return None
     alone = replace(engine, shape=replace(engine.shape, pipeline_parallel=1))
@@ -325,7 +328,7 @@ def _whole_model(engine: _Engine, stages: list[_Stage]) -> str | None:
 
 
 def _promise_margin(engine: _Engine) -> float:
-    """GiB by which the promise is below the prediction; nothing where the KV cache is given."""
+    """GiB by which the promise is below the prediction; 0 if the KV cache is given."""
     if engine.params.kv_cache_memory_bytes or engine.params.measured_kv_gib is not None:
         return 0.0
     return max(MIN_PROMISE_MARGIN_GIB, PROMISE_SHARE * engine.gpu.usable_mib / 1024)

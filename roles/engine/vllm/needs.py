@@ -1,4 +1,4 @@
-"""What a build of vLLM needs of a host: driver, cards, C library, Python. Pure.
+"""The requirements of a vLLM build: driver, cards, C library and Python. Pure.
 
 Sources: vLLM's pull request 39878 (from 0.20 on plain wheels are built for CUDA 13.0, "+cu129" for
 12.9), wheel metadata of 0.33.0.
@@ -12,13 +12,12 @@ from roles.engine.vllm.settings import VllmSettings, least_python
 # No wheel has kernels for cards older than Volta.
 _MIN_CAPABILITY = 7.0
 _OLDER = OlderBuild(_MIN_CAPABILITY, "vLLM 0.32 as +cu129, or 0.19")
-# An estimate: torch with CUDA's libraries and vLLM took 8-10 GiB with 2026's wheels, ROCm's twice
-# that.
+# Estimates: torch, CUDA's libraries and vLLM took 8-10 GiB with wheels of 2026, ROCm's twice that.
 _INSTALLED_GIB = {"cuda": 12, "rocm": 24, "cpu": 3}
 
 
 def needs(settings: VllmSettings) -> EngineNeeds:
-    """What the engine of these settings needs."""
+    """The requirements of the build of these settings."""
     package, _, version = settings.requirement.partition("==")
     numbers = settings.numbers
     cuda = _cuda(settings, version, numbers) if settings.device == "cuda" else None
@@ -42,7 +41,7 @@ def needs(settings: VllmSettings) -> EngineNeeds:
 
 
 def _cuda(settings: VllmSettings, version: str, numbers: Version) -> str:
-    """The CUDA version that the wheel is built for, as its version or its index names it."""
+    """The CUDA version of the wheel, from its version or its index."""
     named = re.search(r"cu(1[0-9])([0-9])\b", " ".join((version, *_indexes(settings))))
     if named:
         return f"{named[1]}.{named[2]}"

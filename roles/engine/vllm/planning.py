@@ -1,4 +1,4 @@
-"""vLLM as a planner asks it."""
+"""The planning of vLLM."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from roles.hardware import Gpu
 from roles.models import Model
 from roles.plan import MemorySum, Shape
 
-# Requests of one step where vLLM's own number leaves no room for KV cache.
+# Requests per step if vLLM's default leaves no memory for KV cache.
 FEWER_SEQS = 64
 # FP8 in hardware (Ada, Hopper and newer); below, Marlin kernels read FP8 and FP4 weights.
 FP8_CACHE_CAPABILITY = 8.9
@@ -29,7 +29,7 @@ MARLIN_CAPABILITY = 8.0
 
 @dataclass(frozen=True)
 class Vllm:
-    """vLLM: equal cards, tensor and pipeline parallel, KV cache in what is left of the memory."""
+    """vLLM: equal cards, tensor and pipeline parallel, KV cache in all remaining memory."""
 
     kind: str = "vllm"
     name: str = "vLLM"
@@ -53,13 +53,13 @@ class Vllm:
     def memory(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:
-        """The memory of a GPU of the stage that binds: all GPUs are equal."""
+        """The memory of a GPU of the limiting pipeline stage: all GPUs are equal."""
         return memory_sum(model, gpus[0], shape, params)
 
     def memories(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> tuple[MemorySum, ...]:
-        """That of the stage that binds, for each."""
+        """The memory of the limiting stage, for each GPU."""
         return (self.memory(model, gpus, shape, params),) * len(gpus)
 
     def shapes(self, gpus: int) -> tuple[Shape, ...]:
@@ -67,21 +67,21 @@ class Vllm:
         return shapes(gpus)
 
     def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
-        """The shape, with expert parallel where only that makes it possible; and why it is not."""
+        """The shape, with expert parallel if only that makes it valid, and its problems."""
         return check_shape(model, shape)
 
     def placed(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> Shape:
-        """The shape: vLLM itself shares out layers."""
+        """The unchanged shape: vLLM itself distributes layers."""
         return shape
 
     def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
-        """Tokens a step and requests at once."""
+        """Tokens per step, and concurrent requests."""
         return batch(gpu, params, length)
 
     def fewer_requests(self, params: EngineParams) -> EngineParams | None:
-        """Fewer requests a step, where nobody said how many: they take memory at once."""
+        """The parameters with fewer requests per step, unless the service sets their number."""
         if params.max_num_seqs is not None:
             return None
         return replace(params, max_num_seqs=max(FEWER_SEQS, params.min_concurrency))
@@ -94,15 +94,15 @@ class Vllm:
         gpu: Gpu,
         least: float | None = None,
     ) -> str | None:
-        """Why vLLM would not start on a card, and what to do."""
+        """Why vLLM would not start on a card, and the remedy."""
         return unsupported(model, params, dtype, gpu, ENGINE_CAPABILITY if least is None else least)
 
     def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
-        """`half` where a card knows no bfloat16."""
+        """`half` if the card has no bfloat16."""
         return planned_dtype(model, dtype, gpu)
 
     def doubts(self, model: Model) -> tuple[str, ...]:
-        """That a model is of an unknown kind."""
+        """Warnings about a model of an unknown kind."""
         return model.warnings
 
     def runs_on(self, model: Model, gpu: GpuMemory) -> bool:
@@ -113,7 +113,7 @@ class Vllm:
         return gpu.compute_capability >= MARLIN_CAPABILITY
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
-        """The share that is free at start: the whole budget must be."""
+        """The fraction that is free at start: the whole budget must be free."""
         usable = gpu.usable_mib / 1024
         percent = math.floor((usable - params.other_used_gib - CONTEXT_GIB) / usable * 100)
         budget = params.utilization or rules(parse_version(params.engine_version)).utilization
@@ -122,23 +122,23 @@ class Vllm:
     def smaller_cache(
         self, gpu: GpuMemory, params: EngineParams
     ) -> tuple[str, EngineParams] | None:
-        """An FP8 KV cache, where the card computes in FP8."""
+        """An FP8 KV cache, if the card computes in FP8."""
         if (gpu.compute_capability or 0) < FP8_CACHE_CAPABILITY or params.kv_cache_dtype != "auto":
             return None
         return "kv_cache_dtype fp8", replace(params, kv_cache_dtype="fp8")
 
     def weights_problem(self, weights: str | None) -> str | None:
-        """None: a folder or a name of the hub will do, and the model's name where none is said."""
+        """None: any folder or name on the hub is accepted; the default is the model's name."""
         return None
 
     def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
-        """ValueError for an option that is none, or that another setting decides."""
+        """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(dict(arguments))
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:
-        """What a service asks, with what its arguments say of memory."""
+        """The parameters, with the arguments that affect memory."""
         tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
         return replace(
             params,

@@ -1,4 +1,4 @@
-"""What an inventory may say about vLLM: which build, and where it is installed from."""
+"""The settings of vLLM: the build, and where it is installed from."""
 
 import hashlib
 import re
@@ -26,7 +26,7 @@ _LOCKED = re.compile(r"(?m)^ *([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])? *== *([
 # By wheel metadata vLLM 0.33 takes Python before 3.15; no older one takes a newer Python.
 _NEWEST_KNOWN, _BEFORE_PYTHON = (0, 33), (3, 15)
 
-# What vLLM needs of the distribution: Triton and inductor compile at run time.
+# Distribution packages for Triton and inductor, which compile at run time.
 COMPILER = ("gcc", "g++", "python3-dev")
 
 MODELSCOPE = "https://www.modelscope.cn"
@@ -48,7 +48,7 @@ def _normalized(package: str) -> str:
 
 
 def least_python(numbers: Version) -> Version:
-    """The oldest Python that a version of vLLM runs on, by the metadata of its wheels."""
+    """The oldest Python that a version of vLLM supports, from its wheels' metadata."""
     return (3, 11) if numbers >= (0, 33) else (3, 10) if numbers >= (0, 10) else (3, 9)
 
 
@@ -59,7 +59,7 @@ def _digest(requirement: str, python: str, sources: tuple[str | None, ...], lock
 
 
 class VllmSettings(Build):
-    """Which vLLM hosts run, on what device, and how it gets there."""
+    """Which vLLM hosts run, on what device, and how it is installed."""
 
     kind: ClassVar[str] = "vllm"
 
@@ -195,19 +195,19 @@ class VllmSettings(Build):
 
     @classmethod
     def planned(cls) -> dict[str, str]:
-        """Environment variables that are not for an inventory to set, and what decides them."""
+        """Environment variables that an inventory may not set, and what decides them."""
         return super().planned() | PLANNED
 
     @property
     def hub(self) -> str | None:
-        """The hub, which may be ModelScope."""
+        """URL of the hub; ModelScope if the environment selects it."""
         found = super().hub
         return MODELSCOPE if found and self.is_on("VLLM_USE_MODELSCOPE") else found
 
     @property
     def version_name(self) -> str:
-        """Name of the folder that this engine is installed in: what, and a digest of from what."""
-        # The index decides which build comes under a version; a mirror of wheels does not.
+        """The folder name of this build: its version, and a digest of its sources."""
+        # The index determines the build of a version; a mirror of wheels does not.
         sources = (self.index_url, *self.extra_index_urls)
         digest = _digest(self.requirement, self.python, sources, self.lock_text)
         package, version = re.sub(r"\[.*\]", "", self.requirement).split("==")
@@ -215,6 +215,6 @@ class VllmSettings(Build):
 
     @property
     def system_packages(self) -> tuple[str, ...]:
-        """Packages of the distribution that hosts must have before the engine is installed."""
+        """The distribution's packages that hosts need before the engine is installed."""
         needed = (*COMPILER, "libnuma1") if self.packages is None else self.packages
         return (*needed, "python3-venv", "nftables", "iproute2")

@@ -8,10 +8,10 @@ from roles.plan import Shape
 
 @cache
 def shapes(gpus: int) -> tuple[Shape, ...]:
-    """Every way to split one replica over at most `gpus` equal GPUs, the better ones first.
+    """All shapes of one replica on at most `gpus` equal GPUs, the preferred ones first.
 
-    More replicas come first, as a fault then costs less; then less pipeline parallel, which idles
-    with few requests; then fewer GPUs.
+    Shapes with more replicas come first, because a fault then costs less; then those with less
+    pipeline parallel, which idles with few requests; then those with fewer GPUs.
     """
     found = [
         Shape(tp, size // tp)
@@ -28,7 +28,7 @@ def shapes(gpus: int) -> tuple[Shape, ...]:
 
 @lru_cache(maxsize=4096)
 def check_shape(model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
-    """The shape, with expert parallel where only that makes it possible; and why it is not."""
+    """The shape, with expert parallel if only that makes it valid, and its problems."""
     objections = _shape_problems(model, shape)
     if objections and model.experts and not _shape_problems(model, shape.with_experts):
         return shape.with_experts, ()

@@ -1,4 +1,4 @@
-"""How a replica starts with vLLM: its options, its environment, its unit's settings. Pure."""
+"""The start of a vLLM replica: its options, environment and unit settings. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from roles.host.paths import CACHE, engine_folder
 from roles.plan import Replica
 
 OPTIONS = "options.yaml"
-# From this version on vLLM's log hides the keys that are options (`_SENSITIVE_ARG_FIELDS`).
+# From this version on vLLM's log hides keys among the options (`_SENSITIVE_ARG_FIELDS`).
 KEYS_HIDDEN = (0, 32)
 
 
 def start(replica: Replica, served: Served, build: VllmSettings, placement: Placement) -> Start:
-    """How a replica starts: `vllm serve --config options.yaml`, its key among the options.
+    """How a replica starts: `vllm serve --config options.yaml`, with its keys among the options.
 
-    An older vLLM prints its options with the key: it takes one key from its environment.
+    An older vLLM logs its options, so it gets one key by its environment.
     """
     if build.hub == MODELSCOPE:
-        # Its commits are not those of the hub that the model was recorded from.
+        # ModelScope's commits differ from those of the hub that the model was recorded from.
         served = replace(served, revision=None)
     program = f"{engine_folder(build.version_name)}/bin/vllm"
     options = yaml.safe_dump(options_of(replica, served, placement), sort_keys=False)
@@ -50,13 +50,13 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
 
 
 def hides_keys(build: VllmSettings) -> bool:
-    """Whether this version keeps keys out of its log."""
+    """Whether this version hides keys in its log."""
     version = build.requirement.partition("==")[2]
     return tuple(map(int, re.findall(r"\d+", version)[:2])) >= KEYS_HIDDEN
 
 
 def options_of(replica: Replica, served: Served, placement: Placement) -> dict[str, Any]:
-    """The options of `vllm serve` for a replica, as its configuration file names them."""
+    """The options of `vllm serve` for a replica, with the names of its configuration file."""
     options: dict[str, Any] = {
         "model": served.weights,
         **revision_of(served.revision, served.arguments),
@@ -70,7 +70,7 @@ def options_of(replica: Replica, served: Served, placement: Placement) -> dict[s
         **({"max-num-seqs": replica.max_num_seqs} if replica.max_num_seqs else {}),
         "max-model-len": replica.max_model_len,
         "gpu-memory-utilization": replica.gpu_memory_utilization,
-        # vLLM's own all-reduce reads the other GPUs' memory as NCCL's P2P does.
+        # vLLM's custom all-reduce uses P2P, as NCCL does.
         **({} if replica.p2p else {"disable-custom-all-reduce": True}),
         "shutdown-timeout": placement.drain_timeout_s,
     }
@@ -80,10 +80,10 @@ def options_of(replica: Replica, served: Served, placement: Placement) -> dict[s
 
 
 def revision_of(commit: str | None, arguments: Mapping[str, Any]) -> dict[str, str]:
-    """The options that pin what is loaded from the hub to the recorded commit.
+    """The options that pin the files from the hub to the recorded commit.
 
-    None where the service's own options say another revision, or that parts are elsewhere: a
-    commit is one repository's.
+    Empty if the service's options set a revision or another source of a part: a commit belongs to
+    one repository.
     """
     if commit is None or {"revision", "hf-config-path"} & arguments.keys():
         return {}
@@ -98,7 +98,7 @@ def environment_of(replica: Replica, build: VllmSettings, placement: Placement) 
         "HF_HOME": f"{CACHE}/hub",
         "VLLM_CACHE_ROOT": f"{CACHE}/{replica.name}",
         "TRITON_CACHE_DIR": f"{CACHE}/{replica.name}/triton",
-        # The processes of a replica talk to each other on this host alone.
+        # A replica's processes communicate on this host only.
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_PORT": str(placement.internal_port),
         "GLOO_SOCKET_IFNAME": "lo",

@@ -1,4 +1,4 @@
-"""Whether an engine runs on a card at all, whatever its memory."""
+"""Whether vLLM runs on a card at all, regardless of its memory."""
 
 from roles.engine.params import EngineParams, gpu_memory
 from roles.engine.vllm.memory import batch
@@ -10,12 +10,12 @@ from roles.models import Model
 ENGINE_CAPABILITY = 7.5
 MIN_CAPABILITY_OF_ANY_BUILD = 7.0
 BFLOAT16_CAPABILITY = 8.0
-# Their numbers overflow in float16 (`config/model.py`, _FLOAT16_NOT_SUPPORTED_MODELS).
+# Models whose numbers overflow in float16 (`config/model.py`, _FLOAT16_NOT_SUPPORTED_MODELS).
 NO_HALF = ("gemma2", "gemma3", "plamo2", "glm4")
 
 
 def planned_dtype(model: Model, dtype: str | None, gpu: Gpu) -> str | None:
-    """`half` where a card knows no bfloat16 and nobody said what to compute in, else None."""
+    """`half` if the card has no bfloat16 and the service sets no dtype; else None."""
     return "half" if dtype in (None, "auto") and _lacks_bfloat16(model, gpu) else None
 
 
@@ -31,10 +31,10 @@ def unsupported(
     gpu: Gpu,
     least: float = ENGINE_CAPABILITY,
 ) -> str | None:
-    """Why an engine would not start on a card, and what to do; None if it would.
+    """Why an engine would not start on a card, and the remedy; None if it would.
 
-    `least` is the compute capability that the engine needs; `said` is the dtype that the engine is
-    told to compute in, None where it is left to the plan.
+    `least` is the minimum compute capability of the engine; `dtype` is the service's dtype, None to
+    leave it to the plan.
     """
     capability = gpu_memory(gpu).compute_capability
     if capability is not None:
