@@ -1,4 +1,4 @@
-"""Which replicas on which GPUs, and why: (models, hardware, service) in, plan out."""
+"""The planner: which replicas run on which GPUs, and why."""
 
 from roles.topology.clusters import describe_cluster as describe_cluster
 from roles.topology.explain import explain as explain

@@ -1,4 +1,4 @@
-"""The fleet's plan with no host contacted, and predictions of vLLM's memory.
+"""Plans a fleet without contacting a host, and predicts vLLM's memory.
 
 `fleet INVENTORY` prints the plan (`--json` for programs); `predict` and `plan` read JSON lines and
 write JSON lines.
@@ -17,7 +17,7 @@ from roles.topology import explain
 
 
 def main(arguments: list[str]) -> int:
-    """Run one subcommand; 0, or 1 where something is wrong."""
+    """Run one subcommand; return 0, or 1 on an error."""
     parser = argparse.ArgumentParser(prog="python -m roles.topology", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fleet = commands.add_parser("fleet", help="plan every host of an inventory file")
@@ -39,8 +39,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _answer_lines(name: str, only_schema: bool) -> int:
-    """Answer every line of stdin; 1 where one was wrong, or there was none."""
-    # A fleet's plan does without the models of these lines, and starts faster.
+    """Answer every line of stdin; return 1 if a line was invalid or there was none."""
+    # Imported here, so that `fleet` starts faster.
     from roles.topology import plan_command, predict
 
     command = predict if name == "predict" else plan_command
@@ -56,14 +56,15 @@ def _answer_lines(name: str, only_schema: bool) -> int:
 
 
 def _print_answer(answer: Mapping[str, Any]) -> bool:
-    """Whether the answer is an error."""
+    """Print an answer; return whether it is an error."""
     print(json.dumps(answer, ensure_ascii=False))
     return "error" in answer
 
 
 def _fleet(inventory: str, save: bool, as_json: bool) -> int:
-    """Print the plan of an inventory, and save it if asked; 1 with every problem on stderr."""
-    # The other subcommands do without inventories, and start faster.
+    """Print the plan of an inventory and save it if requested; on errors return 1, with all on
+    stderr."""
+    # Imported here, so that the other subcommands start faster.
     from roles.declaration import saved_plan, saved_plan_of, write_whole
     from roles.fleet.inventory import load
     from roles.topology.fleet_json import fleet_json
@@ -72,7 +73,7 @@ def _fleet(inventory: str, save: bool, as_json: bool) -> int:
         plans = load(inventory, secrets=False).plans
         file = saved_plan_of(Path(inventory))
         if save:
-            # One that is damaged is mended by saving another.
+            # Saving also replaces a damaged file.
             write_whole(file, saved(plans))
         before = saved_plan(Path(inventory))
     except (ValueError, OSError, SyntaxError) as error:

@@ -1,4 +1,4 @@
-"""Which GPUs of a host belong to which service: pinned ones first, the rest by shares."""
+"""Allocates a host's GPUs to services: pinned ones first, the rest by shares."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,9 +13,9 @@ def allocate(
 ) -> dict[str, Hardware]:
     """The part of a host that each service gets, in the order of `shares`.
 
-    `pinned` names the GPUs of services by index; they get these and no others. What is left goes to
-    the other services by their shares, in whole GPUs, near ones together; services without a share
-    split what nobody claims. ValueError where a pin names no GPU of the host, or one twice.
+    `pinned` maps services to the indexes of their GPUs; they get exactly these. The other services
+    get the rest by their shares, in whole GPUs, with near GPUs together. Services without a share
+    split the remainder. ValueError if a pin names an unknown GPU, or a GPU is pinned twice.
     """
     pins = pinned or {}
     _check_pins(hardware, shares, pins)
@@ -36,7 +36,7 @@ def allocate(
 
 
 def part_of(hardware: Hardware, gpus: Sequence[Gpu]) -> Hardware:
-    """Some GPUs of a host, with the links among them."""
+    """A part of the hardware: some GPUs, with the links among them."""
     own = {gpu.index for gpu in gpus}
     return replace(
         hardware,
@@ -70,7 +70,8 @@ def _check_pins(
 
 
 def _gpu_counts(gpus: int, shares: Mapping[str, float | None]) -> dict[str, int]:
-    """Whole GPUs by shares: what is left goes to the largest fractions, the first of equals."""
+    """Whole GPUs by shares; the remainder goes to the largest fractions, to the first of equal
+    ones."""
     stated = sum(share for share in shares.values() if share is not None)
     without_share = [name for name, share in shares.items() if share is None]
     each = max(0.0, 1 - stated) / len(without_share) if without_share else 0.0

@@ -1,4 +1,4 @@
-"""The ways to serve a model on equal GPUs of one host: which shapes are valid, fit, and do what."""
+"""The candidate shapes for a model on equal GPUs of one host: valid, fitting, with estimates."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from roles.topology.rates import group_links, group_rates, model_costs, slowest_
 
 @dataclass(frozen=True)
 class Load:
-    """What is expected of one host: requests in flight, all of one size."""
+    """The expected load of one host: concurrent requests, all of one size."""
 
     concurrency: float
     input_tokens: int
@@ -26,11 +26,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Equal replicas of one shape on some GPUs of a host, with what each is expected to do.
+    """Equal replicas of one shape on some GPUs of a host, with the estimate of each.
 
-    `expected` is of one replica under its part of the load, None where no load is stated or a
-    card's rates are not known. `max_num_seqs` are the
-    requests of a step where the planner says fewer than the engine would take.
+    `expected` is the estimate of one replica under its part of the load; None without a load, or if
+    a card's rates are unknown. `max_num_seqs` are the requests per step if the planner sets fewer
+    than the engine's default.
     """
 
     shape: Shape
@@ -42,26 +42,26 @@ class Candidate:
 
     @property
     def replicas(self) -> int:
-        """How many replicas these are."""
+        """The number of replicas."""
         return len(self.groups)
 
     @property
     def estimate(self) -> Estimate:
-        """The estimate, where there is one."""
+        """The estimate; there must be one."""
         assert self.expected is not None
         return self.expected
 
     @property
     def requests_per_s(self) -> float | None:
-        """Finished requests of all replicas together."""
+        """Finished requests per second of all replicas; None without an estimate."""
         return self.replicas * self.expected.requests_per_s if self.expected else None
 
 
 @dataclass(frozen=True)
 class RejectedShape:
-    """A shape that cannot serve: why, in words, and its memory where it is for memory.
+    """A shape that cannot serve: the reason, or its memory if that does not fit.
 
-    `apart`: it would fit, but no GPUs that it needs work together.
+    `links_broken`: it would fit, but not enough GPUs work together.
     """
 
     shape: Shape
@@ -79,11 +79,10 @@ def candidates(
     load: Load | None,
     first_only: bool = False,
 ) -> tuple[list[Candidate], list[RejectedShape]]:
-    """Every shape that fits on equal GPUs, in the order of `shapes`, and those that do not.
+    """The shapes that fit on equal GPUs, in the order of `shapes`, and the rejected ones.
 
-    A shape stands for as many replicas as there are GPUs for. Pipelines are tried where no
-    tensor-parallel shape fits: they idle with few requests. `first_only` stops at the first that
-    fits.
+    Each candidate has as many replicas as the GPUs allow. Pipelines are tried only if no
+    tensor-parallel shape fits: they idle with few requests. `first_only` stops at the first fit.
     """
     found: list[Candidate] = []
     refused: list[RejectedShape] = []
@@ -103,9 +102,10 @@ def candidates(
 
 
 def with_enough_cache(options: Sequence[Candidate], load: Load) -> list[Candidate]:
-    """Those whose KV cache is sure to hold all requests expected at once; else those that should.
+    """The candidates whose promised KV cache holds all concurrent requests, else whose predicted
+    one does.
 
-    Beyond that requests wait or are begun anew. All of them where none holds as many.
+    Other requests would wait or be recomputed. If no candidate holds them all, returns all.
     """
     certain = [one for one in options if one.memory.promised_kv_tokens >= _held(one, load)]
     likely = [one for one in options if one.memory.kv_tokens >= _held(one, load)]
@@ -113,12 +113,12 @@ def with_enough_cache(options: Sequence[Candidate], load: Load) -> list[Candidat
 
 
 def _held(candidate: Candidate, load: Load) -> float:
-    """Tokens that a replica's part of the load keeps at once."""
+    """Tokens in the KV cache of a replica under its part of the load."""
     return load.concurrency / candidate.replicas * (load.input_tokens + load.output_tokens)
 
 
 def with_fewer_replicas(candidate: Candidate) -> Iterator[Candidate]:
-    """The same shape with each smaller number of replicas, the most first."""
+    """The candidate with each smaller number of replicas, in decreasing order."""
     for count in range(candidate.replicas - 1, 0, -1):
         yield replace(candidate, groups=candidate.groups[:count], expected=None)
 
@@ -131,10 +131,10 @@ def with_load(
     hardware: Hardware,
     load: Load | None,
 ) -> Candidate:
-    """The candidate with the estimate of a replica under its equal part of the load."""
+    """The candidate with the estimate of a replica under an equal part of the load."""
     if load is None or engine.calibration is None:
         return candidate
-    # The slowest group is what a user may meet.
+    # Estimate the slowest group: a request may go there.
     group, _ = slowest_group(candidate.groups, hardware)
     rates = group_rates(group, hardware)
     if rates is None:
@@ -160,10 +160,10 @@ def with_load(
 def _batch_limit(
     engine: Planning, candidate: Candidate, gpu: Gpu, params: EngineParams, load: Load
 ) -> int:
-    """Requests that a replica runs at once: as many as it may, and as its KV cache holds."""
+    """The concurrent requests of a replica: at most its limit, and what its KV cache holds."""
     length = params.max_model_len or load.input_tokens + load.output_tokens
     max_requests = engine.batch(gpu_memory(gpu), params, length)[1]
-    # A request holds its prompt and, on the mean, half of its answer.
+    # A request holds its prompt and, on average, half of its answer.
     cache_requests = candidate.memory.kv_tokens / (load.input_tokens + load.output_tokens / 2)
     return max(1, min(max_requests, int(cache_requests)))
 
@@ -195,6 +195,6 @@ def _try_shape(
 def placed(
     engine: Planning, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
 ) -> tuple[Shape, MemorySum]:
-    """A shape as it lies on some GPUs, and the memory of the one that binds."""
+    """The shape with its layer split over the GPUs, and the memory of the limiting GPU."""
     shape = engine.placed(model, gpus, shape, params)
     return shape, engine.memory(model, gpus, shape, params)

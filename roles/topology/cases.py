@@ -1,4 +1,4 @@
-"""Cases of the JSON-line commands: what they have in common, and the lines themselves."""
+"""The JSON-line commands: the fields that their cases share, and the reading of lines."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def without_nulls(data: Any) -> Any:
-    """The keys of a mapping that say something: null means the default, as a missing key does."""
+    """The mapping without null values: null means the default, as a missing key does."""
     if not isinstance(data, Mapping):
         return data
     return {key: value for key, value in data.items() if value is not None}
@@ -96,7 +96,7 @@ AnyCase = TypeVar("AnyCase", bound=ModelCase)
 def answered(
     lines: Iterable[str], kind: type[AnyCase], answer: Callable[[AnyCase], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """The answer to each line that says something; {"id", "error"} for one that is wrong."""
+    """The answer to each line that is not blank; {"id", "error"} for an invalid one."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield _answered(number, line, kind, answer)
@@ -122,7 +122,7 @@ def _answered(
 
 
 def model_of(case: ModelCase, max_model_len: int | None) -> Model:
-    """The model of a case, for requests of some length; ValueError names what is wrong."""
+    """The model of a case, for requests of some length; the ValueError names the wrong field."""
     overrides = (case.weights_bytes, case.quantization, case.dtype)
     if case.config is not None:
         model = _parsed(json.dumps(case.config, sort_keys=True), case.model or "", *overrides)
@@ -140,7 +140,8 @@ def model_of(case: ModelCase, max_model_len: int | None) -> Model:
 
 
 def _with_limit(model: Model, config: Mapping[str, Any], length: int) -> Model:
-    """The model, with the asked length as its limit where its config says none (vLLM takes it)."""
+    """The model; if its config has no context limit, with the requested length as its limit, as in
+    vLLM."""
     if length <= model.context_limit_tokens or has_context_limit(config):
         return model
     return replace(model, context_limit_tokens=length)
@@ -154,13 +155,13 @@ def _bits(model: Model) -> float:
 def _parsed(
     text: str, name: str, weights_bytes: int | None, quantization: str | None, dtype: str | None
 ) -> Model:
-    """Cases often share a model; they have its config as text here."""
+    """The model of a config, given as text so that it can be cached: cases often share a model."""
     config = json.loads(text)
     more: dict[str, Any] = {"model_id": name, "weights_bytes": weights_bytes, "dtype": dtype}
     try:
         model = parse_config(config, quantization=quantization, **more)
         if quantization and config.pop("quantization_config", None):
-            # Another width than the config's: it is the config of another form of the model.
+            # The widths differ: the config belongs to another variant of the model.
             requantized = parse_config(config, quantization=quantization, **more)
             if _bits(requantized) != _bits(model):
                 return requantized

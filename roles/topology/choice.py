@@ -1,4 +1,4 @@
-"""The choice among ways to serve by their estimates."""
+"""The choice among candidates by their estimates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from roles.plan import Estimate
 
-# Estimates closer than this say nothing about which one is faster.
+# Estimates that differ by less than this count as equal.
 TIE = 0.03
 
 ObjectiveKind = Literal["throughput", "latency"]
@@ -24,10 +24,10 @@ class Option(Protocol):
 
 @dataclass(frozen=True)
 class Objective:
-    """What a shape is chosen for: `throughput` of all replicas, or `latency` of a whole request.
+    """The objective: `throughput` of all replicas, or `latency` of a whole request.
 
-    Limits go first: shapes within them are preferred, and where none is, the one that exceeds
-    them least is chosen.
+    Limits take precedence: candidates within them are preferred; if there are none, the candidate
+    that exceeds them least is chosen.
     """
 
     kind: ObjectiveKind = "throughput"
@@ -35,23 +35,23 @@ class Objective:
     itl_limit_ms: float | None = None
 
     def excess(self, estimate: Estimate) -> float:
-        """By which factor the estimate exceeds the limits at worst; 1 within them."""
+        """The largest factor by which the estimate exceeds a limit; 1 if it exceeds none."""
         ttft = estimate.ttft_ms / self.ttft_limit_ms if self.ttft_limit_ms else 0.0
         itl = estimate.tpot_ms / self.itl_limit_ms if self.itl_limit_ms else 0.0
         return max(1.0, ttft, itl)
 
     def merit(self, option: Option) -> float:
-        """What is to be as large as possible: output tokens/s of all, or 1 / ms of a request."""
+        """The value to maximise: output tokens/s of all replicas, or 1 / ms of a request."""
         if self.kind == "latency":
             return 1 / option.estimate.request_ms
         return option.replicas * option.estimate.tokens_per_s
 
 
 def best(options: Sequence[Option], objective: Objective) -> int:
-    """The index of the best option under equal load in all.
+    """The index of the best option under the same total load.
 
-    Within TIE of the best, more replicas win, because a fault then costs less, and among as many
-    the better estimate. ValueError without options.
+    Within TIE of the best the option with most replicas wins, because a fault then costs less;
+    among these the better estimate wins. ValueError without options.
     """
     if not options:
         raise ValueError("no shape to choose from: name at least one that fits")

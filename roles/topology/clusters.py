@@ -1,10 +1,10 @@
-"""Replicas that are larger than a host: tensor parallel inside each host, a pipeline across them.
+"""Replicas that span hosts: tensor parallel inside each host, pipeline parallel across hosts.
 
-vLLM's pipeline hands over a step's activations between hosts and no more, which Ethernet carries;
-tensor parallel across hosts would send two all-reduces a layer. All hosts of a cluster must be
-alike: each stage waits for the slowest. Over fast links (RDMA of 200 Gbit/s and more a host, what
-deployments of DeepSeek's kind use) a mixture of experts is better served by wide expert parallel:
-attention is copied to data-parallel ranks, and experts are spread over all GPUs.
+vLLM's pipeline only sends a step's activations between hosts, and Ethernet is fast enough for that;
+tensor parallel across hosts would need two all-reduces a layer. All hosts of a cluster must have
+the same GPUs: each stage waits for the slowest. With fast links (RDMA of at least 200 Gbit/s a
+host, as deployments of DeepSeek use) wide expert parallel serves a mixture of experts better:
+attention is replicated to data-parallel ranks, and experts are distributed over all GPUs.
 """
 
 import math
@@ -17,7 +17,7 @@ from roles.hardware import Hardware, summary
 from roles.models import Model, shape_problems
 from roles.plan import Cluster, MemorySum, Shape
 
-# Each host of a cluster is one more whose fault stops the replica.
+# A fault of any host of a cluster stops its replica, so clusters stay small.
 MAX_HOSTS = 16
 WIDE_GBIT_S = 200
 
@@ -29,10 +29,10 @@ def clusters(
     hardware: Mapping[str, Hardware],
     network_gbit_s: Mapping[str, float] | None = None,
 ) -> tuple[tuple[Cluster, ...], tuple[str, ...]]:
-    """Clusters of as few matched hosts as hold the model, and what speaks against the others.
+    """Clusters of as few equal hosts as hold the model, and the problems of the other hosts.
 
-    `hardware` are hosts that cannot hold the model alone, `network_gbit_s` how fast they reach each
-    other, as far as somebody said.
+    `hardware` are hosts that cannot hold the model alone. `network_gbit_s` is the network speed of
+    hosts, if it is stated.
     """
     if not engine.spans_hosts:
         return (), (f"{engine.name} serves on one host alone",)
@@ -56,7 +56,7 @@ def clusters(
 
 
 def describe_cluster(cluster: Cluster) -> str:
-    """A cluster in words."""
+    """A description of a cluster."""
     how = "tensor parallel inside each host, the pipeline across them"
     if cluster.data_parallel_size > 1:
         how = f"{cluster.data_parallel_size} data-parallel ranks, experts over all GPUs"
@@ -70,12 +70,12 @@ def describe_cluster(cluster: Cluster) -> str:
 def _smallest(
     engine: Planning, model: Model, params: EngineParams, machine: Hardware, hosts: int, wide: bool
 ) -> tuple[int, int, Shape, MemorySum] | None:
-    """Fewest hosts, data-parallel ranks, and the widest shape that fits them."""
+    """The smallest cluster: its number of hosts, data-parallel ranks, shape and memory."""
     if not machine.matched or not machine.gpus or machine.gpus[0].mig_profile:
         return None
     for count in range(2, min(hosts, MAX_HOSTS) + 1):
         for shape, ranks in _candidate_shapes(engine, model, len(machine.gpus), count, wide):
-            # Each data-parallel rank has its part of the requests, and a KV cache of its own.
+            # Each data-parallel rank has its share of the requests and its own KV cache.
             own = replace(
                 params,
                 data_parallel_size=ranks,
@@ -90,7 +90,7 @@ def _smallest(
 def _candidate_shapes(
     engine: Planning, model: Model, gpus: int, hosts: int, wide: bool
 ) -> Iterator[tuple[Shape, int]]:
-    """Shapes that would start, with data-parallel ranks: wide ones first where they pay."""
+    """Valid shapes with their data-parallel ranks; wide expert parallel first if links are fast."""
     for tensor in range(1, gpus + 1):
         ranks = gpus * hosts // tensor
         shape = Shape(tensor, 1, True)
@@ -118,7 +118,7 @@ def _shapes(gpus: int, hosts: int) -> Iterator[Shape]:
 
 
 def _hosts_by_gpus(hardware: Mapping[str, Hardware]) -> list[list[str]]:
-    """Names of hosts with the same GPUs, each group sorted; the order of hosts does not matter."""
+    """The names of hosts grouped by equal GPUs, sorted: the order of hosts does not matter."""
     groups: dict[tuple, list[str]] = {}
     for name in sorted(hardware):
         key = tuple((gpu.name, gpu.memory_mib) for gpu in hardware[name].gpus)

@@ -1,10 +1,10 @@
-"""What moving activations between the GPUs of a replica costs."""
+"""The time to move activations between the GPUs of a replica."""
 
 from roles.engine.calibration import LINK_CALIBRATION, LinkCalibration
 from roles.topology.costs import GpuRates, ReplicaLinks
 
-# A measured all-reduce that reaches less than this part of the estimated rate corrects it: a riser
-# of one lane, say. What is nearer is within what the estimate may be off by.
+# A measurement below this fraction of the estimated rate replaces the estimate, as for a one-lane
+# riser. A smaller difference is within the error of the estimate.
 FAR_BELOW = 0.5
 
 
@@ -17,11 +17,11 @@ def all_reduce_s(
 ) -> float:
     """Seconds of one all-reduce of a message over a replica's GPUs.
 
-    A ring moves 2(n-1)/n of the message over each GPU's link. NVLink and a pair of PCIe peers do
-    this at their own link's rate. More PCIe GPUs, or GPUs that are no peers, share the host's
-    bridges and memory: the traffic of all n GPUs goes through one path. (vLLM has its fast
-    all-reduce only for NVLink and for two PCIe peers; else it is NCCL's ring.) Where far less was
-    measured, that counts. Raises ValueError for NVLink without its rate.
+    A ring moves 2(n-1)/n of the message over each GPU's link. NVLink and a pair of PCIe peers reach
+    their link's rate. More PCIe GPUs, or GPUs without P2P, share the host's bridges and memory: the
+    traffic of all n GPUs uses one path. (vLLM has its fast all-reduce only for NVLink and for two
+    PCIe peers; otherwise it uses NCCL's ring.) A measurement far below the estimate replaces it.
+    Raises ValueError for NVLink without its rate.
     """
     if gpus <= 1:
         return 0.0
@@ -36,7 +36,7 @@ def all_reduce_s(
 def measured_far_below(
     gpus: int, rates: GpuRates, links: ReplicaLinks, calibration: LinkCalibration = LINK_CALIBRATION
 ) -> bool:
-    """Whether far less was measured between a replica's GPUs than their links should do."""
+    """Whether the measured rate between a replica's GPUs is far below their links' estimate."""
     measured = links.measured_gb_s
     limit = FAR_BELOW * estimated_gb_s(gpus, rates, links, calibration)
     return measured is not None and 0 < measured < limit
@@ -61,6 +61,6 @@ def hand_over_s(
     links: ReplicaLinks,
     calibration: LinkCalibration = LINK_CALIBRATION,
 ) -> float:
-    """Seconds to send activations from one pipeline stage to the next: half of a pair's
-    all-reduce, which sends and receives."""
+    """Seconds to send activations to the next pipeline stage: half of a pair's all-reduce, which
+    sends and receives."""
     return all_reduce_s(message_bytes, 2, rates, links, calibration) / 2

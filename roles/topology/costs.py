@@ -1,5 +1,6 @@
-"""What the performance estimate reads and gives: a GPU's rates, a model's costs, the load, the
-estimate. Plain numbers, so that the estimate depends on no card's or model's name."""
+"""The input of the performance estimate: a GPU's rates, a model's costs, and the load.
+
+These are plain numbers, so the estimate does not depend on names of cards or models."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,9 +12,9 @@ LinkKind = Literal["nvlink", "pcie"]
 class GpuRates:
     """Peak rates of one GPU, as in its datasheet, without sparsity.
 
-    `nvlink_gb_s` is the total of both directions of one GPU (datasheets' way), None without
-    NVLink; `pcie_gb_s` is one direction (32 for Gen4 x16, 64 for Gen5 x16). `fp8_tflops` is None
-    where tensor cores know no FP8.
+    `nvlink_gb_s` is the total of both directions of one GPU, as in datasheets; None without NVLink.
+    `pcie_gb_s` is one direction (32 for Gen4 x16, 64 for Gen5 x16). `fp8_tflops` is None if the
+    tensor cores have no FP8.
     """
 
     memory_bandwidth_gb_s: float
@@ -31,11 +32,11 @@ class GpuRates:
 
 @dataclass(frozen=True)
 class ReplicaLinks:
-    """How the GPUs of a replica reach each other: the slowest link of the group.
+    """The slowest link among the GPUs of a replica.
 
-    `peers`: they may read each other's memory. False where the driver or the board forbids it
+    `peers`: the GPUs can read each other's memory. False if the driver or the board forbids it
     (consumer cards, some virtual machines); traffic then goes through the host's memory.
-    `measured_gb_s`: the bus bandwidth of a large all-reduce over them, where one was measured.
+    `measured_gb_s`: the measured bus bandwidth of a large all-reduce; None if none was measured.
     """
 
     kind: LinkKind
@@ -45,7 +46,7 @@ class ReplicaLinks:
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """What one forward pass of a model reads and computes, over all its layers.
+    """What one forward pass of a model reads and computes in all layers.
 
     `dense_bytes` and `dense_parameters`: the weights that every token uses (attention, dense
     MLPs, shared experts, routers), without embeddings and LM head. `head_bytes` and
@@ -79,11 +80,11 @@ class ModelCosts:
 
 @dataclass(frozen=True)
 class Workload:
-    """The load of one replica: requests in flight, all of one size.
+    """The load of one replica: concurrent requests, all of one size.
 
-    `concurrency` may lie below 1: few requests over many replicas leave some idle at times.
-    `batch_limit`: the most that run at once (max_num_seqs, or as many as the KV cache holds);
-    the others wait. None: all run.
+    `concurrency` may be below 1: few requests on many replicas leave some idle. `batch_limit`: the
+    maximum number of running requests (max_num_seqs, or what the KV cache holds); others wait. None
+    means no limit.
     """
 
     input_tokens: int

@@ -1,4 +1,4 @@
-"""Which engine serves a model, where that is left to the plan."""
+"""Chooses the engine of a model if the inventory leaves that to the plan."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,17 +12,17 @@ EngineChoice = EngineKind | Literal["auto"]
 
 @dataclass(frozen=True)
 class Chosen:
-    """A kind of engine, and why where the plan chose it."""
+    """A kind of engine, and the reason if the plan chose it."""
 
     kind: str
     reason: str = ""
 
 
 def chosen_engine(setting: str | None, model: Model) -> Chosen:
-    """The engine that a service names, or the one for its model's files.
+    """The engine that a service names, or the preferred engine for its model's files.
 
-    A GGUF file goes to the engine that is made for it, which alone lies over mixed cards too; other
-    files go to the engine of the catalog.
+    A GGUF file gets the engine that prefers this format and can use mixed cards. Other files get
+    the default engine.
     """
     if setting not in (None, AUTO):
         return Chosen(setting)

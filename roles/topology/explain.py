@@ -1,4 +1,4 @@
-"""A plan in words and numbers, for a person to review."""
+"""Prints a plan for a person to review."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +11,7 @@ HEADER = ("host", "GPUs", "replica", "on GPU", "shape", "port", "KV tokens", "re
 
 
 def explain(plan: Plan) -> str:
-    """The whole plan: a table of replicas, then each host's memory sum, reasons and warnings."""
+    """The whole plan: a table of replicas, then each host's memory sums, reasons and warnings."""
     rows = [row for host in plan.hosts for row in _rows(host)]
     count = f"{len(plan.replicas)} replica{'s' if len(plan.replicas) != 1 else ''}"
     parts = [f"Plan for {plan.service}: {plan.model}, {count}", "", table([HEADER, *rows]), ""]
@@ -22,7 +22,7 @@ def explain(plan: Plan) -> str:
 
 
 def explain_host(host: HostPlan) -> str:
-    """The plan of one host alone: its replicas, memory sum, reasons and warnings."""
+    """The plan of one host: its replicas, memory sums, reasons and warnings."""
     return "\n".join([table([HEADER, *_rows(host)]), "", *_details(host)]).rstrip() + "\n"
 
 
@@ -58,7 +58,7 @@ def _rows(host: HostPlan) -> list[tuple[str, ...]]:
 
 
 def _requests(memory: MemorySum) -> str:
-    """Requests of the longest kind at once; a model without KV cache has no such limit."""
+    """Concurrent requests of the maximum length; "any" for a model without KV cache."""
     return str(int(memory.max_concurrency)) if memory.max_concurrency < 1e9 else "any"
 
 
@@ -71,7 +71,7 @@ def _details(host: HostPlan) -> list[str]:
     ]
     lines += [f"  why: {reason}" for reason in host.reasons]
     lines += [f"  rejected: {reason}" for reason in host.rejected]
-    # The last reason names most of them already.
+    # Omit remedies that a reason already names.
     remaining = [one for one in host.remedies if not any(one in text for text in host.reasons)]
     lines += [f"  would fit with: {remedy}" for remedy in remaining]
     lines += [f"  warning: {warning}" for warning in host.warnings]
@@ -79,7 +79,7 @@ def _details(host: HostPlan) -> list[str]:
 
 
 def memory_line(memory: MemorySum, kind: str) -> str:
-    """The memory sum of one GPU in one line, in GiB; the engine's parts add up to the total."""
+    """One GPU's memory sum as a line, in GiB; the engine's parts add up to the total."""
     parts = engine(kind).memory_parts
     text = " + ".join(f"{name} {getattr(memory, part):.1f}" for part, name in parts)
     line = f"{memory.total_gib:.1f} GiB = {text}"

@@ -1,4 +1,4 @@
-"""A fleet's plan for programs, as docs/fleet.schema.json describes it. Pure."""
+"""A fleet's plan as JSON, described by docs/fleet.schema.json. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,15 +8,15 @@ from typing import Any
 from roles.hardware import summary
 from roles.plan import HostPlan, Plan, Replica
 
-# The version of the JSON: a field that is added, removed or changed makes it one more.
+# Version of the JSON. Any change of its fields raises it.
 SCHEMA = 1
 
 
 def fleet_json(
     plans: Sequence[Plan], saved_plan: str | None, plan_differences: Sequence[str] | None
 ) -> dict[str, Any]:
-    """All plans; `saved_plan` is the file that they were compared with, None where there is none,
-    and `plan_differences` what differs from it, in words."""
+    """All plans. `saved_plan` is the file of the saved plan, None if there is none;
+    `plan_differences` describe the differences from it."""
     return {
         "schema": SCHEMA,
         "services": [_service(plan) for plan in plans],

@@ -1,22 +1,21 @@
-"""Which GPUs of a host work together: near ones first, over NVLink and inside a NUMA node."""
+"""Groups the GPUs of a host: near ones first, over NVLink and inside a NUMA node."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from roles.hardware import Gpu, Hardware, broken_verdict, describe_verdict, link_slowness
 
 Distance = Callable[[Gpu, Gpu], tuple[int, int]]
-# Farther than any link: GPUs that do not work together.
+# Farther than any link: for GPUs that do not work together.
 _UNCONNECTED = (99, 0)
 
 
 def groups(gpus: Sequence[Gpu], size: int, hardware: Hardware) -> list[tuple[Gpu, ...]]:
-    """As many groups of `size` GPUs as there are, of those that are nearest to each other.
+    """As many groups of `size` GPUs as possible, each of GPUs that are near to each other.
 
-    Groups whose every pair is linked best are formed first, then those over the next slower kind
-    of link, so that what must cross a NUMA node or leave an NVLink island is as little as can be.
-    GPUs whose all-reduce was seen not to work are in no group together: none where none is left. A
-    pipeline's stages hand over through the same library and the same links, so this goes for them
-    too.
+    Groups with the best links between all pairs are formed first, then those over the next slower
+    kind of link. So as few groups as possible cross a NUMA node or leave an NVLink island. GPUs
+    whose measured all-reduce failed are never in one group, so there may be no group. This includes
+    pipelines: their stages communicate through the same library and links.
     """
     if size == 1:
         return [(gpu,) for gpu in gpus]
@@ -29,7 +28,7 @@ def groups(gpus: Sequence[Gpu], size: int, hardware: Hardware) -> list[tuple[Gpu
     )
     found = _form_groups(gpus, size, hardware, limits, distance, broken_peers)
     if len(found) < len(gpus) // size and any(broken_peers.values()):
-        # Near ones first may leave those over that do not work together.
+        # Taking near GPUs first may leave over GPUs that do not work together.
         others = _form_groups(gpus, size, hardware, limits[-1:], distance, broken_peers)
         found = max(found, others, key=len)
     return sorted(found, key=lambda group: group[0].index)
@@ -43,8 +42,9 @@ def _form_groups(
     distance: Distance,
     broken_peers: Mapping[Gpu, int],
 ) -> list[tuple[Gpu, ...]]:
-    """Groups within the first limit, then of what is left within the next. Those that work with
-    fewest others (`apart` counts the rest) choose first and are chosen first."""
+    """Form groups within the first distance limit, then from the rest within the next.
+
+    GPUs with most `broken_peers` choose first and are chosen first."""
     left, found = list(gpus), []
     for limit in limits:
         for seed in sorted(gpus, key=lambda gpu: -broken_peers[gpu]):
@@ -62,7 +62,7 @@ def _form_groups(
 
 
 def broken_links(hardware: Hardware, gpus: Sequence[Gpu]) -> tuple[str, ...]:
-    """Which of some GPUs do not work together, in words, each set once."""
+    """Descriptions of the sets of these GPUs that do not work together, each once."""
     indexes = {gpu.index for gpu in gpus}
     sets = {one.gpus for one in hardware.interconnect if indexes.issuperset(one.gpus)}
     verdicts = (broken_verdict(hardware.interconnect, one) for one in sorted(sets))
@@ -77,9 +77,9 @@ def _grow_group(
     distance: Distance,
     broken_peers: Mapping[Gpu, int],
 ) -> tuple[Gpu, ...] | None:
-    """The seed with the nearest GPUs, none farther from another than `limit`."""
+    """The seed and its nearest GPUs, with all distances within `limit`; None if too few."""
     group = [seed]
-    # How far each GPU that may still join is from the farthest member.
+    # Each GPU that may still join, with its distance to the farthest member.
     near = {gpu: distance(seed, gpu) for gpu in left if gpu is not seed}
     while len(group) < size:
         near = {gpu: far for gpu, far in near.items() if far <= limit}
@@ -93,7 +93,7 @@ def _grow_group(
 
 
 def _distance(hardware: Hardware) -> Distance:
-    """How far two GPUs are apart: by their link, and by their NUMA nodes."""
+    """The distance of two GPUs, from their link and their NUMA nodes."""
     labels = {(i, j): label for i, j, label in hardware.links or ()}
     pairs = {one.gpus for one in hardware.interconnect if len(one.gpus) == 2}
     apart_pairs = {pair for pair in pairs if broken_verdict(hardware.interconnect, pair)}

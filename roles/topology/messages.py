@@ -1,4 +1,4 @@
-"""Why a plan is as it is, in plain words and numbers."""
+"""The reasons of a plan as text."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from roles.topology.candidates import Candidate, Load, RejectedShape
 from roles.topology.rates import gpu_rates
 from roles.topology.spec import ServiceSpec
 
-# What layers over several cards cost.
+# The cost of splitting layers over several cards.
 LAYERS_TAKE_TURNS = "layers take turns: of the cards of one replica one works at a time"
 SECONDS_A_MONTH = 365.25 / 12 * 86400
-# Nobody reads more. The last are kept: those that fit, and before them the largest that do not.
+# The last ones are kept: shapes that fit, and before them the largest that do not.
 MAX_REJECTED = 12
 
 
 def chosen_reason(
     spec: ServiceSpec, gpus: Sequence[Gpu], chosen: Candidate, load: Load | None
 ) -> str:
-    """Why this shape, and how often."""
+    """Why this shape was chosen, and how many replicas."""
     memory, params = chosen.memory, spec.params
     room = (
         f"{memory.kv_cache_gib:.1f} GiB of KV cache a GPU, {memory.kv_needed_gib:.1f} needed for "
@@ -45,12 +45,12 @@ def chosen_reason(
 
 
 def spare_gpus_reason(candidate: Candidate) -> str:
-    """Why smaller replicas stand beside the chosen ones."""
+    """Why there are smaller replicas beside the chosen ones."""
     return f"GPUs that are left over serve too: {replica_count(candidate)}"
 
 
 def fewer_seqs(candidate: Candidate) -> tuple[str, ...]:
-    """That a step holds fewer requests than the engine would take by itself."""
+    """The note that a step has fewer requests than the engine's default; empty if not."""
     if candidate.max_num_seqs is None:
         return ()
     return (f"a step holds at most {candidate.max_num_seqs} requests (max-num-seqs)",)
@@ -64,7 +64,8 @@ def rejected(
     refused_shapes: Sequence[RejectedShape],
     load: Load | None,
 ) -> tuple[str, ...]:
-    """What speaks against each other shape: those that fit by their figures, the rest by reason."""
+    """Why each other shape was rejected: fitting ones by their estimates, others by their
+    reason."""
     reasons = [rejected_reason(gpu, spec.params, one) for one in refused_shapes]
     seen = {chosen.shape}
     for option in options:
@@ -84,7 +85,7 @@ def rejected(
 
 
 def _room_shortfall(candidate: Candidate, load: Load | None) -> str:
-    """That not all requests have room at once, where that is so."""
+    """The note that not all concurrent requests have room; "" if they have."""
     if load is None:
         return ""
     request = load.input_tokens + load.output_tokens
@@ -93,7 +94,7 @@ def _room_shortfall(candidate: Candidate, load: Load | None) -> str:
 
 
 def rejected_reason(gpu: Gpu, params: EngineParams, one: RejectedShape) -> str:
-    """Why a shape cannot serve."""
+    """Why a shape was rejected."""
     memory = one.memory
     if memory is None:
         return f"{one.shape} is not possible: {one.reason}"
@@ -112,14 +113,14 @@ def rejected_reason(gpu: Gpu, params: EngineParams, one: RejectedShape) -> str:
 
 
 def no_fit(spec: ServiceSpec, gpus: Sequence[Gpu], remedies: Sequence[str]) -> str:
-    """That a model does not run on some cards, and what would make it run."""
+    """The message that a model does not fit some cards, with the remedies."""
     name = f"{len(gpus)}x {gpus[0].name}"
     would = f"it would with {'; or '.join(remedies)}" if remedies else "use another model"
     return f"{spec.model.id} does not fit {name} as asked; {would}"
 
 
 def no_working_group(spec: ServiceSpec, gpus: Sequence[Gpu], broken: Sequence[str]) -> str:
-    """That a model would fit, were it not for GPUs that do not work together."""
+    """The message that a model would fit, but its GPUs do not work together."""
     name = f"{len(gpus)}x {gpus[0].name}"
     return (
         f"{spec.model.id} does not run on {name}: it needs GPUs that work together, and "
@@ -129,19 +130,19 @@ def no_working_group(spec: ServiceSpec, gpus: Sequence[Gpu], broken: Sequence[st
 
 
 def broken_groups(broken: Sequence[str]) -> tuple[str, ...]:
-    """Which GPUs no replica was planned on together."""
+    """The notes about GPUs that are in no replica together."""
     return tuple(f"no replica over GPUs that do not work together: {text}" for text in broken)
 
 
 def unknown_rates(spec: ServiceSpec, gpu: Gpu) -> tuple[str, ...]:
-    """The warning that a shape was chosen by its size alone, though a load is stated."""
+    """The warning that a shape was chosen by size alone although a load is stated."""
     if spec.load is None or gpu_rates(gpu) is not None:
         return ()
     return (f"the rates of {gpu.name} are not known: the smallest shape that fits was chosen",)
 
 
 def cost(chosen: Sequence[Candidate], price: float | None) -> tuple[str, ...]:
-    """What 1000 requests cost where all of a month's are served, from a monthly price."""
+    """The cost of 1000 requests at full load, from a monthly price; empty without one."""
     rates = [one.requests_per_s for one in chosen]
     if price is None or not rates or any(rate is None for rate in rates):
         return ()
@@ -151,12 +152,12 @@ def cost(chosen: Sequence[Candidate], price: float | None) -> tuple[str, ...]:
 
 
 def cost_per_1000(price_per_month: float, requests_per_s: float) -> float:
-    """Price of 1000 requests of a host that is always busy."""
+    """The price of 1000 requests on a host that is always busy."""
     return price_per_month / (requests_per_s * SECONDS_A_MONTH) * 1000
 
 
 def figures(candidate: Candidate) -> str:
-    """Tokens/s of all replicas, and the times of a request."""
+    """The figures of an estimate: rates of all replicas, and times of a request."""
     one = candidate.estimate
     return (
         f"{candidate.replicas * one.tokens_per_s:.0f} tokens/s, "
@@ -166,13 +167,13 @@ def figures(candidate: Candidate) -> str:
 
 
 def replica_count(candidate: Candidate) -> str:
-    """How many replicas of which shape."""
+    """The number of replicas and their shape."""
     count = candidate.replicas
     return f"{count} replica{'s' if count > 1 else ''} of {candidate.shape}"
 
 
 def link_phrase(candidate: Candidate) -> str:
-    """By what the GPUs of a replica reach each other."""
+    """The kind of link between the GPUs of a replica; "" for one GPU."""
     label = candidate.link
     if not label or candidate.shape.gpus == 1:
         return ""
@@ -190,7 +191,7 @@ def _objective_phrase(spec: ServiceSpec) -> str:
 
 
 def _missed_limits(spec: ServiceSpec, chosen: Candidate) -> str:
-    """That no shape keeps the limits, where that is so."""
+    """The note that no shape keeps the limits; "" if this one does."""
     if spec.objective.excess(chosen.estimate) <= 1:
         return ""
     return "; no shape is estimated to keep these limits, and this one misses them least"

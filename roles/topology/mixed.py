@@ -1,4 +1,4 @@
-"""One replica over cards of different kinds, by whole layers, where an engine can."""
+"""Replicas over cards of different kinds, split by whole layers, for engines that can do this."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from roles.topology.spec import ServiceSpec
 
 @dataclass(frozen=True)
 class MixedReplica:
-    """A replica over some cards: what each holds, in the cards' order."""
+    """A replica over cards of different kinds, with the memory of each card."""
 
     kind: str
     candidate: Candidate
@@ -30,8 +30,9 @@ class MixedReplica:
 def mixed_replicas(
     spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
 ) -> tuple[list[MixedReplica], str]:
-    """Replicas over cards that serve nothing yet, each over as few of the largest as hold it; and,
-    where there is none, why not even all together do."""
+    """Replicas over unused cards, each over as few of the largest cards as possible.
+
+    If there is none, also the reason why not even all cards together hold the model."""
     found: list[MixedReplica] = []
     left = [gpu for gpu in gpus if not gpu.mig_profile]
     while len(left) > 1:
@@ -57,7 +58,7 @@ def _too_small(spec: ServiceSpec, gpus: Sequence[Gpu]) -> str:
 def alternative_engine(
     spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
 ) -> MixedReplica | None:
-    """What another engine's layers over mixed cards could do, where the wanted one has none."""
+    """A replica of another engine over mixed cards, if the service's engine cannot use them."""
     whole = [gpu for gpu in gpus if not gpu.mig_profile]
     others = [one for one in ENGINES.values() if one.mixed_cards and one.kind != spec.engine]
     if len(whole) < 2 or not others:
@@ -80,7 +81,7 @@ def _smallest(
 def _replica_over(
     engine: Planning, spec: ServiceSpec, group: tuple[Gpu, ...], hardware: Hardware
 ) -> MixedReplica | None:
-    """A replica over exactly these cards; None where it does not fit them."""
+    """A replica over exactly these cards; None if it does not fit."""
     memories = tuple(map(gpu_memory, group))
     shape, objections = engine.check_shape(spec.model, Shape(1, len(group)))
     if objections:
@@ -94,7 +95,7 @@ def _replica_over(
 
 
 def describe_mixed(mixed: MixedReplica) -> str:
-    """A replica over mixed cards in words, with the option that makes it and each card's sum."""
+    """A description of a replica over mixed cards, with its split and each card's memory."""
     shape, name = mixed.candidate.shape, engine(mixed.kind).name
     parts = ",".join(f"{part:g}" for part in shape.tensor_split)
     cards = "; ".join(

@@ -1,4 +1,4 @@
-"""A GPU as people name it, as far as its memory goes."""
+"""The memory of a GPU that is given by a colloquial name."""
 
 import re
 from functools import lru_cache
@@ -6,17 +6,17 @@ from functools import lru_cache
 from roles.engine.params import GpuMemory
 from roles.hardware import Card, find_card, usable_memory_mib
 
-# Sizes that cards of one name are sold in, in GB. Where nobody says which, the data centre's usual
-# 80 GB is meant, else the smallest.
+# Sizes in GB that cards with one name are sold in. Without a size the usual 80 GB of data centres
+# is assumed, else the smallest.
 _SIZES_GB = (80, 8, 10, 11, 12, 16, 24, 32, 40, 48, 96, 141, 180, 192)
 _SIZE = re.compile(r"(?<![\w.])(\d{1,3}) ?gi?b?\b", re.IGNORECASE)
-# What people leave out of a card's name; the editions of one card have the same memory.
+# Parts that people omit from a card's name; all editions of a card have the same memory.
 _SPELLINGS = ("{}", "RTX {}", "GTX {}", "RX {}", "{} Server Edition")
-# A size this near to a card's is that card's.
+# Relative tolerance when a size is compared with a card's.
 _TOLERANCE = 0.05
-# Cards are rebuilt with twice their memory.
+# Cards may be rebuilt with more memory, up to this factor.
 _MAX_REBUILT_FACTOR = 4
-# ECC and firmware take so much of the size that a card is sold by (L40S: 45 of 48 GiB), at most.
+# The largest fraction of a card's nominal size that ECC and firmware use (L40S: 45 of 48 GiB).
 _RESERVED_SHARE = 0.08
 
 
@@ -24,10 +24,9 @@ _RESERVED_SHARE = 0.08
 def named_gpu(name: str | None, memory_gib: float | None) -> GpuMemory:
     """The GPU of a name ("H100 80G") or of a memory in GiB, or of both.
 
-    `memory_gib` is the card's size or what CUDA gives of it, whichever is nearer to the known
-    figures of the card. Of cards that share a name that of 80 GB is taken where no memory is said,
-    else the smallest.
-    ValueError where neither says a memory.
+    `memory_gib` is the card's size or what CUDA can use of it, whichever is nearer to the card's
+    known figures. If cards share a name and no memory is given, the one with 80 GB is used, else
+    the smallest. ValueError if neither determines a memory.
     """
     card = _card(name, memory_gib) if name else None
     if card is not None and (card.memory_mib or memory_gib):
@@ -40,7 +39,7 @@ def named_gpu(name: str | None, memory_gib: float | None) -> GpuMemory:
             if name
             else "gpu: neither name nor memory_gib is set; set one of them"
         )
-    # A round number is a size as it is sold, any other what CUDA said.
+    # A whole number is a nominal size; any other is what CUDA reports.
     usable = memory_gib * 1024
     if memory_gib == int(memory_gib):
         usable = usable_memory_mib(int(usable))
@@ -85,8 +84,8 @@ def _gpu_memory_of_card(card: Card, memory_gib: float | None) -> GpuMemory:
 
 
 def _is_usable_memory(given: float, total: float, usable: float) -> bool:
-    """Whether a given memory is what CUDA has: nearer to that than to the card's size, or of
-    neither, as on a slice."""
+    """Whether a given memory is what CUDA can use: it is nearer to that than to the card's size,
+    or near to neither, as for a slice."""
     if abs(given - usable) > _TOLERANCE * usable and abs(given - total) > _TOLERANCE * total:
         return True
     return abs(given - usable) < abs(given - total)

@@ -39,7 +39,7 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True)
 class _Replica:
-    """What stays the same over the steps of one estimate."""
+    """The values that are constant over the steps of one estimate."""
 
     costs: ModelCosts
     rates: GpuRates
@@ -67,13 +67,13 @@ def estimate(
     workload: Workload,
     calibration: Calibration = CALIBRATION,
 ) -> Estimate:
-    """The estimate of one replica of TP×PP GPUs under its load. Whether it fits is not asked.
+    """The estimate of one replica of TP×PP GPUs under its load, whether it fits or not.
 
-    A request's time is its prefill and then its output tokens; while it decodes, the prompts of
-    the other running requests come in one after another and lengthen those steps (chunked
-    prefill: a step holds the decoding requests and a prompt). Pipeline stages work on as many
-    parts of the batch at once, so that a pass goes through all of them with a part of the
-    batch; with fewer requests than stages some stages idle.
+    A request's time is its prefill and then its output tokens. While it decodes, the prompts of the
+    other requests arrive one after another and lengthen its steps (chunked prefill: a step holds
+    the decoding requests and a prompt). Pipeline stages work on different parts of the batch at
+    once, so a pass goes through all stages with one part; with fewer requests than stages some
+    stages idle.
 
     Raises ValueError for sizes below 1 and for NVLink without its rate.
     """
@@ -101,7 +101,8 @@ def estimate(
 
 
 def _decode_step(replica: _Replica, workload: Workload, batch: float) -> _Step:
-    """The mean step of a request that decodes: some hold prompts of the batch's others."""
+    """The mean step of a decoding request: some steps include prompts of the batch's other
+    requests."""
     prompts_per_step = (batch - 1) / workload.output_tokens
     mixed_part = min(1.0, prompts_per_step)
     plain = _step(replica, workload, batch, 0.0)
@@ -114,8 +115,8 @@ def _decode_step(replica: _Replica, workload: Workload, batch: float) -> _Step:
 
 
 def _first_token_s(replica: _Replica, workload: Workload, batch: float) -> float:
-    """Seconds until the first token: the prompt's step beside the others' decoding, the first
-    pass's launches, and some waiting for others' prompts, which grows slowly with the batch."""
+    """Seconds until the first token: the prompt's step beside the others' decoding, the kernel
+    launches of the first pass, and waiting for other prompts, which grows slowly with the batch."""
     calibration = replica.calibration
     launch_s = replica.costs.layers * calibration.first_token_layer_overhead_us * 1e-6
     own_s = _step(replica, workload, batch - 1, 1.0).total + launch_s
@@ -150,12 +151,12 @@ def _step(replica: _Replica, workload: Workload, decoding: float, prompts: float
 
 
 def _longer(read_s: float, compute_s: float) -> tuple[float, float]:
-    """The roofline: reading and computing overlap, so only the longer one counts."""
+    """The roofline: reading and computing overlap, so only the longer of the two counts."""
     return (read_s, 0.0) if read_s >= compute_s else (0.0, compute_s)
 
 
 def _dense_s(replica: _Replica, tokens: float, sequences: float) -> tuple[float, float]:
-    """Reading and computing of the weights that every token uses; the LM head only computes
+    """Seconds to read and compute the weights that every token uses; the LM head computes only
     each sequence's last token."""
     costs, calibration = replica.costs, replica.calibration
     read = (costs.dense_bytes + costs.head_bytes) / replica.bytes_per_s
@@ -167,7 +168,7 @@ def _dense_s(replica: _Replica, tokens: float, sequences: float) -> tuple[float,
 
 
 def _experts_s(replica: _Replica, tokens: float) -> tuple[float, float]:
-    """Reading and computing of routed experts: a pass reads only those that a token chose.
+    """Seconds to read and compute routed experts: a pass reads only those that a token chose.
 
     With k of E experts for each of t tokens, alike likely, E(1 - (1 - k/E)^t) are read. A GPU's
     part of an expert counts in whole tiles of the kernel.
@@ -187,7 +188,7 @@ def _experts_s(replica: _Replica, tokens: float) -> tuple[float, float]:
 
 
 def _kv_read_s(replica: _Replica, workload: Workload, decoding: float) -> float:
-    """Reading the KV cache of the decoding requests, at half of their output.
+    """Seconds to read the KV cache of the decoding requests, at half of their output.
 
     It is split by KV heads, and replicated beyond them; a latent cache (MLA) is not split.
     """
@@ -202,7 +203,7 @@ def _kv_read_s(replica: _Replica, workload: Workload, decoding: float) -> float:
 
 
 def _prompt_attention_s(replica: _Replica, prompt_tokens: int) -> float:
-    """Attention of one prompt to itself, in 16 bits: QK and PV over the causal half."""
+    """Seconds of one prompt's attention to itself, in 16 bits: QK and PV over the causal half."""
     costs = replica.costs
     pairs = costs.full_attention_layers * prompt_tokens**2 / 2
     pairs += costs.window_layers * prompt_tokens * min(prompt_tokens / 2, costs.window_tokens)

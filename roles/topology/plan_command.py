@@ -29,7 +29,7 @@ from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
 from roles.topology.spec import ServiceSpec
 
 _PROFILE = re.compile(r"([1-7]c\.)?[1-7]g\.[1-9][0-9]{0,2}gb([+-][a-z.]{1,20})*")
-# Where nobody says how long requests are.
+# Defaults for the length of requests.
 _INPUT_TOKENS, _OUTPUT_TOKENS = 1024, 256
 
 
@@ -45,7 +45,7 @@ class HostCase(BaseModel):
 
 
 class WorkloadCase(BaseModel):
-    """What is expected: requests in flight on this host, all of one size."""
+    """The expected load of this host: concurrent requests, all of one size."""
 
     model_config = STRICT
 
@@ -58,7 +58,7 @@ Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class ObjectiveCase(BaseModel):
-    """What the shape is chosen for, with limits."""
+    """The objective of the plan, with limits."""
 
     model_config = STRICT
 
@@ -91,7 +91,7 @@ class PlanCase(ModelCase):
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of a line in, and what a line out holds."""
+    """The JSON schema of an input line, and a description of an output line."""
     return {"input": PlanCase.model_json_schema(), "output": _OUTPUT}
 
 
@@ -120,7 +120,7 @@ _OUTPUT = {
 
 
 def answers(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The plan of each line; {"id", "error", "remedies"} where there is none."""
+    """The plan of each line; {"id", "error", "remedies"} if there is none."""
     for answer in answered(lines, PlanCase, _planned):
         yield {"remedies": [], **answer} if "error" in answer else answer
 
@@ -223,7 +223,7 @@ def _answer(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, A
 
 
 def _mixed_answer(case: PlanCase, mixed: MixedReplica, serving: Serving) -> dict[str, Any]:
-    """Cards that differ, and hold the model only together."""
+    """The answer for cards of different kinds that hold the model only together."""
     replica = {
         "gpus": [gpu.index for gpu in mixed.gpus],
         "tensor_parallel_size": 1,
@@ -257,7 +257,7 @@ def _replica(one: Candidate, group: tuple[Gpu, ...]) -> dict[str, Any]:
 
 
 def _expected(chosen: Iterable[Candidate]) -> dict[str, float] | None:
-    """Of the whole host: sums of rates, and the times of the slowest replica."""
+    """The estimate of the whole host: sums of rates, and the times of the slowest replica."""
     known = [(one.replicas, one.expected) for one in chosen if one.expected]
     if not known:
         return None

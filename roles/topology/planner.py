@@ -1,4 +1,5 @@
-"""The planner: (model, hardware, service) in, plan out. Pure: no host, clock or environment."""
+"""The planner: from models, hardware and services to a plan. Pure: no host, clock or
+environment."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from roles.topology.serving import Serving, serve, speed
 from roles.topology.settings import ServiceSettings
 from roles.topology.spec import ServiceSpec
 
-# A weight says how much more a replica does than the weakest; past this it says nothing new.
+# A weight is a replica's capacity relative to the weakest one; larger values make no difference.
 MAX_WEIGHT = 20
 
 
@@ -31,8 +32,8 @@ def plan_services(
 ) -> tuple[Plan, ...]:
     """The plan of each service on its part of every host; see `allocate` and `plan_fleet`.
 
-    `pinned` names GPUs of services by host. A host's price is shared by GPUs. Raises
-    ValueError with a line for each host whose pins or ports are wrong.
+    `pinned` maps hosts to the GPUs of services. A host's price is divided by GPUs. Raises
+    ValueError with a line for each host with invalid pins or ports.
     """
     if len(services) == 1 and not pinned:
         return (plan_fleet(services[0], hardware, ports, prices, network_gbit_s),)
@@ -59,7 +60,7 @@ def _parts(
     ports: Mapping[str, Sequence[int]],
     pinned: Mapping[str, Mapping[str, Sequence[int]]],
 ) -> tuple[dict[str, dict[str, Hardware]], list[str]]:
-    """Each service's part of each host, and what is wrong with pins and ports."""
+    """Each service's part of each host, and the problems with pins and ports."""
     parts: dict[str, dict[str, Hardware]] = {}
     problems = [
         f"hosts[{host}].ports: are for one service; set first_port of each service instead"
@@ -83,10 +84,10 @@ def plan_fleet(
 ) -> Plan:
     """Plan one service over all hosts that have GPUs, in the order of `hardware`.
 
-    The expected load is shared out by what the hosts' GPUs can read a second. `ports` says a host's
-    ports, first replica first; without it they count up from `first_port`. `prices` are the hosts'
-    monthly prices, `network_gbit_s` how fast hosts reach each other. Raises ValueError where
-    `ports` names too few or too many, a line for each host.
+    The expected load is divided in proportion to the memory bandwidth of the hosts' GPUs. `ports`
+    are a host's ports in the order of its replicas; by default they count up from `first_port`.
+    `prices` are the hosts' monthly prices, `network_gbit_s` the hosts' network speeds. Raises
+    ValueError with a line for each host whose `ports` are too few or too many.
     """
     service, reason = _with_engine(service)
     hardware = {host: plannable(machine) for host, machine in hardware.items()}
@@ -104,7 +105,7 @@ def plan_fleet(
 
 
 def _with_engine(service: ServiceSettings) -> tuple[ServiceSettings, str]:
-    """The service with its engine named, and why where the plan chose it."""
+    """The service with its engine set, and the reason if the plan chose it."""
     chosen = chosen_engine(service.engine, service.model)
     return service.model_copy(update={"engine": chosen.kind}), chosen.reason
 
@@ -115,9 +116,9 @@ def _hosts(
     ports: Mapping[str, Sequence[int]],
     prices: Mapping[str, float],
 ) -> list[HostPlan]:
-    """Each host by itself; one ValueError with what is wrong with the ports of any.
+    """The plan of each host; one ValueError with the port problems of all hosts.
 
-    Hosts that are equal in all but their names are planned once.
+    Hosts that differ only in their names are planned once.
     """
     shares = _shares(hardware)
     planned: dict[Hashable, HostPlan] = {}
@@ -139,7 +140,7 @@ def _hosts(
 
 
 def _renamed_to_host(plan: HostPlan, host: str) -> HostPlan:
-    """The plan of a host as that of an equal one."""
+    """The plan of an equal host, under this host's name."""
     if plan.host == host:
         return plan
     replicas = tuple(replace(replica, host=host) for replica in plan.replicas)
@@ -154,10 +155,10 @@ def plan_host(
     share: float = 1.0,
     price: float | None = None,
 ) -> HostPlan:
-    """Plan one host: on each set of equal cards the best shape, as often as it goes.
+    """Plan one host: on each set of equal cards the best shape, with as many replicas as fit.
 
-    `share` is the part of the service's expected load that this host gets, `price` what it costs a
-    month. Raises ValueError where `ports` does not name as many ports as the host has replicas.
+    `share` is this host's fraction of the service's load, `price` its monthly price. Raises
+    ValueError if the number of `ports` is not that of the replicas.
     """
     spec = spec_of(service, share, price)
     serving = serve(spec, plannable(hardware))
@@ -179,7 +180,7 @@ def plan_host(
 
 
 def plannable(hardware: Hardware) -> Hardware:
-    """The hardware without what no plan depends on, so that equal hosts are planned once."""
+    """The hardware without fields that no plan depends on, so that equal hosts are planned once."""
     gpus = tuple(
         gpu
         if gpu.pci_address is None and gpu.pci_device_id is None
@@ -192,7 +193,7 @@ def plannable(hardware: Hardware) -> Hardware:
 def spec_of(
     service: ServiceSettings, share: float = 1.0, price: float | None = None
 ) -> ServiceSpec:
-    """What a service wants of one host that gets a share of its load and costs so much a month."""
+    """The spec of a service on a host with a share of its load and a monthly price."""
     load = service.load
     if load is not None:
         load = replace(load, concurrency=max(load.concurrency * share, 1e-6))
@@ -204,8 +205,8 @@ def spec_of(
         service.single_endpoint,
         price,
         service.dtype,
-        # What each host's own engine needs, `roles.driver.problems_of_declaration` holds its cards
-        # against.
+        # `roles.driver.problems_of_declaration` compares the cards with the needs of each host's
+        # own build.
         engine(service.kind).min_capability_of_any_build,
         service.kind,
     )
@@ -213,7 +214,7 @@ def spec_of(
 
 def _shares(hardware: Mapping[str, Hardware]) -> dict[str, float]:
     speeds = {host: speed(machine.gpus) for host, machine in hardware.items()}
-    # In one order, so that the sum does not depend on that of the hosts.
+    # Sorted, so that the float sum does not depend on the order of hosts.
     total = sum(sorted(speeds.values())) or 1.0
     return {host: speed / total for host, speed in speeds.items()}
 
@@ -265,7 +266,7 @@ def _replica(
 
 
 def _without_p2p(replicas: Sequence[Replica], hardware: Hardware) -> tuple[str, ...]:
-    """Which replicas do without P2P, and why."""
+    """The replicas that run without P2P, and why."""
     faults = {one.name: p2p_fault(hardware.interconnect, one.gpus) for one in replicas}
     return tuple(
         f"{name} does without P2P: with it {describe_verdict(fault)}"
@@ -275,7 +276,7 @@ def _without_p2p(replicas: Sequence[Replica], hardware: Hardware) -> tuple[str, 
 
 
 def _slow_links(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
-    """Which GPUs work together far slower than their links should, where that was measured."""
+    """The groups of GPUs whose measured rate is far below their links' estimate."""
     if not hardware.interconnect:
         return ()
     findings = []
@@ -291,7 +292,8 @@ def _slow_links(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
 
 
 def _with_relative_weights(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:
-    """Replicas with small whole weights against the weakest of the fleet."""
+    """The hosts, with weights of replicas relative to the weakest of the fleet, as small
+    integers."""
     speeds = [replica.weight for host in hosts for replica in host.replicas]
     weakest = min(speeds, default=1)
 
@@ -305,8 +307,8 @@ def _with_relative_weights(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:
 
 
 def _single_endpoint_only(hosts: Sequence[HostPlan]) -> list[HostPlan]:
-    """The plan with one endpoint: the host whose replica holds most requests; of equals the first
-    by name."""
+    """The plan with a single endpoint: the host whose replica holds most tokens, the first by
+    name of equal ones."""
     able = [host for host in hosts if host.replicas]
     if not able:
         return list(hosts)

@@ -1,4 +1,4 @@
-"""`predict`: what vLLM will say about its memory at start, one JSON object in, one out."""
+"""`predict`: predicts what vLLM logs about its memory at start, one JSON object in, one out."""
 
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
@@ -42,7 +42,7 @@ class CaseSettings(ModelCase):
 
 
 class Answer(BaseModel):
-    """What vLLM will say; memory in GiB on each GPU."""
+    """What vLLM will log; memory in GiB on each GPU."""
 
     id: str | int | None
     weights_gib: float
@@ -54,12 +54,12 @@ class Answer(BaseModel):
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schemas of a line in and of a line out."""
+    """The JSON schemas of an input line and of an output line."""
     return {"input": CaseSettings.model_json_schema(), "output": Answer.model_json_schema()}
 
 
 def answers(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The answer to each line; {"id", "error"} for one that is wrong."""
+    """The answer to each line; {"id", "error"} for an invalid one."""
     return answered(lines, CaseSettings, lambda case: predict(case).model_dump())
 
 

@@ -1,4 +1,4 @@
-"""From cards and models to the plain numbers that the performance estimate reads."""
+"""Converts cards and models to the plain numbers of the performance estimate."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,19 +28,19 @@ from roles.topology.costs import GpuRates, ModelCosts, ReplicaLinks
 
 # One direction of 16 lanes, GB/s (PCI-SIG: 1 GB/s a lane in generation 3, doubled by each next).
 _PCIE_X16_GB_S = {1: 4, 2: 8, 3: 16, 4: 32, 5: 64, 6: 128}
-# Traffic between sockets passes their bus too: practitioners see half the rate.
+# Traffic between sockets also crosses their bus: practitioners see half the rate.
 _ACROSS_SOCKETS = 0.5
 
 
 def card_of(gpu: Gpu) -> Card | None:
-    """The card of a GPU, or that a slice is part of; None for one that is not in the table."""
+    """The card of a GPU or of a slice's GPU; None if the table lacks it."""
     whole = gpu.name.partition(" MIG ")[0]
     return find_card(whole) or find_card(whole, gpu.memory_mib)
 
 
 @lru_cache(maxsize=512)
 def gpu_rates(gpu: Gpu) -> GpuRates | None:
-    """Peak rates of a GPU from the table of cards; None for a card that is not in it.
+    """Peak rates of a GPU from the table of cards; None if the table lacks it.
 
     A slice of a GPU in MIG mode has its share of the memory's bandwidth and of the cores.
     """
@@ -66,7 +66,7 @@ def _pcie_gb_s(gpu: Gpu, card_generation: int, card_lanes: int) -> float:
 
 
 def group_rates(gpus: Sequence[Gpu], hardware: Hardware) -> GpuRates | None:
-    """Rates of each GPU of a replica: the slowest slot of the group is that of all."""
+    """The rates of each GPU of a replica: all are limited by the slowest slot."""
     every = [gpu_rates(gpu) for gpu in gpus]
     known = [rates for rates in every if rates is not None]
     if len(known) < len(every):
@@ -78,7 +78,7 @@ def group_rates(gpus: Sequence[Gpu], hardware: Hardware) -> GpuRates | None:
 
 
 def group_link(gpus: Sequence[Gpu], hardware: Hardware) -> str | None:
-    """The label of the slowest link of a group; None for one GPU or where nobody said."""
+    """The label of the slowest link of a group; None for one GPU, or if links are unknown."""
     if len(gpus) < 2 or hardware.links is None:
         return None
     try:
@@ -90,22 +90,22 @@ def group_link(gpus: Sequence[Gpu], hardware: Hardware) -> str | None:
 def slowest_group(
     groups: Sequence[tuple[Gpu, ...]], hardware: Hardware
 ) -> tuple[tuple[Gpu, ...], str | None]:
-    """The group over the slowest link, the first of equals, and that link's label."""
+    """The group with the slowest link (the first of equal ones), and that link's label."""
     labelled = [(group, group_link(group, hardware)) for group in groups]
-    # A group of which nobody said more says least of the others.
+    # A group with unknown links counts only if no link is known.
     return max(labelled, key=lambda one: (one[1] is not None, link_slowness(one[1] or "")))
 
 
 def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> ReplicaLinks:
     """How the GPUs of a replica reach each other.
 
-    Where nobody said, cards whose NVLink is part of the board (SXM) are taken to use it, and no
-    others. NVLink without a rate in the table counts as PCIe.
+    If links are unknown, only cards with NVLink on the board (SXM) are assumed to use it. NVLink
+    without a rate in the table counts as PCIe.
     """
     group = [gpu.index for gpu in gpus]
     measured = measured_gb_s(hardware.interconnect, group)
     if p2p_fault(hardware.interconnect, group):
-        # NVLink is used by P2P alone.
+        # Only P2P uses NVLink.
         return ReplicaLinks("pcie", peers=False, measured_gb_s=measured)
     label = group_link(gpus, hardware)
     card = card_of(gpus[0])
@@ -126,7 +126,7 @@ def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> ReplicaLinks:
 
 @lru_cache(maxsize=256)
 def model_costs(model: Model, kv_cache_dtype: str = "auto") -> ModelCosts:
-    """What a forward pass of a model reads and computes, from its layers and parameters."""
+    """The costs of a model's forward pass, from its layers and parameters."""
     dense_bytes = dense_parameters = 0.0
     for layer in model.layers:
         for weight in layer.weights:

@@ -1,4 +1,4 @@
-"""What would make a model fit, the least change first."""
+"""The changes that would make a model fit, the smallest first."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -10,9 +10,9 @@ from roles.hardware import usable_memory_mib
 from roles.models import Model
 from roles.plan import MemorySum, Shape
 
-# Requests shorter than this are no answer for anybody.
+# Shorter requests are of no use.
 MIN_LENGTH = 256
-# Sizes of GPU that a reader can buy or rent, in GiB, and how many of them a host has.
+# GPU sizes in GiB that can be bought or rented, and usual numbers of GPUs in a host.
 SIZES_GIB = (24, 32, 48, 80, 141, 180)
 COUNTS = (1, 2, 4, 8, 16)
 MAX_STAGES = 8
@@ -20,7 +20,7 @@ MAX_STAGES = 8
 
 @dataclass(frozen=True)
 class FitCase:
-    """What is to fit: a model on GPUs of one kind in a shape, as asked of an engine."""
+    """What must fit: a model on GPUs of one kind in a shape, with an engine's parameters."""
 
     model: Model
     gpu: GpuMemory
@@ -30,28 +30,28 @@ class FitCase:
 
     @property
     def engine(self) -> Planning:
-        """The engine that is to run it."""
+        """The engine of the case."""
         return engine(self.kind)
 
     def memory(self) -> MemorySum:
-        """Its memory sum."""
+        """The memory sum of the case."""
         gpus = (self.gpu,) * self.shape.gpus
         return self.engine.memory(self.model, gpus, self.placed, self.params)
 
     @property
     def placed(self) -> Shape:
-        """The shape as it lies on such GPUs."""
+        """The shape with its layer split on such GPUs."""
         gpus = (self.gpu,) * self.shape.gpus
         return self.engine.placed(self.model, gpus, self.shape, self.params)
 
     @property
     def fits(self) -> bool:
-        """Whether it starts and holds the requests asked for."""
+        """Whether it starts and holds the requested number of requests."""
         return self.memory().fits
 
 
 def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[str, ...]:
-    """What each makes the case fit by itself, in words; empty where nothing does.
+    """Descriptions of changes, each of which alone makes the case fit; empty if none does.
 
     `variants` are quantised forms of the model.
     """
@@ -72,7 +72,7 @@ def _with(case: FitCase, **params: object) -> FitCase:
 
 
 def _utilization(case: FitCase) -> Iterator[str]:
-    """Less of the memory, where not all of it is free at start."""
+    """A lower utilization, if not all memory is free at start."""
     share = case.engine.lower_utilization(case.gpu, case.params)
     if share is not None and _with(case, utilization=share).fits:
         yield f"gpu_memory_utilization {share}"
@@ -114,7 +114,7 @@ def _variants(case: FitCase, variants: Iterable[Model]) -> Iterator[str]:
         v for v in variants if case.engine.runs_on(v, case.gpu) and replace(case, model=v).fits
     ]
     if fitting:
-        # The one that keeps most of the model.
+        # Prefer the variant with the most bytes.
         best = max(fitting, key=lambda variant: (variant.weights_bytes or 0, variant.id))
         yield f"the quantised model {best.id}"
 
@@ -128,8 +128,8 @@ def _more_gpus(case: FitCase) -> Iterator[str]:
 
 
 def _fitting(case: FitCase, count: int) -> Shape | None:
-    """The shape over so many GPUs that fits; None if none does. Pipelines where heads do not
-    divide."""
+    """A shape over this many GPUs that fits; None if there is none. Pipelines are used if the
+    heads do not divide."""
     for shape_option in case.engine.shapes(count):
         if shape_option.gpus != count or shape_option.pipeline_parallel > MAX_STAGES:
             continue
@@ -141,7 +141,8 @@ def _fitting(case: FitCase, count: int) -> Shape | None:
 
 
 def _other_gpus(case: FitCase) -> Iterator[str]:
-    """The least number of GPUs of each size; a size that needs as many as a smaller is left out."""
+    """The smallest number of GPUs of each size, without sizes that need as many as a smaller
+    one."""
     found: dict[int, int] = {}
     for size in SIZES_GIB:
         usable = usable_memory_mib(size * 1024)

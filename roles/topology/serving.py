@@ -1,4 +1,4 @@
-"""How one host serves a model: each set of equal cards by itself, in the best shape."""
+"""Decides how one host serves a model: each set of equal cards separately, in the best shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,13 +27,13 @@ from roles.topology.rates import gpu_rates
 from roles.topology.remedies import FitCase, remedies
 from roles.topology.spec import ServiceSpec
 
-# Memory bandwidth of a card that is not in the table: that of an L4.
+# Memory bandwidth assumed for a card that is not in the table: an L4's.
 UNKNOWN_GB_S = 300.0
 
 
 @dataclass(frozen=True)
 class Serving:
-    """How one host serves: replicas of one shape on each kind of card, with what led to it.
+    """How one host serves: replicas of one shape on each kind of card, with the reasons.
 
     `instead` is what another engine could do where the cards differ and none of their kinds serves.
     """
@@ -53,8 +53,8 @@ class Serving:
 
 @lru_cache(maxsize=4096)
 def serve(spec: ServiceSpec, hardware: Hardware) -> Serving:
-    """How a host serves a model: each set of equal cards by itself, then, where the engine can, the
-    cards that are left over together."""
+    """How a host serves a model: each set of equal cards separately; then, if the engine can, the
+    remaining cards together."""
     kinds = matched(hardware.gpus)
     parts = [
         _serve_equal(replace(spec, load=load), gpus, hardware)
@@ -78,7 +78,7 @@ def serve(spec: ServiceSpec, hardware: Hardware) -> Serving:
 
 
 def _merged(parts: Sequence[Serving]) -> Serving:
-    """Parts of a host as one."""
+    """Merge the parts of a host."""
     return Serving(
         tuple(one for part in parts for one in part.chosen),
         tuple(text for part in parts for text in part.reasons),
@@ -95,7 +95,7 @@ def _describe_alternative(alternative: MixedReplica) -> tuple[str, ...]:
 def _add_mixed_replicas(
     spec: ServiceSpec, parts: list[Serving], hardware: Hardware
 ) -> list[Serving]:
-    """The parts, and replicas over cards of several kinds that serve nothing by themselves."""
+    """The parts, plus replicas over unused cards of several kinds."""
     if spec.single_endpoint and any(part.chosen for part in parts):
         return parts
     used = _merged(parts).used
@@ -107,7 +107,7 @@ def _add_mixed_replicas(
     mixed = Serving(
         chosen, tuple(map(describe_mixed, found)), (), (messages.LAYERS_TAKE_TURNS,), ()
     )
-    # What spoke against a kind of card alone is what was rejected.
+    # The reasons against a kind of card alone become rejections.
     alone = [
         part if part.chosen else replace(part, reasons=(), rejected=part.reasons, remedies=())
         for part in parts
@@ -116,14 +116,14 @@ def _add_mixed_replicas(
 
 
 def _refused(spec: ServiceSpec, gpu: Gpu) -> str | None:
-    """Why the engine does not run on a card at all; None if it does."""
+    """Why the engine cannot run on a card at all; None if it can."""
     return engine(spec.engine).unsupported(
         spec.model, spec.params, spec.dtype, gpu, spec.least_capability
     )
 
 
 def matched(gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
-    """Cards of one name and size together: an engine wants equal ones."""
+    """The GPUs grouped by name and size: an engine needs equal ones."""
 
     def kind(gpu: Gpu) -> tuple[str, int]:
         return gpu.name, gpu.memory_mib
@@ -144,7 +144,7 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
     )
     params = own.fewer_requests(spec.params)
     if not found and params is not None:
-        # What a step of many requests takes may be all that a small card lacks.
+        # A small card may only lack the memory for a step of many requests.
         found, _ = candidates(own, spec.model, params, gpus, hardware, load, first_only=first_only)
         found = [replace(one, max_num_seqs=params.max_num_seqs) for one in found]
         spec = replace(spec, params=params) if found else spec
@@ -176,7 +176,7 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
 def _options(
     spec: ServiceSpec, found: Sequence[Candidate], hardware: Hardware, load: Load | None
 ) -> list[Candidate]:
-    """What may be chosen: each shape as often as it goes; under a stated load also less often."""
+    """The candidates: each shape with all replicas; under a stated load also with fewer."""
     own = engine(spec.engine)
     if spec.single_endpoint:
         single = [replace(one, groups=one.groups[:1], expected=None) for one in found]
@@ -213,7 +213,7 @@ def _fill_spare_gpus(
     hardware: Hardware,
     load: Load | None,
 ) -> list[Candidate]:
-    """Smaller replicas on the GPUs that the chosen shape leaves over."""
+    """Smaller replicas on the GPUs that the chosen shape leaves unused."""
     if spec.single_endpoint:
         return []
     used = {gpu.index for group in chosen.groups for gpu in group}
@@ -232,7 +232,7 @@ def _fill_spare_gpus(
 
 
 def _is_worse(objective: Objective, alone: list[Candidate], together: list[Candidate]) -> bool:
-    """Whether more replicas do less: few requests on the slower ones may."""
+    """Whether more replicas are worse, as when slower ones get few requests."""
     if any(one.expected is None for one in together):
         return False
     if objective.kind == "latency":
@@ -266,14 +266,14 @@ def _variants(name: str) -> tuple[Model, ...]:
 
 
 def _best_part(parts: list[Serving]) -> list[Serving]:
-    """Of several kinds of cards, the one whose single replica is largest."""
+    """The part for a single endpoint: the kind of card whose replica is largest."""
     able = [part for part in parts if part.chosen] or parts[:1]
     keep = max(able, key=lambda part: max((c.memory.kv_tokens for c in part.chosen), default=0))
     return [keep]
 
 
 def _part_loads(load: Load | None, parts: Sequence[Sequence[Gpu]]) -> list[Load | None]:
-    """The load of each set of equal cards: by what they can read a second."""
+    """The load of each set of equal cards, in proportion to their memory bandwidth."""
     if load is None:
         return [None] * len(parts)
     speeds = [speed(gpus) for gpus in parts]
@@ -284,9 +284,9 @@ def _part_loads(load: Load | None, parts: Sequence[Sequence[Gpu]]) -> list[Load 
 
 
 def speed(gpus: Sequence[Gpu], shape: Shape | None = None) -> float:
-    """What some GPUs can read a second, in GB; a card that nobody knows counts as a slow one.
+    """The memory bandwidth of some GPUs in GB/s; an unknown card counts as a slow one.
 
-    Under a shape of whole layers they take turns, each for its part.
+    In a shape of whole layers the GPUs work in turn, each on its part.
     """
     rates = [gpu_rates(gpu) for gpu in gpus]
     each = [one.memory_bandwidth_gb_s if one else UNKNOWN_GB_S for one in rates]

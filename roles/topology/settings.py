@@ -1,4 +1,4 @@
-"""What an inventory may say about a service: what is served, how long, to how many at once."""
+"""The settings of a service: its model, request length, concurrency and objective."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ from roles.topology.candidates import Load
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.engines import EngineChoice, chosen_engine
 
-# Wherever these go (a unit's name, a path, an argument), they need no quotes.
+# Such names need no quotes in unit names, paths and arguments.
 Name = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", max_length=64)
 ]
@@ -51,21 +51,21 @@ Weights = Annotated[
     AfterValidator(_check_path_parts),
 ]
 OptionName = Annotated[str, StringConstraints(max_length=128)]
-# What is no number is said with the option's name.
+# Infinite numbers are refused later, with the option's name.
 _Number = Annotated[float, AllowInfNan()]
 OptionValue = Annotated[bool | int | _Number | str, BeforeValidator(_check_scalar)]
-# The largest GPUs have 288 GiB; what is less than 1 MiB holds no request.
+# The largest GPUs have 288 GiB; less than 1 MiB holds no request.
 CacheBytes = Annotated[int, Field(ge=2**20, lt=2**40)]
-# Engines keep some thousands of requests at once.
+# Engines handle some thousands of concurrent requests.
 Requests = Annotated[int, Field(ge=1, le=100_000)]
 
 
-# Requests of the longest kind that a replica must hold where nobody says how many.
+# Default number of requests of maximum length that a replica must hold.
 DEFAULT_MIN_CONCURRENCY = 8
 
 
 class ServiceSettings(StrictSettings):
-    """A model served under a name, with its needs."""
+    """A model served under a name, with its requirements."""
 
     name: Name = Field(description="name of the service; replicas are called NAME-0, NAME-1 …")
     model: Annotated[InstanceOf[Model], "text or mapping"] = Field(
@@ -219,13 +219,13 @@ class ServiceSettings(StrictSettings):
 
     @property
     def kind(self) -> str:
-        """The kind of engine that serves it."""
+        """The kind of engine that serves the model."""
         return chosen_engine(self.engine, self.model).kind
 
     @property
     def engine_params(self) -> EngineParams:
-        """What the service asks of an engine, as far as it takes memory."""
-        # Unset it is the engine's own share: engines differ.
+        """The service's parameters that affect an engine's memory."""
+        # None is the engine's own default: engines differ.
         is_set = "gpu_memory_utilization" in self.model_fields_set
         params = EngineParams(
             utilization=self.gpu_memory_utilization if is_set else None,
@@ -236,7 +236,7 @@ class ServiceSettings(StrictSettings):
 
     @property
     def load(self) -> Load | None:
-        """The load that is expected, where its concurrency is stated."""
+        """The expected load; None without a stated concurrency."""
         if self.concurrency is None:
             return None
         room = self.max_model_len
@@ -245,12 +245,12 @@ class ServiceSettings(StrictSettings):
 
     @property
     def shape_objective(self) -> Objective:
-        """What shapes are chosen for."""
+        """The objective for the choice of a shape."""
         return Objective(self.objective, self.ttft_limit_ms, self.itl_limit_ms)
 
     @property
     def dtype(self) -> str | None:
-        """What the engine is told to compute in, where it is told."""
+        """The dtype that the service sets; None if it sets none."""
         value = self.arguments.get("dtype")
         return None if value is None else str(value)
 

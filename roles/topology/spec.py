@@ -1,4 +1,4 @@
-"""What a planner needs to know of a service, apart from its name and ports."""
+"""A service as the planner sees it, without its name and ports."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,11 @@ from roles.topology.choice import Objective
 
 @dataclass(frozen=True)
 class ServiceSpec:
-    """A model, what each replica must hold, and what a shape is chosen for under which load.
+    """A service on one host: its model, its engine's parameters, the objective and the load.
 
-    `load` is this host's part, None where none is stated; `price_per_month` is the host's;
-    `engine` is the kind of the engine that serves it, and `least_capability` the compute capability
-    that its build needs, that of the newest build unless said; `dtype` is what the engine is told
-    to compute in, None or "auto" where it is left to it.
+    `load` is this host's part, None if none is stated. `price_per_month` is the host's. `engine` is
+    the kind of engine; `least_capability` is the minimum compute capability of its build, None for
+    the newest build's. `dtype` is the engine's dtype; None or "auto" leaves it to the engine.
     """
 
     model: Model
