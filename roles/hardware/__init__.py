@@ -1,4 +1,4 @@
-"""What GPUs a host has, how they are linked and what is wrong with them: pure code only."""
+"""The GPUs of a host, their links and their faults. Pure code only."""
 
 from roles.hardware import readings as readings
 from roles.hardware.cards import Card as Card

@@ -1,4 +1,4 @@
-"""`python -m roles.hardware read --kind topo FILE…`: what GPU tools printed, as JSON lines."""
+"""`python -m roles.hardware read --kind topo FILE…`: converts GPU tools' output to JSON lines."""
 
 import argparse
 import json
@@ -14,7 +14,8 @@ _MAX_BYTES = 2**24
 
 
 def main(arguments: list[str]) -> int:
-    """Print one JSON object for each file; 1 where one could not be read, with a line on stderr."""
+    """Print one JSON object for each file; return 1 if one could not be read, with a line on
+    stderr."""
     parser = argparse.ArgumentParser(prog="python -m roles.hardware", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     reading = commands.add_parser("read", help="read outputs of one kind")

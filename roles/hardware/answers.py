@@ -1,4 +1,4 @@
-"""The answers of a host's GPU tools; one that is missing or fails is a fact, not an error."""
+"""The parsed output of a host's GPU tools; a missing or failing tool is data, not an error."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,19 +27,19 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """What one program printed and how it ended: its exit status, `missing` or `hung`."""
+    """The output of one program and its status: the exit status, `missing` or `hung`."""
 
     text: str
     status: str = "0"
 
     @property
     def missing(self) -> bool:
-        """Whether the host has no such program."""
+        """Whether the host lacks the program."""
         return self.status == MISSING
 
     @property
     def hung(self) -> bool:
-        """Whether it gave no answer in its time (124 and 137 are those of `timeout`)."""
+        """Whether it did not end in time (`timeout` exits with 124 or 137)."""
         return self.status in (HUNG, "124", "137")
 
 
@@ -48,12 +48,12 @@ ABSENT = ToolOutput("", MISSING)
 
 @dataclass(frozen=True)
 class ToolAnswers:
-    """What the tools of one host said.
+    """The parsed output of one host's tools.
 
-    `query` and `amd` are what NVIDIA's and AMD's tools (`amd_tool`) said of the GPUs. `gpus` is
-    None where the driver could not be asked; then `error` may say why. `slices` are the
-    GPUs in MIG mode with their slices. `unreadable` names each answer that could not be read;
-    without `processes_read` it is not known which processes hold GPUs.
+    `query` and `amd` are the raw outputs of NVIDIA's and AMD's tool (`amd_tool`). `gpus` is None if
+    the driver did not answer; `error` may then say why. `slices` are the GPUs in MIG mode with
+    their slices. `unreadable` names each output that could not be parsed. Without `processes_read`
+    it is unknown which processes use GPUs.
     """
 
     query: ToolOutput
@@ -77,7 +77,7 @@ class ToolAnswers:
 
 
 def read_answers(parts: Mapping[str, ToolOutput]) -> ToolAnswers:
-    """Read what tools printed, by the label of each in the host's answer."""
+    """Parse the tools' outputs, by their labels in the host's answer."""
     reader = _Reader(parts)
     query = parts.get("query", ABSENT)
     amd_tool = "rocm-smi" if parts.get("amd-smi", ABSENT).missing else "amd-smi"
@@ -86,7 +86,7 @@ def read_answers(parts: Mapping[str, ToolOutput]) -> ToolAnswers:
     amd_gpus, amd_links = _amd(reader)
     lspci = reader.read("lspci", parse_lspci)
     p2p = reader.read("topo-p2p", parse_topo_p2p)
-    # It fails, too, for one lost GPU, and lists what holds the others.
+    # It also fails for one lost GPU, but lists the processes on the others.
     apps = reader.read("apps", parse_query_apps, any_status=True)
     return ToolAnswers(
         query=query,
@@ -111,9 +111,9 @@ def read_answers(parts: Mapping[str, ToolOutput]) -> ToolAnswers:
 
 
 class _Reader:
-    """Reads parts, and notes those that a tool gave as an answer but that are none.
+    """Parses outputs, and notes those that cannot be parsed although the tool succeeded.
 
-    With `any_status` an answer counts although its tool failed: nvidia-smi fails for one lost GPU.
+    With `any_status` the output of a failed tool counts, too: nvidia-smi fails for one lost GPU.
     """
 
     def __init__(self, parts: Mapping[str, ToolOutput]) -> None:
@@ -146,7 +146,7 @@ def _error(query: ToolOutput) -> SmiError | None:
 
 
 def _amd(reader: _Reader) -> tuple[tuple[GpuRecord, ...] | None, Links | None]:
-    """GPUs and links as amd-smi tells them, else rocm-smi."""
+    """GPUs and links from amd-smi, else from rocm-smi."""
     static = reader.read("amd-smi", parse_amd_smi)
     topology = reader.read("amd-topology", parse_amd_smi)
     rocm = reader.read("rocm-smi", parse_rocm_smi)
@@ -155,7 +155,7 @@ def _amd(reader: _Reader) -> tuple[tuple[GpuRecord, ...] | None, Links | None]:
 
 
 def _slices(reader: _Reader) -> tuple[GpuRecord, ...]:
-    """GPUs with their MIG slices: profiles and UUIDs are in -L, the memory is in -q -x."""
+    """GPUs with their MIG slices: profiles and UUIDs from -L, memory from -q -x."""
     listed = reader.read("list", parse_smi_list, any_status=True)
     details = reader.read("details", parse_smi_q_x)
     exact = {gpu.uuid: gpu.mig_devices for gpu in (details.gpus if details else ())}

@@ -1,11 +1,12 @@
-"""The words of a card's name as people, programs and `pci.ids` write it, to compare names by."""
+"""Splits card names into words, so that the names of people, programs and `pci.ids` can be
+compared."""
 
 import re
 
-# Vendors and brands that some write and some leave out; "Quadro" stays: it tells cards apart.
+# Vendors and brands that are often left out. "Quadro" is not among them: it distinguishes cards.
 _FILLERS = {"nvidia", "corporation", "geforce", "tesla", "amd", "ati", "instinct", "radeon"}
 _FILLERS |= {"generation", "gpu", "oam"}
-# A name with one of these is no whole card of the desktop or server kind.
+# A name with one of these words is not a whole desktop or server card.
 _PARTS = {"laptop", "mobile", "mig", "vgpu", "grid", "slice", "partition", "vf", "virtual"}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?g(?:i?b)?")
 _WORD = re.compile(rf"(?<![a-z]){_SIZE.pattern}(?![a-z0-9])|[a-z]+|[0-9]+")
@@ -16,10 +17,11 @@ NameWords = tuple[str, ...]
 
 
 def name_words(text: str) -> NameWords:
-    """A name's words in small letters, letters and digits apart, without vendor and brand.
+    """The words of a name in lower case, with letters and digits separated, without vendor and
+    brand.
 
-    A memory size is one word in GB: "RTX3090-24GiB" is rtx, 3090, 24gb. Empty where the text holds
-    a character that no name holds.
+    A memory size is one word in GB: "RTX3090-24GiB" becomes rtx, 3090, 24gb. Empty if the text has
+    a character that no name has.
     """
     lowered = " ".join(text.lower().split())
     if not _CHARACTERS.fullmatch(lowered):
@@ -29,10 +31,10 @@ def name_words(text: str) -> NameWords:
 
 
 def readings(text: str) -> tuple[NameWords, ...]:
-    """What a text with remarks in brackets may name: what is outside of them, or what is in one.
+    """The possible names in a text with bracketed remarks: the text outside, and each remark.
 
-    "H20 (95 GiB)" reads h, 20, 95gb; "GH100 [H100 PCIe]" reads gh, 100 and h, 100, pcie. Nothing
-    where a word says that it is a laptop's GPU or a part of one.
+    "H20 (95 GiB)" gives h, 20, 95gb; "GH100 [H100 PCIe]" gives gh, 100 and h, 100, pcie. Empty for
+    a laptop's GPU or a part of a GPU.
     """
     plain = re.sub(r"\((?:tm|r)\)|[™®]", "", text, flags=re.IGNORECASE)
     outside = name_words(_REMARK.sub(" ", plain))
@@ -46,13 +48,13 @@ def readings(text: str) -> tuple[NameWords, ...]:
 
 
 def size_gb(word: str) -> float | None:
-    """The memory size that a word of a name says, None where it says none."""
+    """The memory size of a word; None if it is not a size."""
     match = _SIZE.fullmatch(word)
     return float(match[1]) if match else None
 
 
 def split_size(words: NameWords) -> tuple[NameWords, float] | None:
-    """The words without the memory size, and that size in GB; None where there is not one."""
+    """The words without the memory size, and that size in GB; None unless there is exactly one."""
     sizes = [size for word in words if (size := size_gb(word)) is not None]
     if len(sizes) != 1:
         return None

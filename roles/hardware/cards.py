@@ -1,4 +1,4 @@
-"""The kinds of GPU that need no declared memory, with what planning needs of each: `cards.yaml`."""
+"""The table of known GPU cards, `cards.yaml`, with the figures that planning needs."""
 
 import difflib
 from collections import defaultdict
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 
 from roles.hardware.card_names import NameWords, name_words, readings, split_size
 
-# The table is long: libyaml reads it ten times as fast, where PyYAML has it.
+# libyaml, if available, reads the long table ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Generation = Literal[
@@ -33,8 +33,8 @@ Generation = Literal[
     "RDNA4",
 ]
 
-# How far a card's memory may be from a given one, and from the round size in a name: GDDR cards
-# with ECC print a sixteenth less than their name says.
+# Tolerances of a card's memory against a given one, and against the nominal size in a name: GDDR
+# cards with ECC print a sixteenth less than their nominal size.
 _MEMORY_TOLERANCE = 0.05
 _SIZE_TOLERANCE = 0.07
 _MIN_AMD_MIB = 4096
@@ -43,7 +43,8 @@ _LARGE_APUS = ("1002:1586",)
 
 
 class Card(BaseModel):
-    """One kind of GPU. None where a figure does not exist or was not found (`source` says which).
+    """One kind of GPU. A figure is None if it does not exist or was not found (`source` says
+    which).
 
     Rates are dense, with fp32 accumulation; GB/s and TFLOPS are decimal, MiB binary.
     """
@@ -114,12 +115,12 @@ def cards() -> tuple[Card, ...]:
 
 @lru_cache(maxsize=4096)
 def find_card(name: str, memory_mib: int | None = None) -> Card | None:
-    """The card that a name means, or None where it means none or several.
+    """The card of a name; None if it matches none or several.
 
     Case, vendor, brand, hyphens and blanks do not matter; a size in the name ("A100 80GB") must be
-    the card's. Of cards that share a name ("A100") the one nearest to `memory_mib`, as nvidia-smi
-    prints it, within 5 %; of equal ones the one with fixed NVLink, which is the usual one. A name
-    of one card alone is found whatever its memory: ECC and rebuilt cards change that.
+    the card's. If cards share a name ("A100"), the one nearest to `memory_mib`, as nvidia-smi
+    prints it, counts, within 5 %; of equally near ones the usual one with fixed NVLink. A unique
+    name matches with any memory: ECC and rebuilt cards change it.
     """
     found = [card for words in readings(name) if (card := _match(words, memory_mib))]
     return found[0] if found and all(card is found[0] for card in found) else None
@@ -133,7 +134,7 @@ def cards_by_pci_id(device_id: str) -> tuple[Card, ...]:
 def is_integrated(device_id: str | None, memory_mib: int | None) -> bool:
     """Whether a device with the PCI id "1002:13c0" is the graphics of an AMD desktop processor.
 
-    They have half a GiB, or two, of the system's memory, and tools list them beside cards.
+    These use 0.5 or 2 GiB of the system's memory, and tools list them beside cards.
     """
     known = device_id in _LARGE_APUS or cards_by_pci_id(device_id or "")
     small = memory_mib is not None and memory_mib < _MIN_AMD_MIB
@@ -141,9 +142,9 @@ def is_integrated(device_id: str | None, memory_mib: int | None) -> bool:
 
 
 def close_names(name: str, limit: int = 5) -> list[str]:
-    """Full names of cards that look like `name`: those that contain it, by name.
+    """Full names of cards similar to `name`: those that contain it, in order.
 
-    Where none does, those that it contains (longest first) and the three most similar.
+    If there are none: those that it contains (longest first) and the three most similar.
     """
     words = name_words(name)
     table = {"".join(key): card for key, card in _by_words().items()}
@@ -157,10 +158,11 @@ def close_names(name: str, limit: int = 5) -> list[str]:
 
 
 def usable_memory_mib(memory_mib: int, card: Card | None = None) -> int:
-    """What CUDA or HIP gives of the memory that nvidia-smi or amd-smi prints.
+    """The memory that CUDA or HIP can use, of the total that nvidia-smi or amd-smi prints.
 
-    The measured figure where the table has one for this memory. Else what the measured ones follow:
-    NVIDIA's driver keeps some 400 MiB and 0.2 %, AMD's nothing. Off by at most 0.6 % of them.
+    This is the table's measured figure if it is for this total. Otherwise a rule from the measured
+    figures: NVIDIA's driver reserves some 400 MiB and 0.2 %, AMD's nothing. Its error is at most
+    0.6 %.
     """
     if card is not None and card.usable_memory_mib and card.memory_mib == memory_mib:
         return card.usable_memory_mib

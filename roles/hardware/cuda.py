@@ -1,4 +1,4 @@
-"""Whether CUDA itself starts: nvidia-smi answers on hosts where no program can use a GPU."""
+"""Checks that CUDA itself starts: nvidia-smi may answer although no program can use a GPU."""
 
 import re
 
@@ -6,7 +6,7 @@ from roles.hardware.faults import Fault
 
 TIMEOUT_S = 120
 
-# The driver's own library, without any toolkit: what torch does first, and nothing else.
+# Uses only the driver's own library, no toolkit: the first calls that torch makes.
 PROGRAM = """
 import ctypes
 try:
@@ -20,7 +20,7 @@ else:
 """
 SCRIPT = f"timeout -k 5 {TIMEOUT_S} python3 -c '{PROGRAM}' 2>&1 || echo cuda ended $?"
 
-# Source: the CUDA driver API's documentation of CUresult; what helps is from public issue threads.
+# Source: the CUDA driver API's documentation of CUresult; remedies are from public issue threads.
 _CODES = {
     100: ("no GPU", "look at nvidia-smi and at CUDA_VISIBLE_DEVICES"),
     101: ("a GPU that is not valid", "look at nvidia-smi; reboot the host"),
@@ -41,9 +41,9 @@ _CODES = {
 
 
 def cuda_fault(text: str, gpus: int | None) -> Fault | None:
-    """What `SCRIPT` printed, as a fault; None where CUDA starts and sees as many GPUs.
+    """The fault that `SCRIPT`'s output shows; None if CUDA starts and sees all GPUs.
 
-    `gpus` is how many GPUs CUDA should see; None where it shows one of several, as of MIG slices.
+    `gpus` is the number that CUDA should see; None if CUDA shows only one of several MIG slices.
     """
     if missing := re.search(r"^cuda missing (.*)", text, re.MULTILINE):
         return _fault(

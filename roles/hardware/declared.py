@@ -1,4 +1,4 @@
-"""From what an inventory says about GPUs to `Hardware`."""
+"""Converts an inventory's declaration of GPUs to `Hardware`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _SHORT_FORM = re.compile(r" *([1-9][0-9]{0,3}) ?[x×] +(.+)", re.IGNORECASE)
 def declared_hardware(
     gpus: str | Sequence[GpuDeclaration | Mapping[str, Any]], links: str | None = None
 ) -> Hardware:
-    """The GPUs that a person declares, indexed in the order given, under their full names.
+    """The declared GPUs, indexed in the given order, with their full names.
 
     `gpus` is the short form ("2x NVIDIA L40S", several joined by " + ") or a list of
     `GpuDeclaration` or of mappings with its fields. `links` is "nvlink" (every pair), "pcie" (no
@@ -34,7 +34,7 @@ def declared_hardware(
 
 
 def declared_links(links: str | None, count: int) -> Links | None:
-    """The links that a person states for `count` GPUs; see `declared_hardware`."""
+    """The declared links of `count` GPUs; see `declared_hardware`."""
     if links is None:
         return None
     words = {"nvlink": SOME_NVLINK, "pcie": SOME_PCIE}
@@ -79,7 +79,7 @@ def _entry(item: GpuDeclaration | Mapping[str, Any]) -> GpuDeclaration:
 def _name_and_memory(entry: GpuDeclaration) -> tuple[str, int]:
     card = find_card(entry.name)
     name = entry.name if card is None else card.printed_name
-    # A declared memory wins: cards with rebuilt memory report another one under the same name.
+    # A declared memory takes precedence: rebuilt cards report another one under the same name.
     memory_mib = entry.memory_mib or (card.memory_mib if card else None)
     if card and card.memory_mib and not _is_plausible_mib(memory_mib or 0, card.memory_mib):
         raise ValueError(
@@ -94,7 +94,7 @@ def _name_and_memory(entry: GpuDeclaration) -> tuple[str, int]:
 
 
 def _is_plausible_mib(memory_mib: int, of_card_mib: int) -> bool:
-    """Whether a card may have been rebuilt with so much, or be a part of one."""
+    """Whether a memory is plausible for a card that was rebuilt, or for a part of the card."""
     return of_card_mib / 16 <= memory_mib <= 4 * of_card_mib
 
 

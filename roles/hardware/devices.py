@@ -39,7 +39,7 @@ def observed_hardware(answers: ToolAnswers, system: System) -> Hardware | None:
         among = links_among(links, indexes), links_among(answers.p2p, indexes)
         return Hardware(tuple(whole), *among, driver_version=driver)
     gpus = tuple(replace(device, index=place) for place, device in enumerate(devices))
-    # Slices do not reach each other, so no link of their GPUs is theirs.
+    # Slices do not reach each other, so they have no links.
     places = {device.index: place for place, device in enumerate(devices) if not device.mig_profile}
     return Hardware(
         gpus, reindexed_links(links, places), reindexed_links(answers.p2p, places), driver
@@ -47,10 +47,10 @@ def observed_hardware(answers: ToolAnswers, system: System) -> Hardware | None:
 
 
 def hardware_from_bus(answers: ToolAnswers, system: System) -> Hardware | None:
-    """The GPUs that the PCI bus shows, where the table of cards knows each; None where it does not.
+    """The GPUs on the PCI bus, if the table of cards identifies all of them; else None.
 
-    This is what a host has whose driver is not there yet. Two cards under one PCI id (as A2 and
-    A16, or two sizes of memory) cannot be told apart: such a host has to be declared.
+    This is for hosts without a driver. Two cards with one PCI id (A2 and A16, or two memory sizes)
+    cannot be distinguished: such a host must be declared.
     """
     on_bus = accelerators(answers, system)
     cards = [_card(device_id) for _, device_id in on_bus]
@@ -78,7 +78,7 @@ def accelerators(answers: ToolAnswers, system: System) -> list[tuple[str, str]]:
     found |= {
         device.address: device.pci_device_id for device in system.pci if not device.is_nvswitch
     }
-    # Of cards that are newer than the table AMD's accelerators can be told: they show no picture.
+    # Of cards newer than the table, AMD's accelerators can be recognised: they have no display.
     computing = {
         device.address
         for device in system.pci
@@ -92,12 +92,12 @@ def accelerators(answers: ToolAnswers, system: System) -> list[tuple[str, str]]:
 
 
 def has_nvidia(answers: ToolAnswers, system: System) -> bool:
-    """Whether a card of NVIDIA is on the bus."""
+    """Whether an NVIDIA card is on the bus."""
     return any(device_id.startswith("10de:") for _, device_id in accelerators(answers, system))
 
 
 def is_graphics(record: GpuRecord, system: System) -> bool:
-    """Whether this is the graphics of an AMD processor, by its id or by what the bus says of it."""
+    """Whether this is the graphics of an AMD processor, by its own PCI id or the one on the bus."""
     on_bus = {device.address: device.pci_device_id for device in system.pci}
     device_id = record.pci_device_id or on_bus.get(record.pci_address or "")
     return is_integrated(device_id, record.memory_total_mib)
@@ -135,13 +135,13 @@ def _gpu(
 def _shared_memory_mib(card: Card | None, share_mib: int | None) -> int | None:
     """The memory of a GPU that shares it with the CPU, for which drivers print none.
 
-    Of several, as the four MI300A of a host, each has its own part of the host's memory.
+    Each of several, such as the four MI300A of a host, has its own part of the host's memory.
     """
     return share_mib if card and card.unified_memory else None
 
 
 def _memory_in_mig_mode(record: GpuRecord, card: Card | None) -> int | None:
-    """The memory of a GPU in MIG mode, which its driver tells root alone: that of its card.
+    """The memory of a GPU in MIG mode, which the driver tells only root: its card's memory.
 
     Source: NVML's nvmlDeviceGetMemoryInfo, of MIG mode.
     """
@@ -149,7 +149,7 @@ def _memory_in_mig_mode(record: GpuRecord, card: Card | None) -> int | None:
 
 
 def _with_slices(whole: list[Gpu], listed: Iterable[GpuRecord]) -> list[Gpu]:
-    """Each slice of a GPU in MIG mode as a device, in its GPU's place and with its index."""
+    """The devices, with each slice of a GPU in MIG mode in that GPU's place and with its index."""
     slices = {record.index: record.mig_devices for record in listed}
     if not any(slices.values()):
         return whole
@@ -175,10 +175,10 @@ def _slice(gpu: Gpu, part: MigDevice) -> Gpu:
 
 
 def slice_memory_mib(profile: str) -> int:
-    """Memory that a profile's name promises: "3g.40gb" is 40 GB; 0 for a name without a size.
+    """The memory by a profile's name: "3g.40gb" has 40 GB; 0 for a name without a size.
 
-    The real figure is a little less (a 1g.10gb of an H100 has 9,856 MiB of 10,240). A compute
-    instance ("1c.3g.40gb") has the memory of its slice in common with its neighbours.
+    The real value is slightly less (a 1g.10gb of an H100 has 9,856 MiB of 10,240). A compute
+    instance ("1c.3g.40gb") shares its slice's memory with its neighbours.
     """
     size = re.search(r"\.([0-9]{1,4})gb", profile)
     return round(int(size[1]) * 1024 * 0.95) if size else 0

@@ -1,4 +1,4 @@
-"""Which faults a host's answers show. Each function looks at one matter."""
+"""Finds the faults in a host's answers. Each function checks one subject."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from roles.hardware.system import System
 from roles.hardware.xids import find_xid, xid_severity
 from roles.host import paths
 
-# More than a display server or a monitoring agent holds.
+# More memory than a display server or a monitoring agent uses.
 FOREIGN_MIB = 256
 _FABRIC_OK = {"completed", "success", "n/a", "not supported"}
 _RECOVERY = {
@@ -31,7 +31,7 @@ _RECOVERY = {
 def faults_of(
     answers: ToolAnswers, system: System, hardware: Hardware | None, foreign: list[Process]
 ) -> tuple[Fault, ...]:
-    """Every fault that the answers show, the gravest first."""
+    """All faults in the answers, the most severe first."""
     found = [
         *driver_faults(answers, system, hardware),
         *gpu_faults(answers),
@@ -118,15 +118,15 @@ def _gpu_faults(gpu: GpuRecord) -> Iterator[Fault]:
 
 
 def _failed_values(gpu: GpuRecord) -> list[str]:
-    """What the driver could not read, but for what only root may see, as much of a GPU in MIG mode:
-    a host is asked as an ordinary user."""
+    """The values that the driver could not read, without those that only root may see: hosts are
+    asked as an ordinary user, who sees little of a GPU in MIG mode."""
     return [message for message in gpu.unreadable if not is_denied(message.partition(": ")[2])]
 
 
 def incomplete_faults(
     answers: ToolAnswers, system: System, hardware: Hardware | None
 ) -> Iterator[Fault]:
-    """GPUs and slices that no plan can count on, since what they are was not told."""
+    """GPUs and slices that no plan can use because their name or memory is unknown."""
     if hardware is None:
         return
     found = hardware.gpus
@@ -155,7 +155,7 @@ def _incomplete(where: str, what: str, gpu: int | None) -> Fault:
 
 
 def persistence_faults(answers: ToolAnswers) -> Iterator[Fault]:
-    """GPUs that fall asleep when nothing uses them."""
+    """GPUs without persistence mode, which power down when unused."""
     asleep = [str(gpu.index) for gpu in answers.gpus or () if gpu.persistence_mode is False]
     if asleep:
         yield Fault(
@@ -169,7 +169,7 @@ def persistence_faults(answers: ToolAnswers) -> Iterator[Fault]:
 def fabric_faults(
     answers: ToolAnswers, system: System, hardware: Hardware | None
 ) -> Iterator[Fault]:
-    """A host on an NVLink fabric that is not set up cannot start CUDA at all (error 802)."""
+    """Faults of the NVLink fabric; without a working fabric CUDA does not start (error 802)."""
     for gpu in answers.gpus or ():
         status = (gpu.fabric_status or "n/a").lower()
         if _fabric_state(gpu) == "completed" and status not in _FABRIC_OK:
@@ -224,7 +224,7 @@ def _fabric_state(gpu: GpuRecord) -> str:
 
 
 def memory_faults(answers: ToolAnswers) -> Iterator[Fault]:
-    """Memory that has failed, or that waits for a reset to be replaced."""
+    """GPU memory that has failed, or that a reset must replace."""
     for gpu in answers.gpus or ():
         where = f"GPU {gpu.index} ({gpu.name})"
         if gpu.remapped_rows_failed:
@@ -254,7 +254,7 @@ def memory_faults(answers: ToolAnswers) -> Iterator[Fault]:
 
 
 def log_faults(answers: ToolAnswers) -> Iterator[Fault]:
-    """Xids of this boot by number and GPU, each once, with the last one's message."""
+    """The Xids of this boot, one fault per number and GPU, with the last message."""
     found: dict[tuple[int, str], list[str]] = {}
     for xid in answers.kernel_log.xids:
         found.setdefault((xid.xid, xid.pci), []).append(xid.message)
@@ -274,7 +274,7 @@ def log_faults(answers: ToolAnswers) -> Iterator[Fault]:
 
 
 def driver_log_faults(answers: ToolAnswers) -> Iterator[Fault]:
-    """What the drivers' own lines of this boot say of a GPU without an Xid, each kind once."""
+    """Faults without an Xid in the drivers' log lines of this boot, one per kind and GPU."""
     lines = (*answers.kernel_log.nvidia_faults, *answers.kernel_log.amd_faults)
     for fault in {(fault.kind, fault.pci): fault for fault in lines}.values():
         yield Fault(
@@ -286,7 +286,7 @@ def driver_log_faults(answers: ToolAnswers) -> Iterator[Fault]:
 
 
 def process_faults(answers: ToolAnswers, foreign: list[Process]) -> Iterator[Fault]:
-    """Processes that hold memory of a GPU and are not of this project."""
+    """Processes that use GPU memory and do not belong to this project."""
     indexes = {gpu.uuid: gpu.index for gpu in answers.gpus or () if gpu.uuid}
     for process in foreign:
         index = indexes.get(process.gpu_uuid or "")
@@ -302,7 +302,7 @@ def process_faults(answers: ToolAnswers, foreign: list[Process]) -> Iterator[Fau
 
 
 def slot_faults(hardware: Hardware | None) -> Iterator[Fault]:
-    """Cards on fewer lanes or an older PCIe generation than they can do."""
+    """Cards with fewer lanes or an older PCIe generation than they support."""
     slow: dict[str, list[str]] = {}
     for gpu in hardware.gpus if hardware else ():
         narrow = (gpu.pcie_width or 0) < (gpu.pcie_width_max or 0) and gpu.pcie_width
@@ -332,5 +332,5 @@ def _unreadable(problem: str) -> Fault:
 
 
 def is_own_process(cgroup: str) -> bool:
-    """Whether a process's control group is one of this project's replicas."""
+    """Whether a process's control group belongs to one of this project's replicas."""
     return re.search(paths.UNIT_CGROUP, cgroup) is not None

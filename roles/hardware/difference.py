@@ -1,4 +1,4 @@
-"""Whether a host has the hardware that its inventory says, in words for a person."""
+"""Compares a host's hardware with its inventory, and describes the differences."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -8,10 +8,10 @@ from roles.hardware.devices import accelerators
 from roles.hardware.gpus import SOME_NVLINK, SOME_PCIE, Gpu, Hardware, Links, by_driver_index
 from roles.hardware.report import HardwareReport
 
-# Drivers of one card differ by a few MiB in what they report.
+# Driver versions report a few MiB more or less for the same card.
 MEMORY_TOLERANCE = 0.01
-# A slice has up to a tenth less than its profile's name promises, by card and driver; the profile
-# itself is compared by name.
+# Depending on card and driver a slice has up to a tenth less than its profile's name says; profiles
+# are compared by name.
 SLICE_TOLERANCE = 0.1
 
 ADVICE = (
@@ -21,11 +21,11 @@ ADVICE = (
 
 
 def difference(expected: Hardware, report: HardwareReport) -> str | None:
-    """None where the host has what the inventory says, else both sides and what differs.
+    """A description of both sides and their differences; None if the host matches the inventory.
 
-    Compared are number, names and memory (within 1 %; of slices 10 %) of GPUs, and links and driver
-    as far as the inventory says them. A host whose driver cannot be asked differs: its message
-    shows the PCI bus.
+    The number, names and memory of GPUs (within 1 %; slices 10 %) are compared, and links and
+    driver if the inventory has them. A host whose driver does not answer differs: its message shows
+    the PCI bus.
     """
     observed = report.hardware
     if observed is None:
@@ -40,11 +40,11 @@ def difference(expected: Hardware, report: HardwareReport) -> str | None:
 
 
 def bus_difference(expected: Hardware, report: HardwareReport) -> str | None:
-    """The same for a host that has no driver yet, by its PCI bus: number and kinds of its cards.
+    """The same for a host without a driver: compares the number and kinds of cards on its PCI bus.
 
-    A device that the table of cards does not know may be any card.
+    A device that the table of cards lacks matches any card.
     """
-    # A slice of a GPU stands for it: the bus shows no slices.
+    # One slice represents its GPU: the bus shows no slices.
     expected_gpus = {index: devices[0] for index, devices in by_driver_index(expected.gpus).items()}
     on_bus = accelerators(report.answers, report.system)
     found = [cards_by_pci_id(device_id) for _, device_id in on_bus]
@@ -60,7 +60,7 @@ def bus_difference(expected: Hardware, report: HardwareReport) -> str | None:
 
 
 def findings(expected: Hardware, observed: Hardware) -> Iterator[str]:
-    """Each thing in which observed hardware differs from what is expected."""
+    """A description of each difference between observed and expected hardware."""
     yield from gpu_findings(expected.gpus, observed.gpus)
     if [gpu.index for gpu in expected.gpus] == [gpu.index for gpu in observed.gpus]:
         yield from _link_findings(expected.links, observed.links)
@@ -69,16 +69,17 @@ def findings(expected: Hardware, observed: Hardware) -> Iterator[str]:
 
 
 def summary(gpus: Sequence[Gpu]) -> str:
-    """The GPUs in short, in order: `1x NVIDIA L4 (23034 MiB) + 2x NVIDIA L40S (46068 MiB)`."""
+    """A short description of the GPUs, in order: `1x NVIDIA L4 (23034 MiB) + 2x NVIDIA L40S (46068
+    MiB)`."""
     groups = groupby(gpus, key=lambda gpu: f"{gpu.name} ({gpu.memory_mib} MiB)")
     return " + ".join(f"{len(list(group))}x {kind}" for kind, group in groups) or "no GPU"
 
 
 def gpu_findings(expected: Sequence[Gpu], observed: Sequence[Gpu]) -> Iterator[str]:
-    """GPUs that are missing, new or others.
+    """Descriptions of GPUs that are missing, new or different.
 
-    They are compared by PCI address where both sides know it: a lost GPU renumbers those behind it.
-    Slices and partitions, which share one, are compared by index.
+    GPUs are compared by PCI address if both sides have it: a lost GPU renumbers later ones. Slices
+    and partitions, which share an address, are compared by index.
     """
     by_address = _have_own_addresses(expected) and _have_own_addresses(observed)
 
@@ -88,7 +89,7 @@ def gpu_findings(expected: Sequence[Gpu], observed: Sequence[Gpu]) -> Iterator[s
     expected_by_key = {key_of(gpu): gpu for gpu in expected}
     observed_by_key = {key_of(gpu): gpu for gpu in observed}
     if by_address and not expected_by_key.keys() & observed_by_key.keys():
-        # Other slots altogether, as after a move of the disk: the numbers say more.
+        # All addresses differ, as after a move of the disk: compare by index.
         expected_by_key = {(gpu.index, ""): gpu for gpu in expected}
         observed_by_key = {(gpu.index, ""): gpu for gpu in observed}
     for key in sorted(expected_by_key.keys() | observed_by_key.keys()):
@@ -118,7 +119,7 @@ def _finding(expected: Gpu | None, observed: Gpu | None) -> str | None:
 
 
 def _link_findings(expected: Links | None, observed: Links | None) -> Iterator[str]:
-    """Links that are others; what either side does not know is not compared."""
+    """Descriptions of different links; links that either side does not know are skipped."""
     found = {(i, j): label for i, j, label in observed or ()}
     changed = [
         (i, j, label, found[i, j])
@@ -149,7 +150,7 @@ def _bus_message(expected: Hardware, report: HardwareReport, differences: Sequen
 
 
 def _no_driver_message(expected: Hardware, report: HardwareReport) -> str:
-    """The message where no driver could be asked, with what the PCI bus shows."""
+    """The message if no driver answers, with the GPUs on the PCI bus."""
     return (
         f"{summary(expected.gpus)} in the inventory; no driver of the host could be asked "
         f"(its PCI bus shows {_on_bus(report)}). {_fault_sentences(report)}Mend the host."

@@ -1,4 +1,4 @@
-"""Why no driver answers on a host, or answers for another version than is installed."""
+"""Faults of a host's driver: it does not answer, or another version is installed."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ SMI_TIMEOUT_S = 30
 def driver_faults(
     answers: ToolAnswers, system: System, hardware: Hardware | None
 ) -> Iterator[Fault]:
-    """Why no driver answers, or answers for another version than is installed."""
+    """The faults of a driver that does not answer or is not the installed version."""
     if answers.query.hung:
         yield Fault(
             "driver-hangs",
@@ -30,7 +30,7 @@ def driver_faults(
         )
     elif answers.gpus is None and hardware is None:
         yield _no_driver(answers, system)
-    # Beside a driver that answers it may hold an old display card.
+    # Beside a working driver nouveau may drive an old display card.
     if "nouveau" in system.modules and answers.gpus is None:
         yield Fault(
             "nouveau-loaded",
@@ -50,7 +50,7 @@ def driver_faults(
 
 
 def _kind_fault(answers: ToolAnswers, system: System) -> Fault | None:
-    """Why a driver that is well finds no GPU: cards from Blackwell on need its open modules.
+    """The fault of a working driver that finds no GPU: cards since Blackwell need its open modules.
 
     Source: NVIDIA's Driver Installation Guide, "Kernel Modules".
     """
@@ -106,7 +106,7 @@ def _no_driver(answers: ToolAnswers, system: System) -> Fault:
 
 
 def _amd_fails(answers: ToolAnswers, system: System) -> Fault:
-    """Why AMD's tool lists no GPU, by what it printed.
+    """Why AMD's tool lists no GPU, from its output.
 
     Sources: amdsmi's check_required_groups (an error in ROCm 7.0, a warning before it) and its
     amdsmi_init, which both print to the terminal.

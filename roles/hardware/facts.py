@@ -1,4 +1,4 @@
-"""What a host reports about itself, as pyinfra facts."""
+"""The hardware of a host, as pyinfra facts."""
 
 from dataclasses import asdict
 from typing import Any
@@ -12,8 +12,9 @@ from roles.host.question import parse_answers, question
 
 
 class HostReport(FactBase[report.HardwareReport | None]):
-    """Sudo, system, GPUs, links and faults of a host that is asked for nothing else, or again after
-    a change. Ask it through `observe`."""
+    """Sudo, system, GPUs, links and faults of a host, asked separately or again after a change.
+
+    Use `observe` to ask it."""
 
     @staticmethod
     def default() -> report.HardwareReport | None:
@@ -40,8 +41,9 @@ class Hardware(FactBase[dict[str, Any]]):
 
 
 class CudaStart(FactBase[str]):
-    """What CUDA's own library says when it starts; see `roles.hardware.cuda`. Asked as root, which
-    makes the device files where they are missing."""
+    """The output of starting CUDA's own library; see `roles.hardware.cuda`.
+
+    It is asked as root, which creates missing device files."""
 
     @staticmethod
     def default() -> str:
@@ -55,8 +57,8 @@ class CudaStart(FactBase[str]):
 
 
 def observe(host: Host) -> report.HardwareReport | None:
-    """The report of a host, asked without sudo: it says itself whether sudo would ask a password.
+    """The report of a host, asked without pyinfra's sudo: it says whether sudo needs a password.
 
-    None where the host gave none; then pyinfra has failed it.
+    None if the host gave none; pyinfra has then failed it.
     """
     return host.get_fact(HostReport, _sudo=False, _timeout=TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""What is wrong with a host's GPUs, by name, with what to do about it.
+"""The faults of a host's GPUs, with stable names and remedies.
 
 Source of the remedies: NVIDIA's deployment guide and Xid catalogue, and public issue threads of
 engines that failed in each of these ways.
@@ -14,10 +14,10 @@ Severity = Literal["stop", "warning"]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: `kind` is a stable name, `stop` means that nothing can be served.
+    """One fault: `kind` is a stable name; with severity `stop` nothing can be served.
 
-    `absent` marks a GPU that does not answer at all: the others serve on, where the inventory does
-    not count on it.
+    `absent` marks a GPU that does not answer at all: the others can serve if the inventory does not
+    list it.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Fault:
 
 
 def fault_check(fault: Fault) -> Check:
-    """A fault as the outcome of a check; one that stops is failed."""
+    """A fault as a check; one with severity `stop` fails."""
     return Check(
         name=f"gpu:{fault.kind}",
         subject="GPUs" if fault.gpu is None else f"GPU {fault.gpu}",

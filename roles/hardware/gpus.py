@@ -1,11 +1,11 @@
-"""What GPUs a host has: declared by a person, recorded or observed, in the same types."""
+"""The GPUs of a host: declared, recorded and observed hardware have the same types."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-# The labels of declared links: every pair by NVLink, or none, and nobody said more.
+# Labels of declared links, which only say whether pairs use NVLink.
 SOME_NVLINK = "NV"
 SOME_PCIE = "PCIE"
 
@@ -14,14 +14,14 @@ LinkOutcome = Literal["works", "hangs", "wrong", "fails"]
 
 
 def links_among(links: Links | None, indexes: Collection[int]) -> Links | None:
-    """The links of which both GPUs are among some; None where nobody said any."""
+    """The links between the given GPUs; None if links are unknown."""
     if links is None:
         return None
     return tuple(link for link in links if link[0] in indexes and link[1] in indexes)
 
 
 def reindexed_links(links: Links | None, new_indexes: Mapping[int, int]) -> Links | None:
-    """The links of which both GPUs have a place, by these places; None where there are none."""
+    """The links between GPUs with a new index, renumbered; None if there are none."""
     kept = links_among(links, new_indexes.keys()) or ()
     return tuple((new_indexes[i], new_indexes[j], label) for i, j, label in kept) or None
 
@@ -30,11 +30,11 @@ def reindexed_links(links: Links | None, new_indexes: Mapping[int, int]) -> Link
 class Gpu:
     """One GPU, or one slice of a GPU in MIG mode, as its driver names it.
 
-    `index` is the driver's, in PCI bus order; on a host with MIG slices it is the place among all
-    its devices. `memory_mib` is the total that the driver reports, `reserved_mib` what it keeps of
-    it. `pcie_generation` and `pcie_width` are what the slot gives, those with `_max` what the card
-    can do. `mig_profile` is "3g.40gb" for a slice and None for a whole GPU; `mig_parent` and
-    `mig_index` say which slice of which GPU it is. None is what nobody said.
+    `index` is the driver's, in PCI bus order; on a host with MIG slices it counts all devices.
+    `memory_mib` is the total that the driver reports, `reserved_mib` what it reserves of it.
+    `pcie_generation` and `pcie_width` are the slot's, those with `_max` the card's maximum.
+    `mig_profile` is "3g.40gb" for a slice and None for a whole GPU; `mig_parent` and `mig_index`
+    identify the slice. None means unknown.
     """
 
     index: int
@@ -56,13 +56,13 @@ class Gpu:
 
 @dataclass(frozen=True)
 class LinkVerdict:
-    """What an all-reduce over some GPUs of a host did, measured with an engine's own libraries.
+    """The result of an all-reduce over some GPUs of a host, measured with an engine's libraries.
 
     `gpus` are indexes, ascending; `p2p` is False where it ran with NCCL_P2P_DISABLE=1. `outcome` is
-    "works", "hangs" (not done in time), "wrong" (another result) or "fails", with `detail` in the
-    library's words. `gb_s` is the bus bandwidth, 2(n-1)/n of the message by its time (NCCL-tests'
-    "busbw"), `transport` what NCCL chose ("P2P/CUMEM", "SHM/direct"), `library` "nccl 2.30.7" or
-    "gloo". It counts for the `driver_version` and the `engine` (its folder's name) of then.
+    "works", "hangs" (not done in time), "wrong" (wrong result) or "fails", with the library's
+    message as `detail`. `gb_s` is the bus bandwidth, 2(n-1)/n of the message by its time
+    (NCCL-tests' "busbw"), `transport` what NCCL chose ("P2P/CUMEM", "SHM/direct"), `library` "nccl
+    2.30.7" or "gloo". It is valid for this `driver_version` and `engine` (its folder's name).
     """
 
     gpus: tuple[int, ...]
@@ -86,9 +86,9 @@ class Hardware:
     """The GPUs of one host, ordered by index, and how they are linked.
 
     `links` has each pair once (i, j, label), i < j, with the labels of `nvidia-smi topo -m` (NV18,
-    PIX, PXB, PHB, NODE, SYS; XGMI on AMD), or `NV` and `PCIE` where a person only said which;
-    `p2p` likewise with those of `topo -p2p r` (OK, CNS, …). None is what nobody said.
-    `interconnect` are the verdicts of all-reduces measured here, each group and way once.
+    PIX, PXB, PHB, NODE, SYS; XGMI on AMD), or `NV` and `PCIE` from a declaration;
+    `p2p` likewise with those of `topo -p2p r` (OK, CNS, …). None means unknown. `interconnect` are
+    the verdicts of measured all-reduces, one per group of GPUs, with and without P2P.
     """
 
     gpus: tuple[Gpu, ...]
@@ -106,7 +106,7 @@ class Hardware:
 def by_driver_index(gpus: Iterable[Gpu]) -> dict[int, list[Gpu]]:
     """Each GPU's index in the driver with its devices: itself, or its slices.
 
-    On a host with slices `Gpu.index` counts devices, so whole GPUs count on from the one before.
+    On a host with slices `Gpu.index` counts devices, so a whole GPU follows the previous number.
     """
     gpus = tuple(gpus)
     sliced = any(gpu.mig_profile for gpu in gpus)
@@ -118,9 +118,9 @@ def by_driver_index(gpus: Iterable[Gpu]) -> dict[int, list[Gpu]]:
 
 
 def driver_indexes(hardware: Hardware) -> dict[int, int]:
-    """The driver's index of each device's GPU by `Gpu.index`: another only where there are slices.
+    """The driver's index of each device's GPU, by `Gpu.index`; these differ only with slices.
 
-    It is what nvidia-smi calls the GPU that a slice is of.
+    nvidia-smi uses this index for the GPU of a slice.
     """
     groups = by_driver_index(hardware.gpus)
     return {gpu.index: index for index, group in groups.items() for gpu in group}

@@ -1,4 +1,4 @@
-"""The kinds of output that can be read, by name, and each read one as a plain mapping."""
+"""The parsers of outputs, by kind, and their results as plain mappings."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -44,5 +44,5 @@ READERS: dict[str, Callable[[str], Any]] = {
 
 
 def read(kind: str, text: str) -> dict[str, Any]:
-    """What an output of a kind says, ready for JSON; OutputError names the line that is none."""
+    """The parsed output as a JSON-able mapping; the OutputError names the invalid line."""
     return asdict(READERS[kind](text))

@@ -1,7 +1,7 @@
-"""What the links of a host mean: NVLink islands, the worst link of a group, P2P between GPUs.
+"""The meaning of a host's links: the slowest link of a group, P2P, and measured verdicts. Pure.
 
-Pure facts from the links of `Hardware`. Why they matter: collectives of vLLM need every pair
-of a group on NVLink for more than two GPUs, and are slowest over the worst link of the group.
+Collectives of vLLM on more than two GPUs need NVLink between all pairs, and the slowest link of a
+group limits them.
 """
 
 import re
@@ -20,7 +20,7 @@ _PROFESSIONAL = re.compile(
     r"(?:(?:[AHBLTVP]\d{1,3}[A-Z]?|G[HB]\d{3})(?:[ -](?!MIG\b|(?:\d+-)*\d+[ABCQ]\b)[\w-]+)*"
     r"|RTX A\d{4}|RTX \d{4}(?: SFF)? Ada Generation)"
 )
-# P2P that is slower than host memory by more than this is no use.
+# P2P is not used if its rate is below this fraction of the rate through host memory.
 _SLOWER = 0.9
 _NOT_WORKING = {
     "hangs": "hang in an all-reduce",
@@ -36,10 +36,10 @@ def nvlink_count(label: str) -> int:
 
 
 def worst_link(links: Links, group: Iterable[int]) -> str | None:
-    """The label of the slowest pair in a group of indexes; None for fewer than two GPUs.
+    """The label of the slowest link in a group of GPU indexes; None for fewer than two GPUs.
 
-    NV# (more is better) before PIX, PXB, PHB, NODE and SYS; a label nobody knows is the worst.
-    ValueError where nobody said how a pair is linked.
+    NV# (more is better) is faster than PIX, PXB, PHB, NODE and SYS; an unknown label is slowest.
+    ValueError if a pair has no label.
     """
     known = {(i, j): label for i, j, label in links}
     pairs = list(combinations(sorted(set(group)), 2))
@@ -50,7 +50,7 @@ def worst_link(links: Links, group: Iterable[int]) -> str | None:
 
 
 def link_slowness(label: str) -> tuple[int, int]:
-    """What to compare labels by: the faster link is the smaller, an unknown one the largest."""
+    """The sort key of a label: smaller for faster links, largest for unknown ones."""
     count = nvlink_count(label)
     return (-1, -count) if count else (_PCIE_ORDER.get(label, len(_PCIE_ORDER)), 0)
 
@@ -64,11 +64,11 @@ def p2p_possible(
 ) -> bool | None:
     """Whether GPUs i and j may read each other's memory; None if that is not known.
 
-    `names` are the driver's by GPU index, `pairs` those of `nvidia-smi topo -p2p r` where there is
-    one: its word decides, but for "U" (unknown). Otherwise an NVLink (`link` "NV4") means yes, a
-    GeForce RTX 30, 40 or 50 no (NVIDIA's driver restricts P2P on them: NCCL goes through host
-    memory), two alike data-centre, RTX A or RTX Ada cards yes. Anything else is unknown: mixed
-    cards, a virtual machine's GRID cards and vGPUs, MIG slices.
+    `names` are the driver's names by GPU index. `pairs` are those of `nvidia-smi topo -p2p r`, if
+    available: they decide, except for "U" (unknown). Otherwise an NVLink (`link` "NV4") means yes,
+    a GeForce RTX 30, 40 or 50 no (NVIDIA's driver restricts P2P on them: NCCL uses host memory),
+    two equal data-centre, RTX A or RTX Ada cards yes. Anything else is unknown: mixed cards, a
+    virtual machine's GRID cards and vGPUs, MIG slices.
 
     Source: vLLM 0.33's distributed/device_communicators, which ask for P2P; a real log of two RTX
     3090 that talk over host memory (SHM) is in vLLM's issue 4383.
@@ -85,10 +85,10 @@ def p2p_possible(
 
 
 def p2p_fault(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerdict | None:
-    """The first verdict for which a group of GPUs is to do without P2P; None where none says so.
+    """The first verdict because of which a group of GPUs must not use P2P; None if there is none.
 
-    That is one of some of its GPUs with P2P that did not work, or was slower than without. NCCL
-    uses P2P only where it may: a run over another transport says nothing of P2P's speed.
+    It is about some of the group's GPUs: P2P did not work, or was slower than host memory. NCCL may
+    have used another transport; such a measurement says nothing about P2P's speed.
     """
     inside = _inside(verdicts, group)
     without = {one.gpus: one for one in inside if not one.p2p}
@@ -99,9 +99,9 @@ def p2p_fault(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerd
 
 
 def broken_verdict(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> LinkVerdict | None:
-    """The first verdict for which some GPUs cannot work together at all, else None.
+    """The first verdict because of which some GPUs cannot work together at all; else None.
 
-    What did not work with P2P and was not measured without it counts: nobody saw it work.
+    A failure with P2P counts if there was no measurement without P2P.
     """
     inside = _inside(verdicts, group)
     p2p_off = p2p_fault(inside, group) is not None
@@ -114,9 +114,9 @@ def broken_verdict(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> Lin
 
 
 def measured_gb_s(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> float | None:
-    """The least bus bandwidth that was measured over some GPUs, in the way that they are to work.
+    """The smallest measured bus bandwidth over some GPUs, with or without P2P as they will run.
 
-    None where nothing was. What gloo measured on a CPU says nothing of GPUs.
+    None without measurements. Measurements of gloo on a CPU do not count.
     """
     inside = _inside(verdicts, group)
     p2p = p2p_fault(inside, group) is None
@@ -129,7 +129,7 @@ def measured_gb_s(verdicts: Iterable[LinkVerdict], group: Iterable[int]) -> floa
 
 
 def describe_verdict(verdict: LinkVerdict) -> str:
-    """Why GPUs do not work together, or not with P2P, in words for a person."""
+    """A description of why GPUs do not work together, or not with P2P."""
     *first, last = map(str, verdict.gpus)
     by = [verdict.library, f"driver {verdict.driver_version}" if verdict.driver_version else None]
     known = ", ".join(text for text in by if text)

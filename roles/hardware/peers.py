@@ -1,4 +1,4 @@
-"""What slows GPUs that work together over PCIe: access control of bridges, the IOMMU, NUMA.
+"""Faults that slow GPUs that communicate over PCIe: access control of bridges, the IOMMU, NUMA.
 
 Sources: NCCL's troubleshooting guide ("PCI Access Control Services"), AMD's system validation guide
 (NUMA balancing), and public issue threads of hosts where GPUs hang or crawl in this state.
@@ -15,7 +15,8 @@ BARE = "none"
 
 
 def peer_faults(system: System, hardware: Hardware | None) -> Iterator[Fault]:
-    """Each of them once; of the bus only on bare metal, where its owner can mend it."""
+    """These faults, each once; faults of the bus only on bare metal, where its owner can fix
+    them."""
     if hardware is None or len(hardware.gpus) < 2:
         return
     if system.virtualization == BARE:
@@ -33,7 +34,7 @@ def peer_faults(system: System, hardware: Hardware | None) -> Iterator[Fault]:
 
 
 def _pairs_over_pcie(system: System, hardware: Hardware) -> Iterator[tuple[GpuPath, GpuPath]]:
-    """The places of two GPUs each that may read each other's memory, but over PCIe alone."""
+    """The PCI paths of each pair of GPUs that can use P2P, but only over PCIe."""
     paths = {path.address: path for path in system.gpu_paths}
     names = {gpu.index: gpu.name for gpu in hardware.gpus}
     path_of = {gpu.index: paths.get(gpu.pci_address or "") for gpu in hardware.gpus}
@@ -46,7 +47,7 @@ def _pairs_over_pcie(system: System, hardware: Hardware) -> Iterator[tuple[GpuPa
 
 
 def _acs_faults(system: System, pairs: list[tuple[GpuPath, GpuPath]]) -> Iterator[Fault]:
-    # What is above both passes nothing from one to the other.
+    # Bridges above both GPUs carry no traffic between them.
     between = {bridge for one, other in pairs for bridge in {*one.bridges} ^ {*other.bridges}}
     if found := sorted(between & {*system.redirecting}):
         yield Fault(

@@ -1,6 +1,6 @@
-"""What each GPU holds and does now, from the texts of NVIDIA's or AMD's tool. Pure.
+"""The current memory, utilization and processes of GPUs, from NVIDIA's or AMD's tool. Pure.
 
-A host is asked by the commands of `NVIDIA` or `AMD`, which a caller need not tell apart.
+A host runs the commands of `NVIDIA` or `AMD`; callers need not distinguish them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ _CSV = "--format=csv,noheader,nounits"
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process that computes on a GPU, as far as its driver names it."""
+    """A process on a GPU, as far as the driver identifies it."""
 
     pid: int | None
     name: str
@@ -32,7 +32,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Reading:
-    """One GPU now, by the driver's index; None where the driver does not say."""
+    """The current state of one GPU, by the driver's index; None means unknown."""
 
     index: int
     memory_mib: int | None
@@ -42,8 +42,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Readings:
-    """All GPUs of a host by index; `error` says why none could be read, `process_error` why their
-    processes could not be."""
+    """The readings of a host's GPUs by index. `error` says why there are none, `process_error` why
+    their processes are unknown."""
 
     gpus: Mapping[int, Reading] = field(default_factory=dict)
     error: str = ""
@@ -52,7 +52,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Output:
-    """What a command printed, and whether it ended well; why not stands in the text."""
+    """The output of a command, and whether it succeeded; the text says why not."""
 
     ok: bool
     text: str
@@ -60,10 +60,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Tool:
-    """How a vendor's tool is asked: each command as its arguments, by a name that `read` knows.
+    """The commands of a vendor's tool, each as its arguments, by the names that `read` expects.
 
-    `load` tells the GPUs' utilization alone. `pid` is a regular expression whose group is a process
-    in what `processes` prints, a line each.
+    `load` prints only the GPUs' utilization. `pid` is a regular expression whose group matches a
+    process id in a line of `processes`.
     """
 
     vendor: str
@@ -75,7 +75,7 @@ class Tool:
 
     @property
     def commands(self) -> dict[str, tuple[str, ...]]:
-        """What is asked for a reading, by name."""
+        """The commands for a reading, by name."""
         named = {"gpus": self.gpus, "processes": self.processes, "slices": self.slices}
         return {name: command for name, command in named.items() if command}
 
@@ -99,7 +99,7 @@ TOOLS = {tool.vendor: tool for tool in (NVIDIA, AMD)}
 
 
 def tool_of(gpus: Iterable[Gpu]) -> Tool:
-    """The tool that reads a host's GPUs: AMD's where one of them is AMD's, else NVIDIA's."""
+    """The tool for a host's GPUs: AMD's if one of them is AMD's, else NVIDIA's."""
     amd = any(
         (gpu.pci_device_id or "").startswith("1002:") or gpu.name.upper().startswith("AMD ")
         for gpu in gpus
@@ -108,9 +108,9 @@ def tool_of(gpus: Iterable[Gpu]) -> Tool:
 
 
 def read(tool: Tool, outputs: Mapping[str, Output]) -> Readings:
-    """The readings of a host, from what `tool.commands` printed, by their names.
+    """The readings of a host, from the outputs of `tool.commands` by name.
 
-    Where one GPU does not answer, a tool fails after it told of the others: they count.
+    If one GPU does not answer, a tool reports the others and then fails: the others count.
     """
     gpu_output = outputs.get("gpus", Output(False, "not asked"))
     records = _records(tool, gpu_output.text, _GPU_FIELDS)
@@ -133,7 +133,7 @@ def read(tool: Tool, outputs: Mapping[str, Output]) -> Readings:
 
 
 def utilization(tool: Tool, text: str) -> dict[int, int]:
-    """How busy each GPU is in percent, from what `tool.load` printed; none where it is no such."""
+    """Each GPU's utilization in percent, from the output of `tool.load`; empty if it is invalid."""
     return {
         record.index: record.utilization_percent
         for record in _records(tool, text, _LOAD_FIELDS)
@@ -144,7 +144,7 @@ def utilization(tool: Tool, text: str) -> dict[int, int]:
 def processes_by_gpu(
     processes: Iterable[Process], listed: Iterable[GpuRecord], gpus: Iterable[GpuRecord]
 ) -> dict[int, list[Process]]:
-    """The processes on each GPU by its index, also where the driver names a slice of it.
+    """The processes on each GPU by its index, including those on its slices.
 
     `listed` are GPUs with their slices.
     """
@@ -174,7 +174,7 @@ def _records(tool: Tool, text: str, fields: Sequence[str]) -> tuple[GpuRecord, .
 
 
 def _processes(tool: Tool, output: Output) -> tuple[tuple[Process, ...], str]:
-    """The processes, and why they could not be read, or ""."""
+    """The processes, and why they could not be read ("" if they could)."""
     parse: Callable[[str], tuple[Process, ...]] = (
         parse_amd_processes
         if tool is AMD

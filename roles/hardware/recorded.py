@@ -1,4 +1,4 @@
-"""The recorded hardware of an inventory's hosts: one YAML file, made to be read and committed."""
+"""The recorded hardware of an inventory's hosts: one YAML file to read and commit."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from roles.hardware.settings import check_card_name
 from roles.host import parse_yaml
 
 HEADER = "# Recorded by deploys/discover.py: a deploy stops a host whose hardware is another.\n"
-# Before each host's part: all other lines begin with a space.
+# The start of each host's part: all other lines begin with a space.
 _NEXT_PART = re.compile(r"\n(?! )")
 
-# Most programs that import this never read a recording: its models are built with the first one.
+# Models are built on first use: most programs that import this module never read a recording.
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 SmallCount = Annotated[int, Field(ge=0, le=4_194_304)]
-# As `entry` writes them: nvidia-smi's or AMD's labels, "?" for a pair that nobody told.
+# As `entry` writes them: nvidia-smi's or AMD's labels, "?" for an unknown pair.
 _LINKS = re.compile(rf"{LINK_LABELS}|NV|XGMI|PCIE|\?")
 _P2P = re.compile(rf"{P2P_LABELS}|\?")
 _PCI_ADDRESS = r"^[0-9A-Fa-f]{4,8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]$"
@@ -37,9 +37,9 @@ Rows = Annotated[list[Annotated[str, Field(max_length=8 * MAX_GPUS)]], Field(max
 
 
 class RecordedGpu(BaseModel):
-    """One GPU of a host as it was found; see `Gpu`. What was not found is left out.
+    """One recorded GPU; see `Gpu`. Unknown fields are left out.
 
-    `index` is left out where it is the GPU's place in the list.
+    `index` is left out if it is the GPU's position in the list.
     """
 
     model_config = _STRICT
@@ -64,7 +64,7 @@ class RecordedGpu(BaseModel):
 
 
 class RecordedVerdict(BaseModel):
-    """What an all-reduce over some of the host's GPUs did; see `LinkVerdict`."""
+    """A recorded verdict; see `LinkVerdict`."""
 
     model_config = _STRICT
 
@@ -80,7 +80,8 @@ class RecordedVerdict(BaseModel):
 
 
 class RecordedHost(BaseModel):
-    """A host as it was found: GPUs in the driver's order, rows of link labels, "X" for itself."""
+    """A recorded host: GPUs in the driver's order, and rows of link labels with "X" for the GPU
+    itself."""
 
     model_config = _STRICT
 
@@ -92,7 +93,7 @@ class RecordedHost(BaseModel):
 
 
 def recorded_hardware(data: Any) -> Hardware:
-    """The hardware of one host's entry; ValueError names each entry that is wrong."""
+    """The hardware of one host's entry; the ValueError names each invalid field."""
     try:
         host = RecordedHost.model_validate(data)
     except ValidationError as error:
@@ -112,10 +113,10 @@ def recorded_hardware(data: Any) -> Hardware:
 
 
 def with_verdicts(data: Any, hardware: Hardware, verdicts: Sequence[LinkVerdict]) -> dict[str, Any]:
-    """A host's entry with these verdicts instead of its own.
+    """A host's entry with its verdicts replaced.
 
-    `data` is the entry that there is, None or one of other GPUs where the host is declared: it then
-    becomes one of `hardware`, but names no driver, as nothing may begin to differ by it.
+    `data` is the existing entry. For a declared host it may be None or have other GPUs: then a new
+    entry is made from `hardware`, without a driver version, so that nothing new can differ.
     """
     if data is None or not _have_same_gpus(hardware, recorded_hardware(data)):
         data = entry(replace(hardware, driver_version=None, interconnect=()))
@@ -124,28 +125,28 @@ def with_verdicts(data: Any, hardware: Hardware, verdicts: Sequence[LinkVerdict]
 
 
 def keep_verdicts(found: Hardware, recorded: Hardware | None) -> Hardware:
-    """Hardware that was just found, with the verdicts that are recorded of the same GPUs."""
+    """Observed hardware with the recorded verdicts, if these are about the same GPUs."""
     if recorded is None or not _have_same_gpus(found, recorded):
         return found
     return replace(found, interconnect=recorded.interconnect)
 
 
 def _have_same_gpus(one: Hardware, other: Hardware) -> bool:
-    """Also by index, which is what verdicts go by."""
+    """Whether both have the same GPUs with the same indexes, which verdicts use."""
     return [gpu.index for gpu in one.gpus] == [gpu.index for gpu in other.gpus] and not any(
         gpu_findings(one.gpus, other.gpus)
     )
 
 
 def completed_from_recording(declared: Hardware, recorded: Hardware | None) -> Hardware:
-    """Declared hardware with what is recorded of the same GPUs: a declaration is short."""
+    """Declared hardware, completed from the recording if that has the same GPUs."""
     if recorded is None or any(gpu_findings(declared.gpus, recorded.gpus)):
         return declared
     return replace(recorded, links=declared.links or recorded.links)
 
 
 def entry(hardware: Hardware, identifiers: Mapping[int, Mapping[str, str]] | None = None) -> dict:
-    """One host's entry, made to be written; `identifiers` adds uuid and serial by GPU index."""
+    """One host's entry for the file; `identifiers` adds uuid and serial by GPU index."""
     more = identifiers or {}
     gpus = [
         {
@@ -165,15 +166,14 @@ def entry(hardware: Hardware, identifiers: Mapping[int, Mapping[str, str]] | Non
 
 
 def recording(entries: Mapping[str, Any]) -> str:
-    """The file's text: hosts by name, a GPU a line, a row of links a line."""
+    """The file's text: hosts by name, one GPU or row of links a line."""
     return _joined({name: _part(name, one) for name, one in entries.items()})
 
 
 def recording_with(text: str, entries: Mapping[str, Any]) -> str:
-    """A file's text with these entries beside those of other hosts; ValueError as `read_recording`.
+    """The file's text with these entries added or replaced; ValueError as `read_recording`.
 
-    What the file says of other hosts stays as it is, character by character, if `recording` wrote
-    it.
+    The parts of other hosts stay the same to the character if `recording` wrote them.
     """
     known = _read_parts(text)
     if known is None:
@@ -187,7 +187,7 @@ def _joined(parts: Mapping[str, str]) -> str:
 
 
 def _part(name: str, entry: Any) -> str:
-    """What the file's text says of one host."""
+    """The part of the file's text for one host."""
     return yaml.dump({name: entry}, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
 
 
@@ -218,7 +218,7 @@ def _read_parts(text: str) -> Mapping[str, tuple[str, Any]] | None:
 
 @lru_cache(maxsize=65536)
 def _read_part(part: str) -> tuple[str, Any] | None:
-    """The host and the entry of a part that `recording` wrote; None for any other text."""
+    """The host and entry of a part that `recording` wrote; None for any other text."""
     try:
         entries = parse_yaml(part)
     except ValueError:
@@ -262,7 +262,7 @@ def _verdicts(
 
 
 def _rows(links: Links | None, gpus: tuple[Gpu, ...]) -> list[str] | None:
-    """A row for each GPU: its label to every GPU, "X" to itself, "?" where none was told."""
+    """A row for each GPU with its label to every GPU, "X" to itself and "?" if unknown."""
     if links is None or len(gpus) < 2:
         return None
     label = {pair: name for i, j, name in links for pair in ((i, j), (j, i))}

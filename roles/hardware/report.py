@@ -1,4 +1,4 @@
-"""What a host reports about itself: its part of the one question, read into one object."""
+"""The hardware report of a host: the question to it, and the parser of its answer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ _SYSTEM = (
     *("os", "kernel", "memory", "shm", "numa", "secure-boot", "modules", "nvidia-loaded"),
     *("nvidia-installed", "nvidia-license", "fabric-manager", "pci"),
 )
-# What hosts of another kind, or users without sudo, do not tell.
+# Sections that some hosts, or users without sudo, do not provide.
 _SYSTEM_TOO = (
     *("nvidia-loaded-kind", "virtualization", "numa-balancing", "paths", "acs", "machine"),
     *("dpkg-audit", "reboot-required"),
@@ -28,10 +28,11 @@ _SYSTEM_TOO = (
 
 @dataclass(frozen=True)
 class HardwareReport:
-    """What a host says of its user, its system and its GPUs.
+    """A host's user, system, GPUs and faults.
 
-    `hardware` is None where no driver could be asked; `presumed` is then what follows from the PCI
-    bus by the table of cards, None where that does not tell. `answers` are the tools' own words.
+    `hardware` is None if no driver answers; `presumed` is then the hardware that the PCI bus and
+    the table of cards show, None if they do not determine it. `answers` are the tools' parsed
+    outputs.
     """
 
     root: bool
@@ -44,15 +45,15 @@ class HardwareReport:
 
     @property
     def blocking_faults(self) -> tuple[Fault, ...]:
-        """The faults with which nothing can be served."""
+        """The faults that prevent serving."""
         return tuple(fault for fault in self.faults if fault.severity == "stop")
 
     @property
     def devices(self) -> dict[int, str]:
-        """What CUDA calls a device where that is not its index: its UUID, by `Gpu.index`.
+        """CUDA's name of each device, its UUID, by `Gpu.index`; empty if CUDA uses the index.
 
-        That is so where there are MIG slices, which the index counts and CUDA does not, and where
-        a GPU does not answer: CUDA numbers those that do without a gap.
+        The index is no use with MIG slices, which CUDA does not count, and if a GPU does not
+        answer: CUDA numbers the others without a gap.
         """
         gpus = self.hardware.gpus if self.hardware else ()
         counted_otherwise = any(gpu.mig_profile for gpu in gpus)
@@ -62,7 +63,7 @@ class HardwareReport:
 
     @property
     def identifiers(self) -> dict[int, dict[str, str]]:
-        """UUID and serial number of each device by `Gpu.index`, as far as the driver tells them.
+        """UUID and serial number of each device by `Gpu.index`, as far as they are known.
 
         A slice has its own UUID and its GPU's serial number.
         """
@@ -86,7 +87,7 @@ class HardwareReport:
 
 
 def parse_report(sections: Sections) -> HardwareReport:
-    """Read a host's answer to `PART`; ValueError where it is cut short, or says why."""
+    """Parse a host's answer to `PART`; ValueError if it is cut short or reports a problem."""
     if "no-room" in sections:
         raise ValueError(
             "the host's tools cannot be asked: neither /dev/shm nor /tmp takes a file (full, or "
@@ -112,7 +113,7 @@ def parse_report(sections: Sections) -> HardwareReport:
 
 
 def foreign_processes(answers: ToolAnswers, owners: str) -> list[Process]:
-    """Processes that hold more of a GPU than a trifle and belong to no replica of this project."""
+    """Processes that use more than `FOREIGN_MIB` of a GPU and belong to no replica of ours."""
     groups = dict(line.split(" ", 1) for line in owners.splitlines() if " " in line.strip())
     return [
         process
@@ -123,7 +124,7 @@ def foreign_processes(answers: ToolAnswers, owners: str) -> list[Process]:
 
 
 def _output(text: str) -> ToolOutput:
-    """What stands in a section, and the status that a program ended with."""
+    """A section's text, and the exit status of its program."""
     lines = text.splitlines()
     statuses = [line for line in lines if line.startswith(_STATUS)]
     status = statuses[-1].removeprefix(_STATUS).strip() if statuses else "0"

@@ -1,4 +1,4 @@
-"""What an inventory may say about a host's GPUs."""
+"""The settings that declare a host's GPUs."""
 
 import re
 from typing import Annotated
@@ -11,12 +11,12 @@ _CARD_NAME = re.compile(r"[A-Za-z0-9][][A-Za-z0-9 ._()/+,-]{0,99}")
 _FORBIDDEN_IN_NAMES = re.compile(r"[^][A-Za-z0-9 ._()/+,-]")
 
 
-# No GPU that serves a model has less, and none has as much as the other.
+# Plausible bounds of the memory of a GPU that serves a model.
 _MIN_MIB, _MAX_MIB = 1024, 2**20
 
 
 def check_card_name(name: str) -> str:
-    """The name without blanks around it; ValueError where it holds what no card's name holds."""
+    """The name without surrounding blanks; ValueError for characters that no card's name has."""
     stripped = name.strip(" ")
     if not _CARD_NAME.fullmatch(stripped):
         raise ValueError(
@@ -27,7 +27,8 @@ def check_card_name(name: str) -> str:
 
 
 def fit_card_name(name: str) -> str:
-    """What a driver prints, without characters that `check_card_name` refuses, such as a "™"."""
+    """A driver's name for a card, without characters that `check_card_name` refuses, such as
+    "™"."""
     plain = " ".join(_FORBIDDEN_IN_NAMES.sub("", name).split())
     return re.sub(r"^[^A-Za-z0-9]+", "", plain)[:100].rstrip()
 
@@ -62,7 +63,7 @@ class GpuDeclaration(StrictSettings):
         raise ValueError(f"{mib} is no memory that a GPU has; give MiB: 48 GiB is 49152")
 
 
-# Both end in None so that the description stays the field's own: `gpus: GpusDeclaration = None`.
+# Both include None, so that pydantic keeps the description: `gpus: GpusDeclaration = None`.
 GpusDeclaration = Annotated[
     str | Several[GpuDeclaration] | None,
     Field(

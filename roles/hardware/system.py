@@ -1,4 +1,4 @@
-"""What a host's system says about its GPUs beside their own tools: kernel, modules, PCI bus."""
+"""The system of a GPU host: kernel, modules, services and PCI bus."""
 
 import re
 from collections.abc import Mapping
@@ -22,20 +22,20 @@ class PciDevice:
 
     @property
     def is_accelerator(self) -> bool:
-        """Whether this computes and shows no picture: a "processing accelerator" of PCI."""
+        """Whether this is a PCI "processing accelerator", which has no display."""
         return self.class_code.startswith("12")
 
     @property
     def is_nvswitch(self) -> bool:
-        """Whether this is an NVSwitch, which wants the fabric manager."""
+        """Whether this is an NVSwitch, which needs the fabric manager."""
         return self.class_code == _SWITCH_CLASS and self.pci_device_id.startswith(_NVIDIA)
 
 
 @dataclass(frozen=True)
 class GpuPath:
-    """Where a GPU stands on the PCI bus: the bridges above it, the root's first.
+    """The position of a GPU on the PCI bus: the bridges above it, the root's first.
 
-    `iommu` is how the IOMMU treats it ("DMA", "DMA-FQ", "identity"), None where there is none.
+    `iommu` is the IOMMU's mode for it ("DMA", "DMA-FQ", "identity"), None without an IOMMU.
     """
 
     address: str
@@ -45,15 +45,15 @@ class GpuPath:
 
 @dataclass(frozen=True)
 class System:
-    """One host's system. Versions are None where nothing is loaded or installed.
+    """One host's system. A version is None if nothing is loaded or installed.
 
     `driver_open` says whether the installed kernel modules are the open ones, `loaded_open` whether
     the loaded ones are; `fabric_manager` is
     "absent", "active" or what systemd calls its state. `virtualization` is what systemd calls it
-    ("none", "kvm"), `redirecting` the bridges that send what GPUs say to each other up to the CPU
-    (ACS), as far as root could see them. `machine` is the CPU's architecture ("x86_64"),
-    `dpkg_audit` what dpkg says of packages that are half installed, `reboot_for` the packages for
-    which the distribution wants a reboot.
+    ("none", "kvm"), `redirecting` the bridges whose access control (ACS) redirects traffic between
+    GPUs to the CPU, as far as root could see them. `machine` is the CPU's architecture ("x86_64"),
+    `dpkg_audit` dpkg's report of half installed packages, `reboot_for` the packages for which the
+    distribution requires a reboot.
     """
 
     os: str
@@ -82,7 +82,7 @@ class System:
     reboot_for: tuple[str, ...] = ()
 
     def ram_share_mib(self, count: int) -> int | None:
-        """What each of several GPUs has of the host's memory, where they share it with the CPUs."""
+        """The part of the host's memory for each of several GPUs that share it with the CPUs."""
         return self.ram_mib // count if self.ram_mib else None
 
     @property
@@ -97,7 +97,7 @@ def is_open_module(text: str) -> bool | None:
 
 
 def parse_system(parts: Mapping[str, str]) -> System:
-    """Read the parts of a report that come from the system; what cannot be told is None."""
+    """Parse the system's parts of a report; unknown values are None."""
     license_text = parts["nvidia-license"].strip()
     reboot = parts.get("reboot-required", "").split()
     return System(
@@ -115,13 +115,13 @@ def parse_system(parts: Mapping[str, str]) -> System:
         fabric_manager_version=_version(parts["fabric-manager"]),
         pci=tuple(filter(None, map(_pci_device, parts["pci"].splitlines()))),
         virtualization=_one_line(parts.get("virtualization", "")),
-        # 2 is for memory tiers, and moves nothing between nodes of one kind.
+        # Mode 2 is for memory tiers, and moves nothing between equal nodes.
         numa_balancing=parts.get("numa-balancing", "").strip() in ("1", "3"),
         loaded_open=is_open_module(parts.get("nvidia-loaded-kind", "")),
         gpu_paths=tuple(filter(None, map(_gpu_path, parts.get("paths", "").splitlines()))),
         redirecting=tuple(filter(None, map(_redirecting, parts.get("acs", "").splitlines()))),
         machine=_one_line(parts.get("machine", "")) or "",
-        # df names the file system above where it is none of its own.
+        # df names the parent file system if /dev/shm is not a mount.
         dev_shm_mounted=parts["shm"].split()[-1:] == ["/dev/shm"],
         fabric_manager_at_boot=_unit_is_enabled(parts["fabric-manager"]),
         dpkg_audit=_one_line(parts.get("dpkg-audit", "")) or "",
@@ -140,7 +140,7 @@ def _mib(pattern: str, text: str) -> int | None:
 
 
 def _secure_boot(text: str) -> bool | None:
-    """From mokutil's words, or from the EFI variable's bytes, of which the last one tells."""
+    """From mokutil's text, or from the last byte of the EFI variable."""
     if "SecureBoot enabled" in text:
         return True
     if "SecureBoot disabled" in text:
@@ -191,7 +191,7 @@ _ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 
 
 def _gpu_path(line: str) -> GpuPath | None:
-    """A GPU, how the IOMMU treats it and its folder, which lies in those of the bridges above."""
+    """A GPU with its IOMMU mode and its sysfs path, which contains the bridges above it."""
     match = re.fullmatch(r"(\S+) iommu=(\S*) (/\S+)", line.strip())
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""What NVIDIA's Xids mean and what to do about them: `xids.yaml`."""
+"""The meaning and remedies of NVIDIA's Xids: `xids.yaml`."""
 
 import re
 from functools import cache
@@ -8,13 +8,13 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-# From nothing to do to hands on the machine. NVIDIA's immediate actions map so: IGNORE to
+# From no action to work on the machine. NVIDIA's immediate actions are mapped so: IGNORE to
 # information, or warning where it has something looked into; RESTART_APP to application; RESET_GPU
 # to reset; RESTART_BM and RESTART_VM to reboot; CHECK_MECHANICALS to hardware;
 # UPDATE_SWFW and CONTACT_SUPPORT alone to warning; a workflow to its first action on the GPU.
 XidSeverity = Literal["information", "application", "warning", "reset", "reboot", "hardware"]
 
-# What the driver names in the message of Xid 154, "... changed from 0x0 (None) to 0x2 (...)".
+# The action in the message of Xid 154, "... changed from 0x0 (None) to 0x2 (...)".
 _RECOVERY_ACTION = re.compile(r"\bto 0x[0-9a-f]+ \(([^)]*)\)", re.IGNORECASE)
 _RECOVERY_SEVERITIES: dict[str, XidSeverity] = {
     "none": "information",
@@ -27,9 +27,9 @@ _RECOVERY_XID = 154
 
 
 class XidEntry(BaseModel):
-    """What some Xids mean, how much they matter and what to do."""
+    """The meaning, severity and remedy of some Xids."""
 
-    # Built with the first Xid that is looked up: planning looks up none.
+    # Built on first use: planning looks up no Xid.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     xids: tuple[int, ...] = Field(min_length=1)
@@ -40,18 +40,18 @@ class XidEntry(BaseModel):
 
 @cache
 def xid_entries() -> tuple[XidEntry, ...]:
-    """The table in its order."""
+    """All entries, in the table's order."""
     text = Path(__file__).with_name("xids.yaml").read_text(encoding="utf-8")
     return tuple(XidEntry.model_validate(row) for row in yaml.safe_load(text))
 
 
 def find_xid(xid: int) -> XidEntry | None:
-    """The entry of a number, or None where the table does not have it."""
+    """The entry of a number; None if the table lacks it."""
     return _by_number().get(xid)
 
 
 def xid_severity(xid: int, message: str = "") -> XidSeverity | None:
-    """How much one Xid matters; of 154 what its message says; None where nobody knows."""
+    """The severity of an Xid; for 154 from its message; None if it is unknown."""
     entry = find_xid(xid)
     if entry is None:
         return None

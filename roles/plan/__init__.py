@@ -1,4 +1,4 @@
-"""The plan's frozen types, and its saved form: which replicas run on which GPUs, and why."""
+"""The frozen types of the plan, and its saved form."""
 
 from roles.plan.estimate import Bound as Bound
 from roles.plan.estimate import Estimate as Estimate

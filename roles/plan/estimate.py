@@ -1,4 +1,4 @@
-"""What one replica is estimated to do under its load."""
+"""The performance estimate of one replica under its load."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ class Estimate:
     """An estimate, not a measurement, of one replica under its load.
 
     `tokens_per_s` counts output tokens. `tpot_ms` is the mean time between a request's output
-    tokens, the pauses for others' prompts included. `bound_by` is what most of it is spent on.
+    tokens, including pauses for other prompts. `bound_by` is what takes most of that time.
     """
 
     tokens_per_s: float

@@ -1,4 +1,4 @@
-"""The plan: which replicas run on which GPUs, with the numbers and the reasons for it."""
+"""The plan: which replicas run on which GPUs, with the figures and reasons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,10 +10,10 @@ from roles.plan.estimate import Estimate
 
 @dataclass(frozen=True)
 class Shape:
-    """How one replica is split over GPUs: TP × PP, its experts whole on some of them or not.
+    """How one replica is split over GPUs: TP × PP, and whether expert parallel is used.
 
-    With `tensor_split` whole layers lie on cards of any kinds, one card's after the other's: the
-    numbers are the cards' parts in the GPUs' order, as the engine takes them.
+    With `tensor_split` each card, of any kind, has whole layers: the numbers are the cards' parts
+    in the order of the GPUs, as the engine takes them.
     """
 
     tensor_parallel: int
@@ -23,12 +23,12 @@ class Shape:
 
     @property
     def gpus(self) -> int:
-        """Number of GPUs that one replica takes."""
+        """The number of GPUs of one replica."""
         return self.tensor_parallel * self.pipeline_parallel
 
     @property
     def with_experts(self) -> "Shape":
-        """The same with expert parallel."""
+        """The same shape with expert parallel."""
         return replace(self, expert_parallel=True)
 
     def __str__(self) -> str:
@@ -45,13 +45,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class MemorySum:
-    """Where one GPU's memory goes under a shape, in GiB; the parts up to `kv_cache_gib` add up to
-    the total. With pipeline parallel it is a GPU of the stage that binds.
+    """The use of one GPU's memory under a shape, in GiB.
 
-    `headroom_gib` is what the engine must leave alone (1 - utilization), `workspace_gib` what torch
-    does not hand out. `kv_cache_gib` is predicted and may be below 0; `promised_kv_gib` is a lower
-    bound. `kv_tokens` and `max_concurrency` are what the engine will print, `promised_concurrency`
-    the lower bound's. `starts` says whether it would start, `reason` why not.
+    The parts up to `kv_cache_gib` add up to the total. With pipeline parallel it is a GPU of the
+    limiting stage. `headroom_gib` is what the engine must leave free (1 - utilization),
+    `workspace_gib` is not allocated by torch. `kv_cache_gib` is predicted and may be below 0;
+    `promised_kv_gib` is a lower bound. `kv_tokens` and `max_concurrency` are what the engine will
+    print; `promised_concurrency` follows from the lower bound. `starts`: whether the engine would
+    start; `reason`: why not.
     """
 
     total_gib: float
@@ -80,7 +81,7 @@ class MemorySum:
 
     @property
     def fits(self) -> bool:
-        """Whether it starts, and the KV cache that is left holds what the service asks for."""
+        """Whether the engine starts and its KV cache holds the requests that the service needs."""
         return self.starts and self.kv_cache_gib >= self.kv_needed_gib
 
 
@@ -88,11 +89,10 @@ class MemorySum:
 class Replica:
     """One engine process group: one unit, one port, some GPUs of one host.
 
-    `number` counts the host's replicas from 0. `max_num_seqs` are the requests of one step where
-    the engine's own number would leave no room, else None; `dtype` is "half" where
-    the card knows no bfloat16, else None. `weight` is its part of the requests against
-    those of other replicas; `expected` what it is estimated to do, where the load is stated.
-    `engine` is the kind of the engine that runs it.
+    `number` counts the host's replicas from 0. `max_num_seqs` limits the requests of one step if
+    the engine's default would leave no memory, else None. `dtype` is "half" if the card has no
+    bfloat16, else None. `weight` is its share of requests relative to other replicas. `expected` is
+    its estimate, None without a stated load. `engine` is the kind of its engine.
     """
 
     name: str
@@ -120,10 +120,10 @@ class Replica:
 
 @dataclass(frozen=True)
 class HostPlan:
-    """What one host runs and why; no replicas means that it cannot serve the model.
+    """The replicas of one host, with reasons; without replicas it cannot serve the model.
 
-    `rejected` are the other shapes with what speaks against each, `remedies` what would make the
-    model fit where it does not.
+    `rejected` are the other shapes, each with the reason; `remedies` are changes that would make
+    the model fit.
     """
 
     host: str
@@ -137,9 +137,9 @@ class HostPlan:
 
 
 def with_p2p_of(old: HostPlan, new: HostPlan) -> HostPlan | None:
-    """An old plan with P2P as a new one has it; None where they differ in more than that.
+    """The old plan with the P2P settings of the new one; None if more than that differs.
 
-    Weights and estimates are the old plan's: what they say is not in a replica's files.
+    Weights and estimates stay the old plan's: a replica's files do not contain them.
     """
 
     def rest(replica: Replica) -> Replica:

@@ -1,4 +1,4 @@
-"""A plan as a file that is committed: what runs where, without the figures that led to it."""
+"""The saved form of a plan, a file to commit: what runs where, without figures and reasons."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -52,9 +52,9 @@ class SavedService(BaseModel):
 
 
 def check_saved(text: str) -> Mapping[str, Any]:
-    """What a saved plan's text holds; ValueError, which goes on after its file's name, for another.
+    """The data of a saved plan's text; the ValueError's text continues the file's name.
 
-    What is cut between two lines may be a plan, too: then it differs from that of the inventory.
+    A file that was cut between two lines may still be valid: then it differs from the plan.
     """
     found = parse_yaml(text)
     if found is None:
@@ -68,14 +68,15 @@ def check_saved(text: str) -> Mapping[str, Any]:
         raise ValueError(f"is no saved plan ({fault})") from None
     hosts = [host for service in found.values() for host in service["hosts"].values()]
     replicas = [replica for host in hosts for replica in host.values()]
-    # A file of before there were several engines says it of none.
+    # Older files, from before there were several engines, name none.
     if not text.endswith("\n") or len({"engine" in replica for replica in replicas}) > 1:
         raise ValueError("is cut off at its end")
     return found
 
 
 def plan_differences(text: str, plans: Sequence[Plan]) -> list[str]:
-    """What differs between saved plans and these, in words; ValueError as `check_saved`."""
+    """Descriptions of the differences between saved plans and these; ValueError as
+    `check_saved`."""
     old = check_saved(text)
     models = {service: old[service]["model"] for service in old}
     before = {
@@ -113,8 +114,8 @@ def _of_replicas(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What a replica has now and had before, as far as they differ; a file of before there were
-    several engines says nothing of them."""
+    """A description of a replica's changed fields, "" if there are none. Older files name no
+    engine."""
     default = {"engine"} - before.keys()
     differs = [
         key
