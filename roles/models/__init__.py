@@ -1,4 +1,4 @@
-"""What a model is to a planner, and a catalogue of known ones: pure code only."""
+"""Models as the planner sees them, and the catalogue of known ones. Pure code only."""
 
 from roles.models.catalog import catalog_config as catalog_config
 from roles.models.catalog import find as find

@@ -18,7 +18,7 @@ from roles.models.settings import RecordedModel, describe_errors
 
 
 def main(arguments: list[str]) -> int:
-    """Run the subcommand; 0, or 1 where something is wrong."""
+    """Run the subcommand; return 0, or 1 on an error."""
     parser = argparse.ArgumentParser(prog="python -m roles.models", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     read = commands.add_parser(
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         return _refused(f"{options.source}: {describe_errors(error)}")
     except (ValueError, OSError) as error:
         return _refused(f"{options.source}: {error}")
-    # The tensors of a GGUF file are counted, whatever its kind.
+    # The tensors of a GGUF file are counted, so a warning about its kind does not matter.
     warnings = () if model.gguf else model.warnings
     if found.weights_bytes is None:
         warnings += ("no safetensors files: the plan reckons the weights from the config",)
@@ -71,7 +71,7 @@ def _expanded(path: Path) -> Path:
 
 
 def _token(file: Path | None) -> str | None:
-    """The hub's token, of the file before the environment; None where neither has one."""
+    """The hub's token, from the file or else the environment; None without both."""
     if file is not None and not path_exists(file):
         raise ValueError(f"{file} is not there: write the hub's token into it")
     token = (read_text(file, 2**16) if file else os.environ.get("HF_TOKEN", "")).strip()

@@ -1,4 +1,4 @@
-"""A checkpoint's files: an index or the headers of safetensors."""
+"""Parses the files of a checkpoint: the index or the headers of safetensors."""
 
 import struct
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def index_bytes(text: str | bytes, where: str) -> int:
-    """The `total_size` of a model.safetensors.index.json; ValueError where it has none."""
+    """The `total_size` of a model.safetensors.index.json; ValueError if it has none."""
     found = read_mapping(text, where)
     metadata = found.get("metadata")
     size = metadata.get("total_size") if isinstance(metadata, Mapping) else None
@@ -30,7 +30,7 @@ def index_bytes(text: str | bytes, where: str) -> int:
 
 
 def header_size(first: bytes, where: str) -> int:
-    """How long a safetensors header is, from the file's first 8 bytes."""
+    """The length of a safetensors header, from the file's first 8 bytes."""
     if len(first) < 8:
         raise ValueError(
             f"{where} is no safetensors file: it ends within its first 8 bytes; download it anew"
@@ -45,7 +45,7 @@ def header_size(first: bytes, where: str) -> int:
 
 
 def header_bytes(header: bytes, where: str, data_bytes: int = MAX_BYTES) -> int:
-    """Bytes of all tensors that a safetensors header names, which lie within the file's data."""
+    """Bytes of all tensors in a safetensors header; ValueError if they exceed the file's data."""
     total = 0
     for name, tensor in read_mapping(header, where).items():
         if name == "__metadata__":
@@ -76,7 +76,7 @@ def _are_offsets(found: Any) -> TypeGuard[list[int]]:
 
 
 def read_mapping(text: str | bytes, where: str) -> dict[str, Any]:
-    """The JSON object of a checkpoint's file; ValueError names the file."""
+    """The JSON object of a checkpoint's file; the ValueError names the file."""
     try:
         found = parse_json(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""From a model's config.json to a `Model`.
+"""Converts a model's config.json to a `Model`.
 
 Keys and defaults are those of transformers and of vLLM 0.33
 (`transformers_utils/model_arch_config_convertor.py`, `config/model.py`).
@@ -26,11 +26,11 @@ from roles.models.quantization import read_quantization
 from roles.models.vision import encoder_weights
 from roles.models.weights import checkpoint_bytes
 
-# How much more than its shapes say a model of an unknown kind may take: a guess, and said so.
+# The margin for a model of an unknown kind: a guess, and warned about.
 UNKNOWN_MARGIN = 0.05
-# A checkpoint's bytes this near to those of its shapes are no reason to doubt the shapes.
+# The shapes are trusted if the checkpoint's bytes differ from theirs by less than this.
 SHAPES_SURE = 0.03
-# The bytes of no checkpoint are so many times more or less than those of its shapes.
+# The maximum factor between a checkpoint's bytes and those of its shapes.
 MAX_DEVIATION = 64
 _LIMITS = (
     "max_position_embeddings",
@@ -62,11 +62,11 @@ _ALIASES = {
     "num_experts": ("moe_num_experts",),
     "num_experts_per_tok": ("moe_k", "moe_top_k"),
 }
-# Where DBRX and MPT keep a part of their sizes.
+# Parts of the config where DBRX and MPT have some sizes.
 _PARTS = ("attn_config", "ffn_config")
-# Their classes end in Model although they have a head.
+# Classes whose names end in Model although they have a head.
 _GENERATING = ("LMHeadModel", "ChatModel", "ChatGLMModel")
-# What some models give for each layer; as large as the largest is never too little.
+# Keys that some models give for each layer; the largest value is a safe choice.
 _BY_LAYER = ("intermediate_size", "moe_intermediate_size", "moe_topk", "num_shared_expert")
 
 
@@ -82,15 +82,15 @@ def parse_config(
     """The model that a config.json describes.
 
     `weights_bytes` are the exact bytes of the checkpoint's tensors, where they are known (the
-    `total_size` of model.safetensors.index.json). `quantization` and `dtype` are what the engine is
-    told (`--quantization`, `--dtype`); `quantization` counts where the checkpoint is not quantised
-    itself. `hf_quant` is NVIDIA's hf_quant_config.json. ValueError says which key is missing or
-    wrong, and what to do.
+    `total_size` of model.safetensors.index.json). `quantization` and `dtype` are the engine's
+    options (`--quantization`, `--dtype`); `quantization` counts if the checkpoint is not quantised
+    itself. `hf_quant` is NVIDIA's hf_quant_config.json. The ValueError names the missing or wrong
+    key and the remedy.
     """
     try:
         return _build_model(config, model_id, weights_bytes, quantization, dtype, hf_quant)
     except (TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
-        # A config may be anybody's JSON.
+        # A config is untrusted JSON.
         raise ValueError(
             f"cannot be read ({type(error).__name__}: {error}); take the config.json that the "
             "model is published with"
@@ -140,7 +140,7 @@ def _build_model(
     if not weights_bytes:
         return model
     scale = _scale(model, plain)
-    # Tensors of a GGUF file are counted, whatever its shapes say.
+    # The tensors of a GGUF file are counted, so its shapes need not match.
     if not 1 / MAX_DEVIATION < scale < MAX_DEVIATION and not (quantization or "").startswith(
         "gguf"
     ):
@@ -152,7 +152,8 @@ def _build_model(
 
 
 def _check_is_a_config(fields: Fields) -> None:
-    """ValueError for a mapping that is no model's config: defaults would make a model of it."""
+    """ValueError for a mapping that is not a model's config: defaults would turn it into a
+    model."""
     sized = fields.get("hidden_size", *_ALIASES["hidden_size"]) is not None
     named = fields.model_type or fields.outer.get("architectures")
     if not sized and (fields.values is fields.outer or not named):
@@ -163,10 +164,10 @@ def _check_is_a_config(fields: Fields) -> None:
 
 
 def _scale(model: Model, plain: Format) -> float:
-    """What brings the shapes' bytes to those of the checkpoint, quantised or not yet.
+    """The factor from the shapes' bytes to those of the checkpoint, quantised or not.
 
-    A checkpoint of a known kind that is only a little off holds what the engine does not load (MTP
-    layers, buffers), and nothing is scaled.
+    It is 1 for a checkpoint of a known kind with a small difference: that is data which the engine
+    does not load (MTP layers, buffers).
     """
     stated_bytes = model.weights_bytes or 1
     whole = checkpoint_bytes(model)
@@ -188,7 +189,7 @@ def _unquantised(model: Model, plain: Format) -> Model:
 
 
 def _with_defaults(fields: Fields) -> Fields:
-    """The fields under the names used here, with what transformers puts where they say nothing."""
+    """The fields under our names, with the defaults of transformers."""
     parts = [fields.values.get(key) for key in _PARTS]
     values: dict[str, Any] = {}
     for part in parts:
@@ -217,7 +218,7 @@ def _with_defaults(fields: Fields) -> Fields:
 
 
 def _type_by_architecture(outer: Mapping[str, Any]) -> str:
-    """The model type that a shortened config leaves out: the start of its architecture's name."""
+    """The model type if a shortened config lacks it: the start of its architecture's name."""
     names = outer.get("architectures") or [""]
     stem = str(names[0]).split("For")[0].removesuffix("LMHeadModel").lower()
     return stem if stem in KNOWN or stem in DEFAULTS else "llama" if "llama" in stem else ""
@@ -245,15 +246,15 @@ def _dtype(fields: Fields, requested: str | None) -> str:
 
 
 def has_context_limit(config: Mapping[str, Any]) -> bool:
-    """Whether a config limits a request's length; without that vLLM takes what it is told."""
+    """Whether a config limits the length of requests; without a limit vLLM accepts any setting."""
     fields = text_fields(config)
     return any(fields.get(name) for name in _LIMITS)
 
 
 def context_limit(fields: Fields) -> int:
-    """The longest request in tokens that vLLM allows without being told otherwise."""
+    """The longest request in tokens that vLLM allows by default."""
     limits = [fields.integer(name) for name in _LIMITS if fields.get(name)]
-    # Command R's limit is the longer of its two.
+    # Command R's limit is the larger of its two values.
     limit = fields.integer("model_max_length", default=min(limits, default=2048))
     scale = 1.0
     if "gemma3" not in fields.model_type:
@@ -279,8 +280,8 @@ def _ropes(fields: Fields) -> list[Mapping[str, Any]]:
 def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
     """Rotary tables: cosines and sines for each position, one table for each kind of layer.
 
-    Linear scaling makes a table longer than the context where the config's limit is scaled already
-    (Gemma 3: eight times); local layers have a plain one.
+    With linear scaling a table is longer than the context if the config's limit is already scaled
+    (Gemma 3: eight times); local layers have an unscaled one.
     """
     if fields.model_type in NO_ROTARY:
         return 0
@@ -301,7 +302,7 @@ def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
             size, part = fields.integer("qk_rope_head_dim", default=64), 1.0
         else:
             size = mixer.head_size
-        # Gemma 4 keeps whole rows for layers that turn a part of them.
+        # Gemma 4 keeps full rows even for layers with partial rotation.
         size = size if own.get("rope_type") == "proportional" else int(size * part)
         base = own.get("rope_theta") or fields.get("rope_theta")
         tables.add((int(positions) * size, local, scaled, base))
@@ -311,7 +312,7 @@ def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
 def _embeddings(
     build: Builder, layers: tuple[Layer, ...]
 ) -> tuple[tuple[Weight, ...], tuple[Weight, ...], bool]:
-    """The tensors of the first stage and of the last, and whether they share the embedding."""
+    """The tensors of the first and the last stage, and whether the embedding is tied."""
     fields, hidden = build.fields, build.hidden
     vocabulary = fields.integer("vocab_size")
     stated = fields.get("tie_word_embeddings")
@@ -333,7 +334,7 @@ def _embeddings(
     headless = str(names[0]).endswith("Model") and not str(names[0]).endswith(_GENERATING)
     if not tied and not headless:
         head = build.formats.of("lm_head") if build.formats.quantization else None
-        # Methods quantise the head only where they name it.
+        # A method quantises the head only if it names it.
         named = any("lm_head" in targets for targets, _ in build.formats.groups)
         format = build.formats.head or (head if named and head else build.plain)
         last.append(Weight("lm_head", vocabulary, hidden, format, "vocabulary"))

@@ -1,6 +1,6 @@
-"""What the keys of a config.json may hold: kinds and bounds that no model's config is beyond.
+"""The allowed types and bounds of the keys of a config.json.
 
-They are checked before anything is read of them, so that an error names the key as it is written.
+They are checked before any value is used, so that an error names the key as it is written.
 """
 
 import re
@@ -18,14 +18,14 @@ _MAX_TOKENS = 2**31 - 1
 
 @dataclass(frozen=True)
 class ValueKind:
-    """What a value must be, and those words for it."""
+    """A kind of value: its description for errors, and its test."""
 
     description: str
     accepts: Callable[[Any], bool]
 
 
 def short_repr(value: Any) -> str:
-    """A value as an error repeats it."""
+    """A value's repr for an error, shortened."""
     try:
         text = f"{value!r}"
     except ValueError:
@@ -35,7 +35,7 @@ def short_repr(value: Any) -> str:
 
 
 def check_keys(values: Mapping[str, Any], kinds: Mapping[str, ValueKind], at: str = "") -> None:
-    """ValueError for the first key whose value is not of its kind; null says nothing.
+    """ValueError for the first key whose value is not of its kind; null is always accepted.
 
     `at` is the path of the mapping, with a dot at its end.
     """
@@ -46,7 +46,7 @@ def check_keys(values: Mapping[str, Any], kinds: Mapping[str, ValueKind], at: st
 
 
 def is_integer_between(value: Any, least: int, most: int) -> bool:
-    """Whether a value is a whole number within bounds; 32.0 is, true is not."""
+    """Whether a value is a whole number within bounds; 32.0 counts, true does not."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
@@ -240,8 +240,8 @@ _PARTS: Mapping[str, Mapping[str, ValueKind]] = {
 
 
 def check_config(values: Mapping[str, Any], at: str = "") -> None:
-    """Check a part of a config that may hold a language model, and what is nested in it but for
-    another such part."""
+    """Check a config, or the part with the language model, and its nested parts except for another
+    language model."""
     check_keys(values, LANGUAGE, at)
     for key, kinds in _PARTS.items():
         inner = values.get(key)
@@ -302,7 +302,7 @@ _MAX_PATTERNS, _MAX_EXPRESSIONS = 1000, 32
 
 
 def check_quantization(values: Any, at: str) -> None:
-    """Check what a checkpoint says of its quantisation; `at` is the path of it."""
+    """Check the quantisation part of a config; `at` is its path."""
     _check_mapping(values, at.rstrip(".: "))
     check_keys(values, _QUANTIZATION, at)
     scheme = values.get("kv_cache_scheme") or {}
@@ -332,7 +332,7 @@ def _check_mapping(value: Any, where: str) -> None:
 
 
 def _check_patterns(paths: list[str], at: str) -> None:
-    """ValueError for patterns of modules that would be matched for minutes."""
+    """ValueError for patterns of modules that would take minutes to match."""
     patterns = [one for one in paths if "layers." not in one or "*" in one or one.startswith("re:")]
     expressions = [one for one in patterns if one.startswith("re:")]
     if len(patterns) > _MAX_PATTERNS or len(expressions) > _MAX_EXPRESSIONS:

@@ -1,4 +1,4 @@
-"""What differs between model types where the config does not say it.
+"""Differences between model types that their configs do not state.
 
 Sources: defaults of transformers' configuration classes and vLLM 0.33's model files.
 """
@@ -27,7 +27,7 @@ KNOWN = _names("""
     qwen qwen2 qwen2_5_omni qwen2_5_vl qwen2_moe qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_moe
     qwen3_next qwen3_vl qwen3_vl_moe seed_oss smollm3 solar stablelm starcoder2 step3 yi
     """)
-# What transformers puts where a published config says nothing.
+# Defaults of transformers for keys that published configs omit.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": {
         "hidden_size": 4096,
@@ -118,7 +118,7 @@ def expert_count(fields: Fields) -> int:
 
 
 def kv_head_count(fields: Fields, heads: int) -> int:
-    """KV heads; as many as there are query heads where the config does not say."""
+    """The number of KV heads; by default that of the query heads."""
     if fields.model_type == "falcon" and not fields.get("new_decoder_architecture"):
         return 1 if fields.get("multi_query", default=True) else heads
     if fields.model_type == "gpt_bigcode":
@@ -135,7 +135,7 @@ def kv_head_count(fields: Fields, heads: int) -> int:
 
 
 def layer_count(fields: Fields) -> int:
-    """Decoder layers; a model that lists its layers has as many as the list."""
+    """The number of decoder layers; for a model that lists its layers, the length of the list."""
     blocks = block_types(fields)
     if blocks:
         return len(blocks)
@@ -144,7 +144,7 @@ def layer_count(fields: Fields) -> int:
 
 
 def block_types(fields: Fields) -> list[str] | None:
-    """NemotronH's layers, each a mixer or a feed-forward block alone; None for other models."""
+    """NemotronH's layers, each only a mixer or a feed-forward block; None for other models."""
     if fields.model_type != "nemotron_h":
         return None
     listed = fields.listed("layers_block_type")
@@ -166,7 +166,7 @@ def block_types(fields: Fields) -> list[str] | None:
 def _check_known(
     key: str, listed: Sequence[str], words: Iterable[str], fields: Fields
 ) -> list[str]:
-    """The list, if all in it are known words."""
+    """The list; ValueError if it has an unknown word."""
     known = tuple(dict.fromkeys(words))
     for word in listed:
         if word not in known:
@@ -208,21 +208,21 @@ def attention_kinds(fields: Fields, count: int, context_limit: int) -> list[str]
     else:
         kinds = _attention_kinds_by_rule(fields, count)
     window = fields.get("sliding_window", "sliding_window_size")
-    # A window that no request reaches is full attention.
+    # A window that is longer than any request is full attention.
     if not window or (isinstance(window, int) and window >= context_limit):
         kinds = ["full" if kind == "sliding" else kind for kind in kinds]
     return kinds
 
 
 def _lightning(fields: Fields) -> bool:
-    """Whether its linear attention is MiniMax's, which has no sizes of its own."""
+    """Whether the linear attention is MiniMax's, which has no size keys."""
     return fields.model_type == "minimax"
 
 
 def _attention_kinds_by_rule(fields: Fields, count: int) -> list[str]:
     kind = fields.model_type
     if kind not in KNOWN:
-        # Its windows may be of another sort; keeping every token is never too little.
+        # Windows of an unknown kind are ignored: keeping every token is a safe estimate.
         return ["full"] * count
     if kind == "jamba":
         period = fields.integer("attn_layer_period", default=8)

@@ -1,4 +1,4 @@
-"""Reading a config.json: keys under their several names, with errors that say what to do."""
+"""Reads the keys of a config.json, under several names, with errors that name the remedy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MAX_INTEGER = 2**31 - 1
 
 @dataclass(frozen=True)
 class Fields:
-    """The keys of a language model's configuration; `outer` are those of the whole file.
+    """The keys of a language model's configuration; `outer` are the keys of the whole file.
 
     `at` is the path of `values` in the file, with a dot at its end.
     """
@@ -38,7 +38,7 @@ class Fields:
         return Fields(self.outer, self.outer).get(*names, default=default)
 
     def integer(self, *names: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number of at least `least`; ValueError where it is missing or something else."""
+        """A whole number of at least `least`; ValueError if it is missing or of another type."""
         name = next((one for one in names if self.values.get(one) is not None), names[0])
         value = self.values.get(name)
         if value is None:
@@ -54,7 +54,7 @@ class Fields:
         return int(value)
 
     def listed(self, *names: str, length: int | None = None) -> list[Any] | None:
-        """A list, of at least `length` where that is said; None where there is none."""
+        """A list, of at least `length` if that is given; None if it is missing."""
         value = self.get(*names)
         if value is None:
             return None
@@ -68,7 +68,7 @@ class Fields:
         return list(value)
 
     def mapping(self, *names: str) -> Mapping[str, Any] | None:
-        """A mapping, or None where there is none."""
+        """A mapping; None if it is missing."""
         value = self.get(*names)
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(f"{self.at}{names[0]} is {short_repr(value)}; it must be a mapping")
@@ -82,7 +82,7 @@ class Fields:
 
 
 def text_fields(config: Mapping[str, Any]) -> Fields:
-    """The fields of the language model, however deep a multimodal model's config keeps them.
+    """The fields of the language model, also from the nested config of a multimodal model.
 
     ValueError for a key whose value is of another kind, or beyond any model's.
     """

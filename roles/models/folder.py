@@ -33,7 +33,7 @@ _GGUF_TYPES = {"qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "gpt-oss": "gpt
 def read_folder(folder: Path, *, model_id: str = "") -> RecordedModel:
     """The model in a folder, or in a GGUF file, with the exact bytes of its tensors.
 
-    ValueError where a file is missing or damaged, with its name and what to do.
+    ValueError if a file is missing or damaged, with its name and the remedy.
     """
     name = model_id or folder.resolve().name
     if folder.suffix == ".gguf":
@@ -57,7 +57,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def _weights_bytes(folder: Path) -> int | None:
-    """Bytes of the tensors by their headers, else by the index; None where there are no files."""
+    """Bytes of the tensors from their headers, else from the index; None without files."""
     files = sorted(folder.glob("*.safetensors"))
     if files:
         return sum(_header_bytes(file) for file in files)
@@ -86,7 +86,7 @@ def _read_gguf(path: Path, name: str) -> RecordedModel:
 def recorded_gguf(header: Header, name: str, where: str) -> RecordedModel:
     """The model whose GGUF file has this header."""
     shape = gguf_shape(header, where)
-    # As mappings, so that what is recorded is what can be read again.
+    # Validated from mappings, so that the recording can be read again.
     recorded = {
         "id": name,
         "config": _gguf_config(header, shape),
@@ -124,7 +124,7 @@ def _gguf_config(header: Header, shape: GgufShape) -> dict[str, Any]:
     config: dict[str, Any] = {"model_type": _GGUF_TYPES.get(kind, kind)}
     for gguf_key, config_key in _GGUF_KEYS.items():
         value = header.metadata.get(f"{kind}.{gguf_key}")
-        # Sizes that differ by layer come as lists; the largest is what counts most.
+        # Sizes that differ by layer are lists; use the largest.
         if isinstance(value, tuple):
             value = max(value, default=None)
         if value is not None and not isinstance(value, Length):

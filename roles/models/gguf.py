@@ -1,8 +1,8 @@
-"""The header of a GGUF file: its metadata, and what its tensors are.
+"""Parses the header of a GGUF file: its metadata and tensors.
 
-Source: llama.cpp b11434, `ggml/src/gguf.cpp` (format versions 2 and 3, little endian). One pass
-over the header, and nothing of it is kept that no plan reads: of texts in arrays (a vocabulary) the
-number alone.
+Source: llama.cpp b11434, `ggml/src/gguf.cpp` (format versions 2 and 3, little endian). It is read
+in one pass, and only data that plans need is kept: of arrays of texts (a vocabulary) only the
+length.
 """
 
 import struct
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-# Bounds that no model comes near; a damaged file must not make the reader run for hours.
+# Bounds far above any model's, so that a damaged file cannot keep the reader busy for hours.
 MAX_PAIRS = MAX_TENSORS = 1 << 16
 MAX_HEADER_BYTES = 1 << 26
 MAX_TEXT_BYTES = 1 << 24
@@ -72,7 +72,7 @@ BLOCKS: Mapping[int, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class Length:
-    """An array that was not kept: how many values it has."""
+    """The length of an array whose values are not kept."""
 
     count: int
 
@@ -93,7 +93,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says before its data."""
+    """The header of a GGUF file."""
 
     metadata: Mapping[str, Value]
     tensors: tuple[Tensor, ...]
@@ -105,9 +105,9 @@ class Header:
 
 
 def read_header(file: BinaryIO, where: str, file_bytes: int) -> Header:
-    """The header of a GGUF file of `file_bytes` bytes; ValueError names the file and the fault.
+    """The header of a GGUF file of `file_bytes` bytes; the ValueError names the file and the fault.
 
-    The tensors' data must lie within the file, as llama.cpp wants it.
+    The tensors' data must be within the file, as llama.cpp requires.
     """
     reader = _Reader(file, where)
     if reader.take(len(MAGIC)) != MAGIC:
@@ -136,7 +136,7 @@ def read_header(file: BinaryIO, where: str, file_bytes: int) -> Header:
 
 
 class _Reader:
-    """Reads a file from its start, never more than a header may have."""
+    """Reads a file from its start, up to the maximum size of a header."""
 
     def __init__(self, file: BinaryIO, where: str) -> None:
         self._file, self._where = file, where
@@ -175,16 +175,16 @@ class _Reader:
             raise self.damaged(f"{raw[:20]!r} is no text") from None
 
     def raw_text(self) -> bytes:
-        """The next text as it stands."""
+        """The next text as bytes."""
         (length,) = self.unpack("<Q")
         if length > MAX_TEXT_BYTES:
             raise self.damaged(f"a text would be {length} bytes long")
         return self.take(length)
 
     def skip_texts(self, count: int) -> None:
-        """Go on behind so many texts, which need not be UTF-8.
+        """Skip a number of texts, which need not be UTF-8.
 
-        By whole chunks: a vocabulary has hundreds of thousands.
+        Reads large chunks: a vocabulary has hundreds of thousands of texts.
         """
         chunk, at = b"", 0
         for _ in range(count):
@@ -194,7 +194,7 @@ class _Reader:
                 chunk, at = self._file.read(_CHUNK_BYTES), 0
             length = int.from_bytes(chunk[at : at + 8], "little")
             if at + 8 + length > len(chunk):
-                # It goes on behind the chunk, or is damaged.
+                # The text continues beyond the chunk, or is damaged.
                 self.position += at
                 self._file.seek(self.position)
                 self.raw_text()
@@ -238,7 +238,7 @@ def _array(reader: _Reader, key: str) -> Value:
         return Length(count)
     form = _SCALARS.get(kind)
     if form is None:
-        # An array of arrays too: llama.cpp knows none.
+        # This includes arrays of arrays, which llama.cpp does not have.
         raise reader.damaged(f"{key!r} is an array of the unknown type {kind}")
     raw = reader.take(count * struct.calcsize(form))
     return struct.unpack(f"<{count}{form}", raw) if count <= MAX_KEPT_TEXT else Length(count)

@@ -1,4 +1,4 @@
-"""What llama.cpp takes of a GGUF file: its tensors by place, and what its layers keep of tokens.
+"""The memory shape of a GGUF file for llama.cpp: tensors by location, and state per layer.
 
 Source: llama.cpp b11434, `src/llama-arch.cpp` (which tensors are input and output),
 `src/llama-hparams.cpp` (KV and states by layer), `src/models/*.cpp` (windows by architecture).
@@ -20,7 +20,7 @@ _FORBID = ConfigDict(extra="forbid")
 Size = Annotated[int, Field(strict=True, ge=0, lt=2**50)]
 Positive = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
 
-# The last layer of this many is full attention, the others have a window; True: the first is.
+# Every n-th layer has full attention, the others a window: (n, whether the first of n is full).
 _WINDOWS: Mapping[str, tuple[int, bool]] = {
     "afmoe": (4, False),
     "cohere2": (4, False),
@@ -39,7 +39,7 @@ _WINDOWS: Mapping[str, tuple[int, bool]] = {
     "plamo3": (8, False),
     "smallthinker": (4, True),
 }
-# These say their pattern by layer, or have no windows at all.
+# Architectures whose files have the pattern by layer, or that have no windows.
 _PATTERN_ALONE = frozenset(
     ("dots3note", "gemma4", "granite-swa", "maple", "mimo2", "spark2-5", "step35")
 )
@@ -74,7 +74,7 @@ class GgufLayers:
 
 @dataclass(frozen=True)
 class GgufShape:
-    """A GGUF file as far as its memory goes; bytes are those of its tensors.
+    """The memory shape of a GGUF file; bytes are those of its tensors.
 
     `embeddings_bytes` stay on the host, `output_bytes` go with the last layer; where the embeddings
     serve as output (`tied`), a GPU holds a copy of them. `feed_forward_length` is the widest of any
@@ -108,7 +108,7 @@ class GgufShape:
 
 
 def gguf_shape(header: Header, where: str) -> GgufShape:
-    """The shape of a file by its header; ValueError names what is missing or wrong."""
+    """The shape of a file from its header; the ValueError names what is missing or wrong."""
     keys = _Keys(header.metadata, where)
     count = keys.count("block_count", most=MAX_LAYERS)
     own = [0] * count
@@ -120,7 +120,7 @@ def gguf_shape(header: Header, where: str) -> GgufShape:
         elif tensor.name.startswith(_ON_THE_HOST):
             ends["embeddings"] += tensor.bytes
         elif tensor.name.startswith("rope_"):
-            # Loaded with the first layer, and small.
+            # Small, and loaded with the first layer.
             own[0] += tensor.bytes
         else:
             ends["output"] += tensor.bytes
@@ -169,7 +169,7 @@ def _vocabulary(keys: "_Keys", table: Tensor | None) -> int:
 
 
 def _layer_states(keys: "_Keys", count: int) -> Iterator[dict[str, int]]:
-    """What each layer keeps of tokens and of requests."""
+    """The KV cache and state fields of each layer."""
     heads = max(keys.by_layer("attention.head_count", count)) or 1
     kv_heads = keys.by_layer("attention.head_count_kv", count, default=heads)
     size = keys.count("embedding_length") // heads
@@ -177,7 +177,7 @@ def _layer_states(keys: "_Keys", count: int) -> Iterator[dict[str, int]]:
     windowed = _lengths(keys, "_swa", *full)
     windows = _windows(keys, count)
     recurrent = _recurrent(keys, count, kv_heads)
-    # The blocks after those predict tokens further on; llama-server loads none of them by itself.
+    # The last blocks predict further tokens; llama-server does not load them by default.
     until = count - keys.count("nextn_predict_layers", default=0)
     shared = keys.count("attention.shared_kv_layers", default=0)
     until = min(until, _FIRST_SHARED_LAYER.get(keys.architecture, count - shared))
@@ -224,7 +224,7 @@ def _windows(keys: "_Keys", count: int) -> list[int]:
 
 
 def _recurrent(keys: "_Keys", count: int, kv_heads: list[int]) -> list[bool]:
-    """Which layers keep a state of one size instead of keys and values."""
+    """Which layers keep a state of fixed size instead of keys and values."""
     if keys.architecture in _HYBRID_INTERVAL:
         every = keys.count("full_attention_interval", default=4)
         return [(layer + 1) % every != 0 for layer in range(count)]
@@ -275,7 +275,7 @@ class _Keys:
         return value
 
     def by_layer(self, name: str, layers: int, *, default: int = 0) -> list[int]:
-        """A number for each layer, that of all where the file says one."""
+        """A number for each layer; the same for all if the file has only one."""
         value = self.metadata.get(f"{self.architecture}.{name}")
         if isinstance(value, tuple) and len(value) >= layers:
             found = [one for one in value[:layers] if isinstance(one, int) and one >= 0]

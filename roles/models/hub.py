@@ -1,4 +1,4 @@
-"""A model on the model hub: its config and the bytes of its tensors, by a pinned revision."""
+"""Reads a model from the model hub: its config and its tensors' bytes, at a pinned revision."""
 
 import json
 import re
@@ -31,9 +31,9 @@ def read_hub(
 ) -> RecordedModel:
     """Read `org/name` or `org/name@revision`; a branch or tag is pinned to its commit.
 
-    The token goes to the endpoint alone, over TLS, and to no other host that it sends us to.
-    HubError where the name, the revision or a file does not exist, where access is refused, and
-    where the hub cannot be reached; ValueError for a file that cannot be read.
+    The token is sent only to the endpoint, over TLS, and not to hosts of redirects. HubError if the
+    name, the revision or a file does not exist, access is refused, or the hub cannot be reached;
+    ValueError for a file that cannot be parsed.
     """
     path, _, revision = name.partition("@")
     if not _NAME.fullmatch(path):
@@ -103,7 +103,7 @@ class _Hub:
             isinstance(metadata, Mapping) and metadata.get("total_size")
         ):
             return checkpoint.index_bytes(json.dumps(index), f"{self.name}/{checkpoint.INDEX}")
-        # Some publishers leave the total out.
+        # Some publishers omit the total.
         files = sorted({str(file) for file in weight_map.values()})
         sizes = [self._file_bytes(commit, file) for file in files]
         return sum(size or 0 for size in sizes) if sizes and all(sizes) else None
@@ -124,7 +124,7 @@ class _Hub:
         return f"/{self.name}/resolve/{commit}/{file}"
 
     def _get(self, path: str, part: tuple[int, int] | None = None) -> bytes | None:
-        """A file or a part of it from its beginning; None where it does not exist."""
+        """A file, or its first bytes; None if it does not exist."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         most = part[1] + 1 if part else checkpoint.HEADER_LIMIT
         if part:
@@ -137,15 +137,15 @@ class _Hub:
                 self._check_https(answer)
                 return self._content(answer, path, most)
         except requests.RequestException as error:
-            # The error's own text may repeat the address, never the token.
+            # The error's own text may contain the address, but never the token.
             raise HubError(
                 f"{self.endpoint} cannot be reached ({type(error).__name__}): plan with a model of "
                 "the catalog or a local folder, or try again"
             ) from error
 
     def _check_https(self, answer: requests.Response) -> None:
-        """HubError where the hub led us from TLS to plain http. The token was not sent there:
-        requests takes it back for another host, port or scheme."""
+        """HubError if the hub redirected from TLS to plain http. The token was not sent there:
+        requests removes it for another host, port or scheme."""
         if self.endpoint.startswith("https://") and not answer.url.startswith("https://"):
             raise HubError(
                 f"{self.endpoint} leads to plain http, where anybody on the way could change the "

@@ -1,4 +1,4 @@
-"""How many tokens a KV cache holds, as vLLM 0.33 counts and prints it.
+"""The number of tokens that a KV cache holds, as vLLM 0.33 computes and prints it.
 
 Source: vLLM 0.33 `v1/core/kv_cache_utils.py` (get_kv_cache_capacity,
 get_max_concurrency_for_kv_cache_config) and `config/vllm.py` (max_in_flight_tokens).
@@ -13,7 +13,7 @@ from roles.models.kv_groups import CacheGroup, CacheOptions, bytes_per_block, ca
 from roles.models.model import Model
 from roles.models.weights import stage_layers
 
-# Up to these versions (exclusive) vLLM counted otherwise; from the logs of those versions.
+# Before these versions vLLM computed differently, as their logs show.
 _HYBRID_MANAGER = (0, 9)
 _STATES_CACHED = (0, 12)
 _TOKENS_BY_CONCURRENCY = (0, 21)
@@ -22,7 +22,7 @@ _LATEST = (0, 33)
 
 @dataclass(frozen=True)
 class KvCapacity:
-    """What a KV cache of a size holds.
+    """The capacity of a KV cache.
 
     `tokens` and `max_concurrency` are what vLLM prints: requests of the longest allowed length, and
     their tokens. `block_tokens` is the smallest block of any group. `bytes_per_token` is what a
@@ -61,9 +61,9 @@ def kv_tokens(
     """The capacity of a KV cache of `available_bytes` on each GPU of a replica.
 
     With pipeline parallel it may be one number for each stage: the stage with the fewest blocks
-    counts.
-    `engine_version` is vLLM's, (0, 10, 2) or so: older ones counted otherwise. ValueError for an
-    unknown `kv_cache_dtype`, for more stages than layers, and where `max_model_len` is below 1.
+    counts. `engine_version` is vLLM's, such as (0, 10, 2): older ones computed differently.
+    ValueError for an unknown `kv_cache_dtype`, for more stages than layers, and where
+    `max_model_len` is below 1.
     """
     if max_model_len < 1:
         raise ValueError(f"max_model_len is {max_model_len}: it must be at least 1")
@@ -92,7 +92,7 @@ def kv_tokens(
 def _options_of_version(
     options: CacheOptions, step_tokens: int, version: tuple[int, ...]
 ) -> CacheOptions:
-    """The options as an older vLLM took them."""
+    """The options as an older vLLM used them."""
     if version < _TOKENS_BY_CONCURRENCY:
         options = replace(options, in_flight_tokens=step_tokens)
     if version < _STATES_CACHED:
@@ -109,7 +109,7 @@ def _capacity(
     options: CacheOptions,
     engine_version: tuple[int, ...],
 ) -> KvCapacity:
-    """The capacity under options that are those of the version already."""
+    """The capacity under options that are already adapted to the version."""
     groups, sizes = _pages(model, options)
     if not groups:
         return KvCapacity(0, 1, 0, math.inf, 0.0, 0, 0, 0)
@@ -139,7 +139,7 @@ def _capacity(
 def _pages(model: Model, options: CacheOptions) -> tuple[tuple[CacheGroup, ...], tuple[int, ...]]:
     """The groups, and the bytes of a block on a GPU of each stage.
 
-    Kept with the model: a plan asks for the same ones again and again.
+    Cached in the model: a plan needs the same ones repeatedly.
     """
     key = ("kv cache", options)
     if key not in model.memo:
@@ -152,7 +152,7 @@ def _pages(model: Model, options: CacheOptions) -> tuple[tuple[CacheGroup, ...],
 def _bytes_per_token(
     groups: tuple[CacheGroup, ...], block_bytes: int, options: CacheOptions
 ) -> float:
-    """Bytes of a further token: only full attention goes on growing."""
+    """Bytes of a further token of a long request: only full attention still grows."""
     growing = [group.cache.block_tokens for group in groups if group.cache.kind == "full"]
     share = sum(1 / tokens for tokens in growing)
     return block_bytes * share / options.decode_context_parallel_size

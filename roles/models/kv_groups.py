@@ -1,4 +1,4 @@
-"""Pages and groups of a KV cache: what a block holds, and how many blocks a request takes.
+"""The pages and groups of a KV cache: the bytes of a block, and the blocks of a request.
 
 Source: vLLM 0.33 `v1/kv_cache_interface.py`, `v1/core/kv_cache_planning.py` and
 `platforms/interface.py` (hybrid models). Every group has pages of one size, so a model whose layers
@@ -16,15 +16,15 @@ CacheKind = Literal["full", "sliding", "chunked", "state"]
 DEFAULT_BLOCK_TOKENS = 16
 # Sparse MLA keeps a latent of 512 FP8 numbers, 4 scales and 64 rotary numbers in 16 bits.
 _SPARSE_MLA_BYTES = {"fp8": 656, "nvfp4": 352}
-# Hybrids with MLA keep whole 128s of tokens in a block.
+# In hybrids with MLA the tokens of a block are a multiple of 128.
 _MLA_HYBRID_ALIGNMENT = 128
-# Groups get as many layers as the rarest kind, unless the commonest is not much commoner.
+# A group has as many layers as the rarest kind, or as the commonest if that is below this ratio.
 _GROUP_SIZE_RATIO = 1.5
 
 
 @dataclass(frozen=True)
 class CacheOptions:
-    """What an engine is told about its KV cache; the defaults are vLLM 0.33's.
+    """The engine's options for its KV cache; the defaults are vLLM 0.33's.
 
     `block_size` is in tokens, None for what the attention backend prefers. `hybrid_manager` false
     keeps every token of sliding windows too (vLLM before 0.9, and where it is switched off).
@@ -45,7 +45,7 @@ class CacheOptions:
 
 @dataclass(frozen=True)
 class Cache:
-    """What one layer keeps: pages of `page_bytes` for `block_tokens` tokens each."""
+    """The KV cache of one layer: pages of `page_bytes` for `block_tokens` tokens each."""
 
     kind: CacheKind
     page_bytes: int
@@ -53,7 +53,7 @@ class Cache:
     window: int = 0
 
     def blocks(self, max_model_len: int, options: CacheOptions) -> int:
-        """Blocks that a request of `max_model_len` tokens takes at most."""
+        """The maximum number of blocks of a request with `max_model_len` tokens."""
         if self.kind == "state":
             spare = 2 if options.prefix_caching else 1
             return spare + options.speculative_tokens
@@ -123,7 +123,7 @@ def state_bytes(model: Model, state: Recurrent, options: CacheOptions) -> int:
     tensor = options.tensor_parallel_size
     channels = state.conv_channels
     if state.kind == "mamba2" and state.key_heads % tensor:
-        # Groups that do not divide are copied: each GPU has one.
+        # Groups that cannot be divided are copied: each GPU has one.
         each = (channels - state.state_elements // _mamba2_states(state)) // state.key_heads
         channels += (tensor - state.key_heads) * each
     rows = state.conv_kernel - 1 + options.speculative_tokens
@@ -141,9 +141,9 @@ def _mamba2_states(state: Recurrent) -> int:
 
 
 def layer_caches(model: Model, options: CacheOptions) -> dict[int, Cache]:
-    """What each layer keeps, by index; layers that keep nothing are not there."""
+    """The cache of each layer, by index; layers without a cache are left out."""
     block = _block_tokens(model, options)
-    # Most layers are one and the same object.
+    # Most layers are the same object.
     made = {id(layer): layer for layer in model.layers}
     known = {key: _layer_cache(model, layer, block, options) for key, layer in made.items()}
     found = ((index, known[id(layer)]) for index, layer in enumerate(model.layers))
@@ -168,7 +168,7 @@ def _attention_cache(model: Model, mixer: Attention, block: int, options: CacheO
 
 
 def _block_tokens(model: Model, options: CacheOptions) -> int:
-    """Tokens of a block; large enough that a page holds a recurrent layer's state."""
+    """Tokens of a block, so many that a page can hold a recurrent layer's state."""
     block = default_block_tokens(model, options)
     states = [
         state_bytes(model, layer.mixer, options)
@@ -186,9 +186,9 @@ def _block_tokens(model: Model, options: CacheOptions) -> int:
 
 
 def cache_groups(model: Model, options: CacheOptions) -> tuple[CacheGroup, ...]:
-    """The groups of a model's layers, with pages of one size; empty where no layer keeps anything.
+    """The groups of a model's layers, with pages of one size; empty without any cache.
 
-    A state is padded to the page; a smaller page of attention takes more tokens, or is padded.
+    A state is padded to the page size; a smaller attention page gets more tokens, or padding.
     """
     caches = layer_caches(model, options)
     if not caches:

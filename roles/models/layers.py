@@ -1,4 +1,4 @@
-"""The decoder layers of a config: the attention or state, the feed-forward block, the tensors."""
+"""Builds the decoder layers of a config: mixer, feed-forward block and tensors."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ _DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2
 
 
 def decoder_layers(build: Builder, count: int, context_limit: int) -> tuple[Layer, ...]:
-    """All layers, in order; ValueError where the config is missing something or contradicts."""
+    """All layers, in order; ValueError if the config is incomplete or contradictory."""
     fields = build.fields
     if blocks := fields.listed("block_configs", length=count):
         return tuple(_block(build.at(f"layers.{i}."), block) for i, block in enumerate(blocks))
@@ -110,7 +110,7 @@ def _attention(
             "g_proj", heads if gating == "per-head" else heads * size, build.hidden
         )
     if low := fields.integer("share_q_dim", default=0, least=0):
-        # Step 3: queries by way of a low rank, which every GPU has whole.
+        # Step 3 projects queries through a low rank, which is replicated on every GPU.
         weights = [
             *path.linear("qkv_proj", low + 2 * kv * size, build.hidden, "replicated"),
             *path.linear("wq", heads * size, low),
@@ -122,7 +122,7 @@ def _attention(
 
 
 def _sparse_index(fields: Fields, path: Builder, index: int, made: list[Weight]) -> int:
-    """MiniMax M3's indexer: its projections are added to `made`; bytes a token that it keeps."""
+    """Add MiniMax M3's indexer projections to `made`; return the bytes that it caches per token."""
     sparse = fields.mapping("sparse_attention_config")
     if not sparse or not sparse.get("use_sparse_attention"):
         return 0
@@ -148,7 +148,7 @@ def _latent(build: Builder, index: int) -> tuple[Attention, list[Weight]]:
     size = fields.integer("kv_lora_rank") + fields.integer("qk_rope_head_dim", default=64)
     weights = parameters.latent_attention(path, heads)
     if fields.model_type == "minicpm3":
-        # vLLM keeps its keys and values whole, as long as its queries.
+        # vLLM caches full keys and values, of the queries' length.
         size = fields.integer("qk_nope_head_dim") + fields.integer("qk_rope_head_dim")
         return Attention("full", heads, heads, size, size), weights
     index_bytes = 0
@@ -289,7 +289,7 @@ def _experts(build: Builder, gated: bool) -> tuple[Experts, list[Weight]]:
 
 
 def _shared_size(fields: Fields, expert_size: int) -> int:
-    """Width of the expert that every token runs through, or of a dense block beside the experts."""
+    """The width of the shared expert, or of a dense block beside the experts; 0 without one."""
     own = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size")
     own = (*own, "share_expert_dim")
     if fields.get(*own):
@@ -311,7 +311,7 @@ def _shared_size(fields: Fields, expert_size: int) -> int:
 
 
 def _block(build: Builder, block: Any) -> Layer:
-    """A layer of a pruned model (Nemotron NAS), each with sizes of its own."""
+    """A layer of a pruned model (Nemotron NAS), in which each layer has its own sizes."""
     fields = build.fields
     attention = block.get("attention") or {}
     mixer, weights = None, list[Weight]()
@@ -334,7 +334,7 @@ def _block(build: Builder, block: Any) -> Layer:
 
 
 def _per_layer_input(build: Builder) -> list[Weight]:
-    """Gemma 3n's and 4's small models: a second embedding that each layer mixes in."""
+    """Gemma 3n's and 4's small models: projections of the second embedding that each layer adds."""
     size = build.fields.integer("hidden_size_per_layer_input", default=0, least=0)
     if not size:
         return []

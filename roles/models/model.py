@@ -1,4 +1,4 @@
-"""What a model is to a planner: its layers, what they keep for each token, and its parameters.
+"""A model as the planner sees it: its layers, their cache per token, and its parameters.
 
 A `Model` is made from a config.json (`config.parse_config`). Its parameters are listed as vLLM 0.33
 allocates them (fused projections, padded vocabulary), so that their bytes on each GPU follow from
@@ -24,7 +24,7 @@ class Format:
     """How one number of a matrix is stored: `bits` each, and a scale for each block of the matrix.
 
     A block is `block_outputs` × `block_inputs` numbers, 0 meaning the whole side; `scale_bytes` are
-    what a block adds (scale and zero point together), 0 where there are no scales.
+    the bytes of a block's scale and zero point, 0 without scales.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Weight:
     """Parameters that vLLM allocates as one tensor.
 
     `outputs` × `inputs` is one matrix; `split` says which side tensor parallel divides. A fused QKV
-    projection has `kv_outputs` of `kv_heads` heads besides: these are divided as long as there are
+    projection also has `kv_outputs` of `kv_heads` heads: these are divided up to the number of
     heads, and copied beyond. `experts` matrices are stacked in a mixture of experts (0: not one).
     `name` is the module's path within its layer, as quantisation configs name it.
     """
@@ -60,7 +60,7 @@ class Attention:
 
     `window` is the sliding window or the chunk in tokens, 0 for full attention. For MLA `head_size`
     is the latent (kv_lora_rank + qk_rope_head_dim), there is one head, and `value_head_size` is 0.
-    `index_bytes` is what a sparse-attention indexer keeps besides, a token (DeepSeek V3.2: 132).
+    `index_bytes` are a sparse-attention indexer's additional bytes per token (DeepSeek V3.2: 132).
     """
 
     kind: AttentionKind
@@ -74,7 +74,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Recurrent:
-    """A layer whose state has one size whatever the request's length.
+    """A layer whose state has a fixed size, independent of the request's length.
 
     State of a request: (`conv_kernel` - 1) × `conv_channels` numbers in the model's dtype, and
     `state_elements` numbers of `state_bytes` each; tensor parallel divides both. `heads` are the
@@ -100,7 +100,8 @@ class Dense:
 
 @dataclass(frozen=True)
 class Experts:
-    """A mixture of experts: `per_token` of `count` run for a token, and a shared one for all."""
+    """A mixture of experts: `per_token` of `count` experts run for a token, and a shared one for
+    all."""
 
     count: int
     per_token: int
@@ -110,7 +111,7 @@ class Experts:
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer. `own_kv` is false where it reads the KV cache of an earlier layer."""
+    """One decoder layer. `own_kv` is false if it reads the KV cache of an earlier layer."""
 
     mixer: Attention | Recurrent | None
     mlp: Dense | Experts | None
@@ -141,10 +142,9 @@ class Model:
     `exact` is true where every parameter is known by shape, so that no margin is needed.
     `first`, `last` and `everywhere` are the parameters on the first pipeline stage (embeddings), on
     the last (head, norm; the tied embedding again) and on each (vision tower).
-    `scale` is what brings the shapes' bytes to `weights_bytes`; `rope_bytes` are rotary tables, on
-    every GPU. `margin` is the share that an estimate may be too
-    low by, 0 where `exact`. `gguf` is what llama.cpp takes, for a model that is a GGUF file.
-    `revision` is the commit of the model hub that all this was read at, where it is recorded.
+    `scale` is the factor from the shapes' bytes to `weights_bytes`; `rope_bytes` are rotary tables,
+    on every GPU. `margin` is the fraction by which an estimate may be too low, 0 if `exact`. `gguf`
+    is the memory shape of a GGUF file for llama.cpp. `revision` is the recorded commit of the hub.
     """
 
     id: str
@@ -172,17 +172,17 @@ class Model:
     revision: str | None = None
 
     def __hash__(self) -> int:
-        # Plans look models up by the thousand, and their layers are many.
+        # Plans hash models thousands of times, and models have many layers.
         return hash((self.id, self.weights_bytes, self.dtype, self.quantization, len(self.layers)))
 
     @cached_property
     def memo(self) -> dict[object, object]:
-        """What was worked out of this model before, by what was asked: for `weights` alone."""
+        """A cache of values that were computed from this model, for the arithmetic of this role."""
         return {}
 
     @property
     def format(self) -> FileFormat:
-        """The format of the files that hold the weights; which engines load it depends on it."""
+        """The format of the weight files, which determines the engines that can load them."""
         return "gguf" if self.gguf else "safetensors"
 
     @property
@@ -245,5 +245,5 @@ class Model:
 
     @property
     def padded_vocabulary_size(self) -> int:
-        """The vocabulary as vLLM holds it."""
+        """The size of the vocabulary as vLLM pads it."""
         return -(-self.vocabulary_size // VOCABULARY_PADDING) * VOCABULARY_PADDING

@@ -12,7 +12,7 @@ from roles.models.quantization import Formats
 
 @dataclass(frozen=True)
 class Builder:
-    """Makes tensors under a path, each in the format that the checkpoint gives it."""
+    """Creates tensors under a path, each in the checkpoint's format for it."""
 
     fields: Fields
     formats: Formats
@@ -84,10 +84,10 @@ def attention(
 
 
 def latent_attention(build: Builder, heads: int) -> list[Weight]:
-    """MLA: the down projections and norms on every GPU, the rest by heads.
+    """MLA: down projections and norms are replicated, the rest is split by heads.
 
-    vLLM keeps a copy of kv_b_proj in the model's dtype besides, split for the absorbed form, where
-    the checkpoint quantises it (`mla_attention.process_weights_after_loading`).
+    vLLM also keeps a copy of kv_b_proj in the model's dtype, split for the absorbed form, if the
+    checkpoint quantises it (`mla_attention.process_weights_after_loading`).
     """
     fields = build.fields
     latent = fields.integer("kv_lora_rank")
@@ -114,7 +114,7 @@ def latent_attention(build: Builder, heads: int) -> list[Weight]:
 
 
 def indexer(build: Builder) -> list[Weight]:
-    """The sparse attention's indexer of DeepSeek V3.2 and GLM-5, whole on every GPU."""
+    """The sparse attention indexer of DeepSeek V3.2 and GLM-5, replicated on every GPU."""
     heads = build.fields.integer("index_n_heads")
     size = build.fields.integer("index_head_dim")
     rank = build.fields.integer("q_lora_rank")
@@ -144,7 +144,7 @@ def experts(
     bias: bool = False,
     inputs: int | None = None,
 ) -> list[Weight]:
-    """A router and stacked experts; `inputs` is the experts' width where it is not the model's."""
+    """A router and stacked experts; `inputs` is the experts' width if it is not the model's."""
     width = inputs or build.hidden
     return [
         *build.unquantised("gate", count, build.hidden),

@@ -1,4 +1,4 @@
-"""How a checkpoint's numbers are stored: `quantization_config` of config.json, read as vLLM does.
+"""The storage formats of a checkpoint: reads `quantization_config` of config.json as vLLM does.
 
 Sources: vLLM 0.33 `model_executor/layers/quantization/` (what each method allocates).
 """
@@ -66,7 +66,7 @@ METHODS = (
     "int8",
     "gguf",
 )
-# What published checkpoints of a method leave alone, where only the method's name is known.
+# Modules that published checkpoints of a method do not quantise, if only its name is known.
 _USUALLY_IGNORED: Mapping[str, tuple[str, ...]] = {
     "fbgemm-fp8": ("self_attn", "shared_experts"),
     "nvfp4": ("linear_attn", "self_attn"),
@@ -97,13 +97,13 @@ def fp8_block(outputs: int, inputs: int) -> Format:
 
 
 def int4_group(group: int, *, zeros: bool, name: str = "int4", scale_bytes: int = 2) -> Format:
-    """Int4 with a 16-bit scale, and a 4-bit zero point where asked, for each group of inputs."""
+    """Int4 with a 16-bit scale, and optionally a 4-bit zero point, for each group of inputs."""
     return Format(name, 4, 1, 0 if group <= 0 else group, scale_bytes + 0.5 * zeros)
 
 
 @dataclass(frozen=True)
 class Formats:
-    """Which format each linear of a model has: groups of (targets, format), first match first.
+    """The format of each linear of a model: groups of (targets, format), the first match counts.
 
     `skip_attention` and `skip_head` say what a method leaves alone without listing it.
     """
@@ -113,7 +113,7 @@ class Formats:
     head: Format | None = None
 
     def of(self, name: str) -> Format | None:
-        """The format of a linear by its path; None where it stays in the model's dtype."""
+        """The format of a linear by its path; None if it has the model's dtype."""
         if self.quantization is None:
             return None
         if self.quantization.experts_only and ".experts" not in name:
@@ -162,7 +162,7 @@ class _Patterns:
         self.beginning_lengths = {pattern.count(".") + 1 for pattern in self.beginnings}
 
     def first(self, names: tuple[str, ...]) -> int | None:
-        """The number of the first pattern that matches any of the names; None where none does."""
+        """The number of the first pattern that matches any of the names; None if none does."""
         found = [number for number, pattern in self.others if _matches(pattern, names)]
         if self.all_stems:
             begun = [name for name in names if name.startswith(self.all_stems)]
@@ -175,21 +175,21 @@ class _Patterns:
         return min(found, default=None)
 
     def _parts_of(self, name: str) -> Iterator[int]:
-        """The numbers of plain patterns that are some words of a name, one after the other."""
+        """The numbers of plain patterns that are consecutive words of a name."""
         words = name.split(".")
         begins = [at for at, word in enumerate(words) if word in self.part_words]
         paths = (".".join(words[at : at + n]) for at in begins for n in self.part_lengths)
         return (self.parts[path] for path in paths if path in self.parts)
 
     def _beginnings_of(self, name: str) -> Iterator[int]:
-        """The numbers of plain paths of modules that a name is, or stands below."""
+        """The numbers of plain module paths that equal a name or contain it."""
         words = name.split(".")
         paths = (".".join(words[:length]) for length in self.beginning_lengths)
         return (self.beginnings[path] for path in paths if path in self.beginnings)
 
 
 def _full_names(name: str) -> tuple[str, ...]:
-    """The names under which a checkpoint may know a module that vLLM fuses."""
+    """The names that a checkpoint may have for a module that vLLM fuses."""
     stem, _, last = name.rpartition(".")
     parts = (last, *_FUSED.get(last, ()))
     dotted = [f"{stem}.{part}" if stem else part for part in parts]
@@ -209,7 +209,7 @@ def _matches(pattern: str, names: Iterable[str]) -> bool:
 def read_quantization(
     config: Mapping[str, Any], hf_quant: Mapping[str, Any] | None, requested: str | None
 ) -> Formats:
-    """The formats of a checkpoint, or those of `asked` where an unquantised one is told so.
+    """The formats of a checkpoint, or of the `requested` method for an unquantised one.
 
     ValueError where the method is not one that vLLM has, and for a key whose value cannot be.
     """
@@ -239,7 +239,7 @@ def _from_config(config: Mapping[str, Any]) -> Formats:
             block = config.get("weight_block_size")
             linear = fp8_block(int(block[0]), int(block[1])) if block else FP8_TENSOR
             if config.get("expert_dtype") == "fp4":
-                # DeepSeek V4 says beside its quantization_config that experts are smaller.
+                # DeepSeek V4 states outside its quantization_config that experts are FP4.
                 groups = ((("re:.*\\.experts(\\.|$)",), MXFP4), (("Linear",), linear))
                 return Formats(Quantization(method, linear, ignored), groups)
         case "fbgemm_fp8" | "ptpc_fp8":
@@ -276,7 +276,8 @@ def _ignored(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _online(method: str) -> Formats:
-    """What vLLM makes of an unquantised checkpoint, or of a method known by its name alone."""
+    """The formats of an unquantised checkpoint that vLLM quantises, or of a method known by name
+    only."""
     name = method.lower().replace("_", "-").split("/")[-1]
     kind = name.replace("-marlin", "").split(" ")[0]
     if kind.startswith("gguf") or kind.startswith("q") or kind.startswith("iq"):
@@ -377,7 +378,7 @@ def _groups(config: Mapping[str, Any]) -> Formats:
         found.append((targets, _scheme(weights, str(group.get("format") or config.get("format")))))
     method = str(config.get("quant_method", "compressed-tensors"))
     if not found:
-        # A shortened config: the format says the kind.
+        # A shortened config only has the format's name.
         found = [(("Linear",), _named_format(str(config.get("format"))))]
     scheme = config.get("kv_cache_scheme")
     kv = "fp8" if isinstance(scheme, Mapping) and scheme.get("num_bits") == 8 else None

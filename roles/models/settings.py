@@ -1,4 +1,4 @@
-"""What an inventory may say about a model that the catalog does not have."""
+"""The settings of a model that the catalog does not have."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from roles.models.config_keys import MAX_LAYERS, short_repr
 from roles.models.gguf_shape import GgufShape
 from roles.models.model import Model
 
-# Integers as they are written: neither true nor "5" is one, and no product of them overflows.
+# Strict integers: neither true nor "5" is one, and no product of them overflows.
 Count = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
 Bytes = Annotated[int, Field(strict=True, gt=0, lt=2**50)]
 
@@ -44,9 +44,9 @@ ModelName = Annotated[
 # Some hundred times what the largest models have.
 Width = Annotated[int, Field(gt=0, le=2**22)]
 Tokens = Annotated[int, Field(gt=0, le=2**28)]
-# A gigabyte is a small model; the smallest of tests have some megabytes.
+# A small model has a gigabyte; the smallest test models have some megabytes.
 WeightBytes = Annotated[int, Field(ge=2**20, lt=2**50)]
-# What a declared size is called in config.json.
+# The names of declared sizes in config.json.
 _CONFIG_KEYS = {
     "layers": "num_hidden_layers",
     "hidden_size": "hidden_size",
@@ -87,8 +87,7 @@ class DeclaredModel(StrictSettings):
         return self
 
     def model(self) -> Model:
-        """The model of these sizes; its weights are as many bytes as declared. ValueError where no
-        model has them."""
+        """The model of these sizes and weight bytes; ValueError if no model has them."""
         config: dict[str, Any] = {"model_type": "llama"}
         config |= {
             config_key: getattr(self, field_name) for field_name, config_key in _CONFIG_KEYS.items()
@@ -106,7 +105,7 @@ class RecordedModel(BaseModel):
     """A model by its config.json, as `python -m roles.models read` records it.
 
     `revision` is the commit of the hub that it was read at; `weights_bytes` the bytes of its
-    tensors, None where no file says them. `quantization` is NVIDIA's hf_quant_config.json, or
+    tensors, None if no file has them. `quantization` is NVIDIA's hf_quant_config.json, or
     "gguf …" for a GGUF file, whose tensors by place are `gguf`.
     """
 
@@ -122,7 +121,7 @@ class RecordedModel(BaseModel):
     gguf: GgufShape | None = None
 
     def model(self) -> Model:
-        """The model of this config; ValueError names what is wrong with it."""
+        """The model of this config; the ValueError names what is wrong."""
         quantization = self.quantization
         try:
             model = parse_config(
@@ -137,7 +136,7 @@ class RecordedModel(BaseModel):
             raise ValueError(f"config: {error}") from error
 
     def text(self) -> str:
-        """The JSON object to commit; what is not known is left out."""
+        """The JSON object to commit, without unknown values."""
         known = self.model_dump(exclude_none=True)
         if self.gguf:
             known["gguf"] = _without_defaults(self.gguf)
@@ -145,14 +144,14 @@ class RecordedModel(BaseModel):
 
 
 def _without_defaults(shape: GgufShape) -> dict[str, Any]:
-    """A GGUF's shape as it is recorded: equal layers once, and no zero that goes without saying."""
+    """The recorded form of a GGUF's shape: equal layers once, and without default zeros."""
     found = {key: value for key, value in asdict(shape).items() if value}
     layers = [{key: value for key, value in one.items() if value} for one in found.pop("layers")]
     return {**found, "layers": layers}
 
 
 def nvidia_quantization(file: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a hf_quant_config.json says of the weights; None where it says nothing."""
+    """The quantization of a hf_quant_config.json; None if it has none."""
     values = (file or {}).get("quantization", file)
     return dict(values) if values and isinstance(values, Mapping) else None
 
@@ -187,12 +186,12 @@ def _recorded_model(value: Any) -> Model:
 
 
 def describe_errors(error: ValidationError, kind: type[BaseModel] = RecordedModel) -> str:
-    """What pydantic found of settings of a kind, in one line."""
+    """pydantic's errors for settings of a kind, in one line."""
     found = [(_path(detail), _problem(detail, kind)) for detail in error.errors()]
     deeper = {path[:depth] for path, _ in found for depth in range(len(path))}
     errors = (
         f"{'.'.join(path)}: {problem}" if path else problem
-        # Of a union the member whose part is wrong says more than one that fits not at all.
+        # In a union, the errors inside a member say more than the error that no member fits.
         for path, problem in found
         if path not in deeper
     )
@@ -204,7 +203,7 @@ _TYPES = {"str", "int", "float", "bool", "constrained-str"}
 
 
 def _path(detail: Any) -> tuple[str, ...]:
-    """The keys to a place, without the names that unions add of the member that was tried."""
+    """The path of keys to an error, without the members' names that unions add."""
     *parts, last = map(str, detail["loc"] or ("",))
     if detail["type"] not in _UNKNOWN:
         parts.append(last)

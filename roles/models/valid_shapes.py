@@ -1,4 +1,4 @@
-"""Which ways to split a model vLLM 0.33 refuses, and why.
+"""The shapes of a model that vLLM 0.33 refuses, and why.
 
 Sources: vLLM 0.33 `config/model.py` verify_with_parallel_config, `layers/linear.py`,
 `vocab_parallel_embedding.py`, `quantization/utils/fp8_utils.py`, `fused_moe/config.py`, and the
@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from roles.models.model import Attention, Experts, Model, Recurrent, Weight
 from roles.models.weights import pipeline_layers
 
-# Model types whose class does not take part in pipeline parallel.
+# Model types without support for pipeline parallel.
 NO_PIPELINE = frozenset(("gemma3n", "mamba2", "zamba2"))
-# Weight-only formats whose kernels (Marlin) want whole groups of inputs on each GPU.
+# Weight-only formats whose kernels (Marlin) need whole groups of inputs on each GPU.
 _GROUPED = frozenset(("awq", "gptq", "int4", "gptq-int8"))
 
 
@@ -24,7 +24,7 @@ def shape_problems(
     expert_parallel: bool = False,
     data_parallel_size: int = 1,
 ) -> tuple[str, ...]:
-    """Why vLLM would not start a model in a shape, each reason in words; empty where it would."""
+    """The reasons why vLLM would not start a model in a shape; empty if it would."""
     tensor, experts_over = tensor_parallel_size, tensor_parallel_size * data_parallel_size
     found = [
         *_heads(model, tensor),

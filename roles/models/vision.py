@@ -12,7 +12,7 @@ from roles.models.model import Split, Weight
 from roles.models.parameters import Builder
 
 _GATED = frozenset(("qwen2_5_vl", "qwen2_5_omni_vision_encoder", "pixtral", "gemma4_vision"))
-# What transformers puts where a config leaves it out.
+# Defaults of transformers for missing keys.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "siglip_vision_model": {"image_size": 224, "patch_size": 16},
     "clip_vision_model": {"image_size": 224, "patch_size": 32},
@@ -22,7 +22,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def encoder_weights(config: Mapping[str, Any], build: Builder) -> list[Weight]:
-    """The tensors of a model's encoders and of the projector to the language model; may be none."""
+    """The tensors of a model's encoders and of the projector to the language model; may be
+    empty."""
     inner = config.get("thinker_config")
     source = inner if isinstance(inner, Mapping) else config
     made: list[Weight] = []
@@ -37,7 +38,7 @@ def encoder_weights(config: Mapping[str, Any], build: Builder) -> list[Weight]:
     return made
 
 
-# Parameters of the one that Gemma 3n has, whose config says no sizes (MobileNet-V5-300M).
+# Parameters of Gemma 3n's encoder (MobileNet-V5-300M), whose config has no sizes.
 _MOBILENET_V5 = 300_000_000
 _CLIP_LARGE = {
     "model_type": "clip_vision_model",
@@ -57,7 +58,7 @@ def _encoder(
     if kind == "gemma3n_vision":
         return build.unquantised("vision_tower.mobilenet", _MOBILENET_V5)
     if not fields.get("hidden_size", "d_model", "vt_hidden_size", "embed_dim", "width"):
-        # Nothing to size it by; the language model's margin has to do.
+        # The size is unknown; the language model's margin must cover it.
         return []
     qwen2 = kind == "qwen2_vl"
     # Qwen2-VL's hidden_size is that of the language model.
@@ -81,7 +82,7 @@ def _encoder(
     )
     gated = kind in _GATED
     path = Builder(build.fields, build.formats, build.plain, width, f"{name}_tower.")
-    # Pixtral's is whole on every GPU, as logs at TP4 show; others are split.
+    # Pixtral's encoder is replicated on every GPU, as logs at TP4 show; others are split.
     outputs: Split = "replicated" if kind == "pixtral" else "outputs"
     inputs: Split = "replicated" if kind == "pixtral" else "inputs"
     made: list[Weight] = []
@@ -113,7 +114,7 @@ def _edges(
     if isinstance(positions, int):
         made += path.unquantised("position_embed", positions, width)
     if kind == "mllama_vision_model":
-        # Embeddings of tiles for 8 aspect ratios and none, and the levels put together.
+        # Tile embeddings for 8 aspect ratios and for none, and the concatenated levels.
         tiles = fields.integer("max_num_tiles", default=4)
         levels = 1 + len(fields.get("intermediate_layers_indices", default=[]))
         made += path.unquantised("tile_embed", 9 * tiles * (int(positions or 0) + 3), width)

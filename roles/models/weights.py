@@ -14,15 +14,15 @@ from typing import cast
 from roles.models.model import VOCABULARY_PADDING, Format, Model, Weight
 
 _MIB = 2**20
-# The allocator rounds to 512 bytes; large blocks come in segments of whole 2 MiB, and what is left
-# of one is not used for anything else where it is at most 1 MiB.
+# The allocator rounds to 512 bytes. Large blocks come in segments of 2 MiB, whose rest stays unused
+# if it is at most 1 MiB.
 _LARGE, _SEGMENT, _UNUSED = 10 * _MIB, 2 * _MIB, _MIB
 
 
 def pipeline_layers(layers: int, stages: int) -> tuple[int, ...]:
     """How many layers each pipeline stage has: an uneven rest goes to the stages before the last.
 
-    ValueError where there are more stages than layers.
+    ValueError if there are more stages than layers.
     """
     if not 1 <= stages <= layers:
         raise ValueError(
@@ -51,7 +51,7 @@ def weights_per_gpu(
     expert_parallel: bool = False,
     data_parallel_size: int = 1,
 ) -> int:
-    """Bytes of weights that a GPU holds once they are loaded: of one stage, or of the largest.
+    """Bytes of the loaded weights on a GPU of one stage, or of the largest stage.
 
     With `data_parallel_size` above 1 experts are split over all its GPUs and the rest is copied.
     """
@@ -65,7 +65,7 @@ def weights_per_gpu(
 
 
 def checkpoint_bytes(model: Model) -> int:
-    """Bytes of the checkpoint that the shapes give: nothing padded, copied or rounded."""
+    """Bytes of the checkpoint by the shapes, without padding, copies or rounding."""
     weights = [*model.first, *model.last, *model.everywhere]
     weights += [weight for layer in model.layers for weight in layer.weights]
     return sum(
@@ -76,7 +76,7 @@ def checkpoint_bytes(model: Model) -> int:
 
 
 def weight_bytes(weight: Weight) -> float:
-    """Bytes of one tensor and its scales, whole: neither split, padded nor rounded."""
+    """Bytes of one whole tensor and its scales, without padding or rounding."""
     outputs, inputs = weight.outputs + weight.kv_outputs, weight.inputs
     return _matrix_bytes(weight.format, max(1, weight.experts), outputs, inputs)
 
@@ -96,7 +96,7 @@ def _stage_bytes(model: Model, split: "_Split", stages: int, stage: int) -> int:
 
 @dataclass(frozen=True)
 class _Ends:
-    """Bytes of what is not in layers."""
+    """Bytes of the parameters outside the layers."""
 
     first: int
     last: int
@@ -104,9 +104,9 @@ class _Ends:
 
 
 def _sums(model: Model, split: "_Split") -> tuple[tuple[int, ...], _Ends]:
-    """Bytes of the layers before each, and of the rest.
+    """Cumulative bytes of the layers, and the bytes of the other parameters.
 
-    Kept with the model: comparing whole models would take longer than adding them up.
+    Cached in the model: comparing whole models would take longer than the sum.
     """
     if split not in model.memo:
         model.memo[split] = _sum_bytes(model, split)
@@ -118,7 +118,7 @@ def _sum_bytes(model: Model, split: "_Split") -> tuple[tuple[int, ...], _Ends]:
     def count(weights: tuple[Weight, ...]) -> int:
         return sum(_bytes(split, weight) for weight in weights)
 
-    # Most layers are one and the same object.
+    # Most layers are the same object.
     known = {id(layer): count(layer.weights) for layer in {id(x): x for x in model.layers}.values()}
     until = tuple(accumulate((known[id(layer)] for layer in model.layers), initial=0))
     return until, _Ends(count(model.first), count(model.last), count(model.everywhere))
@@ -135,7 +135,7 @@ class _Split:
 
 @lru_cache(maxsize=4096)
 def _bytes(split: _Split, weight: Weight) -> int:
-    """Bytes that the allocator hands out for a tensor and its scales on one GPU."""
+    """Bytes that the allocator uses for a tensor and its scales on one GPU."""
     matrices = max(1, weight.experts)
     outputs, inputs, parts = weight.outputs, weight.inputs, split.tensor
     if weight.experts:
@@ -158,10 +158,10 @@ def _bytes(split: _Split, weight: Weight) -> int:
 
 
 def _padded_mxfp4(weight: Weight, outputs: int, inputs: int) -> tuple[int, int]:
-    """MXFP4 experts as Marlin and TRT-LLM want them (`fused_moe/oracle/mxfp4.py`).
+    """The padded sizes of MXFP4 experts for Marlin and TRT-LLM (`fused_moe/oracle/mxfp4.py`).
 
-    They take the intermediate size in whole 128s and the hidden size in whole 256s. Hopper's Triton
-    kernel pads less by its code, but logs of it report within 3 % of the same.
+    The intermediate size is a multiple of 128, the hidden size of 256. Hopper's Triton kernel pads
+    less by its code, but its logs are within 3 % of this.
     """
     if weight.split == "outputs":
         # Gate and up are stacked, each padded.

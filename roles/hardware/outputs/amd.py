@@ -1,4 +1,4 @@
-"""What rocm-smi and amd-smi have in common: what they report, and how their values are read."""
+"""The report and the value parsers that rocm-smi and amd-smi share."""
 
 import csv
 import json
@@ -28,17 +28,17 @@ _CHANGING = {
     "temperature_c",
     "utilization_percent",
 }
-# Lines that say in documentation, or at the end of a copy, that something is not shown.
+# Lines that mark an omission, in documentation or at the end of a copy.
 _OMISSION = re.compile(r"\s*(?:\.\.\.|…|\[(?=[a-z ]*truncated)[a-z ]*\]),?\s*")
 _RECORD_FIELDS = {field.name for field in fields(GpuRecord)}
 
 
 @dataclass(frozen=True)
 class AmdReport:
-    """What rocm-smi or amd-smi says: the GPUs that it names, by index, and how pairs are linked.
+    """The report of rocm-smi or amd-smi: the GPUs by index, and the links of pairs.
 
     `links` holds "XGMI" or "PCIE", `weights` and `hops` the driver's numbers (a weight of 15 is
-    one XGMI hop); a pair of which the output says nothing is in none of them.
+    one XGMI hop). A pair that the output does not mention is in none of them.
     """
 
     gpus: tuple[GpuRecord, ...]
@@ -48,14 +48,14 @@ class AmdReport:
 
 
 class Gpus:
-    """The GPUs of one output, gathered line by line."""
+    """The GPUs of one output, collected line by line."""
 
     def __init__(self) -> None:
         self._fields: dict[int, dict[str, object]] = {}
         self._defaults: dict[int, dict[str, object]] = {}
 
     def add(self, index: int, line: Line | None = None, **values: object) -> None:
-        """Note what one line says of a GPU; OutputError where an earlier line said otherwise."""
+        """Add a line's values of a GPU; OutputError if an earlier line contradicts them."""
         known = self._fields.setdefault(index, {})
         for field, value in values.items():
             assert field in _RECORD_FIELDS, field
@@ -66,7 +66,7 @@ class Gpus:
             known[field] = value
 
     def add_default(self, index: int, **values: object) -> None:
-        """Note what counts only where no better source says it."""
+        """Add values that count only without a better source."""
         self._defaults.setdefault(index, {}).update(values)
 
     def records(self) -> tuple[GpuRecord, ...]:
@@ -78,15 +78,15 @@ class Gpus:
 
 
 def value_or_none(value: str) -> str | None:
-    """The value without blanks, or None where the tool says that it has none, or was not told."""
+    """The value without surrounding blanks; None if the tool prints a placeholder."""
     value = value.strip()
     denied = value.startswith("AMDSMI_STATUS_")
-    # No value is as long as that, whatever it is.
+    # No real value is longer.
     return None if denied or len(value) > MAX_NAME_LENGTH or value.upper() in _NO_VALUE else value
 
 
 def whole_number(value: str, line: Line | None) -> int | None:
-    """A whole number, None where the tool says that it has none, OutputError for anything else."""
+    """A whole number; None for a placeholder, OutputError for anything else."""
     text = value_or_none(value)
     if text is None:
         return None
@@ -96,7 +96,7 @@ def whole_number(value: str, line: Line | None) -> int | None:
 
 
 def numa_node(value: str, line: Line | None) -> int | None:
-    """A NUMA node; None for -1, which is Linux's word for no node."""
+    """A NUMA node; None for -1, which means no node in Linux."""
     node = whole_number(value, line)
     return None if node is None or node < 0 else node
 
@@ -119,7 +119,7 @@ def watts(value: str, line: Line | None) -> float | None:
 
 
 def pci_address(value: str, line: Line | None) -> str | None:
-    """A PCI address in lower case with its domain, "0000" where the tool printed none."""
+    """A PCI address in lower case with its domain, "0000" if the tool printed none."""
     text = value_or_none(value)
     if text is None:
         return None
@@ -149,10 +149,10 @@ def architecture(value: str) -> str | None:
 def matrix_row(
     row: int, columns: Sequence[int], values: list[str], line: Line, last: bool
 ) -> Iterator[Cell]:
-    """The cells of one row of a matrix; OutputError where there are too few or too many.
+    """The cells of one row of a matrix; OutputError if there are too few or too many.
 
-    In the last line of an output the last value may be cut, so it is left out: the row of the
-    other GPU says the same, and at the end of a whole matrix it is that of a GPU with itself.
+    The last value of an output may be cut, so it is left out: the other GPU's row has the same
+    value, and at the end of a complete matrix it is that of a GPU with itself.
     """
     if last:
         columns = columns[: max(len(values) - 1, 0)]
@@ -164,7 +164,7 @@ def matrix_row(
 
 
 def symmetric(cells: Iterable[Cell]) -> dict[tuple[int, int], str]:
-    """The cells of a matrix of GPUs by pair; OutputError where its two halves disagree."""
+    """The cells of a matrix of GPUs by pair; OutputError if its two halves disagree."""
     pairs: dict[tuple[int, int], str] = {}
     for row, column, value, line in cells:
         if row == column:
@@ -217,9 +217,9 @@ def csv_cells(line: Line) -> list[str]:
 def read_json(lines: list[Line]) -> object:
     """The JSON document in the lines, from the first line that opens one.
 
-    Warnings around it are passed over. What documentation leaves out ("...", a comma before a
-    bracket) is forgiven, and a document that is cut ends with its last whole line. OutputError for
-    anything else, and for an object with a key twice.
+    Surrounding warnings are skipped. Omissions as in documentation ("...", a comma before a
+    bracket) are accepted, and a cut document ends with its last complete line. OutputError for
+    anything else, and for an object with a repeated key.
     """
     start = next((i for i, line in enumerate(lines) if line.text.lstrip()[:1] in ("{", "[")), None)
     if start is None:
@@ -236,7 +236,7 @@ def read_json(lines: list[Line]) -> object:
 
 def _decode(text: str) -> object:
     try:
-        # raw_decode passes over what a shell or a log printed after the document.
+        # raw_decode ignores text of a shell or a log after the document.
         value, _ = json.JSONDecoder(object_pairs_hook=_without_duplicates).raw_decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -251,7 +251,7 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _repaired(document: list[Line]) -> str:
-    """The document without what was left out, closed where it was cut."""
+    """The document without marks of omissions, with its brackets closed."""
     texts = [line.text for line in document if not _OMISSION.fullmatch(line.text)]
     text = re.sub(r",(\s*[]}])", r"\1", "\n".join(texts))
     if _closing(text) == "":
@@ -264,7 +264,8 @@ def _repaired(document: list[Line]) -> str:
 
 
 def _closing(text: str) -> str | None:
-    """The brackets that end `text`; None where they do not match or a string or key is open."""
+    """The brackets that would close `text`; None if brackets do not match or a string or key is
+    open."""
     stack: list[str] = []
     bare = re.sub(r'"(?:[^"\\\n]|\\.)*("?)', r'"\1', text)
     if bare.count('"') % 2 or bare.rstrip()[-1:] == ":":

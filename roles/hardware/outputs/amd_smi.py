@@ -1,4 +1,4 @@
-"""What amd-smi says of a host's GPUs, in any of its forms: text, tables, CSV, JSON."""
+"""Parses every form of amd-smi's output about GPUs: text, tables, CSV, JSON."""
 
 import re
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ _SUMMARY_SECOND = re.compile(r"^\| +(\d{1,3}) +\S+ +\S+ +\S+ +\| (.*)\|$")
 
 
 def parse_amd_smi(text: str) -> AmdReport:
-    """Read any output of amd-smi; one that names no GPU, as `amd-smi version`, has none.
+    """Parse any output of amd-smi; one without GPUs, such as `amd-smi version`, gives none.
 
     Memory that amd-smi calls MB is MiB: 65520 MB of a card of 64 GiB. GPUs of the topology's tables
     are named by their PCI addresses only; their index is the place in the table, which is amd-smi's
@@ -76,7 +76,7 @@ def parse_amd_smi(text: str) -> AmdReport:
 
 
 def _read_text(lines: list[Line], gpus: Gpus) -> AmdReport:
-    # Every reader looks at all lines: amd-smi mixes tables and blocks in one output.
+    # Every reader gets all lines: amd-smi mixes tables and blocks in one output.
     known = [
         any(_BANNER.search(line.text) for line in lines),
         _read_blocks(lines, gpus),
@@ -98,7 +98,7 @@ def _read_text(lines: list[Line], gpus: Gpus) -> AmdReport:
 def _read_value(
     gpus: Gpus, index: int, section: str, key: str, value: str, line: Line | None
 ) -> None:
-    """Note one value of a GPU by the section that it stands in; other values are passed over."""
+    """Add one value of a GPU, by its section and key; unknown keys are ignored."""
     match section, key:
         case _, "MARKET_NAME":
             gpus.add(index, line, name=value_or_none(value))
@@ -133,22 +133,22 @@ def _read_value(
 
 
 def _percent(value: str) -> int | None:
-    """A share in percent; None for what the card does not tell."""
+    """A percentage; None for a placeholder."""
     match = re.fullmatch(r"([0-9]{1,3})(?:\.[0-9]+)? ?%?", value.strip())
     return int(match[1]) if match else None
 
 
 def _uuid(value: str) -> str | None:
-    """A whole UUID; people hide parts of theirs before they show an output."""
+    """A complete UUID, else None: people hide parts of it before they publish an output."""
     return value.strip() if _UUID.fullmatch(value.strip()) else None
 
 
 def _memory(value: str, line: Line | None) -> int | None:
-    """MiB; None for "0.4 GB", which monitor rounds too much to plan with."""
+    """MiB; None for values like "0.4 GB", which `monitor` rounds too much."""
     text = value_or_none(value)
     if text is None or re.fullmatch(r"[0-9.]+ ?GB", text):
         return None
-    # Only CSV leaves the unit out; in other forms a number without one is cut.
+    # Only CSV omits the unit; in other forms a number without a unit is cut.
     match = (_CSV_MEMORY if line is None or "," in line.text else _MEMORY).fullmatch(text)
     if match is None:
         raise OutputError(f"{text[:40]!r} is no memory in MB", line)
@@ -156,9 +156,9 @@ def _memory(value: str, line: Line | None) -> int | None:
 
 
 def _read_blocks(lines: list[Line], gpus: Gpus) -> bool:
-    """Blocks like YAML below `GPU: 0`; whether there is any block or section of amd-smi.
+    """Read YAML-like blocks below `GPU: 0`; return whether there is any block or known section.
 
-    A section is the last key without a value, whatever the indentation, which copies lose.
+    The last key without a value is the section: copies lose the indentation.
     """
     index: int | None = None
     section, found = "", False
@@ -188,7 +188,8 @@ def _read_tables(lines: list[Line], gpus: Gpus) -> bool:
             found = True
             gpus.add(int(row[1]))
             values = _QUANTITY.findall(line.text.strip())
-            # A row of another length is cut or has values of more words: its columns are unknown.
+            # A row of another length is cut, or has values of several words: its columns are
+            # unknown.
             if len(values) == len(columns):
                 for column, value in zip(columns, values, strict=True):
                     _read_value(gpus, int(row[1]), "", column, value, line)
@@ -262,7 +263,7 @@ def _matrices(lines: list[Line], gpus: Gpus) -> dict[str, list[Cell]]:
 
 
 def _row_index(columns: list[str], address: str, rows: list[str]) -> int:
-    """The GPU of a row: partitions of one GPU share an address, so their order tells them apart."""
+    """The GPU of a row: partitions share an address, so their order distinguishes them."""
     columns_of_gpu = [index for index, column in enumerate(columns) if column == address]
     return columns_of_gpu[min(rows.count(address), len(columns_of_gpu) - 1)]
 

@@ -1,4 +1,4 @@
-"""Columns of a headerless CSV of GPUs, told by what they hold where that is certain."""
+"""Infers the columns of a CSV of GPUs without header, if their values determine them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -25,18 +25,18 @@ Cells = Sequence[Sequence[str]]
 
 
 def infer_columns(rows: Cells, missing_gpus: int = 0) -> tuple[str, ...]:
-    """One name a column, "" for what is not certain: a lone amount of MiB may be any memory.
+    """The name of each column, "" if it is uncertain: a single amount of MiB may be any memory.
 
-    `missing_gpus` is how many GPUs may be without a row, since lines of error stand for them.
+    `missing_gpus` is the number of GPUs that may have an error line instead of a row.
     The rows are of one length.
     """
     columns = list(zip(*rows, strict=True))
     has_units = any(_UNIT.fullmatch(cell) for row in rows for cell in row)
     names = [""] * len(columns)
-    # A lone number is no version for certain, a lone UUID, address or name is.
+    # In a single column only UUIDs, addresses and names are certain, not versions.
     for name, test in _tests(has_units)[: 3 if len(columns) == 1 else None]:
         fitting = [at for at, column in enumerate(columns) if _every_value(column, test)]
-        # Two columns of one kind, such as two versions, are certain only where they agree.
+        # Two columns of one kind, such as two versions, are certain only if they are equal.
         if fitting and all(columns[at] == columns[fitting[0]] for at in fitting):
             names[fitting[0]] = name
     total = _total_memory(columns)
@@ -65,13 +65,13 @@ def _is_driver_version(cell: str, has_units: bool) -> bool:
 
 
 def _every_value(column: Sequence[str], test: Callable[[str], bool]) -> bool:
-    """Whether every cell that holds a value passes, and one does."""
+    """Whether at least one cell has a value, and all such cells pass."""
     present = [cell for cell in column if not is_absent(cell) and not is_failure(cell)]
     return bool(present) and all(map(test, present))
 
 
 def _total_memory(columns: Sequence[Sequence[str]]) -> int | None:
-    """The place of the total among three amounts of memory: used and free nearly fill it."""
+    """The column of the total among three amounts of memory: used and free nearly add up to it."""
     places = [at for at, column in enumerate(columns) if all(map(_MEBIBYTES.fullmatch, column))]
     if len(places) != 3:
         return None
@@ -86,7 +86,7 @@ def _total_memory(columns: Sequence[Sequence[str]]) -> int | None:
 
 
 def _are_indexes(column: Sequence[str], gpus: int, names: Sequence[str]) -> bool:
-    """Whether a first column counts the GPUs up, beside a column that names them."""
+    """Whether the first column has rising indexes, beside a column that identifies GPUs."""
     if names[0] or not all(cell.isascii() and cell.isdecimal() for cell in column):
         return False
     numbers = [int(cell[:6]) for cell in column]

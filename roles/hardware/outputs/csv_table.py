@@ -1,4 +1,4 @@
-"""The CSV of nvidia-smi's --query-… options: cells, header and rows, lines of error apart."""
+"""Parses the CSV of nvidia-smi's --query-… options into header, rows and error lines."""
 
 import csv
 import re
@@ -24,7 +24,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`columns` are names in lower case without units, None where nothing tells them."""
+    """`columns` are names in lower case without units; None if they are unknown."""
 
     columns: tuple[str, ...] | None
     rows: tuple[Row, ...]
@@ -32,11 +32,10 @@ class Table:
 
 
 def read_table(lines: Sequence[Line], known: frozenset[str], fields: Sequence[str] | None) -> Table:
-    """The table of the lines; `known` are names of which a header has one at least.
+    """The table of the lines; a header has at least one of the `known` names.
 
-    The columns are those of the header, else of the command line where it is printed too, else
-    `fields`. OutputError where a row has another number of cells than there are columns, or a
-    second header differs.
+    The columns come from the header, else from a printed command line, else from `fields`.
+    OutputError if a row's number of cells is not that of the columns, or a second header differs.
     """
     columns = None if fields is None else tuple(map(_name, fields))
     headers: list[tuple[str, ...]] = []
@@ -92,7 +91,7 @@ def _header(line: Line, known: frozenset[str]) -> tuple[str, ...] | None:
 
 
 def _fit_to_columns(row: Row, columns: tuple[str, ...] | None) -> Row:
-    """The row, with the commas of a process's name, which nvidia-smi does not quote, put back."""
+    """The row, with a process's name joined again: nvidia-smi does not quote its commas."""
     excess = len(row.cells) - len(columns) if columns is not None else 0
     if columns is None or excess == 0:
         return row

@@ -1,4 +1,4 @@
-"""What the kernel log says of GPUs: NVIDIA's Xids, NVSwitch's SXids, faults of amdgpu."""
+"""Parses GPU faults in the kernel log: NVIDIA's Xids, NVSwitch's SXids, and amdgpu's errors."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from roles.hardware.outputs.text import Line, OutputError, read_lines
 
 _PCI = r"(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}(?:\.[0-7])?"
-# A message stands after the number in every version; a number at the end of a text may be cut.
+# In every version a message follows the number; a number at the end of a text may be cut.
 _XID = re.compile(
     rf"\bXid \((?:PCI:)?(?P<pci>{_PCI})(?P<mig>(?: GPU-C?I:\d+)*)\): (?P<xid>\d{{1,4}}),"
     r"(?P<rest>.*)$",
@@ -27,7 +27,7 @@ _UUID = re.compile(
     re.IGNORECASE,
 )
 
-# What the drivers say of a GPU that is lost or hangs without an Xid; the kind, and its message.
+# Driver messages about a lost or hanging GPU without an Xid: (kind, pattern).
 _NVIDIA_FAULTS = (
     (
         "init-failed",
@@ -35,13 +35,13 @@ _NVIDIA_FAULTS = (
     ),
     ("fallen-off-bus", re.compile(r"fallen off the bus")),
 )
-# The Xid of a GPU that fell off the bus; then the driver's words say nothing more.
+# The Xid of a GPU that fell off the bus; other messages about that GPU add nothing.
 _FALLEN_OFF = 79
 _AMD_FAULTS = (
     ("ring-timeout", re.compile(r"\bring \S+ timeout")),
     ("reset-failed", re.compile(r"GPU reset\(\d+\) failed|GPU Recovery Failed", re.IGNORECASE)),
     ("reset", re.compile(r"GPU reset begin")),
-    # amdgpu also logs a count of 0 and "no uncorrectable hardware errors": all clear.
+    # amdgpu also logs a count of 0 and "no uncorrectable hardware errors", which are not faults.
     ("ras-uncorrectable", re.compile(r"\b[1-9]\d* (?:new )?uncorrectable hardware errors")),
     ("page-fault", re.compile(r"\bpage fault \(")),
 )
@@ -109,7 +109,7 @@ class KernelFault:
 
 @dataclass(frozen=True)
 class Dmesg:
-    """What a kernel log says of GPUs, in its order; `uuids` names GPUs by their PCI address."""
+    """The GPU events of a kernel log, in order; `uuids` are (PCI address, UUID) pairs."""
 
     xids: tuple[Xid, ...] = ()
     sxids: tuple[Sxid, ...] = ()
@@ -121,7 +121,7 @@ class Dmesg:
 def parse_dmesg(text: str) -> Dmesg:
     """Read a kernel log or lines of it, in any form of dmesg, syslog or the journal.
 
-    OutputError for text without a single line of a kernel.
+    OutputError for text without any kernel line.
     """
     lines = read_lines(text)
     if not lines:
@@ -186,7 +186,8 @@ def _sxid(match: re.Match[str], line: Line) -> Sxid:
 
 
 def _nvidia_faults(lines: list[Line]) -> list[KernelFault]:
-    """Faults that have no Xid. The GPU may stand one or two lines above the word that says it."""
+    """Faults without an Xid. The line that names the GPU may be one or two lines above the
+    fault."""
     faults: dict[tuple[str, str], KernelFault] = {}
     gpu: str | None = None
     time: str | None = None
@@ -198,7 +199,7 @@ def _nvidia_faults(lines: list[Line]) -> list[KernelFault]:
         if match := _NVIDIA_GPU.search(line.text):
             gpu = match["pci"].lower()
         kind = _kind(_NVIDIA_FAULTS, line.text)
-        # The driver says one fault in several lines.
+        # The driver logs one fault in several lines.
         if kind and gpu is not None and (kind, gpu) not in faults:
             faults[kind, gpu] = KernelFault(kind, gpu, _message(line), time)
     return list(faults.values())

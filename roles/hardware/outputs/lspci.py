@@ -1,4 +1,4 @@
-"""GPUs on the PCI bus, read from lspci: what a host has where no driver can be asked."""
+"""Parses the GPUs on the PCI bus from lspci, for hosts without a working driver."""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ _DRIVER = re.compile(r"^\s*Kernel driver in use: (\S+)$")
 
 @dataclass(frozen=True)
 class PciGpu(GpuRecord):
-    """A GPU as the bus shows it, with what only the bus says.
+    """A GPU on the PCI bus, with the fields that only the bus has.
 
     `name` is lspci's without the vendor ("GA102GL [A40]"; "Device 2bb5" where its table has none),
     `index` is None: only a driver numbers GPUs. `vendor` is "NVIDIA" or "AMD"; an AMD GPU may be
@@ -84,7 +84,7 @@ def parse_lspci(text: str) -> Lspci:
 
 
 def _unwrapped(lines: list[Line]) -> list[Line]:
-    """The lines with those joined that a terminal wrapped inside brackets."""
+    """The lines, with lines joined that a terminal wrapped inside brackets."""
     joined: list[Line] = []
     for line in lines:
         before = joined[-1] if joined else None
@@ -107,7 +107,7 @@ def _open_bracket(text: str) -> bool:
 
 
 def _devices(lines: list[Line]) -> Iterator[tuple[re.Match[str], str | None]]:
-    """Each device with the driver that stands below it."""
+    """Each device with the driver from the lines below it."""
     device: re.Match[str] | None = None
     driver: str | None = None
     for line in lines:

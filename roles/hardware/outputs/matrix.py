@@ -1,8 +1,8 @@
-"""The square matrices of `nvidia-smi topo`: which label joins each two devices.
+"""Parses the matrices of `nvidia-smi topo`: the label of each pair of devices.
 
-Pasted outputs lose blanks, line ends and their last lines, so cells are read in order and not by
-position, cells that lost the blank between them are parted again, and whatever is printed twice
-(once from each side) must agree. What is not known for certain is an error, never a guess.
+Pasted outputs lose blanks, line ends and their last lines. So cells are read in order, not by
+position; cells without a blank between them are split; and both labels of a pair must agree. An
+uncertain value is an error, never a guess.
 """
 
 import re
@@ -36,7 +36,7 @@ _COLOUR = re.compile(r"(?:\^\[|\\x1b|\\u001b|\\033|\\e)?\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Row:
-    """One device's row: its labels in the order of the columns and what follows them."""
+    """One device's row: its labels in the order of the columns, and the text after them."""
 
     line: Line
     labels: tuple[str, ...]
@@ -56,7 +56,7 @@ class Matrix:
     cut_row: str | None
 
     def label(self, one: str, other: str) -> str | None:
-        """The label that joins two devices, from either one's row; None if no row shows it."""
+        """The label of two devices, from either one's row; None if no row has it."""
         for a, b in ((one, other), (other, one)):
             position = self._places[b]
             if a in self.rows and position < len(self.rows[a].labels):
@@ -89,7 +89,7 @@ class Matrix:
 
 @dataclass
 class _Block:
-    """Consecutive lines of one matrix while they are gathered."""
+    """The consecutive lines of one matrix, while they are collected."""
 
     heading: Line | None
     columns: tuple[str, ...]
@@ -185,7 +185,7 @@ def _read_heading(line: Line) -> _Block | None:
 
 
 def _join_heading(block: _Block, line: Line) -> bool:
-    """Joins a heading that a terminal broke at its width."""
+    """Join a heading that a terminal wrapped; return whether the line was part of it."""
     if block.lines or not block.heading or len(line.text) > _MAX_ROW_LENGTH:
         return False
     if line.number - block.heading.number > _MAX_PIECES:
@@ -202,7 +202,7 @@ def _join_heading(block: _Block, line: Line) -> bool:
 
 
 def _row_name(line: Line, block: _Block | None, labels: str) -> str | None:
-    """The device whose row the line is; a row after a log prefix must show a label."""
+    """The device of a row's line; after a log prefix a label must follow the name."""
     words = line.text.split()
     label, known = re.compile(f"{labels}|{SELF}"), _column_set(block.columns if block else ())
     names = [word in known or bool(_ROW_NAME.fullmatch(word)) for word in words]
@@ -236,7 +236,7 @@ def _join_row(block: _Block, line: Line, labels: str) -> None:
 def _read_row(name: str, line: Line, labels: str) -> Row:
     start = re.search(rf"(?:^|\s){re.escape(name)}(?=\s|$)", line.text)
     rest = line.text[start.end() if start else 0 :]
-    # Labels may be glued to each other and the last one to the affinity after it.
+    # Labels may lack blanks between them, and the last one before the affinity.
     unit = rf"(?:{labels}|{SELF})"
     token = re.compile(rf"\s*((?:{unit})+)(?=\s|$|N/A|\d[\d,-]*(?:N/A)?(?:\s|$))")
     found: list[str] = []
@@ -276,7 +276,7 @@ def _checked_matrix(block: _Block, labels: str, line_is_whole: bool) -> Matrix:
 
 
 def _without_cut_label(row: Row, columns: int, labels_end_line: bool) -> Row:
-    """The row without a last label that may be the beginning of a longer one, as NV1 of NV18."""
+    """The row without its last label if that may be cut, as NV1 of NV18."""
     whole = labels_end_line and len(row.labels) == columns
     if row.rest or whole or not row.labels or not row.labels[-1][-1].isdigit():
         return row
@@ -299,7 +299,7 @@ def _check_complete(
         # A row that is cut may lack its last labels, but begins with one, as rocm-smi's do not.
         if name == cut_row and not count and row.rest and not _CUT_LABEL.fullmatch(row.rest):
             raise OutputError(f"{row.rest.split()[0]!r} is no label", row.line)
-        # A NIC says nothing that the GPUs' rows do not say, and old drivers leave its row short.
+        # A NIC's row repeats the GPUs' rows, and old drivers print it shorter.
         if count < len(columns) and name.startswith("GPU") and name != cut_row:
             found = f": {row.rest.split()[0]!r} is none" if row.rest else ""
             raise OutputError(f"{count} labels for {len(columns)} columns{found}", row.line)

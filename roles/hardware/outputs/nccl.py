@@ -1,4 +1,4 @@
-"""Logs of NCCL with NCCL_DEBUG=INFO: over what the ranks of a group really talk."""
+"""Parses logs of NCCL with NCCL_DEBUG=INFO: the transports between the ranks of a group."""
 
 import re
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from roles.hardware.outputs.text import OutputError, read_lines
 
 _NCCL = re.compile(r"\bNCCL (?:INFO|WARN|TRACE|ABORT|version)\b")
 _SEGMENT = r"(?:direct pointer|[\w.()\[\]+-]+(?: [A-Za-z]\w*(?=/))?)"
-# A channel between two ranks begins, and tells its way; several records may stand on one line, and
-# none reaches into the next. "Ring" is NCCL up to 2.4.
+# A channel between two ranks, with its transport. A line may have several records, and no record
+# continues on the next line. "Ring" is NCCL up to 2.4.
 _CHANNEL = re.compile(
     r"(?P<start>\b(?:Channel|Ring|CollNet)\s+\d+(?:/\d+)?\s*:)|\bNCCL (?:INFO|WARN)"
     rf"|\bvia\s+(?P<way>direct shared memory|[A-Z]\w*(?:/{_SEGMENT})*)"
@@ -25,9 +25,9 @@ _NEXT_RECORD = re.compile(r"(?<!\s)\s+(?:\[\S+\s)?\S+:\d+:\d+ \[\d+\]")
 
 @dataclass(frozen=True)
 class NcclLog:
-    """What a log says of NCCL.
+    """The parsed NCCL lines of a log.
 
-    `transports` are the distinct ones of the channels, sorted, as printed but without device
+    `transports` are the distinct transports of the channels, sorted, as printed without device
     numbers: "P2P/CUMEM", "SHM/direct/direct", "NET/IB/GDRDMA", "NET/Socket"; the old "direct
     shared memory" is "SHM". It is empty if the log shows no channel. `nvls` tells whether NVLS
     (reduction in the NVSwitch) has channels, or where no line counts them whether it is available.

@@ -25,7 +25,7 @@ class RetiredPage:
 
 @dataclass(frozen=True)
 class QueryApps:
-    """What either table holds; `messages` are lines of error or warning among its rows."""
+    """The rows of either table; `messages` are error or warning lines between them."""
 
     processes: tuple[Process, ...] = ()
     retired_pages: tuple[RetiredPage, ...] = ()
@@ -35,7 +35,7 @@ class QueryApps:
 def parse_query_apps(text: str, fields: Sequence[str] | None = None) -> QueryApps:
     """Read either table; `fields` are the asked names where no header is printed.
 
-    Rows without a page's address only say that the GPU keeps no such list. OutputError for text
+    Rows without a page's address mean that the GPU has no such list. OutputError for text
     without the columns of either table, and for rows that do not fit them.
     """
     lines = read_lines(text)
@@ -84,7 +84,8 @@ def _gpu(row: Row, columns: Sequence[str]) -> tuple[str | None, str | None]:
 
 
 def _cell(row: Row, columns: Sequence[str], *names: str) -> str | None:
-    """The first of the named columns' value, None where it is absent or could not be read."""
+    """The value of the first existing column of these; None if it is absent or could not be
+    read."""
     at = next((columns.index(name) for name in names if name in columns), None)
     cell = "" if at is None else row.cells[at]
     return None if values.is_absent(cell) or values.is_failure(cell) else cell

@@ -1,4 +1,4 @@
-"""`nvidia-smi --query-gpu=… --format=csv`: GPUs, with the columns that were asked."""
+"""Parses `nvidia-smi --query-gpu=… --format=csv`: GPUs, with any columns."""
 
 import datetime
 import re
@@ -68,7 +68,7 @@ _FIELDS = {
     "temperature.gpu": "temperature_c",
     "utilization.gpu": "utilization_percent",
 }
-# Some cards have no limits of power and give an error instead: no fault of theirs.
+# Some cards have no power limits and print an error instead, which is not a fault.
 _LIMITS = ("power.limit", "power.default_limit", "power.min_limit", "power.max_limit")
 _PREFERENCE = {name: place for place, name in enumerate(_FIELDS)}
 _OTHERS = ("timestamp", "count", "pstate", "power.draw", "vbios_version", "fan.speed")
@@ -85,18 +85,18 @@ _VALUE = re.compile(
 
 @dataclass(frozen=True)
 class QueryGpu:
-    """GPUs in the order of the output; `messages` are its lines of error or warning."""
+    """GPUs in the order of the output; `messages` are its error or warning lines."""
 
     gpus: tuple[GpuRecord, ...]
     messages: tuple[str, ...] = ()
 
 
 def parse_query_gpu(text: str, fields: Sequence[str] | None = None) -> QueryGpu:
-    """Read the CSV with or without header and units; `fields` are the asked names.
+    """Parse the CSV with or without header and units; `fields` are the requested names.
 
-    Without header and `fields`, only columns that are certain by what they hold are read. Where
-    rows repeat (-l), the newest of each GPU counts. Lines of `nvidia-smi -L` after the CSV add
-    what they say. OutputError for text that is no such CSV, and for rows that do not fit.
+    Without header and `fields` only columns that their values determine are read. If rows repeat
+    (-l), the newest of each GPU counts. Lines of `nvidia-smi -L` after the CSV are merged.
+    OutputError for other text, and for rows that do not fit.
     """
     lines = read_lines(text)
     listed = _listed(lines)
@@ -125,7 +125,7 @@ def _check_kind(table: Table, columns: Sequence[str], first: Line) -> None:
 
 
 def _are_values(rows: Sequence[Row]) -> bool:
-    """Whether rows of which no column can be told have nothing but values of nvidia-smi."""
+    """Whether rows with unknown columns have only values in nvidia-smi's forms."""
     cells = [cell for row in rows for cell in row.cells]
     return all(map(_VALUE.fullmatch, cells)) and any(map(_MARKED_VALUE.fullmatch, cells))
 
@@ -141,13 +141,13 @@ def _record(row: Row, columns: Sequence[str]) -> GpuRecord:
         for name, cell in pairs
         if not (name in _LIMITS and is_failure(cell))
     )
-    # A column that could not be told may be one that matters.
+    # An unknown column may be an important one.
     denied = (f"{name}: {cell}" for name, cell in pairs if name not in columns and is_denied(cell))
     return replace(record, unreadable=(*record.unreadable, *denied))
 
 
 def _field(name: str, columns: Sequence[str]) -> str | None:
-    """The record's field of a column; parts of the ECC errors count where no total is there."""
+    """The record's field of a column; parts of the ECC errors count if there is no total."""
     for scope in ("volatile", "aggregate"):
         total = f"{_ECC}{scope}.total"
         parts = {f"{_ECC}{scope}.{it}" for it in ("dram", "sram")}
@@ -157,7 +157,7 @@ def _field(name: str, columns: Sequence[str]) -> str | None:
 
 
 def _newest(table: Table, columns: Sequence[str]) -> list[GpuRecord]:
-    """The last reading of every GPU, told apart by what identifies it."""
+    """The last reading of every GPU, distinguished by its identity fields."""
     records = [_record(row, columns) for row in table.rows]
     identities = [tuple(getattr(it, name) for name in _IDENTITY) for it in records]
     if not any(any(part is not None for part in identity) for identity in identities):
@@ -170,9 +170,9 @@ def _newest(table: Table, columns: Sequence[str]) -> list[GpuRecord]:
 
 
 def _last_round(table: Table, columns: Sequence[str]) -> int:
-    """How many rows belong to the last round of a loop whose rows name no GPU.
+    """The number of rows in the last round of a loop whose rows do not identify GPUs.
 
-    Rows of one round are printed at once, rounds at least a second apart.
+    Rows of one round are printed together; rounds are at least a second apart.
     """
     if "count" in columns:
         count = table.rows[-1].cells[columns.index("count")]
@@ -215,7 +215,7 @@ def _listed(lines: Sequence[Line]) -> list[GpuRecord]:
 
 
 def _with_listed(gpus: list[GpuRecord], listed: list[GpuRecord]) -> tuple[GpuRecord, ...]:
-    """The GPUs with what the list says of them: by UUID or index, else by an equal order."""
+    """The GPUs merged with the list: by UUID or index, else by equal order."""
     by_order = [gpu.name for gpu in gpus] == [it.name for it in listed]
     added = []
     for place, gpu in enumerate(gpus):

@@ -1,4 +1,4 @@
-"""Printed values to one GPU's record: what is absent stays None, what failed is listed."""
+"""Converts printed values to a GPU's record: absent ones stay None, failed ones are listed."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
@@ -10,7 +10,7 @@ from roles.hardware.outputs.record import GpuRecord, MigDevice
 
 @dataclass(frozen=True)
 class Printed:
-    """One value of an output: the record's field that it tells, if any, its label and text.
+    """One value of an output: its field of the record, if any, its label and its text.
 
     The fields "ecc_volatile" and "ecc_aggregate" are counts of uncorrected errors to be summed.
     """
@@ -83,7 +83,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
         values.flag,
     ),
 }  # fmt: skip
-# XML tells it twice, as a blacklist and as a retirement.
+# XML has it twice, as a blacklist and as a retirement.
 _ANY = ("retired_pages_pending",)
 _SUMMED = ("ecc_volatile", "ecc_aggregate")
 
@@ -91,11 +91,10 @@ _SUMMED = ("ecc_volatile", "ecc_aggregate")
 def gpu_record(
     printed: Iterable[Printed], mig_devices: tuple[MigDevice, ...] = (), **known: Any
 ) -> GpuRecord:
-    """One GPU from its printed values; the first one that tells a field wins.
+    """One GPU's record from its printed values; the first value of a field counts.
 
-    A value that is neither fit for its field nor known as absent is listed as unreadable, so that
-    it is seen, and never guessed at. So is a failure in place of a value that no field takes,
-    unless it is only a lack of rights.
+    A value that is neither valid for its field nor a placeholder is listed as unreadable. So is a
+    failure in place of a value without a field, unless it is only a lack of permissions.
     """
     found: dict[str, Any] = {}
     unreadable: list[str] = []
@@ -124,7 +123,7 @@ def gpu_record(
 
 
 def merged(older: GpuRecord, newer: GpuRecord) -> GpuRecord:
-    """Both readings of one GPU: the newer one wins where it says something."""
+    """Two readings of one GPU merged: the newer one's values count if it has any."""
     stated = {
         item.name: getattr(newer, item.name)
         for item in fields(GpuRecord)

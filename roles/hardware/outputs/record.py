@@ -1,4 +1,4 @@
-"""What one output says of one GPU: every field is None where the output does not say it."""
+"""The record of one GPU in one output; fields that the output lacks are None."""
 
 from dataclasses import dataclass
 

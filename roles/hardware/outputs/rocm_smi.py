@@ -1,4 +1,4 @@
-"""What rocm-smi says of a host's GPUs, in any of its forms: text, tables, CSV, JSON."""
+"""Parses every form of rocm-smi's output about GPUs: text, tables, CSV, JSON."""
 
 import re
 
@@ -52,7 +52,7 @@ _BUS = re.compile(r"(?<!\S)[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7](?!\S)",
 
 
 def parse_rocm_smi(text: str) -> AmdReport:
-    """Read any output of rocm-smi; one that names no GPU has none.
+    """Parse any output of rocm-smi; one without GPUs gives none.
 
     OutputError, with the line, for text that is not rocm-smi's or that contradicts itself.
     """
@@ -81,7 +81,7 @@ def _read_text(lines: list[Line], gpus: Gpus) -> AmdReport:
     for title, matrix in _matrices(lines):
         for row, *_ in matrix:
             gpus.add(row)
-        # In some partition modes rocm-smi leaves a title out; link types are known by themselves.
+        # In some partition modes rocm-smi omits a title; link types are recognised by their values.
         kind = "link type" if has_link_types(matrix) else _MATRICES.get(title, title)
         cells.setdefault(kind, []).extend(matrix)
     return _report(gpus, cells.get("link type", []), cells.get("weight", []), cells.get("hops", []))
@@ -92,7 +92,7 @@ def _report(gpus: Gpus, links: list[Cell], weights: list[Cell], hops: list[Cell]
 
 
 def _read_value(gpus: Gpus, index: int, key: str, value: str, line: Line | None) -> None:
-    """Note one value of a GPU under the name that rocm-smi gives it; other names are passed over.
+    """Add one value of a GPU, by rocm-smi's name for it; unknown names are ignored.
 
     "Card series" became "Card Series" in ROCm 6, "GPU ID" became "Device ID". The card's model is
     the device's id in some versions and the subsystem's in others, so it is not used.
@@ -130,7 +130,7 @@ def _read_tables(lines: list[Line], gpus: Gpus) -> None:
         if _TABLE.match(line.text):
             in_table, index = True, None
         elif _TABLE_END.match(line.text):
-            # A rule stands below the header too; the table ends at the rule below its rows.
+            # There is also a rule below the header; the table ends at the rule below its rows.
             in_table = in_table and index is None
         elif in_table and (row := _ROW.match(line.text)):
             index = int(row[1])
@@ -146,7 +146,7 @@ def _read_row(gpus: Gpus, index: int, row: str, line: Line) -> None:
         gpus.add(index, line, pci_device_id=device_id(match[1], line))
     if match := _BUS.search(row):
         gpus.add(index, line, pci_address=pci_address(match[0], line))
-    # The temperature stands alone or is followed by other columns, so it is known by its unit.
+    # The temperature is alone or followed by other columns, so it is recognised by its unit.
     if match := _TEMPERATURE.search(row):
         gpus.add(index, temperature_c=int(match[1]))
     if match := _ROW_END.search(row):

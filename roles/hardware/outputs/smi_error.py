@@ -1,4 +1,4 @@
-"""What nvidia-smi, or the shell in its place, prints instead of an answer: fault and remedy."""
+"""Recognises the errors that nvidia-smi, or the shell, prints instead of an answer."""
 
 import re
 from dataclasses import dataclass, replace
@@ -9,11 +9,11 @@ from roles.hardware.outputs.values import pci_address
 
 @dataclass(frozen=True)
 class SmiError:
-    """Why there is no answer.
+    """The error instead of an answer.
 
-    `fault` is one of `FAULTS`; `line` is the line that shows it, as printed; `remedy` is what a
-    person does about it. The GPU is told by its address or index where the line names one.
-    `others` are the text's further errors, such as those of further GPUs.
+    `fault` is one of `FAULTS`, `line` the line that shows it, as printed. The GPU's address or
+    index is set if the line names it. `others` are the text's further errors, such as those of
+    further GPUs.
     """
 
     fault: str
@@ -26,7 +26,7 @@ class SmiError:
 
 _REBOOT = "reboot the host; if it recurs, check the card's seat, power and cooling, and dmesg"
 
-# Most telling first: where several lines or rules match, the first rule names the fault.
+# The most specific first: if several lines or rules match, the first rule determines the fault.
 _RULES = (
     (
         "driver-library-mismatch",

@@ -1,4 +1,4 @@
-"""`nvidia-smi -q`: every GPU's section, whole or with -d, also cut out or remarked by people."""
+"""Parses `nvidia-smi -q`: complete or with -d, also excerpts and text with people's remarks."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _REMARK = re.compile(r"\s{2,}.*|\s*<[=-].*")
 
 @dataclass(frozen=True)
 class SmiQuery:
-    """`attached_gpus` is how many the driver has, which excerpts may show fewer of."""
+    """`attached_gpus` is the driver's number of GPUs; excerpts may show fewer."""
 
     gpus: tuple[GpuRecord, ...]
     driver_version: str | None = None
@@ -43,7 +43,7 @@ class _Section:
 
 
 def parse_smi_q(text: str) -> SmiQuery:
-    """Read the text form. GPUs are in order of their index where all attached ones are shown.
+    """Parse the text form. GPUs are in the order of their index if all attached ones are shown.
 
     Of several logs of the same GPUs, as -l prints them, the newest counts. OutputError for text
     without a GPU's section, and for logs of different GPUs in one text.
@@ -63,7 +63,7 @@ def parse_smi_q(text: str) -> SmiQuery:
 
 
 def joined(older: SmiQuery, newer: SmiQuery) -> SmiQuery:
-    """Two logs of the same GPUs as one; OutputError where the GPUs differ."""
+    """Two logs of the same GPUs merged; OutputError if the GPUs differ."""
     if [gpu.pci_address for gpu in older.gpus] != [gpu.pci_address for gpu in newer.gpus]:
         raise OutputError("here are logs of different GPUs: give one at a time")
     gpus = tuple(map(merged, older.gpus, newer.gpus))
@@ -126,7 +126,7 @@ def _gpu(section: _Section, index: int | None, driver: str | None) -> GpuRecord:
 
 
 def _leaves(lines: Sequence[Line]) -> tuple[Leaf, ...]:
-    """The values with the headings above them, as the indentation has it."""
+    """The values with their headings, from the indentation."""
     above: list[tuple[int, str]] = []
     found: list[Leaf] = []
     for line in lines:

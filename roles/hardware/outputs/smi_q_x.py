@@ -1,4 +1,4 @@
-"""`nvidia-smi -q -x`: the same as -q in XML, document types 10 to 13 and those without."""
+"""Parses `nvidia-smi -q -x`: the XML form of -q, document types 10 to 13 and without a type."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ _INTERNAL = re.compile(r"<!ENTITY|<!ELEMENT|<!DOCTYPE[^<>\[]*\[", re.IGNORECASE)
 
 
 def parse_smi_q_x(text: str) -> SmiQuery:
-    """Read the XML form, also behind lines of warning. The index is as in `parse_smi_q`.
+    """Parse the XML form, also after warning lines. The index is as in `parse_smi_q`.
 
     OutputError for XML that is cut or broken, defines entities of its own, or has no GPU.
     """
@@ -37,7 +37,7 @@ def parse_smi_q_x(text: str) -> SmiQuery:
 
 
 def _documents(lines: Sequence[Line]) -> Iterator[tuple[list[str], list[Line]]]:
-    """The lines of error and warning before each document, and its own lines."""
+    """Each document's lines, with the error and warning lines before it."""
     messages: list[str] = []
     document: list[Line] = []
     for line in lines:
@@ -104,7 +104,7 @@ def _gpu(
 
 
 def _leaves(element: ElementTree.Element) -> Iterator[Leaf]:
-    """The values in the order of the document; deeper than nvidia-smi nests, there are none."""
+    """The values in the order of the document, up to the depth of nvidia-smi's documents."""
     pending: list[tuple[tuple[str, ...], ElementTree.Element]] = [
         ((child.tag.lower(),), child) for child in reversed(element)
     ]

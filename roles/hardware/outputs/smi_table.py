@@ -1,4 +1,4 @@
-"""nvidia-smi's default table, in its old and new layouts, whole or a fragment."""
+"""Parses nvidia-smi's default table, in old and new layouts, complete or a fragment."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ _MAX_LINE_LENGTH = 200
 
 @dataclass(frozen=True)
 class SmiTable:
-    """GPUs as the table shows them: a long name is cut, with "..." at its end or in its place."""
+    """The GPUs of the table: a long name is shortened or replaced by "..."."""
 
     gpus: tuple[GpuRecord, ...]
     driver_version: str | None = None
@@ -50,10 +50,10 @@ class _Block:
 
 
 def parse_smi_table(text: str) -> SmiTable:
-    """Read the table, also without its header or its end, and what follows it.
+    """Parse the table, even without its header or end, and the text after it.
 
-    Of tables that repeat (-l, watch), the last counts. OutputError for text without a GPU's row,
-    and for a GPU that is in one table twice.
+    If tables repeat (-l, watch), the last counts. OutputError for text without a GPU's row, and for
+    a GPU that is in one table twice.
     """
     lines = _last_table(read_lines(text))
     blocks: list[_Block] = []
@@ -92,8 +92,8 @@ def _rows(lines: Sequence[Line]) -> Iterator[tuple[Line, list[str]]]:
 
 
 def _one_spaced(line: Line) -> str:
-    """The line with single blanks, so that no pattern has two ways to part them; "" for one that is
-    too long for the table."""
+    """The line with single blanks, so that patterns match unambiguously; "" for a line that is too
+    long for the table."""
     return " ".join(line.text.split()) if len(line.text) <= _MAX_LINE_LENGTH else ""
 
 
@@ -120,7 +120,7 @@ def _first_row(line: Line, cells: Sequence[str]) -> _Block | None:
 
 
 def _persistence(mode: str) -> str | None:
-    """On Windows the place shows the driver's model instead."""
+    """The field of the mode cell: on Windows it has the driver model instead, so None."""
     return None if mode in ("WDDM", "TCC", "MCDM") else "persistence_mode"
 
 

@@ -1,4 +1,4 @@
-"""Values of `nvidia-smi -q`, as text or XML: which path tells which field of a GPU.
+"""Maps the values of `nvidia-smi -q`, as text or XML, to fields of a GPU's record.
 
 The text's headings and the XML's tags name the same tree; both are brought to one spelling.
 """
@@ -21,7 +21,7 @@ class Leaf:
     text: str
 
 
-# The ends of paths, the text's first, then the XML's. A path that fits two is told by the longer.
+# Ends of paths, of the text and of the XML. If two match, the longer one counts.
 _FIELDS: dict[Path, str] = {
     ("product name",): "name",
     ("product_name",): "name",
@@ -130,12 +130,12 @@ def record_of(
 
 
 def describes_gpu(leaves: Iterable[Leaf]) -> bool:
-    """Whether any leaf is one that only a GPU's section has."""
+    """Whether any leaf belongs to a GPU's section."""
     return any(_field(leaf.path) is not None for leaf in leaves)
 
 
 def mig_device(leaves: Sequence[Leaf]) -> MigDevice | None:
-    """A MIG device from its leaves; None where they tell no index."""
+    """A MIG device from its leaves; None without an index."""
     device = MigDevice(index=-1)
     for leaf in leaves:
         key, parent = leaf.path[-1], leaf.path[-2] if len(leaf.path) > 1 else ""
@@ -152,7 +152,7 @@ def mig_device(leaves: Sequence[Leaf]) -> MigDevice | None:
 
 
 def process(leaves: Sequence[Leaf], gpu: GpuRecord) -> Process | None:
-    """A process from its leaves; None where they tell no process id."""
+    """A process from its leaves; None without a process id."""
     fields = {leaf.path[-1].replace("_", " "): leaf.text for leaf in leaves}
     pid = values.whole(fields.get("process id", fields.get("pid", "")))
     name = fields.get("process name", fields.get("name", ""))

@@ -1,4 +1,4 @@
-"""Lines of a program's output, made fit to parse, and the error that names one of them."""
+"""Cleans a program's output for parsing, and defines the error that names one of its lines."""
 
 import re
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 # CSI (colours, cursor), OSC (titles, links) and two-character escape sequences of ECMA-48.
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _SHOWN_CHARACTERS = 120
-# A host may print anything: no real output has more of these.
+# Bounds, as a host may print anything: no real output has more.
 MAX_GPUS, MAX_SLICES, MAX_NAME_LENGTH = 512, 64, 300
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line with its number in the output, from 1; tabs are kept, ends are without blanks."""
+    """One line with its number in the output, from 1; tabs are kept, trailing blanks are not."""
 
     number: int
     text: str
 
 
 class OutputError(ValueError):
-    """The text is not the output that it should be; the message names the line where it shows."""
+    """The text is not a valid output; the message names the line."""
 
     def __init__(self, problem: str, line: Line | None = None) -> None:
         where = (
@@ -31,7 +31,7 @@ class OutputError(ValueError):
 
 
 def read_lines(text: str) -> list[Line]:
-    """The lines that say something, without escape sequences, control characters and CRs."""
+    """The lines that are not blank, without escape sequences, control characters and CRs."""
     plain = _ESCAPE.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     cleaned = (_printable(line) for line in plain.split("\n"))
     return [Line(number, line) for number, line in enumerate(cleaned, start=1) if line.strip()]

@@ -1,10 +1,10 @@
-"""Single values as GPU tools print them: numbers with units, flags, PCI addresses, placeholders."""
+"""Parses single values of GPU tools: numbers with units, flags, PCI addresses, placeholders."""
 
 import re
 
 from roles.hardware.outputs.text import MAX_NAME_LENGTH
 
-# What is printed in place of a value that the GPU does not have or that was taken out.
+# Placeholders for a value that the GPU lacks or that was redacted.
 _ABSENT = {
     "",
     "-",
@@ -16,7 +16,7 @@ _ABSENT = {
     "no data",
     "redacted",
 }
-# NVML's error texts, printed in place of a value that should be there; see nvmlErrorString.
+# NVML's error texts, printed instead of a value; see nvmlErrorString.
 _FAILURES = {
     "err!",
     "error",
@@ -59,21 +59,21 @@ def bare(text: str) -> str:
 
 
 def is_absent(text: str) -> bool:
-    """Whether the text says that there is no such value: "N/A", "[Not Supported]", blank…"""
+    """Whether the text is a placeholder for a missing value: "N/A", "[Not Supported]", blank…"""
     return bare(text).lower() in _ABSENT
 
 
 def is_failure(text: str) -> bool:
     """Whether the text is an error in place of a value: "[Unknown Error]", "ERR!"…
 
-    Anything else in square brackets counts too: no value is printed in brackets.
+    Any other text in square brackets counts, too: no value is printed in brackets.
     """
     inner = bare(text)
     return inner.lower() in _FAILURES or (inner != text.strip() and not is_absent(text))
 
 
 def is_denied(text: str) -> bool:
-    """Whether the asking user may not see the value, which is no fault of the GPU."""
+    """Whether the user may not see the value, which is not a fault of the GPU."""
     return bare(text).lower() == "insufficient permissions"
 
 
@@ -93,7 +93,7 @@ def pci_device_id(text: str) -> str | None:
 
 
 def name_text(text: str) -> str | None:
-    """The text as it is; None where it is blank, or longer than any name."""
+    """The text without surrounding blanks; None if it is blank or longer than any name."""
     stripped = text.strip()
     return stripped if 0 < len(stripped) <= MAX_NAME_LENGTH else None
 
@@ -105,7 +105,7 @@ def flag(text: str) -> bool | None:
 
 
 def version(text: str) -> str | None:
-    """A version such as "580.65.06", also where a remark follows it."""
+    """A version such as "580.65.06", even with a remark after it."""
     match = _VERSION.match(text.strip())
     return None if match is None else match[0]
 

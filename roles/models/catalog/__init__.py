@@ -1,9 +1,9 @@
-"""Models whose shapes and sizes are known: the YAML files beside this one.
+"""The catalogue of known models: the YAML files in this folder.
 
 A row has a model's `id`; `config`, the keys of its config.json that planning needs, or `like`, the
 row whose config it shares but for those keys (null takes one away); `weights_bytes`, the exact
-bytes of its tensors as vLLM loads them; `source`, where both come from; and `variant_of`, the model
-that it is a quantised form of.
+bytes of its tensors as vLLM loads them; `source`, the origin of both; and `variant_of`, the model
+of which it is a quantised variant.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from roles.models.model import Model
 
 @cache
 def find(name: str) -> Model:
-    """The model of that name on the hub; ValueError with close names where it is not known."""
+    """The model with that name on the hub; ValueError with similar names if it is unknown."""
     row = _row(name)
     if row is None:
         close = _close(name)
@@ -36,12 +36,12 @@ def find(name: str) -> Model:
 
 
 def variants(name: str) -> tuple[str, ...]:
-    """The quantised forms of a model that the catalog knows, in its order."""
+    """The quantised variants of a model in the catalog, in its order."""
     return tuple(key for key, row in rows().items() if row.get("variant_of") == name)
 
 
 def catalog_config(name: str) -> dict[str, Any]:
-    """The config of a model that the catalog knows, to plan it otherwise; KeyError else."""
+    """The config of a model in the catalog, to plan it with other settings; KeyError if unknown."""
     return _config(rows()[name])
 
 
@@ -51,7 +51,7 @@ def rows() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _row(name: str) -> Mapping[str, Any] | None:
-    """The row of a name. Only files that name it are parsed, which takes the time of a start."""
+    """The row of a name. Only files that contain the name are parsed, for a fast start."""
     found = (_parsed(text).get(name) for text in _texts() if name in text)
     return next((row for row in found if row is not None), None)
 
@@ -79,11 +79,11 @@ def _config(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _close(name: str) -> list[str]:
-    """Names that begin as `name` does, the shortest first, or that look like it; with or without
-    the organisation before the slash."""
+    """Names that begin with `name`, the shortest first, or that are similar, with or without the
+    organisation before the slash."""
     by_key = {known.lower(): known for known in rows()}
     by_key |= {known.lower().partition("/")[2]: known for known in rows()}
-    # No name is longer, and to compare a text of megabytes takes minutes.
+    # No name is longer, and comparing a text of megabytes would take minutes.
     lowered = name.lower()[:100]
     beginnings = [lowered, lowered.partition("/")[2]] if len(lowered) > 3 else []
     begun = [key for key in by_key if any(one and key.startswith(one) for one in beginnings)]
