@@ -89,7 +89,7 @@ class FetchedKey(FactBase[tuple[bool, str]]):
 
     @staticmethod
     def default() -> tuple[bool, str]:
-        return False, "the host said nothing"
+        return False, "the host did not answer"
 
     def command(self, url: str) -> str:
         quoted = shlex.quote(url)

@@ -46,7 +46,7 @@ def possible(job: Job):
     """
     state = job.state()
     if state is None:
-        host.noop("the host said nothing of its driver")
+        host.noop("the host did not report its driver")
         return
     decision = job.decision(state)
     if decision is None:

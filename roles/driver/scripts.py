@@ -39,7 +39,7 @@ ERROR_MEANINGS = (
     (
         " 404 |[Ss]tatus code: 404|does not have a Release file|Hash Sum mismatch.*404",
         "the repository has no such file (HTTP 404): check driver.mirror and whether it has a "
-        "folder for this system; a mirror that was just updated needs its index anew",
+        "folder for this system; a mirror that was just updated needs its index refreshed",
     ),
     (
         " 40[13] |[Ss]tatus code: 40[13]",
@@ -48,7 +48,7 @@ ERROR_MEANINGS = (
     (
         "Hash Sum mismatch|File has unexpected size|[Cc]hecksum|Release file .* expired",
         "the repository changed while it was read, or a proxy keeps an old copy of it: deploy "
-        "again in some minutes, or mend the mirror",
+        "again in some minutes, or repair the mirror",
     ),
     (
         "Could not resolve|Temporary failure resolving|Could not connect|Connection timed out|"
@@ -180,7 +180,7 @@ def repository_script(plan: PackagePlan, system: OperatingSystem) -> str:
 
 def _apt_reads(repository: Repository) -> list[str]:
     """Check that apt can read a staged repository's index."""
-    attempt = shlex.quote(f"driver: {repository.check_url} was asked for")
+    attempt = shlex.quote(f"driver: {repository.check_url} was requested")
     return [
         'mkdir -p "$STAGE/lists/partial"; chmod 755 "$STAGE/lists"',
         f'sed "s|signed-by={repository.key_path}|signed-by=$STAGE{repository.key_path}|" '
@@ -197,7 +197,7 @@ def _apt_reads(repository: Repository) -> list[str]:
 
 def _dnf_reads(repository: Repository) -> list[str]:
     """Check that dnf can read a staged repository's index."""
-    attempt = shlex.quote(f"driver: {repository.check_url} was asked for")
+    attempt = shlex.quote(f"driver: {repository.check_url} was requested")
     return [
         # On some systems dnf skips a repository that does not answer.
         f'sed "s|file://{repository.key_path}|file://$STAGE{repository.key_path}|; '

@@ -197,7 +197,7 @@ def fabric_faults(
             f"{why}, and nvidia-fabricmanager is {system.fabric_manager}",
             f"install nvidia-fabricmanager {system.driver_loaded or 'of the driver version'} and "
             "run: systemctl enable --now nvidia-fabricmanager; where it runs elsewhere (a switch "
-            "of an NVL72 rack, a virtual machine's host), mend it there",
+            "of an NVL72 rack, a virtual machine's host), repair it there",
         )
     elif system.fabric_manager_version and system.driver_loaded not in (
         None,

@@ -15,7 +15,7 @@ MEMORY_TOLERANCE = 0.01
 SLICE_TOLERANCE = 0.1
 
 ADVICE = (
-    "Mend the host, or take its new state: change gpus in the inventory where they are declared "
+    "Repair the host, or take its new state: change gpus in the inventory where they are declared "
     "there, or deploy with --data accept_hardware=true where they are recorded."
 )
 
@@ -153,7 +153,7 @@ def _no_driver_message(expected: Hardware, report: HardwareReport) -> str:
     """The message if no driver answers, with the GPUs on the PCI bus."""
     return (
         f"{summary(expected.gpus)} in the inventory; no driver of the host could be asked "
-        f"(its PCI bus shows {_on_bus(report)}). {_fault_sentences(report)}Mend the host."
+        f"(its PCI bus shows {_on_bus(report)}). {_fault_sentences(report)}Repair the host."
     )
 
 

@@ -30,7 +30,7 @@ def run(main: Callable[[list[str]], int]) -> int:
         # The reader has closed the pipe.
         return _discard_stdout()
     except OSError as error:
-        print(f"stdin or stdout fails ({error.strerror}); mend it and repeat", file=sys.stderr)
+        print(f"stdin or stdout fails ({error.strerror}); repair it and repeat", file=sys.stderr)
         return _discard_stdout()
 
 

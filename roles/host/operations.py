@@ -26,7 +26,7 @@ def present(files: Sequence[HostFile], check: str | None = None, absent: Sequenc
     changed = changed_files(files, states)
     leftover = [path for path in absent if path in states]
     if not changed and not leftover:
-        host.noop("all files are as they must be")
+        host.noop("all files are up to date")
         return
     # The check sees the whole set: a unit may name a file that did not change.
     script = install_script(files, changed, check, leftover)

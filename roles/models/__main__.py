@@ -78,7 +78,8 @@ def _token(file: Path | None) -> str | None:
     if not token and file is None:
         return None
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError(f"{file or 'HF_TOKEN'} does not hold a token: one line of ASCII is wanted")
+        source = file or "HF_TOKEN"
+        raise ValueError(f"{source} does not hold a token: one line of ASCII is expected")
     return token
 
 

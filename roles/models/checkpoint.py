@@ -25,7 +25,7 @@ def index_bytes(text: str | bytes, where: str) -> int:
             if size is None
             else f"a metadata.total_size of {short_repr(size)}"
         )
-        raise ValueError(f"{where} has {problem}: bytes are wanted; download it anew")
+        raise ValueError(f"{where} has {problem}: bytes are expected; download it again")
     return int(size)  # type: ignore[arg-type]
 
 
@@ -33,13 +33,13 @@ def header_size(first: bytes, where: str) -> int:
     """The length of a safetensors header, from the file's first 8 bytes."""
     if len(first) < 8:
         raise ValueError(
-            f"{where} is no safetensors file: it ends within its first 8 bytes; download it anew"
+            f"{where} is no safetensors file: it ends within its first 8 bytes; download it again"
         )
     (size,) = struct.unpack("<Q", first[:8])
     if not 2 <= size <= HEADER_LIMIT:
         raise ValueError(
             f"{where} is no safetensors file: its header would be {size} bytes long; download it "
-            "anew"
+            "again"
         )
     return size
 
@@ -55,18 +55,18 @@ def header_bytes(header: bytes, where: str, data_bytes: int = MAX_BYTES) -> int:
             raise ValueError(
                 f"{where}: tensor {name[:100]!r} has data_offsets {short_repr(offsets)}: two "
                 "numbers of "
-                "bytes are wanted; download it anew"
+                "bytes are expected; download it again"
             )
         if offsets[1] > data_bytes:
             raise ValueError(
                 f"{where} is cut off: tensor {name[:100]!r} ends at byte {offsets[1]} of "
-                f"{data_bytes}; download it anew"
+                f"{data_bytes}; download it again"
             )
         total += offsets[1] - offsets[0]
     if not total:
-        raise ValueError(f"{where} names no tensor; download it anew")
+        raise ValueError(f"{where} names no tensor; download it again")
     if total > data_bytes:
-        raise ValueError(f"{where}: its tensors lie on each other; download it anew")
+        raise ValueError(f"{where}: its tensors overlap; download it again")
     return total
 
 
@@ -80,7 +80,7 @@ def read_mapping(text: str | bytes, where: str) -> dict[str, Any]:
     try:
         found = parse_json(text)
     except ValueError as error:
-        raise ValueError(f"{where} {error}; download it anew") from None
+        raise ValueError(f"{where} {error}; download it again") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{where} holds {type(found).__name__}, not a mapping; download it anew")
+        raise ValueError(f"{where} holds {type(found).__name__}, not a mapping; download it again")
     return found

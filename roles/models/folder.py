@@ -70,7 +70,7 @@ def _header_bytes(path: Path) -> int:
         size = checkpoint.header_size(file.read(8), str(path))
         data_bytes = os.fstat(file.fileno()).st_size - 8 - size
         if data_bytes < 0:
-            raise ValueError(f"{path} is cut off within its header; download it anew")
+            raise ValueError(f"{path} is cut off within its header; download it again")
         return checkpoint.header_bytes(file.read(size), str(path), data_bytes)
 
 
@@ -106,7 +106,8 @@ def _other_parts(path: Path, header: Header) -> list[Path]:
     """The files beside the first that hold the rest of a split model's tensors."""
     count: Any = header.metadata.get("split.count", 1)
     if not is_integer_between(count, 0, 2**16):
-        raise ValueError(f"{path} is damaged: split.count is {short_repr(count)}; download it anew")
+        fault = f"split.count is {short_repr(count)}"
+        raise ValueError(f"{path} is damaged: {fault}; download it again")
     if count < 2:
         return []
     stem, first = path.stem, f"-00001-of-{count:05d}"

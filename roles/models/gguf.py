@@ -111,11 +111,11 @@ def read_header(file: BinaryIO, where: str, file_bytes: int) -> Header:
     """
     reader = _Reader(file, where)
     if reader.take(len(MAGIC)) != MAGIC:
-        raise ValueError(f"{where} is no GGUF file; download it anew")
+        raise ValueError(f"{where} is no GGUF file; download it again")
     (version,) = reader.unpack("<I")
     if version not in VERSIONS:
         raise ValueError(
-            f"{where} is GGUF version {version}: only 2 and 3 are known; convert it anew"
+            f"{where} is GGUF version {version}: only 2 and 3 are known; convert it again"
         )
     tensors, pairs = reader.unpack("<QQ")
     if tensors > MAX_TENSORS or pairs > MAX_PAIRS:
@@ -130,7 +130,7 @@ def read_header(file: BinaryIO, where: str, file_bytes: int) -> Header:
         if begin + offset + info.bytes > file_bytes:
             raise ValueError(
                 f"{where} is cut off: {info.name} ends at byte {begin + offset + info.bytes} of "
-                f"{file_bytes}; download it anew"
+                f"{file_bytes}; download it again"
             )
     return Header(metadata, tuple(info for info, _ in infos))
 
@@ -146,7 +146,7 @@ class _Reader:
     def damaged(self, fault: str) -> ValueError:
         """The error for a fault near the reader's position."""
         return ValueError(
-            f"{self._where} is damaged: {fault} (near byte {self.position}); download it anew"
+            f"{self._where} is damaged: {fault} (near byte {self.position}); download it again"
         )
 
     def take(self, count: int) -> bytes:
@@ -158,7 +158,7 @@ class _Reader:
         if len(found) < count:
             raise ValueError(
                 f"{self._where} is cut off: it ends within its header, at byte {self.position}; "
-                "download it anew"
+                "download it again"
             )
         return found
 

@@ -175,7 +175,7 @@ def model_of_file(file: Path) -> Model:
     try:
         return _recorded_model(parse_json(read_bytes(file)))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}; mend it, or make it anew: {again}") from None
+        raise ValueError(f"{name}: {error}; correct it, or create it again: {again}") from None
 
 
 def _recorded_model(value: Any) -> Model:

@@ -130,7 +130,7 @@ def _stop_reason(plan: RollingPlan, move: Move, progress: Progress, failures: _F
     """Why a move is not made, "" if it may be."""
     if progress.failed_balancers and plan.balanced.intersection(move.services):
         failed = ", ".join(sorted(progress.failed_balancers))
-        return f"balancer {failed} failed, so nobody sees that requests still arrive"
+        return f"balancer {failed} failed, so it is unknown whether requests still arrive"
     if kept := progress.undrainable.intersection(move.replicas):
         return f"balancers have nothing else to send the requests of {', '.join(sorted(kept))} to"
     before = [host for host in move.hosts if host in progress.failed_before]

@@ -33,7 +33,7 @@ def chosen_reason(
         )
     if spec.single_endpoint:
         place = f"{chosen.shape} on {gpus[0].name}{link_phrase(chosen)}"
-        return f"one endpoint was asked for: {place}; {room}"
+        return f"one endpoint was requested: {place}; {room}"
     if chosen.shape.gpus == 1:
         split = f"the model fits one {gpus[0].name}"
     else:
@@ -124,7 +124,7 @@ def no_working_group(spec: ServiceSpec, gpus: Sequence[Gpu], broken: Sequence[st
     name = f"{len(gpus)}x {gpus[0].name}"
     return (
         f"{spec.model.id} does not run on {name}: it needs GPUs that work together, and "
-        f"{'; '.join(broken)}; mend them and delete the host's interconnect from its recorded "
+        f"{'; '.join(broken)}; repair them and delete the host's interconnect from its recorded "
         "hardware to have it measured again, or use a smaller model"
     )
 

@@ -40,7 +40,7 @@ def tuned(
         yield failing("; ".join(todo.problems))
         return
     if not todo.descriptions:
-        host.noop("memory and GPUs are as they must be")
+        host.noop("memory and GPUs are set as required")
         return
     yield StringCommand(
         "sh", "-c", shlex.quote(change_script(todo)), _stdin=archive(todo.files) or "\n"

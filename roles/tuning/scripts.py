@@ -31,7 +31,7 @@ errors "$fstab" >"$new/before" || true
 errors "$new/fstab" >"$new/after" || true
 told=$(comm -13 "$new/before" "$new/after")
 [ -z "$told" ] || {{
-echo "the new {fstab} is not as it must be, the old one stays: $told" >&2
+echo "the new {fstab} is not valid, the old one stays: $told" >&2
 exit 1
 }}
 cp -a "$fstab" "$fstab.pyinfra-new"

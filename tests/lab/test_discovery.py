@@ -73,7 +73,7 @@ def test_recorded_hardware_is_planned_compared_and_renewed(
         assert "4x NVIDIA A10G (23028 MiB) in the inventory" in declared.text
         assert "the host reports: 3x NVIDIA A10G" in declared.text
         assert declared.failed() == {"gpu3"}, declared.text
-        assert "Mend the host, or take its new state" in declared.text
+        assert "Repair the host, or take its new state" in declared.text
         # The engine on the lost GPU died with it; the other replica stays where it is.
         assert set(fleet.upstream()) == set(UPSTREAM)
         assert fleet.upstream()["10.99.0.13:8001"]

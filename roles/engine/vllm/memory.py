@@ -299,7 +299,7 @@ def _no_start(
         return f"weights and one step take {peak:.1f} GiB, {free:.1f} GiB are free"
     whole = tightest.taken + tightest.kv_cache
     if params.kv_cache_memory_bytes and whole > free:
-        return f"with the KV cache asked for {whole:.1f} GiB are taken, {free:.1f} GiB are free"
+        return f"with the requested KV cache {whole:.1f} GiB are taken, {free:.1f} GiB are free"
     return _too_little_kv(engine, tightest, capacity)
 
 

@@ -122,7 +122,7 @@ class VllmSettings(Build):
         problem = "" if info.data.get("allow_unhashed") else problem_of(text, uv)
         if problem:
             again = lock_remedy(str(info.data.get("requirement")), uv)
-            raise ValueError(f"{value}: {problem}; make it anew: {again}")
+            raise ValueError(f"{value}: {problem}; create it again: {again}")
         return value
 
     @field_validator("index_url", "extra_index_urls", "wheelhouse")
@@ -164,7 +164,7 @@ class VllmSettings(Build):
             has = f"{package}=={found}" if found else f"no {package}"
             raise ValueError(
                 f"lock: {self.lock} has {has}, the requirement is {self.requirement}; make the "
-                "lock anew, or correct the requirement"
+                "lock again, or correct the requirement"
             )
         return self
 

@@ -120,7 +120,8 @@ def _check_kind(table: Table, columns: Sequence[str], first: Line) -> None:
     if set(columns) & _KNOWN or (table.columns is None and _are_values(table.rows)):
         return
     raise OutputError(
-        "none of these columns can be told: ask nvidia-smi for a header, or name the fields", first
+        "none of these columns can be identified: ask nvidia-smi for a header, or name the fields",
+        first,
     )
 
 

@@ -114,7 +114,7 @@ _RULES = (
     (
         "no-mig",
         r"^no mig-(?:supported|enabled|capable) devices (?:were )?found",
-        "MIG is off or the cards have none: turn it on (nvidia-smi -mig 1) where it is wanted",
+        "MIG is off or the cards have none: turn it on (nvidia-smi -mig 1) if it is needed",
     ),
     (
         "no-devices",

@@ -336,7 +336,7 @@ def test_a_repository_is_written_only_once_its_index_was_read(
     if ok:
         assert (root / wanted.path[1:]).read_text() == wanted.content
     else:
-        assert done.stderr.startswith("driver: http://m/debian12/x86_64/InRelease was asked for\n")
+        assert done.stderr.startswith("driver: http://m/debian12/x86_64/InRelease was requested\n")
 
 
 @pytest.mark.parametrize(

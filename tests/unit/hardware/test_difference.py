@@ -42,7 +42,7 @@ def test_memory_may_differ_by_one_percent(memory_mib: int):
 def test_a_missing_gpu_shows_both_sides():
     assert difference(DECLARED, parse_report(sections(query=query(row(0))))) == (
         "2x NVIDIA L40S (46068 MiB) in the inventory; the host reports: "
-        "1x NVIDIA L40S (46068 MiB) — GPU 1 is missing. Mend the host, or take its new state: "
+        "1x NVIDIA L40S (46068 MiB) — GPU 1 is missing. Repair the host, or take its new state: "
         "change gpus in the inventory where they are declared there, or deploy with "
         "--data accept_hardware=true where they are recorded."
     )

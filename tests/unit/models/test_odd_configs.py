@@ -221,7 +221,7 @@ def test_bytes_that_are_not_those_of_the_weights(said: int):
 
 # Files beside each other in a folder: what is wrong with one, and what its error names.
 FILES: list[tuple[str, bytes, tuple[str, ...]]] = [
-    ("config.json", b"", ("config.json", "is empty", "download it anew")),
+    ("config.json", b"", ("config.json", "is empty", "download it again")),
     ("config.json", b" \n", ("config.json", "is empty")),
     ("config.json", b"[" * 200_000, ("config.json", "nested deeper")),
     ("config.json", b'{"a":' * 100 + b"1" + b"}" * 100, ("config.json", "nested deeper")),
@@ -274,7 +274,7 @@ def safetensors(**tensors: Any) -> bytes:
         (safetensors(a={"data_offsets": 8}), "'a' has data_offsets"),
         (safetensors(a=5), "'a' has data_offsets"),
         (safetensors(a={"data_offsets": [0, 65]}), "is cut off: tensor 'a' ends at byte 65 of 64"),
-        (safetensors(**{n: {"data_offsets": [0, 40]} for n in "ab"}), "lie on each other"),
+        (safetensors(**{n: {"data_offsets": [0, 40]} for n in "ab"}), "tensors overlap"),
         (struct.pack("<Q", 2**62) + bytes(8), "would be"),
         (struct.pack("<Q", 9000) + b"[" * 9000, "nested deeper"),
         (struct.pack("<Q", 100) + b"{}", "cut off within its header"),
@@ -285,7 +285,7 @@ def safetensors(**tensors: Any) -> bytes:
 def test_a_damaged_header_of_tensors(tmp_path: Path, content: bytes, told: str):
     (tmp_path / "config.json").write_text(json.dumps(read("Qwen3-0.6B")))
     (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match=r"model\.safetensors.*download it anew") as error:
+    with pytest.raises(ValueError, match=r"model\.safetensors.*download it again") as error:
         read_folder(tmp_path)
     assert told in str(error.value)
 
@@ -429,7 +429,7 @@ SHAPE: dict[str, Any] = {
 def test_a_recorded_model_that_was_edited(tmp_path: Path, content: bytes, told: str):
     file = tmp_path / "m.json"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"m\.json: .*; mend it, or make it anew: python") as error:
+    with pytest.raises(ValueError, match=r"m\.json: .*; correct it, or .*: python") as error:
         model_of_file(file)
     assert told in str(error.value) and "\n" not in str(error.value)
 
