@@ -32,7 +32,7 @@ def rank(outcome: Outcome) -> int:
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """The worst of some outcomes; `skipped` where there are none."""
+    """The worst of some outcomes; `skipped` for an empty list."""
     return OUTCOMES[max(map(rank, outcomes), default=0)]
 
 

@@ -22,10 +22,10 @@ def always_allowed() -> bool:
 class Job:
     """One host's driver in one run: the request, and the host's latest state.
 
-    The operations of a host share it, so that the host is asked again only after a change. Once
-    `possible` was executed, `to_do` says whether anything will be installed or a reboot is needed.
-    `answered` gives what the host said to the run's question, while that holds; `on_change` is
-    called where it no longer does.
+    The operations of a host share it, so the host is asked again only after a change. After
+    `possible` has executed, `to_do` says whether something must be installed or a reboot is needed.
+    `known_state` returns the state from the run's question while it is valid; `on_change` is called
+    when it no longer is.
     """
 
     request: DriverRequest

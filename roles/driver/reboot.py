@@ -1,4 +1,4 @@
-"""Why a host has to be rebooted for its driver. Pure."""
+"""The reasons to reboot a host for its driver. Pure."""
 
 from roles.driver.packages import is_driver
 from roles.driver.state import DriverState

@@ -13,7 +13,7 @@ from roles.hardware.system import PciDevice, System
 
 
 def observed_hardware(answers: ToolAnswers, system: System) -> Hardware | None:
-    """The GPUs that answer their driver; None where no driver could be asked.
+    """The GPUs that the driver reports; None if no driver answers.
 
     A GPU whose index, name or memory the driver does not tell is left out: `diagnosis` names it.
     Graphics of an AMD processor are no GPU to serve on, though amd-smi lists them beside cards; a

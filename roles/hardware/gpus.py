@@ -58,7 +58,7 @@ class Gpu:
 class LinkVerdict:
     """The result of an all-reduce over some GPUs of a host, measured with an engine's libraries.
 
-    `gpus` are indexes, ascending; `p2p` is False where it ran with NCCL_P2P_DISABLE=1. `outcome` is
+    `gpus` are indexes, ascending; `p2p` is False if it ran with NCCL_P2P_DISABLE=1. `outcome` is
     "works", "hangs" (not done in time), "wrong" (wrong result) or "fails", with the library's
     message as `detail`. `gb_s` is the bus bandwidth, 2(n-1)/n of the message by its time
     (NCCL-tests' "busbw"), `transport` what NCCL chose ("P2P/CUMEM", "SHM/direct"), `library` "nccl

@@ -192,7 +192,7 @@ def _part(name: str, entry: Any) -> str:
 
 
 def read_recording(text: str) -> dict[str, Any]:
-    """The entries of a file's text by host; ValueError where it is no mapping of hosts, or has one
+    """The entries of a file's text by host; ValueError if it is not a mapping of hosts, or has one
     host twice."""
     known = _read_parts(text)
     if known is not None:
@@ -293,7 +293,7 @@ def _pairs(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style for the file and its lists; a GPU stands in one line, as does a verdict."""
+    """Block style for the file and its lists; a GPU or a verdict is one line."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 # From no action to work on the machine. NVIDIA's immediate actions are mapped so: IGNORE to
-# information, or warning where it has something looked into; RESTART_APP to application; RESET_GPU
+# information, or warning if it requires an investigation; RESTART_APP to application; RESET_GPU
 # to reset; RESTART_BM and RESTART_VM to reboot; CHECK_MECHANICALS to hardware;
 # UPDATE_SWFW and CONTACT_SUPPORT alone to warning; a workflow to its first action on the GPU.
 XidSeverity = Literal["information", "application", "warning", "reset", "reboot", "hardware"]

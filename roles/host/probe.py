@@ -255,7 +255,7 @@ def chat_stream(base_url, key, model, timeout_s=30.0, max_tokens=8, prompt=PROMP
 
 
 def in_parallel(function, items):
-    """Apply a function to each item in a thread of its own; results in the items' order."""
+    """Apply a function to each item in its own thread; the results keep the items' order."""
     items = list(items)
     with ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
         return list(pool.map(function, items))

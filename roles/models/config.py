@@ -81,7 +81,7 @@ def parse_config(
 ) -> Model:
     """The model that a config.json describes.
 
-    `weights_bytes` are the exact bytes of the checkpoint's tensors, where they are known (the
+    `weights_bytes` are the exact bytes of the checkpoint's tensors, if known (the
     `total_size` of model.safetensors.index.json). `quantization` and `dtype` are the engine's
     options (`--quantization`, `--dtype`); `quantization` counts if the checkpoint is not quantised
     itself. `hf_quant` is NVIDIA's hf_quant_config.json. The ValueError names the missing or wrong

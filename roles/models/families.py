@@ -253,7 +253,7 @@ def _attention_kinds_by_rule(fields: Fields, count: int) -> list[str]:
     if isinstance(pattern, str) and pattern:
         return ["sliding" if pattern[i % len(pattern)] == "L" else "full" for i in range(count)]
     sliding = fields.get("sliding_window") and fields.get("use_sliding_window", default=True)
-    # Qwen's classes leave it off unless told to use it.
+    # Qwen's classes use the window only if the config enables it.
     if sliding and (kind.startswith("qwen") or kind == "mimo"):
         sliding = fields.get("use_sliding_window") is True
     return ["sliding" if sliding else "full"] * count
@@ -267,7 +267,7 @@ def mlp_kinds(fields: Fields, count: int) -> list[str]:
     if fields.model_type in ("mamba", "mamba2", "falcon_mamba"):
         return ["none"] * count
     if fields.model_type == "zamba2":
-        # Attention and its feed-forward block stand in some layers only.
+        # Only some layers have attention and its feed-forward block.
         listed = fields.listed("layers_block_type", length=count) or ["hybrid"] * count
         return ["dense" if kind == "hybrid" else "none" for kind in listed[:count]]
     if fields.model_type in ("falcon_h1", "whisper"):

@@ -207,7 +207,7 @@ def _lengths(keys: "_Keys", suffix: str, key: int, value: int) -> tuple[int, int
 
 
 def _windows(keys: "_Keys", count: int) -> list[int]:
-    """The sliding window of each layer in tokens; 0 where it sees all."""
+    """The sliding window of each layer in tokens; 0 for full attention."""
     kind = keys.architecture
     window = keys.count("attention.sliding_window", default=_DEFAULT_WINDOW.get(kind, 0))
     known = kind in _WINDOWS or kind in _PATTERN_ALONE
@@ -262,7 +262,7 @@ class _Keys:
         self.architecture = kind
 
     def count(self, name: str, *, default: int | None = None, most: int = 2**31) -> int:
-        """A number of the architecture, the largest where it differs by layer."""
+        """A number of the architecture; the largest if it differs by layer."""
         key = f"{self.architecture}.{name}"
         value = self.metadata.get(key, default)
         if isinstance(value, tuple) and value:

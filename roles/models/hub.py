@@ -84,7 +84,7 @@ class _Hub:
         return found
 
     def mapping(self, commit: str, file: str) -> Mapping[str, Any] | None:
-        """A JSON file as a mapping; None where the model has no such file."""
+        """A JSON file as a mapping; None if the model has no such file."""
         content = self._get(self._path(commit, file))
         if content is None:
             return None

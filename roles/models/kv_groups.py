@@ -27,7 +27,7 @@ class CacheOptions:
     """The engine's options for its KV cache; the defaults are vLLM 0.33's.
 
     `block_size` is in tokens, None for what the attention backend prefers. `hybrid_manager` false
-    keeps every token of sliding windows too (vLLM before 0.9, and where it is switched off).
+    keeps every token of sliding windows too (vLLM before 0.9, and if it is switched off).
     `in_flight_tokens` are what steps under way may hold beyond a window.
     """
 

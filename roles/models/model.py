@@ -138,7 +138,7 @@ class Quantization:
 class Model:
     """A model as vLLM serves it.
 
-    `weights_bytes` are the exact bytes of the checkpoint's tensors, None where they are not known;
+    `weights_bytes` are the exact bytes of the checkpoint's tensors, None if they are unknown;
     `exact` is true where every parameter is known by shape, so that no margin is needed.
     `first`, `last` and `everywhere` are the parameters on the first pipeline stage (embeddings), on
     the last (head, norm; the tied embedding again) and on each (vision tower).
@@ -198,12 +198,12 @@ class Model:
 
     @cached_property
     def attention_heads(self) -> int:
-        """Query heads of a layer, the most of any; 0 where no layer has attention."""
+        """The largest number of query heads of any layer; 0 without attention."""
         return max((attention.heads for attention in self.attentions), default=0)
 
     @cached_property
     def kv_heads(self) -> int:
-        """KV heads of a layer, the most of any; 1 for MLA."""
+        """The largest number of KV heads of any layer; 1 for MLA."""
         return max((attention.kv_heads for attention in self.attentions), default=0)
 
     @cached_property

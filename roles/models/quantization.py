@@ -211,7 +211,7 @@ def read_quantization(
 ) -> Formats:
     """The formats of a checkpoint, or of the `requested` method for an unquantised one.
 
-    ValueError where the method is not one that vLLM has, and for a key whose value cannot be.
+    ValueError for a method that vLLM does not have, and for an invalid value.
     """
     if hf_quant:
         values = hf_quant.get("quantization", hf_quant)

@@ -186,7 +186,7 @@ class Plan:
         return tuple(replica for host in self.hosts for replica in host.replicas)
 
     def on(self, host: str) -> HostPlan | None:
-        """The plan of one host, or None where the host runs no engines."""
+        """The plan of one host; None if the host runs no engines."""
         return self._by_host.get(host)
 
     @cached_property

@@ -95,7 +95,7 @@ def fill_batches(
 class _Batches:
     """Batches that are being filled.
 
-    Each takes `usual_size` units, and up to `max_size` where no other has room.
+    Each takes `usual_size` units, and up to `max_size` if no other has room.
     """
 
     usual_size = 1

@@ -103,7 +103,7 @@ def plan_rolling(
     undrainable: Mapping[str, str] | None = None,
     forbid_interruption: Collection[str] = (),
 ) -> RollingPlan:
-    """Plan a rolling update; members and changes stand in the inventory's order.
+    """Plan a rolling update; members and changes are in the inventory's order.
 
     `max_batches` is at least 2. `failed_hosts` failed earlier in this run. `undrainable` maps a
     service to why its replicas cannot be drained in this run, and what to do. Services of

@@ -35,7 +35,7 @@ UNKNOWN_GB_S = 300.0
 class Serving:
     """How one host serves: replicas of one shape on each kind of card, with the reasons.
 
-    `instead` is what another engine could do where the cards differ and none of their kinds serves.
+    `alternative` is a replica of another engine if the cards differ and no kind serves alone.
     """
 
     chosen: tuple[Candidate, ...]

@@ -17,7 +17,7 @@ Pairs = tuple[tuple[int, int, str], ...]
 Cell = tuple[int, int, str, Line | None]
 
 _LINK_TYPES = {"XGMI", "PCIE"}
-# rocm-smi prints XXXX where it could not read a link.
+# rocm-smi prints XXXX for a link that it could not read.
 _NO_LINK_LABELS = {"XXXX", "N/A", "UNKNOWN", "INTERNAL", "NOT_APPLICABLE", "NOT_DEFINED"}
 _NO_VALUE = {"", "XXXX", "N/A", "NONE", "UNKNOWN", "UNSUPPORTED"}
 # Two readings of these may differ in one text; two values of any other field are a contradiction.

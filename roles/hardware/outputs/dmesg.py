@@ -67,8 +67,8 @@ class Xid:
     """One Xid: a fault that NVIDIA's driver reports of a GPU.
 
     `pci` is as printed, in lower case: "0000:10:1c" mostly has no function, and none is made up.
-    `gpu_instance_id` names the MIG instance where the driver does; `pid` and `process` are None
-    where it does not know them; `time` is the log's, as printed, of day rather than since boot.
+    `gpu_instance_id` is the MIG instance if the driver names it; `pid` and `process` are None if it
+    does not know them. `time` is the log's, as printed, preferably the time of day.
     """
 
     pci: str
@@ -82,7 +82,7 @@ class Xid:
 
 @dataclass(frozen=True)
 class Sxid:
-    """One SXid: a fault of an NVSwitch. `fatal` is None where the line does not say."""
+    """One SXid: a fault of an NVSwitch. `fatal` is None if the line does not say."""
 
     pci: str
     sxid: int
@@ -95,7 +95,7 @@ class Sxid:
 
 @dataclass(frozen=True)
 class KernelFault:
-    """A fault without an Xid; `pci` is None where the line does not name the GPU.
+    """A fault without an Xid; `pci` is None if the line does not name the GPU.
 
     `kind` is "fallen-off-bus" or "init-failed" of NVIDIA's driver; "ring-timeout", "reset",
     "reset-failed", "ras-uncorrectable" or "page-fault" of amdgpu.

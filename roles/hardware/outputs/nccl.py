@@ -28,10 +28,10 @@ class NcclLog:
     """The parsed NCCL lines of a log.
 
     `transports` are the distinct transports of the channels, sorted, as printed without device
-    numbers: "P2P/CUMEM", "SHM/direct/direct", "NET/IB/GDRDMA", "NET/Socket"; the old "direct
-    shared memory" is "SHM". It is empty if the log shows no channel. `nvls` tells whether NVLS
-    (reduction in the NVSwitch) has channels, or where no line counts them whether it is available.
-    `ranks` is the size of the largest group. `warnings` are the distinct NCCL WARN texts in order.
+    numbers: "P2P/CUMEM", "SHM/direct/direct", "NET/IB/GDRDMA", "NET/Socket"; the old "direct shared
+    memory" is "SHM". It is empty if the log shows no channel. `nvls`: whether NVLS (reduction in
+    the NVSwitch) has channels, or is available if no line counts them. `ranks` is the size of the
+    largest group. `warnings` are the distinct NCCL WARN texts in order.
     """
 
     transports: tuple[str, ...]

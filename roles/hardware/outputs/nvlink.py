@@ -27,7 +27,7 @@ class NvlinkGpu:
 
 @dataclass(frozen=True)
 class NvlinkLink:
-    """One NVLink of a GPU; `gb_s` is its speed one way in GB/s, None where it is down."""
+    """One NVLink of a GPU; `gb_s` is its speed one way in GB/s, None if it is down."""
 
     gpu: int
     link: int

@@ -33,7 +33,7 @@ class QueryApps:
 
 
 def parse_query_apps(text: str, fields: Sequence[str] | None = None) -> QueryApps:
-    """Read either table; `fields` are the asked names where no header is printed.
+    """Parse either table; `fields` are the requested names if no header is printed.
 
     Rows without a page's address mean that the GPU has no such list. OutputError for text
     without the columns of either table, and for rows that do not fit them.

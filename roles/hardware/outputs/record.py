@@ -20,7 +20,7 @@ class GpuRecord:
     """One GPU as one output shows it, in the order of the output.
 
     `index` and `name` are the driver's; `pci_address` is "0000:3b:00.0" in lower case (a domain of
-    at least four digits, "0000" where the output has none), `pci_device_id` "10de:26b9" likewise.
+    at least four digits, "0000" if the output has none), `pci_device_id` "10de:26b9" likewise.
     The PCIe generation is that of this moment (a card at rest lowers it), `_max` what card and slot
     can do together, `_card` what the card can do. Memory is in MiB, power in watts.
     `ecc_uncorrected` is the larger of the volatile and aggregate counts of uncorrected errors.

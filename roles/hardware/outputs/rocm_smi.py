@@ -136,7 +136,7 @@ def _read_tables(lines: list[Line], gpus: Gpus) -> None:
             index = int(row[1])
             _read_row(gpus, index, row[2], line)
         elif in_table and index is not None and re.match(r"\s+[A-Za-z]", line.text):
-            # ROCm 6.0 prints the name on a line of its own, cut to 20 characters.
+            # ROCm 6.0 prints the name on a separate line, cut to 20 characters.
             gpus.add(index, line, name=value_or_none(line.text))
 
 

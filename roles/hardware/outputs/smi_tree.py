@@ -180,7 +180,7 @@ def _field(path: Path) -> str | None:
         return "power_limit_w"
     for length in (3, 2, 1):
         field = _FIELDS.get(path[-length:]) if len(path) >= length else None
-        # A lone name tells a GPU's field only where it stands directly in the GPU's section.
+        # A single name is a GPU's field only directly in the GPU's section.
         if field is not None and (length > 1 or len(path) == 1):
             return field
     return None

@@ -30,7 +30,7 @@ class SmiVersion:
 def parse_smi_version(text: str) -> SmiVersion:
     """Read either output; driver 610 calls the driver's line "KMD version".
 
-    OutputError where no line tells nvidia-smi's or the kernel module's version.
+    OutputError if no line has nvidia-smi's or the kernel module's version.
     """
     lines = read_lines(text)
     found: dict[str, str] = {}
