@@ -62,7 +62,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
-    """A file of at most `most` bytes."""
+    """A file of at most `max_bytes` bytes."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         content = b"" if size > max_bytes else file.read(max_bytes + 1)

@@ -65,7 +65,7 @@ def stdin_lines() -> Iterator[str]:
 
 
 def stdin_bytes(max_bytes: int) -> bytes:
-    """All of stdin; ValueError if it is closed or has more than `most` bytes."""
+    """All of stdin; ValueError if it is closed or has more than `max_bytes` bytes."""
     if sys.stdin is None:
         raise ValueError("stdin is closed; give it the output to read")
     content = sys.stdin.buffer.read(max_bytes + 1)

@@ -105,7 +105,7 @@ def int4_group(group: int, *, zeros: bool, name: str = "int4", scale_bytes: int 
 class Formats:
     """The format of each linear of a model: groups of (targets, format), the first match counts.
 
-    `skip_attention` and `skip_head` say what a method leaves alone without listing it.
+    `head` is the format of the embeddings and the head, None for the model's dtype.
     """
 
     quantization: Quantization | None = None
