@@ -14,8 +14,8 @@ ORDER = (
 )
 # What a role offers beside its `__init__`, which is pure: these import pyinfra.
 OFFERED = {"facts", "operations", "deploy", "outcome"}
-# Of the ground that all stand on: where everything lies on a host, and the one question to it.
-OFFERED_BY_HOST = {"paths", "question"}
+# Of the base of all roles: the paths on a host, the one question to it, and the jinja environment.
+OFFERED_BY_HOST = {"paths", "question", "templates"}
 # Importers and what they import against the rule: none. Where one comes, say what is to be done.
 UPWARD: set[tuple[str, str]] = set()
 INSIDE = {
@@ -24,8 +24,6 @@ INSIDE = {
     ("topology", "roles.engine.calibration"),
     ("topology", "roles.engine.engine"),
     ("topology", "roles.engine.planning"),
-    # The jinja environment, which no other role needs.
-    ("launch", "roles.host.templates"),
     # Programs that are sent to hosts import each other by their modules.
     ("launch", "roles.host.legacy"),
     ("launch", "roles.host.probe"),

@@ -7,7 +7,8 @@ Sources: vLLM 0.33's code for the current rules; logs of older versions
 import re
 from dataclasses import dataclass
 
-Version = tuple[int, ...]
+from roles.engine.needs import Version
+
 LATEST: Version = (0, 33, 0)
 V1: Version = (0, 8)
 
