@@ -15,7 +15,7 @@ from pyinfra.connectors.ssh import SSHConnector
 from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, bundle
 from roles.host.facts import reading
 from roles.host.outcome import fail, failing, warn
-from roles.reboot.waiting import LOOK, Boot, Waiting, parse_boot, wait
+from roles.reboot.waiting import BOOT_COMMAND, Boot, RebootWatch, parse_boot, wait
 
 COMMAND_TIMEOUT_S = 40
 
@@ -38,7 +38,7 @@ class CurrentBoot(FactBase[Boot | None]):
         return None
 
     def command(self) -> str:
-        return LOOK
+        return BOOT_COMMAND
 
     def process(self, output: list[str]) -> Boot:
         with reading("the host's boot"):
@@ -46,25 +46,25 @@ class CurrentBoot(FactBase[Boot | None]):
 
 
 @dataclass
-class Need:
+class RebootNeed:
     """Whether one host needs a reboot; each is asked when an operation is executed.
 
-    `reasons`: why it does, and what it serves without one but better with (`wishes`);
-    `hindrance`: why it would not serve after it, or "". `waits`: its driver is changed at its turn
-    only, and may then need one. `undrained`: why nobody would pass it by, "" where somebody does,
+    `reasons`: why it does, and what it serves without one but better with (`recommended`);
+    `blocker`: why it would not serve after it, or "". `deferred`: its driver is changed at its turn
+    only, and may then need one. `drain_problem`: why nobody would pass it by, "" where somebody does,
     or nothing serves.
     """
 
     allowed: bool
     reasons: Callable[[], Sequence[str]]
-    wishes: Callable[[], Sequence[str]]
-    hindrance: Callable[[], str]
-    waits: Callable[[], bool]
-    undrained: Callable[[], str]
+    recommended: Callable[[], Sequence[str]]
+    blocker: Callable[[], str]
+    deferred: Callable[[], bool]
+    drain_problem: Callable[[], str]
 
 
 @operation()
-def asked(need: Need, reboots: Reboots, turn: Callable[[], bool] | None = None):
+def check_reboot(need: RebootNeed, reboots: Reboots, turn: Callable[[], bool] | None = None):
     """
     Note whether a host needs a reboot; changes nothing, and fails a host that must not have one.
 
@@ -79,17 +79,17 @@ def asked(need: Need, reboots: Reboots, turn: Callable[[], bool] | None = None):
     if turn is not None and not turn():
         host.noop("not its turn")
         return
-    waits = need.waits() and not at_turn
+    waits = need.deferred() and not at_turn
     why = () if waits else tuple(need.reasons())
-    better = () if waits else tuple(need.wishes())
+    better = () if waits else tuple(need.recommended())
     if not (waits or why or better):
         host.noop("no reboot is needed")
         return
     told = "; ".join((*why, *better)) or "its driver has to be changed"
-    refused = _refused(need, waits)
+    refused = _refusal(need, waits)
     if refused and not (waits or why):
         # Told once: at its turn, of a host that waited for it.
-        if need.waits() == at_turn:
+        if need.deferred() == at_turn:
             warn(f"serves, and had better be rebooted ({told}){refused}")
         host.noop("no reboot is needed")
         return
@@ -102,9 +102,9 @@ def asked(need: Need, reboots: Reboots, turn: Callable[[], bool] | None = None):
     host.noop(f"waits for its turn: {told}" if waits else f"needs a reboot: {told}")
 
 
-def _refused(need: Need, waits: bool) -> str:
+def _refusal(need: RebootNeed, waits: bool) -> str:
     """Why this host is not rebooted by this run, and what to do; the end of a sentence, or ""."""
-    if not waits and (hindered := need.hindrance()):
+    if not waits and (hindered := need.blocker()):
         return f", and must not have it: {hindered}; run again"
     if not isinstance(host.connector, SSHConnector):
         todo = "stop its replicas (systemctl stop 'llm-engine@*')" if waits else "reboot it"
@@ -113,16 +113,16 @@ def _refused(need: Need, waits: bool) -> str:
         # What waits for the host's turn is not installed yet.
         yourself = "" if waits else ", or reboot the host yourself"
         return f'. Allow it with driver.reboot = "when-needed"{yourself}, and run again'
-    undrained = need.undrained()
+    undrained = need.drain_problem()
     return f": {undrained}" if undrained else ""
 
 
 @operation(is_idempotent=False)
-def rebooted(
+def reboot(
     reboots: Reboots,
     turn: Callable[[], bool],
-    left: Callable[[], str],
-    done: Callable[[], None],
+    skip_reason: Callable[[], str],
+    on_done: Callable[[], None],
     timeout_s: int,
     start_timeout_s: int,
 ):
@@ -131,8 +131,8 @@ def rebooted(
 
     + reboots: what the hosts of this run know of each other
     + turn: whether it is the host's turn, asked when the run executes
-    + left: why the host is left as it is instead, or ""
-    + done: is called once the host serves again what it served before
+    + skip_reason: why the host is left as it is instead, or ""
+    + on_done: is called once the host serves again what it served before
     + timeout_s: seconds until the host must be back
     + start_timeout_s: seconds until a replica that ran before must answer a completion
     """
@@ -140,14 +140,14 @@ def rebooted(
         host.noop("not rebooted")
         return
     if not turn():
-        if reason := left():
+        if reason := skip_reason():
             yield failing(f"not rebooted: {reason}; see there, run again")
         else:
             host.noop("not its turn")
         return
     if host.name not in reboots.reasons:
         host.noop("no reboot is needed any more")
-        done()
+        on_done()
         return
     before = host.get_fact(CurrentBoot)
     if before is None:
@@ -162,13 +162,13 @@ def rebooted(
         yield StringCommand("python3", "-", _stdin=program)
     # Where anything went wrong on the way, nobody is sent to a host that is away.
     reboots.done.add(host.name)
-    done()
+    on_done()
 
 
 def _await_boot(state: State, host: Host, before: Boot, timeout_s: int) -> bool:
-    waiting = Waiting(before.boot_id)
+    waiting = RebootWatch(before.boot_id)
     start = time.monotonic()
-    back = wait(waiting, lambda: _look(host), timeout_s, time.monotonic, time.sleep)
+    back = wait(waiting, lambda: _observe_boot(host), timeout_s, time.monotonic, time.sleep)
     if back:
         host.connected = True
         logger.info(f"{host.print_prefix}is back after {time.monotonic() - start:.0f} s")
@@ -182,13 +182,13 @@ def _await_boot(state: State, host: Host, before: Boot, timeout_s: int) -> bool:
     )
 
 
-def _look(host: Host) -> Boot | str:
+def _observe_boot(host: Host) -> Boot | str:
     """One look through a new connection: the old one may hang for as long as TCP does."""
     try:
         _close(host)
         host.connector.connect()
         ok, output = host.run_shell_command(
-            StringCommand(LOOK), _timeout=COMMAND_TIMEOUT_S, _shell_executable="sh"
+            StringCommand(BOOT_COMMAND), _timeout=COMMAND_TIMEOUT_S, _shell_executable="sh"
         )
         return parse_boot(output.stdout_lines) if ok else "it does not answer a command"
     except ConnectError as error:

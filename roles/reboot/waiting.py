@@ -10,7 +10,7 @@ from roles.host import paths
 SETTLED = ("running", "degraded", "maintenance")
 
 # One line each: which boot this is, how far it is, what it waits for, and who serves.
-LOOK = (
+BOOT_COMMAND = (
     "echo boot $(cat /proc/sys/kernel/random/boot_id); "
     "echo system $(timeout 10 systemctl is-system-running); "
     "timeout 10 systemctl list-jobs --no-legend --plain "
@@ -32,7 +32,7 @@ class Boot:
 
 
 def parse_boot(lines: Sequence[str]) -> Boot:
-    """Read the output of `LOOK`; ValueError where it has no boot id."""
+    """Read the output of `BOOT_COMMAND`; ValueError where it has no boot id."""
     found: dict[str, list[str]] = {"boot": [], "system": [], "job": [], "unit": []}
     for line in lines:
         kind, _, value = line.strip().partition(" ")
@@ -46,41 +46,41 @@ def parse_boot(lines: Sequence[str]) -> Boot:
 
 
 @dataclass
-class Waiting:
+class RebootWatch:
     """What was seen of a host since it was told to reboot; `seconds` counts from then on."""
 
-    before: str
-    seen: list[tuple[float, str]] = field(default_factory=list)
+    boot_id_before: str
+    observations: list[tuple[float, str]] = field(default_factory=list)
 
     def is_back(self, seconds: float, look: Boot | str) -> bool:
         """Take a look (or why there was none) into account; True once another boot has settled."""
-        if isinstance(look, Boot) and look.boot_id != self.before:
+        if isinstance(look, Boot) and look.boot_id != self.boot_id_before:
             if look.system in SETTLED:
                 return True
-            self._note(seconds, f"it is booting ({_words(look)})")
+            self._note(seconds, f"it is booting ({_boot_state(look)})")
         elif isinstance(look, Boot):
-            self._note(seconds, f"it is still in its old boot ({_words(look)})")
+            self._note(seconds, f"it is still in its old boot ({_boot_state(look)})")
         else:
             self._note(seconds, look)
         return False
 
     def last_seen(self) -> str:
         """The last things that were seen, each with when it began."""
-        told = [f"after {seconds:.0f} s: {what}" for seconds, what in self.seen[-3:]]
+        told = [f"after {seconds:.0f} s: {what}" for seconds, what in self.observations[-3:]]
         return "; ".join(told) or "nothing was seen of it"
 
     def _note(self, seconds: float, what: str) -> None:
-        if not self.seen or self.seen[-1][1] != what:
-            self.seen.append((seconds, what))
+        if not self.observations or self.observations[-1][1] != what:
+            self.observations.append((seconds, what))
 
 
-def _words(look: Boot) -> str:
+def _boot_state(look: Boot) -> str:
     jobs = f", waiting for {', '.join(look.jobs[:3])}" if look.jobs else ""
     return f"systemd says {look.system}{jobs}"
 
 
 def wait(
-    waiting: Waiting,
+    waiting: RebootWatch,
     look: Callable[[], Boot | str],
     timeout_s: float,
     clock: Callable[[], float],

@@ -12,7 +12,7 @@ from roles.driver.operations import Job
 from roles.fleet import Fleet
 from roles.hardware import HardwareReport
 from roles.host.outcome import say
-from roles.reboot.operations import Need, asked, rebooted
+from roles.reboot.operations import RebootNeed, check_reboot, reboot
 from roles.rolling import Change, HostRestart
 from roles.stages.answers import driver_state, launch_state, tuning_state
 from roles.stages.barrier import barrier
@@ -39,8 +39,8 @@ def drivers(run: Run, prove: bool = False) -> None:
     need = _reboot_need(run, job)
     if gpu_host:
         check_driver(job=job)
-        driver(job=job, may_change=lambda: not need.waits())
-        asked(name="Is a reboot needed?", need=need, reboots=reboots)
+        driver(job=job, may_change=lambda: not need.deferred())
+        check_reboot(name="Is a reboot needed?", need=need, reboots=reboots)
     barrier("Drivers are installed where nothing serves")
 
     name, rolling = host.name, restarts_of(run)
@@ -59,9 +59,9 @@ def drivers(run: Run, prove: bool = False) -> None:
             rolling.done(rolling.moves_on(name))
             run.seen.proved(rolling.moves_on(name))
 
-        driver(job=job, may_change=lambda: need.waits() and is_turn())
-        asked(name="Is a reboot needed now?", need=need, reboots=reboots, turn=is_turn)
-        rebooted(
+        driver(job=job, may_change=lambda: need.deferred() and is_turn())
+        check_reboot(name="Is a reboot needed now?", need=need, reboots=reboots, turn=is_turn)
+        reboot(
             name=f"Reboot batch {index + 1} where needed",
             reboots=reboots,
             turn=is_turn,
@@ -113,20 +113,20 @@ def restarts_of(run: Run) -> Rolling:
     return run.restarts
 
 
-def _reboot_need(run: Run, job: Job) -> Need:
+def _reboot_need(run: Run, job: Job) -> RebootNeed:
     allowed = run.fleet.host(host.name).driver.reboot == "when-needed"
 
     def serves() -> bool:
         state = job.state()
         return bool(state and state.replicas)
 
-    return Need(
+    return RebootNeed(
         allowed=allowed,
         reasons=job.reboot_reasons,
-        wishes=job.reboot_recommendations,
-        hindrance=job.reboot_blocker,
-        waits=lambda: job.to_do and serves(),
-        undrained=lambda: undrained(run) if serves() else "",
+        recommended=job.reboot_recommendations,
+        blocker=job.reboot_blocker,
+        deferred=lambda: job.to_do and serves(),
+        drain_problem=lambda: undrained(run) if serves() else "",
     )
 
 

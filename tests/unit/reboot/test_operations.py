@@ -9,7 +9,7 @@ from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_host
 
 from roles.reboot import Boot
-from roles.reboot.operations import CurrentBoot, Need, Reboots, asked, rebooted
+from roles.reboot.operations import CurrentBoot, RebootNeed, Reboots, check_reboot, reboot
 
 
 class Host:
@@ -56,8 +56,8 @@ def turn(is_turn: bool = True, left: str = "", done: list[str] | None = None) ->
     }
 
 
-def need(why: tuple[str, ...] = (), allowed: bool = True, **more: Any) -> Need:
-    return Need(
+def need(why: tuple[str, ...] = (), allowed: bool = True, **more: Any) -> RebootNeed:
+    return RebootNeed(
         allowed,
         lambda: why,
         lambda: more.get("wishes", ()),
@@ -69,7 +69,7 @@ def need(why: tuple[str, ...] = (), allowed: bool = True, **more: Any) -> Need:
 
 def ask(host: Host, why: tuple[str, ...], allowed: bool) -> tuple[Reboots, list[Any]]:
     known = reboots(host)
-    return known, run(host, asked, need=need(why, allowed), reboots=known)
+    return known, run(host, check_reboot, need=need(why, allowed), reboots=known)
 
 
 def failure(host: Host, commands: list[Any]) -> str:
@@ -83,7 +83,7 @@ def test_nothing_is_rebooted_that_needs_none():
     host = Host()
     known, commands = ask(host, (), True)
     assert commands == [] and host.noops == ["no reboot is needed"]
-    assert run(host, rebooted, reboots=known, **turn()) == []
+    assert run(host, reboot, reboots=known, **turn()) == []
 
 
 def test_a_dry_run_asks_nothing():
@@ -111,7 +111,7 @@ def test_the_machine_of_the_run_itself_is_not_rebooted():
 def test_a_host_in_turn_is_rebooted_and_waited_for(replicas: tuple[str, ...]):
     host = Host(boot=Boot("old", replicas=replicas))
     known, _ = ask(host, ("nouveau is loaded",), True)
-    commands = run(host, rebooted, reboots=known, **turn())
+    commands = run(host, reboot, reboots=known, **turn())
     assert "systemctl reboot" in str(commands[0])
     assert isinstance(commands[1], FunctionCommand)
     assert len(commands) == 2 + bool(replicas)
@@ -123,7 +123,7 @@ def test_a_host_that_fails_on_the_way_stays_out_of_the_balancers():
     known, _ = ask(host, ("nouveau is loaded",), True)
     done: list[str] = []
     with ctx_host.use(host):
-        commands = iter(rebooted._inner(reboots=known, **turn(done=done)))
+        commands = iter(reboot._inner(reboots=known, **turn(done=done)))
         next(commands)
         next(commands)
     assert not known.done and not done
@@ -133,21 +133,21 @@ def test_nobody_is_rebooted_after_one_was_lost():
     host = Host()
     known, _ = ask(host, ("nouveau is loaded",), True)
     left = turn(is_turn=False, left="the update of s stopped when gpu0 failed")
-    message = failure(host, run(host, rebooted, reboots=known, **left))
+    message = failure(host, run(host, reboot, reboots=known, **left))
     assert message.startswith("not rebooted: the update of s stopped when gpu0 failed")
 
 
 def test_a_host_waits_for_its_own_batch():
     host = Host()
     known, _ = ask(host, ("nouveau is loaded",), True)
-    assert run(host, rebooted, reboots=known, **turn(is_turn=False)) == []
+    assert run(host, reboot, reboots=known, **turn(is_turn=False)) == []
     assert host.noops[-1] == "not its turn"
 
 
 def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     host, newer = Host(), ("kernel 6.2 waits",)
     known = reboots(host)
-    assert run(host, asked, need=need(allowed=False, wishes=newer), reboots=known) == []
+    assert run(host, check_reboot, need=need(allowed=False, wishes=newer), reboots=known) == []
     told = "serves, and had better be rebooted (kernel 6.2 waits)"
     assert host.said == [
         f'{told}. Allow it with driver.reboot = "when-needed", or reboot the host yourself, and '
@@ -155,11 +155,17 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     ]
     # Once: it is asked again at its turn.
     assert (
-        run(host, asked, need=need(allowed=False, wishes=newer), reboots=known, turn=lambda: True)
+        run(
+            host,
+            check_reboot,
+            need=need(allowed=False, wishes=newer),
+            reboots=known,
+            turn=lambda: True,
+        )
         == []
     )
     assert len(host.said) == 1 and not known.reasons
-    assert run(host, asked, need=need(wishes=newer), reboots=known) == []
+    assert run(host, check_reboot, need=need(wishes=newer), reboots=known) == []
     assert known.reasons == {"gpu1": newer}
 
 
@@ -175,7 +181,7 @@ def test_a_wish_that_cannot_be_had_fails_no_host(over_ssh: bool, more: Any, told
     host = Host(over_ssh=over_ssh)
     known = reboots(host)
     wishing = need(wishes=("kernel 6.2 waits",), **more)
-    assert run(host, asked, need=wishing, reboots=known) == []
+    assert run(host, check_reboot, need=wishing, reboots=known) == []
     assert host.said[0].startswith("serves, and had better be rebooted " + told)
     assert not known.restarting and not known.reasons
 
@@ -184,22 +190,24 @@ def test_a_host_that_serves_waits_for_its_turn():
     host = Host()
     known = reboots(host)
     waiting = need(("driver 1 is loaded, 2 is installed",), waits=True)
-    assert run(host, asked, need=waiting, reboots=known) == []
+    assert run(host, check_reboot, need=waiting, reboots=known) == []
     assert known.restarting == {"gpu1"} and not known.reasons
-    assert run(host, asked, need=waiting, reboots=known, turn=lambda: True) == []
+    assert run(host, check_reboot, need=waiting, reboots=known, turn=lambda: True) == []
     assert known.reasons == {"gpu1": ("driver 1 is loaded, 2 is installed",)}
 
 
 def test_a_host_that_nobody_would_pass_by_is_not_rebooted():
     host = Host()
     alone = need(("nouveau is loaded",), undrained="it serves, and …: add --limit lb1")
-    said = failure(host, run(host, asked, need=alone, reboots=reboots(host)))
+    said = failure(host, run(host, check_reboot, need=alone, reboots=reboots(host)))
     assert said == "needs a reboot (nouveau is loaded): it serves, and …: add --limit lb1"
 
 
 def test_what_would_come_of_a_reboot_is_told_instead():
     host = Host()
-    commands = run(host, asked, need=need(("why",), hindrance="no module"), reboots=reboots(host))
+    commands = run(
+        host, check_reboot, need=need(("why",), hindrance="no module"), reboots=reboots(host)
+    )
     assert (
         failure(host, commands)
         == "needs a reboot (why), and must not have it: no module; run again"
@@ -209,13 +217,13 @@ def test_what_would_come_of_a_reboot_is_told_instead():
 def test_a_wish_is_only_told_where_the_reboot_would_do_harm():
     host = Host()
     wished = need((), wishes=("a newer kernel",), hindrance="no module")
-    assert run(host, asked, need=wished, reboots=reboots(host)) == []
+    assert run(host, check_reboot, need=wished, reboots=reboots(host)) == []
     assert host.noops == ["no reboot is needed"] and "a newer kernel" in host.said[0]
 
 
 def test_a_host_whose_driver_waits_is_not_told_to_reboot_itself():
     host = Host()
     waiting = need((), allowed=False, waits=True)
-    told = failure(host, run(host, asked, need=waiting, reboots=reboots(host)))
+    told = failure(host, run(host, check_reboot, need=waiting, reboots=reboots(host)))
     assert told.startswith("needs a reboot (its driver has to be changed). Allow it with")
     assert "yourself" not in told

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from roles.reboot.waiting import LOOK, Boot, Waiting, parse_boot, wait
+from roles.reboot.waiting import BOOT_COMMAND, Boot, RebootWatch, parse_boot, wait
 
 OLD, NEW = Boot("old"), Boot("new")
 
@@ -20,8 +20,8 @@ class Clock:
         self.now += seconds
 
 
-def waited(*looks: Boot | str, timeout_s: float = 100) -> tuple[bool, Waiting, int]:
-    clock, waiting, left = Clock(), Waiting("old"), list(looks)
+def waited(*looks: Boot | str, timeout_s: float = 100) -> tuple[bool, RebootWatch, int]:
+    clock, waiting, left = Clock(), RebootWatch("old"), list(looks)
 
     def look() -> Boot | str:
         return left.pop(0) if len(left) > 1 else left[0]
@@ -80,5 +80,5 @@ def test_a_look_without_systemd_is_read():
 
 
 def test_the_look_runs_here():
-    done = subprocess.run(["sh", "-c", LOOK], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["sh", "-c", BOOT_COMMAND], capture_output=True, text=True, timeout=300)
     assert parse_boot(done.stdout.splitlines()).boot_id
