@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from roles.interconnect.ways import ways
+from roles.interconnect.ways import next_mode
 
 # What to do; `roles.interconnect.program` sets it.
 TASK = {}
@@ -128,7 +128,7 @@ def run_rank(torch, test, rank, folder, say):
     say({"gb_s": all_reduces(device, rank, ranks, TASK["sizes"])})
 
 
-def call_itself(name):
+def set_process_name(name):
     """Give this process a name that tells a person what it is at."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
         file.write(name)
@@ -136,7 +136,7 @@ def call_itself(name):
 
 def rank_process(torch, test, rank, folder, pipe):
     """Set the forked process up, run the rank, and tell how it ended."""
-    call_itself("link-start")
+    set_process_name("link-start")
     log = os.open(os.path.join(folder, "rank.%d.log" % rank), os.O_WRONLY | os.O_CREAT, 0o600)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -150,7 +150,7 @@ def rank_process(torch, test, rank, folder, pipe):
     def say(what):
         os.write(pipe, (json.dumps(what) + "\n").encode())
         if "ready" in what:
-            call_itself("link-p2p" if test["p2p"] else "link-nop2p")
+            set_process_name("link-p2p" if test["p2p"] else "link-nop2p")
 
     try:
         run_rank(torch, test, rank, folder, say)
@@ -167,7 +167,7 @@ class Rank:
     """A rank's process as its parent sees it."""
 
     def __init__(self, torch, test, number, folder):
-        self.number, self.said, self.status, self.rest = number, {}, None, b""
+        self.number, self.messages, self.status, self.rest = number, {}, None, b""
         self.log = os.path.join(folder, "rank.%d.log" % number)
         self.pipe, end = os.pipe()
         self.pid = os.fork()
@@ -181,7 +181,7 @@ class Rank:
         os.close(end)
         os.set_blocking(self.pipe, False)
 
-    def look(self):
+    def poll(self):
         """Read what it has said, and whether it has ended."""
         # First of all this: what it says at its end must not be overlooked.
         if self.status is None:
@@ -192,19 +192,19 @@ class Rank:
                 self.rest += chunk
         *lines, self.rest = self.rest.split(b"\n")
         for line in lines:
-            self.said.update(json.loads(line))
+            self.messages.update(json.loads(line))
 
     @property
-    def told(self):
+    def has_outcome(self):
         """Whether it has told an outcome."""
-        return bool({"gb_s", "wrong", "error"} & set(self.said))
+        return bool({"gb_s", "wrong", "error"} & set(self.messages))
 
     @property
     def died(self):
         """Whether it has ended without one."""
-        return self.status is not None and not self.told
+        return self.status is not None and not self.has_outcome
 
-    def last_words(self):
+    def last_output(self):
         with contextlib.suppress(OSError), open(self.log, errors="replace") as file:
             lines = [line.strip() for line in file if line.strip()]
             if lines:
@@ -310,7 +310,7 @@ def busy_devices():
     return {name for text in sys.argv[1:] for name in text.split(",") if name}
 
 
-def tell(what):
+def print_result(what):
     print(MARK + json.dumps(what), flush=True)
 
 
@@ -320,23 +320,23 @@ def main():
     held, idle = busy_devices(), []
     for group in TASK["groups"]:
         if held & (set(map(str, group["gpus"])) | set(group["devices"])):
-            tell({"gpus": group["gpus"], "busy": True})
+            print_result({"gpus": group["gpus"], "busy": True})
         else:
             idle.append(group)
     if not idle:
         # To load torch takes a while, and this may be so at each run.
-        return tell({"done": True})
+        return print_result({"done": True})
     try:
         torch = importlib.import_module("torch")
         importlib.import_module("torch.distributed")
     except Exception as error:
-        return tell({"problem": "the engine's Python has no torch: %s" % error})
+        return print_result({"problem": "the engine's Python has no torch: %s" % error})
     results = TASK["known"]
     for group in idle:
-        while (p2p := ways(group, results)) is not None:
+        while (p2p := next_mode(group, results)) is not None:
             results.append(run_test(torch, dict(group, p2p=p2p)))
-            tell(results[-1])
-    return tell({"done": True})
+            print_result(results[-1])
+    return print_result({"done": True})
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from roles.checks import Check, Outcome
 from roles.hardware import LinkVerdict
-from roles.interconnect.verdicts import Measured, evidence, named, wanted_groups
+from roles.interconnect.verdicts import Measurement, evidence, group_name, wanted_groups
 from roles.plan import HostPlan
 
 NAME = "interconnect"
 
 
 def interconnect_checks(
-    plan: HostPlan, verdicts: Sequence[LinkVerdict], answers: Sequence[Measured]
+    plan: HostPlan, verdicts: Sequence[LinkVerdict], answers: Sequence[Measurement]
 ) -> list[Check]:
     """Checks of the groups of GPUs that `plan` wants, and of others that `answers` measured.
 
@@ -28,7 +28,7 @@ def interconnect_checks(
             outcome, seen = _outcome(own, gpus in planned), evidence(own)
         else:
             outcome, seen = "skipped", f"not measured{_why_not(gpus, answers)}"
-        checks.append(Check(NAME, named(gpus), outcome, seen))
+        checks.append(Check(NAME, group_name(gpus), outcome, seen))
     return checks
 
 
@@ -38,7 +38,7 @@ def _outcome(own: Sequence[LinkVerdict], planned: bool) -> Outcome:
     return "fail" if planned and not any(one.works for one in own) else "warn"
 
 
-def _why_not(gpus: tuple[int, ...], answers: Sequence[Measured]) -> str:
+def _why_not(gpus: tuple[int, ...], answers: Sequence[Measurement]) -> str:
     if any(gpus in answer.busy for answer in answers):
         return ": replicas serve from them"
     problems = [problem for answer in answers for problem in answer.problems]

@@ -5,22 +5,22 @@ from collections.abc import Callable
 from pyinfra.api.deploy import deploy
 
 from roles.interconnect import operations
-from roles.interconnect.operations import Adopt, Keep, Record, Replan, Subject
+from roles.interconnect.operations import AdoptVerdicts, RecordChecks, Replan, SaveVerdicts, Target
 from roles.interconnect.settings import InterconnectSettings
 
 
 @deploy("Interconnect")
 def measure(
-    subject: Callable[[], Subject],
+    subject: Callable[[], Target],
     settings: InterconnectSettings,
     anew: bool,
-    keep: Keep,
+    keep: SaveVerdicts,
     replan: Replan,
-    adopt: Adopt,
-    record: Record,
+    adopt: AdoptVerdicts,
+    record: RecordChecks,
 ) -> None:
     """Measure what no verdict counts for; P2P is turned off where it does not work."""
-    operations.measured(
+    operations.measure_links(
         name="GPUs of each replica work together",
         subject=subject,
         settings=settings,

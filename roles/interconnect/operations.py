@@ -17,27 +17,27 @@ from roles.interconnect.program import limit_s, program
 from roles.interconnect.settings import InterconnectSettings
 from roles.interconnect.verdicts import (
     Group,
-    Measured,
+    Measurement,
     merged,
     parse_answer,
-    told,
+    still_valid,
+    summaries,
     unmeasured,
-    valid,
 )
 from roles.plan import HostPlan
 from roles.topology import explain_host
 
 Verdicts = tuple[LinkVerdict, ...]
 Replan = Callable[[Verdicts], HostPlan]
-Keep = Callable[[Verdicts], None]
-Adopt = Callable[[Verdicts], bool]
-Record = Callable[[Sequence[Check]], None]
+SaveVerdicts = Callable[[Verdicts], None]
+AdoptVerdicts = Callable[[Verdicts], bool]
+RecordChecks = Callable[[Sequence[Check]], None]
 # A new plan may want other GPUs; what it wants is measured in the same run, so often.
 MOST_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class Subject:
+class Target:
     """What is measured: a service's plan on a host, with the engine that will run it there.
 
     `hardware` are the GPUs that the plan is of, with the verdicts that are recorded; `user` runs
@@ -53,14 +53,14 @@ class Subject:
 
 
 @operation()
-def measured(
-    subject: Callable[[], Subject],
+def measure_links(
+    subject: Callable[[], Target],
     settings: InterconnectSettings,
     anew: bool,
-    keep: Keep,
+    keep: SaveVerdicts,
     replan: Replan,
-    adopt: Adopt,
-    record: Record,
+    adopt: AdoptVerdicts,
+    record: RecordChecks,
 ):
     """
     Measure all-reduces over the GPUs of each planned replica of which no verdict counts, before its
@@ -84,12 +84,12 @@ def measured(
     if not settings.measure or deployment(now.build).all_reduce_python(now.build) is None:
         host.noop(f"{len(now.hardware.interconnect)} verdicts")
         return
-    found = _settled(now, settings, anew, keep, replan, adopt)
+    found = _settle(now, settings, anew, keep, replan, adopt)
     checks = interconnect_checks(now.plan, found.verdicts, found.answers)
     record(of_host(host.name, checks))
-    if found.why:
+    if found.problem:
         yield failing(
-            f"{found.why}; nothing was started or stopped here, run again to deploy the new one:\n"
+            f"{found.problem}; nothing was started or stopped here, run again to deploy the new one:\n"
             f"{explain_host(found.plan)}"
         )
         return
@@ -97,27 +97,27 @@ def measured(
 
 
 @dataclass(frozen=True)
-class Settled:
+class Settlement:
     """Verdicts and the plan that goes by them, why the host cannot go on with it, or "", and what
     the host answered."""
 
     verdicts: Verdicts
     plan: HostPlan
-    why: str = ""
-    answers: tuple[Measured, ...] = ()
+    problem: str = ""
+    answers: tuple[Measurement, ...] = ()
 
 
-def _settled(
-    subject: Subject,
+def _settle(
+    subject: Target,
     settings: InterconnectSettings,
     anew: bool,
-    keep: Keep,
+    keep: SaveVerdicts,
     replan: Replan,
-    adopt: Adopt,
-) -> Settled:
+    adopt: AdoptVerdicts,
+) -> Settlement:
     """Measure until the plan wants nothing more."""
-    found = Settled(subject.hardware.interconnect, subject.plan)
-    known = () if anew else valid(found.verdicts, subject.build, subject.driver_version)
+    found = Settlement(subject.hardware.interconnect, subject.plan)
+    known = () if anew else still_valid(found.verdicts, subject.build, subject.driver_version)
     asked: set[tuple[int, ...]] = set()
     for _ in range(MOST_ROUNDS):
         now = replace(subject.hardware, interconnect=found.verdicts)
@@ -126,25 +126,25 @@ def _settled(
         if not groups:
             break
         asked |= {group.gpus for group in groups}
-        answer = _ask(groups, known, subject, settings)
+        answer = _measure(groups, known, subject, settings)
         found = replace(
             found,
             answers=(*found.answers, answer),
             verdicts=merged(found.verdicts, known, answer.verdicts),
         )
         known = (*known, *answer.verdicts)
-        _tell(answer, found.verdicts, anew)
+        _report(answer, found.verdicts, anew)
         if not answer.verdicts:
             break
-        _keep(keep, found.verdicts)
+        _save(keep, found.verdicts)
         try:
             found = replace(found, plan=replan(found.verdicts))
         except ValueError as error:
             return replace(found, why=str(error))
-    return replace(found, why=_adopted(subject, found, adopt)) if asked else found
+    return replace(found, why=_adopt_plan(subject, found, adopt)) if asked else found
 
 
-def _keep(keep: Keep, verdicts: Verdicts) -> None:
+def _save(keep: SaveVerdicts, verdicts: Verdicts) -> None:
     # An exception here would end the run for every host.
     try:
         keep(verdicts)
@@ -152,7 +152,7 @@ def _keep(keep: Keep, verdicts: Verdicts) -> None:
         warn(f"these verdicts could not be recorded: {error}")
 
 
-def _adopted(subject: Subject, found: Settled, adopt: Adopt) -> str:
+def _adopt_plan(subject: Target, found: Settlement, adopt: AdoptVerdicts) -> str:
     """Let the run go on with a plan in which P2P alone is another; "", or why it cannot."""
     if not adopt(found.verdicts):
         return "the verdicts change its plan"
@@ -169,12 +169,12 @@ def _adopted(subject: Subject, found: Settled, adopt: Adopt) -> str:
     return ""
 
 
-def _ask(
+def _measure(
     groups: Sequence[Group],
     known: Sequence[LinkVerdict],
-    subject: Subject,
+    subject: Target,
     settings: InterconnectSettings,
-) -> Measured:
+) -> Measurement:
     seconds = limit_s(groups, settings)
     lines = host.get_fact(
         AllReduces,
@@ -191,9 +191,9 @@ def _ask(
     return parse_answer(lines or (), subject.build, subject.driver_version, asked)
 
 
-def _tell(answer: Measured, verdicts: Sequence[LinkVerdict], anew: bool) -> None:
+def _report(answer: Measurement, verdicts: Sequence[LinkVerdict], anew: bool) -> None:
     groups = dict.fromkeys(one.gpus for one in answer.verdicts)
-    for line in told(verdicts, groups):
+    for line in summaries(verdicts, groups):
         say(line)
     recorded = set() if anew else {one.gpus for one in verdicts}
     # An older verdict does until the replicas stop: an engine's upgrade comes while they serve.

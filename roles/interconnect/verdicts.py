@@ -17,7 +17,7 @@ from roles.hardware import (
     p2p_fault,
     parse_nccl,
 )
-from roles.interconnect.ways import ways
+from roles.interconnect.ways import next_mode
 from roles.plan import HostPlan
 
 MARK = "@@ "
@@ -25,15 +25,15 @@ MARK = "@@ "
 
 @dataclass(frozen=True)
 class Group:
-    """Some GPUs to be measured: with P2P unless a setting forbids it, and `without` it as well."""
+    """Some GPUs to be measured: with P2P unless a setting forbids it, and `also_without_p2p` it as well."""
 
     gpus: tuple[int, ...]
     p2p: bool
-    without: bool
+    also_without_p2p: bool
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What a host answered: verdicts, groups that were in use, and what went wrong otherwise."""
 
     verdicts: tuple[LinkVerdict, ...] = ()
@@ -41,7 +41,7 @@ class Measured:
     problems: tuple[str, ...] = ()
 
 
-def valid(
+def still_valid(
     verdicts: Iterable[LinkVerdict], engine: Build, driver_version: str | None
 ) -> tuple[LinkVerdict, ...]:
     """The verdicts that were measured with this engine and driver."""
@@ -62,7 +62,7 @@ def unmeasured(
     wanted = {*(one.gpus for one in hardware.interconnect), *wanted_groups(plan)}
     results = [{"gpus": one.gpus, "p2p": one.p2p, "outcome": one.outcome} for one in known]
     groups = [_group(gpus, hardware, engine) for gpus in sorted(wanted, key=_small_first)]
-    return [group for group in groups if ways(vars(group), results) is not None]
+    return [group for group in groups if next_mode(vars(group), results) is not None]
 
 
 def wanted_groups(plan: HostPlan) -> list[tuple[int, ...]]:
@@ -92,16 +92,16 @@ def parse_answer(
     lines: Iterable[str],
     engine: Build,
     driver_version: str | None,
-    asked: Iterable[tuple[int, ...]],
-) -> Measured:
+    requested: Iterable[tuple[int, ...]],
+) -> Measurement:
     """Read the output of the host's program; lines of others' among it are the last words.
 
-    What is not as the program writes it, or of other GPUs than those that were `asked` for, is a
+    What is not as the program writes it, or of other GPUs than those that were `requested` for, is a
     problem.
     """
     lines = list(lines)
     told = [_json(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
-    wanted = set(asked)
+    wanted = set(requested)
     verdicts, busy, problems = [], [], []
     for one in told:
         try:
@@ -117,7 +117,7 @@ def parse_answer(
         others = [line for line in lines if line.strip() and not line.startswith(MARK)]
         last = f": {_printable(others[-1])}" if others else ""
         problems.append(f"the measuring did not come to its end{last}")
-    return Measured(tuple(verdicts), tuple(busy), tuple(dict.fromkeys(problems)))
+    return Measurement(tuple(verdicts), tuple(busy), tuple(dict.fromkeys(problems)))
 
 
 def _repr(error: Exception) -> str:
@@ -125,12 +125,12 @@ def _repr(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else repr(error)
 
 
-def told(verdicts: Sequence[LinkVerdict], groups: Iterable[tuple[int, ...]]) -> Iterator[str]:
+def summaries(verdicts: Sequence[LinkVerdict], groups: Iterable[tuple[int, ...]]) -> Iterator[str]:
     """A line for each group: "GPUs 0,1: works, 21.3 GB/s over SHM (P2P: hangs)"."""
     for gpus in groups:
         own = [one for one in verdicts if one.gpus == gpus]
         if own:
-            yield f"{named(gpus)}: {evidence(own)}"
+            yield f"{group_name(gpus)}: {evidence(own)}"
 
 
 def evidence(verdicts: Sequence[LinkVerdict]) -> str:
@@ -140,8 +140,8 @@ def evidence(verdicts: Sequence[LinkVerdict]) -> str:
     used = own.get(fault is None) or next(iter(own.values()))
     other = own.get(not used.p2p)
     way = "P2P" if not used.p2p else "without P2P"
-    more = f" ({way}: {_words(other)})" if other else "" if used.p2p else " (without P2P)"
-    return f"{_words(used)}{more}"
+    more = f" ({way}: {_summary(other)})" if other else "" if used.p2p else " (without P2P)"
+    return f"{_summary(used)}{more}"
 
 
 def _group(gpus: tuple[int, ...], hardware: Hardware, engine: Build) -> Group:
@@ -168,9 +168,9 @@ def _read(
     if one.get("busy"):
         return _gpus(one)
     if one.get("memory"):
-        return f"{named(_gpus(one))}: {_printable(one['detail'])}; free the GPUs' memory"
+        return f"{group_name(_gpus(one))}: {_printable(one['detail'])}; free the GPUs' memory"
     if one.get("unready"):
-        return f"{named(_gpus(one))}: a process did not start: {_printable(one['detail'])}"
+        return f"{group_name(_gpus(one))}: a process did not start: {_printable(one['detail'])}"
     return _verdict(one, engine, driver_version) if "outcome" in one else None
 
 
@@ -203,15 +203,15 @@ def _verdict(one: Mapping[str, Any], engine: Build, driver_version: str | None) 
         p2p=way,
         outcome=outcome,
         gb_s=float(f"{rate:.3g}") if rate is not None else None,
-        transport=_transport(_said(one, "log") or ""),
-        library=_printable(library) if (library := _said(one, "library")) else None,
+        transport=_transport(_text(one, "log") or ""),
+        library=_printable(library) if (library := _text(one, "library")) else None,
         driver_version=driver_version,
         engine=engine.version_name,
         detail=_printable(one["detail"]) if one.get("detail") else None,
     )
 
 
-def _said(one: Mapping[str, Any], key: str) -> str | None:
+def _text(one: Mapping[str, Any], key: str) -> str | None:
     if not isinstance(text := one.get(key), str | None):
         raise TypeError(f"{key} is no text")
     return text
@@ -228,12 +228,12 @@ def _printable(text: str) -> str:
     return re.sub(r"[^ -~]+", " ", text).strip()[:300] or "?"
 
 
-def named(gpus: Sequence[int]) -> str:
+def group_name(gpus: Sequence[int]) -> str:
     """GPUs in print: "GPUs 0,1"."""
     return f"GPUs {','.join(map(str, gpus))}"
 
 
-def _words(verdict: LinkVerdict) -> str:
+def _summary(verdict: LinkVerdict) -> str:
     if not verdict.works:
         detail = f", {verdict.detail}" if verdict.detail else ""
         return f"{verdict.outcome}{detail}"

@@ -2,7 +2,7 @@
 host is asked at all. Standard library only: its text is a part of the host's program."""
 
 
-def ways(group, results):
+def next_mode(group, results):
     """In which ways a group is to be measured next, after what came out so far.
 
     With P2P first, unless some of it did not work so; without where P2P did not work or the card

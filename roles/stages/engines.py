@@ -11,7 +11,7 @@ from roles.engine.deploy import install
 from roles.fleet import Fleet
 from roles.hardware import Hardware, LinkVerdict
 from roles.interconnect.deploy import measure
-from roles.interconnect.operations import Subject
+from roles.interconnect.operations import Target
 from roles.launch.deploy import start
 from roles.plan import HostPlan
 from roles.stages.answers import installed_engines, launch_state
@@ -57,10 +57,10 @@ def _measure(run: Run, name: str, service: Service) -> None:
     )
 
 
-def _subject(run: Run, name: str, service: Service) -> Subject:
+def _subject(run: Run, name: str, service: Service) -> Target:
     this_host, plan = run.fleet.host(name), plan_of(run.fleet, name, service)
     assert plan is not None
-    return Subject(
+    return Target(
         plan=plan,
         hardware=_hardware(run, name),
         build=run.fleet.engine_of(name, service.name),

@@ -12,7 +12,7 @@ import pytest
 
 from roles.interconnect import all_reduce
 from roles.interconnect.all_reduce import WrongResultError, all_reduces, bus_gb_s, outcome, run_test
-from roles.interconnect.ways import ways
+from roles.interconnect.ways import next_mode
 
 
 class Numbers:
@@ -264,7 +264,7 @@ FOUR = {"gpus": [0, 1, 2, 3], "p2p": True, "without": False}
     ],
 )
 def test_what_is_measured_next(group: dict[str, Any], results: list, expected: bool | None):
-    assert ways(group, results) is expected
+    assert next_mode(group, results) is expected
 
 
 def test_the_worst_that_a_rank_tells_counts():

@@ -90,7 +90,7 @@ class Case:
         self.host = Host(self.results, executing)
         self.checks: list[Check] = []
         self.plan = plan_host(SERVICE, "h", self.hardware)
-        subject = operations.Subject(
+        subject = operations.Target(
             plan=self.plan,
             hardware=self.hardware,
             build=ENGINE,
@@ -100,7 +100,7 @@ class Case:
         )
         with ctx_host.use(self.host), ctx_state.use(self.host.state):
             return list(
-                operations.measured._inner(
+                operations.measure_links._inner(
                     subject=lambda: subject,
                     settings=InterconnectSettings(**settings),
                     anew=anew,

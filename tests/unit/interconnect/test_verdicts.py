@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from roles.engine import VllmSettings
 from roles.hardware import Hardware, LinkVerdict, declared_hardware
-from roles.interconnect.verdicts import Group, merged, parse_answer, told, unmeasured, valid
+from roles.interconnect.verdicts import (
+    Group,
+    merged,
+    parse_answer,
+    still_valid,
+    summaries,
+    unmeasured,
+)
 from roles.plan import HostPlan
 from roles.topology import ServiceSettings, plan_host
 
@@ -37,7 +44,9 @@ def of(gpus: str, *verdicts: LinkVerdict) -> tuple[HostPlan, Hardware]:
 
 def wanted(gpus: str, *verdicts: LinkVerdict, engine: VllmSettings = ENGINE, **known: Any):
     plan, machine = of(gpus, *verdicts)
-    return unmeasured(plan, machine, valid(verdicts, engine, known.get("driver", DRIVER)), engine)
+    return unmeasured(
+        plan, machine, still_valid(verdicts, engine, known.get("driver", DRIVER)), engine
+    )
 
 
 def test_pairs_and_the_whole_of_each_replica_are_wanted():
@@ -225,4 +234,4 @@ def test_any_answer_is_read(one: dict[str, Any]):
     ],
 )
 def test_a_group_is_told_in_a_line(verdicts: list[LinkVerdict], line: str):
-    assert list(told(verdicts, [(0, 1)])) == [line]
+    assert list(summaries(verdicts, [(0, 1)])) == [line]
