@@ -1,13 +1,13 @@
 """What a host must have before anything is installed on it. Pure code only."""
 
-from roles.preflight.answers import Answers as Answers
-from roles.preflight.answers import parse_answers as parse_answers
+from roles.preflight.answers import PreflightAnswers as PreflightAnswers
+from roles.preflight.answers import parse_preflight as parse_preflight
 from roles.preflight.checks import checks as checks
 from roles.preflight.checks import clock_difference as clock_difference
-from roles.preflight.checks import later_parts as later_parts
+from roles.preflight.checks import follow_up_parts as follow_up_parts
 from roles.preflight.checks import parts as parts
 from roles.preflight.needs import BalancerHost as BalancerHost
 from roles.preflight.needs import HostNeeds as HostNeeds
-from roles.preflight.needs import Served as Served
+from roles.preflight.needs import ServiceOnHost as ServiceOnHost
 from roles.preflight.needs import engine_host as engine_host
 from roles.preflight.needs import without_engine as without_engine

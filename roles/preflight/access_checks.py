@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from roles.checks import Check
 from roles.host import paths
 from roles.preflight.answers import Listener
-from roles.preflight.case import Case, ok, skipped, stop, warning
+from roles.preflight.case import CheckContext, ok, skipped, stop, warning
 
 OUR_TABLE = paths.FIREWALL_TABLE
 
 
-def access_checks(case: Case) -> Iterator[Check]:
+def access_checks(case: CheckContext) -> Iterator[Check]:
     """Every check of what could be in the way."""
     yield from ports(case)
     yield from firewalls(case)
@@ -19,7 +19,7 @@ def access_checks(case: Case) -> Iterator[Check]:
     yield denials(case)
 
 
-def ports(case: Case) -> Iterator[Check]:
+def ports(case: CheckContext) -> Iterator[Check]:
     """Ports of replicas and balancer that somebody else has."""
     if case.answers.listeners is None:
         yield skipped("ports", "the host has no ss (iproute2)")
@@ -27,15 +27,15 @@ def ports(case: Case) -> Iterator[Check]:
     found = [*_replica_ports(case), *_internal_ports(case), *_balancer_ports(case)]
     yield from found
     if not found:
-        yield ok("ports", ", ".join(map(str, _planned(case))) or "none is planned")
+        yield ok("ports", ", ".join(map(str, _planned_ports(case))) or "none is planned")
 
 
-def _planned(case: Case) -> list[int]:
+def _planned_ports(case: CheckContext) -> list[int]:
     own = list(case.engine.ports) if case.engine else []
     return sorted([*own, *(case.needs.balancer.ports if case.needs.balancer else ())])
 
 
-def _at(case: Case, port: int) -> Listener | None:
+def _listener_on(case: CheckContext, port: int) -> Listener | None:
     """Who listens on a port; of several the one that is not ours."""
     found = [one for one in case.answers.listeners or () if one.port == port]
     return next((one for one in found if not _is_engine(one)), found[0] if found else None)
@@ -45,7 +45,7 @@ def _is_engine(listener: Listener) -> bool:
     return re.search(paths.UNIT_CGROUP, listener.cgroup) is not None
 
 
-def _user(case: Case, listener: Listener) -> str:
+def _owner(case: CheckContext, listener: Listener) -> str:
     if listener.program is not None:
         unit = listener.cgroup.rsplit("/", 1)[-1]
         where = f" of {unit}" if unit.endswith(".service") else ""
@@ -53,30 +53,32 @@ def _user(case: Case, listener: Listener) -> str:
     return "somebody" if case.answers.root else "somebody (sudo would tell who)"
 
 
-def _taken(case: Case, name: str, listener: Listener, what: str, setting: str) -> Check:
+def _port_in_use(
+    case: CheckContext, name: str, listener: Listener, what: str, setting: str
+) -> Check:
     told = stop if listener.program is not None else warning
     return told(
         name,
-        f"port {listener.port}, planned for {what}, is used by {_user(case, listener)}",
+        f"port {listener.port}, planned for {what}, is used by {_owner(case, listener)}",
         f"stop it (sudo ss -ltnp sport = :{listener.port}), or set {setting}",
     )
 
 
-def _replica_ports(case: Case) -> Iterator[Check]:
+def _replica_ports(case: CheckContext) -> Iterator[Check]:
     for port, replica in (case.engine.ports if case.engine else {}).items():
-        listener = _at(case, port)
+        listener = _listener_on(case, port)
         if listener and not _is_engine(listener) and not _may_be_ours(case, listener):
-            yield _taken(
+            yield _port_in_use(
                 case, f"port:{port}", listener, replica, "services[].first_port or the host's ports"
             )
 
 
-def _may_be_ours(case: Case, listener: Listener) -> bool:
+def _may_be_ours(case: CheckContext, listener: Listener) -> bool:
     """Without sudo nobody sees whose a port is; where an engine is installed it may be ours."""
     return listener.program is None and case.answers.engine_installed
 
 
-def _internal_ports(case: Case) -> Iterator[Check]:
+def _internal_ports(case: CheckContext) -> Iterator[Check]:
     if case.engine is None or case.engine.internal_ports is None:
         return
     first, last = case.engine.internal_ports
@@ -86,14 +88,14 @@ def _internal_ports(case: Case) -> Iterator[Check]:
             yield warning(
                 f"port:{one.port}",
                 f"port {one.port}, of {first}-{last} for the replicas' own processes, is used by "
-                f"{_user(case, one)}",
+                f"{_owner(case, one)}",
                 "stop it, or set launch.internal_ports_from",
             )
 
 
-def _balancer_ports(case: Case) -> Iterator[Check]:
+def _balancer_ports(case: CheckContext) -> Iterator[Check]:
     for port, setting in (case.needs.balancer.ports if case.needs.balancer else {}).items():
-        listener = _at(case, port)
+        listener = _listener_on(case, port)
         if listener is None:
             continue
         if listener.program is None and not case.answers.root:
@@ -103,12 +105,12 @@ def _balancer_ports(case: Case) -> Iterator[Check]:
                 f"see that it is our balancer: sudo ss -ltnp sport = :{port}",
             )
         elif not (listener.program == "nginx" and case.answers.our_site):
-            yield _taken(case, f"port:{port}", listener, "the balancer", setting)
+            yield _port_in_use(case, f"port:{port}", listener, "the balancer", setting)
 
 
-def firewalls(case: Case) -> Iterator[Check]:
+def firewalls(case: CheckContext) -> Iterator[Check]:
     """Firewalls of the host that let nobody in."""
-    planned, rules = _planned(case), case.answers.firewall_rules
+    planned, rules = _planned_ports(case), case.answers.firewall_rules
     if not planned:
         return
     for kind, remedy in (
@@ -117,7 +119,7 @@ def firewalls(case: Case) -> Iterator[Check]:
     ):
         if kind not in case.answers.firewalls:
             continue
-        shut = [port for port in planned if not _lets_in(kind, rules, port)]
+        shut = [port for port in planned if not _allows(kind, rules, port)]
         if shut:
             yield warning(
                 "firewall",
@@ -139,7 +141,7 @@ def firewalls(case: Case) -> Iterator[Check]:
         yield skipped("firewall", "was not seen, it needs sudo")
 
 
-def _lets_in(kind: str, rules: tuple[str, ...], port: int) -> bool:
+def _allows(kind: str, rules: tuple[str, ...], port: int) -> bool:
     """Whether `ufw status` or firewall-cmd's lists name a port."""
     own = [rule.removeprefix(f"{kind} ") for rule in rules if rule.startswith(f"{kind} ")]
     if kind == "ufw":
@@ -163,7 +165,7 @@ def _dropping_chain(rules: tuple[str, ...]) -> str | None:
     return None
 
 
-def selinux(case: Case) -> Check:
+def selinux(case: CheckContext) -> Check:
     """Enforcing SELinux lets nginx reach no engine, and has no rules for engines."""
     if not case.answers.selinux_enforcing:
         return ok("selinux", "not enforcing")
@@ -180,7 +182,7 @@ def selinux(case: Case) -> Check:
     )
 
 
-def denials(case: Case) -> Check:
+def denials(case: CheckContext) -> Check:
     """What SELinux or AppArmor denied our programs since the host booted."""
     if not case.answers.root:
         return skipped("denials", "were not seen, it needs sudo")

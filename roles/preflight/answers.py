@@ -11,7 +11,7 @@ from typing import Any
 from roles.driver import PART as DRIVER
 from roles.driver import has_own_key
 from roles.host import END, SUDO, Sections, require
-from roles.preflight.questions import LATER, ROOT, USER
+from roles.preflight.questions import FOLLOW_UP, ROOT, USER
 
 Version = tuple[int, ...]
 
@@ -41,13 +41,13 @@ class Listener:
 
 
 @dataclass(frozen=True)
-class Reach:
+class UrlResult:
     """How a request went: curl's exit status, the last HTTP status (0: none), what was said."""
 
     tool: str
     exit_status: int
     http_status: int
-    said: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Python:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One host's answers. Those of root are empty where `root` is false; `root_said` says why, and
-    `root_hung` that it gave no answer in time.
+class PreflightAnswers:
+    """One host's answers. Those of root are empty where `root` is false; `sudo_message` says why, and
+    `sudo_hung` that it gave no answer in time.
 
     `pythons` and `wheels`, the number of wheels in a folder, are of those asked for that are there;
     `clock` and `clock_end` are the host's seconds since 1970 when it began and ended to answer.
@@ -95,12 +95,12 @@ class Answers:
     firewalls: tuple[str, ...]
     proxies: tuple[str, ...]
     distribution: tuple[str, ...]
-    reach: Mapping[str, Reach]
+    urls: Mapping[str, UrlResult]
     hung: frozenset[str]
-    no_room: bool
+    temporary_full: bool
     root: bool = False
-    root_said: str = ""
-    root_hung: bool = False
+    sudo_message: str = ""
+    sudo_hung: bool = False
     listeners: tuple[Listener, ...] | None = None
     umask: int | None = None
     own_key_enrolled: bool = False
@@ -113,23 +113,23 @@ class Answers:
     denials: tuple[str, ...] = ()
 
 
-def parse_answers(answers: Mapping[str, Sections]) -> Answers:
+def parse_preflight(answers: Mapping[str, Sections]) -> PreflightAnswers:
     """Read the parts of an answer that preflight goes by; ValueError where its own is cut short."""
     require(answers.get(USER, {}), ("clock", "disks", "clock-end"), "what a deploy needs of it")
     parts = {name: _lines(text) for name, text in answers[USER].items()}
-    later = {name: _lines(text) for name, text in answers.get(LATER, {}).items()}
+    later = {name: _lines(text) for name, text in answers.get(FOLLOW_UP, {}).items()}
     by_root = {name: _lines(text) for name, text in answers.get(ROOT, {}).items()}
     sudo = answers.get(SUDO, {})
-    return Answers(
+    return PreflightAnswers(
         **_of_user(parts),
         **_of_root(by_root),
-        reach=_reach(parts | later),
+        urls=_reach(parts | later),
         hung=frozenset(
             name.removeprefix("hung-") for name in (*parts, *later) if name.startswith("hung-")
         ),
         listeners=_listeners(parts, by_root),
-        root_said=_one_line(_lines(sudo.get("errors", ""))),
-        root_hung="hung" in sudo,
+        sudo_message=_one_line(_lines(sudo.get("errors", ""))),
+        sudo_hung="hung" in sudo,
         own_key_enrolled=has_own_key(answers.get(DRIVER.name, {})),
     )
 
@@ -301,7 +301,7 @@ def _listener(line: str, groups: Mapping[str, str]) -> Listener | None:
     return Listener(int(port[1]), user[1], int(user[2]), groups.get(user[2], ""))
 
 
-def _reach(parts: Mapping[str, list[str]]) -> dict[str, Reach]:
+def _reach(parts: Mapping[str, list[str]]) -> dict[str, UrlResult]:
     found = {}
     for name, lines in parts.items():
         match = re.fullmatch(
@@ -309,5 +309,7 @@ def _reach(parts: Mapping[str, list[str]]) -> dict[str, Reach]:
         )
         if name.startswith("reach-") and match:
             said = " ".join(lines[1:])
-            found[name.removeprefix("reach-")] = Reach(match[1], int(match[2]), int(match[3]), said)
+            found[name.removeprefix("reach-")] = UrlResult(
+                match[1], int(match[2]), int(match[3]), said
+            )
     return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from roles.checks import Check
 from roles.hardware import HardwareReport
-from roles.preflight.answers import Answers
+from roles.preflight.answers import PreflightAnswers
 from roles.preflight.needs import EngineHost, HostNeeds
 
 MIB, GIB = 2**20, 2**30
@@ -14,10 +14,10 @@ DRIVER_INSTALLATION = "driver-installation"
 
 
 @dataclass(frozen=True)
-class Case:
+class CheckContext:
     """All that checks look at. `clock_difference_s` is the host's clock less this machine's."""
 
-    answers: Answers
+    answers: PreflightAnswers
     report: HardwareReport
     needs: HostNeeds
     clock_difference_s: float | None = None
@@ -68,7 +68,7 @@ def stop(name: str, seen: str, remedy: str) -> Check:
     return Check(name, "", "fail", seen, remedy)
 
 
-def numbered(names: Iterable[str]) -> list[str]:
+def unique_names(names: Iterable[str]) -> list[str]:
     """Names of checks, each once: the first keeps its own, the others have a number."""
     counts: dict[str, int] = {}
     found = []
@@ -78,7 +78,7 @@ def numbered(names: Iterable[str]) -> list[str]:
     return found
 
 
-def size(number: float) -> str:
+def format_bytes(number: float) -> str:
     """Bytes for a person."""
     for unit, bytes_ in (("TiB", 2**40), ("GiB", GIB), ("MiB", MIB)):
         if number >= bytes_:
@@ -86,6 +86,6 @@ def size(number: float) -> str:
     return f"{number / 1024:.0f} KiB"
 
 
-def dotted(version: tuple[int, ...]) -> str:
+def format_version(version: tuple[int, ...]) -> str:
     """(3, 11) as 3.11."""
     return ".".join(map(str, version))

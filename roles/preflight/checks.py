@@ -4,26 +4,26 @@ from roles.checks import Check
 from roles.hardware import HardwareReport
 from roles.host import Part
 from roles.preflight.access_checks import access_checks
-from roles.preflight.answers import Answers
-from roles.preflight.case import Case
+from roles.preflight.answers import PreflightAnswers
+from roles.preflight.case import CheckContext
 from roles.preflight.disk_checks import disk_checks, folders
 from roles.preflight.gpu_checks import gpu_checks
 from roles.preflight.needs import HostNeeds, all_packages
 from roles.preflight.network_checks import driver_urls, network_checks, urls
-from roles.preflight.questions import Questions, parts_of, reach_part
+from roles.preflight.questions import Questions, parts_of, url_part
 from roles.preflight.system_checks import system_checks
 
 _AREAS = (system_checks, disk_checks, network_checks, gpu_checks, access_checks)
 
 
 def checks(
-    answers: Answers,
+    answers: PreflightAnswers,
     report: HardwareReport,
     needs: HostNeeds,
     clock_difference_s: float | None = None,
 ) -> tuple[Check, ...]:
     """Every check of a host, of those that apply to what it is needed for."""
-    case = Case(answers, report, needs, clock_difference_s)
+    case = CheckContext(answers, report, needs, clock_difference_s)
     return tuple(dict.fromkeys(check for area in _AREAS for check in area(case)))
 
 
@@ -33,11 +33,11 @@ def parts(needs: HostNeeds) -> tuple[Part, ...]:
     return parts_of(questions(needs))
 
 
-def later_parts(report: HardwareReport, needs: HostNeeds) -> tuple[Part, ...]:
+def follow_up_parts(report: HardwareReport, needs: HostNeeds) -> tuple[Part, ...]:
     """What a host must be asked once its report is known; none where no driver is installed."""
     found = driver_urls(report, needs)
     engine = needs.installed_engine
-    return (reach_part(found, engine.pythons if engine else ()),) if found else ()
+    return (url_part(found, engine.pythons if engine else ()),) if found else ()
 
 
 def questions(needs: HostNeeds) -> Questions:
@@ -56,7 +56,7 @@ def questions(needs: HostNeeds) -> Questions:
     )
 
 
-def clock_difference(asked_at: float, answered_at: float, answers: Answers) -> float:
+def clock_difference(asked_at: float, answered_at: float, answers: PreflightAnswers) -> float:
     """The host's clock less this one's, 0 where it may be right.
 
     The host began to answer after it was asked and ended before the answer was here, each to a

@@ -11,8 +11,8 @@ from roles.host import Sections
 from roles.host.facts import TIMEOUT_S, unreadable
 from roles.host.facts import Answers as MoreAnswers
 from roles.host.outcome import say, stop
-from roles.preflight.answers import parse_answers
-from roles.preflight.checks import checks, clock_difference, later_parts
+from roles.preflight.answers import parse_preflight
+from roles.preflight.checks import checks, clock_difference, follow_up_parts
 from roles.preflight.needs import HostNeeds
 from roles.preflight.report import lines
 
@@ -23,25 +23,25 @@ def preflight(
     answers: Mapping[str, Sections],
     report: HardwareReport,
     needs: HostNeeds,
-    asked: tuple[float, float],
+    times: tuple[float, float],
     record: Callable[[Sequence[Check]], None],
     verbose: bool = False,
 ) -> list[Check] | None:
     """Check this host in the prepare phase; what was seen is printed, and recorded.
 
-    `answers` are the host's to the one question, `asked` when it was asked and had answered.
+    `answers` are the host's to the one question, `times` when it was asked and had answered.
     None where it gave no answers; then pyinfra has failed it. It is for the caller to stop a host
-    for which `stopped_by` says something.
+    for which `abort_reason` says something.
     """
-    if later := later_parts(report, needs):
+    if later := follow_up_parts(report, needs):
         more = host.get_fact(MoreAnswers, parts=later, _sudo=False, _timeout=TIMEOUT_S)
         if more is None or host in host.state.failed_hosts:
             return None
         answers = {**answers, **more}
     # An exception in a deploy file would end the run for every host.
     try:
-        read = parse_answers(answers)
-        difference = clock_difference(*asked, read)
+        read = parse_preflight(answers)
+        difference = clock_difference(*times, read)
         found = of_host(host.name, checks(read, report, needs, difference))
     except Exception as error:
         stop(unreadable("what a deploy needs of the host", error))
@@ -52,7 +52,7 @@ def preflight(
     return found
 
 
-def stopped_by(found: Sequence[Check]) -> str | None:
+def abort_reason(found: Sequence[Check]) -> str | None:
     """Why a host must not go on, in one line; None where it may."""
     names = [check.name for check in failed(found)]
     return f"preflight: {', '.join(names)}" if names else None

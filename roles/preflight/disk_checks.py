@@ -10,8 +10,18 @@ from roles.checks import Check
 from roles.driver import NEEDED_MIB
 from roles.host.paths import CACHE, ENGINES
 from roles.preflight.answers import Files, Folder
-from roles.preflight.case import GIB, MIB, Case, numbered, ok, size, skipped, stop, warning
-from roles.preflight.driver_need import installs
+from roles.preflight.case import (
+    GIB,
+    MIB,
+    CheckContext,
+    format_bytes,
+    ok,
+    skipped,
+    stop,
+    unique_names,
+    warning,
+)
+from roles.preflight.driver_need import installs_driver
 from roles.preflight.needs import HostNeeds, Weights
 from roles.tuning import shm_wanted_mib
 
@@ -38,9 +48,9 @@ def folders(needs: HostNeeds) -> tuple[str, ...]:
     return own
 
 
-def disk_checks(case: Case) -> Iterator[Check]:
+def disk_checks(case: CheckContext) -> Iterator[Check]:
     """Every check of disks and memory."""
-    if case.answers.no_room:
+    if case.answers.temporary_full:
         yield stop(
             "temporary-files",
             "neither /dev/shm nor /tmp takes a file (full, or read-only)",
@@ -48,7 +58,7 @@ def disk_checks(case: Case) -> Iterator[Check]:
         )
     yield from mounts(case)
     yield inodes(case)
-    yield from together(case)
+    yield from shared_disks(case)
     if case.engine:
         yield engine_disk(case)
         yield temporary_disk(case)
@@ -58,13 +68,13 @@ def disk_checks(case: Case) -> Iterator[Check]:
     if case.needs.driver:
         yield from driver_disks(case)
     if case.needs.balancer:
-        yield _room(case, "disk-balancer", "/var", _BALANCER_BYTES, "for nginx and its logs")
+        yield _free_space(case, "disk-balancer", "/var", _BALANCER_BYTES, "for nginx and its logs")
 
 
-def together(case: Case) -> Iterator[Check]:
+def shared_disks(case: CheckContext) -> Iterator[Check]:
     """What each has room for alone may not have it together, on one file system."""
     sums: dict[str, dict[tuple[str, str], int]] = {}
-    for folder, needed, what in _wanted(case):
+    for folder, needed, what in _disk_demands(case):
         found = case.answers.folders.get(folder)
         if found and found.mount and found.free_bytes is not None and needed > 0:
             sums.setdefault(found.mount, {})[folder, what] = needed
@@ -75,59 +85,61 @@ def together(case: Case) -> Iterator[Check]:
         total = sum(parts.values())
         fits_each = all(needed <= free for needed in parts.values())
         if len(parts) > 1 and fits_each and total > free:
-            told = " + ".join(f"{size(needed)} {what}" for (_, what), needed in parts.items())
+            told = " + ".join(
+                f"{format_bytes(needed)} {what}" for (_, what), needed in parts.items()
+            )
             yield stop(
                 "disk-together",
-                f"{size(free)} free on {mount}, {size(total)} are needed: {told}",
+                f"{format_bytes(free)} free on {mount}, {format_bytes(total)} are needed: {told}",
                 f"make room on {mount}, or put {CACHE} on another disk",
             )
 
 
-def _wanted(case: Case) -> Iterator[tuple[str, int, str]]:
+def _disk_demands(case: CheckContext) -> Iterator[tuple[str, int, str]]:
     engine = case.engine
     if engine and case.must_install_engine:
         yield ENGINES, engine.needs.installed_gib * GIB, f"for {engine.needs.name}"
     for one in engine.weights if engine else ():
-        held = held_bytes(case, one)
-        if one.hub_folder and one.hub and not is_whole(held, one):
+        held = cached_bytes(case, one)
+        if one.hub_folder and one.hub and not is_complete(held, one):
             yield one.hub_folder, int(one.size_bytes * 1.1) - held, f"for {one.source}"
-    if installs(case.report, case.needs):
+    if installs_driver(case.report, case.needs):
         for folder, needed in _DRIVER_BYTES.items():
             yield folder, needed, f"for the driver in {folder}"
 
 
-def weights_checks(case: Case, all_weights: Sequence[Weights]) -> Iterator[Check]:
+def weights_checks(case: CheckContext, all_weights: Sequence[Weights]) -> Iterator[Check]:
     """A check of each; a source may be loaded by two engines, each into a cache of its own."""
-    names = numbered(f"weights:{weights.source}" for weights in all_weights)
+    names = unique_names(f"weights:{weights.source}" for weights in all_weights)
     for name, weights in zip(names, all_weights, strict=True):
         check = hub_disk if weights.hub_folder else weights_folder
         yield check(case, weights, name)
 
 
-def _room(case: Case, name: str, folder: str, needed: int, what: str) -> Check:
+def _free_space(case: CheckContext, name: str, folder: str, needed: int, what: str) -> Check:
     found = case.answers.folders.get(folder)
     if found is None or found.free_bytes is None:
         return skipped(name, f"the file system of {folder} does not say")
-    seen = f"{size(found.free_bytes)} free on {found.mount} for {folder}"
+    seen = f"{format_bytes(found.free_bytes)} free on {found.mount} for {folder}"
     if found.free_bytes < needed:
         return stop(
             name,
-            f"{seen}, {size(needed)} are needed {what}",
+            f"{seen}, {format_bytes(needed)} are needed {what}",
             f"make room on {found.mount}, or mount a larger disk at {folder}",
         )
     return ok(name, seen)
 
 
-def engine_disk(case: Case) -> Check:
+def engine_disk(case: CheckContext) -> Check:
     """Room for the engine's packages."""
     assert case.engine
     if not case.must_install_engine:
         return skipped("disk-engine", "the engine is installed")
     needed = case.engine.needs.installed_gib * GIB
-    return _room(case, "disk-engine", ENGINES, needed, f"for {case.engine.needs.name}")
+    return _free_space(case, "disk-engine", ENGINES, needed, f"for {case.engine.needs.name}")
 
 
-def temporary_disk(case: Case) -> Check:
+def temporary_disk(case: CheckContext) -> Check:
     """uv unpacks wheels into /tmp before they go where they belong."""
     assert case.engine
     if not case.must_install_engine:
@@ -137,7 +149,9 @@ def temporary_disk(case: Case) -> Check:
     if folder and target and folder.mount == target.mount:
         # Files are linked, not copied, within one file system.
         return ok("disk-temporary", f"/tmp is on {folder.mount}, as {ENGINES}")
-    found = _room(case, "disk-temporary", "/tmp", needed, f"to unpack {case.engine.needs.name}")
+    found = _free_space(
+        case, "disk-temporary", "/tmp", needed, f"to unpack {case.engine.needs.name}"
+    )
     if found.outcome != "fail" or folder is None or folder.free_bytes is None:
         return found
     # How much it is at once is an estimate.
@@ -150,36 +164,38 @@ def temporary_disk(case: Case) -> Check:
     )
 
 
-def hub_disk(case: Case, weights: Weights, name: str) -> Check:
+def hub_disk(case: CheckContext, weights: Weights, name: str) -> Check:
     """Room for what the engine will load from the hub, less what is there."""
     folder = weights.hub_folder or ""
-    present = held_bytes(case, weights)
+    present = cached_bytes(case, weights)
     needed = int(weights.size_bytes * 1.1) - present
-    if is_whole(present, weights):
-        return ok(name, f"{size(present)} in the hub's cache on the host")
+    if is_complete(present, weights):
+        return ok(name, f"{format_bytes(present)} in the hub's cache on the host")
     if weights.hub is None:
         return stop(
             name,
-            f"the engine is told to stay offline, and {folder} holds {size(present)} of about "
-            f"{size(weights.size_bytes)}",
+            f"the engine is told to stay offline, and {folder} holds {format_bytes(present)} of about "
+            f"{format_bytes(weights.size_bytes)}",
             "load the weights there first, set services[].weights to a folder on the host, or take "
             "HF_HUB_OFFLINE out of the engine's environment",
         )
-    return _room(case, name, folder, needed, f"for {weights.source}, beside {size(present)}")
+    return _free_space(
+        case, name, folder, needed, f"for {weights.source}, beside {format_bytes(present)}"
+    )
 
 
-def held_bytes(case: Case, weights: Weights) -> int:
+def cached_bytes(case: CheckContext, weights: Weights) -> int:
     """Bytes of a model that are in the hub's cache on the host."""
     held = case.answers.hub.get(weights.hub_folder or "")
     return sum(bytes_ for _, bytes_ in held.sizes) if held else 0
 
 
-def is_whole(present: int, weights: Weights) -> bool:
+def is_complete(present: int, weights: Weights) -> bool:
     """Whether this many bytes may be all: file formats differ by a little."""
     return present >= weights.size_bytes * 0.95 > 0
 
 
-def weights_folder(case: Case, weights: Weights, name: str) -> Check:
+def weights_folder(case: CheckContext, weights: Weights, name: str) -> Check:
     """A folder with weights: there, whole, and where engines can read it."""
     folder = weights.source
     found = case.answers.weights.get(folder)
@@ -215,11 +231,11 @@ def _weights_inside(name: str, found: Files, weights: Weights) -> Check:
             f"others than root cannot read {weights.source}",
             f"sudo chmod -R a+rX {weights.source} (and a+x on the folders above)",
         )
-    seen = f"{size(held)} in {weights.source}"
-    if not is_whole(held, weights):
+    seen = f"{format_bytes(held)} in {weights.source}"
+    if not is_complete(held, weights):
         return warning(
             name,
-            f"{seen}, about {size(weights.size_bytes)} are expected",
+            f"{seen}, about {format_bytes(weights.size_bytes)} are expected",
             "copy what is missing, unless another model stands in here on purpose",
         )
     return ok(name, seen)
@@ -229,7 +245,7 @@ def _is_below(path: str, place: str) -> bool:
     return path == place or path.startswith(f"{place}/")
 
 
-def mounts(case: Case) -> Iterator[Check]:
+def mounts(case: CheckContext) -> Iterator[Check]:
     """File systems that cannot be written, or from which nothing may run."""
     bad: dict[str, str] = {}
     for folder, found in case.answers.folders.items():
@@ -248,7 +264,7 @@ def mounts(case: Case) -> Iterator[Check]:
         yield ok("mounts", "can be written")
 
 
-def inodes(case: Case) -> Check:
+def inodes(case: CheckContext) -> Check:
     """A file system can be full of files while bytes are free."""
     for folder, found in case.answers.folders.items():
         is_engines = folder == ENGINES and case.must_install_engine
@@ -267,18 +283,18 @@ def _is_boot(found: Folder) -> bool:
     return (found.mount or "").startswith("/boot")
 
 
-def driver_disks(case: Case) -> Iterator[Check]:
+def driver_disks(case: CheckContext) -> Iterator[Check]:
     """Room for the driver's packages, and for the initramfs that is made anew."""
-    needs_room = installs(case.report, case.needs)
+    needs_room = installs_driver(case.report, case.needs)
     for folder, needed in _DRIVER_BYTES.items():
         name = f"disk-driver:{folder}"
         if needs_room:
-            yield _room(case, name, folder, needed, "for the driver")
+            yield _free_space(case, name, folder, needed, "for the driver")
         else:
             yield skipped(name, "no driver is to be installed")
 
 
-def memory(case: Case) -> Check:
+def memory(case: CheckContext) -> Check:
     """RAM to load weights through: a file of them at a time for each GPU's process."""
     assert case.engine
     found = case.report.system.ram_mib
@@ -291,17 +307,17 @@ def memory(case: Case) -> Check:
     if case.engine.device == "cpu":
         held = sum(files) or sum(one.size_bytes for one in case.engine.weights)
         needed = held * max(1, case.engine.replicas)
-    seen = f"{size(found * MIB)}"
+    seen = f"{format_bytes(found * MIB)}"
     if found * MIB < needed:
         return warning(
             "memory",
-            f"{seen}, about {size(needed)} are wanted to load the weights",
+            f"{seen}, about {format_bytes(needed)} are wanted to load the weights",
             "add memory, or expect slow loading and watch for the kernel's out-of-memory killer",
         )
     return ok("memory", seen)
 
 
-def shared_memory(case: Case) -> Check:
+def shared_memory(case: CheckContext) -> Check:
     """The processes of one replica talk through /dev/shm, which the tuning grows."""
     assert case.engine
     found = case.report.system.dev_shm_mib
@@ -311,5 +327,5 @@ def shared_memory(case: Case) -> Check:
         return skipped("shared-memory", "the host does not say")
     memory_mib = case.report.system.ram_mib or 0
     wanted = shm_wanted_mib(case.engine.shm_gib, case.engine.most_gpus, memory_mib)
-    grows = f"; the tuning makes it {size(wanted * MIB)}" if found < wanted else ""
-    return ok("shared-memory", size(found * MIB) + grows)
+    grows = f"; the tuning makes it {format_bytes(wanted * MIB)}" if found < wanted else ""
+    return ok("shared-memory", format_bytes(found * MIB) + grows)

@@ -17,12 +17,12 @@ def loaded_version(report: HardwareReport) -> str | None:
     return None
 
 
-def driver_wanted(needs: HostNeeds) -> int | None:
+def required_branch(needs: HostNeeds) -> int | None:
     """The least branch that the engine needs here; None where no NVIDIA driver is needed."""
     return needs.engine.needs.driver_branch if needs.engine else None
 
 
-def why_install(report: HardwareReport, needs: HostNeeds) -> str | None:
+def install_reason(report: HardwareReport, needs: HostNeeds) -> str | None:
     """Why a driver must be installed on this host; None where it needs none, or has one.
 
     As in the driver stage the inventory's GPUs decide, whatever the engine computes on. A driver
@@ -43,10 +43,10 @@ def why_install(report: HardwareReport, needs: HostNeeds) -> str | None:
     return f"driver {loaded} is loaded, {wanted} is needed"
 
 
-def installs(report: HardwareReport, needs: HostNeeds) -> bool:
+def installs_driver(report: HardwareReport, needs: HostNeeds) -> bool:
     """Whether a run will install a driver on this host."""
     may = needs.driver is not None and needs.driver.install != "never"
-    return may and why_install(report, needs) is not None
+    return may and install_reason(report, needs) is not None
 
 
 def has_gpu(report: HardwareReport) -> bool:
@@ -68,7 +68,7 @@ def chosen_driver(
     is seen later, by the driver stage.
     """
     settings, engine, expected = needs.driver, needs.engine, needs.expected
-    if settings is None or engine is None or expected is None or not installs(report, needs):
+    if settings is None or engine is None or expected is None or not installs_driver(report, needs):
         return None
     nvswitches = report.system.nvswitches
     system = _system(report, machine)

@@ -7,21 +7,21 @@ from roles.checks import Check
 from roles.driver import REMEDIATED, REMEDIATED_BY_ANOTHER_DRIVER, REMEDIATED_BY_REBOOT, Choice
 from roles.engine import EngineNeeds
 from roles.hardware import Fault, Gpu, bus_difference, difference, fault_check, find_card, summary
-from roles.preflight.case import DRIVER_INSTALLATION, Case, ok, skipped, stop, warning
+from roles.preflight.case import DRIVER_INSTALLATION, CheckContext, ok, skipped, stop, warning
 from roles.preflight.driver_need import (
     chosen_driver,
-    driver_wanted,
     has_gpu,
-    installs,
+    install_reason,
+    installs_driver,
     loaded_version,
-    why_install,
+    required_branch,
 )
 
 # A GPU at rest holds less.
 _IDLE_MIB = 1024
 
 
-def gpu_checks(case: Case) -> Iterator[Check]:
+def gpu_checks(case: CheckContext) -> Iterator[Check]:
     """Every check of GPUs and their driver."""
     if case.needs.expected is None:
         return
@@ -33,13 +33,13 @@ def gpu_checks(case: Case) -> Iterator[Check]:
     yield memory_in_use(case)
 
 
-def _gpus(case: Case) -> tuple[Gpu, ...]:
+def _gpus(case: CheckContext) -> tuple[Gpu, ...]:
     """As the host shows them, by its driver or its PCI bus; else as the inventory says."""
     found = case.report.hardware or case.report.presumed or case.needs.expected
     return found.gpus if found else ()
 
 
-def as_planned(case: Case) -> Check:
+def as_planned(case: CheckContext) -> Check:
     """The inventory's GPUs against the host's, by PCI ids where no driver answers."""
     expected, report = case.needs.expected, case.report
     assert expected
@@ -59,10 +59,10 @@ def as_planned(case: Case) -> Check:
     return ok("gpus", f"{summary(expected.gpus)}, by the PCI bus")
 
 
-def driver(case: Case) -> Check:
+def driver(case: CheckContext) -> Check:
     """Whether the driver suits the engine, or will be made to."""
-    settings, wanted = case.needs.driver, driver_wanted(case.needs)
-    why, loaded = why_install(case.report, case.needs), loaded_version(case.report)
+    settings, wanted = case.needs.driver, required_branch(case.needs)
+    why, loaded = install_reason(case.report, case.needs), loaded_version(case.report)
     if why is None:
         if loaded:
             return ok("driver", f"{loaded}{f', {wanted} is needed' if wanted else ''}")
@@ -80,13 +80,13 @@ def driver(case: Case) -> Check:
     if loaded and settings.reboot == "never":
         return warning(
             "driver",
-            f"{why}: {_told(chosen)} will be installed, and works after a reboot",
+            f"{why}: {_driver_name(chosen)} will be installed, and works after a reboot",
             "allow it with driver.reboot: when-needed, or reboot the host after the run",
         )
-    return ok(DRIVER_INSTALLATION, f"{why}: {_told(chosen)} will be installed")
+    return ok(DRIVER_INSTALLATION, f"{why}: {_driver_name(chosen)} will be installed")
 
 
-def _told(chosen: Choice | None) -> str:
+def _driver_name(chosen: Choice | None) -> str:
     if chosen is None:
         return "one"
     if chosen.vendor == "amd":
@@ -95,7 +95,7 @@ def _told(chosen: Choice | None) -> str:
     return f"{version} ({chosen.modules}, {chosen.packaging}, from {chosen.source})"
 
 
-def secure_boot(case: Case) -> Iterator[Check]:
+def secure_boot(case: CheckContext) -> Iterator[Check]:
     """Modules that nobody signed are not loaded under Secure Boot."""
     if not case.report.system.secure_boot:
         yield ok("secure-boot", "off, or not there")
@@ -121,7 +121,7 @@ def _one_line(error: ValueError) -> str:
     return "; ".join(str(error).splitlines())
 
 
-def capability(case: Case) -> Iterator[Check]:
+def capability(case: CheckContext) -> Iterator[Check]:
     """Cards that no current engine can use."""
     engine = case.needs.engine
     least = engine.needs.compute_capability if engine else None
@@ -155,27 +155,27 @@ def _for_older_cards(needs: EngineNeeds, capability: float) -> str:
     return "use newer cards"
 
 
-def faults(case: Case) -> Iterator[Check]:
+def faults(case: CheckContext) -> Iterator[Check]:
     """The faults that the host's report shows, each under its own name."""
     for fault in case.report.faults:
-        if _will_be_mended(case, fault.kind):
-            yield _mended(case, fault)
+        if _will_be_remediated(case, fault.kind):
+            yield _remediated(case, fault)
         else:
             yield fault_check(fault)
     if not case.report.faults:
         yield ok("gpu-health", "no fault")
 
 
-def _will_be_mended(case: Case, kind: str) -> bool:
+def _will_be_remediated(case: CheckContext, kind: str) -> bool:
     settings = case.needs.driver
     if settings is None or settings.install == "never":
         return False
     return kind in REMEDIATED or (
-        kind in REMEDIATED_BY_ANOTHER_DRIVER and installs(case.report, case.needs)
+        kind in REMEDIATED_BY_ANOTHER_DRIVER and installs_driver(case.report, case.needs)
     )
 
 
-def _mended(case: Case, fault: Fault) -> Check:
+def _remediated(case: CheckContext, fault: Fault) -> Check:
     assert case.needs.driver
     check = fault_check(fault)
     if fault.kind in REMEDIATED_BY_REBOOT and case.needs.driver.reboot == "never":
@@ -189,7 +189,7 @@ def _mended(case: Case, fault: Fault) -> Check:
     return replace(check, outcome="pass", evidence=seen, remedy="")
 
 
-def memory_in_use(case: Case) -> Check:
+def memory_in_use(case: CheckContext) -> Check:
     """GPUs whose memory is held though no process shows: left behind by a killed one."""
     busy = {process.gpu_uuid for process in case.report.answers.processes}
     held = [

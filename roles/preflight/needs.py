@@ -111,7 +111,7 @@ class HostNeeds:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServiceOnHost:
     """A service with its replicas on one host, and the build that runs them."""
 
     service: ServiceSettings
@@ -121,7 +121,7 @@ class Served:
 
 def engine_host(
     builds: Sequence[Build],
-    served: Sequence[Served],
+    served: Sequence[ServiceOnHost],
     internal_ports: tuple[int, int] | None = None,
     shm_gib: int | None = None,
 ) -> EngineHost:

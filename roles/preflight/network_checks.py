@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from roles.checks import Check, Outcome
 from roles.engine import HUB, PackageIndex
 from roles.hardware import HardwareReport
-from roles.preflight.answers import Reach
-from roles.preflight.case import Case, numbered, ok, skipped, stop, warning
-from roles.preflight.disk_checks import held_bytes, is_whole
-from roles.preflight.driver_need import installs, repository_url
+from roles.preflight.answers import UrlResult
+from roles.preflight.case import CheckContext, ok, skipped, stop, unique_names, warning
+from roles.preflight.disk_checks import cached_bytes, is_complete
+from roles.preflight.driver_need import installs_driver, repository_url
 from roles.preflight.needs import PYPI, HostNeeds, Weights
 
 # Where PyPI's files are, and the hub's: other names than those that list them, which firewalls
@@ -45,9 +45,9 @@ _REMEDY = (
 
 
 _INDEX = "set the engine's index_url to a mirror, or its wheelhouse to a folder with all wheels"
-_HUB_ELSE = "set HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder"
+_HUB_ALTERNATIVE = "set HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder"
 # What else can be done where an engine's source is out of reach.
-_ELSE = {
+_ALTERNATIVES = {
     "archive": "set the engine's archive to a URL that hosts reach, or to a file on the hosts",
     "index": _INDEX,
     "extra-index": _INDEX,
@@ -67,7 +67,7 @@ def _engine_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
     archives = [("archive", one) for one in engine.needs.archives if one.startswith("http")]
     indexes = [one for index in engine.needs.package_indexes for one in _index_urls(index)]
     found = tuple(dict.fromkeys((*archives, *indexes)))
-    for name, (_, url) in zip(numbered(name for name, _ in found), found, strict=True):
+    for name, (_, url) in zip(unique_names(name for name, _ in found), found, strict=True):
         yield ("extra-index-1" if name == "extra-index" else name), url
 
 
@@ -109,7 +109,7 @@ def driver_urls(report: HardwareReport, needs: HostNeeds) -> tuple[tuple[str, st
     return (("driver-repository", url),) if url else ()
 
 
-def network_checks(case: Case) -> Iterator[Check]:
+def network_checks(case: CheckContext) -> Iterator[Check]:
     """Every check of what the host reaches."""
     if case.engine:
         yield from engine_sources(case)
@@ -121,15 +121,15 @@ def network_checks(case: Case) -> Iterator[Check]:
     yield from proxies(case)
 
 
-def _asked(case: Case) -> dict[str, str]:
+def _urls_by_name(case: CheckContext) -> dict[str, str]:
     return dict((*urls(case.needs), *driver_urls(case.report, case.needs)))
 
 
-def engine_sources(case: Case) -> Iterator[Check]:
+def engine_sources(case: CheckContext) -> Iterator[Check]:
     """The archive, the package index, or the folder or URL that stands for it."""
     assert case.engine
-    asked = _asked(case)
-    names = [name for name in asked if name.startswith(tuple(_ELSE))]
+    asked = _urls_by_name(case)
+    names = [name for name in asked if name.startswith(tuple(_ALTERNATIVES))]
     folders = _by_path("wheelhouse", case.engine.wheel_folders, names)
     files = [file for file in case.engine.needs.archives if file.startswith("/")]
     archives = _by_path("archive", files, names)
@@ -138,9 +138,9 @@ def engine_sources(case: Case) -> Iterator[Check]:
             yield skipped(f"reach-{name}", "the engine is installed")
         return
     for name in names:
-        other = _ELSE[name.rstrip("-0123456789").removesuffix("-files")]
+        other = _ALTERNATIVES[name.rstrip("-0123456789").removesuffix("-files")]
         strict = name.rstrip("-0123456789") in ("archive", "index", "wheelhouse")
-        yield _reached(case, name, asked[name], strict, "fail", other)
+        yield _url_check(case, name, asked[name], strict, "fail", other)
     for name, folder in folders.items():
         yield _wheel_folder(case, f"reach-{name}", folder)
     for name, file in archives.items():
@@ -157,7 +157,7 @@ def _by_path(kind: str, paths: Iterable[str], taken: Sequence[str]) -> dict[str,
     return found
 
 
-def pip_index(case: Case) -> Iterator[Check]:
+def pip_index(case: CheckContext) -> Iterator[Check]:
     """An index that pip knows and uv (--no-config) does not."""
     found, engine = case.answers.pip_index, case.engine
     indexes = engine.needs.package_indexes if engine else ()
@@ -169,7 +169,7 @@ def pip_index(case: Case) -> Iterator[Check]:
         )
 
 
-def _wheel_folder(case: Case, name: str, folder: str) -> Check:
+def _wheel_folder(case: CheckContext, name: str, folder: str) -> Check:
     found = case.answers.wheels.get(folder)
     if not found:
         seen = f"{folder} is not on the host" if found is None else f"{folder} holds no wheel"
@@ -177,10 +177,10 @@ def _wheel_folder(case: Case, name: str, folder: str) -> Check:
     return ok(name, f"{found} wheels in {folder}")
 
 
-def hub(case: Case) -> Iterator[Check]:
+def hub(case: CheckContext) -> Iterator[Check]:
     """The model hub, if weights come from it; they may be in the host's cache already."""
     assert case.engine
-    asked, pages = _asked(case), _hub_pages(case.needs)
+    asked, pages = _urls_by_name(case), _hub_pages(case.needs)
     if not pages:
         offline = any(one.hub_folder for one in case.engine.weights)
         yield skipped(
@@ -188,31 +188,33 @@ def hub(case: Case) -> Iterator[Check]:
         )
     for name, url in asked.items():
         if name == "hub-files":
-            yield _reached(case, name, url, False, "warn", _HUB_ELSE)
+            yield _url_check(case, name, url, False, "warn", _HUB_ALTERNATIVE)
         elif name.startswith("hub-"):
             yield _hub_page(case, name, url, pages[url])
 
 
-def _hub_page(case: Case, name: str, url: str, weights: Sequence[Weights]) -> Check:
+def _hub_page(case: CheckContext, name: str, url: str, weights: Sequence[Weights]) -> Check:
     """A model's page, which no engine needs that has these weights whole."""
     if _has_no_page(case, name):
         return skipped(f"reach-{name}", f"{url} has no such page")
-    whole = all(is_whole(held_bytes(case, one), one) for one in weights)
+    whole = all(is_complete(cached_bytes(case, one), one) for one in weights)
     gravest: Outcome = "warn" if whole else "fail"
     has_token = all(one.hub_token for one in weights)
-    return _gated(case, name, url, gravest, has_token) or _reached(
-        case, name, url, True, gravest, _HUB_ELSE
+    return _gated(case, name, url, gravest, has_token) or _url_check(
+        case, name, url, True, gravest, _HUB_ALTERNATIVE
     )
 
 
-def _has_no_page(case: Case, name: str) -> bool:
+def _has_no_page(case: CheckContext, name: str) -> bool:
     """The hub answers 401 for a model that is not there, and 404 for one without config.json."""
-    found = case.answers.reach.get(name)
+    found = case.answers.urls.get(name)
     return found is not None and found.http_status == 404
 
 
-def _gated(case: Case, name: str, url: str, gravest: Outcome, has_token: bool) -> Check | None:
-    found = case.answers.reach.get(name)
+def _gated(
+    case: CheckContext, name: str, url: str, gravest: Outcome, has_token: bool
+) -> Check | None:
+    found = case.answers.urls.get(name)
     if found is None or found.http_status not in (401, 403):
         return None
     if has_token:
@@ -227,19 +229,19 @@ def _gated(case: Case, name: str, url: str, gravest: Outcome, has_token: bool) -
     )
 
 
-def driver_repository(case: Case) -> Check:
+def driver_repository(case: CheckContext) -> Check:
     """The vendor's repository, if a driver comes from there."""
-    asked = _asked(case).get("driver-repository")
+    asked = _urls_by_name(case).get("driver-repository")
     name = "reach-driver-repository"
     if asked is None:
-        will = installs(case.report, case.needs)
+        will = installs_driver(case.report, case.needs)
         why = "nothing is loaded from it" if will else "no driver is to be installed"
         return skipped(name, why)
     other = "set driver.mirror to a mirror (where signed modules are: driver.source: distribution)"
-    return _reached(case, "driver-repository", asked, True, "fail", other)
+    return _url_check(case, "driver-repository", asked, True, "fail", other)
 
 
-def distribution(case: Case) -> Check:
+def distribution(case: CheckContext) -> Check:
     """The distribution's repositories. apt goes on without one that does not answer."""
     name, urls_ = "reach-distribution", case.answers.distribution
     missing = " ".join(case.packages_missing)
@@ -254,7 +256,7 @@ def distribution(case: Case) -> Check:
     strict = case.os_name in ("debian", "ubuntu")
     other = "change /etc/apt/sources.list.d to a mirror"
     found = [
-        _reached(case, f"distribution-{number}", url, strict, "warn", other)
+        _url_check(case, f"distribution-{number}", url, strict, "warn", other)
         for number, url in enumerate(urls_, 1)
     ]
     bad = [check for check in found if check.outcome == "warn"]
@@ -266,7 +268,7 @@ def distribution(case: Case) -> Check:
     return warning(name, seen, bad[0].remedy)
 
 
-def proxies(case: Case) -> Iterator[Check]:
+def proxies(case: CheckContext) -> Iterator[Check]:
     """Proxies that the user has and sudo takes away."""
     own = {line.partition("=")[0].lower(): line for line in case.answers.proxies}
     roots = {line.partition("=")[0].lower() for line in case.answers.root_proxies}
@@ -282,18 +284,22 @@ def proxies(case: Case) -> Iterator[Check]:
         yield ok("proxies", " ".join(own.values()))
 
 
-def _reached(case: Case, name: str, url: str, strict: bool, gravest: Outcome, other: str) -> Check:
-    """Whether a URL answered, if `strict` with less than HTTP 400; `gravest` is for where not."""
-    found, check = case.answers.reach.get(name), f"reach-{name}"
-    remedy = _REMEDY.replace("{else_}", other)
+def _url_check(
+    case: CheckContext, name: str, url: str, strict: bool, outcome_if_not: Outcome, alternative: str
+) -> Check:
+    """Whether a URL answered, if `strict` with less than HTTP 400; `outcome_if_not` is for where not."""
+    found, check = case.answers.urls.get(name), f"reach-{name}"
+    remedy = _REMEDY.replace("{else_}", alternative)
     if name in (hung.removeprefix("reach-") for hung in case.answers.hung):
-        return Check(check, "", gravest, f"{url}: no answer in time", remedy)
+        return Check(check, "", outcome_if_not, f"{url}: no answer in time", remedy)
     if found is None:
         return skipped(check, f"{url} was not asked for")
     if found.tool == "none":
         return skipped(check, "the host has neither curl nor python3")
     if found.exit_status or not found.http_status:
-        return Check(check, "", gravest, f"{url}: {_failure(found)}", _remedy(found, url, remedy))
+        return Check(
+            check, "", outcome_if_not, f"{url}: {_failure(found)}", _remedy(found, url, remedy)
+        )
     if found.http_status in (401, 407):
         return warning(
             check,
@@ -304,19 +310,19 @@ def _reached(case: Case, name: str, url: str, strict: bool, gravest: Outcome, ot
         return Check(
             check,
             "",
-            gravest,
+            outcome_if_not,
             f"{url} answers HTTP {found.http_status}",
-            f"correct the URL, or {other}",
+            f"correct the URL, or {alternative}",
         )
     return ok(check, url)
 
 
-def _failure(found: Reach) -> str:
-    said = found.said.removeprefix(f"curl: ({found.exit_status}) ")[:200]
+def _failure(found: UrlResult) -> str:
+    said = found.message.removeprefix(f"curl: ({found.exit_status}) ")[:200]
     known = _FAILURES.get(found.exit_status, f"{found.tool} failed with {found.exit_status}")
     return f"{known}: {said}" if said else known
 
 
-def _remedy(found: Reach, url: str, usual: str) -> str:
+def _remedy(found: UrlResult, url: str, usual: str) -> str:
     own = _REMEDIES.get(found.exit_status)
     return own.replace("{url}", url) if own else usual

@@ -11,7 +11,7 @@ _USER, _ROOT, _REACH, _FETCH = (
     _HERE.joinpath(name).read_text(encoding="utf-8")
     for name in ("ask.sh", "ask_root.sh", "reach.sh", "fetch.py")
 )
-USER, ROOT, LATER = "preflight", "preflight-root", "preflight-reach"
+USER, ROOT, FOLLOW_UP = "preflight", "preflight-root", "preflight-reach"
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def parts_of(questions: Questions) -> tuple[Part, Part]:
     )
 
 
-def reach_part(urls: tuple[tuple[str, str], ...], pythons: tuple[str, ...]) -> Part:
+def url_part(urls: tuple[tuple[str, str], ...], pythons: tuple[str, ...]) -> Part:
     """What is asked of URLs that only a host's report tells."""
     urls_ = _assignments(URLS=_lines(urls))
-    return Part(LATER, f"{urls_}\n{_reach(pythons)}\nbegin_urls\ntold")
+    return Part(FOLLOW_UP, f"{urls_}\n{_reach(pythons)}\nbegin_urls\ntold")
 
 
 def _reach(pythons: tuple[str, ...]) -> str:

@@ -25,14 +25,14 @@ def lines(checks: Sequence[Check], verbose: bool = False) -> list[str]:
         found.append(f"{check.outcome:<7}  {name}  {clean(check.evidence)}")
         if check.remedy:
             found.append(f"{'':7}  {'':{width}}  → {clean(check.remedy)}")
-    return [*found, counted(checks)] if found else []
+    return [*found, summary(checks)] if found else []
 
 
 def _is_shown(check: Check) -> bool:
     return check.outcome in _SHOWN or check.name == DRIVER_INSTALLATION
 
 
-def counted(checks: Sequence[Check]) -> str:
+def summary(checks: Sequence[Check]) -> str:
     """How many checks ended how."""
     counts = Counter(check.outcome for check in checks)
     passed, warned = counts["pass"], counts["warn"]

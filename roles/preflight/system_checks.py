@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from roles.checks import Check
 from roles.driver import OperatingSystem
-from roles.preflight.case import Case, dotted, ok, skipped, stop, warning
+from roles.preflight.case import CheckContext, format_version, ok, skipped, stop, warning
 
 # systemd 247 brought LoadCredential= and what later units rely on.
 LEAST_SYSTEMD = 247
@@ -25,7 +25,7 @@ CONTAINERS = frozenset(
 CLOCK_WARNING_S, CLOCK_STOP_S = 60, 300
 
 
-def system_checks(case: Case) -> Iterator[Check]:
+def system_checks(case: CheckContext) -> Iterator[Check]:
     """Every check of the system itself."""
     yield operating_system(case)
     yield sudo(case)
@@ -42,7 +42,7 @@ def system_checks(case: Case) -> Iterator[Check]:
         yield from pythons(case)
 
 
-def operating_system(case: Case) -> Check:
+def operating_system(case: CheckContext) -> Check:
     """Engines and nginx are installed with apt; drivers also with dnf."""
     system = OperatingSystem(case.os_name, case.os_version, case.report.system.machine)
     seen = case.report.system.os or "no /etc/os-release"
@@ -61,7 +61,7 @@ def operating_system(case: Case) -> Check:
     return stop("os", f"{seen} is not supported", f"use {supported}")
 
 
-def architecture(case: Case) -> Check:
+def architecture(case: CheckContext) -> Check:
     """Engines' wheels are tested on x86_64."""
     machine = case.report.system.machine
     if machine == "x86_64":
@@ -75,7 +75,7 @@ def architecture(case: Case) -> Check:
     return stop("architecture", f"{machine}: engines have no wheels for it", "use x86_64")
 
 
-def glibc(case: Case) -> Check:
+def glibc(case: CheckContext) -> Check:
     """Wheels say which C library they need at least (manylinux)."""
     assert case.engine
     found, least = case.answers.glibc, case.engine.needs.glibc
@@ -86,13 +86,13 @@ def glibc(case: Case) -> Check:
     if found < least:
         return stop(
             "glibc",
-            f"{dotted(found)}, {case.engine.needs.name} needs {dotted(least)}",
+            f"{format_version(found)}, {case.engine.needs.name} needs {format_version(least)}",
             "upgrade the distribution",
         )
-    return ok("glibc", dotted(found))
+    return ok("glibc", format_version(found))
 
 
-def pythons(case: Case) -> Iterator[Check]:
+def pythons(case: CheckContext) -> Iterator[Check]:
     """The Pythons that engines are installed with; all but the first have a check of their name."""
     assert case.engine
     for number, python in enumerate(case.engine.pythons):
@@ -100,49 +100,49 @@ def pythons(case: Case) -> Iterator[Check]:
         if not case.must_install_engine:
             yield skipped(name, "the engine is installed")
         elif python in case.answers.pythons:
-            yield _python_there(case, name, python)
+            yield _present_python(case, name, python)
         else:
-            yield _python_to_come(case, name, python)
+            yield _missing_python(case, name, python)
 
 
-def _python_to_come(case: Case, name: str, python: str) -> Check:
+def _missing_python(case: CheckContext, name: str, python: str) -> Check:
     """A Python that is not there: the distribution's own is installed."""
     expected, least = _PYTHONS.get(case.report.system.os), _least_python(case, python)
     if python != "python3" or expected is None:
         return stop(name, f"no {python}", _install_python(python))
     if expected < least:
-        seen = f"{python} will be {dotted(expected)}, {_wanted(case, python)}"
-        return stop(name, seen, _newer(least))
-    return ok(name, f"{python} {dotted(expected)} comes with python3-venv")
+        seen = f"{python} will be {format_version(expected)}, {_python_requirement(case, python)}"
+        return stop(name, seen, _newer_python_remedy(least))
+    return ok(name, f"{python} {format_version(expected)} comes with python3-venv")
 
 
-def _python_there(case: Case, name: str, python: str) -> Check:
+def _present_python(case: CheckContext, name: str, python: str) -> Check:
     """A Python's version, and its venv module."""
     found, least = case.answers.pythons[python], _least_python(case, python)
     if found.version is None:
         return stop(name, f"{python} does not run", f"try it on the host: {python} --version")
     if found.version[:2] < least:
-        seen = f"{python} is {dotted(found.version)}, {_wanted(case, python)}"
-        return stop(name, seen, _newer(least))
+        seen = f"{python} is {format_version(found.version)}, {_python_requirement(case, python)}"
+        return stop(name, seen, _newer_python_remedy(least))
     if not found.venv and python != "python3":
         return stop(name, f"{python} has no module venv or ensurepip", _install_python(python))
     if not found.venv:
-        return ok(name, f"{python} {dotted(found.version)}; python3-venv will be installed")
-    return ok(name, f"{python} {dotted(found.version)} with venv")
+        return ok(name, f"{python} {format_version(found.version)}; python3-venv will be installed")
+    return ok(name, f"{python} {format_version(found.version)} with venv")
 
 
-def _least_python(case: Case, python: str) -> tuple[int, ...]:
+def _least_python(case: CheckContext, python: str) -> tuple[int, ...]:
     assert case.engine
     return case.engine.most_demanding(python).python or ()
 
 
-def _wanted(case: Case, python: str) -> str:
+def _python_requirement(case: CheckContext, python: str) -> str:
     assert case.engine
-    return f"{case.engine.most_demanding(python).name} needs {dotted(_least_python(case, python))}"
+    return f"{case.engine.most_demanding(python).name} needs {format_version(_least_python(case, python))}"
 
 
-def _newer(version: tuple[int, ...]) -> str:
-    least = dotted(version)
+def _newer_python_remedy(version: tuple[int, ...]) -> str:
+    least = format_version(version)
     return (
         f"install a newer one (sudo apt-get install python{least}-venv python{least}-dev) and set "
         f"engine.python to python{least}; or use a newer distribution"
@@ -153,7 +153,7 @@ def _install_python(name: str) -> str:
     return f"sudo apt-get install {name}-venv {'python3' if name == 'python3' else name}-dev"
 
 
-def systemd(case: Case) -> Check:
+def systemd(case: CheckContext) -> Check:
     """Replicas are units."""
     version, init = case.answers.systemd, case.answers.init
     if init != "systemd":
@@ -169,12 +169,12 @@ def systemd(case: Case) -> Check:
     return ok("systemd", str(version))
 
 
-def sudo(case: Case) -> Check:
+def sudo(case: CheckContext) -> Check:
     """Everything that needs root is done with passwordless sudo."""
     if not case.report.passwordless_sudo:
         if case.report.root:
             return stop("sudo", "sudo is not installed", "as root: apt-get install sudo")
-        if "tty" in case.answers.root_said:
+        if "tty" in case.answers.sudo_message:
             return stop(
                 "sudo",
                 "sudo wants a terminal (requiretty)",
@@ -185,11 +185,11 @@ def sudo(case: Case) -> Check:
             "no passwordless sudo for this user",
             "add to /etc/sudoers.d: USER ALL=(ALL) NOPASSWD: ALL",
         )
-    if case.answers.no_room:
+    if case.answers.temporary_full:
         return ok("sudo", "passwordless")
     if not case.answers.root:
-        hung = case.answers.root_hung
-        said = "no answer in time" if hung else case.answers.root_said or "no answer"
+        hung = case.answers.sudo_hung
+        said = "no answer in time" if hung else case.answers.sudo_message or "no answer"
         return stop(
             "sudo",
             f"sudo runs not every command: {said}",
@@ -198,9 +198,9 @@ def sudo(case: Case) -> Check:
     return ok("sudo", "passwordless")
 
 
-def host_name(case: Case) -> Iterator[Check]:
+def host_name(case: CheckContext) -> Iterator[Check]:
     """sudo looks its host up each time; where that fails each command may wait for DNS."""
-    if "unable to resolve host" in case.answers.root_said:
+    if "unable to resolve host" in case.answers.sudo_message:
         yield warning(
             "host-name",
             "sudo cannot resolve the host's own name, and may wait for it at each command",
@@ -208,7 +208,7 @@ def host_name(case: Case) -> Iterator[Check]:
         )
 
 
-def umask(case: Case) -> Check:
+def umask(case: CheckContext) -> Check:
     """What root makes in /opt/llm must be readable to the user that runs engines."""
     found = case.answers.umask
     if found is None:
@@ -222,7 +222,7 @@ def umask(case: Case) -> Check:
     return ok("umask", f"{found:04o}")
 
 
-def clock_difference(case: Case) -> Check:
+def clock_difference(case: CheckContext) -> Check:
     """With a clock that is wrong certificates are not valid."""
     difference = case.clock_difference_s
     if difference is None:
@@ -237,7 +237,7 @@ def clock_difference(case: Case) -> Check:
     return ok("clock-difference", "as this machine's" if abs(difference) < 1 else seen)
 
 
-def clock_synchronised(case: Case) -> Check:
+def clock_synchronised(case: CheckContext) -> Check:
     """Whether something keeps the clock right."""
     found = case.answers.synchronised
     if case.report.system.virtualization in CONTAINERS:
@@ -255,7 +255,7 @@ def clock_synchronised(case: Case) -> Check:
     return ok("clock-synchronised", "by NTP")
 
 
-def package_manager(case: Case) -> Check:
+def package_manager(case: CheckContext) -> Check:
     """Whether apt can work now."""
     if audit := case.report.system.dpkg_audit:
         return warning(
@@ -272,7 +272,7 @@ def package_manager(case: Case) -> Check:
     return ok("package-manager", "idle")
 
 
-def reboot_pending(case: Case) -> Check:
+def reboot_pending(case: CheckContext) -> Check:
     """The distribution's own wish for a reboot."""
     if case.report.system.reboot_required:
         names = " ".join(case.report.system.reboot_for[:5])

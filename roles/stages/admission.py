@@ -15,9 +15,9 @@ from roles.host import Part
 from roles.host.outcome import say, stop
 from roles.launch import PART as LAUNCH
 from roles.launch import internal_ports
-from roles.preflight import BalancerHost, HostNeeds, Served, engine_host, without_engine
+from roles.preflight import BalancerHost, HostNeeds, ServiceOnHost, engine_host, without_engine
 from roles.preflight import parts as preflight_parts
-from roles.preflight.deploy import preflight, stopped_by
+from roles.preflight.deploy import abort_reason, preflight
 from roles.stages.answers import ask
 from roles.stages.difference import show_difference
 from roles.stages.messages import wants, warn_faults
@@ -86,7 +86,7 @@ def _admit(run: Run, engine: bool) -> bool:
     found = preflight(asked.answers, report, needs, times, run.report.record, verbose)
     if found is None:
         return False
-    if why := stopped_by(found):
+    if why := abort_reason(found):
         stop(why)
         return False
     run.observed(host.name, report)
@@ -143,7 +143,7 @@ def host_needs(fleet: Fleet, declared: Host) -> HostNeeds:
     runs_engines = GPU_HOSTS in declared.roles and not declared.retired
     balancer = fleet.settings.balancer if BALANCERS in declared.roles else None
     served = [
-        Served(service, declared.engines[service.name], plan.replicas)
+        ServiceOnHost(service, declared.engines[service.name], plan.replicas)
         for service, plan in fleet.on(declared.name)
         if plan.replicas
     ]
@@ -169,7 +169,7 @@ def _balancer_host(fleet: Fleet, settings: BalancerSettings) -> BalancerHost:
     return BalancerHost(ports, tuple(balancer_of(settings).packages))
 
 
-def _internal_ports(fleet: Fleet, served: Sequence[Served]) -> tuple[int, int]:
+def _internal_ports(fleet: Fleet, served: Sequence[ServiceOnHost]) -> tuple[int, int]:
     """The ports that a host's replicas use among themselves, the first and the last."""
     gpus = [gpu for one in served for replica in one.replicas for gpu in replica.gpus]
     last = internal_ports(fleet.settings.launch, [max(gpus, default=0)])[1]

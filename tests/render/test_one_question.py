@@ -13,7 +13,7 @@ from roles.hardware import PART as HARDWARE
 from roles.hardware import parse_report
 from roles.host import SUDO, Sections
 from roles.host.question import parse_answers, question
-from roles.preflight.answers import parse_answers as parse_preflight
+from roles.preflight.answers import parse_preflight as parse_preflight
 from roles.preflight.questions import ROOT, USER, Questions, parts_of
 from roles.tuning import PART as TUNING
 from roles.tuning import parse_state as parse_tuning
@@ -70,7 +70,7 @@ def test_without_sudo_only_what_needs_root_is_missing(tmp_path: Path):
     report = parse_report(sections(answers, HARDWARE.name))
     assert not report.passwordless_sudo
     found = parse_preflight(answers)
-    assert (found.root, found.root_said) == (False, said)
+    assert (found.root, found.sudo_message) == (False, said)
     for parse, name in ((parse_driver, DRIVER.name), (parse_tuning, TUNING.name)):
         with pytest.raises(ValueError, match="no answer"):
             parse(sections(answers, name), report)

@@ -18,8 +18,8 @@ from roles.driver import PART as DRIVER
 from roles.hardware import PART as HARDWARE
 from roles.host.question import Part, parse_answers, question
 from roles.preflight import answers
-from roles.preflight.answers import Answers
-from roles.preflight.questions import Questions, parts_of, reach_part
+from roles.preflight.answers import PreflightAnswers
+from roles.preflight.questions import Questions, parts_of, url_part
 from roles.tuning import PART as TUNING
 
 ROLE = Path(__file__).parents[2] / "roles" / "preflight"
@@ -48,7 +48,9 @@ def server() -> Iterator[str]:
         running.shutdown()
 
 
-def run(questions: Questions, *more: Part, shell: str = "sh", etc: Path = Path("/etc")) -> Answers:
+def run(
+    questions: Questions, *more: Part, shell: str = "sh", etc: Path = Path("/etc")
+) -> PreflightAnswers:
     # As pyinfra does: the whole script is one argument. Nothing outside is asked for.
     way_out = "http://ann:s3cr3t@127.0.0.1:9"
     proxy = {"http_proxy": way_out, "https_proxy": way_out}
@@ -59,7 +61,7 @@ def run(questions: Questions, *more: Part, shell: str = "sh", etc: Path = Path("
     done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0
     assert "s3cr3t" not in done.stdout
-    return answers.parse_answers(parse_answers(done.stdout.splitlines()))
+    return answers.parse_preflight(parse_answers(done.stdout.splitlines()))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -103,10 +105,10 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
     assert found.pythons[f"{tmp_path}/python3.9"] == answers.Python((3, 9, 2), False)
     assert found.wheels == {str(tmp_path / "wheels"): 2, str(tmp_path): 0}
     assert found.folders[str(tmp_path / "not" / "there")].at == str(tmp_path)
-    own = {name: found.reach[name] for name in ("there", "get", "missing", "refused")}
+    own = {name: found.urls[name] for name in ("there", "get", "missing", "refused")}
     assert [reach.http_status for reach in own.values()] == [200, 200, 404, 0]
     assert [reach.exit_status for reach in own.values()] == [0, 0, 0, 7]
-    assert found.reach["proxied"].exit_status in (5, 7)
+    assert found.urls["proxied"].exit_status in (5, 7)
     assert "http_proxy=***@127.0.0.1:9" in found.proxies
     if found.missing_packages is not None:
         assert found.missing_packages == ("surely-no-such-package",)
@@ -123,10 +125,10 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
 
 
 def test_what_only_a_report_tells_is_asked_beside(server: str):
-    later = reach_part((("driver-repository", f"{server}/missing"),), ("python3",))
+    later = url_part((("driver-repository", f"{server}/missing"),), ("python3",))
     found = run(Questions(urls=(("there", f"{server}/there"),)), later)
-    assert found.reach["driver-repository"].http_status == 404
-    assert found.reach["there"].http_status == 200
+    assert found.urls["driver-repository"].http_status == 404
+    assert found.urls["there"].http_status == 200
 
 
 def test_a_second_run_says_the_same():
@@ -179,7 +181,7 @@ def test_the_distributions_repositories(tmp_path: Path):
         "http://127.0.0.1:9/debian/dists/trixie/",
         "http://***@127.0.0.1:9/flat/./",
     )
-    assert {name for name in found.reach if name.startswith("distribution")} == {
+    assert {name for name in found.urls if name.startswith("distribution")} == {
         "distribution-1",
         "distribution-2",
     }
@@ -220,7 +222,7 @@ def test_a_url_says_nothing_else_to_curl(end: str, shell: str, server: str, tmp_
     url = f"{server}/there{end.format(folder=tmp_path)}"
     found = run(Questions(urls=(("odd", url), ("good", f"{server}/there"))), shell=shell)
     assert list(tmp_path.iterdir()) == []
-    assert found.reach["good"].http_status == 200
+    assert found.urls["good"].http_status == 200
 
 
 def test_python_says_what_curl_says(server: str):

@@ -22,7 +22,7 @@ from roles.host.facts import Answers, FileStates
 from roles.interconnect.verdicts import parse_answer
 from roles.launch.facts import Launched, NotServing
 from roles.launch.state import held_gpus, held_ports, read_manifest
-from roles.preflight.answers import parse_answers
+from roles.preflight.answers import parse_preflight
 from roles.preflight.checks import checks
 from roles.reboot.operations import CurrentBoot
 from roles.tuning.facts import TuningState
@@ -239,7 +239,7 @@ def test_any_answers_about_a_host_are_judged(data: st.DataObject):
 
     try:
         seen = HostReport().process(spoilt(hardware_output(query=query())))
-        read = parse_answers(Answers().process(spoilt(preflight_output())))
+        read = parse_preflight(Answers().process(spoilt(preflight_output())))
     except (FactProcessError, ValueError):
         return
     assert checks(read, seen, needs(), 0.0)

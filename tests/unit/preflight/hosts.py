@@ -11,7 +11,7 @@ from roles.hardware import Hardware, HardwareReport, parse_report
 from roles.host import SUDO
 from roles.host.question import parse_answers as parse_question
 from roles.preflight import BalancerHost, HostNeeds
-from roles.preflight.answers import Answers, parse_answers
+from roles.preflight.answers import PreflightAnswers, parse_preflight
 from roles.preflight.checks import checks
 from roles.preflight.needs import EngineHost, Weights
 from roles.preflight.questions import ROOT, USER
@@ -136,9 +136,9 @@ def balancer() -> HostNeeds:
     return HostNeeds(balancer=BalancerHost({443: "balancer.port"}, BALANCER_PACKAGES))
 
 
-def answers(sudo: bool = True, **parts: str) -> Answers:
+def answers(sudo: bool = True, **parts: str) -> PreflightAnswers:
     """The answers, read."""
-    return parse_answers(parse_question(output(sudo, **parts)))
+    return parse_preflight(parse_question(output(sudo, **parts)))
 
 
 def seen(

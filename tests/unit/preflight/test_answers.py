@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.host.question import parse_answers as parse_question
-from roles.preflight.answers import Listener, Python, Reach, parse_answers
+from roles.preflight.answers import Listener, Python, UrlResult, parse_preflight
 from roles.preflight.checks import checks
 from tests.unit.preflight.hosts import answers, balancer, needs, output, report
 
@@ -42,7 +42,7 @@ def test_any_text_in_any_part(name: str, text: str):
 @given(st.lists(TEXT, max_size=20))
 def test_any_lines(lines: list[str]):
     try:
-        parse_answers(parse_question([line for text in lines for line in text.split("\n")]))
+        parse_preflight(parse_question([line for text in lines for line in text.split("\n")]))
     except ValueError as error:
         assert str(error)
 
@@ -50,7 +50,7 @@ def test_any_lines(lines: list[str]):
 @given(st.integers(0, output().index("@@ end")))
 def test_an_answer_that_is_cut_short_is_refused(length: int):
     with pytest.raises(ValueError, match=r"cut short: .*end missing|no answer"):
-        parse_answers(parse_question(output()[:length]))
+        parse_preflight(parse_question(output()[:length]))
 
 
 def test_a_clock_that_says_nothing():
@@ -78,9 +78,9 @@ def test_what_is_read():
     assert found.listeners == (Listener(443, "nginx", 12, "0::/system.slice/nginx.service"),)
     assert found.weights["/srv/a b"].sizes == (("a b.safetensors", 12),)
     assert found.folders["/var"].free_inodes == 900000
-    assert found.reach["index"] == Reach("curl", 0, 200)
+    assert found.urls["index"] == UrlResult("curl", 0, 200)
     assert (found.glibc, found.systemd) == ((2, 39), 255)
-    assert found.root and not found.no_room
+    assert found.root and not found.temporary_full
 
 
 def test_a_file_system_without_inodes_of_its_own():

@@ -6,8 +6,8 @@ import pytest
 from roles.driver import DriverSettings
 from roles.engine import Build, EngineNeeds, LlamaCppSettings, VllmSettings, strictest
 from roles.hardware import declared_hardware
-from roles.preflight import HostNeeds, Served, engine_host
-from roles.preflight.checks import later_parts, questions
+from roles.preflight import HostNeeds, ServiceOnHost, engine_host
+from roles.preflight.checks import follow_up_parts, questions
 from roles.preflight.needs import EngineHost, all_packages
 from roles.preflight.network_checks import driver_urls
 from roles.topology import ServiceSettings, plan_services
@@ -24,7 +24,7 @@ def engine(service: dict | None = None, **settings: object) -> EngineHost:
     host = plan.on("gpu1")
     assert host
     build = VllmSettings.model_validate(settings)
-    return engine_host([build], [Served(own, build, host.replicas)], (29000, 29199))
+    return engine_host([build], [ServiceOnHost(own, build, host.replicas)], (29000, 29199))
 
 
 def test_what_is_planned_is_needed():
@@ -65,7 +65,7 @@ def mixed(*engines: tuple[dict, Build]) -> EngineHost:
     for number, (service, build) in enumerate(engines):
         own = ServiceSettings.model_validate(SERVICE | {"name": f"s{number}"} | service)
         (plan,) = plan_services((own,), {"gpu1": declared_hardware("1x NVIDIA L40S", None)}, {}, {})
-        served.append(Served(own, build, plan.replicas))
+        served.append(ServiceOnHost(own, build, plan.replicas))
     return engine_host([build for _, build in engines], served)
 
 
@@ -152,7 +152,7 @@ def test_two_versions_of_an_engine_come_from_two_places():
         LlamaCppSettings(version=f"b{n}", archive=f"https://c.local/{n}.tar.gz", sha256="a" * 64)
         for n in (1, 2)
     ]
-    found = engine_host([*builds, *archives], [Served(own, builds[0])])
+    found = engine_host([*builds, *archives], [ServiceOnHost(own, builds[0])])
     asked = urls(replace(needs(), engine=found))
     assert asked == {
         "index": "https://a.local/simple/uv/",
@@ -169,7 +169,7 @@ def test_every_builds_python_and_folder_of_wheels_is_asked_for():
         VllmSettings(requirement=f"vllm==0.3{n}.0", python=python, wheelhouse=folder)
         for n, (python, folder) in enumerate(sources)
     ]
-    found = replace(needs(), engine=engine_host(builds, [Served(own, builds[0])]))
+    found = replace(needs(), engine=engine_host(builds, [ServiceOnHost(own, builds[0])]))
     asked = questions(found)
     assert asked.pythons == ("python3.11", "python3")
     assert asked.wheel_folders == ("/srv/a", "/srv/b")
@@ -207,8 +207,8 @@ def test_the_driver_may_come_from_a_mirror():
 
 def test_a_host_is_asked_again_only_where_it_gets_a_driver():
     wanted = replace(needs(), driver=DriverSettings())
-    assert later_parts(report(), wanted) == ()
-    (part,) = later_parts(report(**BARE | {"os": "debian 12"}), wanted)
+    assert follow_up_parts(report(), wanted) == ()
+    (part,) = follow_up_parts(report(**BARE | {"os": "debian 12"}), wanted)
     assert "debian12/x86_64/InRelease" in part.script and not part.root
 
 

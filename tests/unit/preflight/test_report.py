@@ -1,7 +1,7 @@
 """What is printed of a host while the run goes on."""
 
 from roles.checks import Check
-from roles.preflight.deploy import stopped_by
+from roles.preflight.deploy import abort_reason
 from roles.preflight.report import lines
 
 CHECKS = (
@@ -32,5 +32,5 @@ def test_everything_is_shown_on_request():
 
 
 def test_why_a_host_must_not_go_on():
-    assert stopped_by(CHECKS) == "preflight: sudo"
-    assert stopped_by(CHECKS[:2]) is None
+    assert abort_reason(CHECKS) == "preflight: sudo"
+    assert abort_reason(CHECKS[:2]) is None
