@@ -20,7 +20,7 @@ def start(
 ) -> None:
     """Start the replicas of a host where nothing serves yet; others are left to the rolling
     update."""
-    operations.started(
+    operations.start_replicas(
         name="Start replicas where none serves",
         launch=launch,
         run_id=run_id,
@@ -40,7 +40,7 @@ def move(
     batch: int,
 ) -> None:
     """Move the replicas of a host whose turn it is in a batch to what is planned."""
-    operations.moved(
+    operations.move_replicas(
         name=f"Move batch {batch}",
         launch=launch,
         run_id=run_id,
@@ -58,4 +58,6 @@ def serve(
     seen: Callable[[Collection[str], bool], None] = lambda names, serve: None,
 ) -> None:
     """See that every replica of the host serves, now that the rolling update is over."""
-    operations.serving(name="Replicas serve", launch=launch, left=left, refused=refused, seen=seen)
+    operations.check_serving(
+        name="Replicas serve", launch=launch, left=left, refused=refused, seen=seen
+    )

@@ -10,7 +10,7 @@ from roles.launch.state import Change
 Entry = Mapping[str, Any]
 # Keys of a manifest's entry that say how a replica is served, with the word before the value; an
 # entry of an older deploy has not all of them.
-_TOLD = (
+_LABELS = (
     ("service", "service "),
     ("engine", ""),
     ("version", ""),
@@ -28,8 +28,8 @@ class ReplicaChange:
     it over GPUs: then the plan says why."""
 
     id: str
-    words: str
-    laid_out: bool = False
+    message: str
+    placement_changes: bool = False
 
 
 def replica_changes(
@@ -52,24 +52,24 @@ def replica_changes(
 def _change(id: str, change: Change, before: Entry | None, now: Entry) -> ReplicaChange:
     if before is None and change.kind == "start":
         words = f"new: {now['shape']} on {_gpus(now['gpus'])}, port {now['port']}"
-        return ReplicaChange(id, words, laid_out=True)
+        return ReplicaChange(id, words, placement_changes=True)
     before = before or {}
     differs = [
         (key, f"{word}{_value(before[key])} → {_value(now[key])}")
-        for key, word in _TOLD
+        for key, word in _LABELS
         if key in before and key in now and before[key] != now[key]
     ]
     keys, words = [key for key, _ in differs], [text for _, text in differs]
     if change.kind == "start" or not words:
         words.append(change.reason)
-    return ReplicaChange(id, "; ".join(words), laid_out="shape" in keys or "gpus" in keys)
+    return ReplicaChange(id, "; ".join(words), placement_changes="shape" in keys or "gpus" in keys)
 
 
 def grouped(changes: Sequence[ReplicaChange]) -> list[str]:
     """A line for each difference, with all replicas that have it."""
     ids: dict[str, list[str]] = {}
     for change in changes:
-        ids.setdefault(change.words, []).append(change.id)
+        ids.setdefault(change.message, []).append(change.id)
     return [f"{', '.join(names)}: {words}" for words, names in ids.items()]
 
 

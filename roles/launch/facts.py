@@ -7,7 +7,7 @@ from roles.host.question import parse_answers, question
 from roles.launch.state import PART, LaunchState, parse_state
 
 
-class Launched(FactBase[LaunchState]):
+class LaunchFacts(FactBase[LaunchState]):
     """Units, processes' folders, manifest, shared files and firewall, in one command."""
 
     @staticmethod

@@ -1,7 +1,7 @@
 """Runs on a host, after probe.py, serving.py and legacy.py: a replica's folders, links and unit.
 
 All that decides how a replica starts stands in a numbered folder of its own, which the link
-`current` beside it leads to. What runs is read from the process: its working directory is its
+`current_link` beside it leads to. What runs is read from the process: its working directory is its
 folder.
 """
 
@@ -67,7 +67,7 @@ def remove(path):
         os.unlink(path)
 
 
-def point(link, target):
+def switch_link(link, target):
     """Have a link lead somewhere else, at once."""
     os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
     new = link + ".new"
@@ -79,12 +79,12 @@ def point(link, target):
 # What is on the host.
 
 
-def home(name):
+def replica_folder(name):
     return os.path.join(REPLICAS, name)
 
 
-def current(name):
-    return os.path.join(home(name), "current")
+def current_link(name):
+    return os.path.join(replica_folder(name), "current")
 
 
 def drop_in(name):
@@ -105,15 +105,15 @@ def starts_by_own_unit(name):
     return os.path.basename(link) == unit(name)
 
 
-def linked(name):
+def linked_folder(name):
     """The folder that a replica would start from, or None."""
     try:
-        return os.path.join(home(name), os.readlink(current(name)))
+        return os.path.join(replica_folder(name), os.readlink(current_link(name)))
     except OSError:
         return None
 
 
-def running(name):
+def running_folder(name):
     """The folder that a replica's main process runs in; None where it has no process or is an
     older deploy's."""
     pid = properties(name, "MainPID").get("MainPID", "0")
@@ -121,7 +121,7 @@ def running(name):
         folder = os.readlink("/proc/%s/cwd" % pid) if pid != "0" else ""
     except OSError:
         return None
-    return folder if os.path.dirname(folder) == home(name) else None
+    return folder if os.path.dirname(folder) == replica_folder(name) else None
 
 
 def digest_of(folder):
@@ -133,7 +133,7 @@ def digest_of(folder):
         return None
 
 
-def is_up(name):
+def should_run(name):
     """Whether a replica is meant to run: it does, or a run that was killed had stopped it."""
     return active(name) or run("systemctl", "is-enabled", unit(name), ok=()) == "enabled"
 
@@ -148,7 +148,7 @@ def known_replicas():
     return {name[len("llm-engine@") : -len(".service")] for name in units}
 
 
-def recorded():
+def recorded_replicas():
     """What the last deploys proved, by name, with the key of each: what a failure leads back to.
 
     LaunchError where that cannot be read: nothing may change then.
@@ -184,7 +184,7 @@ def ensure_user(name, groups):
                           % (name, ", ".join(sorted(missing))))  # fmt: skip
 
 
-def check():
+def check_files():
     """Let systemd and nft read what is new, staged, before anything replaces the old."""
     with tempfile.TemporaryDirectory() as stage:
         paths = []
@@ -220,10 +220,12 @@ def prepare(replica, before):
     It accepts the key that the replica has now as well, so that a change of key loses no request
     while other hosts and balancers still have the old one.
     """
-    os.makedirs(home(replica["name"]), mode=0o755, exist_ok=True)
-    taken = [int(name) for name in os.listdir(home(replica["name"])) if NUMBER.match(name)]
-    folder = os.path.join(home(replica["name"]), str(max(taken, default=0) + 1))
-    partial = os.path.join(home(replica["name"]), ".partial")
+    os.makedirs(replica_folder(replica["name"]), mode=0o755, exist_ok=True)
+    taken = [
+        int(name) for name in os.listdir(replica_folder(replica["name"])) if NUMBER.match(name)
+    ]
+    folder = os.path.join(replica_folder(replica["name"]), str(max(taken, default=0) + 1))
+    partial = os.path.join(replica_folder(replica["name"]), ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial, mode=0o755)
     keys = [replica["key"], *old_keys(replica, before)]
@@ -245,7 +247,7 @@ def port_is_free(port):
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def working(replica):
+def active_requests(replica):
     """How many requests a replica without a drain of its own works on; 0 where it does not say."""
     url = "http://127.0.0.1:%d%s" % (replica["port"], replica["busy"]["path"])
     try:
@@ -261,7 +263,7 @@ def working(replica):
 def drain(replica):
     """Wait until a replica that would cut its requests off has ended them, or time is up."""
     deadline = time.monotonic() + TASK["drain_timeout_s"]
-    while replica.get("busy") and time.monotonic() < deadline and working(replica):
+    while replica.get("busy") and time.monotonic() < deadline and active_requests(replica):
         time.sleep(0.2)
 
 
@@ -281,21 +283,21 @@ def retire(names, before):
     for name in names:
         run("systemctl", "disable", "--quiet", unit(name), ok=())
         run("systemctl", "reset-failed", unit(name), ok=())
-        remove(current(name))
+        remove(current_link(name))
         shutil.rmtree(os.path.dirname(drop_in(name)), ignore_errors=True)
         remove(own_unit(name))
         for suffix in ("env", "yaml"):
             remove("%s/%s.%s" % (LEGACY_FOLDER, name, suffix))
 
 
-def lead_to(name, folder):
+def switch_to(name, folder):
     """Have a replica start from a folder of its own from now on."""
-    point(current(name), os.path.basename(folder))
+    switch_link(current_link(name), os.path.basename(folder))
     if read(TEMPLATE) != TASK["template"]:
         # Replicas that have not moved yet go on starting by the shared unit as it is.
         write(own_unit(name), TASK["template"])
     if not os.path.lexists(drop_in(name)):
-        point(drop_in(name), os.path.join(current(name), "unit.conf"))
+        switch_link(drop_in(name), os.path.join(current_link(name), "unit.conf"))
 
 
 def start(replica):

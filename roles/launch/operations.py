@@ -9,9 +9,9 @@ from pyinfra.api import StringCommand, operation
 
 from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, SecretInput, bundle
 from roles.host.outcome import PHASES, failing, warn
-from roles.launch.facts import Launched, NotServing
+from roles.launch.facts import LaunchFacts, NotServing
 from roles.launch.state import Change, LaunchState
-from roles.launch.transaction import PUT_BACK
+from roles.launch.transaction import RESTORED
 from roles.launch.wanted import HostLaunch, task
 from roles.rolling import HostStep
 
@@ -29,7 +29,7 @@ class Note(Protocol):
 
 
 @operation()
-def started(
+def start_replicas(
     launch: Launch,
     run_id: str,
     note: Note,
@@ -47,7 +47,7 @@ def started(
     + found: what the host runs, where it is known in this run; else it is asked
     + changed: is called where anything was changed
     """
-    state, wanted = found() or host.get_fact(Launched), launch()
+    state, wanted = found() or host.get_fact(LaunchFacts), launch()
     # A fact that fails gives its default, a bare host, and pyinfra goes on here.
     if host in host.state.failed_hosts:
         return
@@ -66,7 +66,7 @@ def started(
 
 
 @operation()
-def moved(
+def move_replicas(
     launch: Launch,
     run_id: str,
     turn: Callable[[], HostStep | None],
@@ -89,7 +89,7 @@ def moved(
         return
     names = [id.partition("/")[2] for id in own.restarts]
     retired = [id.partition("/")[2] for id in own.removals]
-    state = host.get_fact(Launched)
+    state = host.get_fact(LaunchFacts)
     if host in host.state.failed_hosts:
         return
     this_host = host.name
@@ -101,7 +101,7 @@ def moved(
 
 
 @operation()
-def serving(
+def check_serving(
     launch: Launch,
     left: Callable[[], Collection[str]],
     refused: Callable[[], Collection[str]] = tuple,
@@ -174,7 +174,7 @@ class _Transaction(StringCommand):
         finally:
             host.connector_data.pop(PHASES, None)
         lines = () if ok else output.stdout_lines
-        failed = [line.removeprefix(PUT_BACK).split() for line in lines if PUT_BACK in line]
+        failed = [line.removeprefix(RESTORED).split() for line in lines if RESTORED in line]
         if failed and self._put_back:
             self._put_back(failed[-1])
         return ok, output

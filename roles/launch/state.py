@@ -49,7 +49,7 @@ PART = Part("launch", SCRIPT, root=True)
 
 
 @dataclass(frozen=True)
-class UnitState:
+class ReplicaUnit:
     """A replica's unit: systemd's words for its state, the digest of the folder that its main
     process runs in, and the SHA-256 of its key (both None where it has none, or is an older
     deploy's)."""
@@ -71,7 +71,7 @@ class LaunchState:
     of the files that replicas share by path, whether the firewall's rules are loaded, and the ports
     of replicas of an older deploy, which no manifest names."""
 
-    units: Mapping[str, UnitState] = field(default_factory=dict)
+    units: Mapping[str, ReplicaUnit] = field(default_factory=dict)
     manifest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
     firewall: bool = False
@@ -128,7 +128,7 @@ def parse_state(sections: Sections) -> LaunchState:
             name, active, enabled, digest, key = line.split()
         except ValueError:
             raise ValueError(f"not the state of a replica's unit: {line!r}") from None
-        units[name] = UnitState(active, enabled, _known(digest), _known(key))
+        units[name] = ReplicaUnit(active, enabled, _digest_or_none(digest), _digest_or_none(key))
     lines = (line.partition(" ") for line in sections["shared"].splitlines())
     shared = {path: digest for digest, _, path in lines if path}
     firewall = sections["firewall"].strip() == "up"
@@ -143,7 +143,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _known(digest: str) -> str | None:
+def _digest_or_none(digest: str) -> str | None:
     return None if digest == "-" else digest
 
 
@@ -202,11 +202,11 @@ def _change(state: LaunchState, wanted: ReplicaFiles) -> Change | None:
     return Change("move", wanted.name, reason, replaces_only_key=only) if reason else None
 
 
-def held_ports(state: LaunchState) -> Iterable[int]:
+def previous_ports(state: LaunchState) -> Iterable[int]:
     """Ports of the replicas that run from an earlier plan: guarded until the last has moved."""
     return [*(int(entry["port"]) for entry in state.manifest.values()), *state.legacy_ports]
 
 
-def held_gpus(state: LaunchState) -> Iterable[int]:
+def previous_gpus(state: LaunchState) -> Iterable[int]:
     """Their GPUs, which the ports that their processes use among themselves follow from."""
     return [int(gpu) for entry in state.manifest.values() for gpu in entry["gpus"]]

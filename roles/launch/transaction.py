@@ -28,33 +28,33 @@ from roles.launch.on_host import (
     UNFINISHED,
     UNITS,
     await_all,
-    check,
-    current,
+    check_files,
+    current_link,
     digest_of,
     drop_in,
     ensure_user,
-    home,
-    is_up,
     known_replicas,
-    lead_to,
-    linked,
+    linked_folder,
     own_unit,
     prepare,
     read,
-    recorded,
+    recorded_replicas,
     remove,
+    replica_folder,
     retire,
-    running,
+    running_folder,
+    should_run,
     start,
     starts_by_own_unit,
     stop,
+    switch_to,
     write,
 )
 
 ENGINES = "/opt/llm/engines"
 FIREWALL_UNIT = UNITS + "/llm-firewall.service"
 # Begins the line that names who did not serve, where everything is as before again.
-PUT_BACK = "put back, as these did not serve: "
+RESTORED = "put back, as these did not serve: "
 
 
 def devices(replica):
@@ -73,7 +73,7 @@ def overlapping(step, before):
     ]
 
 
-def in_the_way(step, before, done):
+def conflicting(step, before, done):
     """Old replicas that hold a GPU or the port that a new one of this step needs."""
     return [name for name in overlapping(step, before) if name not in done and active(name)]
 
@@ -85,9 +85,9 @@ def move(before):
     done = set()
     for names in TASK["steps"]:
         step = [by_name[name] for name in names]
-        stop([*in_the_way(step, before, done), *[n for n in names if active(n)]], before)
+        stop([*conflicting(step, before, done), *[n for n in names if active(n)]], before)
         for name in names:
-            lead_to(name, folders[name])
+            switch_to(name, folders[name])
         run("systemctl", "daemon-reload")
         for replica in step:
             start(replica)
@@ -98,15 +98,15 @@ def move(before):
 def record(replica, folder):
     """Note in the manifest what a replica was proved to serve from."""
     entry = dict(replica["manifest"], folder=folder, run=TASK["run"])
-    save({**read_manifest(), replica["name"]: entry})
+    save_manifest({**read_manifest(), replica["name"]: entry})
 
 
-def save(replicas):
+def save_manifest(replicas):
     data = {"schema": 1, "replicas": [replicas[name] for name in sorted(replicas)]}
     write(MANIFEST, json.dumps(data, indent=1) + "\n")
 
 
-def settle(before):
+def finish(before):
     """End what leaves in this turn; once all of the plan runs and nothing else, write what all
     replicas share.
 
@@ -119,15 +119,15 @@ def settle(before):
     gone = {*TASK["retire"], *replaced(before)}
     retire(sorted(gone), before)
     kept = {name: one for name, one in read_manifest().items() if name not in gone}
-    save(kept)
-    moved = all(digest_of(running(name)) == digest for name, digest in planned.items())
+    save_manifest(kept)
+    moved = all(digest_of(running_folder(name)) == digest for name, digest in planned.items())
     if not moved or known_replicas() - gone - set(planned):
         return
     kept = {name: one for name, one in kept.items() if name in planned}
-    save(kept)
-    share(planned)
-    guard(TASK["firewall"])
-    forget_old(kept)
+    save_manifest(kept)
+    install_shared_unit(planned)
+    apply_firewall(TASK["firewall"])
+    remove_old_folders(kept)
     remove(UNFINISHED)
 
 
@@ -139,7 +139,7 @@ def replaced(before):
     return [one for one in overlapping(now, before) if one not in planned and not active(one)]
 
 
-def share(planned):
+def install_shared_unit(planned):
     """Have all replicas run by one shared unit, now that none runs by an older one."""
     if planned and read(TEMPLATE) != TASK["template"]:
         write(TEMPLATE, TASK["template"])
@@ -156,7 +156,7 @@ def share(planned):
         run("systemctl", "reenable", "--quiet", *[unit(name) for name in own])
 
 
-def guard(files):
+def apply_firewall(files):
     """Put the firewall's rules in place; none where the task has none."""
     if not files:
         if os.path.exists(FIREWALL_UNIT):
@@ -175,24 +175,24 @@ def guard(files):
     run("systemctl", "reload" if up else "start", "llm-firewall")
 
 
-def forget_old(kept):
+def remove_old_folders(kept):
     """Remove folders that no replica runs from or went back to, and engines that none names."""
     for name in os.listdir(REPLICAS):
-        if not os.path.isdir(home(name)):
+        if not os.path.isdir(replica_folder(name)):
             continue
-        numbers = sorted(int(one) for one in os.listdir(home(name)) if NUMBER.match(one))
-        ours = {running(name), linked(name), kept.get(name, {}).get("folder")}
+        numbers = sorted(int(one) for one in os.listdir(replica_folder(name)) if NUMBER.match(one))
+        ours = {running_folder(name), linked_folder(name), kept.get(name, {}).get("folder")}
         spare = [str(number) for number in numbers[:-2]] if name in kept else map(str, numbers)
         for number in spare:
-            folder = os.path.join(home(name), number)
+            folder = os.path.join(replica_folder(name), number)
             if folder not in ours:
                 shutil.rmtree(folder, ignore_errors=True)
         if name not in kept and not active(name):
-            shutil.rmtree(home(name), ignore_errors=True)
-    forget_engines({one["version"] for one in kept.values()})
+            shutil.rmtree(replica_folder(name), ignore_errors=True)
+    remove_old_engines({one["version"] for one in kept.values()})
 
 
-def forget_engines(used):
+def remove_old_engines(used):
     """Keep the newest `keep` whole versions of each engine, those in use among them."""
     kinds = {}
     for name in os.listdir(ENGINES):
@@ -206,12 +206,12 @@ def forget_engines(used):
             shutil.rmtree(os.path.join(ENGINES, name), ignore_errors=True)
 
 
-def put_back(before, manifest, rules):
+def restore_previous(before, manifest, rules):
     """Every replica as it was before: whether all serve again, and a sentence about what does."""
     if TASK["firewall_during"]:
         with contextlib.suppress(LaunchError, OSError):
-            guard(rules)
-    served = [name for name in sorted(before) if is_up(name)]
+            apply_firewall(rules)
+    served = [name for name in sorted(before) if should_run(name)]
     if not served:
         good = [name for name in sorted(read_manifest()) if active(name)]
         retire([name for name in TASK["planned"] if name not in good], {})
@@ -219,13 +219,13 @@ def put_back(before, manifest, rules):
         return False, "Nothing served here before%s. Repair it and run again." % serves
     # A full disk may be why nothing goes on.
     if read_manifest() != manifest:
-        save(manifest)
+        save_manifest(manifest)
     retire(sorted({one["name"] for one in TASK["replicas"]} & known_replicas() - set(before)), {})
-    moved = [name for name in served if not is_back(name, before[name])]
+    moved = [name for name in served if not is_restored(name, before[name])]
     # All of them end first: one may hold a GPU that another had.
     stop(moved, {})
     for name in moved:
-        lead_back(name, before[name])
+        restore_link(name, before[name])
     run("systemctl", "daemon-reload")
     try:
         for name in moved:
@@ -237,26 +237,26 @@ def put_back(before, manifest, rules):
     return True, "The old settings are back, and serve: %s." % ", ".join(served)
 
 
-def is_back(name, old):
+def is_restored(name, old):
     """Whether a replica's process runs from what is recorded, and would start from it again."""
     if not active(name):
         return False
     if old["folder"] is None:
-        return linked(name) is None and running(name) is None
-    return running(name) == linked(name) == old["folder"]
+        return linked_folder(name) is None and running_folder(name) is None
+    return running_folder(name) == linked_folder(name) == old["folder"]
 
 
-def lead_back(name, old):
+def restore_link(name, old):
     if old["folder"] is not None:
-        lead_to(name, old["folder"])
+        switch_to(name, old["folder"])
         return
-    remove(current(name))
+    remove(current_link(name))
     remove(own_unit(name))
     shutil.rmtree(os.path.dirname(drop_in(name)), ignore_errors=True)
 
 
 @contextlib.contextmanager
-def alone():
+def exclusive_lock():
     """Let one deploy at a time work on a host: one whose connection broke may still be at it."""
     os.makedirs(STATE, mode=0o755, exist_ok=True)
     with open(os.path.join(STATE, "lock"), "w") as file:
@@ -271,7 +271,7 @@ def alone():
         yield
 
 
-def in_words(error):
+def describe_error(error):
     """An error for a person; the system's own word for a full disk names no place, and Python's
     for what is missing names nothing else."""
     if getattr(error, "errno", None) == errno.ENOSPC:
@@ -283,36 +283,36 @@ def in_words(error):
 def fail_move(error, before, manifest, rules):
     """Put everything back, and say why on the standard error."""
     try:
-        whole, outcome = put_back(before, manifest, rules)
+        whole, outcome = restore_previous(before, manifest, rules)
     except Exception as another:
-        whole, outcome = False, "Not all could be put back: %s" % in_words(another)
+        whole, outcome = False, "Not all could be put back: %s" % describe_error(another)
     failed = getattr(error, "replicas", ())
     if whole and failed:
-        print(PUT_BACK + " ".join(failed))
-    sys.exit("%s\n%s" % (in_words(error), outcome))
+        print(RESTORED + " ".join(failed))
+    sys.exit("%s\n%s" % (describe_error(error), outcome))
 
 
-def fail_settle(error):
+def fail_finish(error):
     """Say what is left to do; nothing is put back: the new was proved, the old may be gone."""
     moved = ", ".join(name for step in TASK["steps"] for name in step)
     serve = "These serve as planned: %s. " % moved if moved else "Replicas serve on. "
     sys.exit("%s\n%sWhat comes after a move is not finished: repair it and run again."
-             % (in_words(error), serve))  # fmt: skip
+             % (describe_error(error), serve))  # fmt: skip
 
 
 def main():
     """Do it all, or put back what moved, and say why on the standard error."""
-    with alone():
+    with exclusive_lock():
         try:
             ensure_user(TASK["user"], TASK["groups"])
-            check()
-            before, manifest = recorded(), read_manifest()
+            check_files()
+            before, manifest = recorded_replicas(), read_manifest()
         except Exception as error:
-            sys.exit("nothing was changed: %s" % in_words(error))
+            sys.exit("nothing was changed: %s" % describe_error(error))
         rules = {path: text for path in TASK["firewall_during"] if (text := read(path)) is not None}
         try:
             if TASK["firewall_during"]:
-                guard(TASK["firewall_during"])
+                apply_firewall(TASK["firewall_during"])
             if not os.path.exists(TEMPLATE) and TASK["planned"]:
                 write(TEMPLATE, TASK["template"])
             move(before)
@@ -320,9 +320,9 @@ def main():
         except Exception as error:
             fail_move(error, before, manifest, rules)
         try:
-            settle(before)
+            finish(before)
         except Exception as error:
-            fail_settle(error)
+            fail_finish(error)
 
 
 if __name__ == "__main__":

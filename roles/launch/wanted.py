@@ -16,7 +16,7 @@ from roles.launch.render import (
     shared_unit,
 )
 from roles.launch.settings import LaunchSettings
-from roles.launch.state import LaunchState, changes, held_gpus, held_ports
+from roles.launch.state import LaunchState, changes, previous_gpus, previous_ports
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def task(
     """What the transaction on a host is to do: `steps` are replicas that restart together."""
     moving = {name for step in steps for name in step}
     settings, builds = launch.settings, [one.build for one in launch.assignments]
-    during = launch.firewall(held_ports(state), held_gpus(state)) if settings.firewall else {}
+    during = (
+        launch.firewall(previous_ports(state), previous_gpus(state)) if settings.firewall else {}
+    )
     return {
         "run": run_id,
         "progress": True,

@@ -53,7 +53,7 @@ def _replicas(count: int) -> str:
 
 def _reasons(fleet: Fleet, changes: list[ReplicaChange]) -> list[str]:
     """Why the plan lays replicas over GPUs as it does, where that is new; each reason once."""
-    hosts = dict.fromkeys(one.id.partition("/")[0] for one in changes if one.laid_out)
+    hosts = dict.fromkeys(one.id.partition("/")[0] for one in changes if one.placement_changes)
     told: dict[str, list[str]] = {}
     for name in hosts:
         for _, plan in fleet.on(name):

@@ -42,7 +42,7 @@ from roles.host.paths import unit_name
 from roles.host.question import SUDO, Part, parse_answers
 from roles.launch import PART as LAUNCH
 from roles.launch import LaunchState
-from roles.launch.state import UnitState as ReplicaUnit
+from roles.launch.state import ReplicaUnit as ReplicaUnit
 from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 from roles.validation import operations as validation

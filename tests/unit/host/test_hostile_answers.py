@@ -20,8 +20,8 @@ from roles.hardware import bus_difference, difference, findings, summary
 from roles.hardware.facts import HostReport
 from roles.host.facts import Answers, FileStates
 from roles.interconnect.verdicts import parse_answer
-from roles.launch.facts import Launched, NotServing
-from roles.launch.state import held_gpus, held_ports, read_manifest
+from roles.launch.facts import LaunchFacts, NotServing
+from roles.launch.state import previous_gpus, previous_ports, read_manifest
 from roles.preflight.answers import parse_preflight
 from roles.preflight.checks import checks
 from roles.reboot.operations import CurrentBoot
@@ -155,11 +155,11 @@ def test_balancers_hear_any_completions(answer: Any):
 @given(broken(MANIFEST))
 def test_any_manifest_is_gone_by_or_refused(answer: Any):
     with suppress(ValueError):
-        state = Launched.default()
+        state = LaunchFacts.default()
         entries = read_manifest(json.dumps(answer))
         state = type(state)(manifest=entries)
-        assert all(0 < port < 65536 for port in held_ports(state))
-        assert all(gpu >= 0 for gpu in held_gpus(state))
+        assert all(0 < port < 65536 for port in previous_ports(state))
+        assert all(gpu >= 0 for gpu in previous_gpus(state))
 
 
 @given(broken(STATE) | st.just([[]]))
@@ -180,7 +180,15 @@ def test_any_measuring_is_a_verdict_or_a_problem(one: Any, other: Any):
 FACTS: dict[str, Callable[[list[str]], object]] = {
     fact.__name__: fact().process
     for fact in (
-        *(Observed, Completions, Launched, NotServing, BalancerStanding, DriverReport, FileStates),
+        *(
+            Observed,
+            Completions,
+            LaunchFacts,
+            NotServing,
+            BalancerStanding,
+            DriverReport,
+            FileStates,
+        ),
         *(
             AvailablePackages,
             FetchedKey,

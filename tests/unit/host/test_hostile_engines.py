@@ -195,5 +195,5 @@ def test_a_redirect_is_not_followed_with_a_key() -> None:
         assert chat(url, "k", "m", timeout_s=60)["error"].startswith("HTTP 307")
         busy = {"path": "/metrics", "gauges": ["busy"]}
         port = int(url.rpartition(":")[2])
-        assert on_host.working({"port": port, "key": "k", "busy": busy}) == 0
+        assert on_host.active_requests({"port": port, "key": "k", "busy": busy}) == 0
     assert asked == []

@@ -12,13 +12,13 @@ from pyinfra.api.exceptions import FactProcessError
 from roles.engine import VllmSettings
 from roles.host.question import parse_answers
 from roles.launch import on_host
-from roles.launch.facts import Launched
+from roles.launch.facts import LaunchFacts
 from roles.launch.state import (
     UNFINISHED,
     LaunchState,
-    UnitState,
-    held_ports,
+    ReplicaUnit,
     parse_state,
+    previous_ports,
     read_manifest,
 )
 from tests.unit.launch.assignments import KEY, launch
@@ -26,14 +26,14 @@ from tests.unit.launch.assignments import KEY, launch
 WANTED = launch()
 ENTRIES = {one.name: one.entry for one in WANTED.replicas}
 GOOD = LaunchState(
-    units={name: UnitState("active", "enabled", one["digest"]) for name, one in ENTRIES.items()},
+    units={name: ReplicaUnit("active", "enabled", one["digest"]) for name, one in ENTRIES.items()},
     manifest=ENTRIES,
     shared=WANTED.shared,
     firewall=True,
 )
 
 
-def with_unit(unit: UnitState) -> LaunchState:
+def with_unit(unit: ReplicaUnit) -> LaunchState:
     return replace(GOOD, units={**GOOD.units, "qwen-0": unit})
 
 
@@ -51,13 +51,13 @@ def test_nothing_to_do_where_all_is_as_planned():
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        (with_unit(UnitState("failed", "enabled", None)), [("start", "qwen-0")]),
-        (with_unit(UnitState("active", "disabled", DIGEST)), [("move", "qwen-0")]),
-        (with_unit(UnitState("active", "enabled", "0ld")), [("move", "qwen-0")]),
+        (with_unit(ReplicaUnit("failed", "enabled", None)), [("start", "qwen-0")]),
+        (with_unit(ReplicaUnit("active", "disabled", DIGEST)), [("move", "qwen-0")]),
+        (with_unit(ReplicaUnit("active", "enabled", "0ld")), [("move", "qwen-0")]),
         # A replica of before the numbered folders.
-        (with_unit(UnitState("active", "enabled", None)), [("move", "qwen-0")]),
+        (with_unit(ReplicaUnit("active", "enabled", None)), [("move", "qwen-0")]),
         (replace(GOOD, manifest={"qwen-1": ENTRIES["qwen-1"]}), [("move", "qwen-0")]),
-        (replace(GOOD, units={**GOOD.units, "q": UnitState("active", "enabled", None)}),
+        (replace(GOOD, units={**GOOD.units, "q": ReplicaUnit("active", "enabled", None)}),
          [("retire", "q")]),
         (replace(GOOD, firewall=False), [("shared", "the firewall")]),
         (replace(GOOD, shared={**WANTED.shared, "/etc/llm/firewall.nft": "0ld"}),
@@ -86,7 +86,7 @@ def test_another_key_of_an_engine_that_takes_one_is_seen(
     requirement: str, key_digest: str | None, expected: bool
 ):
     wanted = launch(VllmSettings(requirement=requirement))
-    units = {name: UnitState("active", "enabled", "0ld", key_digest) for name in ENTRIES}
+    units = {name: ReplicaUnit("active", "enabled", "0ld", key_digest) for name in ENTRIES}
     found = wanted.changes(replace(GOOD, units=units))
     assert [change.replaces_only_key for change in found if change.kind == "move"] == [expected] * 2
 
@@ -107,8 +107,8 @@ def test_the_answer_of_a_host_is_read():
     ]
     state = parse_state(parse_answers(lines)["launch"])
     assert state.units == {
-        "q-0": UnitState("active", "enabled", DIGEST, "4b1d"),
-        "q-1": UnitState("failed", "enabled", None),
+        "q-0": ReplicaUnit("active", "enabled", DIGEST, "4b1d"),
+        "q-1": ReplicaUnit("failed", "enabled", None),
     }
     assert state.manifest == ENTRIES
     assert state.shared == {"/etc/systemd/system/llm-engine@.service": "0f0f"}
@@ -116,8 +116,8 @@ def test_the_answer_of_a_host_is_read():
     assert state.serving
     # Until the last of them has moved, nobody but balancers may reach what an earlier plan runs.
     ports = {one.port for one in WANTED.replicas}
-    assert set(held_ports(state)) == {*ports, 8005, 8006}
-    guarded = WANTED.firewall(held_ports(state))["/etc/llm/firewall.nft"]
+    assert set(previous_ports(state)) == {*ports, 8005, 8006}
+    guarded = WANTED.firewall(previous_ports(state))["/etc/llm/firewall.nft"]
     assert "8005" in guarded and "8006" in guarded
 
 
@@ -142,7 +142,7 @@ def test_an_answer_that_is_cut_short_is_no_bare_host(missing: str):
 
 def test_no_answer_is_no_bare_host():
     with pytest.raises(FactProcessError, match="no answer about its replicas"):
-        Launched().process(["@@@ sudo", "@@ errors", "sudo: a password is required", "@@ end"])
+        LaunchFacts().process(["@@@ sudo", "@@ errors", "sudo: a password is required", "@@ end"])
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"replicas": [{}]}', '{"replicas": 1}', "1"])

@@ -10,8 +10,8 @@ import pytest
 
 from roles.host.serving import LaunchError
 from roles.launch import transaction
-from roles.launch.transaction import guard
-from roles.launch.transaction import settle as real_settle
+from roles.launch.transaction import apply_firewall
+from roles.launch.transaction import finish as real_settle
 from tests.unit.launch.hosts import TEMPLATE, Host
 
 
@@ -78,7 +78,7 @@ def test_who_did_not_serve_is_named_where_all_is_as_before(host: Host, capsys):
             ),
         )
         host.deploy("e2", together=True, **TWO)
-    assert capsys.readouterr().out == f"{transaction.PUT_BACK}q1\n"
+    assert capsys.readouterr().out == f"{transaction.RESTORED}q1\n"
 
 
 def test_nobody_is_named_where_the_old_does_not_serve_either(host: Host, capsys):
@@ -386,12 +386,12 @@ def test_rules_that_were_written_but_not_loaded_are_loaded(host: Host):
     files = {str(host.root / "firewall.nft"): "rules\n"}
     for _ in range(2):
         host.commands.clear()
-        guard(files)
+        apply_firewall(files)
         assert host.commands[-1] == "systemctl start llm-firewall"
     host.monkeypatch.setattr(
         transaction, "run", lambda *a, **_: host.commands.append(" ".join(a)) or "active"
     )
-    guard(files)
+    apply_firewall(files)
     assert host.commands[-1] == "systemctl reload llm-firewall"
 
 
@@ -425,7 +425,10 @@ def test_a_manifest_that_cannot_be_written_keeps_nobody_from_going_back(host: Ho
 
 def test_one_deploy_at_a_time(host: Host):
     host.deploy("e1", **TWO)
-    with transaction.alone(), pytest.raises(SystemExit, match="another deploy is still at work"):
+    with (
+        transaction.exclusive_lock(),
+        pytest.raises(SystemExit, match="another deploy is still at work"),
+    ):
         host.deploy("e2", **TWO)
     assert {engine for engine, _ in host.serving().values()} == {"e1"}
 

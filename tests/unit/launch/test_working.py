@@ -47,4 +47,4 @@ HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
 )
 def test_an_answer_that_says_nothing_counts_as_none(reply: bytes, expected: int):
     with answering(reply) as replica:
-        assert on_host.working(replica) == expected
+        assert on_host.active_requests(replica) == expected

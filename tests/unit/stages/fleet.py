@@ -21,8 +21,8 @@ from roles.balancer.standing import Standing
 from roles.balancer.state import STATE, dumped, parsed
 from roles.engine.facts import Installed, InstalledEngines
 from roles.launch import LaunchState
-from roles.launch.facts import Launched, NotServing
-from roles.launch.state import UnitState
+from roles.launch.facts import LaunchFacts, NotServing
+from roles.launch.state import ReplicaUnit
 from roles.stages.engines import engines
 from roles.stages.roll import roll
 from tests.unit.stages.simulation import HOSTS, Simulation
@@ -43,7 +43,7 @@ def serves(digest: str | None = "0ld", service: str = "s") -> LaunchState:
         }
         for gpu, name in enumerate(names)
     }  # fmt: skip
-    units = {name: UnitState("active", "enabled", digest) for name in names}
+    units = {name: ReplicaUnit("active", "enabled", digest) for name in names}
     return LaunchState(units, entries if digest else {})
 
 
@@ -58,7 +58,7 @@ def after(state: LaunchState, task: Mapping[str, Any]) -> LaunchState:
     """The state of a host on which a transaction succeeded."""
     moved = {one["name"]: one["manifest"] for one in task["replicas"]}
     units = {name: unit for name, unit in state.units.items() if name not in task["retire"]}
-    units |= {name: UnitState("active", "enabled", one["digest"]) for name, one in moved.items()}
+    units |= {name: ReplicaUnit("active", "enabled", one["digest"]) for name, one in moved.items()}
     manifest = {name: one for name, one in state.manifest.items() if name in units} | moved
     return LaunchState(units, manifest, firewall=True)
 
@@ -84,7 +84,7 @@ class ServingFleet(Simulation):
             machine = self.machines[name]
             machine.facts = {
                 InstalledEngines: lambda packages: Installed(self.versions),
-                Launched: lambda name=name: self.found(name),
+                LaunchFacts: lambda name=name: self.found(name),
                 NotServing: "",
             }
             machine.done = lambda command, stdin, name=name: self.changed(name, command, stdin)
@@ -109,7 +109,9 @@ class ServingFleet(Simulation):
         self.run = self.begin()
         for name in names:
             entries = {one.name: one.entry for one in self.run.launch(name).replicas}
-            units = {one: UnitState("active", "enabled", e["digest"]) for one, e in entries.items()}
+            units = {
+                one: ReplicaUnit("active", "enabled", e["digest"]) for one, e in entries.items()
+            }
             self.states[name] = LaunchState(units, entries)
 
     def serves_both(self) -> None:
@@ -118,7 +120,7 @@ class ServingFleet(Simulation):
             units, manifest = {}, {}
             for gpu, (service, port) in enumerate((("s", 8001), ("t", 8101))):
                 entry = {"service": service, "port": port, "gpus": [gpu], "digest": "0ld"}
-                units[f"{service}-0"] = UnitState("active", "enabled", "0ld")
+                units[f"{service}-0"] = ReplicaUnit("active", "enabled", "0ld")
                 manifest[f"{service}-0"] = {"name": f"{service}-0", **entry}
             self.states[name] = LaunchState(units, manifest)
         self.balancer = BalancerState(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from roles.checks import HostVerdict
-from roles.launch.transaction import PUT_BACK
+from roles.launch.transaction import RESTORED
 from roles.stages.ending import RunEnd, verdicts
 from tests.unit.stages.fleet import TRANSACTION, ServingFleet
 
@@ -47,7 +47,7 @@ def test_nothing_to_do_changes_nothing(fleet: ServingFleet):
 
 
 @pytest.mark.parametrize(
-    ("last_words", "serving", "unseen"), [([], 0, 2), ([f"{PUT_BACK}s-0"], 2, 0)]
+    ("last_words", "serving", "unseen"), [([], 0, 2), ([f"{RESTORED}s-0"], 2, 0)]
 )
 def test_a_host_that_fails_serves_only_where_it_says_so(
     fleet: ServingFleet, last_words: list[str], serving: int, unseen: int

@@ -8,8 +8,8 @@ import pytest
 from pyinfra.context import ctx_host
 
 from roles.engine.facts import Installed, InstalledEngines
-from roles.launch.facts import Launched
-from roles.launch.state import LaunchState, UnitState
+from roles.launch.facts import LaunchFacts
+from roles.launch.state import LaunchState, ReplicaUnit
 from roles.stages.engines import engines
 from roles.stages.run import Run
 from tests.unit.stages.fleet import serves, task_of
@@ -24,7 +24,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simul
         """Fresh machines: nothing is installed, nothing serves."""
         simulation = Simulation(tmp_path, monkeypatch, hosts, **settings)
         for machine in simulation.machines.values():
-            machine.facts = {InstalledEngines: Installed(), Launched: LaunchState()}
+            machine.facts = {InstalledEngines: Installed(), LaunchFacts: LaunchState()}
         return simulation
 
     return made
@@ -59,7 +59,7 @@ def test_fresh_hosts_are_installed_and_started_and_balancers_are_left_alone(make
 
 def test_a_host_that_serves_is_left_to_the_rolling_update(make: Any):
     simulation = make()
-    simulation.machines["gpu2"].facts[Launched] = serves()
+    simulation.machines["gpu2"].facts[LaunchFacts] = serves()
     run = simulation.begin()
     assert simulation.execute(run, engines) == set()
     assert kinds(simulation, "gpu2") == ["install"]
@@ -91,7 +91,7 @@ def cut_short(answer: Any, default: Any) -> Callable[..., Any]:
 
 def test_a_host_of_which_nobody_knows_what_it_runs_is_left_as_it_is(make: Any):
     simulation = make()
-    simulation.machines["gpu1"].facts[Launched] = cut_short(serves(), LaunchState())
+    simulation.machines["gpu1"].facts[LaunchFacts] = cut_short(serves(), LaunchState())
     run = simulation.begin()
     assert simulation.execute(run, engines) == {"gpu1"}
     assert kinds(simulation, "gpu1") == ["install"]
@@ -110,7 +110,7 @@ def test_a_host_of_which_nobody_knows_what_is_installed_is_left_as_it_is(make: A
 def test_nothing_is_installed_on_a_retired_host(make: Any):
     simulation = make(HOSTS | {"gpu2": {"retired": True}})
     for name in ("gpu1", "gpu2", "gpu3"):
-        simulation.machines[name].facts[Launched] = serves()
+        simulation.machines[name].facts[LaunchFacts] = serves()
     run = simulation.begin()
     assert simulation.execute(run, engines) == set()
     assert [kinds(simulation, name) for name in ("gpu1", "gpu2")] == [["install"], []]
@@ -119,7 +119,7 @@ def test_nothing_is_installed_on_a_retired_host(make: Any):
 
 def test_the_last_replica_that_balancers_know_is_not_taken_down(make: Any):
     simulation = make(HOSTS | {"gpu2": {"retired": True}})
-    simulation.machines["gpu2"].facts[Launched] = serves()
+    simulation.machines["gpu2"].facts[LaunchFacts] = serves()
     run = simulation.begin()
     assert simulation.execute(run, engines) == set()
     # The other hosts serve since a moment ago, and no balancer sends them requests yet.
@@ -155,9 +155,9 @@ def test_what_all_replicas_share_is_written_where_that_alone_differs(make: Any):
     )
     run = simulation.begin(["gpu1"])
     replicas = {one.name: one for one in run.launch("gpu1").replicas}
-    units = {name: UnitState("active", "enabled", one.digest) for name, one in replicas.items()}
+    units = {name: ReplicaUnit("active", "enabled", one.digest) for name, one in replicas.items()}
     manifest = {name: one.entry for name, one in replicas.items()}
-    machine.facts[Launched] = LaunchState(units, manifest)
+    machine.facts[LaunchFacts] = LaunchState(units, manifest)
     assert simulation.execute(run, engines) == set()
     (task,) = tasks
     assert (task["steps"], task["retire"], task["replicas"]) == ([], [], [])

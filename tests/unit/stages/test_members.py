@@ -9,7 +9,7 @@ import pytest
 
 from roles.fleet import Fleet, host_launch
 from roles.launch import LaunchState
-from roles.launch.state import UnitState
+from roles.launch.state import ReplicaUnit
 from roles.rolling import Member, Removal, Restart
 from roles.stages.members import Balanced, Found, changes_of, members_of
 from tests.unit.stages.fleet import serves
@@ -46,7 +46,9 @@ def members(fleet: Fleet, known: dict[str, Found], host: str) -> dict[str, bool]
 def as_planned(fleet: Fleet, name: str) -> LaunchState:
     launch = host_launch(fleet, name)
     entries = {one.name: one.entry for one in launch.replicas}
-    units = {one: UnitState("active", "enabled", entry["digest"]) for one, entry in entries.items()}
+    units = {
+        one: ReplicaUnit("active", "enabled", entry["digest"]) for one, entry in entries.items()
+    }
     return LaunchState(units, entries, launch.shared, firewall=True)
 
 
@@ -153,7 +155,7 @@ def test_replicas_without_a_manifest_restart_as_what_they_are(make: Make):
 
 def test_replicas_of_another_name_are_of_the_service_that_they_are_named_for(make: Make):
     fleet = make()
-    units = {"my-chat-0": UnitState("active", "enabled", None)}
+    units = {"my-chat-0": ReplicaUnit("active", "enabled", None)}
     known = found(fleet, gpu1=LaunchState(units))
     old = next(one for one in members_of(fleet, known) if one.id == "gpu1/my-chat-0")
     assert (old.service, old.serves) == ("my-chat", True)
@@ -189,7 +191,7 @@ def test_a_replica_replaces_others_whose_gpus_or_port_it_needs(
     make: Make, old: dict[str, Any], replaced: set[str]
 ):
     fleet = make()
-    units = {"t-0": UnitState("active", "enabled", "0ld")}
+    units = {"t-0": ReplicaUnit("active", "enabled", "0ld")}
     known = found(fleet, gpu1=LaunchState(units, {old["name"]: old}))
     changes = changes_of(fleet, known)
     restarts = {one.replica: one.replaces for one in changes if isinstance(one, Restart)}

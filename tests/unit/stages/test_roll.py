@@ -9,9 +9,9 @@ from pyinfra.api.exceptions import PyinfraError
 
 from roles.balancer import BalancerState, Drain, Member, Upstream, in_service
 from roles.launch import LaunchState
-from roles.launch.facts import Launched, NotServing
-from roles.launch.state import UnitState
-from roles.launch.transaction import PUT_BACK
+from roles.launch.facts import LaunchFacts, NotServing
+from roles.launch.state import ReplicaUnit
+from roles.launch.transaction import RESTORED
 from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 from tests.unit.stages.fleet import ADDRESSES, HOSTS, NAMES, TRANSACTION, ServingFleet, serves
@@ -50,7 +50,7 @@ def test_only_replicas_that_must_restart_are_drained(fleet: ServingFleet):
     fleet.planned(*ADDRESSES)
     old = fleet.states["gpu2"]
     fleet.states["gpu2"] = replace(
-        old, units={**old.units, "s-1": UnitState("active", "enabled", "0ld")}
+        old, units={**old.units, "s-1": ReplicaUnit("active", "enabled", "0ld")}
     )
     drained: list[set[str]] = []
     fleet.machines["lb1"].done = lambda command, stdin: (
@@ -116,7 +116,7 @@ def test_a_host_of_which_nobody_knows_what_it_runs_does_not_move(fleet: ServingF
         this_host.state.fail_hosts({this_host})
         return LaunchState()
 
-    fleet.machines["gpu2"].facts[Launched] = found
+    fleet.machines["gpu2"].facts[LaunchFacts] = found
     assert fleet.update() == {"gpu2"}
     assert fleet.history == [*turns("gpu1"), "gpu2 drained"]
 
@@ -132,7 +132,7 @@ def test_a_service_that_is_put_back_leaves_the_others_update_to_go_on(
     fleet = ServingFleet(tmp_path, monkeypatch, HOSTS, services=services)
     fleet.serves_both()
     fleet.machines[where].fails = fails
-    fleet.machines[where].last_words = [f"{PUT_BACK}s-0"]
+    fleet.machines[where].last_words = [f"{RESTORED}s-0"]
     assert fleet.update() == {where}
     later = [name for name in ADDRESSES if name > where]
     after = [(name, task["steps"]) for name, task in fleet.tasks if name in later]
@@ -145,7 +145,7 @@ def test_a_service_that_is_put_back_leaves_the_others_update_to_go_on(
 def test_a_service_that_left_is_drained_before_it_is_taken_down(fleet: ServingFleet):
     fleet.planned(*ADDRESSES)
     drained: list[set[str]] = []
-    old = UnitState("active", "enabled", "0ld")
+    old = ReplicaUnit("active", "enabled", "0ld")
     members = tuple(
         Member(f"{name}/t-0", name, address, 8101) for name, address in ADDRESSES.items()
     )
