@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from roles.balancer.routes import Member, Route
-from roles.balancer.upstreams import plain
+from roles.balancer.upstreams import one_line
 from roles.host import PROBE, bundle
 
 # A refused connection may be a restart: it is tried again for a while. A timeout has waited
@@ -70,7 +70,7 @@ print(json.dumps(in_parallel(ask_service, TASK["services"])))
 
 
 @dataclass(frozen=True)
-class Answers:
+class ServiceResults:
     """What the members of one service answered.
 
     `failed` says by id why one gave no token. `keeps_key`: they answer to the engine key that the
@@ -83,13 +83,13 @@ class Answers:
     keeps_key: bool = False
 
     @property
-    def none(self) -> bool:
+    def all_failed(self) -> bool:
         """Whether none answered as it must."""
         return self.asked == self.failed.keys()
 
 
 @dataclass(frozen=True)
-class Question:
+class ServiceProbe:
     """Whom to ask of one service, and where its engines' present key may lie on the balancer."""
 
     route: Route
@@ -97,10 +97,10 @@ class Question:
     key_paths: Sequence[str]
 
 
-def script(questions: Sequence[Question], timeout_s: int) -> str:
+def probe_script(questions: Sequence[ServiceProbe], timeout_s: int) -> str:
     """The Python program that asks all members at once; it holds keys and goes to stdin only.
 
-    It prints one JSON list, see `parsed`.
+    It prints one JSON list, see `parse_results`.
     """
     services = [
         {
@@ -133,7 +133,7 @@ class _Failed(BaseModel):
     def reason(self) -> str:
         """Why a member failed, in words that stay the same while the failure does."""
         # The body of an error may carry a request id or a time: the file would change at every run.
-        return plain(self.error if self.status in (None, 200) else f"HTTP {self.status}")
+        return one_line(self.error if self.status in (None, 200) else f"HTTP {self.status}")
 
 
 class _Service(BaseModel):
@@ -146,10 +146,10 @@ class _Service(BaseModel):
     results: dict[str, _Good | _Failed]
 
 
-def parsed(text: str) -> tuple[Answers, ...]:
+def parse_results(text: str) -> tuple[ServiceResults, ...]:
     """What the program printed; ValueError for anything else: a host may print what it likes."""
     return tuple(
-        Answers(
+        ServiceResults(
             one.service,
             frozenset(one.results),
             {

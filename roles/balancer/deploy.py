@@ -6,7 +6,7 @@ from pyinfra.api.deploy import deploy
 
 from roles.balancer import operations
 from roles.balancer.certificate import alternative_names
-from roles.balancer.deployment import Deployment
+from roles.balancer.deployment import BalancerDeployment
 from roles.balancer.kinds import balancer_of
 from roles.balancer.routes import Route, server_names
 from roles.balancer.settings import BalancerSettings
@@ -25,15 +25,17 @@ def balancer(
 
     The end of a deploy: drains of a rolling update end here, and keys change here alone.
     """
-    deployment = Deployment(balancer_of(settings), settings, routes, run_id)
-    operations.installed(name="Install nginx and what it needs", deployment=deployment)
-    operations.asked(name="Ask every replica for a token", deployment=deployment, seen=seen)
+    deployment = BalancerDeployment(balancer_of(settings), settings, routes, run_id)
+    operations.install(name="Install nginx and what it needs", deployment=deployment)
+    operations.probe_members(name="Ask every replica for a token", deployment=deployment, seen=seen)
     if settings.certificate_file is None:
         names = (settings.server_name, *server_names(routes), own_address)
-        operations.self_signed(
+        operations.make_certificate(
             name="Make a self-signed certificate",
             deployment=deployment,
             names=alternative_names(*names),
         )
-    operations.site(name="Write the site with the replicas that answer", deployment=deployment)
-    operations.serving(name="Run nginx with these files", deployment=deployment)
+    operations.write_site(
+        name="Write the site with the replicas that answer", deployment=deployment
+    )
+    operations.run_program(name="Run nginx with these files", deployment=deployment)

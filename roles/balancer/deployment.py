@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from roles.balancer import completions
 from roles.balancer import state as states
 from roles.balancer.balancer import Balancer
-from roles.balancer.completions import Answers, Question
+from roles.balancer.completions import ServiceProbe, ServiceResults
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
-from roles.balancer.standing import Standing
+from roles.balancer.standing import FoundBalancer
 from roles.balancer.upstreams import servers
 from roles.host import HostFile
 
 
 @dataclass
-class Deployment:
+class BalancerDeployment:
     """One deploy of one balancer, and what its steps found out on the way.
 
     `unanswered` are the services that go on as they were: none of their members answers as planned,
@@ -28,26 +28,26 @@ class Deployment:
     settings: BalancerSettings
     routes: Sequence[Route]
     run_id: str
-    standing: Standing = field(default_factory=Standing)
+    found: FoundBalancer = field(default_factory=FoundBalancer)
     old: states.BalancerState | None = None
-    answers: dict[str, Answers] = field(default_factory=dict)
+    results: dict[str, ServiceResults] = field(default_factory=dict)
     changed: bool = False
 
     @property
     def planned(self) -> states.BalancerState:
         """The state that is asked for, as far as no member failed."""
-        return states.planned(self.old, self.routes, self.settings, self.run_id, now())
+        return states.planned_state(self.old, self.routes, self.settings, self.run_id, now())
 
     @property
     def unanswered(self) -> frozenset[str]:
         """Services that were here before, and none of whose members answers as it must."""
-        found = frozenset(service for service, answers in self.answers.items() if answers.none)
+        found = frozenset(
+            service for service, answers in self.results.items() if answers.all_failed
+        )
         if self.old is None:
             # A site without a state: it is replaced by one that works, or not at all.
             everything = found.issuperset(route.service for route in self.routes)
-            return (
-                found if everything and self.balancer.site in self.standing.files else frozenset()
-            )
+            return found if everything and self.balancer.site in self.found.files else frozenset()
         return frozenset(service for service in found if self.old.upstream(service))
 
     @property
@@ -58,11 +58,11 @@ class Deployment:
     @property
     def wanted(self) -> states.BalancerState:
         """The state that is written."""
-        failures = {id: why for one in self.answers.values() for id, why in one.failed.items()}
-        return states.answered(self.planned, self.old, failures, self.unanswered)
+        failures = {id: why for one in self.results.values() for id, why in one.failed.items()}
+        return states.with_results(self.planned, self.old, failures, self.unanswered)
 
     @property
-    def question(self) -> str:
+    def probe_program(self) -> str:
         """The program that asks all members but the drained; it holds keys."""
         planned = self.planned
         members = {
@@ -70,10 +70,12 @@ class Deployment:
             for upstream in planned.upstreams
         }
         questions = [
-            Question(route, members[route.service], self.balancer.engine_key_paths(route.service))
+            ServiceProbe(
+                route, members[route.service], self.balancer.engine_key_paths(route.service)
+            )
             for route in self.routes
         ]
-        return completions.script(questions, self.settings.completion_timeout_s)
+        return completions.probe_script(questions, self.settings.completion_timeout_s)
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ class Deployment:
         return tuple(self._messages())
 
     def _messages(self) -> Iterator[str]:
-        for answers in self.answers.values():
+        for answers in self.results.values():
             for id, why in answers.failed.items():
                 yield f"{id} gave no completion: {why}"
             if answers.keeps_key:
@@ -95,8 +97,8 @@ class Deployment:
                 "stay as they are"
             )
         if self.old and not self.nothing_answers:
-            for id in states.vanished(self.old, self.routes):
-                yield states.vanished_message(id)
+            for id in states.removed_members(self.old, self.routes):
+                yield states.removed_message(id)
 
     @property
     def kept_messages(self) -> tuple[str, ...]:
@@ -126,15 +128,15 @@ class Deployment:
         used = {file.path for file in self.files} | self._kept_keys
         if self.settings.certificate_file is None:
             used.add(self.balancer.self_signed)
-        return sorted(self.standing.files.keys() - used)
+        return sorted(self.found.files.keys() - used)
 
     @property
     def _kept_keys(self) -> set[str]:
         """The files of engine keys that stay, because the engines do not expect the planned."""
-        stay = {answers.service for answers in self.answers.values() if answers.keeps_key}
+        stay = {answers.service for answers in self.results.values() if answers.keeps_key}
         stay |= self.unanswered
         files = [self.balancer.engine_key_file(r) for r in self.routes if r.service in stay]
-        return {file.path for file in files} & self.standing.files.keys()
+        return {file.path for file in files} & self.found.files.keys()
 
 
 def now() -> str:

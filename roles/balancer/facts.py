@@ -3,32 +3,32 @@
 from pyinfra.api.facts import FactBase
 
 from roles.balancer import completions
-from roles.balancer.completions import Answers
+from roles.balancer.completions import ServiceResults
 from roles.balancer.kinds import KINDS
-from roles.balancer.standing import Standing, parsed_standing, standing_command
+from roles.balancer.standing import FoundBalancer, find_command, parse_found
 from roles.host.facts import reading
 
 
-class BalancerStanding(FactBase[Standing]):
+class BalancerFacts(FactBase[FoundBalancer]):
     """Everything that a deploy wants to know of a balancer of one kind, in one command."""
 
     @staticmethod
-    def default() -> Standing:
-        return Standing()
+    def default() -> FoundBalancer:
+        return FoundBalancer()
 
     def command(self, kind: str) -> str:
-        return standing_command(KINDS[kind])
+        return find_command(KINDS[kind])
 
-    def process(self, output: list[str]) -> Standing:
+    def process(self, output: list[str]) -> FoundBalancer:
         with reading("not the standing of a balancer"):
-            return parsed_standing(output)
+            return parse_found(output)
 
 
-class Completions(FactBase[tuple[Answers, ...]]):
+class Completions(FactBase[tuple[ServiceResults, ...]]):
     """What a `roles.balancer.completions.script` on the standard input printed."""
 
     @staticmethod
-    def default() -> tuple[Answers, ...]:
+    def default() -> tuple[ServiceResults, ...]:
         return ()
 
     def requires_command(self) -> str:
@@ -37,6 +37,6 @@ class Completions(FactBase[tuple[Answers, ...]]):
     def command(self) -> str:
         return "python3 -"
 
-    def process(self, output: list[str]) -> tuple[Answers, ...]:
+    def process(self, output: list[str]) -> tuple[ServiceResults, ...]:
         with reading("the replicas could not be asked"):
-            return completions.parsed(output[-1] if output else "")
+            return completions.parse_results(output[-1] if output else "")

@@ -11,13 +11,13 @@ from pyinfra.operations import apt
 from roles.balancer import state as states
 from roles.balancer.balancer import Balancer
 from roles.balancer.certificate import make_script
-from roles.balancer.deployment import Deployment, now
-from roles.balancer.facts import BalancerStanding, Completions
+from roles.balancer.deployment import BalancerDeployment, now
+from roles.balancer.facts import BalancerFacts, Completions
 from roles.balancer.kinds import NGINX
 from roles.balancer.nginx import paths
-from roles.balancer.nginx.takeover import keys_script, taken_over
+from roles.balancer.nginx.takeover import keys_script, take_over
 from roles.balancer.routes import Member
-from roles.balancer.standing import Standing
+from roles.balancer.standing import FoundBalancer
 from roles.balancer.state import Owner
 from roles.host import HostFile, SecretInput, archive, changed_files
 from roles.host.operations import install_script
@@ -25,7 +25,7 @@ from roles.host.outcome import failing, warn
 
 
 @operation()
-def installed(deployment: Deployment):
+def install(deployment: BalancerDeployment):
     """
     Look at the balancer, and install the packages that are missing; apt's lists are refreshed only
     then. A balancer that an earlier version deployed is taken over.
@@ -33,13 +33,13 @@ def installed(deployment: Deployment):
     + deployment: takes what is found
     """
     balancer = deployment.balancer
-    deployment.answers, deployment.changed = {}, False
-    found = deployment.standing = host.get_fact(BalancerStanding, kind=balancer.kind)
+    deployment.results, deployment.changed = {}, False
+    found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
     try:
-        if adoption := _adoption(found, deployment.run_id):
+        if adoption := _takeover_command(found, deployment.run_id):
             yield adoption
-            found = deployment.standing = host.get_fact(BalancerStanding, kind=balancer.kind)
-        deployment.old = states.parsed(found.state)
+            found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
+        deployment.old = states.parse_state(found.state)
     except ValueError as error:
         yield failing(str(error))
         return
@@ -48,13 +48,13 @@ def installed(deployment: Deployment):
         host.noop("all packages are installed")
         return
     yield from apt.packages._inner(packages=missing, update=True, no_recommends=True)
-    if not found.known:
+    if not found.has_main_file:
         yield balancer.installed_script
 
 
 @operation()
-def asked(
-    deployment: Deployment,
+def probe_members(
+    deployment: BalancerDeployment,
     seen: Callable[[Collection[str], bool], None] = lambda ids, serve: None,
 ):
     """
@@ -67,8 +67,8 @@ def asked(
     """
     host.noop("asking changes nothing")
     if state.is_executing:
-        found = host.get_fact(Completions, _stdin=SecretInput(deployment.question))
-        deployment.answers = {answers.service: answers for answers in found}
+        found = host.get_fact(Completions, _stdin=SecretInput(deployment.probe_program))
+        deployment.results = {answers.service: answers for answers in found}
         for answers in found:
             seen(answers.asked - answers.failed.keys(), True)
             seen(answers.failed.keys(), False)
@@ -79,7 +79,7 @@ def asked(
 
 
 @operation()
-def self_signed(deployment: Deployment, names: Collection[str]):
+def make_certificate(deployment: BalancerDeployment, names: Collection[str]):
     """
     Make a self-signed certificate where there is none for these names, or it is about to expire.
 
@@ -88,7 +88,7 @@ def self_signed(deployment: Deployment, names: Collection[str]):
     """
     if deployment.nothing_answers:
         host.noop("the certificate stays as it is")
-    elif deployment.standing.certificate == frozenset(names):
+    elif deployment.found.certificate == frozenset(names):
         host.noop("the certificate is valid")
     else:
         deployment.changed = True
@@ -96,7 +96,7 @@ def self_signed(deployment: Deployment, names: Collection[str]):
 
 
 @operation()
-def site(deployment: Deployment):
+def write_site(deployment: BalancerDeployment):
     """
     Write the balancer's files with those members in that gave a token; remove those of ours that
     are no longer used.
@@ -109,7 +109,7 @@ def site(deployment: Deployment):
     for message in deployment.kept_messages:
         warn(message)
     files, leftover = deployment.files, deployment.leftover
-    changed = changed_files(files, deployment.standing.files)
+    changed = differing(files, deployment.found.files)
     if not changed and not leftover:
         host.noop("all files are as they must be")
         return
@@ -118,13 +118,13 @@ def site(deployment: Deployment):
 
 
 @operation()
-def serving(deployment: Deployment):
+def run_program(deployment: BalancerDeployment):
     """
     Have the balancer enabled, running, and running with its files as they are now.
 
     + deployment: where no member is right, a running balancer goes on with what it has loaded
     """
-    found, balancer = deployment.standing, deployment.balancer
+    found, balancer = deployment.found, deployment.balancer
     loaded = (found.loaded and not deployment.changed) or deployment.nothing_answers
     if found.enabled and found.active and loaded:
         host.noop("it is running with these files")
@@ -138,7 +138,7 @@ def serving(deployment: Deployment):
 
 
 @operation()
-def resumed(
+def resume_drains(
     balancer: Balancer,
     wanted: Callable[[], bool],
     serving: Callable[[], Mapping[str, Sequence[Member]]],
@@ -150,7 +150,7 @@ def resumed(
     See which replicas get requests here, once what an earlier run of the owner left is taken back.
 
     + wanted: whether anybody wants to know, asked when the operation is executed
-    + serving: the members that serve as planned and stay as they are, by service
+    + run_program: the members that serve as planned and stay as they are, by service
     + owner: whose drains of these end, whichever run began them: one may have been killed
     + note: takes the state as it is then; it is not called where the balancer serves nobody yet
     + run: the run that asks
@@ -158,10 +158,10 @@ def resumed(
     if not (state.is_executing and wanted()):
         host.noop("nobody is to be drained")
         return
-    found = host.get_fact(BalancerStanding, kind=balancer.kind)
+    found = host.get_fact(BalancerFacts, kind=balancer.kind)
     try:
-        old = taken_over(found.old_site, run, now())
-        there = old.state if old else states.parsed(found.state)
+        old = take_over(found.old_site, run, now())
+        there = old.state if old else states.parse_state(found.state)
     except ValueError as error:
         yield failing(str(error))
         return
@@ -169,15 +169,15 @@ def resumed(
         host.noop("it serves nobody yet")
         return
     # What an earlier version drained ends with its own takeover.
-    back = _taken_back(there, serving(), owner) if old is None else there
+    back = _without_drains(there, serving(), owner) if old is None else there
     note(back)
     if back == there:
         host.noop("nothing is to be taken back")
         return
-    yield from _rewritten(balancer, found, back)
+    yield from _write_state(balancer, found, back)
 
 
-def _taken_back(
+def _without_drains(
     there: states.BalancerState, serving: Mapping[str, Sequence[Member]], owner: Owner
 ) -> states.BalancerState:
     ids = [member.id for members in serving.values() for member in members]
@@ -185,7 +185,7 @@ def _taken_back(
 
 
 @operation()
-def drained(
+def drain(
     balancer: Balancer,
     replicas: Callable[[], Collection[str]],
     owner: Owner,
@@ -214,11 +214,11 @@ def drained(
             warn(f"{id} stays in: no other replica would be left")
         return new
 
-    yield from _redrained(balancer, replicas, run, change)
+    yield from _change_drains(balancer, replicas, run, change)
 
 
 @operation()
-def undrained(
+def undrain(
     balancer: Balancer,
     replicas: Callable[[], Collection[str]],
     owner: Owner,
@@ -237,10 +237,10 @@ def undrained(
     def change(old: states.BalancerState, ids: Collection[str]) -> states.BalancerState:
         return states.undrain(old, ids, owner, proved())
 
-    yield from _redrained(balancer, replicas, run, change)
+    yield from _change_drains(balancer, replicas, run, change)
 
 
-def _redrained(
+def _change_drains(
     balancer: Balancer,
     replicas: Callable[[], Collection[str]],
     run: str,
@@ -250,12 +250,12 @@ def _redrained(
     if not ids:
         host.noop("nothing to do here" if state.is_executing else "decided when executed")
         return
-    found = host.get_fact(BalancerStanding, kind=balancer.kind)
+    found = host.get_fact(BalancerFacts, kind=balancer.kind)
     try:
-        if adoption := _adoption(found, run):
+        if adoption := _takeover_command(found, run):
             yield adoption
-            found = host.get_fact(BalancerStanding, kind=balancer.kind)
-        old = states.parsed(found.state)
+            found = host.get_fact(BalancerFacts, kind=balancer.kind)
+        old = states.parse_state(found.state)
     except ValueError as error:
         yield failing(str(error))
         return
@@ -268,11 +268,11 @@ def _redrained(
     if old is None:
         host.noop("it serves nobody yet")
         return
-    yield from _rewritten(balancer, found, change(old, ids))
+    yield from _write_state(balancer, found, change(old, ids))
 
 
-def _rewritten(
-    balancer: Balancer, found: Standing, new: states.BalancerState
+def _write_state(
+    balancer: Balancer, found: FoundBalancer, new: states.BalancerState
 ) -> Iterator[PyinfraCommand]:
     """Write and load a state; nothing where it is there."""
     files = balancer.upstream_files(new)
@@ -286,14 +286,14 @@ def _rewritten(
     yield _installation(files, changed, balancer.check() if changed and load else None, (), then)
 
 
-def _adoption(found: Standing, run: str) -> StringCommand | None:
+def _takeover_command(found: FoundBalancer, run: str) -> StringCommand | None:
     """The command that takes over what an earlier version deployed; None where nothing is.
 
     Members, keys and everything else stay as they are; only the upstream moves into a file of its
     own, and a drain of an earlier version becomes one with an owner. ValueError where its site
     cannot be read.
     """
-    old = taken_over(found.old_site, run, now())
+    old = take_over(found.old_site, run, now())
     if old is None:
         return None
     upstreams, remembered = NGINX.upstream_files(old.state)

@@ -16,7 +16,7 @@ from pydantic import (
 
 from roles.balancer.files import read_key
 from roles.balancer.routes import Match
-from roles.balancer.settings import SERVER_NAME, BalancerSettings, with_secrets
+from roles.balancer.settings import SERVER_NAME, BalancerSettings, needs_secrets
 from roles.host import LocalFile, PublicPort, StrictSettings, check_host_name
 
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -70,7 +70,7 @@ class RouteSettings(StrictSettings):
     @field_validator("api_key_file", "engine_key_file")
     @classmethod
     def _holds_a_key(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is not None and with_secrets(info):
+        if path is not None and needs_secrets(info):
             read_key(path)
         return path
 
@@ -88,7 +88,7 @@ class RouteSettings(StrictSettings):
         return Match(self.path_prefix or "/", self.server_name, self.port)
 
 
-def clashes(routes: Mapping[int, RouteSettings], balancer: BalancerSettings) -> list[str]:
+def route_conflicts(routes: Mapping[int, RouteSettings], balancer: BalancerSettings) -> list[str]:
     """What speaks against these routes together, each with its path and what to do.
 
     `routes` are those of the services that a balancer serves, by their number in the inventory.

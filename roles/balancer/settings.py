@@ -109,14 +109,14 @@ class BalancerSettings(StrictSettings):
     @field_validator("api_key_file", "engine_key_file")
     @classmethod
     def _key_file_holds_a_key(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is not None and with_secrets(info):
+        if path is not None and needs_secrets(info):
             read_key(path)
         return path
 
     @field_validator("certificate_file", "certificate_key_file")
     @classmethod
     def _file_is_pem(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None or not with_secrets(info):
+        if path is None or not needs_secrets(info):
             return path
         if "-----BEGIN " not in read_text(path):
             raise ValueError(f"{path} is not a PEM file: convert it with openssl")
@@ -125,7 +125,7 @@ class BalancerSettings(StrictSettings):
     @field_validator("certificate_key_file")
     @classmethod
     def _certificate_key_is_private(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is not None and with_secrets(info):
+        if path is not None and needs_secrets(info):
             check_private(path)
         return path
 
@@ -143,7 +143,7 @@ class BalancerSettings(StrictSettings):
                 "certificate_file and certificate_key_file belong together: give both, or none "
                 "for a self-signed certificate"
             )
-        if self.certificate_file and self.certificate_key_file and with_secrets(info):
+        if self.certificate_file and self.certificate_key_file and needs_secrets(info):
             check_certificate(
                 self.certificate_file,
                 self.certificate_key_file,
@@ -153,11 +153,11 @@ class BalancerSettings(StrictSettings):
         return self
 
 
-def made_engine_key_file(settings: BalancerSettings, inventory: str) -> Path:
+def generated_key_file(settings: BalancerSettings, inventory: str) -> Path:
     """Where a deploy keeps the key that it makes for the engines of an inventory."""
     return settings.api_key_file.parent / inventory / "engines.key"
 
 
-def with_secrets(info: ValidationInfo) -> bool:
+def needs_secrets(info: ValidationInfo) -> bool:
     """Whether files that hold secrets must be there: a plan can be reviewed without them."""
     return (info.context or {}).get("secrets", True)

@@ -12,7 +12,7 @@ SECTION = "@@ "
 
 
 @dataclass(frozen=True)
-class Standing:
+class FoundBalancer:
     """A balancer as it is found.
 
     `state` is the text of state.json, `old_site` that of the site where there is no state: an
@@ -26,14 +26,14 @@ class Standing:
     files: Mapping[str, str] = field(default_factory=dict)
     packages: frozenset[str] = frozenset()
     certificate: frozenset[str] = frozenset()
-    known: bool = False
+    has_main_file: bool = False
     enabled: bool = False
     active: bool = False
     loaded: bool = False
 
 
-def standing_command(balancer: Balancer) -> str:
-    """A shell command that prints everything that a `Standing` holds, in sections."""
+def find_command(balancer: Balancer) -> str:
+    """A shell command that prints everything that a `FoundBalancer` holds, in sections."""
     packages = " ".join(balancer.packages)
     patterns = " ".join([*balancer.files, STATE])
     parts = {
@@ -51,7 +51,7 @@ def standing_command(balancer: Balancer) -> str:
     return "; ".join(f"echo '{SECTION}{name}'; {part}" for name, part in parts.items()) + "; :"
 
 
-def parsed_standing(output: Sequence[str]) -> Standing:
+def parse_found(output: Sequence[str]) -> FoundBalancer:
     """What the command printed; KeyError or ValueError for anything else."""
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
@@ -61,7 +61,7 @@ def parsed_standing(output: Sequence[str]) -> Standing:
         else:
             lines.append(line)
     enabled, active, digest, loaded = (line.strip() for line in [*sections["service"], ""][:4])
-    return Standing(
+    return FoundBalancer(
         state="\n".join(sections["state"]),
         old_site="".join(f"{line}\n" for line in sections["old site"]),
         files=dict(map(_file_state, sections["files"])),
@@ -69,7 +69,7 @@ def parsed_standing(output: Sequence[str]) -> Standing:
             line.split()[0] for line in sections["packages"] if line.endswith(" installed")
         ),
         certificate=parse_names("\n".join(sections["certificate"])),
-        known=bool(sections["known"]),
+        has_main_file=bool(sections["known"]),
         enabled=enabled == "enabled",
         active=active == "active",
         loaded=loaded == digest,

@@ -19,7 +19,7 @@ SCHEMA = 1
 Owner = Literal["inventory", "operator", "rolling-update", "watchdog"]
 """Who may drain a member. It is out while any of them has it out, and each takes back its own."""
 # What the final stage of a deploy decides anew; drains of the others outlive it.
-DECIDED = ("inventory", "rolling-update")
+RECOMPUTED = ("inventory", "rolling-update")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ _STATE = TypeAdapter(BalancerState)
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")])
 
 
-def dumped(state: BalancerState) -> str:
+def dump_state(state: BalancerState) -> str:
     """The state as it is written."""
     return json.dumps({"schema": SCHEMA} | asdict(state), indent=1) + "\n"
 
 
-def parsed(text: str) -> BalancerState | None:
+def parse_state(text: str) -> BalancerState | None:
     """The state in a file's text, None where there is none; ValueError where it is not ours."""
     if not text.strip():
         return None
@@ -72,7 +72,7 @@ def parsed(text: str) -> BalancerState | None:
 def _unreadable(why: str) -> str:
     return (
         f"{STATE} cannot be read: {why}; if nobody is drained on purpose, write "
-        f"{dumped(BalancerState())!r} into it: the end of a deploy fills it"
+        f"{dump_state(BalancerState())!r} into it: the end of a deploy fills it"
     )
 
 
@@ -95,7 +95,7 @@ def drain(
     new: list[Drain] = []
     refused: list[str] = []
     for upstream in state.upstreams:
-        ids = [m.id for m in upstream.members if _among(m.id, replicas) and m.id not in held]
+        ids = [m.id for m in upstream.members if _matches(m.id, replicas) and m.id not in held]
         announced = upstream.service in interrupted
         added = [Drain(id, owner, run, since, announced) for id in ids]
         in_now = healthy(upstream, state.drains)
@@ -124,7 +124,7 @@ def undrain(
     new or at another port, whatever they failed before.
     """
     left = tuple(
-        one for one in state.drains if one.owner != owner or not _among(one.replica, replicas)
+        one for one in state.drains if one.owner != owner or not _matches(one.replica, replicas)
     )
     upstreams = tuple(
         _with_proved(one, (proved or {}).get(one.service, ())) for one in state.upstreams
@@ -140,7 +140,7 @@ def _with_proved(upstream: Upstream, proved: Sequence[Member]) -> Upstream:
     return replace(upstream, members=(*kept, *new.values()), failures=failures)
 
 
-def owners(state: BalancerState) -> dict[str, frozenset[str]]:
+def drain_owners(state: BalancerState) -> dict[str, frozenset[str]]:
     """Who has which member out, by its id."""
     found: dict[str, frozenset[str]] = {}
     for drain in state.drains:
@@ -148,11 +148,11 @@ def owners(state: BalancerState) -> dict[str, frozenset[str]]:
     return found
 
 
-def _among(id: str, replicas: Collection[str]) -> bool:
+def _matches(id: str, replicas: Collection[str]) -> bool:
     return id in replicas or f"{id.partition('/')[0]}/*" in replicas
 
 
-def planned(
+def planned_state(
     old: BalancerState | None,
     routes: Sequence[Route],
     settings: BalancerSettings,
@@ -169,12 +169,12 @@ def planned(
     before = old.drains if old else ()
     declared = [id for route in routes for id in sorted(route.drained)]
     there = {one.replica: one for one in before if one.owner == "inventory"}
-    stay = [one for one in before if one.owner not in DECIDED and one.replica in new.ids]
+    stay = [one for one in before if one.owner not in RECOMPUTED and one.replica in new.ids]
     drains = [there.get(id) or Drain(id, "inventory", run, since) for id in declared]
     return replace(new, drains=(*stay, *drains))
 
 
-def answered(
+def with_results(
     state: BalancerState,
     old: BalancerState | None,
     failures: Mapping[str, str],
@@ -193,13 +193,13 @@ def answered(
     return replace(found, drains=tuple(d for d in found.drains if d.replica in found.ids))
 
 
-def vanished(state: BalancerState, routes: Sequence[Route]) -> tuple[str, ...]:
+def removed_members(state: BalancerState, routes: Sequence[Route]) -> tuple[str, ...]:
     """The ids of members that were in an upstream and are in no plan any more."""
     ids = {member.id for route in routes for member in route.members}
     return tuple(m.id for one in state.upstreams for m in one.members if m.id not in ids)
 
 
-def vanished_message(replica: str) -> str:
+def removed_message(replica: str) -> str:
     """What is to be said of such a member."""
     return (
         f"{replica} was in the upstream and is in no plan any more: it leaves; its host may still "

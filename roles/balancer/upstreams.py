@@ -53,10 +53,10 @@ class Server:
     def comment(self) -> str:
         """The id and what is the matter, if anything: one line of plain ASCII."""
         if self.out:
-            return plain(f"{self.member.id}: out, {self.out}")
+            return one_line(f"{self.member.id}: out, {self.out}")
         if self.kept:
-            return plain(f"{self.member.id}: kept as nothing else is left, {self.kept}")
-        return plain(self.member.id)
+            return one_line(f"{self.member.id}: kept as nothing else is left, {self.kept}")
+        return one_line(self.member.id)
 
 
 def servers(upstream: Upstream, drains: Collection[Drain]) -> tuple[Server, ...]:
@@ -95,6 +95,6 @@ def _keep(server: Server) -> Server:
     return replace(server, out=None, kept=server.out)
 
 
-def plain(text: str) -> str:
+def one_line(text: str) -> str:
     """One short line of ASCII that can neither end a comment nor quote anything."""
     return " ".join(UNSAFE.sub(" ", text).split())[:COMMENT_LENGTH].rstrip()

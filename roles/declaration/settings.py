@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from roles.balancer import BalancerSettings, Keys, RouteSettings, check_name, keys_of, with_secrets
+from roles.balancer import BalancerSettings, Keys, RouteSettings, check_name, keys_of, needs_secrets
 from roles.driver import DriverSettings
 from roles.engine import ENGINE_SETTINGS
 from roles.hardware import GpusDeclaration, LinksDeclaration
@@ -142,7 +142,7 @@ class FleetSettings(StrictSettings):
         certificate = self.balancer and self.balancer.certificate_file
         for number, service in enumerate(self.services):
             name = service.route.server_name
-            if certificate and name and with_secrets(info):
+            if certificate and name and needs_secrets(info):
                 try:
                     check_name(certificate, name)
                 except ValueError as error:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
-from roles.balancer import clashes, made_engine_key_file, read_key
+from roles.balancer import generated_key_file, read_key, route_conflicts
 from roles.declaration import (
     BALANCERS,
     GPU_HOSTS,
@@ -188,7 +188,7 @@ def _with_engine_key(
     balancer = settings.balancer
     if balancer is None or balancer.engine_key_file is not None:
         return settings, []
-    file = made_engine_key_file(balancer, inventory)
+    file = generated_key_file(balancer, inventory)
     problems: Problems = []
     if secrets and file.expanduser().exists():
         try:
@@ -213,7 +213,7 @@ def _route_problems(settings: FleetSettings) -> list[str]:
     if settings.balancer is None:
         return []
     routes = {number: one.route for number, one in enumerate(settings.services)}
-    return clashes(routes, settings.balancer)
+    return route_conflicts(routes, settings.balancer)
 
 
 def _shared_addresses(hosts: tuple[Host, ...]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pyinfra import host
 from pyinfra.api import operation
 
 from roles.balancer import Member, balancer_of
-from roles.balancer.operations import drained, resumed, undrained
+from roles.balancer.operations import drain, resume_drains, undrain
 from roles.declaration import BALANCERS
 from roles.host.outcome import say, warn
 from roles.rolling import ROLLING_UPDATE
@@ -31,7 +31,7 @@ def by_batches(
     settings = run.fleet.settings.balancer
     balances = BALANCERS in run.fleet.host(host.name).roles and settings is not None
     if balances and settings is not None:
-        resumed(
+        resume_drains(
             name="See who gets requests",
             balancer=balancer_of(settings),
             wanted=rolling.has_changes,
@@ -43,7 +43,7 @@ def by_batches(
     _announced(name="Plan the rolling update", rolling=rolling)
     for index in host.loop(range(rolling.slots)):
         if balances and settings is not None:
-            drained(
+            drain(
                 name=f"Drain batch {index + 1}",
                 balancer=balancer_of(settings),
                 replicas=partial(rolling.drained, index),
@@ -56,7 +56,7 @@ def by_batches(
         turn(index)
         barrier(f"Batch {index + 1} is over")
         if balances and settings is not None:
-            undrained(
+            undrain(
                 name=f"Undrain batch {index + 1}",
                 balancer=balancer_of(settings),
                 replicas=partial(rolling.undrained, index),

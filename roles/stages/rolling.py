@@ -6,7 +6,7 @@ from typing import Literal
 
 from pyinfra.api import State
 
-from roles.balancer import BalancerState, in_service, owners
+from roles.balancer import BalancerState, drain_owners, in_service
 from roles.declaration import BALANCERS, FleetSettings
 from roles.fleet import Fleet
 from roles.rolling import (
@@ -111,7 +111,7 @@ class Rolling:
 
     def balanced(self, state: BalancerState) -> None:
         """Take what a balancer serves; with several, a replica counts where all of them have it."""
-        said = Balanced(in_service(state), owners(state))
+        said = Balanced(in_service(state), drain_owners(state))
         self._balanced = said if self._balanced is None else self._balanced.with_another(said)
 
     def decision(self, index: int, phase: Phase) -> Decision:

@@ -12,9 +12,9 @@ from typing import Any
 
 from pyinfra.context import ctx_host, ctx_state
 
-from roles.balancer.facts import BalancerStanding
+from roles.balancer.facts import BalancerFacts
 from roles.balancer.kinds import NGINX
-from roles.balancer.standing import Standing
+from roles.balancer.standing import FoundBalancer
 from roles.host import HostFile, archive
 
 from .nginx_server import moved, program
@@ -53,7 +53,7 @@ class BalancerHost:
         done = self.shell(fact().command(**arguments))
         lines = self._back(done.stdout).splitlines()
         found = fact().process(lines)
-        return self._as_on_a_host(found) if fact is BalancerStanding else found
+        return self._as_on_a_host(found) if fact is BalancerFacts else found
 
     def run(self, operation: Any, **arguments: Any) -> subprocess.CompletedProcess[str] | None:
         """The last command of an operation, run; None where it has none. It must succeed."""
@@ -82,9 +82,9 @@ class BalancerHost:
         )
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> FoundBalancer:
         """The balancer as a deploy finds it."""
-        return self.get_fact(BalancerStanding, kind="nginx")
+        return self.get_fact(BalancerFacts, kind="nginx")
 
     @property
     def reloads(self) -> int:
@@ -118,7 +118,7 @@ class BalancerHost:
             texts = {f"/{m.name}": tar.extractfile(m).read().decode() for m in tar}  # type: ignore[union-attr]
         return archive(HostFile(self._here(path), self._here(text)) for path, text in texts.items())
 
-    def _as_on_a_host(self, found: Standing) -> Standing:
+    def _as_on_a_host(self, found: FoundBalancer) -> FoundBalancer:
         files = {}
         for path, state in found.files.items():
             mode = state.split()[0]

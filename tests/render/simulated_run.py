@@ -28,11 +28,11 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 
 from roles.balancer import balancer_of
 from roles.balancer.certificate import alternative_names
-from roles.balancer.completions import Answers
-from roles.balancer.deployment import Deployment
+from roles.balancer.completions import ServiceResults
+from roles.balancer.deployment import BalancerDeployment
 from roles.balancer.routes import server_names
-from roles.balancer.standing import Standing
-from roles.balancer.state import STATE, dumped
+from roles.balancer.standing import FoundBalancer
+from roles.balancer.state import STATE, dump_state
 from roles.checks import Check, of_host
 from roles.engine.facts import Installed
 from roles.fleet import routes
@@ -118,34 +118,34 @@ def launched(host: Host, **_: Any) -> LaunchState:
     return LaunchState(units, entries, launch.shared, firewall=True)
 
 
-def standing(host: Host, **_: Any) -> Standing:
+def standing(host: Host, **_: Any) -> FoundBalancer:
     """A balancer on which everything is as planned."""
     fleet = Run.of(host.state).fleet
     settings, own_routes = fleet.settings.balancer, routes(fleet)
     assert settings is not None
-    deployment = Deployment(balancer_of(settings), settings, own_routes, "earlier")
+    deployment = BalancerDeployment(balancer_of(settings), settings, own_routes, "earlier")
     address = fleet.host(host.name).address
     files = {file.path: file for file in deployment.files}
-    return Standing(
-        state=dumped(deployment.wanted),
+    return FoundBalancer(
+        state=dump_state(deployment.wanted),
         files={path: file.state for path, file in files.items()},
         packages=frozenset(deployment.balancer.packages),
         certificate=frozenset(
             alternative_names(settings.server_name, *server_names(own_routes), address)
         ),
-        known=True,
+        has_main_file=True,
         enabled=True,
         active=True,
         loaded=STATE in files,
     )
 
 
-def completions(host: Host, **_: Any) -> tuple[Answers, ...]:
+def completions(host: Host, **_: Any) -> tuple[ServiceResults, ...]:
     fleet = Run.of(host.state).fleet
     broken = {*SCENARIO.get("fresh", ()), *SCENARIO.get("failing", ())}
     down = broken - {*MOVED, *SCENARIO.get("old", ())}
     return tuple(
-        Answers(
+        ServiceResults(
             route.service,
             frozenset(member.id for member in route.members),
             {member.id: "refused" for member in route.members if member.host in down},

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from roles.balancer import Member, Route, completions
-from roles.balancer.completions import Answers, Question, parsed, script
+from roles.balancer.completions import ServiceProbe, ServiceResults, parse_results, probe_script
 from roles.balancer.nginx.render import render_engine_key
 from tests.unit.balancer.fleets import ENGINE_KEY, route
 
@@ -70,16 +70,16 @@ def serving(*engines: type[Engine]) -> Iterator[list[Member]]:
             server.server_close()
 
 
-def ask(*routes: Route, key_path: str = "/no/such") -> list[Answers]:
-    questions = [Question(one, one.members, [key_path]) for one in routes]
+def ask(*routes: Route, key_path: str = "/no/such") -> list[ServiceResults]:
+    questions = [ServiceProbe(one, one.members, [key_path]) for one in routes]
     done = subprocess.run(
         [sys.executable, "-"],
-        input=script(questions, timeout_s=60),
+        input=probe_script(questions, timeout_s=60),
         capture_output=True,
         text=True,
         check=True,
     )
-    return list(parsed(done.stdout))
+    return list(parse_results(done.stdout))
 
 
 def like(**values: object) -> type[Engine]:

@@ -25,12 +25,12 @@ from roles.balancer import (
     operations,
 )
 from roles.balancer.certificate import make_script, names_command, parse_names
-from roles.balancer.deployment import Deployment
+from roles.balancer.deployment import BalancerDeployment
 from roles.balancer.kinds import NGINX
 from roles.balancer.nginx import paths
 from roles.balancer.nginx.paths import SELF_SIGNED, SITE, UPSTREAMS
 from roles.balancer.nginx.scripts import check
-from roles.balancer.state import STATE, drain, planned
+from roles.balancer.state import STATE, drain, planned_state
 from roles.host import HostFile
 from tests.unit.balancer.fleets import CLIENT_KEY, ENGINE_KEY, members, route, settings
 
@@ -62,7 +62,7 @@ AUDIO = route("audio", *members("audio", gpu3=[9002]), match=Match(port=8443))
 def texts(folder: Path) -> dict[str, str]:
     """The files of four services, one with a drained and a failing member, by path."""
     given = settings(folder, server_name="llm.example.com")
-    state = planned(None, [CHAT, CODE, VISION, AUDIO], given, "run", "now")
+    state = planned_state(None, [CHAT, CODE, VISION, AUDIO], given, "run", "now")
     state, _ = drain(state, ["gpu2/chat-0"], "operator", "run", "now")
     chat = replace(state.upstreams[0], failures={"gpu1/chat-1": "HTTP 500"})
     state = replace(state, upstreams=(chat, *state.upstreams[1:]))
@@ -80,7 +80,7 @@ def files(
     given: BalancerSettings, routes: Sequence[Route], state: BalancerState | None = None
 ) -> list[HostFile]:
     return [
-        *NGINX.upstream_files(state or planned(None, routes, given, "run", "now")),
+        *NGINX.upstream_files(state or planned_state(None, routes, given, "run", "now")),
         *map(NGINX.engine_key_file, routes),
         *NGINX.site_files(given, routes),
     ]
@@ -512,17 +512,17 @@ def test_an_old_balancer_that_is_not_drained_first(tmp_path: Path):
     host.write([HostFile(SITE, text), keys])
     with running(install(tmp_path, {}), port):
         given = settings(tmp_path, port=port, ipv6=False)
-        deployment = Deployment(NGINX, given, [CHAT], "r")
-        host.run(operations.installed, deployment=deployment)
+        deployment = BalancerDeployment(NGINX, given, [CHAT], "r")
+        host.run(operations.install, deployment=deployment)
         assert deployment.old and deployment.old.upstream("qwen2.5-14b")
-        assert paths.engine_key("qwen2.5-14b") in deployment.standing.files
+        assert paths.engine_key("qwen2.5-14b") in deployment.found.files
         assert host.reloads == 1 and host.standing.loaded
         assert len(deployment.messages) == 4, "all four vanished"
 
 
 OWN_ARGUMENTS: dict[Any, dict[str, Any]] = {
-    operations.drained: {"interrupted": tuple, "note_kept": lambda ids: None},
-    operations.undrained: {"proved": dict},
+    operations.drain: {"interrupted": tuple, "note_kept": lambda ids: None},
+    operations.undrain: {"proved": dict},
 }
 
 
@@ -545,20 +545,20 @@ def test_drains(tmp_path: Path):
 
             assert min(served(client, engines)) > 0
             with asking(client) as statuses:
-                change(operations.drained, "gpu2/*")
+                change(operations.drain, "gpu2/*")
                 assert host.standing.loaded and host.reloads == 1
                 engines[1].requests.clear()
-                change(operations.drained, "gpu2/r-0", owner="operator")
+                change(operations.drain, "gpu2/r-0", owner="operator")
                 assert host.reloads == 1, "it is out already"
                 # Nothing would be left.
-                change(operations.drained, "gpu1/r-0")
+                change(operations.drain, "gpu1/r-0")
                 assert host.reloads == 1
                 (warning,) = host.warnings
                 assert warning.startswith("gpu1/r-0 stays in")
                 assert served(client, engines[1:]) == (0,)
-                change(operations.undrained, "gpu2/*")
+                change(operations.undrain, "gpu2/*")
                 assert host.reloads == 1, "an operator has it out"
-                change(operations.undrained, "gpu2/*", owner="operator")
+                change(operations.undrain, "gpu2/*", owner="operator")
                 assert host.standing.loaded and host.reloads == 2
             assert set(statuses) == {200} and len(statuses) > 20
             assert host.read(UPSTREAMS) == before
@@ -569,13 +569,13 @@ def test_drains(tmp_path: Path):
             good = live.read_text()
             live.write_text(f"{good}nonsense on;\n")
             with pytest.raises(AssertionError, match="unknown directive"):
-                change(operations.drained, "gpu2/*")
+                change(operations.drain, "gpu2/*")
             assert host.read(UPSTREAMS) == before
             live.write_text(good)
 
             # A run that was killed before it reloaded is made good by the next.
             Path(moved(paths.LOADED, tmp_path)).unlink()
-            change(operations.undrained, "gpu2/*")
+            change(operations.undrain, "gpu2/*")
             assert host.standing.loaded
 
 
@@ -598,29 +598,29 @@ def test_an_old_balancer_is_taken_over_without_a_lost_request(tmp_path: Path):
             with asking(client) as statuses:
                 id = "gpu2/qwen2.5-14b-0"
                 drained = {"balancer": NGINX, "owner": "operator", "run": "r"}
-                own = OWN_ARGUMENTS[operations.drained]
-                host.run(operations.drained, replicas=lambda: [id], **drained, **own)
+                own = OWN_ARGUMENTS[operations.drain]
+                host.run(operations.drain, replicas=lambda: [id], **drained, **own)
                 assert host.reloads == 2 and host.standing.loaded
                 engines[1].requests.clear()
                 assert served(client, engines[1:]) == (0,)
-                own = OWN_ARGUMENTS[operations.undrained]
-                host.run(operations.undrained, replicas=lambda: [id], **drained, **own)
+                own = OWN_ARGUMENTS[operations.undrain]
+                host.run(operations.undrain, replicas=lambda: [id], **drained, **own)
                 assert min(served(client, engines)) > 0
                 # The end of the deploy: the same service, written anew, with the same keys.
                 service = "qwen2.5-14b"
                 ids = [replace(m, id=f"{m.host}/{service}-0") for m in found]
                 given = settings(tmp_path, port=port, ipv6=False)
-                deployment = Deployment(NGINX, given, [route(service, *ids)], "r")
-                host.run(operations.installed, deployment=deployment)
-                host.run(operations.site, deployment=deployment)
-                host.run(operations.serving, deployment=deployment)
+                deployment = BalancerDeployment(NGINX, given, [route(service, *ids)], "r")
+                host.run(operations.install, deployment=deployment)
+                host.run(operations.write_site, deployment=deployment)
+                host.run(operations.run_program, deployment=deployment)
                 assert host.reloads == 4 and min(served(client, engines)) > 0
             assert set(statuses) == {200} and len(statuses) > 20
             left = host.standing.files
             assert paths.OLD_KEYS not in left and paths.engine_key(service) in left
             assert "upstream llm_qwen2.5-14b {" in host.read(UPSTREAMS)
-            host.run(operations.installed, deployment=deployment)
-            assert host.run(operations.site, deployment=deployment) is None, "nothing differs"
+            host.run(operations.install, deployment=deployment)
+            assert host.run(operations.write_site, deployment=deployment) is None, "nothing differs"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from roles.balancer.nginx.render import (
 )
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
-from roles.balancer.state import STATE, BalancerState, dumped
+from roles.balancer.state import STATE, BalancerState, dump_state
 from roles.host import HostFile, read_text
 
 
@@ -52,7 +52,7 @@ class Nginx:
         """The upstreams and the state that they follow from."""
         return [
             HostFile(paths.UPSTREAMS, render_upstreams(state)),
-            HostFile(STATE, dumped(state)),
+            HostFile(STATE, dump_state(state)),
         ]
 
     def engine_key_paths(self, service: str) -> Sequence[str]:

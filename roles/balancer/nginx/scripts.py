@@ -37,7 +37,7 @@ def start_script() -> str:
     The package has started it when it was installed, with other files: a mere start would leave it
     at that.
     """
-    return f"systemctl restart nginx || {_complain('nginx did not start')}; {_note()}"
+    return f"systemctl restart nginx || {_fail_with_log('nginx did not start')}; {_record_loaded()}"
 
 
 def reload_script() -> str:
@@ -50,12 +50,12 @@ def reload_script() -> str:
     # The title of a worker that only ends what it has begun is longer.
     workers = "pgrep -P \"$(cat /run/nginx.pid)\" -f '^nginx: worker process *$'"
     old_accept = f'{workers} | grep -Fxq "$OLD"'
-    kept = _complain("nginx went on with its old configuration")
+    kept = _fail_with_log("nginx went on with its old configuration")
     return (
         f"OLD=$({workers} || true); rm -f {LOADED}; "
-        f"systemctl reload nginx || {_complain('nginx was not reloaded')}; "
+        f"systemctl reload nginx || {_fail_with_log('nginx was not reloaded')}; "
         f"for _ in $(seq 150); do {old_accept} || break; sleep 0.2; done; "
-        f"if {old_accept}; then {kept}; fi; {_note()}"
+        f"if {old_accept}; then {kept}; fi; {_record_loaded()}"
     )
 
 
@@ -64,9 +64,9 @@ def _digest() -> str:
     return f"cat {files} {KEYS}/* 2>/dev/null | sha256sum | cut -d' ' -f1"
 
 
-def _note() -> str:
+def _record_loaded() -> str:
     return f"umask 077; {_digest()} > {LOADED}"
 
 
-def _complain(what: str) -> str:
+def _fail_with_log(what: str) -> str:
     return f"{{ echo '{what}:' >&2; tail -n 5 /var/log/nginx/error.log >&2; exit 1; }}"

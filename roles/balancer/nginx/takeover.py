@@ -36,7 +36,7 @@ class TakenOver:
         return self.state.upstreams[0].service
 
 
-def taken_over(site: str, run: str, since: str) -> TakenOver | None:
+def take_over(site: str, run: str, since: str) -> TakenOver | None:
     """What an old site becomes; None where there is none, or none of an earlier version.
 
     ValueError where its upstream cannot be read.

@@ -19,7 +19,7 @@ START = r"(?:^|(?<=[\s;{}]))"
 INCLUDES = re.compile(rf"{START}include\s+[\"']?{re.escape(UPSTREAMS)}[\"']?\s*;")
 UPSTREAM_BLOCK = re.compile(START + r"upstream\s+([^\s{;]+)\s*\{")
 PASS = re.compile(START + r"(?:proxy|grpc|fastcgi|uwsgi|scgi)_pass\s+([^\s;]+)")
-OURS = re.compile(rf"[\"']?https?://{UPSTREAM_PREFIX}[A-Za-z0-9._-]+(/[^\s;]*)?[\"']?")
+OUR_TARGET = re.compile(rf"[\"']?https?://{UPSTREAM_PREFIX}[A-Za-z0-9._-]+(/[^\s;]*)?[\"']?")
 QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}")
 # nginx takes `#` for a comment only where a word could begin.
 COMMENT = re.compile(rf"(?m){START}#.*$")
@@ -93,13 +93,13 @@ def check_template(path: Path) -> None:
     except Exception as error:  # a template may raise anything
         message = getattr(error, "message", None) or str(error)
         if message == "'servers' is undefined":
-            message = f"{message}: {_INCLUDE_THEM}"
+            message = f"{message}: {_INCLUDE_REMEDY}"
         raise ValueError(f"{path}, line {_line(error)}: {message}") from error
     if problem := drain_problem(site):
         raise ValueError(f"{path}: {problem}")
 
 
-_INCLUDE_THEM = (
+_INCLUDE_REMEDY = (
     "upstreams are written into a file of their own; put `include {{ upstreams_file }};` in place "
     "of the upstream block, and proxy each of a site's locations to its target, as "
     "templates/nginx/llm.conf.j2 does"
@@ -113,16 +113,18 @@ def drain_problem(site: str) -> str | None:
     """
     text = COMMENT.sub("", site)
     if found := UPSTREAM_BLOCK.search(text):
-        return f"it has an upstream of its own, {found[1]}, which no drain reaches: {_INCLUDE_THEM}"
+        return (
+            f"it has an upstream of its own, {found[1]}, which no drain reaches: {_INCLUDE_REMEDY}"
+        )
     if not INCLUDES.search(text):
-        return f"it does not include {UPSTREAMS}: {_INCLUDE_THEM}"
+        return f"it does not include {UPSTREAMS}: {_INCLUDE_REMEDY}"
     if unbalanced := _brace_problem(text):
         return unbalanced
     if not PASS.search(text):
-        return f"it sends requests to no upstream: {_INCLUDE_THEM}"
+        return f"it sends requests to no upstream: {_INCLUDE_REMEDY}"
     for target in PASS.findall(text):
-        if not OURS.fullmatch(target):
-            return f"it sends requests to {target}, which no drain reaches: {_INCLUDE_THEM}"
+        if not OUR_TARGET.fullmatch(target):
+            return f"it sends requests to {target}, which no drain reaches: {_INCLUDE_REMEDY}"
     return None
 
 

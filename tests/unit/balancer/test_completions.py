@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from roles.balancer.completions import parsed
+from roles.balancer.completions import parse_results
 
 
 def answers(*results: dict[str, Any]) -> Any:
     named = {f"gpu{number}/chat-0": result for number, result in enumerate(results)}
-    (found,) = parsed(json.dumps([{"service": "chat", "keeps_key": False, "results": named}]))
+    (found,) = parse_results(
+        json.dumps([{"service": "chat", "keeps_key": False, "results": named}])
+    )
     return found
 
 

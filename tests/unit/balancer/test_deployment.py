@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from roles.balancer import BalancerState, Route, balancer_of
-from roles.balancer.completions import Answers
-from roles.balancer.deployment import Deployment
+from roles.balancer.completions import ServiceResults
+from roles.balancer.deployment import BalancerDeployment
 from roles.balancer.nginx import paths
-from roles.balancer.standing import Standing
+from roles.balancer.standing import FoundBalancer
 from roles.balancer.state import STATE
 
 from .fleets import members, route, settings, state
@@ -26,10 +26,10 @@ def deployment(
     files: Iterable[str] = (),
     failed: Iterable[str] = (),
     keeps_key: Iterable[str] = (),
-) -> Deployment:
+) -> BalancerDeployment:
     given = settings(folder)
     answers = {
-        one.service: Answers(
+        one.service: ServiceResults(
             one.service,
             frozenset(m.id for m in one.members),
             {m.id: "HTTP 401" for m in one.members if m.id in set(failed)},
@@ -37,11 +37,11 @@ def deployment(
         )
         for one in routes
     }
-    standing = Standing(files=dict.fromkeys(files, "644 root root x"))
-    return Deployment(balancer_of(given), given, routes, "run", standing, old, answers)
+    standing = FoundBalancer(files=dict.fromkeys(files, "644 root root x"))
+    return BalancerDeployment(balancer_of(given), given, routes, "run", standing, old, answers)
 
 
-def written(found: Deployment) -> set[str]:
+def written(found: BalancerDeployment) -> set[str]:
     return {file.path for file in found.files}
 
 
@@ -117,5 +117,5 @@ def test_who_vanished_is_named(tmp_path: Path):
 
 def test_drained_members_are_not_asked(tmp_path: Path):
     drained = replace(CHAT, drained=frozenset(["gpu1/chat-0"]))
-    question = deployment(tmp_path, drained).question
+    question = deployment(tmp_path, drained).probe_program
     assert "gpu2/chat-0" in question and "gpu1/chat-0" not in question

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from roles.balancer.facts import BalancerStanding, Completions
+from roles.balancer.facts import BalancerFacts, Completions
 
 SECTIONS = {
     "state": ['{"schema": 1,', "}"],
@@ -21,9 +21,9 @@ def output(**others: list[str]) -> list[str]:
 
 
 def test_a_standing():
-    found = BalancerStanding().process(output())
+    found = BalancerFacts().process(output())
     assert found.state == '{"schema": 1,\n}'
-    assert found.packages == {"nginx"} and found.known
+    assert found.packages == {"nginx"} and found.has_main_file
     assert found.certificate == {"DNS:a", "IP:10.0.0.1"}
     assert found.files == {"/etc/nginx/conf.d/llm.conf": "644 root root cd34"}
 
@@ -38,22 +38,22 @@ def test_a_standing():
     ],
 )
 def test_what_runs(lines: list[str], standing: tuple[bool, bool, bool]):
-    found = BalancerStanding().process(output(service=lines))
+    found = BalancerFacts().process(output(service=lines))
     assert (found.enabled, found.active, found.loaded) == standing
 
 
 @pytest.mark.parametrize("others", [{"service": []}, {"files": ["x"]}, {"service": ["enabled"]}])
 def test_what_is_no_standing(others: Mapping[str, list[str]]):
     with pytest.raises(FactProcessError, match="not the standing of a balancer"):
-        BalancerStanding().process(output(**others))
+        BalancerFacts().process(output(**others))
     with pytest.raises(FactProcessError):
-        BalancerStanding().process(["sh: not found"])
+        BalancerFacts().process(["sh: not found"])
 
 
 def test_an_old_site():
-    found = BalancerStanding().process(output(**{"old site": ["a", "", "b"]}))
+    found = BalancerFacts().process(output(**{"old site": ["a", "", "b"]}))
     assert found.old_site == "a\n\nb\n"
-    assert BalancerStanding().process(output()).old_site == ""
+    assert BalancerFacts().process(output()).old_site == ""
 
 
 def test_completions():

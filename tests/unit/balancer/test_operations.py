@@ -14,12 +14,12 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.context import ctx_host, ctx_state
 
 from roles.balancer import BalancerState, balancer_of, operations
-from roles.balancer.deployment import Deployment
-from roles.balancer.facts import BalancerStanding, Completions
+from roles.balancer.deployment import BalancerDeployment
+from roles.balancer.facts import BalancerFacts, Completions
 from roles.balancer.kinds import NGINX
 from roles.balancer.nginx import paths
-from roles.balancer.standing import Standing
-from roles.balancer.state import STATE, drain, dumped, parsed
+from roles.balancer.standing import FoundBalancer
+from roles.balancer.state import STATE, drain, dump_state, parse_state
 from roles.host import HostFile
 
 from .fleets import route, settings, state
@@ -61,12 +61,12 @@ def commands(operation: Any, facts: dict[Any, Any], executing: bool = True, **ar
         return list(operation._inner(**arguments))
 
 
-def standing(of: BalancerState | None = None, **values: Any) -> Standing:
+def standing(of: BalancerState | None = None, **values: Any) -> FoundBalancer:
     """A balancer that serves this state."""
-    found = Standing(packages=ALL, known=True, enabled=True, active=True, loaded=True)
+    found = FoundBalancer(packages=ALL, has_main_file=True, enabled=True, active=True, loaded=True)
     if of is not None:
         files = {file.path: file.state for file in NGINX.upstream_files(of)}
-        found = replace(found, state=dumped(of), files=files | {paths.SITE: "644 root root x"})
+        found = replace(found, state=dump_state(of), files=files | {paths.SITE: "644 root root x"})
     return replace(found, **values)
 
 
@@ -77,20 +77,20 @@ def written(command: Any) -> dict[str, str]:
         return {f"/{m.name}": tar.extractfile(m).read().decode() for m in tar}  # type: ignore[union-attr]
 
 
-def drained(before: Standing, *ids: str, operation: Any = operations.drained, **more: Any):
+def drained(before: FoundBalancer, *ids: str, operation: Any = operations.drain, **more: Any):
     arguments = {"balancer": NGINX, "replicas": lambda: ids, "owner": "operator", "run": "r"}
-    if operation is operations.drained:
+    if operation is operations.drain:
         arguments |= {"interrupted": tuple, "note_kept": lambda ids: None}
     else:
         arguments |= {"proved": dict}
-    return commands(operation, {BalancerStanding: before}, **(arguments | more))
+    return commands(operation, {BalancerFacts: before}, **(arguments | more))
 
 
 def test_a_drain_writes_what_follows_from_it_and_reloads():
     (command,) = drained(standing(state()), IDS[0])
     files = written(command)
     assert list(files) == [paths.UPSTREAMS, STATE]
-    found = parsed(files[STATE])
+    found = parse_state(files[STATE])
     assert found and [(one.replica, one.owner) for one in found.drains] == [(IDS[0], "operator")]
     assert "server 10.0.0.1:8000 down;" in files[paths.UPSTREAMS]
     assert "nginx -t" in str(command) and "systemctl reload nginx" in str(command)
@@ -101,14 +101,14 @@ def test_a_second_owner_changes_the_state_alone():
     (command,) = drained(standing(before), IDS[0])
     assert "systemctl reload" not in str(command) and "nginx -t" not in str(command)
     assert f"mv -f {STATE}.pyinfra-new" in str(command)
-    (command,) = drained(standing(before), IDS[0], operation=operations.undrained, owner="watchdog")
+    (command,) = drained(standing(before), IDS[0], operation=operations.undrain, owner="watchdog")
     assert "systemctl reload nginx" in str(command)
 
 
 def test_nothing_where_nothing_changes():
     before, _ = drain(state(), [IDS[0]], "operator", "r", "s")
     assert drained(standing(before), IDS[0]) == []
-    assert drained(standing(state()), IDS[0], operation=operations.undrained) == []
+    assert drained(standing(state()), IDS[0], operation=operations.undrain) == []
     assert drained(standing(state())) == []
     assert drained(standing(), IDS[0]) == [], "it serves nobody yet"
 
@@ -128,7 +128,7 @@ def test_who_has_moved_gets_in_as_it_is_now():
     (command,) = drained(
         standing(before),
         IDS[0],
-        operation=operations.undrained,
+        operation=operations.undrain,
         owner="rolling-update",
         proved=lambda: {"chat": [now, new]},
     )
@@ -137,12 +137,12 @@ def test_who_has_moved_gets_in_as_it_is_now():
     assert "server 10.0.0.9:8200" in text and "down" not in text
 
 
-def resumed(before: Standing, serving: dict[str, Any] | None = None, wanted: bool = True):
+def resumed(before: FoundBalancer, serving: dict[str, Any] | None = None, wanted: bool = True):
     """The commands, and the states that were noted."""
     noted: list[BalancerState] = []
     found = commands(
-        operations.resumed,
-        {BalancerStanding: before},
+        operations.resume_drains,
+        {BalancerFacts: before},
         balancer=NGINX,
         wanted=lambda: wanted,
         serving=lambda: serving or {},
@@ -158,7 +158,7 @@ def test_what_a_killed_run_drained_is_taken_back_of_who_serves():
     members = before.upstreams[0].members
     (command,), (noted,) = resumed(standing(before), {"chat": [members[0]]})
     assert [one.replica for one in noted.drains] == [IDS[1]]
-    assert parsed(written(command)[STATE]) == noted
+    assert parse_state(written(command)[STATE]) == noted
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -182,12 +182,12 @@ def test_the_last_member_stays_in(caplog: pytest.LogCaptureFixture):
     [standing(state="{"), standing(files={paths.SITE: "644 root root x"})],
     ids=["a state that cannot be read", "an earlier version that was not taken over"],
 )
-def test_who_cannot_be_drained_fails_its_host(before: Standing):
+def test_who_cannot_be_drained_fails_its_host(before: FoundBalancer):
     (command,) = drained(before, IDS[0])
     assert isinstance(command, FunctionCommand)
 
 
-@pytest.mark.parametrize("operation", [operations.drained, operations.undrained])
+@pytest.mark.parametrize("operation", [operations.drain, operations.undrain])
 def test_replicas_are_named_when_the_run_executes(operation: Any):
     def replicas() -> list[str]:
         raise AssertionError("it is not known yet")
@@ -215,17 +215,19 @@ def test_an_old_site_that_cannot_be_read(tmp_path: Path, operation: str):
     if operation == "drained":
         found = drained(before, "gpu1/*")
     else:
-        facts = {BalancerStanding: before}
-        found = commands(operations.installed, facts, deployment=deployment(tmp_path, before))
+        facts = {BalancerFacts: before}
+        found = commands(operations.install, facts, deployment=deployment(tmp_path, before))
     assert [type(command) for command in found] == [FunctionCommand]
 
 
-def deployment(folder: Path, found: Standing) -> Deployment:
+def deployment(folder: Path, found: FoundBalancer) -> BalancerDeployment:
     given = settings(folder)
-    return Deployment(balancer_of(given), given, (CHAT,), "run", found, parsed(found.state))
+    return BalancerDeployment(
+        balancer_of(given), given, (CHAT,), "run", found, parse_state(found.state)
+    )
 
 
-def deployed(folder: Path) -> Standing:
+def deployed(folder: Path) -> FoundBalancer:
     """A balancer on which a deploy changes nothing."""
     found = deployment(folder, standing())
     return standing(
@@ -235,9 +237,9 @@ def deployed(folder: Path) -> Standing:
     )
 
 
-def run(found: Deployment) -> list[str]:
+def run(found: BalancerDeployment) -> list[str]:
     """The commands of a whole deploy, by the operation that gave them."""
-    facts = {BalancerStanding: found.standing, Completions: ()}
+    facts = {BalancerFacts: found.found, Completions: ()}
     steps: dict[str, dict[str, Any]] = {
         "installed": {},
         "asked": {},
@@ -279,8 +281,8 @@ def test_the_state_alone_needs_no_reload(tmp_path: Path):
 
 def test_a_state_that_cannot_be_read_stops_the_deploy(tmp_path: Path):
     found = deployment(tmp_path, standing())
-    facts = {BalancerStanding: standing(state="{")}
-    (command,) = commands(operations.installed, facts, deployment=found)
+    facts = {BalancerFacts: standing(state="{")}
+    (command,) = commands(operations.install, facts, deployment=found)
     assert isinstance(command, FunctionCommand)
 
 
@@ -296,9 +298,9 @@ def test_debians_default_site_goes_only_with_a_new_nginx(
     removed: bool,
 ):
     monkeypatch.setattr(operations.apt.packages, "_inner", lambda **_: iter(["apt-get install"]))
-    facts = {BalancerStanding: Standing(packages=frozenset(packages), known=known)}
+    facts = {BalancerFacts: FoundBalancer(packages=frozenset(packages), has_main_file=known)}
     found = deployment(tmp_path, standing())
-    done = commands(operations.installed, facts, deployment=found)
+    done = commands(operations.install, facts, deployment=found)
     assert done[0] == "apt-get install"
     assert (done[1:] == [f"rm -f {paths.DEFAULT_SITE}"]) is removed
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from roles.balancer import Match, RouteSettings, base_url, clashes, keys_of
+from roles.balancer import Match, RouteSettings, base_url, keys_of, route_conflicts
 
 from .fleets import CLIENT_KEY, ENGINE_KEY, private, settings
 
@@ -119,7 +119,7 @@ def test_urls_of_a_given_certificate_and_of_ipv6(tmp_path: Path):
 )
 def test_clashes(tmp_path: Path, routes: list[dict[str, Any]], clashing: list[int]):
     given = {n: RouteSettings.model_validate(route) for n, route in enumerate(routes)}
-    found = clashes(given, settings(tmp_path, server_name="llm.example.com"))
+    found = route_conflicts(given, settings(tmp_path, server_name="llm.example.com"))
     assert [problem.partition(":")[0] for problem in found] == [
         f"services[{number}].route" for number in clashing
     ]

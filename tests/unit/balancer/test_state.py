@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.balancer import BalancerState, Upstream
-from roles.balancer.state import Owner, answered, drain, dumped, parsed, planned, undrain, vanished
+from roles.balancer.state import (
+    Owner,
+    drain,
+    dump_state,
+    parse_state,
+    planned_state,
+    removed_members,
+    undrain,
+    with_results,
+)
 from roles.balancer.upstreams import Drain, healthy, servers
 
 from .fleets import member, members, route, settings, state
@@ -98,17 +107,17 @@ def test_laws(actions: list[tuple[bool, set[str], Owner]], failures: dict[str, s
         found = after(found, *replicas, owner=owner) if out else undrain(found, replicas, owner)
         assert others == {one for one in found.drains if one.owner != owner}, "others stay"
         assert healthy(upstream, found.drains), "no drain takes the last healthy member"
-        assert parsed(dumped(found)) == found
+        assert parse_state(dump_state(found)) == found
     for owner in OWNERS:
         found = undrain(found, IDS, owner)
     assert found.drains == ()
 
 
 def test_no_state():
-    assert parsed("") is None and parsed("\n") is None
+    assert parse_state("") is None and parse_state("\n") is None
 
 
-GOOD = json.loads(dumped(after(state(), IDS[0])))
+GOOD = json.loads(dump_state(after(state(), IDS[0])))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +135,7 @@ GOOD = json.loads(dumped(after(state(), IDS[0])))
 )
 def test_what_is_no_state(text: str):
     with pytest.raises(ValueError, match=r"state.json cannot be read"):
-        parsed(text)
+        parse_state(text)
 
 
 def test_a_deploy_keeps_drains_of_operators_and_watchdogs(tmp_path: Path):
@@ -134,7 +143,7 @@ def test_a_deploy_keeps_drains_of_operators_and_watchdogs(tmp_path: Path):
     for number, owner in enumerate(OWNERS):
         old = after(old, IDS[number], owner=owner)
     old = after(old, "gpu1/code-0")
-    new = planned(old, [CHAT], settings(tmp_path), "run2", "later")
+    new = planned_state(old, [CHAT], settings(tmp_path), "run2", "later")
     assert [(one.replica, one.owner) for one in new.drains] == [
         (IDS[0], "operator"),
         (IDS[2], "watchdog"),
@@ -144,29 +153,31 @@ def test_a_deploy_keeps_drains_of_operators_and_watchdogs(tmp_path: Path):
 def test_drains_of_the_inventory_are_those_that_it_declares_now(tmp_path: Path):
     given = settings(tmp_path)
     declared = replace(CHAT, drained=frozenset([IDS[1]]))
-    old = planned(None, [declared], given, "run", "now")
+    old = planned_state(None, [declared], given, "run", "now")
     assert old.drains == (Drain(IDS[1], "inventory", "run", "now"),)
-    assert planned(old, [declared], given, "run2", "later") == old, "nothing is written anew"
-    assert planned(old, [CHAT], given, "run2", "later").drains == ()
+    assert planned_state(old, [declared], given, "run2", "later") == old, "nothing is written anew"
+    assert planned_state(old, [CHAT], given, "run2", "later").drains == ()
 
 
 def test_a_service_of_which_none_answers_keeps_what_it_had(tmp_path: Path):
     old = state(CHAT, CODE)
     moved = replace(CHAT, members=members(gpu1=[8500]))
-    new = planned(old, [moved, CODE], settings(tmp_path), "run", "now")
-    found = answered(new, old, {"gpu1/chat-0": "timed out", "gpu1/code-0": "HTTP 500"}, ["chat"])
+    new = planned_state(old, [moved, CODE], settings(tmp_path), "run", "now")
+    found = with_results(
+        new, old, {"gpu1/chat-0": "timed out", "gpu1/code-0": "HTTP 500"}, ["chat"]
+    )
     chat, code = found.upstreams
     assert chat == old.upstreams[0]
     assert code.failures == {"gpu1/code-0": "HTTP 500"}
     # One that was not here before is written as it is planned.
-    found = answered(new, None, {"gpu1/chat-0": "timed out"}, ["chat"])
+    found = with_results(new, None, {"gpu1/chat-0": "timed out"}, ["chat"])
     assert found.upstreams[0].members == moved.members
 
 
 def test_who_vanished():
     old = state(CHAT, route("code", member("gpu3/code-0")))
-    assert vanished(old, [CHAT]) == ("gpu3/code-0",)
-    assert vanished(old, [replace(CHAT, members=members(gpu2=[8000]))]) == (
+    assert removed_members(old, [CHAT]) == ("gpu3/code-0",)
+    assert removed_members(old, [replace(CHAT, members=members(gpu2=[8000]))]) == (
         "gpu1/chat-0",
         "gpu1/chat-1",
         "gpu3/chat-0",

@@ -7,7 +7,7 @@ import pytest
 
 from roles.balancer.nginx import paths
 from roles.balancer.nginx.render import render_client_keys, render_engine_key, render_upstreams
-from roles.balancer.nginx.takeover import TakenOver, keys_script, taken_over
+from roles.balancer.nginx.takeover import TakenOver, keys_script, take_over
 from roles.balancer.nginx.template import drain_problem
 
 from .fleets import route
@@ -18,7 +18,7 @@ IDS = [f"gpu1/{SERVICE}-0", f"gpu1/{SERVICE}-1", f"gpu2/{SERVICE}-0", f"gpu3/{SE
 
 
 def of(name: str) -> TakenOver:
-    found = taken_over((OLD / name).read_text(), "run", "now")
+    found = take_over((OLD / name).read_text(), "run", "now")
     assert found is not None
     return found
 
@@ -53,7 +53,7 @@ def test_nothing_but_the_place_of_the_upstream_changes():
     end = before.index("}\n", start) + 2
     assert before[start:end] in render_upstreams(found.state)
     assert found.site == f"{before[:start]}include {paths.UPSTREAMS};\n{before[end:]}"
-    assert taken_over(found.site, "run", "now") is None, "it is taken over once"
+    assert take_over(found.site, "run", "now") is None, "it is taken over once"
 
 
 @pytest.mark.parametrize("name", ["llm.troubled.conf", "llm.kept.conf", "llm.aside.conf"])
@@ -66,7 +66,7 @@ def test_the_same_servers_are_in(name: str):
 
 
 def test_nothing_to_take_over():
-    assert taken_over("", "run", "now") is None
+    assert take_over("", "run", "now") is None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_nothing_to_take_over():
 )
 def test_what_cannot_be_read(site: str):
     with pytest.raises(ValueError, match=r"cannot be taken over: .*move the file"):
-        taken_over(site, "run", "now")
+        take_over(site, "run", "now")
 
 
 def test_its_keys_become_those_of_its_service(tmp_path: Path):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.balancer import Drain, Upstream
-from roles.balancer.upstreams import COMMENT_LENGTH, Server, healthy, plain, servers
+from roles.balancer.upstreams import COMMENT_LENGTH, Server, healthy, one_line, servers
 
 from .fleets import member, members, route, state
 
@@ -95,12 +95,12 @@ def test_a_comment_is_one_short_plain_line(text: str):
     comment = Server(member("gpu1/r0"), out=text or "x").comment
     assert comment.isascii() and comment.isprintable() and len(comment) <= COMMENT_LENGTH
     assert not set(comment) & set("\n\r;{}#$'\"\\`")
-    assert plain(comment) == comment
+    assert one_line(comment) == comment
 
 
 def test_a_comment_cannot_hold_configuration():
     text = "bad\n}\r\nserver 6.6.6.6:80; # `id` $(id)"
-    assert plain(text) == "bad server 6.6.6.6:80 id (id)"
+    assert one_line(text) == "bad server 6.6.6.6:80 id (id)"
 
 
 @pytest.mark.parametrize("address", ["gpu1.example.com", "10.0.0.1; down", "fe80::1%eth0", "x"])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
 
 from roles.balancer import state as states
-from roles.balancer.facts import BalancerStanding, Completions
-from roles.balancer.nginx.takeover import taken_over
+from roles.balancer.facts import BalancerFacts, Completions
+from roles.balancer.nginx.takeover import take_over
 from roles.driver.facts import AvailablePackages, DriverReport, FetchedKey, Refusal
 from roles.engine import VllmSettings
 from roles.engine.facts import InstalledEngines
@@ -127,7 +127,7 @@ MEASURED = {
     "detail": "d",
 }
 STATE = json.loads(
-    states.dumped(
+    states.dump_state(
         states.BalancerState(
             (states.Upstream("a", "llm_a", ()),), (states.Drain("g/a-0", "operator", "r", "s"),)
         )
@@ -166,7 +166,7 @@ def test_any_manifest_is_gone_by_or_refused(answer: Any):
 def test_any_state_of_a_balancer_is_read_or_refused(answer: Any):
     for text in (json.dumps(answer), "[" * 99_999):
         with suppress(ValueError):
-            states.parsed(text)
+            states.parse_state(text)
 
 
 @given(broken(MEASURED), broken({"done": True}))
@@ -180,15 +180,7 @@ def test_any_measuring_is_a_verdict_or_a_problem(one: Any, other: Any):
 FACTS: dict[str, Callable[[list[str]], object]] = {
     fact.__name__: fact().process
     for fact in (
-        *(
-            Observed,
-            Completions,
-            LaunchFacts,
-            NotServing,
-            BalancerStanding,
-            DriverReport,
-            FileStates,
-        ),
+        *(Observed, Completions, LaunchFacts, NotServing, BalancerFacts, DriverReport, FileStates),
         *(
             AvailablePackages,
             FetchedKey,
@@ -267,4 +259,4 @@ def test_any_answers_about_a_host_are_judged(data: st.DataObject):
 )
 def test_an_old_site_is_read_in_time(line: str):
     with suppress(ValueError):
-        taken_over(line * (200_000 // len(line)), "run", "now")
+        take_over(line * (200_000 // len(line)), "run", "now")

@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 from roles.balancer import BalancerState, Member, Upstream
-from roles.balancer.facts import BalancerStanding
+from roles.balancer.facts import BalancerFacts
 from roles.balancer.kinds import NGINX
-from roles.balancer.standing import Standing
-from roles.balancer.state import STATE, dumped, parsed
+from roles.balancer.standing import FoundBalancer
+from roles.balancer.state import STATE, dump_state, parse_state
 from roles.engine.facts import Installed, InstalledEngines
 from roles.launch import LaunchState
 from roles.launch.facts import LaunchFacts, NotServing
@@ -88,7 +88,7 @@ class ServingFleet(Simulation):
                 NotServing: "",
             }
             machine.done = lambda command, stdin, name=name: self.changed(name, command, stdin)
-        self.machines["lb1"].facts = {BalancerStanding: lambda kind: self.standing()}
+        self.machines["lb1"].facts = {BalancerFacts: lambda kind: self.standing()}
         self.machines["lb1"].done = lambda command, stdin: self.installed(stdin)
 
     @property
@@ -144,13 +144,13 @@ class ServingFleet(Simulation):
             self.states[name] = after(self.states[name], task)
             self.history.append(f"{name} {'restarts' if task['steps'] else 'emptied'}")
 
-    def standing(self) -> Standing:
+    def standing(self) -> FoundBalancer:
         files = {file.path: file.state for file in NGINX.upstream_files(self.balancer)}
-        return Standing(
-            state=dumped(self.balancer),
+        return FoundBalancer(
+            state=dump_state(self.balancer),
             files=files,
             packages=frozenset(NGINX.packages),
-            known=True,
+            has_main_file=True,
             enabled=True,
             active=True,
             loaded=True,
@@ -161,7 +161,7 @@ class ServingFleet(Simulation):
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(stdin))) as tar:
             file = tar.extractfile(STATE.lstrip("/"))
             assert file is not None
-            new = parsed(file.read().decode())
+            new = parse_state(file.read().decode())
         assert new is not None
         before, now = self.drained(self.balancer), self.drained(new)
         self.history += [f"{host} drained" for host in ADDRESSES if host in now - before]
