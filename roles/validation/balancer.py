@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from roles.checks import Check, of_host
 from roles.host import probe
-from roles.validation.observations import Answer, Endpoint, answer
+from roles.validation.observations import Completion, Endpoint, completion_of
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_completion
 
@@ -17,13 +17,13 @@ from roles.validation.verdicts import judge_completion
 class EndpointObservations:
     """What came back: a completion, a streamed one, one with a wrong key, then many."""
 
-    completion: Answer
-    stream: Answer
-    wrong_key: Answer
-    spread: tuple[Answer, ...]
+    completion: Completion
+    stream: Completion
+    wrong_key: Completion
+    spread: tuple[Completion, ...]
 
 
-def trust(ca_pem: str | None) -> ssl.SSLContext:
+def tls_context(ca_pem: str | None) -> ssl.SSLContext:
     """Trust exactly the given certificates, or the system's where there are none.
 
     Names are verified in both cases. Raises ssl.SSLError if `ca_pem` is no certificate.
@@ -39,23 +39,23 @@ def ask_endpoint(
     endpoint: Endpoint, key: str, ca_pem: str | None, settings: ValidationSettings
 ) -> EndpointObservations:
     """Ask the endpoint itself. Raises ssl.SSLError if `ca_pem` is no certificate."""
-    context = trust(ca_pem)
+    context = tls_context(ca_pem)
     timeout_s = settings.completion_timeout_s
 
-    def chat(key: str) -> Answer:
-        return answer(
+    def chat(key: str) -> Completion:
+        return completion_of(
             probe.chat(endpoint.base_url, key, endpoint.model, timeout_s, context=context)
         )
 
     stream = probe.chat_stream(endpoint.base_url, key, endpoint.model, timeout_s, context=context)
     completion = chat(key)
-    spread: list[Answer] = []
+    spread: list[Completion] = []
     for _ in range(settings.balancer_rounds if completion.ok else 0):
-        if not missing(endpoint.upstreams, spread):
+        if not unseen_upstreams(endpoint.upstreams, spread):
             break
         spread += probe.in_parallel(lambda _: chat(key), endpoint.upstreams)
     return EndpointObservations(
-        completion, answer(stream), chat(f"sk-wrong-{secrets.token_hex(8)}"), tuple(spread)
+        completion, completion_of(stream), chat(f"sk-wrong-{secrets.token_hex(8)}"), tuple(spread)
     )
 
 
@@ -65,7 +65,7 @@ def replica_of(header: str | None) -> str | None:
     return tried[-1] if tried else None
 
 
-def missing(upstreams: Sequence[str], answers: Sequence[Answer]) -> list[str]:
+def unseen_upstreams(upstreams: Sequence[str], answers: Sequence[Completion]) -> list[str]:
     """The upstreams that have not answered yet."""
     seen = {replica_of(answer.replica) for answer in answers if answer.ok}
     return [upstream for upstream in upstreams if upstream not in seen]
@@ -84,7 +84,7 @@ def judge_endpoint(host: str, endpoint: Endpoint, seen: EndpointObservations) ->
     return of_host(host, checks)
 
 
-def judge_wrong_key(url: str, answer: Answer) -> Check:
+def judge_wrong_key(url: str, answer: Completion) -> Check:
     """Whether a wrong key is turned away."""
     if answer.status == 401:
         return Check("wrong key", url, "pass", "refused with 401")
@@ -92,7 +92,7 @@ def judge_wrong_key(url: str, answer: Answer) -> Check:
     return Check("wrong key", url, "fail", evidence, "Check that the balancer compares keys.")
 
 
-def judge_spread(endpoint: Endpoint, answers: Sequence[Answer]) -> Check:
+def judge_spread(endpoint: Endpoint, answers: Sequence[Completion]) -> Check:
     """Whether every replica answers through the balancer."""
     planned = len(endpoint.upstreams)
     failed = [answer.error for answer in answers if not answer.ok]
@@ -110,7 +110,7 @@ def judge_spread(endpoint: Endpoint, answers: Sequence[Answer]) -> Check:
         return Check(
             "replicas", endpoint.base_url, "warn", evidence, "Let it send the header X-LLM-Replica."
         )
-    unseen = missing(endpoint.upstreams, answers)
+    unseen = unseen_upstreams(endpoint.upstreams, answers)
     evidence = f"{planned - len(unseen)} of {planned} answered in {len(answers)} requests"
     if unseen:
         remedy = "They may be drained or ejected: see the balancer's log."

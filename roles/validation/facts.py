@@ -8,7 +8,7 @@ from roles.host.facts import reading
 from roles.validation.observations import HostObservations, parse_observations
 
 
-class Observed(FactBase[HostObservations | None]):
+class Observations(FactBase[HostObservations | None]):
     """What the host program saw; None where it gave no answer. The program is the `_stdin`."""
 
     @staticmethod

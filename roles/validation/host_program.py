@@ -54,7 +54,7 @@ def cgroups(text, pid):
     return found
 
 
-def hammer(chat, replica, task, end):
+def load_worker(chat, replica, task, end):
     """Ask one replica for one completion after another until `end` or the first error."""
     done = {"name": replica["name"], "completed": 0, "failed": 0, "tokens": 0, "error": ""}
     while time.monotonic() < end and not done["failed"]:
@@ -98,7 +98,7 @@ def load(seen, replicas, task, chat, in_parallel):
     sampler = threading.Thread(target=sample, args=asked, daemon=True)
     sampler.start()
     slots = [replica for replica in replicas for _ in range(task["load_concurrency"])]
-    results = in_parallel(lambda replica: hammer(chat, replica, task, end), slots)
+    results = in_parallel(lambda replica: load_worker(chat, replica, task, end), slots)
     sampler.join(COMMAND_TIMEOUT_S)
     seconds = time.monotonic() - start
     seen["loads"] = {

@@ -50,7 +50,7 @@ class PlannedReplica:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """The outcome of one chat completion; `replica` is the upstream that a balancer names."""
 
     ok: bool
@@ -76,7 +76,7 @@ class LoadResult:
 
 
 @dataclass(frozen=True)
-class UnitState:
+class UnitStatus:
     """A systemd unit at one moment; `main_pid` is 0 where none of its processes runs."""
 
     active: str
@@ -110,7 +110,7 @@ class GpuProcess:
 
 
 @dataclass(frozen=True)
-class GpuState:
+class GpuUse:
     """A GPU after the completions, and its utilization in percent, sampled under load."""
 
     memory_mib: int | None
@@ -127,22 +127,22 @@ class HostObservations:
     had done everything.
     """
 
-    completions: Mapping[str, Answer] = field(default_factory=dict)
-    streams: Mapping[str, Answer] = field(default_factory=dict)
+    completions: Mapping[str, Completion] = field(default_factory=dict)
+    streams: Mapping[str, Completion] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)
-    before: Mapping[str, UnitState] = field(default_factory=dict)
-    after: Mapping[str, UnitState] = field(default_factory=dict)
-    gpus: Mapping[int, GpuState] = field(default_factory=dict)
+    before: Mapping[str, UnitStatus] = field(default_factory=dict)
+    after: Mapping[str, UnitStatus] = field(default_factory=dict)
+    gpus: Mapping[int, GpuUse] = field(default_factory=dict)
     gpu_tool: str = "its GPUs' tool"
     gpu_error: str = ""
     process_error: str = ""
     unfinished: str = ""
 
 
-def answer(data: Mapping[str, Any]) -> Answer:
+def completion_of(data: Mapping[str, Any]) -> Completion:
     """An answer from the dict that `roles.host.probe` returns; keys it does not know are left."""
-    known = {key: data[key] for key in Answer.__dataclass_fields__ if key in data}
-    return Answer(**known)
+    known = {key: data[key] for key in Completion.__dataclass_fields__ if key in data}
+    return Completion(**known)
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class _Printed:
     gpus: Mapping[str, readings.Output] = field(default_factory=dict)
     cgroups: Mapping[str, str | None] = field(default_factory=dict)
     samples: Annotated[Sequence[str], Field(max_length=_MOST_SAMPLES)] = ()
-    completions: Mapping[str, Answer] = field(default_factory=dict)
-    streams: Mapping[str, Answer] = field(default_factory=dict)
+    completions: Mapping[str, Completion] = field(default_factory=dict)
+    streams: Mapping[str, Completion] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)
     units_before: Mapping[str, str] = field(default_factory=dict)
     units_after: Mapping[str, str] = field(default_factory=dict)
@@ -181,10 +181,10 @@ def parse_observations(text: str) -> HostObservations:
     )
 
 
-def parse_unit(text: str) -> UnitState:
+def parse_unit(text: str) -> UnitStatus:
     """A unit from `systemctl show`; what is missing reads as not running."""
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return UnitState(
+    return UnitStatus(
         active=values.get("ActiveState", "") or "unknown",
         main_pid=_number(values.get("MainPID", "")),
         restarts=_number(values.get("NRestarts", "")),
@@ -199,9 +199,9 @@ def _gpus(
     found: readings.Readings,
     cgroups: Mapping[str, str | None],
     samples: Mapping[int, tuple[int, ...]],
-) -> dict[int, GpuState]:
+) -> dict[int, GpuUse]:
     return {
-        index: GpuState(
+        index: GpuUse(
             one.memory_mib,
             tuple(_process(process, cgroups) for process in one.processes),
             samples.get(index, ()),

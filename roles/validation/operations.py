@@ -16,7 +16,7 @@ from roles.hardware import readings
 from roles.host import PROBE, SecretInput, bundle
 from roles.host.outcome import failing_checks
 from roles.validation.balancer import Endpoint, ask_endpoint, judge_endpoint
-from roles.validation.facts import Certificates, Observed
+from roles.validation.facts import Certificates, Observations
 from roles.validation.observations import PlannedReplica
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_host, judge_unobserved
@@ -83,12 +83,15 @@ def replicas_work(
         return
     program, deadline_s = host_program(replicas, settings, tool)
     seen = host.get_fact(
-        Observed, _stdin=SecretInput(program), _timeout=int(deadline_s) + 30, _ignore_errors=True
+        Observations,
+        _stdin=SecretInput(program),
+        _timeout=int(deadline_s) + 30,
+        _ignore_errors=True,
     )
     checks = (
         judge_host(host.name, replicas, seen, settings) if seen else judge_unobserved(host.name)
     )
-    yield from _settle(checks, record)
+    yield from _record(checks, record)
 
 
 @operation()
@@ -110,7 +113,7 @@ def endpoint_works(
     if not host.state.is_executing:
         host.noop("the endpoint is checked when the run executes")
         return
-    yield from _settle(_endpoint_checks(endpoint, key, certificate_path, settings), record)
+    yield from _record(_endpoint_checks(endpoint, key, certificate_path, settings), record)
 
 
 def _endpoint_checks(
@@ -128,7 +131,7 @@ def _endpoint_checks(
         return [Check("certificate", endpoint.base_url, "fail", evidence, host=host.name)]
 
 
-def _settle(checks: Sequence[Check], record: Record) -> Verification:
+def _record(checks: Sequence[Check], record: Record) -> Verification:
     record(checks)
     if failed(checks):
         yield failing_checks(checks, "Validation")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from roles.checks import Check, Outcome, of_host, worst
 from roles.validation.observations import (
-    Answer,
+    Completion,
     GpuProcess,
-    GpuState,
+    GpuUse,
     HostObservations,
     PlannedReplica,
 )
@@ -63,7 +63,7 @@ def _replica_checks(
     return found
 
 
-def judge_completion(name: str, subject: str, answer: Answer) -> Check:
+def judge_completion(name: str, subject: str, answer: Completion) -> Check:
     """Whether a chat completion, or a streamed one, came."""
     if not answer.ok:
         remedy = "See the replica's log: journalctl -u its unit."
@@ -73,7 +73,7 @@ def judge_completion(name: str, subject: str, answer: Answer) -> Check:
     return Check(name, subject, "pass", f"{answer.tokens} token in {answer.seconds} s")
 
 
-def judge_identity(replica: PlannedReplica, answer: Answer) -> list[Check]:
+def judge_identity(replica: PlannedReplica, answer: Completion) -> list[Check]:
     """Whether the engine that answered serves the planned model in the planned shape.
 
     Some engines name version and TP in `system_fingerprint`; one that does not gets no verdict.
@@ -83,17 +83,17 @@ def judge_identity(replica: PlannedReplica, answer: Answer) -> list[Check]:
         evidence = f"serves {answer.model}, planned {replica.model}"
         remedy = "Another engine has the port: ss -ltnp."
         good = answer.model == replica.model
-        found.append(_yes_or_no("model", replica.name, good, evidence, remedy))
+        found.append(_pass_or_fail("model", replica.name, good, evidence, remedy))
     if match := re.search(r"-tp([0-9]{1,4})(?:-|\Z)", answer.fingerprint or ""):
         planned = replica.tensor_parallel
         evidence = f"TP{match[1]}, planned TP{planned} ({answer.fingerprint})"
         remedy = "It runs with another configuration: restart its unit."
         good = int(match[1]) == planned
-        found.append(_yes_or_no("shape", replica.name, good, evidence, remedy))
+        found.append(_pass_or_fail("shape", replica.name, good, evidence, remedy))
     return found
 
 
-def _yes_or_no(name: str, subject: str, good: bool, evidence: str, remedy: str) -> Check:
+def _pass_or_fail(name: str, subject: str, good: bool, evidence: str, remedy: str) -> Check:
     if good:
         return Check(name, subject, "pass", evidence)
     return Check(name, subject, "fail", evidence, remedy)
@@ -119,7 +119,7 @@ def judge_processes(
 
 
 def _gpu_processes(
-    gpu: int, replica: PlannedReplica, state: GpuState | None, listed: bool, minimum_mib: int
+    gpu: int, replica: PlannedReplica, state: GpuUse | None, listed: bool, minimum_mib: int
 ) -> tuple[Outcome, str]:
     if state is None:
         return "fail", f"GPU {gpu} is not there"
@@ -134,7 +134,7 @@ def _gpu_processes(
     if foreign:
         # A desktop's compositor is a compute process too and does no harm; an engine does.
         small = all((process.memory_mib or minimum_mib) < minimum_mib for process in foreign)
-        named = ", ".join(map(_named, foreign))
+        named = ", ".join(map(_process_name, foreign))
         return "warn" if small and own else "fail", f"GPU {gpu}: {named} is not of {unit}"
     if hidden or (not listed and (state.memory_mib or 0) >= minimum_mib):
         return "warn", f"GPU {gpu}: its processes cannot be seen from here (container, WSL)"
@@ -143,7 +143,7 @@ def _gpu_processes(
     return "pass", f"GPU {gpu}: pid {', '.join(process.pid for process in own)}"
 
 
-def _named(process: GpuProcess) -> str:
+def _process_name(process: GpuProcess) -> str:
     owner = f" of {process.unit}" if process.unit else ""
     memory = "unknown memory" if process.memory_mib is None else f"{process.memory_mib} MiB"
     return f"pid {process.pid} {process.name}{owner} ({memory})"

@@ -47,12 +47,12 @@ from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 from roles.validation import operations as validation
 from roles.validation.observations import (
-    Answer,
+    Completion,
     GpuProcess,
-    GpuState,
+    GpuUse,
     HostObservations,
     LoadResult,
-    UnitState,
+    UnitStatus,
 )
 from tests.unit.driver.hosts import state as driver_state
 from tests.unit.hardware.hosts import query, row, sections
@@ -163,18 +163,18 @@ def observed(host: Host, **_: Any) -> HostObservations:
         for one in plan.replicas
         if one.host == host.name
     }
-    units = {unit_name(name): UnitState("active", 4200, 0) for name in replicas}
+    units = {unit_name(name): UnitStatus("active", 4200, 0) for name in replicas}
     return HostObservations(
         completions={
-            name: Answer(ok=True, status=200, seconds=0.2, tokens=1, model=model)
+            name: Completion(ok=True, status=200, seconds=0.2, tokens=1, model=model)
             for name, (_, model) in replicas.items()
         },
-        streams={name: Answer(ok=True, status=200, chunks=9) for name in replicas},
+        streams={name: Completion(ok=True, status=200, chunks=9) for name in replicas},
         loads={name: LoadResult(40, 0, 2560, 10.0) for name in replicas},
         before=units,
         after=units,
         gpus={
-            gpu: GpuState(21000, (_process(name),), (90, 95))
+            gpu: GpuUse(21000, (_process(name),), (90, 95))
             for name, (one, _) in replicas.items()
             for gpu in one.gpus
         },

@@ -26,7 +26,7 @@ from roles.preflight.answers import parse_preflight
 from roles.preflight.checks import checks
 from roles.reboot.operations import CurrentBoot
 from roles.tuning.facts import TuningState
-from roles.validation.facts import Observed
+from roles.validation.facts import Observations
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_host
 from tests.unit.hardware.hosts import output as hardware_output
@@ -138,7 +138,7 @@ STATE = json.loads(
 @given(broken(OBSERVED))
 def test_validation_judges_any_observations(answer: Any):
     with suppress(FactProcessError):
-        seen = Observed().process([json.dumps(answer)])
+        seen = Observations().process([json.dumps(answer)])
         assert seen and all(
             check.evidence is not None
             for check in judge_host("gpu1", [REPLICA], seen, ValidationSettings())
@@ -180,7 +180,15 @@ def test_any_measuring_is_a_verdict_or_a_problem(one: Any, other: Any):
 FACTS: dict[str, Callable[[list[str]], object]] = {
     fact.__name__: fact().process
     for fact in (
-        *(Observed, Completions, LaunchFacts, NotServing, BalancerFacts, DriverReport, FileStates),
+        *(
+            Observations,
+            Completions,
+            LaunchFacts,
+            NotServing,
+            BalancerFacts,
+            DriverReport,
+            FileStates,
+        ),
         *(
             AvailablePackages,
             FetchedKey,

@@ -16,7 +16,7 @@ from roles.validation.balancer import (
     judge_endpoint,
     replica_of,
 )
-from roles.validation.observations import Answer
+from roles.validation.observations import Completion
 from roles.validation.settings import ValidationSettings
 from tests.unit.launch.stand_in import Reply, chat_engine, engine
 from tests.unit.validation.certificate import self_signed
@@ -89,9 +89,12 @@ def test_what_is_no_certificate_is_an_ssl_error() -> None:
         ask_endpoint(endpoint, "k", "nonsense", SETTINGS)
 
 
-GOOD = Answer(ok=True, status=200, seconds=0.1, tokens=1, replica=UPSTREAMS[0])
+GOOD = Completion(ok=True, status=200, seconds=0.1, tokens=1, replica=UPSTREAMS[0])
 SEEN = EndpointObservations(
-    GOOD, Answer(ok=True, status=200, chunks=3), Answer(False, "HTTP 401", status=401), (GOOD,)
+    GOOD,
+    Completion(ok=True, status=200, chunks=3),
+    Completion(False, "HTTP 401", status=401),
+    (GOOD,),
 )
 
 
@@ -99,10 +102,10 @@ SEEN = EndpointObservations(
     ("changes", "check", "outcome", "part"),
     [
         ({"wrong_key": GOOD}, "wrong key", "fail", "a wrong key was served"),
-        ({"wrong_key": Answer(False, "HTTP 502", 502)}, "wrong key", "fail", "HTTP 502"),
-        ({"spread": (GOOD, Answer(False, "HTTP 502"))}, "replicas", "fail", "1 of 2 requests"),
+        ({"wrong_key": Completion(False, "HTTP 502", 502)}, "wrong key", "fail", "HTTP 502"),
+        ({"spread": (GOOD, Completion(False, "HTTP 502"))}, "replicas", "fail", "1 of 2 requests"),
         ({"spread": (replace(GOOD, replica=None),)}, "replicas", "warn", "does not say"),
-        ({"stream": Answer(False, "0 chunks")}, "stream", "fail", "0 chunks"),
+        ({"stream": Completion(False, "0 chunks")}, "stream", "fail", "0 chunks"),
     ],
 )
 def test_a_departure_is_named(changes: dict[str, Any], check: str, outcome: str, part: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.validation.observations import GpuProcess, UnitState, parse_observations, parse_unit
+from roles.validation.observations import GpuProcess, UnitStatus, parse_observations, parse_unit
 from tests.unit.validation.samples import CGROUP_V1, CGROUP_V2, UNIT, process
 
 GPUS = "0, GPU-a, 21000, 0\n1, GPU-b, [N/A], [N/A]\n"
@@ -106,8 +106,8 @@ def test_a_process_in_a_container_host_is_named_by_its_inner_unit() -> None:
 
 def test_units_are_read_from_systemctl_show() -> None:
     text = "NRestarts=2\nMainPID=4200\nActiveState=active\n"
-    assert parse_unit(text) == UnitState("active", 4200, 2)
-    assert parse_unit("systemctl: not found") == UnitState("unknown", 0, 0)
+    assert parse_unit(text) == UnitStatus("active", 4200, 2)
+    assert parse_unit("systemctl: not found") == UnitStatus("unknown", 0, 0)
 
 
 @given(st.text(), st.text(), st.lists(st.text(), max_size=3))

@@ -6,11 +6,11 @@ import pytest
 
 from roles.checks import Check
 from roles.validation.observations import (
-    Answer,
-    GpuState,
+    Completion,
+    GpuUse,
     HostObservations,
     LoadResult,
-    UnitState,
+    UnitStatus,
 )
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_host, judge_unobserved, level
@@ -56,14 +56,14 @@ IDLE = gpu(used=(0, 0, 3, 5))
 CASES = [
     (
         "no completion",
-        {"completions": {"chat-0": Answer(False, "HTTP 500: dead")}},
+        {"completions": {"chat-0": Completion(False, "HTTP 500: dead")}},
         "completion",
         "fail",
         "HTTP 500: dead",
     ),
     (
         "no stream",
-        {"streams": {"chat-0": Answer(False, "1 chunks, [DONE] False")}},
+        {"streams": {"chat-0": Completion(False, "1 chunks, [DONE] False")}},
         "stream",
         "fail",
         "1 chunks",
@@ -86,7 +86,7 @@ CASES = [
     ("GPU gone", {"gpus": {0: gpu()}}, "memory", "fail", "GPU 1 is not there"),
     (
         "no process",
-        {"gpus": {0: gpu(), 1: GpuState(21000)}},
+        {"gpus": {0: gpu(), 1: GpuUse(21000)}},
         "process",
         "fail",
         f"GPU 1: no process of {UNIT}",
@@ -128,14 +128,14 @@ CASES = [
     ),
     (
         "no pids at all, but memory",
-        {"gpus": {0: GpuState(9000), 1: GpuState(9000)}},
+        {"gpus": {0: GpuUse(9000), 1: GpuUse(9000)}},
         "process",
         "warn",
         "cannot be seen",
     ),
     (
         "no pids and no memory",
-        {"gpus": {0: GpuState(3), 1: GpuState(3)}},
+        {"gpus": {0: GpuUse(3), 1: GpuUse(3)}},
         "process",
         "fail",
         "no process",
@@ -205,14 +205,14 @@ CASES = [
     ),
     (
         "restarted",
-        {"after": {UNIT: UnitState("active", 4300, 1)}},
+        {"after": {UNIT: UnitStatus("active", 4300, 1)}},
         "stability",
         "fail",
         "main pid 4200, 0 restarts → main pid 4300, 1 restarts",
     ),
     (
         "unit down",
-        {"after": {UNIT: UnitState("failed", 0, 3)}},
+        {"after": {UNIT: UnitStatus("failed", 0, 3)}},
         "stability",
         "fail",
         "is failed, main pid 0",
@@ -231,7 +231,7 @@ def test_a_departure_from_the_plan_is_named(
 
 
 def test_a_replica_that_does_not_answer_is_not_judged_by_its_load() -> None:
-    found = judge(seen(completions={"chat-0": Answer(False, "refused")}, loads={}))
+    found = judge(seen(completions={"chat-0": Completion(False, "refused")}, loads={}))
     assert "load" not in found
     assert "utilization" not in found
 
