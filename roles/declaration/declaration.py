@@ -14,7 +14,7 @@ class DeclaredHost:
 
     groups: frozenset[str]
     data: Mapping[str, Any]
-    reached_by: str
+    ssh_address: str
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pyinfra_cli.inventory import make_inventory_from_files
 from pyinfra_cli.util import exec_file
 
 from roles.declaration.declaration import Declaration, DeclaredHost
-from roles.declaration.plain import ours, uncalled
+from roles.declaration.plain import missing_check, own_data
 from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
 from roles.declaration.shape import data_problems, shape_problems
@@ -47,7 +47,7 @@ def _inventory(file: str, path: Path, group_data: Sequence[str]) -> Inventory:
     setattr(state, _READING, str(path))
     with ctx_state.use(state):
         problems = shape_problems(exec_file(str(path), return_locals=True))
-        problems += uncalled(getattr(state, _CALLED, False))
+        problems += missing_check(getattr(state, _CALLED, False))
         if problems:
             raise DeclarationError(path.stem, problems)
         return make_inventory_from_files(
@@ -81,9 +81,9 @@ def declaration(file: Path, inventory: Inventory) -> Declaration:
     for host in inventory:
         data: dict[str, Any] = {}
         for group in host.groups:
-            data = merged(data, ours(groups[group]))
+            data = merged(data, own_data(groups[group]))
         own = inventory.get_host_data(host.name)
-        data = merged(data, ours(own))
+        data = merged(data, own_data(own))
         reached_by = str(own.get("ssh_hostname") or host.name)
         hosts[host.name] = DeclaredHost(frozenset(host.groups), data, reached_by)
-    return Declaration(file.stem, ours(inventory.get_data()), hosts, recorded(file))
+    return Declaration(file.stem, own_data(inventory.get_data()), hosts, recorded(file))

@@ -33,21 +33,23 @@ def read_plain(path: Path) -> Declaration | None:
     attributes = _executed(path)
     if attributes is None:
         return None
-    return declared(path, attributes, called=attributes.pop(_CALLED, False))
+    return declaration_of(path, attributes, called=attributes.pop(_CALLED, False))
 
 
-def declared(path: Path, attributes: Mapping[str, Any], called: bool = True) -> Declaration | None:
+def declaration_of(
+    path: Path, attributes: Mapping[str, Any], called: bool = True
+) -> Declaration | None:
     """What the global names of an inventory file declare; see `read_plain`.
 
     `called` is whether the file calls `check`.
     """
-    if problems := [*shape_problems(attributes), *uncalled(called)]:
+    if problems := [*shape_problems(attributes), *missing_check(called)]:
         raise DeclarationError(path.stem, problems)
     groups = _groups(attributes, path.stem)
     return None if groups is None else _declaration(path, groups)
 
 
-def uncalled(called: bool) -> list[str]:
+def missing_check(called: bool) -> list[str]:
     """What is wrong with a file that does not call `check`: pyinfra would go on unchecked."""
     if called:
         return []
@@ -66,7 +68,7 @@ def is_read_plainly() -> bool:
     return True
 
 
-def ours(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def own_data(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """What stands under our key in the data of a level."""
     return data.get(KEY, {})
 
@@ -108,27 +110,27 @@ def _name(host: Any) -> Any:
 def _declaration(path: Path, groups: Mapping[str, Group]) -> Declaration:
     everybody, data = groups["all"]
     own = {name: value for name, value in groups.items() if name != "all"}
-    levels = {name: ours(value[1]) for name, value in own.items()}
+    levels = {name: own_data(value[1]) for name, value in own.items()}
     member: dict[str, list[str]] = {_name(host): [] for host in everybody}
     host_data: dict[str, dict[str, Any]] = {name: {} for name in member}
-    for group, name, values in _listed(own):
+    for group, name, values in _host_entries(own):
         if name in member:
             member[name].append(group)
             host_data[name].update(values)
-    for _, name, values in _listed({"all": groups["all"]}):
+    for _, name, values in _host_entries({"all": groups["all"]}):
         host_data[name].update(values)
     hosts = {}
     for name, found in member.items():
         merged_data: dict[str, Any] = {}
         for group in found:
             merged_data = merged(merged_data, levels[group])
-        merged_data = merged(merged_data, ours(host_data[name]))
+        merged_data = merged(merged_data, own_data(host_data[name]))
         reached_by = str(host_data[name].get("ssh_hostname") or name)
         hosts[name] = DeclaredHost(frozenset(found), merged_data, reached_by)
-    return Declaration(path.stem, ours(data), hosts, recorded(path))
+    return Declaration(path.stem, own_data(data), hosts, recorded(path))
 
 
-def _listed(groups: Mapping[str, Group]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _host_entries(groups: Mapping[str, Group]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Each host in each group, with the data that stands beside its name there."""
     for group, (hosts, _) in groups.items():
         for host in hosts:

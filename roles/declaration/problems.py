@@ -60,7 +60,7 @@ def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> It
             continue
         if place in unions:
             path = _path(where, place) or "llm"
-            found[f"{path}: must be {unions[place]}, not {_shown(detail['input'])}"] = None
+            found[f"{path}: must be {unions[place]}, not {_printed(detail['input'])}"] = None
             continue
         found[_line(_path(where, place), detail, kind)] = None
     yield from found
@@ -72,8 +72,8 @@ def _unions(
     """In words, what may stand at a place where each of several types was tried."""
     tried: dict[tuple[int | str, ...], dict[str, None]] = {}
     for place, detail in zip(places, details, strict=True):
-        if detail["type"] in _SHOULD:
-            tried.setdefault(place, {})[_SHOULD[detail["type"]]] = None
+        if detail["type"] in _EXPECTED:
+            tried.setdefault(place, {})[_EXPECTED[detail["type"]]] = None
     return {place: " or ".join(words) for place, words in tried.items() if len(words) > 1}
 
 
@@ -119,7 +119,7 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         return "is missing; set it (the README's table of settings says what it means)"
     if detail["type"] == "string_pattern_mismatch":
         return (
-            f"{_shown(detail['input'])} has characters that are not allowed here; it must match "
+            f"{_printed(detail['input'])} has characters that are not allowed here; it must match "
             f"{detail.get('ctx', {}).get('pattern')}"
         )
     if detail["type"] == "too_short":
@@ -129,9 +129,9 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     said = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
-    if detail["type"] in _SHOULD:
-        said = f"must be {_SHOULD[detail['type']]}"
-    said += f", not {_shown(detail['input'])}"
+    if detail["type"] in _EXPECTED:
+        said = f"must be {_EXPECTED[detail['type']]}"
+    said += f", not {_printed(detail['input'])}"
     return f"{said}; {remedy}" if (remedy := _remedy(detail)) else said
 
 
@@ -144,11 +144,11 @@ def _remedy(detail: ErrorDetails) -> str | None:
         return f"{value} is no number; write one"
     if number and isinstance(value, str) and value.strip().replace(".", "", 1).isdigit():
         return "write the number without quotes"
-    return _WRITE.get(detail["type"])
+    return _REMEDIES.get(detail["type"])
 
 
 # What each type is called by who writes an inventory.
-_SHOULD = {
+_EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
@@ -158,7 +158,7 @@ _SHOULD = {
     "dict_type": "a mapping",
     "model_type": "a mapping",
 }
-_WRITE = {
+_REMEDIES = {
     "int_type": "write a whole number such as 8",
     "float_type": "write a number such as 0.5",
     "bool_type": "write True or False",
@@ -175,7 +175,7 @@ def _close(detail: ErrorDetails, kind: type[BaseModel]) -> str | None:
     return next(iter(difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)), None)
 
 
-def _shown(value: Any) -> str:
+def _printed(value: Any) -> str:
     try:
         return f"{value!r:.60}"
     except ValueError:

@@ -86,7 +86,9 @@ def _type(annotation: Any) -> str:
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
     origin = get_origin(annotation)
     if isinstance(annotation, type) and origin is None:
-        return _WORDS.get(annotation, "mapping" if issubclass(annotation, BaseModel) else "text")
+        return _TYPE_NAMES.get(
+            annotation, "mapping" if issubclass(annotation, BaseModel) else "text"
+        )
     if origin in (tuple, list):
         return f"list of {_type(arguments[0])}"
     if origin is dict:
@@ -98,7 +100,7 @@ def _type(annotation: Any) -> str:
     return " or ".join(dict.fromkeys(_type(argument) for argument in arguments))
 
 
-_WORDS: dict[Any, str] = {
+_TYPE_NAMES: dict[Any, str] = {
     int: "integer",
     float: "number",
     bool: "true or false",

@@ -14,7 +14,7 @@ from roles.declaration.settings import FleetSettings, HostSettings
 
 KEY = "llm"
 GROUPS = (*ROLES, "all")
-_OURS = frozenset({*FleetSettings.model_fields, *HostSettings.model_fields})
+_OUR_SETTINGS = frozenset({*FleetSettings.model_fields, *HostSettings.model_fields})
 # The data that pyinfra's ssh connector knows.
 SSH = tuple(
     f"ssh_{name}"
@@ -40,7 +40,7 @@ def shape_problems(attributes: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(value, tuple) or name in GROUPS or _is_group(value):
             problems += _group(name, value)
-        if isinstance(value, Mapping) and (name == KEY or _is_nearly_ours(name)):
+        if isinstance(value, Mapping) and (name == KEY or _resembles_key(name)):
             problems.append(f"{name}: stands alone; put it into all: all = (hosts, {{{KEY!r}: …}})")
         if meant := _mistyped_group(name, value, attributes):
             problems.append(f"{name}: unknown group; did you mean {meant}?")
@@ -50,14 +50,14 @@ def shape_problems(attributes: Mapping[str, Any]) -> list[str]:
 def data_problems(where: str, data: Any) -> list[str]:
     """What is wrong with the keys of a level's data: `where` is all, a group or hosts[NAME]."""
     if not isinstance(data, Mapping):
-        return [f"{where}: its data is {_shown(data)}; write a mapping such as {{{KEY!r}: {{}}}}"]
+        return [f"{where}: its data is {_printed(data)}; write a mapping such as {{{KEY!r}: {{}}}}"]
     problems = []
     for key in data:
         if not isinstance(key, str):
-            problems.append(f"{where}: the key {_shown(key)} is no text; write names as keys")
-        elif _is_nearly_ours(key):
+            problems.append(f"{where}: the key {_printed(key)} is no text; write names as keys")
+        elif _resembles_key(key):
             problems.append(f"{where}: unknown key {key!r}; did you mean {KEY}?")
-        elif key in _OURS:
+        elif key in _OUR_SETTINGS:
             problems.append(
                 f"{where}: {key!r} stands beside {KEY}; put it into {KEY}, or give data of your "
                 "own another name"
@@ -67,7 +67,7 @@ def data_problems(where: str, data: Any) -> list[str]:
             hint = f"did you mean {close[0]}?" if close else f"pyinfra knows {', '.join(SSH)}"
             problems.append(f"{where}: unknown key {key!r}; {hint}")
     if KEY in data and not isinstance(data[KEY], Mapping):
-        shown = _shown(data[KEY])
+        shown = _printed(data[KEY])
         problems.append(f"{where}.{KEY}: must be a mapping of settings, not {shown}; write {{…}}")
     return [*problems, *_ssh_problems(where, data)]
 
@@ -76,15 +76,15 @@ def _ssh_problems(where: str, data: Mapping[str, Any]) -> Iterator[str]:
     port, checking = data.get("ssh_port", 22), data.get("ssh_strict_host_key_checking", "yes")
     for key in _SSH_TEXTS:
         if key in data and not (isinstance(data[key], str) and data[key].strip()):
-            yield f"{where}.{key}: {_shown(data[key])} is no text; write it in quotes"
+            yield f"{where}.{key}: {_printed(data[key])} is no text; write it in quotes"
     if checking not in _CHECKING:
         known = ", ".join(_CHECKING)
         yield (
-            f"{where}.ssh_strict_host_key_checking: {_shown(checking)} is unknown; use one of "
+            f"{where}.ssh_strict_host_key_checking: {_printed(checking)} is unknown; use one of "
             f"{known}"
         )
     if type(port) is not int or not 0 < port < 65536:
-        yield f"{where}.ssh_port: {_shown(port)} is no port; write a number from 1 to 65535"
+        yield f"{where}.ssh_port: {_printed(port)} is no port; write a number from 1 to 65535"
 
 
 def _group(name: str, value: Any) -> list[str]:
@@ -96,22 +96,22 @@ def _group(name: str, value: Any) -> list[str]:
             return [f"{name}: is no group of hosts; write ([hosts], {{data}}){own}"]
         hosts, data = value
     if not isinstance(hosts, list):
-        return [f"{name}: is {_shown(value)}, no group of hosts; write a list, [{_EXAMPLE}]"]
+        return [f"{name}: is {_printed(value)}, no group of hosts; write a list, [{_EXAMPLE}]"]
     problems = data_problems(name, data)
     for number, host in enumerate(hosts):
         problems += _host(f"{name}[{number}]", host)
-    return [*problems, *_twice(name, hosts)]
+    return [*problems, *_duplicates(name, hosts)]
 
 
 def _host(where: str, host: Any) -> list[str]:
     if isinstance(host, str) and host:
         return []
     if not isinstance(host, tuple) or len(host) != 2 or not isinstance(host[0], str) or not host[0]:
-        return [f"{where}: {_shown(host)} is no host; write its name, or {_EXAMPLE}"]
+        return [f"{where}: {_printed(host)} is no host; write its name, or {_EXAMPLE}"]
     return data_problems(f"hosts[{host[0]}]", host[1])
 
 
-def _twice(group: str, hosts: list[Any]) -> Iterator[str]:
+def _duplicates(group: str, hosts: list[Any]) -> Iterator[str]:
     """Hosts that a group lists more than once: pyinfra would make one host of them."""
     names = [host[0] if isinstance(host, tuple) and host else host for host in hosts]
     for name in dict.fromkeys(name for name in names if isinstance(name, str)):
@@ -137,7 +137,7 @@ def _mistyped_group(name: str, value: Any, attributes: Mapping[str, Any]) -> str
 
 
 @lru_cache(maxsize=256)
-def _is_nearly_ours(key: str) -> bool:
+def _resembles_key(key: str) -> bool:
     """Whether a key was meant to be ours: but for case, blanks, a letter, or what follows it."""
     if key == KEY:
         return False
@@ -158,5 +158,5 @@ def _one_letter_off(text: str) -> bool:
     }
 
 
-def _shown(value: Any) -> str:
+def _printed(value: Any) -> str:
     return f"{value!r:.60}"

@@ -105,7 +105,7 @@ def check_host(
     mig = own.tuning.mig if own else None
     hardware, found = check_hardware(settings, recorded, roles, mig, where)
     problems += found
-    address, found = _address(settings, declared.reached_by, where)
+    address, found = _address(settings, declared.ssh_address, where)
     problems += found
     if own is None or address is None:
         return None, problems

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from roles.declaration import DeclarationError
-from roles.declaration.plain import declared
+from roles.declaration.plain import declaration_of
 from roles.fleet import Fleet, build
 
 GONE = object()
@@ -97,7 +97,7 @@ def as_written(names: dict[str, Any]) -> dict[str, Any]:
 
 def fleet(folder: Path, names: Mapping[str, Any]) -> Fleet:
     """The fleet of an inventory file with these global names."""
-    declaration = declared(folder / "site.py", names)
+    declaration = declaration_of(folder / "site.py", names)
     assert declaration is not None
     return build(declaration)
 

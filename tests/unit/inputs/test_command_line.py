@@ -9,7 +9,7 @@ import pytest
 from pyinfra.connectors.ssh import ConnectorData
 
 from roles.declaration import SSH
-from roles.declaration.plain import declared
+from roles.declaration.plain import declaration_of
 from roles.fleet import SWITCHES
 from roles.fleet.command_line import (
     DEPLOYS,
@@ -86,7 +86,7 @@ def test_data_of_pyinfra_and_of_other_deploys_is_left_alone(operations: tuple, w
 def test_patterns_of_nobody_are_refused(
     folder: Path, limit: tuple[str, ...], exclude: tuple[str, ...], expected: str
 ):
-    declaration = declared(folder / "site.py", changed(folder))
+    declaration = declaration_of(folder / "site.py", changed(folder))
     assert declaration is not None
     command = Command("x.py", (LLM,), limit=limit, exclude=exclude)
     (problem,) = host_problems(command, declaration)
@@ -95,7 +95,7 @@ def test_patterns_of_nobody_are_refused(
 
 @pytest.mark.parametrize("limit", [(), ("gpu-1",), ("gpu-*", "lb-1"), ("gpu_hosts",), ("all",)])
 def test_patterns_of_somebody_are_taken(folder: Path, limit: tuple[str, ...]):
-    declaration = declared(folder / "site.py", changed(folder))
+    declaration = declaration_of(folder / "site.py", changed(folder))
     assert declaration is not None
     assert list(host_problems(Command("x.py", (LLM,), limit=limit), declaration)) == []
 
