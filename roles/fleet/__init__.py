@@ -6,7 +6,7 @@ from roles.fleet.build import with_hardware as with_hardware
 from roles.fleet.command_line import SWITCHES as SWITCHES
 from roles.fleet.fleet import Fleet as Fleet
 from roles.fleet.fleet import Host as Host
-from roles.fleet.hosts import recorded_anew as recorded_anew
+from roles.fleet.hosts import hardware_from as hardware_from
 from roles.fleet.launching import host_launch as host_launch
 from roles.fleet.routing import members_by_service as members_by_service
 from roles.fleet.routing import routes as routes

@@ -58,7 +58,7 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
     if unknown and not hardware:
         return Fleet(declaration.name, settings, hosts, _no_plans(settings))
     plans, problems = _plans(settings, hosts)
-    problems = [*map(_undiscovered, unknown), *problems]
+    problems = [*map(_unknown_hardware, unknown), *problems]
     problems += [*_fits_nowhere(settings, plans), *port_clashes(settings, hosts, plans)]
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
@@ -68,7 +68,7 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
 
 
 # Below this share of a GPU's memory it is the share that a model does not fit into.
-_LITTLE = 0.5
+_LOW_UTILIZATION = 0.5
 
 
 def unknown_hosts(hosts: tuple[Host, ...]) -> list[str]:
@@ -249,7 +249,7 @@ def _no_plans(settings: FleetSettings) -> tuple[Plan, ...]:
     return tuple(Plan(service.name, service.model.id, ()) for service in settings.services)
 
 
-def _undiscovered(name: str) -> str:
+def _unknown_hardware(name: str) -> str:
     return (
         f"hosts[{name}].gpus: are neither declared nor recorded; record them with "
         'deploys/discover.py, or declare them, for instance "2x NVIDIA L40S"'
@@ -264,7 +264,7 @@ def _fits_nowhere(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[
         reasons = dict.fromkeys(reason for host in plan.hosts for reason in host.reasons[-1:])
         why = "; ".join(reasons) or "it gets no GPU; give it a share or pinned_gpus"
         utilization = settings.services[number].gpu_memory_utilization
-        if utilization < _LITTLE:
+        if utilization < _LOW_UTILIZATION:
             place = f"services[{number}].gpu_memory_utilization"
             yield f"{place}: {utilization:g} leaves {plan.model} too little; raise it: {why}"
             continue

@@ -113,14 +113,14 @@ def _checked(file: str, command: Command) -> CheckedInventory:
     except DeclarationError as error:
         raise RefusedError(str(error)) from None
     except UnexpectedExternalError as error:
-        raise RefusedError(_does_not_run(error.filename, error.exception)) from None
+        raise RefusedError(_file_error(error.filename, error.exception)) from None
     except (SyntaxError, UnicodeDecodeError, OSError) as error:
-        raise RefusedError(_does_not_run(file, error)) from None
+        raise RefusedError(_file_error(file, error)) from None
     except PyinfraError as error:
         raise RefusedError(f"{file}: {error}\nNothing was done: correct it first.") from None
 
 
-def _does_not_run(file: str, error: Exception) -> str:
+def _file_error(file: str, error: Exception) -> str:
     trace, line = error.__traceback__ or getattr(error, "_traceback", None), None
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file:

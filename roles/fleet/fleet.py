@@ -72,7 +72,7 @@ class Fleet:
     def _hosts_by_name(self) -> Mapping[str, Host]:
         return {host.name: host for host in self.hosts}
 
-    def having(self, role: str) -> tuple[Host, ...]:
+    def with_role(self, role: str) -> tuple[Host, ...]:
         """The hosts of one role, in the inventory's order."""
         return tuple(host for host in self.hosts if role in host.roles)
 

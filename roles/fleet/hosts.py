@@ -110,7 +110,7 @@ def check_host(
     if own is None or address is None:
         return None, problems
     if hardware is not None and not settings.retired:
-        own = _for_cards(own, settings, hardware)
+        own = _for_vendor(own, settings, hardware)
         problems += _driver_problems(own, settings, defaults.services, hardware, where)
     return _host(name, roles, address, hardware, settings, own), problems
 
@@ -197,7 +197,7 @@ def _engines(
     return engines if len(engines) == len(defaults.services) else None, problems
 
 
-def _for_cards(own: OwnSettings, settings: HostSettings, hardware: Hardware) -> OwnSettings:
+def _for_vendor(own: OwnSettings, settings: HostSettings, hardware: Hardware) -> OwnSettings:
     """The settings without what the fleet says of NVIDIA's driver, on a host with AMD's cards."""
     if not is_amd(hardware.gpus):
         return own
@@ -270,7 +270,7 @@ def check_hardware(
         return None, [*problems, f"{where}.tuning.{error}"]
 
 
-def recorded_anew(declaration: Declaration, host: Host, entry: Any) -> Hardware:
+def hardware_from(declaration: Declaration, host: Host, entry: Any) -> Hardware:
     """A host's hardware, had the inventory this recorded entry of it; ValueError."""
     settings = HostSettings.model_validate(dict(declaration.hosts[host.name].data))
     where = f"hosts[{host.name}]"

@@ -33,25 +33,25 @@ class HostKey:
 
 
 @dataclass(frozen=True)
-class Scanned:
+class ScannedHost:
     """What was found of a host: the name that ssh knows it by, the keys that are recorded of it,
     and the key that it showed, or why it showed none."""
 
     host: str
     name: str
     recorded: tuple[HostKey, ...]
-    shown: HostKey | None = None
+    key: HostKey | None = None
     problem: str = ""
 
     @property
     def is_new(self) -> bool:
         """Whether it showed a key, and none is recorded."""
-        return self.shown is not None and not self.recorded
+        return self.key is not None and not self.recorded
 
     @property
     def differs(self) -> bool:
         """Whether it showed another key than those that are recorded."""
-        return bool(self.shown and self.recorded and self.shown not in self.recorded)
+        return bool(self.key and self.recorded and self.key not in self.recorded)
 
 
 def known_name(hostname: str, port: int) -> str:
@@ -61,18 +61,18 @@ def known_name(hostname: str, port: int) -> str:
     return hostname if port == SSH_PORT else f"[{hostname}]:{port}"
 
 
-def difference(found: Scanned, file: str) -> str:
+def key_mismatch(found: ScannedHost, file: str) -> str:
     """Why a host that shows another key is not to be trusted, and what to do."""
-    assert found.shown is not None
+    assert found.key is not None
     known = ", ".join(f"{key.kind} {key.fingerprint}" for key in found.recorded)
     return (
-        f"{found.host}: {found.name} shows {found.shown.kind} {found.shown.fingerprint}, recorded "
+        f"{found.host}: {found.name} shows {found.key.kind} {found.key.fingerprint}, recorded "
         f"is {known}: somebody may stand between. If the host was installed anew, compare the key "
         f"on its console, then ssh-keygen -R '{found.name}' -f {file}, and run this again"
     )
 
 
-def with_new(text: str, found: Sequence[Scanned]) -> str:
+def with_new_keys(text: str, found: Sequence[ScannedHost]) -> str:
     """A file of known hosts with the keys of new hosts at its end; what it says stays."""
-    lines = [f"{one.name} {one.shown.kind} {one.shown.blob}\n" for one in found if one.shown]
+    lines = [f"{one.name} {one.key.kind} {one.key.blob}\n" for one in found if one.key]
     return text + ("\n" if text and not text.endswith("\n") else "") + "".join(lines)

@@ -16,7 +16,7 @@ def host_launch(fleet: Fleet, name: str) -> HostLaunch:
         for service, plan in fleet.on(name)
         for replica in plan.replicas
     )
-    balancers = tuple(other.address for other in fleet.having(BALANCERS))
+    balancers = tuple(other.address for other in fleet.with_role(BALANCERS))
     return HostLaunch(assignments, fleet.settings.launch, host.address, balancers)
 
 

@@ -21,10 +21,10 @@ from roles.declaration.inventory import read_hosts
 from roles.fleet.known_hosts import (
     SSH_PORT,
     HostKey,
-    Scanned,
-    difference,
+    ScannedHost,
+    key_mismatch,
     known_name,
-    with_new,
+    with_new_keys,
 )
 
 TIMEOUT_S = 10
@@ -70,7 +70,7 @@ def _trust(file: Path, hosts: Sequence[Host], yes: bool) -> int:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = list(pool.map(lambda host: _scanned(host, recorded), hosts))
     failed = [f"{one.host}: {one.problem}" for one in found if one.problem]
-    failed += [difference(one, str(file)) for one in found if one.differs]
+    failed += [key_mismatch(one, str(file)) for one in found if one.differs]
     new = [one for one in found if one.is_new]
     for line in _table(found):
         click.echo(line)
@@ -80,18 +80,18 @@ def _trust(file: Path, hosts: Sequence[Host], yes: bool) -> int:
         click.echo(f"{file}: nothing was recorded", err=True)
     elif new and _confirmed(file, len(new), yes):
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        write_whole(file, with_new(text, new))
+        write_whole(file, with_new_keys(text, new))
         click.echo(f"{file}: {len(new)} recorded; commit it")
     elif new:
         failed.append("not confirmed")
     return int(bool(failed))
 
 
-def _table(found: Iterable[Scanned]) -> Iterator[str]:
+def _table(found: Iterable[ScannedHost]) -> Iterator[str]:
     for one in found:
-        if one.shown is not None and not one.differs:
+        if one.key is not None and not one.differs:
             state = "new" if one.is_new else "known"
-            yield f"{one.host}  {one.name}  {one.shown.kind}  {one.shown.fingerprint}  {state}"
+            yield f"{one.host}  {one.name}  {one.key.kind}  {one.key.fingerprint}  {state}"
 
 
 def _confirmed(file: Path, count: int, yes: bool) -> bool:
@@ -117,7 +117,7 @@ def _recorded(file: Path) -> paramiko.HostKeys:
     return keys
 
 
-def _scanned(host: Host, recorded: paramiko.HostKeys) -> Scanned:
+def _scanned(host: Host, recorded: paramiko.HostKeys) -> ScannedHost:
     address = str(host.data.get("ssh_hostname") or host.name)
     try:
         # As pyinfra will reach it: ~/.ssh/config may say another name, port or way.
@@ -132,14 +132,14 @@ def _scanned(host: Host, recorded: paramiko.HostKeys) -> Scanned:
             for key in (recorded.lookup(name) or {}).values()
         )
     except (ValueError, OSError, EOFError, PyinfraError, paramiko.SSHException) as error:
-        return Scanned(host.name, repr(address), (), problem=_words(error))
+        return ScannedHost(host.name, repr(address), (), problem=_problem(error))
     try:
-        return Scanned(host.name, name, known, _shown(hostname, config, known))
+        return ScannedHost(host.name, name, known, _server_key(hostname, config, known))
     except (OSError, EOFError, paramiko.SSHException) as error:
-        return Scanned(host.name, name, known, problem=f"{name} {_words(error)}")
+        return ScannedHost(host.name, name, known, problem=f"{name} {_problem(error)}")
 
 
-def _words(error: Exception) -> str:
+def _problem(error: Exception) -> str:
     """What went wrong, without a word of the other side's."""
     if isinstance(error, TimeoutError):
         return f"does not answer within {TIMEOUT_S} s"
@@ -150,7 +150,7 @@ def _words(error: Exception) -> str:
     return "does not answer as an SSH server"
 
 
-def _shown(hostname: str, config: dict[str, Any], known: Sequence[HostKey]) -> HostKey:
+def _server_key(hostname: str, config: dict[str, Any], known: Sequence[HostKey]) -> HostKey:
     """The key that a host shows: of a type that is recorded, where any is."""
     port = config["port"]
     channel = config.get("sock") or socket.create_connection((hostname, port), TIMEOUT_S)

@@ -27,7 +27,7 @@ def difference(run: Run) -> list[str]:
     is what runs."""
     changes: list[ReplicaChange] = []
     seen = []
-    for one in run.fleet.having(GPU_HOSTS):
+    for one in run.fleet.with_role(GPU_HOSTS):
         state = launch_state(run, one.name)
         if state is None:
             continue

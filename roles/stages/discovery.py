@@ -12,7 +12,7 @@ from pyinfra.context import ctx_host
 
 from roles.declaration import GPU_HOSTS, check_entry, record, recorded, recording_of
 from roles.driver import REMEDIATED
-from roles.fleet import recorded_anew
+from roles.fleet import hardware_from
 from roles.hardware import (
     Hardware,
     HardwareReport,
@@ -93,7 +93,7 @@ def record_driver(run: Run, name: str, report: HardwareReport) -> Hardware | Non
         return None
     new = entry(keep_verdicts(found, known), _identifiers(raw, report))
     record(recording_of(run.file), {name: new})
-    return recorded_anew(run.declaration, run.fleet.host(name), new)
+    return hardware_from(run.declaration, run.fleet.host(name), new)
 
 
 def _identifiers(raw: Any, report: HardwareReport) -> Mapping[int, Mapping[str, str]]:

@@ -71,7 +71,7 @@ def drivers(run: Run, prove: bool = False) -> None:
             start_timeout_s=run.fleet.settings.launch.start_timeout_s,
         )
 
-    if any(other.driver.reboot == "when-needed" for other in run.fleet.having(GPU_HOSTS)):
+    if any(other.driver.reboot == "when-needed" for other in run.fleet.with_role(GPU_HOSTS)):
         by_batches(run, rolling, turn)
     if gpu_host:
         _prepare(run, job, prove)
@@ -95,11 +95,11 @@ def restarts_of(run: Run) -> Rolling:
     """The rolling update of this run's reboots, and of drivers that replicas use."""
 
     def found() -> dict[str, Found]:
-        states = {one.name: launch_state(run, one.name) for one in run.fleet.having(GPU_HOSTS)}
+        states = {one.name: launch_state(run, one.name) for one in run.fleet.with_role(GPU_HOSTS)}
         return {name: Found(state) for name, state in states.items() if state is not None}
 
     def changes(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
-        names = [one.name for one in fleet.having(GPU_HOSTS)]
+        names = [one.name for one in fleet.with_role(GPU_HOSTS)]
         return [HostRestart(name) for name in names if name in run.reboots.restarting]
 
     if run.restarts is None:
@@ -136,7 +136,7 @@ def undrained(run: Run) -> str:
     if missing:
         return f"it serves, and its {missing}"
     names = {one.name for one in run.state.failed_hosts}
-    failed = [one.name for one in run.fleet.having(BALANCERS) if one.name in names]
+    failed = [one.name for one in run.fleet.with_role(BALANCERS) if one.name in names]
     return f"it serves, and balancer {', '.join(failed)} failed" if failed else ""
 
 

@@ -58,7 +58,7 @@ def members_of(
     """
     return [
         member
-        for host in fleet.having(GPU_HOSTS)
+        for host in fleet.with_role(GPU_HOSTS)
         for member in _on_host(fleet, host, found.get(host.name), balanced)
     ]
 
@@ -86,7 +86,7 @@ def _on_host(
 def _drained_by(fleet: Fleet, host: Host, id: str, balanced: Balanced | None) -> frozenset[str]:
     if balanced is not None:
         return balanced.keep_out(id)
-    declared = (host.drained or host.retired) and not fleet.having(BALANCERS)
+    declared = (host.drained or host.retired) and not fleet.with_role(BALANCERS)
     return frozenset({INVENTORY}) if declared else frozenset()
 
 
@@ -111,14 +111,14 @@ def changes_of(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
     Replicas of a service whose only key changes restart in one step: a balancer has one key for
     all of them.
     """
-    hosts = [one.name for one in fleet.having(GPU_HOSTS)]
+    hosts = [one.name for one in fleet.with_role(GPU_HOSTS)]
     known = {name: found[name] for name in hosts if name in found and not found[name].fresh}
     planned = {name: {r.name: r for r in planned_on(fleet, name)} for name in known}
     one_key = {
         planned[name][change.subject].service
         for name, one in known.items()
         for change in one.changes
-        if change.replaces_only_key and fleet.having(BALANCERS)
+        if change.replaces_only_key and fleet.with_role(BALANCERS)
     }
     return [
         change

@@ -74,7 +74,7 @@ class Rolling:
                 members,
                 changes,
                 max_batches=self.slots,
-                balanced=services if fleet.having(BALANCERS) else (),
+                balanced=services if fleet.with_role(BALANCERS) else (),
                 failed_hosts=self._failed_before & set(found),
                 undrainable=self._undrainable(fleet, services),
                 forbid_interruption=[
@@ -198,7 +198,7 @@ class Rolling:
 
     def _progress(self) -> Progress:
         fleet, failed = self.fleet(), self._failed()
-        balancers = frozenset(host.name for host in fleet.having(BALANCERS))
+        balancers = frozenset(host.name for host in fleet.with_role(BALANCERS))
         failures = tuple(
             Failure(name, self.failures.get(name) or _replicas(self.turns.get(name)))
             for name in sorted(failed - self._failed_before - balancers)
@@ -221,7 +221,7 @@ def reached(state: State) -> set[str]:
 
 def balancers_missing(fleet: Fleet, reached: Collection[str]) -> str:
     """What to add to a run that reaches these hosts, so that balancers can drain, or ""."""
-    names = [host.name for host in fleet.having(BALANCERS) if host.name not in reached]
+    names = [host.name for host in fleet.with_role(BALANCERS) if host.name not in reached]
     missing = " ".join(f"--limit {name}" for name in names)
     return f"balancers are not in this run: add {missing}" if missing else ""
 

@@ -58,7 +58,7 @@ def test_a_good_declaration_becomes_a_planned_fleet(key: Path):
     fleet = build(declared(key))
     assert [replica.host for replica in fleet.plans[0].replicas] == ["gpu-1"] * 2 + ["gpu-2"] * 2
     assert fleet.addresses == {"gpu-1": "10.0.0.11", "gpu-2": "10.0.0.12", "lb-1": "10.0.0.10"}
-    assert [host.name for host in fleet.having("balancers")] == ["lb-1"]
+    assert [host.name for host in fleet.with_role("balancers")] == ["lb-1"]
 
 
 def test_a_host_can_differ_in_its_engine(key: Path):
@@ -155,7 +155,7 @@ def test_a_retired_host_is_not_planned_and_stays_in_the_fleet(key: Path):
     fleet = build(declared(key, HOSTS | {"gpu-2": retired}))
     assert {replica.host for replica in fleet.plans[0].replicas} == {"gpu-1"}
     assert [plan.replicas for _, plan in fleet.on("gpu-2")] == [()]
-    assert [host.name for host in fleet.having("gpu_hosts")] == ["gpu-1", "gpu-2"]
+    assert [host.name for host in fleet.with_role("gpu_hosts")] == ["gpu-1", "gpu-2"]
 
 
 def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
