@@ -8,9 +8,9 @@ from roles.balancer import completions
 from roles.balancer import state as states
 from roles.balancer.balancer import Balancer
 from roles.balancer.completions import ServiceProbe, ServiceResults
+from roles.balancer.found import FoundBalancer
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
-from roles.balancer.standing import FoundBalancer
 from roles.balancer.upstreams import servers
 from roles.host import HostFile
 

@@ -4,8 +4,8 @@ from pyinfra.api.facts import FactBase
 
 from roles.balancer import completions
 from roles.balancer.completions import ServiceResults
+from roles.balancer.found import FoundBalancer, find_command, parse_found
 from roles.balancer.kinds import KINDS
-from roles.balancer.standing import FoundBalancer, find_command, parse_found
 from roles.host.facts import reading
 
 

@@ -13,11 +13,11 @@ from roles.balancer.balancer import Balancer
 from roles.balancer.certificate import make_script
 from roles.balancer.deployment import BalancerDeployment, now
 from roles.balancer.facts import BalancerFacts, Completions
+from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import NGINX
 from roles.balancer.nginx import paths
 from roles.balancer.nginx.takeover import keys_script, take_over
 from roles.balancer.routes import Member
-from roles.balancer.standing import FoundBalancer
 from roles.balancer.state import Owner
 from roles.host import HostFile, SecretInput, archive, changed_files
 from roles.host.operations import install_script

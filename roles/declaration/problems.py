@@ -128,11 +128,11 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         return f"at most {detail['ctx']['max_length']} here; remove the others"  # type: ignore
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
-    said = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    message = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
     if detail["type"] in _EXPECTED:
-        said = f"must be {_EXPECTED[detail['type']]}"
-    said += f", not {_printed(detail['input'])}"
-    return f"{said}; {remedy}" if (remedy := _remedy(detail)) else said
+        message = f"must be {_EXPECTED[detail['type']]}"
+    message += f", not {_printed(detail['input'])}"
+    return f"{message}; {remedy}" if (remedy := _remedy(detail)) else message
 
 
 def _remedy(detail: ErrorDetails) -> str | None:

@@ -66,8 +66,8 @@ def _rows(kind: type[BaseModel]) -> Iterator[str]:
         if field.exclude:
             continue
         # A type that a validator widens says so itself.
-        said = next((note for note in field.metadata if isinstance(note, str)), None)
-        kind_of_value = said or _type(field.annotation)
+        note = next((note for note in field.metadata if isinstance(note, str)), None)
+        kind_of_value = note or _type(field.annotation)
         cells = (f"`{name}`", kind_of_value, _default(field), field.description or "")
         yield "| " + " | ".join(cell.replace("|", "\\|").strip() for cell in cells) + " |"
 

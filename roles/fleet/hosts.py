@@ -253,9 +253,9 @@ def check_hardware(
     Where MIG slices are declared (`mig`), they are what the host will have.
     """
     if GPU_HOSTS not in roles:
-        said = [name for name in _OF_GPU_HOSTS if getattr(settings, name)]
+        misplaced = [name for name in _OF_GPU_HOSTS if getattr(settings, name)]
         return None, [
-            f"{where}.{name}: the host is not in {GPU_HOSTS}; put it there" for name in said
+            f"{where}.{name}: the host is not in {GPU_HOSTS}; put it there" for name in misplaced
         ]
     recorded, problems = _recorded(entry, where)
     declared, found = _declared(settings, where)

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from roles.interconnect.ways import next_mode
+from roles.interconnect.modes import next_mode
 
 # What to do; `roles.interconnect.program` sets it.
 TASK = {}
@@ -32,7 +32,7 @@ START_TIMES = 3
 GRACE_S = 3
 # What of NCCL's log is wanted: channels with their transports, versions, sizes, warnings.
 LOG_WORDS = ("NCCL version", "NCCL WARN", " via ", "nranks", "nvls channels")
-MOST_LOG_LINES = 400
+MAX_LOG_LINES = 400
 
 
 class WrongResultError(Exception):
@@ -106,16 +106,16 @@ def library(torch):
     return "%s %s" % (name, ".".join(map(str, torch.cuda.nccl.version())))
 
 
-def run_rank(torch, test, rank, folder, say):
-    """What one process of a test does; `say` tells the parent how far it is."""
+def run_rank(torch, test, rank, folder, send):
+    """What one process of a test does; `send` tells the parent how far it is."""
     from datetime import timedelta
 
     ranks = len(test["devices"])
-    say({"library": library(torch)})
+    send({"library": library(torch)})
     device = TorchDevice(torch, rank, TASK["cpu"])
     device.data(4, 1)
     device.wait()
-    say({"ready": True})
+    send({"ready": True})
     torch.distributed.init_process_group(
         "gloo" if TASK["cpu"] else "nccl",
         # A file, as torch's TCP store listens on every address.
@@ -125,7 +125,7 @@ def run_rank(torch, test, rank, folder, say):
         # The parent decides what hangs; torch must not end it first.
         timeout=timedelta(seconds=10 * TASK["timeout_s"]),
     )
-    say({"gb_s": all_reduces(device, rank, ranks, TASK["sizes"])})
+    send({"gb_s": all_reduces(device, rank, ranks, TASK["sizes"])})
 
 
 def set_process_name(name):
@@ -147,20 +147,20 @@ def rank_process(torch, test, rank, folder, pipe):
     if not test["p2p"]:
         os.environ["NCCL_P2P_DISABLE"] = "1"
 
-    def say(what):
+    def send(what):
         os.write(pipe, (json.dumps(what) + "\n").encode())
         if "ready" in what:
             set_process_name("link-p2p" if test["p2p"] else "link-nop2p")
 
     try:
-        run_rank(torch, test, rank, folder, say)
+        run_rank(torch, test, rank, folder, send)
     except WrongResultError as error:
-        say({"wrong": str(error)})
+        send({"wrong": str(error)})
     except BaseException as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         text = ": ".join([type(error).__name__, *(lines[-1:] or [])])
         memory = "out of memory" in str(error).lower()
-        say({"error": text, "memory": memory})
+        send({"error": text, "memory": memory})
 
 
 class Rank:
@@ -200,7 +200,7 @@ class Rank:
         return bool({"gb_s", "wrong", "error"} & set(self.messages))
 
     @property
-    def died(self):
+    def crashed(self):
         """Whether it has ended without one."""
         return self.status is not None and not self.has_outcome
 
@@ -238,14 +238,14 @@ def watch(ranks):
     deadline, ready = time.monotonic() + START_TIMES * TASK["timeout_s"], False
     while time.monotonic() < deadline:
         for rank in ranks:
-            rank.look()
-        if not ready and all("ready" in rank.said for rank in ranks):
+            rank.poll()
+        if not ready and all("ready" in rank.messages for rank in ranks):
             deadline, ready = time.monotonic() + TASK["timeout_s"], True
-        if all(rank.told for rank in ranks):
+        if all(rank.has_outcome for rank in ranks):
             return
-        if any(rank.died or {"wrong", "error"} & set(rank.said) for rank in ranks):
+        if any(rank.crashed or {"wrong", "error"} & set(rank.messages) for rank in ranks):
             deadline = min(deadline, time.monotonic() + GRACE_S)
-            if all(rank.told or rank.died for rank in ranks):
+            if all(rank.has_outcome or rank.crashed for rank in ranks):
                 return
         if reader_is_gone():
             raise SystemExit(1)
@@ -258,25 +258,25 @@ def outcome(ranks):
     `unready`: a rank failed, or was not done in time, before it was ready. This says nothing of the
     links between GPUs: until then each rank is alone with its GPU.
     """
-    unready = any("ready" not in rank.said for rank in ranks)
+    unready = any("ready" not in rank.messages for rank in ranks)
     for rank in ranks:
-        if "wrong" in rank.said:
-            return {"outcome": "wrong", "detail": rank.said["wrong"]}
+        if "wrong" in rank.messages:
+            return {"outcome": "wrong", "detail": rank.messages["wrong"]}
     for rank in ranks:
-        if "error" in rank.said:
-            memory = any(one.said.get("memory") for one in ranks)
-            found = {"outcome": "fails", "detail": rank.said["error"]}
+        if "error" in rank.messages:
+            memory = any(one.messages.get("memory") for one in ranks)
+            found = {"outcome": "fails", "detail": rank.messages["error"]}
             return dict(found, memory=memory, unready=unready)
     for rank in ranks:
-        if rank.died:
-            text = "rank %d: %s" % (rank.number, rank.last_words())
+        if rank.crashed:
+            text = "rank %d: %s" % (rank.number, rank.last_output())
             return {"outcome": "fails", "detail": text, "unready": unready}
     if unready:
         text = "start not done in %g s" % (START_TIMES * TASK["timeout_s"])
         return {"outcome": "hangs", "detail": text, "unready": True}
-    if not all(rank.told for rank in ranks):
+    if not all(rank.has_outcome for rank in ranks):
         return {"outcome": "hangs", "detail": "all-reduce not done in %g s" % TASK["timeout_s"]}
-    return {"outcome": "works", "gb_s": min(rank.said["gb_s"] for rank in ranks)}
+    return {"outcome": "works", "gb_s": min(rank.messages["gb_s"] for rank in ranks)}
 
 
 def nccl_log(folder):
@@ -286,7 +286,7 @@ def nccl_log(folder):
         if name.startswith("nccl."):
             with open(os.path.join(folder, name), errors="replace") as file:
                 found += [line for line in file if any(word in line for word in LOG_WORDS)]
-    return "".join(found[:MOST_LOG_LINES])
+    return "".join(found[:MAX_LOG_LINES])
 
 
 def run_test(torch, test):
@@ -301,7 +301,7 @@ def run_test(torch, test):
         finally:
             for rank in ranks:
                 rank.end()
-        names = [rank.said["library"] for rank in ranks if "library" in rank.said]
+        names = [rank.messages["library"] for rank in ranks if "library" in rank.messages]
         return known | ({"library": names[0]} if names else {}) | {"log": nccl_log(folder)}
 
 

@@ -11,7 +11,7 @@ from roles.interconnect.settings import InterconnectSettings
 
 @deploy("Interconnect")
 def measure(
-    subject: Callable[[], Target],
+    target: Callable[[], Target],
     settings: InterconnectSettings,
     anew: bool,
     keep: SaveVerdicts,
@@ -22,7 +22,7 @@ def measure(
     """Measure what no verdict counts for; P2P is turned off where it does not work."""
     operations.measure_links(
         name="GPUs of each replica work together",
-        subject=subject,
+        target=target,
         settings=settings,
         anew=anew,
         keep=keep,

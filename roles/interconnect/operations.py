@@ -33,7 +33,7 @@ SaveVerdicts = Callable[[Verdicts], None]
 AdoptVerdicts = Callable[[Verdicts], bool]
 RecordChecks = Callable[[Sequence[Check]], None]
 # A new plan may want other GPUs; what it wants is measured in the same run, so often.
-MOST_ROUNDS = 4
+MAX_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Target:
 
 @operation()
 def measure_links(
-    subject: Callable[[], Target],
+    target: Callable[[], Target],
     settings: InterconnectSettings,
     anew: bool,
     keep: SaveVerdicts,
@@ -69,7 +69,7 @@ def measure_links(
     not measured, though their engine or driver is another by now: what was recorded before counts
     for them, or nothing, until a run finds those replicas stopped.
 
-    + subject: what is measured, asked when the run executes
+    + target: what is measured, asked when the run executes
     + settings: whether, and how long
     + anew: measure all again
     + keep: records verdicts
@@ -80,24 +80,25 @@ def measure_links(
     if not host.state.is_executing:
         host.noop("the interconnect is measured when the run executes")
         return
-    now = subject()
+    now = target()
     if not settings.measure or deployment(now.build).all_reduce_python(now.build) is None:
         host.noop(f"{len(now.hardware.interconnect)} verdicts")
         return
-    found = _settle(now, settings, anew, keep, replan, adopt)
-    checks = interconnect_checks(now.plan, found.verdicts, found.answers)
+    result = _measure_plan(now, settings, anew, keep, replan, adopt)
+    checks = interconnect_checks(now.plan, result.verdicts, result.answers)
     record(of_host(host.name, checks))
-    if found.problem:
+    if result.problem:
         yield failing(
-            f"{found.problem}; nothing was started or stopped here, run again to deploy the new one:\n"
-            f"{explain_host(found.plan)}"
+            f"{result.problem}; nothing was started or stopped here, run again to deploy the new "
+            f"one:\n"
+            f"{explain_host(result.plan)}"
         )
         return
-    host.noop(f"{len(found.verdicts)} verdicts")
+    host.noop(f"{len(result.verdicts)} verdicts")
 
 
 @dataclass(frozen=True)
-class Settlement:
+class MeasuredPlan:
     """Verdicts and the plan that goes by them, why the host cannot go on with it, or "", and what
     the host answered."""
 
@@ -107,41 +108,43 @@ class Settlement:
     answers: tuple[Measurement, ...] = ()
 
 
-def _settle(
-    subject: Target,
+def _measure_plan(
+    target: Target,
     settings: InterconnectSettings,
     anew: bool,
     keep: SaveVerdicts,
     replan: Replan,
     adopt: AdoptVerdicts,
-) -> Settlement:
+) -> MeasuredPlan:
     """Measure until the plan wants nothing more."""
-    found = Settlement(subject.hardware.interconnect, subject.plan)
-    known = () if anew else still_valid(found.verdicts, subject.build, subject.driver_version)
-    asked: set[tuple[int, ...]] = set()
-    for _ in range(MOST_ROUNDS):
-        now = replace(subject.hardware, interconnect=found.verdicts)
-        wanted = unmeasured(found.plan, now, known, subject.build)
-        groups = [one for one in wanted if one.gpus not in asked]
+    result = MeasuredPlan(target.hardware.interconnect, target.plan)
+    valid = () if anew else still_valid(result.verdicts, target.build, target.driver_version)
+    measured_groups: set[tuple[int, ...]] = set()
+    for _ in range(MAX_ROUNDS):
+        hardware = replace(target.hardware, interconnect=result.verdicts)
+        to_measure = unmeasured(result.plan, hardware, valid, target.build)
+        groups = [one for one in to_measure if one.gpus not in measured_groups]
         if not groups:
             break
-        asked |= {group.gpus for group in groups}
-        answer = _measure(groups, known, subject, settings)
-        found = replace(
-            found,
-            answers=(*found.answers, answer),
-            verdicts=merged(found.verdicts, known, answer.verdicts),
+        measured_groups |= {group.gpus for group in groups}
+        answer = _measure(groups, valid, target, settings)
+        result = replace(
+            result,
+            answers=(*result.answers, answer),
+            verdicts=merged(result.verdicts, valid, answer.verdicts),
         )
-        known = (*known, *answer.verdicts)
-        _report(answer, found.verdicts, anew)
+        valid = (*valid, *answer.verdicts)
+        _report(answer, result.verdicts, anew)
         if not answer.verdicts:
             break
-        _save(keep, found.verdicts)
+        _save(keep, result.verdicts)
         try:
-            found = replace(found, plan=replan(found.verdicts))
+            result = replace(result, plan=replan(result.verdicts))
         except ValueError as error:
-            return replace(found, why=str(error))
-    return replace(found, why=_adopt_plan(subject, found, adopt)) if asked else found
+            return replace(result, problem=str(error))
+    if not measured_groups:
+        return result
+    return replace(result, problem=_adopt_plan(target, result, adopt))
 
 
 def _save(keep: SaveVerdicts, verdicts: Verdicts) -> None:
@@ -152,16 +155,16 @@ def _save(keep: SaveVerdicts, verdicts: Verdicts) -> None:
         warn(f"these verdicts could not be recorded: {error}")
 
 
-def _adopt_plan(subject: Target, found: Settlement, adopt: AdoptVerdicts) -> str:
+def _adopt_plan(target: Target, result: MeasuredPlan, adopt: AdoptVerdicts) -> str:
     """Let the run go on with a plan in which P2P alone is another; "", or why it cannot."""
-    if not adopt(found.verdicts):
+    if not adopt(result.verdicts):
         return "the verdicts change its plan"
-    if found.plan.replicas == subject.plan.replicas:
+    if result.plan.replicas == target.plan.replicas:
         return ""
-    for before, now in zip(subject.plan.replicas, found.plan.replicas, strict=True):
-        if before.p2p != now.p2p:
-            way = "with" if now.p2p else "without"
-            say(f"{now.name} works {way} P2P from this run on")
+    for before, after in zip(target.plan.replicas, result.plan.replicas, strict=True):
+        if before.p2p != after.p2p:
+            way = "with" if after.p2p else "without"
+            say(f"{after.name} works {way} P2P from this run on")
     warn(
         "its plan is another now: a saved one has to be saved anew (--save), or accepted with "
         "--data accept_plan=true"
@@ -171,24 +174,24 @@ def _adopt_plan(subject: Target, found: Settlement, adopt: AdoptVerdicts) -> str
 
 def _measure(
     groups: Sequence[Group],
-    known: Sequence[LinkVerdict],
-    subject: Target,
+    valid: Sequence[LinkVerdict],
+    target: Target,
     settings: InterconnectSettings,
 ) -> Measurement:
     seconds = limit_s(groups, settings)
     lines = host.get_fact(
         AllReduces,
-        engine=subject.build,
-        python=deployment(subject.build).all_reduce_python(subject.build),
-        user=subject.user,
+        engine=target.build,
+        python=deployment(target.build).all_reduce_python(target.build),
+        user=target.user,
         seconds=seconds,
-        _stdin=SecretInput(program(groups, known, subject.build, settings, subject.devices)),
+        _stdin=SecretInput(program(groups, valid, target.build, settings, target.devices)),
         # For a host that hangs as a whole: the command has its own limits.
         _timeout=seconds + 90,
         _ignore_errors=True,
     )
-    asked = [group.gpus for group in groups]
-    return parse_answer(lines or (), subject.build, subject.driver_version, asked)
+    requested = [group.gpus for group in groups]
+    return parse_answer(lines or (), target.build, target.driver_version, requested)
 
 
 def _report(answer: Measurement, verdicts: Sequence[LinkVerdict], anew: bool) -> None:

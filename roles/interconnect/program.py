@@ -63,7 +63,7 @@ def program(
         "visible": VISIBLE_DEVICES[engine.device],
         "environment": _environment(engine),
     }
-    return bundle([HERE / "ways.py", HERE / "all_reduce.py"], task)
+    return bundle([HERE / "modes.py", HERE / "all_reduce.py"], task)
 
 
 def limit_s(groups: Sequence[Group], settings: InterconnectSettings) -> int:

@@ -17,7 +17,7 @@ from roles.hardware import (
     p2p_fault,
     parse_nccl,
 )
-from roles.interconnect.ways import next_mode
+from roles.interconnect.modes import next_mode
 from roles.plan import HostPlan
 
 MARK = "@@ "
@@ -25,7 +25,11 @@ MARK = "@@ "
 
 @dataclass(frozen=True)
 class Group:
-    """Some GPUs to be measured: with P2P unless a setting forbids it, and `also_without_p2p` it as well."""
+    """GPUs that are measured together.
+
+    `p2p` says whether with P2P, which a setting may forbid; `also_without_p2p` whether without it,
+    too.
+    """
 
     gpus: tuple[int, ...]
     p2p: bool
@@ -96,14 +100,14 @@ def parse_answer(
 ) -> Measurement:
     """Read the output of the host's program; lines of others' among it are the last words.
 
-    What is not as the program writes it, or of other GPUs than those that were `requested` for, is a
-    problem.
+    A line that the program would not write is a problem, and so is one of GPUs that were not
+    `requested`.
     """
     lines = list(lines)
-    told = [_json(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
+    results = [_json(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
     wanted = set(requested)
     verdicts, busy, problems = [], [], []
-    for one in told:
+    for one in results:
         try:
             if "gpus" in one and _gpus(one) not in wanted:
                 raise ValueError(f"GPUs that were not asked for: {one['gpus']}")
@@ -113,7 +117,7 @@ def parse_answer(
             found = f"the host's answer is not as expected ({_printable(_repr(error))[:80]})"
         kept = {str: problems, tuple: busy}.get(type(found), verdicts)
         kept.append(found)
-    if not problems and not any("done" in one for one in told):
+    if not problems and not any("done" in one for one in results):
         others = [line for line in lines if line.strip() and not line.startswith(MARK)]
         last = f": {_printable(others[-1])}" if others else ""
         problems.append(f"the measuring did not come to its end{last}")

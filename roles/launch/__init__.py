@@ -3,6 +3,7 @@
 from roles.launch.difference import ReplicaChange as ReplicaChange
 from roles.launch.difference import grouped as grouped
 from roles.launch.difference import replica_changes as replica_changes
+from roles.launch.host_launch import HostLaunch as HostLaunch
 from roles.launch.render import INTERNAL_PORTS as INTERNAL_PORTS
 from roles.launch.render import Assignment as Assignment
 from roles.launch.render import internal_ports as internal_ports
@@ -11,4 +12,3 @@ from roles.launch.state import PART as PART
 from roles.launch.state import Change as Change
 from roles.launch.state import LaunchState as LaunchState
 from roles.launch.state import parse_state as parse_state
-from roles.launch.wanted import HostLaunch as HostLaunch

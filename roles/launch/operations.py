@@ -10,9 +10,9 @@ from pyinfra.api import StringCommand, operation
 from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, SecretInput, bundle
 from roles.host.outcome import PHASES, failing, warn
 from roles.launch.facts import LaunchFacts, NotServing
+from roles.launch.host_launch import HostLaunch, task
 from roles.launch.state import Change, LaunchState
 from roles.launch.transaction import RESTORED
-from roles.launch.wanted import HostLaunch, task
 from roles.rolling import HostStep
 
 HERE = Path(__file__).parent

@@ -6,38 +6,38 @@ from collections.abc import Iterator
 from roles.checks import Check
 from roles.host import paths
 from roles.preflight.answers import Listener
-from roles.preflight.case import CheckContext, ok, skipped, stop, warning
+from roles.preflight.context import CheckContext, ok, skipped, stop, warning
 
 OUR_TABLE = paths.FIREWALL_TABLE
 
 
-def access_checks(case: CheckContext) -> Iterator[Check]:
+def access_checks(context: CheckContext) -> Iterator[Check]:
     """Every check of what could be in the way."""
-    yield from ports(case)
-    yield from firewalls(case)
-    yield selinux(case)
-    yield denials(case)
+    yield from ports(context)
+    yield from firewalls(context)
+    yield selinux(context)
+    yield denials(context)
 
 
-def ports(case: CheckContext) -> Iterator[Check]:
+def ports(context: CheckContext) -> Iterator[Check]:
     """Ports of replicas and balancer that somebody else has."""
-    if case.answers.listeners is None:
+    if context.answers.listeners is None:
         yield skipped("ports", "the host has no ss (iproute2)")
         return
-    found = [*_replica_ports(case), *_internal_ports(case), *_balancer_ports(case)]
+    found = [*_replica_ports(context), *_internal_ports(context), *_balancer_ports(context)]
     yield from found
     if not found:
-        yield ok("ports", ", ".join(map(str, _planned_ports(case))) or "none is planned")
+        yield ok("ports", ", ".join(map(str, _planned_ports(context))) or "none is planned")
 
 
-def _planned_ports(case: CheckContext) -> list[int]:
-    own = list(case.engine.ports) if case.engine else []
-    return sorted([*own, *(case.needs.balancer.ports if case.needs.balancer else ())])
+def _planned_ports(context: CheckContext) -> list[int]:
+    own = list(context.engine.ports) if context.engine else []
+    return sorted([*own, *(context.needs.balancer.ports if context.needs.balancer else ())])
 
 
-def _listener_on(case: CheckContext, port: int) -> Listener | None:
+def _listener_on(context: CheckContext, port: int) -> Listener | None:
     """Who listens on a port; of several the one that is not ours."""
-    found = [one for one in case.answers.listeners or () if one.port == port]
+    found = [one for one in context.answers.listeners or () if one.port == port]
     return next((one for one in found if not _is_engine(one)), found[0] if found else None)
 
 
@@ -45,79 +45,83 @@ def _is_engine(listener: Listener) -> bool:
     return re.search(paths.UNIT_CGROUP, listener.cgroup) is not None
 
 
-def _owner(case: CheckContext, listener: Listener) -> str:
+def _owner(context: CheckContext, listener: Listener) -> str:
     if listener.program is not None:
         unit = listener.cgroup.rsplit("/", 1)[-1]
         where = f" of {unit}" if unit.endswith(".service") else ""
         return f"{listener.program} (process {listener.pid}{where})"
-    return "somebody" if case.answers.root else "somebody (sudo would tell who)"
+    return "somebody" if context.answers.root else "somebody (sudo would tell who)"
 
 
 def _port_in_use(
-    case: CheckContext, name: str, listener: Listener, what: str, setting: str
+    context: CheckContext, name: str, listener: Listener, what: str, setting: str
 ) -> Check:
-    told = stop if listener.program is not None else warning
-    return told(
+    make_check = stop if listener.program is not None else warning
+    return make_check(
         name,
-        f"port {listener.port}, planned for {what}, is used by {_owner(case, listener)}",
+        f"port {listener.port}, planned for {what}, is used by {_owner(context, listener)}",
         f"stop it (sudo ss -ltnp sport = :{listener.port}), or set {setting}",
     )
 
 
-def _replica_ports(case: CheckContext) -> Iterator[Check]:
-    for port, replica in (case.engine.ports if case.engine else {}).items():
-        listener = _listener_on(case, port)
-        if listener and not _is_engine(listener) and not _may_be_ours(case, listener):
+def _replica_ports(context: CheckContext) -> Iterator[Check]:
+    for port, replica in (context.engine.ports if context.engine else {}).items():
+        listener = _listener_on(context, port)
+        if listener and not _is_engine(listener) and not _may_be_ours(context, listener):
             yield _port_in_use(
-                case, f"port:{port}", listener, replica, "services[].first_port or the host's ports"
+                context,
+                f"port:{port}",
+                listener,
+                replica,
+                "services[].first_port or the host's ports",
             )
 
 
-def _may_be_ours(case: CheckContext, listener: Listener) -> bool:
+def _may_be_ours(context: CheckContext, listener: Listener) -> bool:
     """Without sudo nobody sees whose a port is; where an engine is installed it may be ours."""
-    return listener.program is None and case.answers.engine_installed
+    return listener.program is None and context.answers.engine_installed
 
 
-def _internal_ports(case: CheckContext) -> Iterator[Check]:
-    if case.engine is None or case.engine.internal_ports is None:
+def _internal_ports(context: CheckContext) -> Iterator[Check]:
+    if context.engine is None or context.engine.internal_ports is None:
         return
-    first, last = case.engine.internal_ports
-    for one in case.answers.listeners or ():
+    first, last = context.engine.internal_ports
+    for one in context.answers.listeners or ():
         inside = first <= one.port <= last
-        if inside and not _is_engine(one) and not _may_be_ours(case, one):
+        if inside and not _is_engine(one) and not _may_be_ours(context, one):
             yield warning(
                 f"port:{one.port}",
                 f"port {one.port}, of {first}-{last} for the replicas' own processes, is used by "
-                f"{_owner(case, one)}",
+                f"{_owner(context, one)}",
                 "stop it, or set launch.internal_ports_from",
             )
 
 
-def _balancer_ports(case: CheckContext) -> Iterator[Check]:
-    for port, setting in (case.needs.balancer.ports if case.needs.balancer else {}).items():
-        listener = _listener_on(case, port)
+def _balancer_ports(context: CheckContext) -> Iterator[Check]:
+    for port, setting in (context.needs.balancer.ports if context.needs.balancer else {}).items():
+        listener = _listener_on(context, port)
         if listener is None:
             continue
-        if listener.program is None and not case.answers.root:
+        if listener.program is None and not context.answers.root:
             yield warning(
                 f"port:{port}",
                 f"port {port} is used; without sudo nobody sees by whom",
                 f"see that it is our balancer: sudo ss -ltnp sport = :{port}",
             )
-        elif not (listener.program == "nginx" and case.answers.our_site):
-            yield _port_in_use(case, f"port:{port}", listener, "the balancer", setting)
+        elif not (listener.program == "nginx" and context.answers.our_site):
+            yield _port_in_use(context, f"port:{port}", listener, "the balancer", setting)
 
 
-def firewalls(case: CheckContext) -> Iterator[Check]:
+def firewalls(context: CheckContext) -> Iterator[Check]:
     """Firewalls of the host that let nobody in."""
-    planned, rules = _planned_ports(case), case.answers.firewall_rules
+    planned, rules = _planned_ports(context), context.answers.firewall_rules
     if not planned:
         return
     for kind, remedy in (
         ("ufw", "sudo ufw allow {port}/tcp"),
         ("firewalld", "sudo firewall-cmd --permanent --add-port={port}/tcp; firewall-cmd --reload"),
     ):
-        if kind not in case.answers.firewalls:
+        if kind not in context.answers.firewalls:
             continue
         shut = [port for port in planned if not _allows(kind, rules, port)]
         if shut:
@@ -135,7 +139,7 @@ def firewalls(case: CheckContext) -> Iterator[Check]:
             f"{where} drops what no rule accepts",
             f"see that it accepts port {', '.join(map(str, planned))}: sudo nft list ruleset",
         )
-    elif case.answers.root:
+    elif context.answers.root:
         yield ok("firewall", "none drops by default")
     else:
         yield skipped("firewall", "was not seen, it needs sudo")
@@ -165,11 +169,11 @@ def _dropping_chain(rules: tuple[str, ...]) -> str | None:
     return None
 
 
-def selinux(case: CheckContext) -> Check:
+def selinux(context: CheckContext) -> Check:
     """Enforcing SELinux lets nginx reach no engine, and has no rules for engines."""
-    if not case.answers.selinux_enforcing:
+    if not context.answers.selinux_enforcing:
         return ok("selinux", "not enforcing")
-    if case.needs.balancer:
+    if context.needs.balancer:
         return warning(
             "selinux",
             "enforcing: nginx may not connect to engines",
@@ -182,11 +186,11 @@ def selinux(case: CheckContext) -> Check:
     )
 
 
-def denials(case: CheckContext) -> Check:
+def denials(context: CheckContext) -> Check:
     """What SELinux or AppArmor denied our programs since the host booted."""
-    if not case.answers.root:
+    if not context.answers.root:
         return skipped("denials", "were not seen, it needs sudo")
-    found = case.answers.denials
+    found = context.answers.denials
     if found:
         return warning(
             "denials",

@@ -72,8 +72,10 @@ class Python:
 
 @dataclass(frozen=True)
 class PreflightAnswers:
-    """One host's answers. Those of root are empty where `root` is false; `sudo_message` says why, and
-    `sudo_hung` that it gave no answer in time.
+    """What one host answered to preflight's questions.
+
+    `root` says whether root's part was answered; where it is false its fields are empty,
+    `sudo_message` is what sudo printed, and `sudo_hung` says that it gave no answer in time.
 
     `pythons` and `wheels`, the number of wheels in a folder, are of those asked for that are there;
     `clock` and `clock_end` are the host's seconds since 1970 when it began and ended to answer.
@@ -154,7 +156,7 @@ def _of_user(parts: Mapping[str, list[str]]) -> dict[str, Any]:
         "firewalls": _active(parts.get("firewall", ())),
         "proxies": tuple(parts.get("proxies", ())),
         "distribution": tuple(parts.get("distribution", ())),
-        "no_room": "no-room" in parts,
+        "temporary_full": "no-room" in parts,
     }
 
 
@@ -216,8 +218,8 @@ def _packages(lines: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def _synchronised(settings: Mapping[str, str]) -> bool | None:
-    said = settings.get("NTPSynchronized")
-    return {"yes": True, "no": False}.get(said or "")
+    value = settings.get("NTPSynchronized")
+    return {"yes": True, "no": False}.get(value or "")
 
 
 def _active(lines: Iterable[str]) -> tuple[str, ...]:
@@ -240,8 +242,8 @@ def _groups(lines: Iterable[str], word: str = "folder") -> Iterator[tuple[str, l
 
 def _pythons(lines: Iterable[str]) -> Iterator[tuple[str, Python]]:
     for name, own in _groups(lines, "python"):
-        said = _pairs(own)
-        yield name, Python(_version(said.get("version", "")), said.get("venv") == "yes")
+        fields = _pairs(own)
+        yield name, Python(_version(fields.get("version", "")), fields.get("venv") == "yes")
 
 
 def _wheels(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
@@ -251,18 +253,18 @@ def _wheels(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
 
 def _folders(lines: Iterable[str]) -> Iterator[tuple[str, Folder]]:
     for name, own in _groups(lines):
-        said = _pairs(own)
-        space, inodes = said.get("space", "").split(), said.get("inodes", "").split()
+        fields = _pairs(own)
+        space, inodes = fields.get("space", "").split(), fields.get("inodes", "").split()
         free_kib = _number(space[3]) if len(space) > 5 else None
         has_inodes = len(inodes) > 5 and _number(inodes[1])
         yield (
             name,
             Folder(
-                at=said.get("at", ""),
+                at=fields.get("at", ""),
                 free_bytes=None if free_kib is None else free_kib * 1024,
                 free_inodes=_number(inodes[3]) if has_inodes else None,
                 mount=" ".join(space[5:]) or None,
-                options=tuple(filter(None, said.get("options", "").split(","))),
+                options=tuple(filter(None, fields.get("options", "").split(","))),
             ),
         )
 
@@ -274,8 +276,8 @@ def _files(lines: Iterable[str]) -> Iterator[tuple[str, Files]]:
             for match in (re.fullmatch(r"file ([0-9]{1,18}) (.*)", line) for line in own)
             if match
         ]
-        said = _pairs(line for line in own if not line.startswith("file "))
-        yield name, Files(said.get("real"), said.get("readable") == "yes", tuple(sizes))
+        fields = _pairs(line for line in own if not line.startswith("file "))
+        yield name, Files(fields.get("real"), fields.get("readable") == "yes", tuple(sizes))
 
 
 def _listeners(
@@ -308,8 +310,8 @@ def _reach(parts: Mapping[str, list[str]]) -> dict[str, UrlResult]:
             r"(curl|python|none) ([0-9]{1,3}) ([0-9]{1,3})", lines[0] if lines else ""
         )
         if name.startswith("reach-") and match:
-            said = " ".join(lines[1:])
+            message = " ".join(lines[1:])
             found[name.removeprefix("reach-")] = UrlResult(
-                match[1], int(match[2]), int(match[3]), said
+                match[1], int(match[2]), int(match[3]), message
             )
     return found

@@ -8,14 +8,14 @@ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list | sed 's/\[[^]]*\]//' |
 awk '$1 == "deb" { print $2, $3 }'
 for file in /etc/apt/sources.list.d/*.sources; do
 [ -f "$file" ] && awk '
-function tell() { if (uri && suite && on && deb) print uri, suite; uri = suite = ""; on = deb = 1 }
+function emit() { if (uri && suite && on && deb) print uri, suite; uri = suite = ""; on = deb = 1 }
 BEGIN { on = deb = 1 }
-/^[ \t]*$/ { tell() }
+/^[ \t]*$/ { emit() }
 tolower($1) == "uris:" { uri = $2 }
 tolower($1) == "suites:" { suite = $2 }
 tolower($1) == "enabled:" && tolower($2) == "no" { on = 0 }
 tolower($1) == "types:" && !/deb( |$)/ { deb = 0 }
-END { tell() }' "$file"
+END { emit() }' "$file"
 done
 }
 dnf_hosts() {
@@ -43,10 +43,10 @@ done
 # A repository may be signed apart, or not at all.
 if [ -d /etc/apt ]; then set -- "$1InRelease" "$1Release" "$1Packages" "$1Packages.gz"; fi
 for url in "$@"; do
-said=$(fetch "$url")
-case "$said" in *" 404") ;; *) break ;; esac
+answer=$(fetch "$url")
+case "$answer" in *" 404") ;; *) break ;; esac
 done
-echo "$said"
+echo "$answer"
 }
 
 begin_urls
@@ -118,5 +118,5 @@ if has systemctl; then echo "firewalld $(limit 10 systemctl is-active firewalld)
 part proxies; { env; proxies; } | grep -iE '^(https?|no|all)_proxy=' | sed 's#=[^ ]*@#=***@#' | sort -u
 part listening; if has ss; then echo asked; limit 10 ss -H -ltn; fi
 
-told
+print_results
 part clock-end; date +%s

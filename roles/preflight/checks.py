@@ -5,7 +5,7 @@ from roles.hardware import HardwareReport
 from roles.host import Part
 from roles.preflight.access_checks import access_checks
 from roles.preflight.answers import PreflightAnswers
-from roles.preflight.case import CheckContext
+from roles.preflight.context import CheckContext
 from roles.preflight.disk_checks import disk_checks, folders
 from roles.preflight.gpu_checks import gpu_checks
 from roles.preflight.needs import HostNeeds, all_packages
@@ -23,8 +23,8 @@ def checks(
     clock_difference_s: float | None = None,
 ) -> tuple[Check, ...]:
     """Every check of a host, of those that apply to what it is needed for."""
-    case = CheckContext(answers, report, needs, clock_difference_s)
-    return tuple(dict.fromkeys(check for area in _AREAS for check in area(case)))
+    context = CheckContext(answers, report, needs, clock_difference_s)
+    return tuple(dict.fromkeys(check for area in _AREAS for check in area(context)))
 
 
 def parts(needs: HostNeeds) -> tuple[Part, ...]:

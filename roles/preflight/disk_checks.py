@@ -10,7 +10,7 @@ from roles.checks import Check
 from roles.driver import NEEDED_MIB
 from roles.host.paths import CACHE, ENGINES
 from roles.preflight.answers import Files, Folder
-from roles.preflight.case import (
+from roles.preflight.context import (
     GIB,
     MIB,
     CheckContext,
@@ -29,7 +29,7 @@ _ENGINE_INODES = 100_000
 _DRIVER_BYTES = {folder: mib * MIB for folder, mib in NEEDED_MIB.items()}
 _BALANCER_BYTES = 512 * MIB
 # What a few packages and logs take anyhow.
-_LEAST_BYTES, _LEAST_INODES = 200 * MIB, 5_000
+_MIN_BYTES, _MIN_INODES = 200 * MIB, 5_000
 _WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".gguf")
 # The largest file of most checkpoints: what transformers splits at.
 _SHARD_BYTES = 5 * GIB
@@ -48,115 +48,118 @@ def folders(needs: HostNeeds) -> tuple[str, ...]:
     return own
 
 
-def disk_checks(case: CheckContext) -> Iterator[Check]:
+def disk_checks(context: CheckContext) -> Iterator[Check]:
     """Every check of disks and memory."""
-    if case.answers.temporary_full:
+    if context.answers.temporary_full:
         yield stop(
             "temporary-files",
             "neither /dev/shm nor /tmp takes a file (full, or read-only)",
             "make room there: df -h /dev/shm /tmp; df -i /tmp",
         )
-    yield from mounts(case)
-    yield inodes(case)
-    yield from shared_disks(case)
-    if case.engine:
-        yield engine_disk(case)
-        yield temporary_disk(case)
-        yield from weights_checks(case, case.engine.weights)
-        yield memory(case)
-        yield shared_memory(case)
-    if case.needs.driver:
-        yield from driver_disks(case)
-    if case.needs.balancer:
-        yield _free_space(case, "disk-balancer", "/var", _BALANCER_BYTES, "for nginx and its logs")
+    yield from mounts(context)
+    yield inodes(context)
+    yield from shared_disks(context)
+    if context.engine:
+        yield engine_disk(context)
+        yield temporary_disk(context)
+        yield from weights_checks(context, context.engine.weights)
+        yield memory(context)
+        yield shared_memory(context)
+    if context.needs.driver:
+        yield from driver_disks(context)
+    if context.needs.balancer:
+        yield _free_space(
+            context, "disk-balancer", "/var", _BALANCER_BYTES, "for nginx and its logs"
+        )
 
 
-def shared_disks(case: CheckContext) -> Iterator[Check]:
+def shared_disks(context: CheckContext) -> Iterator[Check]:
     """What each has room for alone may not have it together, on one file system."""
     sums: dict[str, dict[tuple[str, str], int]] = {}
-    for folder, needed, what in _disk_demands(case):
-        found = case.answers.folders.get(folder)
+    for folder, needed, what in _disk_demands(context):
+        found = context.answers.folders.get(folder)
         if found and found.mount and found.free_bytes is not None and needed > 0:
             sums.setdefault(found.mount, {})[folder, what] = needed
     for mount, parts in sums.items():
         free = next(
-            one.free_bytes or 0 for one in case.answers.folders.values() if one.mount == mount
+            one.free_bytes or 0 for one in context.answers.folders.values() if one.mount == mount
         )
         total = sum(parts.values())
         fits_each = all(needed <= free for needed in parts.values())
         if len(parts) > 1 and fits_each and total > free:
-            told = " + ".join(
+            demands = " + ".join(
                 f"{format_bytes(needed)} {what}" for (_, what), needed in parts.items()
             )
             yield stop(
                 "disk-together",
-                f"{format_bytes(free)} free on {mount}, {format_bytes(total)} are needed: {told}",
+                f"{format_bytes(free)} free on {mount}, {format_bytes(total)} are needed: "
+                f"{demands}",
                 f"make room on {mount}, or put {CACHE} on another disk",
             )
 
 
-def _disk_demands(case: CheckContext) -> Iterator[tuple[str, int, str]]:
-    engine = case.engine
-    if engine and case.must_install_engine:
+def _disk_demands(context: CheckContext) -> Iterator[tuple[str, int, str]]:
+    engine = context.engine
+    if engine and context.must_install_engine:
         yield ENGINES, engine.needs.installed_gib * GIB, f"for {engine.needs.name}"
     for one in engine.weights if engine else ():
-        held = cached_bytes(case, one)
-        if one.hub_folder and one.hub and not is_complete(held, one):
-            yield one.hub_folder, int(one.size_bytes * 1.1) - held, f"for {one.source}"
-    if installs_driver(case.report, case.needs):
+        cached = cached_bytes(context, one)
+        if one.hub_folder and one.hub and not is_complete(cached, one):
+            yield one.hub_folder, int(one.size_bytes * 1.1) - cached, f"for {one.source}"
+    if installs_driver(context.report, context.needs):
         for folder, needed in _DRIVER_BYTES.items():
             yield folder, needed, f"for the driver in {folder}"
 
 
-def weights_checks(case: CheckContext, all_weights: Sequence[Weights]) -> Iterator[Check]:
+def weights_checks(context: CheckContext, all_weights: Sequence[Weights]) -> Iterator[Check]:
     """A check of each; a source may be loaded by two engines, each into a cache of its own."""
     names = unique_names(f"weights:{weights.source}" for weights in all_weights)
     for name, weights in zip(names, all_weights, strict=True):
         check = hub_disk if weights.hub_folder else weights_folder
-        yield check(case, weights, name)
+        yield check(context, weights, name)
 
 
-def _free_space(case: CheckContext, name: str, folder: str, needed: int, what: str) -> Check:
-    found = case.answers.folders.get(folder)
+def _free_space(context: CheckContext, name: str, folder: str, needed: int, what: str) -> Check:
+    found = context.answers.folders.get(folder)
     if found is None or found.free_bytes is None:
         return skipped(name, f"the file system of {folder} does not say")
-    seen = f"{format_bytes(found.free_bytes)} free on {found.mount} for {folder}"
+    evidence = f"{format_bytes(found.free_bytes)} free on {found.mount} for {folder}"
     if found.free_bytes < needed:
         return stop(
             name,
-            f"{seen}, {format_bytes(needed)} are needed {what}",
+            f"{evidence}, {format_bytes(needed)} are needed {what}",
             f"make room on {found.mount}, or mount a larger disk at {folder}",
         )
-    return ok(name, seen)
+    return ok(name, evidence)
 
 
-def engine_disk(case: CheckContext) -> Check:
+def engine_disk(context: CheckContext) -> Check:
     """Room for the engine's packages."""
-    assert case.engine
-    if not case.must_install_engine:
+    assert context.engine
+    if not context.must_install_engine:
         return skipped("disk-engine", "the engine is installed")
-    needed = case.engine.needs.installed_gib * GIB
-    return _free_space(case, "disk-engine", ENGINES, needed, f"for {case.engine.needs.name}")
+    needed = context.engine.needs.installed_gib * GIB
+    return _free_space(context, "disk-engine", ENGINES, needed, f"for {context.engine.needs.name}")
 
 
-def temporary_disk(case: CheckContext) -> Check:
+def temporary_disk(context: CheckContext) -> Check:
     """uv unpacks wheels into /tmp before they go where they belong."""
-    assert case.engine
-    if not case.must_install_engine:
+    assert context.engine
+    if not context.must_install_engine:
         return skipped("disk-temporary", "the engine is installed")
-    needed = case.engine.needs.installed_gib * GIB
-    folder, target = case.answers.folders.get("/tmp"), case.answers.folders.get(ENGINES)
+    needed = context.engine.needs.installed_gib * GIB
+    folder, target = context.answers.folders.get("/tmp"), context.answers.folders.get(ENGINES)
     if folder and target and folder.mount == target.mount:
         # Files are linked, not copied, within one file system.
         return ok("disk-temporary", f"/tmp is on {folder.mount}, as {ENGINES}")
     found = _free_space(
-        case, "disk-temporary", "/tmp", needed, f"to unpack {case.engine.needs.name}"
+        context, "disk-temporary", "/tmp", needed, f"to unpack {context.engine.needs.name}"
     )
     if found.outcome != "fail" or folder is None or folder.free_bytes is None:
         return found
     # How much it is at once is an estimate.
-    told = stop if folder.free_bytes < needed / 2 else warning
-    return told(
+    make_check = stop if folder.free_bytes < needed / 2 else warning
+    return make_check(
         found.name,
         found.evidence,
         "make /tmp larger (a tmpfs: sudo mount -o remount,size=16G /tmp; or sudo systemctl mask "
@@ -164,30 +167,30 @@ def temporary_disk(case: CheckContext) -> Check:
     )
 
 
-def hub_disk(case: CheckContext, weights: Weights, name: str) -> Check:
+def hub_disk(context: CheckContext, weights: Weights, name: str) -> Check:
     """Room for what the engine will load from the hub, less what is there."""
     folder = weights.hub_folder or ""
-    present = cached_bytes(case, weights)
+    present = cached_bytes(context, weights)
     needed = int(weights.size_bytes * 1.1) - present
     if is_complete(present, weights):
         return ok(name, f"{format_bytes(present)} in the hub's cache on the host")
     if weights.hub is None:
         return stop(
             name,
-            f"the engine is told to stay offline, and {folder} holds {format_bytes(present)} of about "
-            f"{format_bytes(weights.size_bytes)}",
+            f"the engine is told to stay offline, and {folder} holds {format_bytes(present)} of "
+            f"about {format_bytes(weights.size_bytes)}",
             "load the weights there first, set services[].weights to a folder on the host, or take "
             "HF_HUB_OFFLINE out of the engine's environment",
         )
     return _free_space(
-        case, name, folder, needed, f"for {weights.source}, beside {format_bytes(present)}"
+        context, name, folder, needed, f"for {weights.source}, beside {format_bytes(present)}"
     )
 
 
-def cached_bytes(case: CheckContext, weights: Weights) -> int:
+def cached_bytes(context: CheckContext, weights: Weights) -> int:
     """Bytes of a model that are in the hub's cache on the host."""
-    held = case.answers.hub.get(weights.hub_folder or "")
-    return sum(bytes_ for _, bytes_ in held.sizes) if held else 0
+    cached = context.answers.hub.get(weights.hub_folder or "")
+    return sum(bytes_ for _, bytes_ in cached.sizes) if cached else 0
 
 
 def is_complete(present: int, weights: Weights) -> bool:
@@ -195,11 +198,11 @@ def is_complete(present: int, weights: Weights) -> bool:
     return present >= weights.size_bytes * 0.95 > 0
 
 
-def weights_folder(case: CheckContext, weights: Weights, name: str) -> Check:
+def weights_folder(context: CheckContext, weights: Weights, name: str) -> Check:
     """A folder with weights: there, whole, and where engines can read it."""
     folder = weights.source
-    found = case.answers.weights.get(folder)
-    if not case.answers.root:
+    found = context.answers.weights.get(folder)
+    if not context.answers.root:
         return skipped(name, "was not seen, it needs sudo")
     if found is None or found.real is None:
         return stop(
@@ -216,14 +219,14 @@ def weights_folder(case: CheckContext, weights: Weights, name: str) -> Check:
 
 def _weights_inside(name: str, found: Files, weights: Weights) -> Check:
     names = [file for file, _ in found.sizes]
-    held = sum(bytes_ for file, bytes_ in found.sizes if file.endswith(_WEIGHT_FILES))
+    cached = sum(bytes_ for file, bytes_ in found.sizes if file.endswith(_WEIGHT_FILES))
     if "config.json" not in names and not any(file.endswith(".gguf") for file in names):
         return stop(
             name,
             f"{weights.source} has no config.json",
             "name the folder that holds config.json and the *.safetensors files",
         )
-    if not held:
+    if not cached:
         return stop(name, f"{weights.source} has no *.safetensors", "copy the weights there whole")
     if not found.readable:
         return stop(
@@ -231,24 +234,24 @@ def _weights_inside(name: str, found: Files, weights: Weights) -> Check:
             f"others than root cannot read {weights.source}",
             f"sudo chmod -R a+rX {weights.source} (and a+x on the folders above)",
         )
-    seen = f"{format_bytes(held)} in {weights.source}"
-    if not is_complete(held, weights):
+    evidence = f"{format_bytes(cached)} in {weights.source}"
+    if not is_complete(cached, weights):
         return warning(
             name,
-            f"{seen}, about {format_bytes(weights.size_bytes)} are expected",
+            f"{evidence}, about {format_bytes(weights.size_bytes)} are expected",
             "copy what is missing, unless another model stands in here on purpose",
         )
-    return ok(name, seen)
+    return ok(name, evidence)
 
 
 def _is_below(path: str, place: str) -> bool:
     return path == place or path.startswith(f"{place}/")
 
 
-def mounts(case: CheckContext) -> Iterator[Check]:
+def mounts(context: CheckContext) -> Iterator[Check]:
     """File systems that cannot be written, or from which nothing may run."""
     bad: dict[str, str] = {}
-    for folder, found in case.answers.folders.items():
+    for folder, found in context.answers.folders.items():
         if "ro" in found.options and not _is_below(folder, "/boot"):
             bad[f"{found.mount} is mounted read-only"] = (
                 f"see why (dmesg), then: sudo mount -o remount,rw {found.mount}"
@@ -258,17 +261,17 @@ def mounts(case: CheckContext) -> Iterator[Check]:
                 f"take noexec from {found.mount} in /etc/fstab, then: "
                 f"sudo mount -o remount,exec {found.mount}"
             )
-    for seen, remedy in bad.items():
-        yield stop("mounts", seen, remedy)
+    for evidence, remedy in bad.items():
+        yield stop("mounts", evidence, remedy)
     if not bad:
         yield ok("mounts", "can be written")
 
 
-def inodes(case: CheckContext) -> Check:
+def inodes(context: CheckContext) -> Check:
     """A file system can be full of files while bytes are free."""
-    for folder, found in case.answers.folders.items():
-        is_engines = folder == ENGINES and case.must_install_engine
-        least = _ENGINE_INODES if is_engines else _LEAST_INODES
+    for folder, found in context.answers.folders.items():
+        is_engines = folder == ENGINES and context.must_install_engine
+        least = _ENGINE_INODES if is_engines else _MIN_INODES
         if found.free_inodes is not None and found.free_inodes < least and not _is_boot(found):
             return stop(
                 "inodes",
@@ -283,49 +286,49 @@ def _is_boot(found: Folder) -> bool:
     return (found.mount or "").startswith("/boot")
 
 
-def driver_disks(case: CheckContext) -> Iterator[Check]:
+def driver_disks(context: CheckContext) -> Iterator[Check]:
     """Room for the driver's packages, and for the initramfs that is made anew."""
-    needs_room = installs_driver(case.report, case.needs)
+    needs_room = installs_driver(context.report, context.needs)
     for folder, needed in _DRIVER_BYTES.items():
         name = f"disk-driver:{folder}"
         if needs_room:
-            yield _free_space(case, name, folder, needed, "for the driver")
+            yield _free_space(context, name, folder, needed, "for the driver")
         else:
             yield skipped(name, "no driver is to be installed")
 
 
-def memory(case: CheckContext) -> Check:
+def memory(context: CheckContext) -> Check:
     """RAM to load weights through: a file of them at a time for each GPU's process."""
-    assert case.engine
-    found = case.report.system.ram_mib
+    assert context.engine
+    found = context.report.system.ram_mib
     if found is None:
         return skipped("memory", "the host does not say")
-    sizes = [*case.answers.hub.values(), *case.answers.weights.values()]
+    sizes = [*context.answers.hub.values(), *context.answers.weights.values()]
     files = [bytes_ for one in sizes for _, bytes_ in one.sizes]
     largest = max(files, default=0) or _SHARD_BYTES
-    needed = largest + 4 * GIB * max(1, case.engine.replicas)
-    if case.engine.device == "cpu":
-        held = sum(files) or sum(one.size_bytes for one in case.engine.weights)
-        needed = held * max(1, case.engine.replicas)
-    seen = f"{format_bytes(found * MIB)}"
+    needed = largest + 4 * GIB * max(1, context.engine.replicas)
+    if context.engine.device == "cpu":
+        cached = sum(files) or sum(one.size_bytes for one in context.engine.weights)
+        needed = cached * max(1, context.engine.replicas)
+    evidence = f"{format_bytes(found * MIB)}"
     if found * MIB < needed:
         return warning(
             "memory",
-            f"{seen}, about {format_bytes(needed)} are wanted to load the weights",
+            f"{evidence}, about {format_bytes(needed)} are wanted to load the weights",
             "add memory, or expect slow loading and watch for the kernel's out-of-memory killer",
         )
-    return ok("memory", seen)
+    return ok("memory", evidence)
 
 
-def shared_memory(case: CheckContext) -> Check:
+def shared_memory(context: CheckContext) -> Check:
     """The processes of one replica talk through /dev/shm, which the tuning grows."""
-    assert case.engine
-    found = case.report.system.dev_shm_mib
-    if case.engine.most_gpus < 2:
+    assert context.engine
+    found = context.report.system.dev_shm_mib
+    if context.engine.most_gpus < 2:
         return skipped("shared-memory", "no replica has more than one GPU")
     if found is None:
         return skipped("shared-memory", "the host does not say")
-    memory_mib = case.report.system.ram_mib or 0
-    wanted = shm_wanted_mib(case.engine.shm_gib, case.engine.most_gpus, memory_mib)
+    memory_mib = context.report.system.ram_mib or 0
+    wanted = shm_wanted_mib(context.engine.shm_gib, context.engine.most_gpus, memory_mib)
     grows = f"; the tuning makes it {format_bytes(wanted * MIB)}" if found < wanted else ""
     return ok("shared-memory", format_bytes(found * MIB) + grows)

@@ -6,7 +6,7 @@ from roles.checks import Check, Outcome
 from roles.engine import HUB, PackageIndex
 from roles.hardware import HardwareReport
 from roles.preflight.answers import UrlResult
-from roles.preflight.case import CheckContext, ok, skipped, stop, unique_names, warning
+from roles.preflight.context import CheckContext, ok, skipped, stop, unique_names, warning
 from roles.preflight.disk_checks import cached_bytes, is_complete
 from roles.preflight.driver_need import installs_driver, repository_url
 from roles.preflight.needs import PYPI, HostNeeds, Weights
@@ -109,43 +109,43 @@ def driver_urls(report: HardwareReport, needs: HostNeeds) -> tuple[tuple[str, st
     return (("driver-repository", url),) if url else ()
 
 
-def network_checks(case: CheckContext) -> Iterator[Check]:
+def network_checks(context: CheckContext) -> Iterator[Check]:
     """Every check of what the host reaches."""
-    if case.engine:
-        yield from engine_sources(case)
-        yield from hub(case)
-        yield from pip_index(case)
-    if case.needs.driver:
-        yield driver_repository(case)
-    yield distribution(case)
-    yield from proxies(case)
+    if context.engine:
+        yield from engine_sources(context)
+        yield from hub(context)
+        yield from pip_index(context)
+    if context.needs.driver:
+        yield driver_repository(context)
+    yield distribution(context)
+    yield from proxies(context)
 
 
-def _urls_by_name(case: CheckContext) -> dict[str, str]:
-    return dict((*urls(case.needs), *driver_urls(case.report, case.needs)))
+def _urls_by_name(context: CheckContext) -> dict[str, str]:
+    return dict((*urls(context.needs), *driver_urls(context.report, context.needs)))
 
 
-def engine_sources(case: CheckContext) -> Iterator[Check]:
+def engine_sources(context: CheckContext) -> Iterator[Check]:
     """The archive, the package index, or the folder or URL that stands for it."""
-    assert case.engine
-    asked = _urls_by_name(case)
-    names = [name for name in asked if name.startswith(tuple(_ALTERNATIVES))]
-    folders = _by_path("wheelhouse", case.engine.wheel_folders, names)
-    files = [file for file in case.engine.needs.archives if file.startswith("/")]
+    assert context.engine
+    urls_by_name = _urls_by_name(context)
+    names = [name for name in urls_by_name if name.startswith(tuple(_ALTERNATIVES))]
+    folders = _by_path("wheelhouse", context.engine.wheel_folders, names)
+    files = [file for file in context.engine.needs.archives if file.startswith("/")]
     archives = _by_path("archive", files, names)
-    if not case.must_install_engine:
+    if not context.must_install_engine:
         for name in (*names, *folders, *archives):
             yield skipped(f"reach-{name}", "the engine is installed")
         return
     for name in names:
-        other = _ALTERNATIVES[name.rstrip("-0123456789").removesuffix("-files")]
+        alternative = _ALTERNATIVES[name.rstrip("-0123456789").removesuffix("-files")]
         strict = name.rstrip("-0123456789") in ("archive", "index", "wheelhouse")
-        yield _url_check(case, name, asked[name], strict, "fail", other)
+        yield _url_check(context, name, urls_by_name[name], strict, "fail", alternative)
     for name, folder in folders.items():
-        yield _wheel_folder(case, f"reach-{name}", folder)
+        yield _wheel_folder(context, f"reach-{name}", folder)
     for name, file in archives.items():
-        seen = f"{file} is compared with its SHA-256 when it is installed"
-        yield skipped(f"reach-{name}", seen)
+        evidence = f"{file} is compared with its SHA-256 when it is installed"
+        yield skipped(f"reach-{name}", evidence)
 
 
 def _by_path(kind: str, paths: Iterable[str], taken: Sequence[str]) -> dict[str, str]:
@@ -157,9 +157,9 @@ def _by_path(kind: str, paths: Iterable[str], taken: Sequence[str]) -> dict[str,
     return found
 
 
-def pip_index(case: CheckContext) -> Iterator[Check]:
+def pip_index(context: CheckContext) -> Iterator[Check]:
     """An index that pip knows and uv (--no-config) does not."""
-    found, engine = case.answers.pip_index, case.engine
+    found, engine = context.answers.pip_index, context.engine
     indexes = engine.needs.package_indexes if engine else ()
     if found and any(not (one.index_url or one.wheelhouse) for one in indexes):
         yield warning(
@@ -169,52 +169,52 @@ def pip_index(case: CheckContext) -> Iterator[Check]:
         )
 
 
-def _wheel_folder(case: CheckContext, name: str, folder: str) -> Check:
-    found = case.answers.wheels.get(folder)
+def _wheel_folder(context: CheckContext, name: str, folder: str) -> Check:
+    found = context.answers.wheels.get(folder)
     if not found:
-        seen = f"{folder} is not on the host" if found is None else f"{folder} holds no wheel"
-        return stop(name, seen, "copy all wheels of the engine there")
+        evidence = f"{folder} is not on the host" if found is None else f"{folder} holds no wheel"
+        return stop(name, evidence, "copy all wheels of the engine there")
     return ok(name, f"{found} wheels in {folder}")
 
 
-def hub(case: CheckContext) -> Iterator[Check]:
+def hub(context: CheckContext) -> Iterator[Check]:
     """The model hub, if weights come from it; they may be in the host's cache already."""
-    assert case.engine
-    asked, pages = _urls_by_name(case), _hub_pages(case.needs)
+    assert context.engine
+    urls_by_name, pages = _urls_by_name(context), _hub_pages(context.needs)
     if not pages:
-        offline = any(one.hub_folder for one in case.engine.weights)
+        offline = any(one.hub_folder for one in context.engine.weights)
         yield skipped(
             "reach-hub", "the engine stays offline" if offline else "weights come from a folder"
         )
-    for name, url in asked.items():
+    for name, url in urls_by_name.items():
         if name == "hub-files":
-            yield _url_check(case, name, url, False, "warn", _HUB_ALTERNATIVE)
+            yield _url_check(context, name, url, False, "warn", _HUB_ALTERNATIVE)
         elif name.startswith("hub-"):
-            yield _hub_page(case, name, url, pages[url])
+            yield _hub_page(context, name, url, pages[url])
 
 
-def _hub_page(case: CheckContext, name: str, url: str, weights: Sequence[Weights]) -> Check:
+def _hub_page(context: CheckContext, name: str, url: str, weights: Sequence[Weights]) -> Check:
     """A model's page, which no engine needs that has these weights whole."""
-    if _has_no_page(case, name):
+    if _has_no_page(context, name):
         return skipped(f"reach-{name}", f"{url} has no such page")
-    whole = all(is_complete(cached_bytes(case, one), one) for one in weights)
+    whole = all(is_complete(cached_bytes(context, one), one) for one in weights)
     gravest: Outcome = "warn" if whole else "fail"
     has_token = all(one.hub_token for one in weights)
-    return _gated(case, name, url, gravest, has_token) or _url_check(
-        case, name, url, True, gravest, _HUB_ALTERNATIVE
+    return _gated(context, name, url, gravest, has_token) or _url_check(
+        context, name, url, True, gravest, _HUB_ALTERNATIVE
     )
 
 
-def _has_no_page(case: CheckContext, name: str) -> bool:
+def _has_no_page(context: CheckContext, name: str) -> bool:
     """The hub answers 401 for a model that is not there, and 404 for one without config.json."""
-    found = case.answers.urls.get(name)
+    found = context.answers.urls.get(name)
     return found is not None and found.http_status == 404
 
 
 def _gated(
-    case: CheckContext, name: str, url: str, gravest: Outcome, has_token: bool
+    context: CheckContext, name: str, url: str, gravest: Outcome, has_token: bool
 ) -> Check | None:
-    found = case.answers.urls.get(name)
+    found = context.answers.urls.get(name)
     if found is None or found.http_status not in (401, 403):
         return None
     if has_token:
@@ -229,22 +229,24 @@ def _gated(
     )
 
 
-def driver_repository(case: CheckContext) -> Check:
+def driver_repository(context: CheckContext) -> Check:
     """The vendor's repository, if a driver comes from there."""
-    asked = _urls_by_name(case).get("driver-repository")
+    url = _urls_by_name(context).get("driver-repository")
     name = "reach-driver-repository"
-    if asked is None:
-        will = installs_driver(case.report, case.needs)
+    if url is None:
+        will = installs_driver(context.report, context.needs)
         why = "nothing is loaded from it" if will else "no driver is to be installed"
         return skipped(name, why)
-    other = "set driver.mirror to a mirror (where signed modules are: driver.source: distribution)"
-    return _url_check(case, "driver-repository", asked, True, "fail", other)
+    alternative = (
+        "set driver.mirror to a mirror (where signed modules are: driver.source: distribution)"
+    )
+    return _url_check(context, "driver-repository", url, True, "fail", alternative)
 
 
-def distribution(case: CheckContext) -> Check:
+def distribution(context: CheckContext) -> Check:
     """The distribution's repositories. apt goes on without one that does not answer."""
-    name, urls_ = "reach-distribution", case.answers.distribution
-    missing = " ".join(case.packages_missing)
+    name, urls_ = "reach-distribution", context.answers.distribution
+    missing = " ".join(context.packages_missing)
     if not urls_:
         if not missing:
             return skipped(name, "no repository by URL is configured, and no package is missing")
@@ -253,28 +255,28 @@ def distribution(case: CheckContext) -> Check:
             f"no repository by URL is configured, and packages are missing: {missing}",
             "see /etc/apt/sources.list.d",
         )
-    strict = case.os_name in ("debian", "ubuntu")
-    other = "change /etc/apt/sources.list.d to a mirror"
+    strict = context.os_name in ("debian", "ubuntu")
+    alternative = "change /etc/apt/sources.list.d to a mirror"
     found = [
-        _url_check(case, f"distribution-{number}", url, strict, "warn", other)
+        _url_check(context, f"distribution-{number}", url, strict, "warn", alternative)
         for number, url in enumerate(urls_, 1)
     ]
     bad = [check for check in found if check.outcome == "warn"]
     if not bad:
         return ok(name, f"{len(urls_)} repositories answer")
-    seen = "; ".join(check.evidence for check in bad)
+    evidence = "; ".join(check.evidence for check in bad)
     if missing and len(bad) == len(urls_):
-        return stop(name, f"{seen}; needed for {missing}", bad[0].remedy)
-    return warning(name, seen, bad[0].remedy)
+        return stop(name, f"{evidence}; needed for {missing}", bad[0].remedy)
+    return warning(name, evidence, bad[0].remedy)
 
 
-def proxies(case: CheckContext) -> Iterator[Check]:
+def proxies(context: CheckContext) -> Iterator[Check]:
     """Proxies that the user has and sudo takes away."""
-    own = {line.partition("=")[0].lower(): line for line in case.answers.proxies}
-    roots = {line.partition("=")[0].lower() for line in case.answers.root_proxies}
+    own = {line.partition("=")[0].lower(): line for line in context.answers.proxies}
+    roots = {line.partition("=")[0].lower() for line in context.answers.root_proxies}
     if not own:
         yield skipped("proxies", "none is set")
-    elif case.answers.root and (lost := sorted(set(own) - roots)):
+    elif context.answers.root and (lost := sorted(set(own) - roots)):
         yield warning(
             "proxies",
             f"{', '.join(own[name] for name in lost)} is set, but not for what sudo runs",
@@ -285,12 +287,21 @@ def proxies(case: CheckContext) -> Iterator[Check]:
 
 
 def _url_check(
-    case: CheckContext, name: str, url: str, strict: bool, outcome_if_not: Outcome, alternative: str
+    context: CheckContext,
+    name: str,
+    url: str,
+    strict: bool,
+    outcome_if_not: Outcome,
+    alternative: str,
 ) -> Check:
-    """Whether a URL answered, if `strict` with less than HTTP 400; `outcome_if_not` is for where not."""
-    found, check = case.answers.urls.get(name), f"reach-{name}"
+    """Whether a URL answered: `outcome_if_not` where it did not.
+
+    With `strict` an answer of HTTP 400 or more is a failure too. `alternative` is what else a
+    person can do.
+    """
+    found, check = context.answers.urls.get(name), f"reach-{name}"
     remedy = _REMEDY.replace("{else_}", alternative)
-    if name in (hung.removeprefix("reach-") for hung in case.answers.hung):
+    if name in (hung.removeprefix("reach-") for hung in context.answers.hung):
         return Check(check, "", outcome_if_not, f"{url}: no answer in time", remedy)
     if found is None:
         return skipped(check, f"{url} was not asked for")
@@ -318,9 +329,9 @@ def _url_check(
 
 
 def _failure(found: UrlResult) -> str:
-    said = found.message.removeprefix(f"curl: ({found.exit_status}) ")[:200]
+    message = found.message.removeprefix(f"curl: ({found.exit_status}) ")[:200]
     known = _FAILURES.get(found.exit_status, f"{found.tool} failed with {found.exit_status}")
-    return f"{known}: {said}" if said else known
+    return f"{known}: {message}" if message else known
 
 
 def _remedy(found: UrlResult, url: str, usual: str) -> str:

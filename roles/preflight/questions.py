@@ -50,8 +50,8 @@ def parts_of(questions: Questions) -> tuple[Part, Part]:
 
 def url_part(urls: tuple[tuple[str, str], ...], pythons: tuple[str, ...]) -> Part:
     """What is asked of URLs that only a host's report tells."""
-    urls_ = _assignments(URLS=_lines(urls))
-    return Part(FOLLOW_UP, f"{urls_}\n{_reach(pythons)}\nbegin_urls\ntold")
+    assignments = _assignments(URLS=_lines(urls))
+    return Part(FOLLOW_UP, f"{assignments}\n{_reach(pythons)}\nbegin_urls\nprint_results")
 
 
 def _reach(pythons: tuple[str, ...]) -> str:

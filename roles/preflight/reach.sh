@@ -1,4 +1,4 @@
-# How a host reaches URLs, beside all else that it is asked: the functions begin, begin_urls, fetch and told.
+# How a host reaches URLs, beside all else that it is asked: the functions begin, begin_urls, fetch and print_results.
 # URLS, PYTHON and FETCH stand before this text.
 
 # Of services on this host /etc/environment is what tells the way out; a login may not have read it.
@@ -48,7 +48,7 @@ else echo "none 0 000"; fi
 
 # Not `wait`: what hangs in the kernel outlives its own limit.
 finished() { for name in $jobs; do [ -e "$work/$name.end" ] || return 1; done; }
-told() {
+print_results() {
 tries=0
 until finished || [ "$tries" -ge 350 ]; do sleep 0.2 || sleep 1; tries=$((tries + 1)); done
 for name in $jobs; do

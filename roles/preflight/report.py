@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from roles.checks import Check, Outcome, clean, rank
-from roles.preflight.case import DRIVER_INSTALLATION
+from roles.preflight.context import DRIVER_INSTALLATION
 
 _SHOWN: tuple[Outcome, ...] = ("fail", "warn")
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from roles.checks import Check
 from roles.driver import OperatingSystem
-from roles.preflight.case import CheckContext, format_version, ok, skipped, stop, warning
+from roles.preflight.context import CheckContext, format_version, ok, skipped, stop, warning
 
 # systemd 247 brought LoadCredential= and what later units rely on.
-LEAST_SYSTEMD = 247
+MIN_SYSTEMD = 247
 # The Python that `python3` is there, where it is not installed yet.
 _PYTHONS = {
     "debian 12": (3, 11),
@@ -25,45 +25,46 @@ CONTAINERS = frozenset(
 CLOCK_WARNING_S, CLOCK_STOP_S = 60, 300
 
 
-def system_checks(case: CheckContext) -> Iterator[Check]:
+def system_checks(context: CheckContext) -> Iterator[Check]:
     """Every check of the system itself."""
-    yield operating_system(case)
-    yield sudo(case)
-    yield from host_name(case)
-    yield umask(case)
-    yield systemd(case)
-    yield clock_difference(case)
-    yield clock_synchronised(case)
-    yield package_manager(case)
-    yield reboot_pending(case)
-    if case.engine:
-        yield architecture(case)
-        yield glibc(case)
-        yield from pythons(case)
+    yield operating_system(context)
+    yield sudo(context)
+    yield from host_name(context)
+    yield umask(context)
+    yield systemd(context)
+    yield clock_difference(context)
+    yield clock_synchronised(context)
+    yield package_manager(context)
+    yield reboot_pending(context)
+    if context.engine:
+        yield architecture(context)
+        yield glibc(context)
+        yield from pythons(context)
 
 
-def operating_system(case: CheckContext) -> Check:
+def operating_system(context: CheckContext) -> Check:
     """Engines and nginx are installed with apt; drivers also with dnf."""
-    system = OperatingSystem(case.os_name, case.os_version, case.report.system.machine)
-    seen = case.report.system.os or "no /etc/os-release"
-    installs = case.engine or case.needs.balancer
+    system = OperatingSystem(context.os_name, context.os_version, context.report.system.machine)
+    evidence = context.report.system.os or "no /etc/os-release"
+    installs = context.engine or context.needs.balancer
     if system.uses_apt or (system.family and not installs):
-        return ok("os", seen)
+        return ok("os", evidence)
     supported = "Debian 12 and 13, Ubuntu 22.04 and 24.04"
     if system.family:
         return stop(
             "os",
-            f"{seen}: drivers are installed there, engines and nginx are installed with apt alone",
+            f"{evidence}: drivers are installed there, engines and nginx are installed with apt "
+            "alone",
             f"use {supported} on this host; RHEL, Rocky and Alma 9 go as far as deploys/drivers.py",
         )
-    if case.os_name in ("debian", "ubuntu"):
-        return warning("os", f"{seen} is not tested", f"use {supported}")
-    return stop("os", f"{seen} is not supported", f"use {supported}")
+    if context.os_name in ("debian", "ubuntu"):
+        return warning("os", f"{evidence} is not tested", f"use {supported}")
+    return stop("os", f"{evidence} is not supported", f"use {supported}")
 
 
-def architecture(case: CheckContext) -> Check:
+def architecture(context: CheckContext) -> Check:
     """Engines' wheels are tested on x86_64."""
-    machine = case.report.system.machine
+    machine = context.report.system.machine
     if machine == "x86_64":
         return ok("architecture", machine)
     if machine == "aarch64":
@@ -75,10 +76,10 @@ def architecture(case: CheckContext) -> Check:
     return stop("architecture", f"{machine}: engines have no wheels for it", "use x86_64")
 
 
-def glibc(case: CheckContext) -> Check:
+def glibc(context: CheckContext) -> Check:
     """Wheels say which C library they need at least (manylinux)."""
-    assert case.engine
-    found, least = case.answers.glibc, case.engine.needs.glibc
+    assert context.engine
+    found, least = context.answers.glibc, context.engine.needs.glibc
     if found is None:
         return warning(
             "glibc", "the C library does not say its version", "use a distribution with glibc"
@@ -86,44 +87,48 @@ def glibc(case: CheckContext) -> Check:
     if found < least:
         return stop(
             "glibc",
-            f"{format_version(found)}, {case.engine.needs.name} needs {format_version(least)}",
+            f"{format_version(found)}, {context.engine.needs.name} needs {format_version(least)}",
             "upgrade the distribution",
         )
     return ok("glibc", format_version(found))
 
 
-def pythons(case: CheckContext) -> Iterator[Check]:
+def pythons(context: CheckContext) -> Iterator[Check]:
     """The Pythons that engines are installed with; all but the first have a check of their name."""
-    assert case.engine
-    for number, python in enumerate(case.engine.pythons):
+    assert context.engine
+    for number, python in enumerate(context.engine.pythons):
         name = f"python:{python}" if number else "python"
-        if not case.must_install_engine:
+        if not context.must_install_engine:
             yield skipped(name, "the engine is installed")
-        elif python in case.answers.pythons:
-            yield _present_python(case, name, python)
+        elif python in context.answers.pythons:
+            yield _present_python(context, name, python)
         else:
-            yield _missing_python(case, name, python)
+            yield _missing_python(context, name, python)
 
 
-def _missing_python(case: CheckContext, name: str, python: str) -> Check:
+def _missing_python(context: CheckContext, name: str, python: str) -> Check:
     """A Python that is not there: the distribution's own is installed."""
-    expected, least = _PYTHONS.get(case.report.system.os), _least_python(case, python)
+    expected, least = _PYTHONS.get(context.report.system.os), _least_python(context, python)
     if python != "python3" or expected is None:
         return stop(name, f"no {python}", _install_python(python))
     if expected < least:
-        seen = f"{python} will be {format_version(expected)}, {_python_requirement(case, python)}"
-        return stop(name, seen, _newer_python_remedy(least))
+        evidence = (
+            f"{python} will be {format_version(expected)}, {_python_requirement(context, python)}"
+        )
+        return stop(name, evidence, _newer_python_remedy(least))
     return ok(name, f"{python} {format_version(expected)} comes with python3-venv")
 
 
-def _present_python(case: CheckContext, name: str, python: str) -> Check:
+def _present_python(context: CheckContext, name: str, python: str) -> Check:
     """A Python's version, and its venv module."""
-    found, least = case.answers.pythons[python], _least_python(case, python)
+    found, least = context.answers.pythons[python], _least_python(context, python)
     if found.version is None:
         return stop(name, f"{python} does not run", f"try it on the host: {python} --version")
     if found.version[:2] < least:
-        seen = f"{python} is {format_version(found.version)}, {_python_requirement(case, python)}"
-        return stop(name, seen, _newer_python_remedy(least))
+        evidence = (
+            f"{python} is {format_version(found.version)}, {_python_requirement(context, python)}"
+        )
+        return stop(name, evidence, _newer_python_remedy(least))
     if not found.venv and python != "python3":
         return stop(name, f"{python} has no module venv or ensurepip", _install_python(python))
     if not found.venv:
@@ -131,14 +136,15 @@ def _present_python(case: CheckContext, name: str, python: str) -> Check:
     return ok(name, f"{python} {format_version(found.version)} with venv")
 
 
-def _least_python(case: CheckContext, python: str) -> tuple[int, ...]:
-    assert case.engine
-    return case.engine.most_demanding(python).python or ()
+def _least_python(context: CheckContext, python: str) -> tuple[int, ...]:
+    assert context.engine
+    return context.engine.most_demanding(python).python or ()
 
 
-def _python_requirement(case: CheckContext, python: str) -> str:
-    assert case.engine
-    return f"{case.engine.most_demanding(python).name} needs {format_version(_least_python(case, python))}"
+def _python_requirement(context: CheckContext, python: str) -> str:
+    assert context.engine
+    least = format_version(_least_python(context, python))
+    return f"{context.engine.most_demanding(python).name} needs {least}"
 
 
 def _newer_python_remedy(version: tuple[int, ...]) -> str:
@@ -153,28 +159,28 @@ def _install_python(name: str) -> str:
     return f"sudo apt-get install {name}-venv {'python3' if name == 'python3' else name}-dev"
 
 
-def systemd(case: CheckContext) -> Check:
+def systemd(context: CheckContext) -> Check:
     """Replicas are units."""
-    version, init = case.answers.systemd, case.answers.init
+    version, init = context.answers.systemd, context.answers.init
     if init != "systemd":
         return stop(
             "systemd",
             f"process 1 is {init or 'unknown'}, not systemd",
             "boot the host with systemd; a plain container is no host",
         )
-    if version is None or version < LEAST_SYSTEMD:
+    if version is None or version < MIN_SYSTEMD:
         return stop(
-            "systemd", f"version {version}, {LEAST_SYSTEMD} is needed", "upgrade the distribution"
+            "systemd", f"version {version}, {MIN_SYSTEMD} is needed", "upgrade the distribution"
         )
     return ok("systemd", str(version))
 
 
-def sudo(case: CheckContext) -> Check:
+def sudo(context: CheckContext) -> Check:
     """Everything that needs root is done with passwordless sudo."""
-    if not case.report.passwordless_sudo:
-        if case.report.root:
+    if not context.report.passwordless_sudo:
+        if context.report.root:
             return stop("sudo", "sudo is not installed", "as root: apt-get install sudo")
-        if "tty" in case.answers.sudo_message:
+        if "tty" in context.answers.sudo_message:
             return stop(
                 "sudo",
                 "sudo wants a terminal (requiretty)",
@@ -185,22 +191,22 @@ def sudo(case: CheckContext) -> Check:
             "no passwordless sudo for this user",
             "add to /etc/sudoers.d: USER ALL=(ALL) NOPASSWD: ALL",
         )
-    if case.answers.temporary_full:
+    if context.answers.temporary_full:
         return ok("sudo", "passwordless")
-    if not case.answers.root:
-        hung = case.answers.sudo_hung
-        said = "no answer in time" if hung else case.answers.sudo_message or "no answer"
+    if not context.answers.root:
+        hung = context.answers.sudo_hung
+        message = "no answer in time" if hung else context.answers.sudo_message or "no answer"
         return stop(
             "sudo",
-            f"sudo runs not every command: {said}",
+            f"sudo runs not every command: {message}",
             "allow every command: USER ALL=(ALL) NOPASSWD: ALL",
         )
     return ok("sudo", "passwordless")
 
 
-def host_name(case: CheckContext) -> Iterator[Check]:
+def host_name(context: CheckContext) -> Iterator[Check]:
     """sudo looks its host up each time; where that fails each command may wait for DNS."""
-    if "unable to resolve host" in case.answers.sudo_message:
+    if "unable to resolve host" in context.answers.sudo_message:
         yield warning(
             "host-name",
             "sudo cannot resolve the host's own name, and may wait for it at each command",
@@ -208,9 +214,9 @@ def host_name(case: CheckContext) -> Iterator[Check]:
         )
 
 
-def umask(case: CheckContext) -> Check:
+def umask(context: CheckContext) -> Check:
     """What root makes in /opt/llm must be readable to the user that runs engines."""
-    found = case.answers.umask
+    found = context.answers.umask
     if found is None:
         return skipped("umask", "was not seen, it needs sudo")
     if found & 0o005:
@@ -222,25 +228,25 @@ def umask(case: CheckContext) -> Check:
     return ok("umask", f"{found:04o}")
 
 
-def clock_difference(case: CheckContext) -> Check:
+def clock_difference(context: CheckContext) -> Check:
     """With a clock that is wrong certificates are not valid."""
-    difference = case.clock_difference_s
+    difference = context.clock_difference_s
     if difference is None:
         return skipped("clock-difference", "was not measured")
     how = "ahead of" if difference > 0 else "behind"
-    seen = f"{abs(difference):.0f} s {how} this machine's clock"
+    evidence = f"{abs(difference):.0f} s {how} this machine's clock"
     remedy = "sudo timedatectl set-ntp true; then see timedatectl (and this machine's clock)"
     if abs(difference) > CLOCK_STOP_S:
-        return stop("clock-difference", f"{seen}: TLS would fail", remedy)
+        return stop("clock-difference", f"{evidence}: TLS would fail", remedy)
     if abs(difference) > CLOCK_WARNING_S:
-        return warning("clock-difference", seen, remedy)
-    return ok("clock-difference", "as this machine's" if abs(difference) < 1 else seen)
+        return warning("clock-difference", evidence, remedy)
+    return ok("clock-difference", "as this machine's" if abs(difference) < 1 else evidence)
 
 
-def clock_synchronised(case: CheckContext) -> Check:
+def clock_synchronised(context: CheckContext) -> Check:
     """Whether something keeps the clock right."""
-    found = case.answers.synchronised
-    if case.report.system.virtualization in CONTAINERS:
+    found = context.answers.synchronised
+    if context.report.system.virtualization in CONTAINERS:
         return skipped(
             "clock-synchronised", "a container has the clock of the machine that it is on"
         )
@@ -255,15 +261,15 @@ def clock_synchronised(case: CheckContext) -> Check:
     return ok("clock-synchronised", "by NTP")
 
 
-def package_manager(case: CheckContext) -> Check:
+def package_manager(context: CheckContext) -> Check:
     """Whether apt can work now."""
-    if audit := case.report.system.dpkg_audit:
+    if audit := context.report.system.dpkg_audit:
         return warning(
             "package-manager",
             f"packages are half installed: {audit[:200]}",
             "sudo dpkg --configure -a; sudo apt-get -f install",
         )
-    if case.answers.packaging_busy:
+    if context.answers.packaging_busy:
         return warning(
             "package-manager",
             "something installs packages now (unattended-upgrades?)",
@@ -272,10 +278,10 @@ def package_manager(case: CheckContext) -> Check:
     return ok("package-manager", "idle")
 
 
-def reboot_pending(case: CheckContext) -> Check:
+def reboot_pending(context: CheckContext) -> Check:
     """The distribution's own wish for a reboot."""
-    if case.report.system.reboot_required:
-        names = " ".join(case.report.system.reboot_for[:5])
+    if context.report.system.reboot_required:
+        names = " ".join(context.report.system.reboot_for[:5])
         what = f" for {names}" if names else ""
         return warning(
             "reboot-pending",

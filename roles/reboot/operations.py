@@ -47,12 +47,15 @@ class CurrentBoot(FactBase[Boot | None]):
 
 @dataclass
 class RebootNeed:
-    """Whether one host needs a reboot; each is asked when an operation is executed.
+    """Whether one host needs a reboot; each function is called when an operation is executed.
 
-    `reasons`: why it does, and what it serves without one but better with (`recommended`);
-    `blocker`: why it would not serve after it, or "". `deferred`: its driver is changed at its turn
-    only, and may then need one. `drain_problem`: why nobody would pass it by, "" where somebody does,
-    or nothing serves.
+    - `allowed`: whether the inventory allows this run to reboot it
+    - `reasons`: why the host cannot serve without a reboot
+    - `recommended`: why a reboot is better, though the host serves without one
+    - `blocker`: why the host would not serve after a reboot, or ""
+    - `deferred`: whether its driver is changed in its own batch only, and may need a reboot then
+    - `drain_problem`: why balancers would go on sending it requests, or "" (also if it serves
+      nothing)
     """
 
     allowed: bool
@@ -79,42 +82,42 @@ def check_reboot(need: RebootNeed, reboots: Reboots, turn: Callable[[], bool] | 
     if turn is not None and not turn():
         host.noop("not its turn")
         return
-    waits = need.deferred() and not at_turn
-    why = () if waits else tuple(need.reasons())
-    better = () if waits else tuple(need.recommended())
-    if not (waits or why or better):
+    deferred = need.deferred() and not at_turn
+    reasons = () if deferred else tuple(need.reasons())
+    recommended = () if deferred else tuple(need.recommended())
+    if not (deferred or reasons or recommended):
         host.noop("no reboot is needed")
         return
-    told = "; ".join((*why, *better)) or "its driver has to be changed"
-    refused = _refusal(need, waits)
-    if refused and not (waits or why):
+    message = "; ".join((*reasons, *recommended)) or "its driver has to be changed"
+    refusal = _refusal(need, deferred)
+    if refusal and not (deferred or reasons):
         # Told once: at its turn, of a host that waited for it.
         if need.deferred() == at_turn:
-            warn(f"serves, and had better be rebooted ({told}){refused}")
+            warn(f"serves, and had better be rebooted ({message}){refusal}")
         host.noop("no reboot is needed")
         return
-    if refused:
-        yield failing(f"needs a reboot ({told}){refused}")
+    if refusal:
+        yield failing(f"needs a reboot ({message}){refusal}")
         return
     reboots.restarting.add(host.name)
-    if not waits:
-        reboots.reasons[host.name] = (*why, *better)
-    host.noop(f"waits for its turn: {told}" if waits else f"needs a reboot: {told}")
+    if not deferred:
+        reboots.reasons[host.name] = (*reasons, *recommended)
+    host.noop(f"waits for its turn: {message}" if deferred else f"needs a reboot: {message}")
 
 
-def _refusal(need: RebootNeed, waits: bool) -> str:
+def _refusal(need: RebootNeed, deferred: bool) -> str:
     """Why this host is not rebooted by this run, and what to do; the end of a sentence, or ""."""
-    if not waits and (hindered := need.blocker()):
-        return f", and must not have it: {hindered}; run again"
+    if not deferred and (blocker := need.blocker()):
+        return f", and must not have it: {blocker}; run again"
     if not isinstance(host.connector, SSHConnector):
-        todo = "stop its replicas (systemctl stop 'llm-engine@*')" if waits else "reboot it"
-        return f", and this run is on it: {todo}, run again"
+        instead = "stop its replicas (systemctl stop 'llm-engine@*')" if deferred else "reboot it"
+        return f", and this run is on it: {instead}, run again"
     if not need.allowed:
         # What waits for the host's turn is not installed yet.
-        yourself = "" if waits else ", or reboot the host yourself"
-        return f'. Allow it with driver.reboot = "when-needed"{yourself}, and run again'
-    undrained = need.drain_problem()
-    return f": {undrained}" if undrained else ""
+        by_hand = "" if deferred else ", or reboot the host yourself"
+        return f'. Allow it with driver.reboot = "when-needed"{by_hand}, and run again'
+    problem = need.drain_problem()
+    return f": {problem}" if problem else ""
 
 
 @operation(is_idempotent=False)
@@ -149,15 +152,15 @@ def reboot(
         host.noop("no reboot is needed any more")
         on_done()
         return
-    before = host.get_fact(CurrentBoot)
-    if before is None:
+    boot_before = host.get_fact(CurrentBoot)
+    if boot_before is None:
         return
     logger.info(f"{host.print_prefix}is rebooted: {'; '.join(reboots.reasons[host.name])}")
     # Detached, so that the command ends before the connection does.
     yield StringCommand("sh", "-c", "'(sleep 1; systemctl reboot) </dev/null >/dev/null 2>&1 &'")
-    yield FunctionCommand(_await_boot, (before, timeout_s), {})
-    if before.replicas:
-        task = {"names": before.replicas, "start_timeout_s": start_timeout_s}
+    yield FunctionCommand(_await_boot, (boot_before, timeout_s), {})
+    if boot_before.replicas:
+        task = {"names": boot_before.replicas, "start_timeout_s": start_timeout_s}
         program = bundle([PROBE, SERVING, LEGACY, AWAIT_SERVING], task)
         yield StringCommand("python3", "-", _stdin=program)
     # Where anything went wrong on the way, nobody is sent to a host that is away.
@@ -165,11 +168,11 @@ def reboot(
     on_done()
 
 
-def _await_boot(state: State, host: Host, before: Boot, timeout_s: int) -> bool:
-    waiting = RebootWatch(before.boot_id)
+def _await_boot(state: State, host: Host, boot_before: Boot, timeout_s: int) -> bool:
+    waiting = RebootWatch(boot_before.boot_id)
     start = time.monotonic()
-    back = wait(waiting, lambda: _observe_boot(host), timeout_s, time.monotonic, time.sleep)
-    if back:
+    is_back = wait(waiting, lambda: _observe_boot(host), timeout_s, time.monotonic, time.sleep)
+    if is_back:
         host.connected = True
         logger.info(f"{host.print_prefix}is back after {time.monotonic() - start:.0f} s")
         return True

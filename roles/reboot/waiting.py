@@ -66,12 +66,14 @@ class RebootWatch:
 
     def last_seen(self) -> str:
         """The last things that were seen, each with when it began."""
-        told = [f"after {seconds:.0f} s: {what}" for seconds, what in self.observations[-3:]]
-        return "; ".join(told) or "nothing was seen of it"
+        observations = [
+            f"after {seconds:.0f} s: {state}" for seconds, state in self.observations[-3:]
+        ]
+        return "; ".join(observations) or "nothing was seen of it"
 
-    def _note(self, seconds: float, what: str) -> None:
-        if not self.observations or self.observations[-1][1] != what:
-            self.observations.append((seconds, what))
+    def _note(self, seconds: float, state: str) -> None:
+        if not self.observations or self.observations[-1][1] != state:
+            self.observations.append((seconds, state))
 
 
 def _boot_state(look: Boot) -> str:
@@ -89,8 +91,8 @@ def wait(
 ) -> bool:
     """Look again and again until the host is back; False once the time is over."""
     start = clock()
-    while (passed := clock() - start) < timeout_s:
-        if waiting.is_back(passed, look()):
+    while (elapsed_s := clock() - start) < timeout_s:
+        if waiting.is_back(elapsed_s, look()):
             return True
         sleep(interval_s)
     return False

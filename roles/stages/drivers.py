@@ -65,8 +65,8 @@ def drivers(run: Run, prove: bool = False) -> None:
             name=f"Reboot batch {index + 1} where needed",
             reboots=reboots,
             turn=is_turn,
-            left=partial(rolling.left_in, index, name),
-            done=done,
+            skip_reason=partial(rolling.left_in, index, name),
+            on_done=done,
             timeout_s=declared.driver.reboot_timeout_s,
             start_timeout_s=run.fleet.settings.launch.start_timeout_s,
         )

@@ -47,7 +47,7 @@ def engines(run: Run) -> None:
 
 def _measure(run: Run, name: str, service: Service) -> None:
     measure(
-        subject=partial(_subject, run, name, service),
+        target=partial(_subject, run, name, service),
         settings=run.fleet.settings.interconnect,
         anew=wants("measure_interconnect", default=False),
         keep=partial(record_verdicts, run, name),

@@ -12,7 +12,7 @@ from roles.hardware import readings
 # What a host may claim: sums and rates are made of these.
 Amount = Annotated[int, Field(ge=0, lt=2**53)]
 Seconds = Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]
-_MOST_SAMPLES = 5000
+_MAX_SAMPLES = 5000
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Printed:
     vendor: str = ""
     gpus: Mapping[str, readings.Output] = field(default_factory=dict)
     cgroups: Mapping[str, str | None] = field(default_factory=dict)
-    samples: Annotated[Sequence[str], Field(max_length=_MOST_SAMPLES)] = ()
+    samples: Annotated[Sequence[str], Field(max_length=_MAX_SAMPLES)] = ()
     completions: Mapping[str, Completion] = field(default_factory=dict)
     streams: Mapping[str, Completion] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)

@@ -13,8 +13,8 @@ from typing import Any
 from pyinfra.context import ctx_host, ctx_state
 
 from roles.balancer.facts import BalancerFacts
+from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import NGINX
-from roles.balancer.standing import FoundBalancer
 from roles.host import HostFile, archive
 
 from .nginx_server import moved, program

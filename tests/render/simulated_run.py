@@ -30,8 +30,8 @@ from roles.balancer import balancer_of
 from roles.balancer.certificate import alternative_names
 from roles.balancer.completions import ServiceResults
 from roles.balancer.deployment import BalancerDeployment
+from roles.balancer.found import FoundBalancer
 from roles.balancer.routes import server_names
-from roles.balancer.standing import FoundBalancer
 from roles.balancer.state import STATE, dump_state
 from roles.checks import Check, of_host
 from roles.engine.facts import Installed
@@ -202,12 +202,12 @@ def builds(host: Host, **_: Any) -> Installed:
 
 ANSWERS = {
     "Answers": answers,
-    "Launched": launched,
+    "LaunchFacts": launched,
     "NotServing": lambda host, **_: "",
     "InstalledEngines": builds,
-    "BalancerStanding": standing,
+    "BalancerFacts": standing,
     "Completions": completions,
-    "Observed": observed,
+    "Observations": observed,
     "DriverReport": lambda host, **_: driver_state(),
     "HostReport": lambda host, **_: parse_report(hardware(host)),
     "TuningState": lambda host, **_: PLAIN,

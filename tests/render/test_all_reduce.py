@@ -12,7 +12,7 @@ import pytest
 
 from roles.interconnect import all_reduce
 from roles.interconnect.all_reduce import WrongResultError, all_reduces, bus_gb_s, outcome, run_test
-from roles.interconnect.ways import next_mode
+from roles.interconnect.modes import next_mode
 
 
 class Numbers:

@@ -9,8 +9,8 @@ import pytest
 from roles.balancer import BalancerState, Route, balancer_of
 from roles.balancer.completions import ServiceResults
 from roles.balancer.deployment import BalancerDeployment
+from roles.balancer.found import FoundBalancer
 from roles.balancer.nginx import paths
-from roles.balancer.standing import FoundBalancer
 from roles.balancer.state import STATE
 
 from .fleets import members, route, settings, state

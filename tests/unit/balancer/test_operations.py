@@ -16,9 +16,9 @@ from pyinfra.context import ctx_host, ctx_state
 from roles.balancer import BalancerState, balancer_of, operations
 from roles.balancer.deployment import BalancerDeployment
 from roles.balancer.facts import BalancerFacts, Completions
+from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import NGINX
 from roles.balancer.nginx import paths
-from roles.balancer.standing import FoundBalancer
 from roles.balancer.state import STATE, drain, dump_state, parse_state
 from roles.host import HostFile
 

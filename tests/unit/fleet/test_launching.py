@@ -9,7 +9,7 @@ import pytest
 from roles.declaration import Declaration, DeclaredHost
 from roles.fleet import Fleet, build, host_launch
 from roles.launch import LaunchState
-from roles.launch.wanted import task
+from roles.launch.host_launch import task
 from tests.gguf_models import recorded
 
 LLAMA_CPP = {"archive": "/srv/llama.tar.gz", "sha256": "a" * 64}

@@ -90,7 +90,7 @@ class Case:
         self.host = Host(self.results, executing)
         self.checks: list[Check] = []
         self.plan = plan_host(SERVICE, "h", self.hardware)
-        subject = operations.Target(
+        target = operations.Target(
             plan=self.plan,
             hardware=self.hardware,
             build=ENGINE,
@@ -101,7 +101,7 @@ class Case:
         with ctx_host.use(self.host), ctx_state.use(self.host.state):
             return list(
                 operations.measure_links._inner(
-                    subject=lambda: subject,
+                    target=lambda: target,
                     settings=InterconnectSettings(**settings),
                     anew=anew,
                     keep=self.keep,

@@ -207,7 +207,7 @@ def test_after_a_killed_run_a_failure_still_leads_back_to_what_served(host: Host
 def test_a_run_that_was_done_but_for_its_last_word_is_not_gone_back_behind(host: Host):
     host.deploy("e1", **TWO)
     with host.monkeypatch.context() as patched:
-        patched.setattr(transaction, "settle", killed)
+        patched.setattr(transaction, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
             host.deploy("e2", **TWO)
     host.broken = {"e3"}
@@ -332,7 +332,7 @@ def test_what_is_not_finished_after_a_move_costs_no_replica(
             real_settle(before)
 
     with host.monkeypatch.context() as patched:
-        patched.setattr(transaction, "settle", settle)
+        patched.setattr(transaction, "finish", settle)
         with pytest.raises(SystemExit, match=r"These serve as planned: q0, q1\.(.|\n)*run again"):
             host.deploy("e2", **TWO)
     assert host.serving() == {"q0": ("e2", [0]), "q1": ("e2", [1])}
@@ -403,7 +403,7 @@ def test_where_even_the_old_cannot_be_put_back_both_reasons_are_told(host: Host)
         raise OSError(5, "Input/output error")
 
     with host.monkeypatch.context() as patched:
-        patched.setattr(transaction, "lead_back", fails)
+        patched.setattr(transaction, "restore_link", fails)
         with pytest.raises(
             SystemExit, match=r"q0 does not serve\nNot all could be put back: .*Input"
         ):
@@ -417,7 +417,7 @@ def test_a_manifest_that_cannot_be_written_keeps_nobody_from_going_back(host: Ho
         raise OSError(28, "No space left on device")
 
     with host.monkeypatch.context() as patched:
-        patched.setattr(transaction, "save", full)
+        patched.setattr(transaction, "save_manifest", full)
         with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
             host.deploy("e2", **TWO)
     assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}

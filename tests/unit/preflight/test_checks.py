@@ -8,8 +8,8 @@ import pytest
 from roles.driver import DriverSettings
 from roles.engine import VllmSettings, engine_needs
 from roles.preflight import BalancerHost, HostNeeds, without_engine
-from roles.preflight.case import DRIVER_INSTALLATION
 from roles.preflight.checks import checks, clock_difference
+from roles.preflight.context import DRIVER_INSTALLATION
 from roles.preflight.needs import Weights
 from roles.preflight.report import lines
 from tests.unit.hardware.hosts import query

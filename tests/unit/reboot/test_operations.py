@@ -49,8 +49,8 @@ def turn(is_turn: bool = True, left: str = "", done: list[str] | None = None) ->
     noted = [] if done is None else done
     return {
         "turn": lambda: is_turn,
-        "left": lambda: left,
-        "done": lambda: noted.append("done"),
+        "skip_reason": lambda: left,
+        "on_done": lambda: noted.append("done"),
         "timeout_s": 9,
         "start_timeout_s": 9,
     }
@@ -60,10 +60,10 @@ def need(why: tuple[str, ...] = (), allowed: bool = True, **more: Any) -> Reboot
     return RebootNeed(
         allowed,
         lambda: why,
-        lambda: more.get("wishes", ()),
-        lambda: more.get("hindrance", ""),
+        lambda: more.get("recommended", ()),
+        lambda: more.get("blocker", ""),
         lambda: more.get("waits", False),
-        lambda: more.get("undrained", ""),
+        lambda: more.get("drain_problem", ""),
     )
 
 
@@ -147,7 +147,7 @@ def test_a_host_waits_for_its_own_batch():
 def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     host, newer = Host(), ("kernel 6.2 waits",)
     known = reboots(host)
-    assert run(host, check_reboot, need=need(allowed=False, wishes=newer), reboots=known) == []
+    assert run(host, check_reboot, need=need(allowed=False, recommended=newer), reboots=known) == []
     told = "serves, and had better be rebooted (kernel 6.2 waits)"
     assert host.said == [
         f'{told}. Allow it with driver.reboot = "when-needed", or reboot the host yourself, and '
@@ -158,29 +158,29 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
         run(
             host,
             check_reboot,
-            need=need(allowed=False, wishes=newer),
+            need=need(allowed=False, recommended=newer),
             reboots=known,
             turn=lambda: True,
         )
         == []
     )
     assert len(host.said) == 1 and not known.reasons
-    assert run(host, check_reboot, need=need(wishes=newer), reboots=known) == []
+    assert run(host, check_reboot, need=need(recommended=newer), reboots=known) == []
     assert known.reasons == {"gpu1": newer}
 
 
 @pytest.mark.parametrize(
     ("over_ssh", "more", "told"),
     [
-        (True, {"undrained": "add --limit lb1"}, "(kernel 6.2 waits): add --limit lb1"),
-        (True, {"hindrance": "no module"}, "(kernel 6.2 waits), and must not have it: no module;"),
+        (True, {"drain_problem": "add --limit lb1"}, "(kernel 6.2 waits): add --limit lb1"),
+        (True, {"blocker": "no module"}, "(kernel 6.2 waits), and must not have it: no module;"),
         (False, {}, "(kernel 6.2 waits), and this run is on it: reboot it, run again"),
     ],
 )
 def test_a_wish_that_cannot_be_had_fails_no_host(over_ssh: bool, more: Any, told: str):
     host = Host(over_ssh=over_ssh)
     known = reboots(host)
-    wishing = need(wishes=("kernel 6.2 waits",), **more)
+    wishing = need(recommended=("kernel 6.2 waits",), **more)
     assert run(host, check_reboot, need=wishing, reboots=known) == []
     assert host.said[0].startswith("serves, and had better be rebooted " + told)
     assert not known.restarting and not known.reasons
@@ -198,7 +198,7 @@ def test_a_host_that_serves_waits_for_its_turn():
 
 def test_a_host_that_nobody_would_pass_by_is_not_rebooted():
     host = Host()
-    alone = need(("nouveau is loaded",), undrained="it serves, and …: add --limit lb1")
+    alone = need(("nouveau is loaded",), drain_problem="it serves, and …: add --limit lb1")
     said = failure(host, run(host, check_reboot, need=alone, reboots=reboots(host)))
     assert said == "needs a reboot (nouveau is loaded): it serves, and …: add --limit lb1"
 
@@ -206,7 +206,7 @@ def test_a_host_that_nobody_would_pass_by_is_not_rebooted():
 def test_what_would_come_of_a_reboot_is_told_instead():
     host = Host()
     commands = run(
-        host, check_reboot, need=need(("why",), hindrance="no module"), reboots=reboots(host)
+        host, check_reboot, need=need(("why",), blocker="no module"), reboots=reboots(host)
     )
     assert (
         failure(host, commands)
@@ -216,7 +216,7 @@ def test_what_would_come_of_a_reboot_is_told_instead():
 
 def test_a_wish_is_only_told_where_the_reboot_would_do_harm():
     host = Host()
-    wished = need((), wishes=("a newer kernel",), hindrance="no module")
+    wished = need((), recommended=("a newer kernel",), blocker="no module")
     assert run(host, check_reboot, need=wished, reboots=reboots(host)) == []
     assert host.noops == ["no reboot is needed"] and "a newer kernel" in host.said[0]
 

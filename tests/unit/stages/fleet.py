@@ -16,8 +16,8 @@ from typing import Any
 
 from roles.balancer import BalancerState, Member, Upstream
 from roles.balancer.facts import BalancerFacts
+from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import NGINX
-from roles.balancer.standing import FoundBalancer
 from roles.balancer.state import STATE, dump_state, parse_state
 from roles.engine.facts import Installed, InstalledEngines
 from roles.launch import LaunchState
