@@ -109,7 +109,7 @@ def write_site(deployment: BalancerDeployment):
     for message in deployment.kept_messages:
         warn(message)
     files, leftover = deployment.files, deployment.leftover
-    changed = differing(files, deployment.found.files)
+    changed = changed_files(files, deployment.found.files)
     if not changed and not leftover:
         host.noop("all files are as they must be")
         return

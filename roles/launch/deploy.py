@@ -15,8 +15,8 @@ def start(
     launch: Launch,
     run_id: str,
     note: Note,
-    found: Callable[[], LaunchState | None],
-    changed: Callable[[], None],
+    known_state: Callable[[], LaunchState | None],
+    on_change: Callable[[], None],
 ) -> None:
     """Start the replicas of a host where nothing serves yet; others are left to the rolling
     update."""
@@ -25,8 +25,8 @@ def start(
         launch=launch,
         run_id=run_id,
         note=note,
-        found=found,
-        changed=changed,
+        known_state=known_state,
+        on_change=on_change,
     )
 
 
@@ -34,9 +34,9 @@ def start(
 def move(
     launch: Launch,
     run_id: str,
-    turn: Callable[[], HostStep | None],
-    done: Callable[[Collection[str]], None],
-    put_back: Callable[[Collection[str]], None],
+    step: Callable[[], HostStep | None],
+    on_moved: Callable[[Collection[str]], None],
+    on_restored: Callable[[Collection[str]], None],
     batch: int,
 ) -> None:
     """Move the replicas of a host whose turn it is in a batch to what is planned."""
@@ -44,20 +44,24 @@ def move(
         name=f"Move batch {batch}",
         launch=launch,
         run_id=run_id,
-        turn=turn,
-        done=done,
-        put_back=put_back,
+        step=step,
+        on_moved=on_moved,
+        on_restored=on_restored,
     )
 
 
 @deploy("Launch")
 def serve(
     launch: Launch,
-    left: Callable[[], Collection[str]],
-    refused: Callable[[], Collection[str]] = tuple,
-    seen: Callable[[Collection[str], bool], None] = lambda names, serve: None,
+    skip_reasons: Callable[[], Collection[str]],
+    refusals: Callable[[], Collection[str]] = tuple,
+    on_result: Callable[[Collection[str], bool], None] = lambda names, serve: None,
 ) -> None:
     """See that every replica of the host serves, now that the rolling update is over."""
     operations.check_serving(
-        name="Replicas serve", launch=launch, left=left, refused=refused, seen=seen
+        name="Replicas serve",
+        launch=launch,
+        skip_reasons=skip_reasons,
+        refusals=refusals,
+        on_result=on_result,
     )

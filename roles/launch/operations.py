@@ -33,8 +33,8 @@ def start_replicas(
     launch: Launch,
     run_id: str,
     note: Note,
-    found: Callable[[], LaunchState | None],
-    changed: Callable[[], None],
+    known_state: Callable[[], LaunchState | None],
+    on_change: Callable[[], None],
 ):
     """
     Start a host's replicas where nothing serves yet, and write what replicas share where that alone
@@ -44,14 +44,14 @@ def start_replicas(
     + launch: what the host is to run, asked when the run executes
     + run_id: the run's, which the manifest records
     + note: takes what was found, for the rolling update
-    + found: what the host runs, where it is known in this run; else it is asked
-    + changed: is called where anything was changed
+    + known_state: what the host runs, where it is known in this run; else it is asked
+    + on_change: is called where anything was changed
     """
-    state, wanted = found() or host.get_fact(LaunchFacts), launch()
+    state, launch_plan = known_state() or host.get_fact(LaunchFacts), launch()
     # A fact that fails gives its default, a bare host, and pyinfra goes on here.
     if host in host.state.failed_hosts:
         return
-    changes = wanted.changes(state)
+    changes = launch_plan.changes(state)
     note(state, changes, fresh=bool(changes) and not state.serving)
     if not changes:
         host.noop("all replicas run as planned")
@@ -61,17 +61,17 @@ def start_replicas(
     if state.serving and (moving or retired):
         host.noop("replicas serve here: the rolling update changes them")
         return
-    yield _transaction(wanted, state, [moving] if moving else [], retired, run_id)
-    changed()
+    yield _transaction(launch_plan, state, [moving] if moving else [], retired, run_id)
+    on_change()
 
 
 @operation()
 def move_replicas(
     launch: Launch,
     run_id: str,
-    turn: Callable[[], HostStep | None],
-    done: Callable[[Collection[str]], None],
-    put_back: Callable[[Collection[str]], None],
+    step: Callable[[], HostStep | None],
+    on_moved: Callable[[Collection[str]], None],
+    on_restored: Callable[[Collection[str]], None],
 ):
     """
     Move those replicas of a host whose turn it is to what is planned, together; each must answer a
@@ -79,66 +79,66 @@ def move_replicas(
 
     + launch: what the host is to run, asked when the run executes
     + run_id: the run's, which the manifest records
-    + turn: what of the host goes on in this batch, asked when the run executes
-    + done: takes the ids of what was moved or taken down
-    + put_back: takes the ids of who did not serve, where all serve as before again
+    + step: what of the host goes on in this batch, asked when the run executes
+    + on_moved: takes the ids of what was moved or taken down
+    + on_restored: takes the ids of who did not serve, where all serve as before again
     """
-    own = turn() if host.state.is_executing else None
-    if own is None:
+    host_step = step() if host.state.is_executing else None
+    if host_step is None:
         host.noop("nothing moves here" if host.state.is_executing else "decided when executed")
         return
-    names = [id.partition("/")[2] for id in own.restarts]
-    retired = [id.partition("/")[2] for id in own.removals]
+    names = [id.partition("/")[2] for id in host_step.restarts]
+    retired = [id.partition("/")[2] for id in host_step.removals]
     state = host.get_fact(LaunchFacts)
     if host in host.state.failed_hosts:
         return
     this_host = host.name
     yield _transaction(
         *(launch(), state, [names] if names else [], retired, run_id),
-        put_back=lambda failed: put_back([f"{this_host}/{name}" for name in failed]),
+        on_restored=lambda failed: on_restored([f"{this_host}/{name}" for name in failed]),
     )
-    done((*own.restarts, *own.removals))
+    on_moved((*host_step.restarts, *host_step.removals))
 
 
 @operation()
 def check_serving(
     launch: Launch,
-    left: Callable[[], Collection[str]],
-    refused: Callable[[], Collection[str]] = tuple,
-    seen: Callable[[Collection[str], bool], None] = lambda names, serve: None,
+    skip_reasons: Callable[[], Collection[str]],
+    refusals: Callable[[], Collection[str]] = tuple,
+    on_result: Callable[[Collection[str], bool], None] = lambda names, serve: None,
 ):
     """
     Wait until each of a host's replicas answers a real completion; a host that booted a moment ago
     may be loading its weights still. Changes nothing, and fails the host where one does not serve.
 
     + launch: what the host is to run, asked when the run executes
-    + left: what the rolling update left as it is on this host, and why: such a host runs from older
-      settings, and is not asked
-    + refused: those of them that the update was never going to move, which is this host's failure
-    + seen: takes the names of the host's replicas, and whether all of them serve
+    + skip_reasons: what the rolling update left as it is on this host, and why: such a host runs
+      from older settings, and its replicas are not asked
+    + refusals: those of them that the plan of the update refuses to move; they fail the host
+    + on_result: takes the names of the host's replicas, and whether all of them serve
     """
     if not host.state.is_executing:
         host.noop("replicas are asked when the run executes")
         return
-    if reasons := left():
+    if reasons := skip_reasons():
         for reason in reasons:
             warn(f"{reason}; the old replicas serve on")
-        if why := refused():
-            yield failing("; ".join(why))
+        if refused := refusals():
+            yield failing("; ".join(refused))
         else:
             host.noop("the old replicas serve on")
         return
-    wanted = launch()
-    names = [one.name for one in wanted.replicas]
+    launch_plan = launch()
+    names = [one.name for one in launch_plan.replicas]
     program = bundle(
         [PROBE, SERVING, LEGACY, AWAIT_SERVING],
-        {"names": names, "start_timeout_s": wanted.settings.start_timeout_s},
+        {"names": names, "start_timeout_s": launch_plan.settings.start_timeout_s},
     )
     message = host.get_fact(NotServing, _stdin=SecretInput(program)) if names else ""
     # A fact that fails gives its default, as if all served.
     if host in host.state.failed_hosts:
         return
-    seen(names, not message)
+    on_result(names, not message)
     if message:
         yield failing(message)
     else:
@@ -146,26 +146,29 @@ def check_serving(
 
 
 def _transaction(
-    wanted: HostLaunch,
+    launch_plan: HostLaunch,
     state: LaunchState,
     steps: Sequence[Collection[str]],
     retired: Collection[str],
     run_id: str,
-    put_back: Callable[[Collection[str]], None] | None = None,
+    on_restored: Callable[[Collection[str]], None] | None = None,
 ) -> StringCommand:
-    program = bundle(TRANSACTION, task(wanted, state, steps, retired, run_id))
-    return _Transaction(program, put_back)
+    program = bundle(TRANSACTION, task(launch_plan, state, steps, retired, run_id))
+    return _Transaction(program, on_restored)
 
 
 class _Transaction(StringCommand):
-    """The program on a host; `put_back` takes the names of the replicas that did not serve, where
-    it fails and says that all is as before."""
+    """The command that runs the transaction on a host.
+
+    Where it fails and everything is as before again, `on_restored` takes the names of the replicas
+    that did not serve.
+    """
 
     def __init__(
-        self, program: str, put_back: Callable[[Collection[str]], None] | None = None
+        self, program: str, on_restored: Callable[[Collection[str]], None] | None = None
     ) -> None:
         super().__init__("python3", "-", _stdin=program)
-        self._put_back = put_back
+        self._on_restored = on_restored
 
     def execute(self, state: Any, host: Any, connector_arguments: Any) -> tuple[bool, Any]:
         host.connector_data[PHASES] = {}
@@ -175,6 +178,6 @@ class _Transaction(StringCommand):
             host.connector_data.pop(PHASES, None)
         lines = () if ok else output.stdout_lines
         failed = [line.removeprefix(RESTORED).split() for line in lines if RESTORED in line]
-        if failed and self._put_back:
-            self._put_back(failed[-1])
+        if failed and self._on_restored:
+            self._on_restored(failed[-1])
         return ok, output

@@ -67,22 +67,22 @@ class RebootNeed:
 
 
 @operation()
-def check_reboot(need: RebootNeed, reboots: Reboots, turn: Callable[[], bool] | None = None):
+def check_reboot(need: RebootNeed, reboots: Reboots, in_batch: Callable[[], bool] | None = None):
     """
     Note whether a host needs a reboot; changes nothing, and fails a host that must not have one.
 
     + need: whether it does
     + reboots: what the hosts of this run know of each other
-    + turn: whether it is the host's turn, where all that waited for it is done by now
+    + in_batch: whether it is the host's turn, where all that waited for it is done by now
     """
     if not host.state.is_executing:
         host.noop("asked when the run executes")
         return
-    at_turn = turn is not None
-    if turn is not None and not turn():
+    at_own_batch = in_batch is not None
+    if in_batch is not None and not in_batch():
         host.noop("not its turn")
         return
-    deferred = need.deferred() and not at_turn
+    deferred = need.deferred() and not at_own_batch
     reasons = () if deferred else tuple(need.reasons())
     recommended = () if deferred else tuple(need.recommended())
     if not (deferred or reasons or recommended):
@@ -92,7 +92,7 @@ def check_reboot(need: RebootNeed, reboots: Reboots, turn: Callable[[], bool] | 
     refusal = _refusal(need, deferred)
     if refusal and not (deferred or reasons):
         # Told once: at its turn, of a host that waited for it.
-        if need.deferred() == at_turn:
+        if need.deferred() == at_own_batch:
             warn(f"serves, and had better be rebooted ({message}){refusal}")
         host.noop("no reboot is needed")
         return
@@ -123,7 +123,7 @@ def _refusal(need: RebootNeed, deferred: bool) -> str:
 @operation(is_idempotent=False)
 def reboot(
     reboots: Reboots,
-    turn: Callable[[], bool],
+    in_batch: Callable[[], bool],
     skip_reason: Callable[[], str],
     on_done: Callable[[], None],
     timeout_s: int,
@@ -133,7 +133,7 @@ def reboot(
     Reboot a host that needs it, wait until it is back, and until its replicas serve again.
 
     + reboots: what the hosts of this run know of each other
-    + turn: whether it is the host's turn, asked when the run executes
+    + in_batch: whether it is the host's turn, asked when the run executes
     + skip_reason: why the host is left as it is instead, or ""
     + on_done: is called once the host serves again what it served before
     + timeout_s: seconds until the host must be back
@@ -142,7 +142,7 @@ def reboot(
     if not host.state.is_executing or host.name not in reboots.restarting:
         host.noop("not rebooted")
         return
-    if not turn():
+    if not in_batch():
         if reason := skip_reason():
             yield failing(f"not rebooted: {reason}; see there, run again")
         else:

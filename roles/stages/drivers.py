@@ -60,11 +60,11 @@ def drivers(run: Run, prove: bool = False) -> None:
             run.seen.proved(rolling.moves_on(name))
 
         driver(job=job, may_change=lambda: need.deferred() and is_turn())
-        check_reboot(name="Is a reboot needed now?", need=need, reboots=reboots, turn=is_turn)
+        check_reboot(name="Is a reboot needed now?", need=need, reboots=reboots, in_batch=is_turn)
         reboot(
             name=f"Reboot batch {index + 1} where needed",
             reboots=reboots,
-            turn=is_turn,
+            in_batch=is_turn,
             skip_reason=partial(rolling.left_in, index, name),
             on_done=done,
             timeout_s=declared.driver.reboot_timeout_s,

@@ -40,8 +40,8 @@ def engines(run: Run) -> None:
         launch=partial(run.launch, host.name),
         run_id=run.id,
         note=partial(run.note, host.name),
-        found=partial(launch_state, run, host.name),
-        changed=partial(run.changed, host.name),
+        known_state=partial(launch_state, run, host.name),
+        on_change=partial(run.changed, host.name),
     )
 
 

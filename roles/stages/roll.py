@@ -24,9 +24,9 @@ def roll(run: Run) -> None:
             move(
                 launch=partial(run.launch, name),
                 run_id=run.id,
-                turn=partial(_turn, run, index, name),
-                done=partial(_done, run),
-                put_back=partial(_put_back, run, name),
+                step=partial(_turn, run, index, name),
+                on_moved=partial(_done, run),
+                on_restored=partial(_put_back, run, name),
                 batch=index + 1,
             )
 
@@ -34,9 +34,9 @@ def roll(run: Run) -> None:
     if gpu_host:
         serve(
             launch=partial(run.launch, name),
-            left=partial(rolling.skipped_on, name),
-            refused=partial(rolling.refused_on, name),
-            seen=partial(_seen, run, name),
+            skip_reasons=partial(rolling.skipped_on, name),
+            refusals=partial(rolling.refused_on, name),
+            on_result=partial(_seen, run, name),
         )
 
 

@@ -44,11 +44,11 @@ def reboots(host: Host) -> Reboots:
     return Reboots()
 
 
-def turn(is_turn: bool = True, left: str = "", done: list[str] | None = None) -> dict[str, Any]:
-    """A host's turn in a batch; `done` takes a word once it is over."""
+def batch(in_batch: bool = True, left: str = "", done: list[str] | None = None) -> dict[str, Any]:
+    """What a host does in a batch; `done` takes a word once it is over."""
     noted = [] if done is None else done
     return {
-        "turn": lambda: is_turn,
+        "in_batch": lambda: in_batch,
         "skip_reason": lambda: left,
         "on_done": lambda: noted.append("done"),
         "timeout_s": 9,
@@ -83,7 +83,7 @@ def test_nothing_is_rebooted_that_needs_none():
     host = Host()
     known, commands = ask(host, (), True)
     assert commands == [] and host.noops == ["no reboot is needed"]
-    assert run(host, reboot, reboots=known, **turn()) == []
+    assert run(host, reboot, reboots=known, **batch()) == []
 
 
 def test_a_dry_run_asks_nothing():
@@ -111,7 +111,7 @@ def test_the_machine_of_the_run_itself_is_not_rebooted():
 def test_a_host_in_turn_is_rebooted_and_waited_for(replicas: tuple[str, ...]):
     host = Host(boot=Boot("old", replicas=replicas))
     known, _ = ask(host, ("nouveau is loaded",), True)
-    commands = run(host, reboot, reboots=known, **turn())
+    commands = run(host, reboot, reboots=known, **batch())
     assert "systemctl reboot" in str(commands[0])
     assert isinstance(commands[1], FunctionCommand)
     assert len(commands) == 2 + bool(replicas)
@@ -123,7 +123,7 @@ def test_a_host_that_fails_on_the_way_stays_out_of_the_balancers():
     known, _ = ask(host, ("nouveau is loaded",), True)
     done: list[str] = []
     with ctx_host.use(host):
-        commands = iter(reboot._inner(reboots=known, **turn(done=done)))
+        commands = iter(reboot._inner(reboots=known, **batch(done=done)))
         next(commands)
         next(commands)
     assert not known.done and not done
@@ -132,7 +132,7 @@ def test_a_host_that_fails_on_the_way_stays_out_of_the_balancers():
 def test_nobody_is_rebooted_after_one_was_lost():
     host = Host()
     known, _ = ask(host, ("nouveau is loaded",), True)
-    left = turn(is_turn=False, left="the update of s stopped when gpu0 failed")
+    left = batch(in_batch=False, left="the update of s stopped when gpu0 failed")
     message = failure(host, run(host, reboot, reboots=known, **left))
     assert message.startswith("not rebooted: the update of s stopped when gpu0 failed")
 
@@ -140,7 +140,7 @@ def test_nobody_is_rebooted_after_one_was_lost():
 def test_a_host_waits_for_its_own_batch():
     host = Host()
     known, _ = ask(host, ("nouveau is loaded",), True)
-    assert run(host, reboot, reboots=known, **turn(is_turn=False)) == []
+    assert run(host, reboot, reboots=known, **batch(in_batch=False)) == []
     assert host.noops[-1] == "not its turn"
 
 
@@ -160,7 +160,7 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
             check_reboot,
             need=need(allowed=False, recommended=newer),
             reboots=known,
-            turn=lambda: True,
+            in_batch=lambda: True,
         )
         == []
     )
@@ -192,7 +192,7 @@ def test_a_host_that_serves_waits_for_its_turn():
     waiting = need(("driver 1 is loaded, 2 is installed",), waits=True)
     assert run(host, check_reboot, need=waiting, reboots=known) == []
     assert known.restarting == {"gpu1"} and not known.reasons
-    assert run(host, check_reboot, need=waiting, reboots=known, turn=lambda: True) == []
+    assert run(host, check_reboot, need=waiting, reboots=known, in_batch=lambda: True) == []
     assert known.reasons == {"gpu1": ("driver 1 is loaded, 2 is installed",)}
 
 
