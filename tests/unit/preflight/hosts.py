@@ -26,6 +26,14 @@ URLS = ("index", "index-files", "hub-1", "hub-files", "distribution-1", "driver-
 ROOT_SECTIONS = ("umask", "root_proxies", "listeners", "owners", "site", "hub", "weights")
 ROOT_SECTIONS += ("packaging", "firewall_rules", "denials")
 SUDO_SECTIONS = {"root_errors": "errors", "hung_root": "hung"}
+BARE: dict[str, Any] = {
+    "query": "",
+    "lspci": "",
+    "nvidia_loaded": "",
+    "nvidia_installed": "",
+    "pci": "0000:01:00.0 0x030200 0x10de 0x26b9 numa=0 driver= width=16/16\n"
+    "0000:02:00.0 0x030200 0x10de 0x26b9 numa=0 driver= width=16/16",
+}
 # What the hardware's answer says of them.
 REPORTED = ("machine", "memory", "dpkg_audit", "reboot_required")
 
@@ -165,3 +173,15 @@ def told(
         for name, check in seen(host, wanted, sudo, **parts).items()
         if check.outcome in ("fail", "warn")
     }
+
+
+def two_builds(**other: str | None) -> HostNeeds:
+    """A host with two builds of vLLM; `other` are the second's sources."""
+    old = engine_needs(VllmSettings.model_validate({"requirement": "vllm==0.19.1"} | other))
+    wanted = needs(wheelhouse="/srv/wheels")
+    assert wanted.engine
+    return replace(wanted, engine=replace(wanted.engine, engines=(*wanted.engine.engines, old)))
+
+
+def driver(**settings: object) -> HostNeeds:
+    return replace(needs(), driver=DriverSettings.model_validate(settings))

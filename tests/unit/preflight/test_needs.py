@@ -12,8 +12,7 @@ from roles.preflight.needs import EngineHost, all_packages
 from roles.preflight.network_checks import driver_urls
 from roles.topology import ServiceSettings, plan_services
 from tests.gguf_models import gguf_model
-from tests.unit.preflight.hosts import balancer, needs, report
-from tests.unit.preflight.test_checks import BARE
+from tests.unit.preflight.hosts import BARE, balancer, needs, report
 
 SERVICE = {"name": "qwen", "model": "Qwen/Qwen2.5-7B-Instruct", "max_model_len": 4096}
 

@@ -1,0 +1,97 @@
+"""Checks of what is in the way: ports in use, firewalls, SELinux, denials."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from roles.preflight import BalancerHost
+from tests.unit.preflight.hosts import (
+    BALANCER_PACKAGES,
+    LISTENER,
+    OUR_UNIT,
+    balancer,
+    told,
+)
+
+Parts = dict[str, Any]
+
+
+ACCESS = [
+    (
+        {"listeners": LISTENER.format(8001, "python3", 77), "owners": "77 0::/user.slice"},
+        "port:8001",
+        "fail",
+        "port 8001, planned for qwen-0, is used by python3 (process 77)",
+        "stop it (sudo ss -ltnp sport = :8001), or set services[].first_port or the host's ports",
+    ),
+    (
+        {"listeners": LISTENER.format(29050, "java", 5), "owners": "5 0::/system.slice/x.service"},
+        "port:29050",
+        "warn",
+        "port 29050, of 29000-29199 for the replicas' own processes, is used by java (process 5 of "
+        "x.service)",
+        "stop it, or set launch.internal_ports_from",
+    ),
+    (
+        {"firewall": "ufw active", "firewall_rules": "ufw 8001/tcp ALLOW 10.0.0.1"},
+        "firewall",
+        "warn",
+        "ufw is active and says nothing of port 8002",
+        "sudo ufw allow 8002/tcp",
+    ),
+    (
+        {
+            "firewall_rules": "nft table inet pyinfra_llm {\nnft \tchain input {\n"
+            "nft \t\ttype filter hook input priority filter; policy drop;\n"
+            "nft table inet filter {\nnft \tchain input {\n"
+            "nft \t\ttype filter hook input priority filter; policy drop;"
+        },
+        "firewall",
+        "warn",
+        "nftables' chain input of table inet filter drops what no rule accepts",
+        "see that it accepts port 8001, 8002: sudo nft list ruleset",
+    ),
+    (
+        {"selinux": "1"},
+        "selinux",
+        "warn",
+        "enforcing, and there are no rules for engines: it may deny them files and devices",
+        "watch for denials: sudo ausearch -m avc -ts recent | audit2why",
+    ),
+    (
+        {"denials": 'kernel: audit: apparmor="DENIED" name="/opt/llm/engines/x"'},
+        "denials",
+        "warn",
+        "1 denials of this boot concern engines or nginx, the last: kernel: audit: "
+        'apparmor="DENIED" name="/opt/llm/engines/x"',
+        "SELinux: sudo ausearch -m avc -ts boot | audit2why; AppArmor: sudo aa-logprof",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "name", "outcome", "text", "remedy"), ACCESS)
+def test_access(parts: Parts, name: str, outcome: str, text: str, remedy: str):
+    assert told(**parts) == {name: (outcome, text, remedy)}
+
+
+def test_ports_of_our_own_are_no_strangers():
+    ours = LISTENER.format(8001, "vllm", 7) + "\n" + LISTENER.format(29001, "vllm", 7)
+    assert told(listeners=ours, owners=f"7 {OUR_UNIT}", engine="installed") == {}
+    nginx: Parts = {"listeners": LISTENER.format(443, "nginx", 9)}
+    assert told(wanted=balancer(), site="ours", **nginx) == {}
+    assert told(wanted=balancer(), **nginx)["port:443"][:2] == (
+        "fail",
+        "port 443, planned for the balancer, is used by nginx (process 9)",
+    )
+
+
+def test_a_service_has_a_port_of_its_own_on_the_balancer():
+    ports = {443: "balancer.port", 8443: "services[].route.port"}
+    wanted = replace(balancer(), balancer=BalancerHost(ports, BALANCER_PACKAGES))
+    found = told(wanted=wanted, listeners=LISTENER.format(8443, "caddy", 9))["port:8443"]
+    assert found[:2] == (
+        "fail",
+        "port 8443, planned for the balancer, is used by caddy (process 9)",
+    )
+    assert "services[].route.port" in found[2]

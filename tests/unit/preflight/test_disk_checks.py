@@ -1,0 +1,190 @@
+"""Checks of disks, weights and memory."""
+
+from typing import Any
+
+import pytest
+
+from roles.preflight.needs import Weights
+from tests.unit.preflight.hosts import (
+    BARE,
+    GIB,
+    HUB,
+    disk,
+    disks,
+    driver,
+    needs,
+    report,
+    seen,
+    told,
+)
+
+Parts = dict[str, Any]
+
+
+DISK = [
+    (
+        {"_opt_llm_engines": disk("/opt/llm/engines", "/opt", 5)},
+        {},
+        "disk-engine",
+        "fail",
+        "5.0 GiB free on /opt for /opt/llm/engines, 12.0 GiB are needed for vllm 0.33.0",
+        "make room on /opt, or mount a larger disk at /opt/llm/engines",
+    ),
+    (
+        {"_tmp": disk("/tmp", "/tmp", 7)},
+        {},
+        "disk-temporary",
+        "warn",
+        "7.0 GiB free on /tmp for /tmp, 12.0 GiB are needed to unpack vllm 0.33.0",
+        "make /tmp larger (a tmpfs: sudo mount -o remount,size=16G /tmp; or sudo systemctl mask "
+        "tmp.mount and reboot)",
+    ),
+    (
+        {HUB.replace("/", "_"): disk(HUB, "/var", 10)},
+        {"hub": f"folder {HUB}\nfile {2 * GIB} -"},
+        "weights:Qwen/Qwen2.5-7B-Instruct",
+        "fail",
+        f"10.0 GiB free on /var for {HUB}, 14.5 GiB are needed for Qwen/Qwen2.5-7B-Instruct, "
+        "beside 2.0 GiB",
+        f"make room on /var, or mount a larger disk at {HUB}",
+    ),
+    (
+        {"_var_cache_llm": disk("/var/cache/llm", "/var", 200, "rw,nosuid,noexec")},
+        {},
+        "mounts",
+        "fail",
+        "/var is mounted noexec, engines run code from /var/cache/llm",
+        "take noexec from /var in /etc/fstab, then: sudo mount -o remount,exec /var",
+    ),
+    (
+        {"_var": disk("/var", "/var", 200, "ro,errors=remount-ro")},
+        {},
+        "mounts",
+        "fail",
+        "/var is mounted read-only",
+        "see why (dmesg), then: sudo mount -o remount,rw /var",
+    ),
+    (
+        {"_var": disk("/var", "/var").replace("900000", "12")},
+        {},
+        "inodes",
+        "fail",
+        "/var has room for 12 more files",
+        "delete many small files there: sudo du --inodes -x /var | sort -n | tail",
+    ),
+    (
+        {},
+        {"memory": "MemTotal: 8388608 kB"},
+        "memory",
+        "warn",
+        "8.0 GiB, about 13.0 GiB are wanted to load the weights",
+        "add memory, or expect slow loading and watch for the kernel's out-of-memory killer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changed", "parts", "name", "outcome", "text", "remedy"), DISK)
+def test_disks(changed: Parts, parts: Parts, name: str, outcome: str, text: str, remedy: str):
+    found = told(**{"disks": disks(**changed), **parts})
+    assert found == {name: (outcome, text, remedy)}
+
+
+def test_what_fits_alone_may_not_fit_together():
+    small = {folder.replace("/", "_"): disk(folder, "/", 22) for folder in
+             ("/", "/var", "/opt/llm/engines", "/var/cache/llm", "/tmp", HUB)}  # fmt: skip
+    assert told(disks=disks(**small)) == {
+        "disk-together": (
+            "fail",
+            "22.0 GiB free on /, 28.5 GiB are needed: 12.0 GiB for vllm 0.33.0 + 16.5 GiB for "
+            "Qwen/Qwen2.5-7B-Instruct",
+            "make room on /, or put /var/cache/llm on another disk",
+        )
+    }
+
+
+FOLDER = Weights("/srv/models/qwen", 15 * GIB)
+SHARDS = f"file {9 * GIB} model-1.safetensors\nfile {6 * GIB} model-2.safetensors"
+WEIGHTS_OUTCOMES = [
+    ("folder /srv/models/qwen\nreal /srv/models/qwen\nreadable yes\nfile 700 config.json\n"
+     f"{SHARDS}", None),
+    ("folder /srv/models/qwen", "/srv/models/qwen is not on the host"),
+    ("folder /srv/models/qwen\nreal /home/ann/qwen\nreadable yes\nfile 7 config.json",
+     "/srv/models/qwen is in /home, which the engines' units do not see"),
+    (f"folder /srv/models/qwen\nreal /srv/models/qwen\nreadable yes\n{SHARDS}",
+     "/srv/models/qwen has no config.json"),
+    ("folder /srv/models/qwen\nreal /srv/models/qwen\nreadable yes\nfile 700 config.json",
+     "/srv/models/qwen has no *.safetensors"),
+    (f"folder /srv/models/qwen\nreal /srv/models/qwen\nfile 700 config.json\n{SHARDS}",
+     "others than root cannot read /srv/models/qwen"),
+    ("folder /srv/models/qwen\nreal /srv/models/qwen\nreadable yes\nfile 700 config.json\n"
+     "file 9000000 model.safetensors",
+     "8.6 MiB in /srv/models/qwen, about 15.0 GiB are expected"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("weights", "problem"), WEIGHTS_OUTCOMES)
+def test_a_folder_of_weights(weights: str, problem: str | None):
+    found = told(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)
+    assert [text for _, text, _ in found.values()] == ([problem] if problem else [])
+
+
+def test_no_room_for_a_single_file():
+    assert told(sudo=False, no_room="") == {
+        "temporary-files": (
+            "fail",
+            "neither /dev/shm nor /tmp takes a file (full, or read-only)",
+            "make room there: df -h /dev/shm /tmp; df -i /tmp",
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("gpus", "shm_gib", "memory_gib", "outcome", "seen_"),
+    [
+        (1, None, 251, "skipped", "no replica has more than one GPU"),
+        # What the tuning does by itself.
+        (2, None, 251, "pass", "64.0 MiB; the tuning makes it 10.0 GiB"),
+        (2, None, 16, "pass", "64.0 MiB; the tuning makes it 8.0 GiB"),
+        (2, 16, 251, "pass", "64.0 MiB; the tuning makes it 16.0 GiB"),
+    ],
+)
+def test_two_gpus_a_replica_want_shared_memory(
+    gpus: int, shm_gib: int | None, memory_gib: int, outcome: str, seen_: str
+):
+    memory = f"MemTotal: {memory_gib * 2**20} kB"
+    host = report(shm="tmpfs 65536 0 65536 0% /dev/shm", memory=memory)
+    found = seen(host, needs(most_gpus=gpus, shm_gib=shm_gib))["shared-memory"]
+    assert (found.outcome, found.evidence) == (outcome, seen_)
+    assert seen(wanted=needs(most_gpus=gpus, shm_gib=shm_gib))["shared-memory"].evidence == (
+        "125.8 GiB" if gpus > 1 else "no replica has more than one GPU"
+    )
+
+
+DRIVER_DISKS = [
+    ({"_usr": disk("/usr", "/usr", 1.4)}, {"disk-driver:/usr"}),
+    ({"_boot": disk("/boot", "/boot", 0.09)}, {"disk-driver:/boot"}),
+    ({"_boot": disk("/boot", "/boot", 0.1)}, set()),
+    # Each has room, but not both.
+    (
+        {"_usr": disk("/usr", "/x", 2), "_var": disk("/var", "/x", 2)},
+        {"disk-together"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("folders", "names"), DRIVER_DISKS)
+def test_room_for_a_driver(folders: Parts, names: set[str]):
+    """The driver stage's own numbers, and its way of adding them up."""
+    full = disks(**folders)
+    assert set(told(report(**BARE), disks=full)) == names
+    assert told(disks=full) == {}, "a driver that suits takes no room"
+    never = told(report(**BARE), driver(install="never"), disks=full)
+    assert set(never) == {"driver", "gpu:driver-missing"}
+
+
+@pytest.mark.parametrize(("gib", "outcome"), [(12, "warn"), (14.9, "pass"), (15.1, "pass")])
+def test_weights_that_are_not_whole(gib: float, outcome: str):
+    files = f"file 700 config.json\nfile {int(gib * GIB)} model.safetensors"
+    weights = f"folder /srv/models/qwen\nreal /srv/models/qwen\nreadable yes\n{files}"
+    found = seen(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)
+    assert found["weights:/srv/models/qwen"].outcome == outcome

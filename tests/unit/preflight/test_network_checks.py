@@ -1,0 +1,225 @@
+"""Checks of what a host loads from: archives, indexes, hubs, repositories."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from roles.preflight.checks import checks
+from tests.unit.preflight.hosts import (
+    GIB,
+    HUB,
+    WEIGHTS,
+    answers,
+    disk,
+    disks,
+    needs,
+    report,
+    seen,
+    told,
+    two_builds,
+)
+
+Parts = dict[str, Any]
+
+
+WAY = (
+    "open the way in the firewall, set https_proxy in /etc/environment on the host, or set "
+    "the engine's index_url to a mirror, or its wheelhouse to a folder with all wheels"
+)
+INDEX = "https://pypi.org/simple/uv/"
+CONFIG = "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json"
+NETWORK = [
+    (
+        {"reach_index": "curl 6 000\ncurl: (6) Could not resolve host: pypi.org"},
+        "reach-index",
+        "fail",
+        f"{INDEX}: its name cannot be resolved (DNS): Could not resolve host: pypi.org",
+        "see /etc/resolv.conf on the host (resolvectl status); behind a proxy set https_proxy in "
+        "/etc/environment",
+    ),
+    (
+        {"reach_index": "python 7 000\n[Errno 111] Connection refused"},
+        "reach-index",
+        "fail",
+        f"{INDEX}: the connection was refused, or there is no way there: "
+        "[Errno 111] Connection refused",
+        WAY,
+    ),
+    ({"reach_index": "curl 28 000"}, "reach-index", "fail", f"{INDEX}: no answer in time", WAY),
+    (
+        {"reach_index": "curl 0 404"},
+        "reach-index",
+        "fail",
+        f"{INDEX} answers HTTP 404",
+        "correct the URL, or set the engine's index_url to a mirror, or its wheelhouse to a folder "
+        "with all wheels",
+    ),
+    (
+        {"reach_index": "curl 60 000\ncurl: (60) self-signed certificate in certificate chain"},
+        "reach-index",
+        "fail",
+        f"{INDEX}: its TLS certificate is not trusted: self-signed certificate in certificate "
+        "chain",
+        "put the authority's certificate into /usr/local/share/ca-certificates and run "
+        "sudo update-ca-certificates; see the host's clock",
+    ),
+    ({"hung_reach_index": ""}, "reach-index", "fail", f"{INDEX}: no answer in time", WAY),
+    (
+        {"reach_hub_1": "curl 0 401"},
+        "reach-hub-1",
+        "fail",
+        f"{CONFIG} answers HTTP 401: the model is gated, or is not there",
+        "correct the model's name or services[].weights, or accept its licence on the hub and set "
+        "the engine's hub_token_file",
+    ),
+    (
+        {"reach_hub_1": "curl 28 000", "hub": f"folder {HUB}\nfile {15 * GIB} -"},
+        "reach-hub-1",
+        "warn",
+        f"{CONFIG}: no answer in time",
+        "open the way in the firewall, set https_proxy in /etc/environment on the host, or set "
+        "HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder",
+    ),
+    (
+        {"reach_distribution_1": "curl 7 000", "missing_packages": "gcc\nnftables"},
+        "reach-distribution",
+        "fail",
+        "http://deb.debian.org/debian/dists/bookworm/: the connection was refused, or there is no "
+        "way there; needed for gcc nftables",
+        "open the way in the firewall, set https_proxy in /etc/environment on the host, or change "
+        "/etc/apt/sources.list.d to a mirror",
+    ),
+    (
+        {"reach_distribution_1": "curl 0 404"},
+        "reach-distribution",
+        "warn",
+        "http://deb.debian.org/debian/dists/bookworm/ answers HTTP 404",
+        "correct the URL, or change /etc/apt/sources.list.d to a mirror",
+    ),
+    (
+        {"proxies": "https_proxy=***@10.0.0.1:3128"},
+        "proxies",
+        "warn",
+        "https_proxy=***@10.0.0.1:3128 is set, but not for what sudo runs",
+        'add to /etc/sudoers.d: Defaults env_keep += "http_proxy https_proxy no_proxy"',
+    ),
+]
+
+PIP = [
+    (
+        {"pip_index": "https://pip.local/simple"},
+        "pip-index",
+        "warn",
+        "pip is configured to use https://pip.local/simple; the engine's installer does not read "
+        "that",
+        "set the engine's index_url: https://pip.local/simple",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "name", "outcome", "text", "remedy"), [*NETWORK, *PIP])
+def test_network(parts: Parts, name: str, outcome: str, text: str, remedy: str):
+    assert told(**parts) == {name: (outcome, text, remedy)}
+
+
+def test_an_engine_that_is_installed_needs_no_index_and_no_room():
+    full: Any = disks(
+        _opt_llm_engines=disk("/opt/llm/engines", "/opt", 1), _tmp=disk("/tmp", "/t", 1)
+    )
+    parts: Parts = {
+        "engine": "installed",
+        "reach_index": "curl 6 000",
+        "reach_index_files": "curl 6 000",
+    }
+    assert told(disks=full, **parts) == {}
+
+
+@pytest.mark.parametrize(
+    ("wheels", "text"),
+    [
+        ("", "/srv/old is not on the host"),
+        ("folder /srv/old\nwheels 0", "/srv/old holds no wheel"),
+        ("folder /srv/old\nwheels 3", None),
+    ],
+)
+def test_each_builds_folder_of_wheels_is_looked_into(wheels: str, text: str | None):
+    wanted, own = two_builds(wheelhouse="/srv/old"), "folder /srv/wheels\nwheels 5\n"
+    found = told(wanted=wanted, wheelhouse=own + wheels)
+    assert found.get("reach-wheelhouse:/srv/old", ("", None))[1] == text
+    installed = seen(wanted=wanted, engine="installed")
+    assert installed["reach-wheelhouse:/srv/old"].outcome == "skipped"
+
+
+def test_sources_on_the_host_and_by_url_have_names_of_their_own():
+    wanted = two_builds(wheelhouse="https://w.local/")
+    assert wanted.engine
+    archives = ("http://c.local/a.tar.gz", "/srv/a.tar.gz", "/srv/b.tar.gz")
+    (first, second) = wanted.engine.engines
+    engines = (first, replace(second, archives=archives))
+    wanted = replace(wanted, engine=replace(wanted.engine, engines=engines))
+    assert [check.name for check in checks(answers(), report(), wanted, 0.0)
+            if check.name.startswith(("reach-wheel", "reach-arch"))] == [
+        "reach-archive",
+        "reach-wheelhouse",
+        "reach-wheelhouse:/srv/wheels",
+        "reach-archive:/srv/a.tar.gz",
+        "reach-archive:/srv/b.tar.gz",
+    ]  # fmt: skip
+
+
+def test_a_hub_that_must_not_be_asked():
+    found = told(wanted=needs(hub=None))
+    assert found.pop("weights:Qwen/Qwen2.5-7B-Instruct") == (
+        "fail",
+        f"the engine is told to stay offline, and {HUB} holds 0 KiB of about 15.0 GiB",
+        "load the weights there first, set services[].weights to a folder on the host, or take "
+        "HF_HUB_OFFLINE out of the engine's environment",
+    )
+    assert found == {}
+
+
+OTHER_HUB = HUB.replace("/var/cache/llm/hub", "/data/hf")
+
+
+def test_each_model_is_judged_by_its_own_engine():
+    """One is whole in its cache, the other one's engine stays offline and has nothing."""
+    offline = replace(WEIGHTS, source="a/b", hub_folder="/data/a", hub=None)
+    wanted = needs(weights=(WEIGHTS, offline))
+    found = told(wanted=wanted, hub=f"folder {HUB}\nfile {15 * GIB} -", reach_hub_1="curl 28 000")
+    assert {name: outcome for name, (outcome, _, _) in found.items()} == {
+        "reach-hub-1": "warn",
+        "weights:a/b": "fail",
+    }
+    assert found["weights:a/b"][1].startswith("the engine is told to stay offline, and /data/a")
+
+
+def test_a_whole_model_does_not_need_a_hub_that_another_one_needs():
+    other = replace(WEIGHTS, source="a/b", hub_folder="/data/a")
+    gone: Parts = {"reach_hub_1": "curl 28 000", "reach_hub_2": "curl 28 000"}
+    whole = f"folder {HUB}\nfile {15 * GIB} -"
+    found = told(wanted=needs(weights=(WEIGHTS, other)), hub=whole, **gone)
+    assert [found[f"reach-hub-{number}"][0] for number in (1, 2)] == ["warn", "fail"]
+
+
+def test_a_token_opens_the_models_of_its_own_engine():
+    gated = replace(WEIGHTS, source="a/b", hub_folder="/data/a", hub_token=True)
+    closed: Parts = {"reach_hub_1": "curl 0 401", "reach_hub_2": "curl 0 401"}
+    assert list(told(wanted=needs(weights=(gated, WEIGHTS)), **closed)) == ["reach-hub-2"]
+
+
+def test_a_model_in_two_caches_is_asked_for_once_and_takes_room_twice():
+    wanted = needs(weights=(WEIGHTS, replace(WEIGHTS, hub_folder=OTHER_HUB)))
+    full: Any = f"{disks()}\n{disk(OTHER_HUB, '/data', 10)}"
+    found = checks(answers(disks=full), report(), wanted, 0.0)
+    named = [one.name for one in found]
+    assert len(named) == len(set(named)), "each name once"
+    assert [name for name in named if name.startswith("reach-hub")] == [
+        "reach-hub-1",
+        "reach-hub-files",
+    ]
+    (bad,) = [one for one in found if one.outcome == "fail"]
+    assert bad.name == "weights:Qwen/Qwen2.5-7B-Instruct-2"
+    full = f"{disks()}\n{disk(OTHER_HUB)}".replace(str(200 * 2**20), str(35 * 2**20))
+    assert [one.name for one in checks(answers(disks=full), report(), wanted, 0.0)
+            if one.outcome == "fail"] == ["disk-together"]  # fmt: skip

@@ -1,0 +1,268 @@
+"""Checks of the system: distribution, libraries, sudo, clock."""
+
+from typing import Any
+
+import pytest
+
+from roles.preflight.checks import checks, clock_difference
+from tests.unit.preflight.hosts import (
+    REPORTED,
+    answers,
+    needs,
+    report,
+    seen,
+    told,
+    two_builds,
+)
+
+Parts = dict[str, Any]
+
+ROCKY, JAMMY = {"os": "rocky 9.4"}, {"os": "ubuntu 22.04"}
+NEWER = "python python3\nversion 3.12.3\nvenv yes\n"
+
+
+SYSTEM = [
+    (
+        {},
+        {"machine": "aarch64"},
+        "architecture",
+        "warn",
+        "aarch64 is not tested",
+        "see that the package index has wheels of the engine for it",
+    ),
+    (
+        {},
+        {"machine": "ppc64le"},
+        "architecture",
+        "fail",
+        "ppc64le: engines have no wheels for it",
+        "use x86_64",
+    ),
+    (
+        {},
+        {"glibc": "glibc 2.17"},
+        "glibc",
+        "fail",
+        "2.17, vllm 0.33.0 needs 2.28",
+        "upgrade the distribution",
+    ),
+    (
+        {},
+        {"python": "python python3\nversion 3.10.12\nvenv yes"},
+        "python",
+        "fail",
+        "python3 is 3.10.12, vllm 0.33.0 needs 3.11",
+        "install a newer one (sudo apt-get install python3.11-venv python3.11-dev) and set "
+        "engine.python to python3.11; or use a newer distribution",
+    ),
+    (
+        JAMMY,
+        {"python": ""},
+        "python",
+        "fail",
+        "python3 will be 3.10, vllm 0.33.0 needs 3.11",
+        "install a newer one (sudo apt-get install python3.11-venv python3.11-dev) and set "
+        "engine.python to python3.11; or use a newer distribution",
+    ),
+    (
+        {},
+        {"init": "tini", "systemd": ""},
+        "systemd",
+        "fail",
+        "process 1 is tini, not systemd",
+        "boot the host with systemd; a plain container is no host",
+    ),
+    (
+        {},
+        {"systemd": "systemd 239 (239-78.el8)"},
+        "systemd",
+        "fail",
+        "version 239, 247 is needed",
+        "upgrade the distribution",
+    ),
+    (
+        {"sudo": ""},
+        {},
+        "sudo",
+        "fail",
+        "no passwordless sudo for this user",
+        "add to /etc/sudoers.d: USER ALL=(ALL) NOPASSWD: ALL",
+    ),
+    (
+        {"sudo": ""},
+        {"root_errors": "sudo: sorry, you must have a tty to run sudo"},
+        "sudo",
+        "fail",
+        "sudo wants a terminal (requiretty)",
+        "add to /etc/sudoers.d: Defaults:USER !requiretty",
+    ),
+    (
+        {"sudo": "", "user": "0"},
+        {},
+        "sudo",
+        "fail",
+        "sudo is not installed",
+        "as root: apt-get install sudo",
+    ),
+    (
+        {},
+        {"root_errors": "sudo: unable to resolve host gpu1: Name or service not known"},
+        "host-name",
+        "warn",
+        "sudo cannot resolve the host's own name, and may wait for it at each command",
+        'echo "127.0.1.1 $(hostname)" | sudo tee -a /etc/hosts',
+    ),
+    (
+        {},
+        {"umask": "0077"},
+        "umask",
+        "fail",
+        "sudo makes files with umask 0077: engines could not read what is installed",
+        "add to /etc/sudoers.d: Defaults umask=0022, umask_override",
+    ),
+    (
+        ROCKY,
+        {},
+        "os",
+        "fail",
+        "rocky 9.4: drivers are installed there, engines and nginx are installed with apt alone",
+        "use Debian 12 and 13, Ubuntu 22.04 and 24.04 on this host; RHEL, Rocky and Alma 9 go as "
+        "far as deploys/drivers.py",
+    ),
+    (
+        {"os": "ubuntu 25.10"},
+        {},
+        "os",
+        "warn",
+        "ubuntu 25.10 is not tested",
+        "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
+    ),
+    (
+        {"os": "arch"},
+        {},
+        "os",
+        "fail",
+        "arch is not supported",
+        "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
+    ),
+    (
+        {},
+        {"synchronised": "NTPSynchronized=no\nNTP=no"},
+        "clock-synchronised",
+        "warn",
+        "nothing keeps the clock right",
+        "sudo apt-get install systemd-timesyncd (or chrony); sudo timedatectl set-ntp true",
+    ),
+    (
+        {},
+        {"dpkg_audit": "The following packages are only half configured: nvidia-dkms-580"},
+        "package-manager",
+        "warn",
+        "packages are half installed: The following packages are only half configured: "
+        "nvidia-dkms-580",
+        "sudo dpkg --configure -a; sudo apt-get -f install",
+    ),
+    (
+        {},
+        {"reboot_required": "yes\nlinux-image-6.8"},
+        "reboot-pending",
+        "warn",
+        "the distribution wants a reboot for linux-image-6.8",
+        "reboot the host before it serves: sudo systemctl reboot",
+    ),
+    (
+        {"os": "rocky 8.10"},
+        {},
+        "os",
+        "fail",
+        "rocky 8.10 is not supported",
+        "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
+    ),
+]
+
+
+@pytest.mark.parametrize(("host", "parts", "name", "outcome", "text", "remedy"), SYSTEM)
+def test_system(host: Parts, parts: Parts, name: str, outcome: str, text: str, remedy: str):
+    reported = {name: text for name, text in parts.items() if name in REPORTED}
+    found = told(report(**host | reported), **parts, sudo=host.get("sudo", "yes") == "yes")
+    assert found.pop(name) == (outcome, text, remedy)
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("python", "outcome", "text"),
+    [
+        ("python python3.10\nversion 3.10.4\nvenv yes", "pass", "python3.10 3.10.4 with venv"),
+        ("", "fail", "no python3.10"),
+        ("python python3.10\nversion 3.9.1", "fail", "python3.10 is 3.9.1, vllm 0.19.1 needs 3.10"),
+        ("python python3.10", "fail", "python3.10 does not run"),
+        ("python python3.10\nversion 3.10.4", "fail", "python3.10 has no module venv or ensurepip"),
+    ],
+)
+def test_each_builds_python_is_held_to_its_own_build(python: str, outcome: str, text: str):
+    own = "folder /srv/wheels\nwheels 5"
+    found = seen(wanted=two_builds(python="python3.10", wheelhouse="/srv/wheels"),
+                 python=NEWER + python, wheelhouse=own)  # fmt: skip
+    assert found["python"].evidence == "python3 3.12.3 with venv"
+    assert found["reach-wheelhouse"].evidence == "5 wheels in /srv/wheels"
+    assert (found["python:python3.10"].outcome, found["python:python3.10"].evidence) == (
+        outcome,
+        text,
+    )
+
+
+def test_builds_on_one_python_ask_for_it_once():
+    assert "python:python3" not in seen(wanted=two_builds())
+    found = told(wanted=two_builds(), python="python python3\nversion 3.9.2\nvenv yes")
+    # Of two that share it, the one that needs more decides.
+    assert found["python"][1] == "python3 is 3.9.2, vllm 0.33.0 needs 3.11"
+
+
+def test_sudo_that_hangs():
+    assert told(sudo=False, hung_root="") == {
+        "sudo": (
+            "fail",
+            "sudo runs not every command: no answer in time",
+            "allow every command: USER ALL=(ALL) NOPASSWD: ALL",
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "difference"),
+    [
+        (1700000000.5, 1700000002.5, 0),
+        # A slow way is no difference.
+        (1699999960.0, 1700000060.0, 0),
+        (1700000500.0, 1700000503.0, -499),
+        (1699999000.0, 1699999003.0, 999),
+    ],
+)
+def test_the_clock(asked: float, answered: float, difference: float):
+    assert clock_difference(asked, answered, answers()) == difference
+
+
+@pytest.mark.parametrize(
+    ("seconds", "outcome"), [(0, "pass"), (-59, "pass"), (61, "warn"), (-301, "fail")]
+)
+def test_a_clock_that_is_wrong(seconds: float, outcome: str):
+    found = checks(answers(), report(), needs(), seconds)
+    own = {check.name: check for check in found}["clock-difference"]
+    assert own.outcome == outcome
+    if outcome == "fail":
+        assert own.evidence == "301 s behind this machine's clock: TLS would fail"
+
+
+@pytest.mark.parametrize(
+    ("umask", "outcome"), [("0002", "pass"), ("0070", "pass"), ("0027", "fail")]
+)
+def test_only_what_others_may_counts(umask: str, outcome: str):
+    """Engines run as a user of their own, who is in no group of root's."""
+    assert seen(umask=umask)["umask"].outcome == outcome
+
+
+def test_a_container_has_the_clock_of_its_machine():
+    alone: Parts = {"synchronised": "NTPSynchronized=no\nNTP=no"}
+    of_lxc = report(virtualization="lxc")
+    assert seen(of_lxc, **alone)["clock-synchronised"].outcome == "skipped"
+    assert seen(report(virtualization="kvm"), **alone)["clock-synchronised"].remedy
