@@ -8,13 +8,13 @@ all parts at once, in one SSH command, without pyinfra's sudo:
     report = hardware.parse_report(answers.get(hardware.PART.name, {}))
     state = driver.parse_state(answers.get(driver.PART.name, {}), report)
     tuned = tuning.parse_state(answers.get(tuning.PART.name, {}), report)
-    found = preflight.parse_answers(answers)
+    found = parse_preflight(answers)
 
 `answers` is None if the host gave none; pyinfra has then failed it. A parser raises ValueError if
 its part is cut short, or was not asked because root was needed: preflight's answers say why.
 Answers are not renewed: after a change the role's own fact (`roles.hardware.facts`, …) asks its
-part again. `preflight.later_parts(report, needs)` has parts if a driver will be installed: a second
-question asks them, and its answers are added.
+part again. `follow_up_parts(report, needs)` of preflight has parts if a driver will be installed: a
+second question asks them, and its answers are added.
 """
 
 import shlex

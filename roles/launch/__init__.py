@@ -4,7 +4,6 @@ from roles.launch.difference import ReplicaChange as ReplicaChange
 from roles.launch.difference import grouped as grouped
 from roles.launch.difference import replica_changes as replica_changes
 from roles.launch.host_launch import HostLaunch as HostLaunch
-from roles.launch.render import INTERNAL_PORTS as INTERNAL_PORTS
 from roles.launch.render import Assignment as Assignment
 from roles.launch.render import internal_ports as internal_ports
 from roles.launch.settings import LaunchSettings as LaunchSettings

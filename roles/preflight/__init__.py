@@ -1,10 +1,6 @@
 """What a host must have before anything is installed on it. Pure code only."""
 
-from roles.preflight.answers import PreflightAnswers as PreflightAnswers
-from roles.preflight.answers import parse_preflight as parse_preflight
 from roles.preflight.checks import checks as checks
-from roles.preflight.checks import clock_difference as clock_difference
-from roles.preflight.checks import follow_up_parts as follow_up_parts
 from roles.preflight.checks import parts as parts
 from roles.preflight.needs import BalancerHost as BalancerHost
 from roles.preflight.needs import HostNeeds as HostNeeds

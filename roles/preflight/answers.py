@@ -23,7 +23,6 @@ class Folder:
     `free_inodes` is None where the file system makes them as needed.
     """
 
-    at: str
     free_bytes: int | None
     free_inodes: int | None
     mount: str | None
@@ -260,7 +259,6 @@ def _folders(lines: Iterable[str]) -> Iterator[tuple[str, Folder]]:
         yield (
             name,
             Folder(
-                at=fields.get("at", ""),
                 free_bytes=None if free_kib is None else free_kib * 1024,
                 free_inodes=_number(inodes[3]) if has_inodes else None,
                 mount=" ".join(space[5:]) or None,

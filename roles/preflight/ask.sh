@@ -101,7 +101,7 @@ while read -r folder; do
 at=$folder
 # limit: a dead network file system must not hold everything up.
 until limit 5 test -d "$at" || [ "$at" = / ]; do at=${at%/*}; at=${at:-/}; done
-echo "folder $folder"; echo "at $at"
+echo "folder $folder"
 space=$(limit 10 df -Pk "$at" | tail -n 1)
 echo "space $space"
 echo "inodes $(limit 10 df -Pi "$at" | tail -n 1)"
@@ -110,7 +110,7 @@ awk -v at="$mount" '$2 == at { found = $4 } END { print "options " found }' /pro
 done <<END
 $FOLDERS
 END
-part synchronised; if has timedatectl; then limit 10 timedatectl show -p NTPSynchronized -p NTP; fi
+part synchronised; if has timedatectl; then limit 10 timedatectl show -p NTPSynchronized; fi
 part selinux; limit 5 cat /sys/fs/selinux/enforce
 part firewall
 grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf && echo "ufw active"

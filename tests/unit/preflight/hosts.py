@@ -44,7 +44,6 @@ def disk(folder: str, mount: str = "/", free_gib: float = 200, options: str = "r
     return "\n".join(
         (
             f"folder {folder}",
-            f"at {folder}",
             f"space /dev/sda1 999999999 1 {free_kib} 50% {mount}",
             f"inodes /dev/sda1 1000000 1 900000 1% {mount}",
             f"options {options}",
@@ -76,7 +75,7 @@ def output(sudo: bool = True, **sections: str) -> list[str]:
         "engine": "",
         "wheelhouse": "",
         "disks": disks(),
-        "synchronised": "NTPSynchronized=yes\nNTP=yes",
+        "synchronised": "NTPSynchronized=yes",
         "selinux": "",
         "firewall": "firewalld inactive",
         "proxies": "",

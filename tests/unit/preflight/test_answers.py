@@ -14,7 +14,7 @@ from tests.unit.preflight.hosts import answers, balancer, needs, output, report
 NAMES = [line.removeprefix("@@ ") for line in output() if line.startswith("@@ ")]
 NAMES.remove("end")
 NEARLY = (
-    *("folder /x", "at /", "space a 1 2 3 4% /", "inodes a 1 2 3 4% /", "options ro", "yes"),
+    *("folder /x", "space a 1 2 3 4% /", "inodes a 1 2 3 4% /", "options ro", "yes"),
     *("LISTEN 0 5 *:80 *:*", "file 1 a", "file -1 b", "wheels 5", "version 3", "curl 0 0"),
     *("python python3", "venv yes", "nft chain {", "policy drop hook input", "9" * 30),
     "@@ hung-root",
