@@ -20,6 +20,6 @@ def next_mode(group, results):
     done = {one["p2p"] for one in inside if set(one["gpus"]) == own}
     if not no_p2p and True not in done:
         return True
-    if (no_p2p or group["without"]) and False not in done:
+    if (no_p2p or group["also_without_p2p"]) and False not in done:
         return False
     return None

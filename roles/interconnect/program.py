@@ -52,7 +52,7 @@ def program(
                 "gpus": group.gpus,
                 "devices": [devices.get(gpu, str(gpu)) for gpu in group.gpus],
                 "p2p": group.p2p,
-                "without": group.also_without_p2p,
+                "also_without_p2p": group.also_without_p2p,
             }
             for group in groups
         ],

@@ -239,8 +239,8 @@ def result(gpus: list[int], p2p: bool, outcome: str = "works") -> dict[str, Any]
     return {"gpus": gpus, "p2p": p2p, "outcome": outcome}
 
 
-PAIR = {"gpus": [0, 1], "p2p": True, "without": False}
-FOUR = {"gpus": [0, 1, 2, 3], "p2p": True, "without": False}
+PAIR = {"gpus": [0, 1], "p2p": True, "also_without_p2p": False}
+FOUR = {"gpus": [0, 1, 2, 3], "p2p": True, "also_without_p2p": False}
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,8 @@ FOUR = {"gpus": [0, 1, 2, 3], "p2p": True, "without": False}
         (PAIR, [result([2, 3], True)], True),
         (PAIR, [result([0, 1], True, "hangs")], False),
         (PAIR, [result([0, 1], True, "hangs"), result([0, 1], False, "hangs")], None),
-        (PAIR | {"without": True}, [result([0, 1], True)], False),
-        (PAIR | {"without": True}, [result([0, 1], True), result([0, 1], False)], None),
+        (PAIR | {"also_without_p2p": True}, [result([0, 1], True)], False),
+        (PAIR | {"also_without_p2p": True}, [result([0, 1], True), result([0, 1], False)], None),
         (PAIR | {"p2p": False}, [], False),
         (PAIR | {"p2p": False}, [result([0, 1], False, "hangs")], None),
         # Two of the four hang with P2P: the four are not to try it.
@@ -280,8 +280,8 @@ def test_the_worst_that_a_rank_tells_counts():
 
 def test_gpus_in_use_are_seen_before_torch_is_loaded(monkeypatch: Any, capsys: Any):
     groups = [
-        {"gpus": [0, 1], "devices": ["0", "1"], "p2p": True, "without": False},
-        {"gpus": [2, 3], "devices": ["GPU-2", "GPU-3"], "p2p": True, "without": False},
+        {"gpus": [0, 1], "devices": ["0", "1"], "p2p": True, "also_without_p2p": False},
+        {"gpus": [2, 3], "devices": ["GPU-2", "GPU-3"], "p2p": True, "also_without_p2p": False},
     ]
     monkeypatch.setattr(all_reduce, "TASK", {"environment": {}, "known": [], "groups": groups})
     loaded: list[str] = []

@@ -26,7 +26,12 @@ def task(**more) -> dict:
 
 def test_a_group_goes_by_what_cuda_calls_its_devices():
     groups = task(devices={1: "MIG-1"})["groups"]
-    assert groups[0] == {"gpus": [0, 1], "devices": ["0", "MIG-1"], "p2p": True, "without": False}
+    assert groups[0] == {
+        "gpus": [0, 1],
+        "devices": ["0", "MIG-1"],
+        "p2p": True,
+        "also_without_p2p": False,
+    }
 
 
 @pytest.mark.parametrize(

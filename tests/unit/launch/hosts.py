@@ -57,13 +57,13 @@ class Host:
         replaced = {
             "run": self.run,
             "active": self.active,
-            "running": lambda name: self.running.get(name),
+            "running_folder": lambda name: self.running.get(name),
             "wait": self.wait,
             "port_is_free": self.port_is_free,
             "drain": lambda replica: self.log.append(f"drain {replica['name']}"),
-            "check": lambda: None,
+            "check_files": lambda: None,
             "ensure_user": lambda name, groups: None,
-            "guard": self.guard,
+            "apply_firewall": self.guard,
         }
         for module in modules:
             for name, stand_in in replaced.items():

@@ -178,7 +178,9 @@ def test_a_fresh_host_keeps_the_replicas_that_serve(host: Host):
     assert sorted(host.running) == ["q0", "q1"]
 
 
-@pytest.mark.parametrize("when", ["prepare", "lead_to", "start", "record", "settle", "share"])
+@pytest.mark.parametrize(
+    "when", ["prepare", "switch_to", "start", "record", "finish", "install_shared_unit"]
+)
 def test_a_run_that_is_killed_is_made_good_by_the_next(host: Host, when: str):
     host.deploy("e1", **TWO)
     with host.monkeypatch.context() as patched:
@@ -191,7 +193,7 @@ def test_a_run_that_is_killed_is_made_good_by_the_next(host: Host, when: str):
     assert host.left() == set()
 
 
-@pytest.mark.parametrize("when", ["lead_to", "start", "record"])
+@pytest.mark.parametrize("when", ["switch_to", "start", "record"])
 def test_after_a_killed_run_a_failure_still_leads_back_to_what_served(host: Host, when: str):
     host.deploy("e1", **TWO)
     with host.monkeypatch.context() as patched:
@@ -301,7 +303,7 @@ def test_a_retired_host_whose_last_replica_is_left_serves_on(host: Host):
     assert host.running == {} and host.left() == set() and host.guarded_by == ""
 
 
-@pytest.mark.parametrize("when", [None, "settle"])
+@pytest.mark.parametrize("when", [None, "finish"])
 def test_one_whose_place_a_planned_one_has_is_taken_down_for_good(host: Host, when: str | None):
     host.deploy("e1", **TWO)
     with host.monkeypatch.context() as patched:
@@ -316,7 +318,10 @@ def test_one_whose_place_a_planned_one_has_is_taken_down_for_good(host: Host, wh
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), LaunchError("nft: busy")])
-@pytest.mark.parametrize("what", ["retire", "save", "share", "guard", "forget_old"])
+@pytest.mark.parametrize(
+    "what",
+    ["retire", "save_manifest", "install_shared_unit", "apply_firewall", "remove_old_folders"],
+)
 def test_what_is_not_finished_after_a_move_costs_no_replica(
     host: Host, what: str, error: Exception
 ):
@@ -509,7 +514,7 @@ def test_a_damaged_manifest_stops_before_anything_changes(host: Host):
     assert host.log == []
 
 
-@pytest.mark.parametrize("when", ["lead_to", "start", "record", "settle", "share"])
+@pytest.mark.parametrize("when", ["switch_to", "start", "record", "finish", "install_shared_unit"])
 def test_a_takeover_that_is_killed_is_made_good_by_the_next(host: Host, when: str):
     host.make_legacy(**TWO)
     with host.monkeypatch.context() as patched:
