@@ -26,5 +26,5 @@ def answers(*results: dict[str, Any]) -> Any:
 )
 def test_reasons(result: dict[str, object], reason: str):
     assert answers(result).failed == {"gpu0/chat-0": reason}
-    assert answers(result).none
-    assert not answers(result, {"ok": True, "status": 200}).none
+    assert answers(result).all_failed
+    assert not answers(result, {"ok": True, "status": 200}).all_failed

@@ -209,10 +209,10 @@ def test_an_old_site_is_taken_over_before_the_first_drain():
     assert [type(command) for command in rest] == [FunctionCommand]
 
 
-@pytest.mark.parametrize("operation", ["drained", "installed"])
+@pytest.mark.parametrize("operation", ["drain", "install"])
 def test_an_old_site_that_cannot_be_read(tmp_path: Path, operation: str):
     before = standing(old_site="server { }\n", files={paths.SITE: "644 root root x"})
-    if operation == "drained":
+    if operation == "drain":
         found = drained(before, "gpu1/*")
     else:
         facts = {BalancerFacts: before}
@@ -241,11 +241,11 @@ def run(found: BalancerDeployment) -> list[str]:
     """The commands of a whole deploy, by the operation that gave them."""
     facts = {BalancerFacts: found.found, Completions: ()}
     steps: dict[str, dict[str, Any]] = {
-        "installed": {},
-        "asked": {},
-        "self_signed": {"names": ["DNS:a"]},
-        "site": {},
-        "serving": {},
+        "install": {},
+        "probe_members": {},
+        "make_certificate": {"names": ["DNS:a"]},
+        "write_site": {},
+        "run_program": {},
     }
     return [
         name
@@ -261,12 +261,12 @@ def test_a_second_deploy_does_nothing(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "done"),
     [
-        ({"loaded": False}, ["serving"]),
-        ({"active": False}, ["serving"]),
-        ({"enabled": False}, ["serving"]),
-        ({"enabled": False, "active": False}, ["serving", "serving"]),
-        ({"certificate": frozenset()}, ["self_signed", "serving"]),
-        ({"files": {}}, ["site", "serving"]),
+        ({"loaded": False}, ["run_program"]),
+        ({"active": False}, ["run_program"]),
+        ({"enabled": False}, ["run_program"]),
+        ({"enabled": False, "active": False}, ["run_program", "run_program"]),
+        ({"certificate": frozenset()}, ["make_certificate", "run_program"]),
+        ({"files": {}}, ["write_site", "run_program"]),
     ],
 )
 def test_what_differs_is_made_good(tmp_path: Path, change: dict[str, Any], done: list[str]):
@@ -276,7 +276,7 @@ def test_what_differs_is_made_good(tmp_path: Path, change: dict[str, Any], done:
 def test_the_state_alone_needs_no_reload(tmp_path: Path):
     before = deployed(tmp_path)
     files = dict(before.files) | {STATE: HostFile(STATE, "old").state}
-    assert run(deployment(tmp_path, replace(before, files=files))) == ["site"]
+    assert run(deployment(tmp_path, replace(before, files=files))) == ["write_site"]
 
 
 def test_a_state_that_cannot_be_read_stops_the_deploy(tmp_path: Path):
