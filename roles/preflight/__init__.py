@@ -1,4 +1,4 @@
-"""What a host must have before anything is installed on it. Pure code only."""
+"""Checks of what a host must have before anything is installed on it. Pure code only."""
 
 from roles.preflight.checks import checks as checks
 from roles.preflight.checks import parts as parts

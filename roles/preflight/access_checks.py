@@ -1,4 +1,5 @@
-"""Is anything in the way: ports in use, firewalls, SELinux, AppArmor. Pure."""
+"""Checks of what keeps replicas and the balancer from serving: ports in use, firewalls, SELinux,
+AppArmor. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ OUR_TABLE = paths.FIREWALL_TABLE
 
 
 def access_checks(context: CheckContext) -> Iterator[Check]:
-    """Every check of what could be in the way."""
+    """Every check of ports, firewalls and access control."""
     yield from ports(context)
     yield from firewalls(context)
     yield selinux(context)
@@ -20,7 +21,7 @@ def access_checks(context: CheckContext) -> Iterator[Check]:
 
 
 def ports(context: CheckContext) -> Iterator[Check]:
-    """Ports of replicas and balancer that somebody else has."""
+    """Whether another program listens on a port that is planned here."""
     if context.answers.listeners is None:
         yield skipped("ports", "the host has no ss (iproute2)")
         return
@@ -36,7 +37,7 @@ def _planned_ports(context: CheckContext) -> list[int]:
 
 
 def _listener_on(context: CheckContext, port: int) -> Listener | None:
-    """Who listens on a port; of several the one that is not ours."""
+    """The process that listens on a port; of several the one that is not a replica."""
     found = [one for one in context.answers.listeners or () if one.port == port]
     return next((one for one in found if not _is_engine(one)), found[0] if found else None)
 
@@ -50,7 +51,7 @@ def _owner(context: CheckContext, listener: Listener) -> str:
         unit = listener.cgroup.rsplit("/", 1)[-1]
         where = f" of {unit}" if unit.endswith(".service") else ""
         return f"{listener.program} (process {listener.pid}{where})"
-    return "somebody" if context.answers.root else "somebody (sudo would tell who)"
+    return "an unknown process" if context.answers.root else "an unknown process (sudo names it)"
 
 
 def _port_in_use(
@@ -78,7 +79,7 @@ def _replica_ports(context: CheckContext) -> Iterator[Check]:
 
 
 def _may_be_ours(context: CheckContext, listener: Listener) -> bool:
-    """Without sudo nobody sees whose a port is; where an engine is installed it may be ours."""
+    """Whether a listener that only root could identify may be one of our engines."""
     return listener.program is None and context.answers.engine_installed
 
 
@@ -105,7 +106,7 @@ def _balancer_ports(context: CheckContext) -> Iterator[Check]:
         if listener.program is None and not context.answers.root:
             yield warning(
                 f"port:{port}",
-                f"port {port} is used; without sudo nobody sees by whom",
+                f"port {port} is in use; only root can see by which process",
                 f"see that it is our balancer: sudo ss -ltnp sport = :{port}",
             )
         elif not (listener.program == "nginx" and context.answers.our_site):
@@ -113,7 +114,7 @@ def _balancer_ports(context: CheckContext) -> Iterator[Check]:
 
 
 def firewalls(context: CheckContext) -> Iterator[Check]:
-    """Firewalls of the host that let nobody in."""
+    """Whether a firewall of the host blocks a planned port."""
     planned, rules = _planned_ports(context), context.answers.firewall_rules
     if not planned:
         return
@@ -127,26 +128,26 @@ def firewalls(context: CheckContext) -> Iterator[Check]:
         if shut:
             yield warning(
                 "firewall",
-                f"{kind} is active and says nothing of port {', '.join(map(str, shut))}",
+                f"{kind} is active and has no rule for port {', '.join(map(str, shut))}",
                 "; ".join(remedy.replace("{port}", str(port)) for port in shut),
             )
         else:
-            yield ok("firewall", f"{kind} lets in what is planned")
+            yield ok("firewall", f"{kind} allows all planned ports")
         return
     if where := _dropping_chain(rules):
         yield warning(
             "firewall",
-            f"{where} drops what no rule accepts",
-            f"see that it accepts port {', '.join(map(str, planned))}: sudo nft list ruleset",
+            f"{where} drops packets that no rule accepts",
+            f"make it accept port {', '.join(map(str, planned))}: sudo nft list ruleset",
         )
     elif context.answers.root:
         yield ok("firewall", "none drops by default")
     else:
-        yield skipped("firewall", "was not seen, it needs sudo")
+        yield skipped("firewall", "not checked: it needs sudo")
 
 
 def _allows(kind: str, rules: tuple[str, ...], port: int) -> bool:
-    """Whether `ufw status` or firewall-cmd's lists name a port."""
+    """Whether the rules that ufw or firewall-cmd printed allow a port."""
     own = [rule.removeprefix(f"{kind} ") for rule in rules if rule.startswith(f"{kind} ")]
     if kind == "ufw":
         return any(re.match(rf"{port}(/tcp)?\s+ALLOW", rule) for rule in own)
@@ -155,7 +156,7 @@ def _allows(kind: str, rules: tuple[str, ...], port: int) -> bool:
 
 
 def _dropping_chain(rules: tuple[str, ...]) -> str | None:
-    """The input chain of somebody else whose policy is drop."""
+    """The first input chain with policy drop that is not ours; None where there is none."""
     table = chain = ""
     for rule in rules:
         if match := re.match(r"nft table (\S+ \S+) \{", rule):
@@ -170,7 +171,8 @@ def _dropping_chain(rules: tuple[str, ...]) -> str | None:
 
 
 def selinux(context: CheckContext) -> Check:
-    """Enforcing SELinux lets nginx reach no engine, and has no rules for engines."""
+    """Whether SELinux is enforcing: then nginx may not connect to engines, which have no rules of
+    their own."""
     if not context.answers.selinux_enforcing:
         return ok("selinux", "not enforcing")
     if context.needs.balancer:
@@ -187,15 +189,15 @@ def selinux(context: CheckContext) -> Check:
 
 
 def denials(context: CheckContext) -> Check:
-    """What SELinux or AppArmor denied our programs since the host booted."""
+    """Whether SELinux or AppArmor denied our programs anything since the host booted."""
     if not context.answers.root:
-        return skipped("denials", "were not seen, it needs sudo")
+        return skipped("denials", "not checked: it needs sudo")
     found = context.answers.denials
     if found:
         return warning(
             "denials",
-            f"{len(found)} denials of this boot concern engines or nginx, the last: "
+            f"{len(found)} denials since boot concern engines or nginx, the last: "
             f"{found[-1][-300:]}",
             "SELinux: sudo ausearch -m avc -ts boot | audit2why; AppArmor: sudo aa-logprof",
         )
-    return ok("denials", "none of this boot concerns us")
+    return ok("denials", "none since boot")

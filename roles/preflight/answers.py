@@ -1,6 +1,6 @@
-"""What a host said to the questions, read into typed objects. Pure.
+"""A host's answers to preflight's questions, read into typed objects. Pure.
 
-What a host cannot tell is None or empty: a missing program is an answer too.
+A field is None or empty where the host could not answer, for instance for want of a program.
 """
 
 import re
@@ -18,9 +18,9 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a folder is, or would come to be: the nearest that exists, and its file system.
+    """The file system that holds a folder, or that will hold it once it is made.
 
-    `free_inodes` is None where the file system makes them as needed.
+    `free_inodes` is None where the file system creates inodes as needed.
     """
 
     free_bytes: int | None
@@ -31,7 +31,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP port in use, by whom as far as root could tell; `cgroup` is the process's."""
+    """A TCP port that is in use, and the process that listens there, which only root can see."""
 
     port: int
     program: str | None = None
@@ -41,7 +41,7 @@ class Listener:
 
 @dataclass(frozen=True)
 class UrlResult:
-    """How a request went: curl's exit status, the last HTTP status (0: none), what was said."""
+    """The result of a request: curl's exit status, the last HTTP status (0: none), the error."""
 
     tool: str
     exit_status: int
@@ -51,9 +51,10 @@ class UrlResult:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a folder by name; those of a hub's cache have no names, so many of them.
+    """The files of a folder, as pairs of name and bytes; files of a hub's cache are named "-".
 
-    `real` is the folder behind links; None where there is no such folder.
+    `real` is the folder's path without links, None where the folder does not exist. `readable` says
+    whether other users than root can read it.
     """
 
     real: str | None
@@ -63,7 +64,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Python:
-    """A Python that is on the host; no version where it does not run."""
+    """A Python on the host; `version` is None where it does not run."""
 
     version: Version | None
     venv: bool
@@ -76,8 +77,9 @@ class PreflightAnswers:
     `root` says whether root's part was answered; where it is false its fields are empty,
     `sudo_message` is what sudo printed, and `sudo_hung` says that it gave no answer in time.
 
-    `pythons` and `wheels`, the number of wheels in a folder, are of those asked for that are there;
-    `clock` and `clock_end` are the host's seconds since 1970 when it began and ended to answer.
+    `pythons` has those that are on the host, `wheels` the number of wheels in each folder there.
+    `clock` and `clock_end` are the host's time when its answer began and ended, in seconds since
+    1970.
     """
 
     clock: int
@@ -115,7 +117,7 @@ class PreflightAnswers:
 
 
 def parse_preflight(answers: Mapping[str, Sections]) -> PreflightAnswers:
-    """Read the parts of an answer that preflight goes by; ValueError where its own is cut short."""
+    """Read preflight's parts of an answer; ValueError where the user's part is cut short."""
     require(answers.get(USER, {}), ("clock", "disks", "clock-end"), "what a deploy needs of it")
     parts = {name: _lines(text) for name, text in answers[USER].items()}
     later = {name: _lines(text) for name, text in answers.get(FOLLOW_UP, {}).items()}
@@ -136,7 +138,7 @@ def parse_preflight(answers: Mapping[str, Sections]) -> PreflightAnswers:
 
 
 def _of_user(parts: Mapping[str, list[str]]) -> dict[str, Any]:
-    """What an ordinary user is told."""
+    """The fields that the ordinary user's part answers."""
     one = {name: _one_line(lines) for name, lines in parts.items()}
     return {
         "clock": _seconds(one["clock"]),
@@ -160,7 +162,7 @@ def _of_user(parts: Mapping[str, list[str]]) -> dict[str, Any]:
 
 
 def _of_root(parts: Mapping[str, list[str]]) -> dict[str, Any]:
-    """What root alone is told, as far as it was asked."""
+    """The fields that root's part answers; empty ones where root was not asked."""
     one = {name: _one_line(lines) for name, lines in parts.items()}
     return {
         "root": END in parts,
@@ -226,7 +228,7 @@ def _active(lines: Iterable[str]) -> tuple[str, ...]:
 
 
 def _groups(lines: Iterable[str], word: str = "folder") -> Iterator[tuple[str, list[str]]]:
-    """The lines below each line that says `folder NAME`, or another word and a name."""
+    """Each name with the lines that follow its line `folder NAME` (or another word)."""
     name, own = None, []
     for line in lines:
         if line.startswith(f"{word} "):

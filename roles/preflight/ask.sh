@@ -1,8 +1,8 @@
-# What a host says of all that a deploy will need of it, beside what roles/hardware asks. As the
-# ordinary user. The variables in capitals (lists: one item a line) and reach.sh stand before.
+# Collects what a deploy needs to know of a host, beside what roles/hardware collects. It runs as the
+# ordinary user. Before it stand reach.sh and the variables in capitals (lists have one item a line).
 part clock; date +%s
 
-# What apt and dnf are configured with; enough to see whether the way there is open.
+# The repositories that apt and dnf are configured with, as far as a test of their URLs needs.
 apt_sources() {
 cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list | sed 's/\[[^]]*\]//' |
 awk '$1 == "deb" { print $2, $3 }'

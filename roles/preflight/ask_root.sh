@@ -1,4 +1,4 @@
-# What only root may see of a host. It changes nothing. The variables in capitals stand before.
+# Collects what only root can see of a host. It changes nothing. The variables in capitals stand before.
 part umask; umask
 part root-proxies; env | grep -iE '^(https?|no|all)_proxy=' | sed 's#=[^ ]*@#=***@#' | sort -u
 part listeners; listeners=$(has ss && limit 10 ss -H -ltnp); echo "$listeners"
@@ -24,7 +24,7 @@ needed=$folder
 if limit 5 test -d "$folder"; then needed=$folder/config.json
 else limit 5 test -f "$folder" || continue; fi
 echo "real $(limit 5 readlink -f "$folder")"
-# Engines run as a user of their own.
+# The test runs as nobody, because engines do not run as root.
 if has setpriv; then
 limit 10 setpriv --reuid=65534 --regid=65534 --clear-groups test -r "$needed" &&
 echo "readable yes"

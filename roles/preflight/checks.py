@@ -22,26 +22,26 @@ def checks(
     needs: HostNeeds,
     clock_difference_s: float | None = None,
 ) -> tuple[Check, ...]:
-    """Every check of a host, of those that apply to what it is needed for."""
+    """All checks that apply to a host, given what it is needed for."""
     context = CheckContext(answers, report, needs, clock_difference_s)
     return tuple(dict.fromkeys(check for area in _AREAS for check in area(context)))
 
 
 def parts(needs: HostNeeds) -> tuple[Part, ...]:
-    """What a host must be asked for these checks, beside its hardware's and, where it has one, its
-    driver's parts."""
+    """The parts of the question that these checks need, beside those of hardware and driver."""
     return parts_of(questions(needs))
 
 
 def follow_up_parts(report: HardwareReport, needs: HostNeeds) -> tuple[Part, ...]:
-    """What a host must be asked once its report is known; none where no driver is installed."""
+    """The parts of a second question, which need the host's report; none where the run installs no
+    driver."""
     found = driver_urls(report, needs)
     engine = needs.installed_engine
     return (url_part(found, engine.pythons if engine else ()),) if found else ()
 
 
 def questions(needs: HostNeeds) -> Questions:
-    """What is asked for by name."""
+    """What the scripts look up on a host that has these needs."""
     engine = needs.installed_engine
     weights = engine.weights if engine else ()
     return Questions(
@@ -57,10 +57,10 @@ def questions(needs: HostNeeds) -> Questions:
 
 
 def clock_difference(asked_at: float, answered_at: float, answers: PreflightAnswers) -> float:
-    """The host's clock less this one's, 0 where it may be right.
+    """The host's clock minus this machine's in seconds, 0 where the host's may be right.
 
-    The host began to answer after it was asked and ended before the answer was here, each to a
-    second: what lies between is the way of the answer, not a difference.
+    The host took its first time after `asked_at` and its last before `answered_at`, to a second.
+    Only a time outside these bounds is a difference; inside them the network may explain it.
     """
     least, most = answers.clock_end - answered_at, answers.clock + 1 - asked_at
     if least > 0:

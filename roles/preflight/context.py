@@ -1,4 +1,4 @@
-"""One host's case: what it said, what is needed of it; and how its checks end."""
+"""What the checks of one host look at, and functions that make their outcomes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,13 +9,16 @@ from roles.preflight.answers import PreflightAnswers
 from roles.preflight.needs import EngineHost, HostNeeds
 
 MIB, GIB = 2**20, 2**30
-# A check that is shown though it passed.
+# This check is shown although it passes: it announces that a driver will be installed.
 DRIVER_INSTALLATION = "driver-installation"
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """All that checks look at. `clock_difference_s` is the host's clock less this machine's."""
+    """The input of every check of one host.
+
+    `clock_difference_s` is the host's clock minus this machine's; None where it was not measured.
+    """
 
     answers: PreflightAnswers
     report: HardwareReport
@@ -24,7 +27,7 @@ class CheckContext:
 
     @property
     def engine(self) -> EngineHost | None:
-        """What engines need, if some are planned here and the run installs them."""
+        """What the planned engines need; None where the run installs none on this host."""
         return self.needs.installed_engine
 
     @property
@@ -39,37 +42,37 @@ class CheckContext:
 
     @property
     def packages_missing(self) -> tuple[str, ...]:
-        """Packages of the distribution that a deploy will install."""
+        """The distribution's packages that a deploy will install."""
         return self.answers.missing_packages or ()
 
     @property
     def must_install_engine(self) -> bool:
-        """Whether the engine's version is not there yet."""
+        """Whether an engine of the plan is not installed yet."""
         return self.engine is not None and not self.answers.engine_installed
 
 
 def ok(name: str, seen: str) -> Check:
-    """Nothing to do."""
+    """A check that passed."""
     return Check(name, "", "pass", seen)
 
 
 def skipped(name: str, why: str) -> Check:
-    """Not seen, or of no matter here."""
+    """A check that could not be made, or that does not matter here."""
     return Check(name, "", "skipped", why)
 
 
 def warning(name: str, seen: str, remedy: str) -> Check:
-    """To be known; a deploy goes on."""
+    """A check with a warning: the deploy goes on."""
     return Check(name, "", "warn", seen, remedy)
 
 
 def stop(name: str, seen: str, remedy: str) -> Check:
-    """A deploy would fail."""
+    """A failed check: a deploy on this host would fail."""
     return Check(name, "", "fail", seen, remedy)
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """Names of checks, each once: the first keeps its own, the others have a number."""
+    """The names of checks made unique: repeated ones get a number, from "-2" on."""
     counts: dict[str, int] = {}
     found = []
     for name in names:
@@ -79,7 +82,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def format_bytes(number: float) -> str:
-    """Bytes for a person."""
+    """A number of bytes with its unit, such as "1.5 GiB"."""
     for unit, bytes_ in (("TiB", 2**40), ("GiB", GIB), ("MiB", MIB)):
         if number >= bytes_:
             return f"{number / bytes_:.1f} {unit}"

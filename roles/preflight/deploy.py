@@ -1,4 +1,4 @@
-"""Looks at one host before anything is changed on it, and shows what was seen."""
+"""Checks one host before anything is changed on it, and prints the result."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -27,11 +27,11 @@ def preflight(
     record: Callable[[Sequence[Check]], None],
     verbose: bool = False,
 ) -> list[Check] | None:
-    """Check this host in the prepare phase; what was seen is printed, and recorded.
+    """Check this host in the prepare phase, and print and record the checks.
 
-    `answers` are the host's to the one question, `times` when it was asked and had answered.
-    None where it gave no answers; then pyinfra has failed it. It is for the caller to stop a host
-    for which `abort_reason` says something.
+    `answers` are the host's answers to the one question; `times` are when it was asked and when the
+    answer was complete (seconds since 1970). Returns None where the host gave no usable answer: it
+    has failed then. The caller must stop the host where `abort_reason` returns a reason.
     """
     if later := follow_up_parts(report, needs):
         more = host.get_fact(MoreAnswers, parts=later, _sudo=False, _timeout=TIMEOUT_S)
@@ -53,7 +53,7 @@ def preflight(
 
 
 def abort_reason(found: Sequence[Check]) -> str | None:
-    """Why a host must not go on, in one line; None where it may."""
+    """The names of the failed checks, in one line; None where no check failed."""
     names = [check.name for check in failed(found)]
     return f"preflight: {', '.join(names)}" if names else None
 

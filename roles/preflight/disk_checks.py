@@ -1,7 +1,7 @@
-"""Is there room: disks, weights, memory. Pure.
+"""Checks of disk space, weights and memory. Pure.
 
-The sizes of engines are the engines' own estimates; they are unpacked into the temporary folder
-first.
+The sizes of engines are estimates that the engines give. An engine is unpacked into the temporary
+folder before it is installed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,17 +28,17 @@ from roles.tuning import shm_wanted_mib
 _ENGINE_INODES = 100_000
 _DRIVER_BYTES = {folder: mib * MIB for folder, mib in NEEDED_MIB.items()}
 _BALANCER_BYTES = 512 * MIB
-# What a few packages and logs take anyhow.
+# For a few packages and logs.
 _MIN_BYTES, _MIN_INODES = 200 * MIB, 5_000
 _WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".gguf")
-# The largest file of most checkpoints: what transformers splits at.
+# The largest file of most checkpoints: transformers splits weights at this size.
 _SHARD_BYTES = 5 * GIB
-# What the units of engines do not see (ProtectHome=, PrivateTmp=).
+# Folders that the engines' units cannot see (ProtectHome=, PrivateTmp=).
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 
 
 def folders(needs: HostNeeds) -> tuple[str, ...]:
-    """The folders whose disks are asked for."""
+    """The folders whose file systems are looked up."""
     own = ("/", "/var")
     if needs.driver:
         own += tuple(_DRIVER_BYTES)
@@ -74,7 +74,7 @@ def disk_checks(context: CheckContext) -> Iterator[Check]:
 
 
 def shared_disks(context: CheckContext) -> Iterator[Check]:
-    """What each has room for alone may not have it together, on one file system."""
+    """Whether everything that will be written to one file system fits there together."""
     sums: dict[str, dict[tuple[str, str], int]] = {}
     for folder, needed, what in _disk_demands(context):
         found = context.answers.folders.get(folder)
@@ -112,7 +112,7 @@ def _disk_demands(context: CheckContext) -> Iterator[tuple[str, int, str]]:
 
 
 def weights_checks(context: CheckContext, all_weights: Sequence[Weights]) -> Iterator[Check]:
-    """A check of each; a source may be loaded by two engines, each into a cache of its own."""
+    """A check for each of the weights; two engines may load one source, each into its own cache."""
     names = unique_names(f"weights:{weights.source}" for weights in all_weights)
     for name, weights in zip(names, all_weights, strict=True):
         check = hub_disk if weights.hub_folder else weights_folder
@@ -143,7 +143,7 @@ def engine_disk(context: CheckContext) -> Check:
 
 
 def temporary_disk(context: CheckContext) -> Check:
-    """uv unpacks wheels into /tmp before they go where they belong."""
+    """Whether /tmp has room for the wheels that uv unpacks there before it installs them."""
     assert context.engine
     if not context.must_install_engine:
         return skipped("disk-temporary", "the engine is installed")
@@ -157,7 +157,7 @@ def temporary_disk(context: CheckContext) -> Check:
     )
     if found.outcome != "fail" or folder is None or folder.free_bytes is None:
         return found
-    # How much it is at once is an estimate.
+    # The estimate of what is unpacked at once is rough, so a small lack is a warning only.
     make_check = stop if folder.free_bytes < needed / 2 else warning
     return make_check(
         found.name,
@@ -168,7 +168,7 @@ def temporary_disk(context: CheckContext) -> Check:
 
 
 def hub_disk(context: CheckContext, weights: Weights, name: str) -> Check:
-    """Room for what the engine will load from the hub, less what is there."""
+    """Whether the hub's cache has room for what is still to be downloaded."""
     folder = weights.hub_folder or ""
     present = cached_bytes(context, weights)
     needed = int(weights.size_bytes * 1.1) - present
@@ -177,10 +177,10 @@ def hub_disk(context: CheckContext, weights: Weights, name: str) -> Check:
     if weights.hub is None:
         return stop(
             name,
-            f"the engine is told to stay offline, and {folder} holds {format_bytes(present)} of "
+            f"the engine is set to stay offline, and {folder} holds {format_bytes(present)} of "
             f"about {format_bytes(weights.size_bytes)}",
-            "load the weights there first, set services[].weights to a folder on the host, or take "
-            "HF_HUB_OFFLINE out of the engine's environment",
+            "download the weights there first, set services[].weights to a folder on the host, or "
+            "remove HF_HUB_OFFLINE from the engine's environment",
         )
     return _free_space(
         context, name, folder, needed, f"for {weights.source}, beside {format_bytes(present)}"
@@ -188,22 +188,22 @@ def hub_disk(context: CheckContext, weights: Weights, name: str) -> Check:
 
 
 def cached_bytes(context: CheckContext, weights: Weights) -> int:
-    """Bytes of a model that are in the hub's cache on the host."""
+    """How many bytes of a model are in the hub's cache on the host."""
     cached = context.answers.hub.get(weights.hub_folder or "")
     return sum(bytes_ for _, bytes_ in cached.sizes) if cached else 0
 
 
 def is_complete(present: int, weights: Weights) -> bool:
-    """Whether this many bytes may be all: file formats differ by a little."""
+    """Whether this many bytes can be the whole model; file formats differ by a few percent."""
     return present >= weights.size_bytes * 0.95 > 0
 
 
 def weights_folder(context: CheckContext, weights: Weights, name: str) -> Check:
-    """A folder with weights: there, whole, and where engines can read it."""
+    """Whether a folder with weights exists, is complete, and can be read by engines."""
     folder = weights.source
     found = context.answers.weights.get(folder)
     if not context.answers.root:
-        return skipped(name, "was not seen, it needs sudo")
+        return skipped(name, "not checked: it needs sudo")
     if found is None or found.real is None:
         return stop(
             name, f"{folder} is not on the host", "copy the weights there, or mount their disk"
@@ -239,7 +239,7 @@ def _weights_inside(name: str, found: Files, weights: Weights) -> Check:
         return warning(
             name,
             f"{evidence}, about {format_bytes(weights.size_bytes)} are expected",
-            "copy what is missing, unless another model stands in here on purpose",
+            "copy what is missing, unless a smaller model is there on purpose",
         )
     return ok(name, evidence)
 
@@ -249,7 +249,7 @@ def _is_below(path: str, place: str) -> bool:
 
 
 def mounts(context: CheckContext) -> Iterator[Check]:
-    """File systems that cannot be written, or from which nothing may run."""
+    """Whether file systems that a deploy writes to are read-only, or forbid to run programs."""
     bad: dict[str, str] = {}
     for folder, found in context.answers.folders.items():
         if "ro" in found.options and not _is_below(folder, "/boot"):
@@ -264,11 +264,11 @@ def mounts(context: CheckContext) -> Iterator[Check]:
     for evidence, remedy in bad.items():
         yield stop("mounts", evidence, remedy)
     if not bad:
-        yield ok("mounts", "can be written")
+        yield ok("mounts", "writable")
 
 
 def inodes(context: CheckContext) -> Check:
-    """A file system can be full of files while bytes are free."""
+    """Whether file systems have free inodes: without them no file can be made."""
     for folder, found in context.answers.folders.items():
         is_engines = folder == ENGINES and context.must_install_engine
         least = _ENGINE_INODES if is_engines else _MIN_INODES
@@ -287,7 +287,7 @@ def _is_boot(found: Folder) -> bool:
 
 
 def driver_disks(context: CheckContext) -> Iterator[Check]:
-    """Room for the driver's packages, and for the initramfs that is made anew."""
+    """Whether there is room for the driver's packages, and for the initramfs that is rebuilt."""
     needs_room = installs_driver(context.report, context.needs)
     for folder, needed in _DRIVER_BYTES.items():
         name = f"disk-driver:{folder}"
@@ -298,7 +298,8 @@ def driver_disks(context: CheckContext) -> Iterator[Check]:
 
 
 def memory(context: CheckContext) -> Check:
-    """RAM to load weights through: a file of them at a time for each GPU's process."""
+    """Whether there is enough RAM: a replica loads its weights file by file, and needs some GiB
+    beside. On a CPU all weights stay in RAM."""
     assert context.engine
     found = context.report.system.ram_mib
     if found is None:
@@ -321,7 +322,7 @@ def memory(context: CheckContext) -> Check:
 
 
 def shared_memory(context: CheckContext) -> Check:
-    """The processes of one replica talk through /dev/shm, which the tuning grows."""
+    """The size of /dev/shm, which the processes of a replica share; the tuning enlarges it."""
     assert context.engine
     found = context.report.system.dev_shm_mib
     if context.engine.most_gpus < 2:

@@ -9,7 +9,8 @@ from roles.preflight.needs import HostNeeds
 
 
 def loaded_version(report: HardwareReport) -> str | None:
-    """The driver's version that answers, or else NVIDIA's that is loaded."""
+    """The version of the driver that reports the GPUs, else of NVIDIA's loaded module, else
+    None."""
     answers = report.hardware.driver_version if report.hardware else None
     for version in (answers, report.system.driver_loaded):
         if version and re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})*", version):
@@ -18,15 +19,15 @@ def loaded_version(report: HardwareReport) -> str | None:
 
 
 def required_branch(needs: HostNeeds) -> int | None:
-    """The least branch that the engine needs here; None where no NVIDIA driver is needed."""
+    """The oldest NVIDIA branch that suits the engines; None where they need none."""
     return needs.engine.needs.driver_branch if needs.engine else None
 
 
 def install_reason(report: HardwareReport, needs: HostNeeds) -> str | None:
-    """Why a driver must be installed on this host; None where it needs none, or has one.
+    """Why a driver must be installed on this host; None where it needs none, or has a good one.
 
-    As in the driver stage the inventory's GPUs decide, whatever the engine computes on. A driver
-    that is loaded and does not answer has a fault of its own.
+    The inventory's GPUs decide, as in the driver stage, even where the engine computes on the CPU.
+    A driver that is loaded and does not answer is reported as a fault of its own.
     """
     settings, engine = needs.driver, needs.engine
     gpus = needs.expected.gpus if needs.expected else ()
@@ -64,8 +65,8 @@ def chosen_driver(
 ) -> Choice | None:
     """The driver that a run will install; None where it installs none.
 
-    ValueError says why none can be had. Whether a key of the host's own is enrolled for Secure Boot
-    is seen later, by the driver stage.
+    ValueError where no driver suits, with the reason. Only the driver stage looks whether the host
+    has enrolled a key of its own for Secure Boot.
     """
     settings, engine, expected = needs.driver, needs.engine, needs.expected
     if settings is None or engine is None or expected is None or not installs_driver(report, needs):
@@ -76,9 +77,9 @@ def chosen_driver(
 
 
 def repository_url(report: HardwareReport, needs: HostNeeds) -> str | None:
-    """A file of the vendor's repository, or its mirror, that a host must reach to get its driver.
+    """The URL of a file in the driver's repository or its mirror, which the host must reach.
 
-    None where nothing comes from there.
+    None where the driver comes from elsewhere, or none is installed.
     """
     try:
         chosen = chosen_driver(report, needs)

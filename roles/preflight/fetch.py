@@ -1,7 +1,6 @@
-"""Runs on a host without curl, on `python3 -c`: one request to $PREFLIGHT_URL, told as
-curl would tell it.
+"""Runs on a host without curl, by `python3 -c`: sends one request to $PREFLIGHT_URL.
 
-Prints "python EXIT HTTP-STATUS" with curl's exit statuses, and on stderr what was said.
+Prints "python EXIT HTTP-STATUS", with curl's exit statuses, and the error on stderr.
 """
 
 import os
@@ -13,7 +12,7 @@ import urllib.request
 
 
 def ask(url, method):
-    """The HTTP status of a request, whatever it is."""
+    """The HTTP status of the answer to a request."""
     request = urllib.request.Request(url, method=method, headers={"Range": "bytes=0-0"})
     try:
         with urllib.request.urlopen(request, timeout=15) as answer:
@@ -23,7 +22,7 @@ def ask(url, method):
 
 
 def exit_status(reason):
-    """curl's exit status for what went wrong."""
+    """curl's exit status for an error."""
     if isinstance(reason, ssl.SSLCertVerificationError):
         return 60
     if isinstance(reason, ssl.SSLError):

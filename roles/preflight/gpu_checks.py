@@ -1,4 +1,5 @@
-"""Will the GPUs serve: as planned, known to the engine, with a driver that suits it, well. Pure."""
+"""Checks of GPUs: that they are as planned, suit the engine, are healthy, and that their driver
+suits it too. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from roles.preflight.driver_need import (
     required_branch,
 )
 
-# A GPU at rest holds less.
+# An idle GPU uses less memory than this.
 _IDLE_MIB = 1024
 
 
@@ -34,13 +35,13 @@ def gpu_checks(context: CheckContext) -> Iterator[Check]:
 
 
 def _gpus(context: CheckContext) -> tuple[Gpu, ...]:
-    """As the host shows them, by its driver or its PCI bus; else as the inventory says."""
+    """The GPUs that the driver or the PCI bus reports; else those of the inventory."""
     found = context.report.hardware or context.report.presumed or context.needs.expected
     return found.gpus if found else ()
 
 
 def as_planned(context: CheckContext) -> Check:
-    """The inventory's GPUs against the host's, by PCI ids where no driver answers."""
+    """Whether the host has the inventory's GPUs; PCI ids are compared where no driver answers."""
     expected, report = context.needs.expected, context.report
     assert expected
     if report.hardware is not None:
@@ -60,7 +61,7 @@ def as_planned(context: CheckContext) -> Check:
 
 
 def driver(context: CheckContext) -> Check:
-    """Whether the driver suits the engine, or will be made to."""
+    """Whether the driver suits the engine, or the run will install one that does."""
     settings, wanted = context.needs.driver, required_branch(context.needs)
     why, loaded = install_reason(context.report, context.needs), loaded_version(context.report)
     if why is None:
@@ -76,7 +77,7 @@ def driver(context: CheckContext) -> Check:
     try:
         chosen = chosen_driver(context.report, context.needs, context.report.system.machine)
     except ValueError as error:
-        return stop("driver", f"{why}, and none can be had", _one_line(error))
+        return stop("driver", f"{why}, and no driver suits", _one_line(error))
     if loaded and settings.reboot == "never":
         return warning(
             "driver",
@@ -96,9 +97,9 @@ def _driver_name(chosen: Choice | None) -> str:
 
 
 def secure_boot(context: CheckContext) -> Iterator[Check]:
-    """Modules that nobody signed are not loaded under Secure Boot."""
+    """Whether Secure Boot allows the driver's modules: the kernel refuses unsigned ones."""
     if not context.report.system.secure_boot:
-        yield ok("secure-boot", "off, or not there")
+        yield ok("secure-boot", "off, or not supported")
         return
     try:
         chosen_driver(context.report, context.needs, context.report.system.machine)
@@ -111,9 +112,9 @@ def secure_boot(context: CheckContext) -> Iterator[Check]:
         if context.answers.own_key_enrolled:
             yield ok("secure-boot", "on, and the host's own key is enrolled")
             return
-        # Without sudo nobody sees which keys are enrolled.
+        # Only root can see which keys are enrolled.
         make_check = stop if context.answers.root else warning
-        evidence = "on: unsigned modules are refused, and no key of the host's own is enrolled"
+        evidence = "on: unsigned modules are refused, and the host has no key of its own enrolled"
         yield make_check("secure-boot", evidence, _one_line(error))
         return
     yield ok("secure-boot", "on, with signed modules")
@@ -124,7 +125,7 @@ def _one_line(error: ValueError) -> str:
 
 
 def capability(context: CheckContext) -> Iterator[Check]:
-    """Cards that no current engine can use."""
+    """Whether the cards have the compute capability that the engine needs."""
     engine = context.needs.engine
     least = engine.needs.compute_capability if engine else None
     if engine is None or least is None:
@@ -158,7 +159,7 @@ def _for_older_cards(needs: EngineNeeds, capability: float) -> str:
 
 
 def faults(context: CheckContext) -> Iterator[Check]:
-    """The faults that the host's report shows, each under its own name."""
+    """A check for each fault in the host's report; those that the run repairs pass."""
     for fault in context.report.faults:
         if _will_be_remediated(context, fault.kind):
             yield _remediated(context, fault)
@@ -192,7 +193,7 @@ def _remediated(context: CheckContext, fault: Fault) -> Check:
 
 
 def memory_in_use(context: CheckContext) -> Check:
-    """GPUs whose memory is held though no process shows: left behind by a killed one."""
+    """Whether GPU memory is used though no process is listed, as a killed process can leave it."""
     busy = {process.gpu_uuid for process in context.report.answers.processes}
     busy = [
         f"GPU {gpu.index} ({gpu.memory_used_mib} MiB)"
@@ -201,14 +202,14 @@ def memory_in_use(context: CheckContext) -> Check:
     ]
     if busy and not context.report.answers.processes_read:
         return skipped(
-            "gpu-memory", f"held, and the driver does not say by whom: {', '.join(busy)}"
+            "gpu-memory", f"in use, and the driver lists no processes: {', '.join(busy)}"
         )
     if busy:
         return warning(
             "gpu-memory",
-            f"memory is held and no process shows: {', '.join(busy)}",
+            f"memory is in use and no process is listed: {', '.join(busy)}",
             "look for a process in a container (sudo fuser -v /dev/nvidia*); else reboot the host",
         )
     if not context.report.answers.gpus:
         return skipped("gpu-memory", "no driver answers")
-    return ok("gpu-memory", "free, or held by processes that show")
+    return ok("gpu-memory", "free, or used by processes that are listed")

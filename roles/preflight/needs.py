@@ -1,4 +1,4 @@
-"""What a deploy will need of one host, from what is declared and planned. Pure."""
+"""What a deploy will need of one host, derived from the inventory and the plan. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +19,9 @@ PYPI = "https://pypi.org/simple"
 class Weights:
     """Weights that engines load: a folder on the host, or a name on a hub and its cache there.
 
-    `size_bytes` are those of the checkpoint, as far as its shapes tell. `hub` is None for a folder,
-    and where the engine is told to stay offline; `hub_token` says whether the engine has one.
+    `size_bytes` is the size of the checkpoint, estimated from its shapes. `hub` is None for a
+    folder, and where the engine is set to stay offline; `hub_token` says whether the engine has a
+    token for it.
     """
 
     source: str
@@ -32,11 +33,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class EngineHost:
-    """What the planned engines need, each and together.
+    """What the planned engines need of a host.
 
-    `ports` maps each planned port to its replica; `folders` are those that the engines' builds are
-    installed in. `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the size of
-    /dev/shm that is set (None: the tuning's own).
+    `ports` maps each planned port to its replica, `folders` are where the engines' builds are
+    installed. `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the declared size
+    of /dev/shm (None: the tuning decides).
     """
 
     engines: tuple[EngineNeeds, ...]
@@ -51,7 +52,7 @@ class EngineHost:
 
     @cached_property
     def needs(self) -> EngineNeeds:
-        """What a host needs that runs them all."""
+        """The needs of a host that runs all these engines: of each the strictest."""
         return strictest(self.engines)
 
     @property
@@ -71,7 +72,7 @@ class EngineHost:
         return tuple(dict.fromkeys(one for one in houses if one and one.startswith("/")))
 
     def most_demanding(self, python: str) -> EngineNeeds:
-        """Of the engines on one Python the one that needs the newest."""
+        """Of the engines that use one Python, the one that needs the newest version of it."""
         own = [
             engine
             for engine in self.engines
@@ -82,8 +83,7 @@ class EngineHost:
 
 @dataclass(frozen=True)
 class BalancerHost:
-    """What a balancer needs beside a system: `ports` by the setting that names each, and the
-    packages that its role installs."""
+    """What a balancer needs of its host: packages, and ports by the settings that name them."""
 
     ports: Mapping[int, str]
     packages: tuple[str, ...]
@@ -91,11 +91,11 @@ class BalancerHost:
 
 @dataclass(frozen=True)
 class HostNeeds:
-    """What a deploy needs of one host; None where it has no such role in it.
+    """What a deploy needs of one host; a field is None where the host has no such role.
 
-    `expected` are the GPUs that the inventory says; `driver` is what may be done where no driver
-    answers that suits the engine. With `only_driver` the run ends with it: the engine says what
-    driver it needs, and is not installed.
+    `expected` is the hardware in the inventory, `driver` the settings of the driver. With
+    `only_driver` the run ends after the driver stage: the engine decides which driver is needed,
+    and is not installed.
     """
 
     expected: Hardware | None = None
@@ -106,13 +106,13 @@ class HostNeeds:
 
     @property
     def installed_engine(self) -> EngineHost | None:
-        """What engines need where the run installs them."""
+        """What the engines need; None where the run does not install them."""
         return None if self.only_driver else self.engine
 
 
 @dataclass(frozen=True)
 class ServiceOnHost:
-    """A service with its replicas on one host, and the build that runs them."""
+    """A service's replicas on one host, with the engine's build that runs them."""
 
     service: ServiceSettings
     build: Build
@@ -127,7 +127,8 @@ def engine_host(
 ) -> EngineHost:
     """What engines of these builds need of a host that runs these replicas.
 
-    `internal_ports` are the first and the last of those that replicas use among themselves.
+    `internal_ports` are the first and the last port that the processes of replicas use among
+    themselves.
     """
     replicas = [replica for one in served for replica in one.replicas]
     weights = (_weights(one.service, one.build) for one in served if one.replicas)
@@ -145,12 +146,12 @@ def engine_host(
 
 
 def without_engine(needs: HostNeeds) -> HostNeeds:
-    """The same host where a run ends with its driver, which must still suit the engine."""
+    """The needs of a host in a run that ends after the driver stage."""
     return replace(needs, only_driver=True, balancer=None)
 
 
 def _weights(service: ServiceSettings, build: Build) -> Weights:
-    """What a service's own build says of its weights; hubs and caches differ by build."""
+    """Where a service's weights come from; hub and cache depend on the engine's build."""
     source = service.weights or service.model.name
     size = _size_bytes(service.model)
     if source.startswith("/"):
@@ -164,7 +165,7 @@ def _size_bytes(model: Model) -> int:
 
 
 def _hub_cache(environment: Mapping[str, str]) -> str:
-    """Where huggingface_hub keeps what it loaded, by its own environment variables."""
+    """The cache of huggingface_hub, by the environment variables that it reads."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if environment.get(name):
             return environment[name].rstrip("/")
@@ -172,6 +173,6 @@ def _hub_cache(environment: Mapping[str, str]) -> str:
 
 
 def all_packages(needs: HostNeeds) -> Iterable[str]:
-    """Packages of the distribution that a deploy will see to."""
+    """The distribution's packages that a deploy will install."""
     engine = needs.installed_engine.packages if needs.installed_engine else ()
     return dict.fromkeys((*engine, *(needs.balancer.packages if needs.balancer else ())))

@@ -1,4 +1,4 @@
-"""Does the host reach what it loads from: packages, weights, drivers. Pure."""
+"""Checks of whether the host reaches the sources of packages, weights and drivers. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -11,20 +11,20 @@ from roles.preflight.disk_checks import cached_bytes, is_complete
 from roles.preflight.driver_need import installs_driver, repository_url
 from roles.preflight.needs import PYPI, HostNeeds, Weights
 
-# Where PyPI's files are, and the hub's: other names than those that list them, which firewalls
-# forget. Source: PyPI's simple index; the hub's /.well-known/meta.json.
+# PyPI and the hub serve files from other host names than their lists, and firewalls often forget
+# these names. Source: PyPI's simple index; the hub's /.well-known/meta.json.
 _PYPI_FILES = "https://files.pythonhosted.org/"
 _HUB_FILES = "https://transfer.xethub.hf.co/"
 
-# curl's exit statuses (curl.1), as far as they tell something to a person.
+# What curl's exit statuses mean (curl.1), as far as a person can act on them.
 _FAILURES = {
     5: "the proxy's name cannot be resolved",
     6: "its name cannot be resolved (DNS)",
-    7: "the connection was refused, or there is no way there",
+    7: "the connection was refused, or there is no route to it",
     28: "no answer in time",
     35: "TLS failed",
     47: "it redirects without end",
-    52: "an empty answer",
+    52: "the answer is empty",
     56: "the connection broke (a proxy that refuses?)",
     60: "its TLS certificate is not trusted",
     97: "the proxy failed",
@@ -32,21 +32,19 @@ _FAILURES = {
     137: "no answer in time",
 }
 _REMEDIES = {
-    5: "mend http_proxy and https_proxy in /etc/environment on the host",
+    5: "correct http_proxy and https_proxy in /etc/environment on the host",
     6: "see /etc/resolv.conf on the host (resolvectl status); behind a proxy set https_proxy in "
     "/etc/environment",
     35: "see whether a firewall on the way breaks TLS: curl -v {url}",
     60: "put the authority's certificate into /usr/local/share/ca-certificates and run "
     "sudo update-ca-certificates; see the host's clock",
 }
-_REMEDY = (
-    "open the way in the firewall, set https_proxy in /etc/environment on the host, or {else_}"
-)
+_REMEDY = "allow it in the firewall, set https_proxy in /etc/environment on the host, or {else_}"
 
 
 _INDEX = "set the engine's index_url to a mirror, or its wheelhouse to a folder with all wheels"
 _HUB_ALTERNATIVE = "set HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder"
-# What else can be done where an engine's source is out of reach.
+# What else a person can do where a source of an engine is not reachable.
 _ALTERNATIVES = {
     "archive": "set the engine's archive to a URL that hosts reach, or to a file on the hosts",
     "index": _INDEX,
@@ -56,7 +54,7 @@ _ALTERNATIVES = {
 
 
 def urls(needs: HostNeeds) -> tuple[tuple[str, str], ...]:
-    """What a host is to ask for, by the names of the checks."""
+    """The URLs that a host is to fetch, as pairs of the check's name and the URL."""
     return (*_engine_urls(needs), *_hub_urls(needs))
 
 
@@ -76,7 +74,7 @@ def _index_urls(index: PackageIndex) -> Iterator[tuple[str, str]]:
         if not index.wheelhouse.startswith("/"):
             yield "wheelhouse", index.wheelhouse
         return
-    # pip loads uv from there first, so it must have it.
+    # pip installs uv from this index first, so the index must have it.
     yield "index", f"{(index.index_url or PYPI).rstrip('/')}/uv/"
     if index.index_url is None:
         yield "index-files", _PYPI_FILES
@@ -93,7 +91,7 @@ def _hub_urls(needs: HostNeeds) -> Iterator[tuple[str, str]]:
 
 
 def _hub_pages(needs: HostNeeds) -> dict[str, list[Weights]]:
-    """The URLs of models on their hubs, with the weights that come from each."""
+    """The URLs of models' pages on their hubs, each with the weights that come from it."""
     engine, pages = needs.installed_engine, dict[str, list[Weights]]()
     for one in engine.weights if engine else ():
         if one.hub and one.hub_folder:
@@ -104,13 +102,13 @@ def _hub_pages(needs: HostNeeds) -> dict[str, list[Weights]]:
 
 
 def driver_urls(report: HardwareReport, needs: HostNeeds) -> tuple[tuple[str, str], ...]:
-    """What a host on which a driver is to be installed must reach, which its report tells."""
+    """The URL that a host must reach to get its driver; none where the run installs none."""
     url = repository_url(report, needs)
     return (("driver-repository", url),) if url else ()
 
 
 def network_checks(context: CheckContext) -> Iterator[Check]:
-    """Every check of what the host reaches."""
+    """Every check of what the host must reach."""
     if context.engine:
         yield from engine_sources(context)
         yield from hub(context)
@@ -126,7 +124,7 @@ def _urls_by_name(context: CheckContext) -> dict[str, str]:
 
 
 def engine_sources(context: CheckContext) -> Iterator[Check]:
-    """The archive, the package index, or the folder or URL that stands for it."""
+    """Whether the engines' archives, package indexes and folders of wheels are there."""
     assert context.engine
     urls_by_name = _urls_by_name(context)
     names = [name for name in urls_by_name if name.startswith(tuple(_ALTERNATIVES))]
@@ -149,8 +147,10 @@ def engine_sources(context: CheckContext) -> Iterator[Check]:
 
 
 def _by_path(kind: str, paths: Iterable[str], taken: Sequence[str]) -> dict[str, str]:
-    """Paths on the host by the names of their checks: all but the first source of a kind are named
-    by their path."""
+    """Paths on the host by the names of their checks.
+
+    The first source of a kind is named by the kind alone, all others also by their path.
+    """
     found: dict[str, str] = {}
     for path in paths:
         found[f"{kind}:{path}" if found or kind in taken else kind] = path
@@ -158,7 +158,7 @@ def _by_path(kind: str, paths: Iterable[str], taken: Sequence[str]) -> dict[str,
 
 
 def pip_index(context: CheckContext) -> Iterator[Check]:
-    """An index that pip knows and uv (--no-config) does not."""
+    """Whether pip is configured with an index that uv does not use, as it runs with --no-config."""
     found, engine = context.answers.pip_index, context.engine
     indexes = engine.needs.package_indexes if engine else ()
     if found and any(not (one.index_url or one.wheelhouse) for one in indexes):
@@ -178,7 +178,7 @@ def _wheel_folder(context: CheckContext, name: str, folder: str) -> Check:
 
 
 def hub(context: CheckContext) -> Iterator[Check]:
-    """The model hub, if weights come from it; they may be in the host's cache already."""
+    """Whether the hub is reachable, where weights come from it and are not in the host's cache."""
     assert context.engine
     urls_by_name, pages = _urls_by_name(context), _hub_pages(context.needs)
     if not pages:
@@ -194,7 +194,7 @@ def hub(context: CheckContext) -> Iterator[Check]:
 
 
 def _hub_page(context: CheckContext, name: str, url: str, weights: Sequence[Weights]) -> Check:
-    """A model's page, which no engine needs that has these weights whole."""
+    """Whether a model's page on the hub answers; a warning only where the weights are cached."""
     if _has_no_page(context, name):
         return skipped(f"reach-{name}", f"{url} has no such page")
     whole = all(is_complete(cached_bytes(context, one), one) for one in weights)
@@ -206,7 +206,10 @@ def _hub_page(context: CheckContext, name: str, url: str, weights: Sequence[Weig
 
 
 def _has_no_page(context: CheckContext, name: str) -> bool:
-    """The hub answers 401 for a model that is not there, and 404 for one without config.json."""
+    """Whether the model exists and has no config.json: then the hub answers 404.
+
+    It answers 401 for a model that does not exist.
+    """
     found = context.answers.urls.get(name)
     return found is not None and found.http_status == 404
 
@@ -230,7 +233,7 @@ def _gated(
 
 
 def driver_repository(context: CheckContext) -> Check:
-    """The vendor's repository, if a driver comes from there."""
+    """Whether the vendor's repository is reachable, if the driver comes from there."""
     url = _urls_by_name(context).get("driver-repository")
     name = "reach-driver-repository"
     if url is None:
@@ -244,7 +247,7 @@ def driver_repository(context: CheckContext) -> Check:
 
 
 def distribution(context: CheckContext) -> Check:
-    """The distribution's repositories. apt goes on without one that does not answer."""
+    """Whether the distribution's repositories are reachable; apt can do without some of them."""
     name, urls_ = "reach-distribution", context.answers.distribution
     missing = " ".join(context.packages_missing)
     if not urls_:
@@ -271,7 +274,7 @@ def distribution(context: CheckContext) -> Check:
 
 
 def proxies(context: CheckContext) -> Iterator[Check]:
-    """Proxies that the user has and sudo takes away."""
+    """Whether proxies that are set for the user are lost under sudo."""
     own = {line.partition("=")[0].lower(): line for line in context.answers.proxies}
     roots = {line.partition("=")[0].lower() for line in context.answers.root_proxies}
     if not own:

@@ -1,4 +1,4 @@
-"""What preflight asks a host: its parts of the one question, from what the host will need. Pure."""
+"""Preflight's parts of the one question to a host, made from what the host will need. Pure."""
 
 import shlex
 from dataclasses import dataclass, field
@@ -16,7 +16,10 @@ USER, ROOT, FOLLOW_UP = "preflight", "preflight-root", "preflight-reach"
 
 @dataclass(frozen=True)
 class Questions:
-    """What is asked for by name; `urls` maps stable names to URLs without credentials."""
+    """What the scripts look up on the host.
+
+    `urls` are pairs of a check's name and a URL without credentials.
+    """
 
     pythons: tuple[str, ...] = ()
     engine: str = ""
@@ -29,7 +32,7 @@ class Questions:
 
 
 def parts_of(questions: Questions) -> tuple[Part, Part]:
-    """What an ordinary user is asked, and what root is."""
+    """The part that runs as the ordinary user, and the part that runs as root."""
     user = _assignments(
         ENGINE=questions.engine,
         PYTHONS="\n".join(questions.pythons),
@@ -49,13 +52,13 @@ def parts_of(questions: Questions) -> tuple[Part, Part]:
 
 
 def url_part(urls: tuple[tuple[str, str], ...], pythons: tuple[str, ...]) -> Part:
-    """What is asked of URLs that only a host's report tells."""
+    """The part for URLs that are known only once the host has reported its hardware."""
     assignments = _assignments(URLS=_lines(urls))
     return Part(FOLLOW_UP, f"{assignments}\n{_reach(pythons)}\nbegin_urls\nprint_results")
 
 
 def _reach(pythons: tuple[str, ...]) -> str:
-    # It takes the place of curl where there is none.
+    # Hosts without curl use Python.
     python = pythons[0] if pythons else "python3"
     return f"{_assignments(PYTHON=python, FETCH=_FETCH)}\n{_REACH}"
 

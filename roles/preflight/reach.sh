@@ -1,7 +1,7 @@
-# How a host reaches URLs, beside all else that it is asked: the functions begin, begin_urls, fetch and print_results.
-# URLS, PYTHON and FETCH stand before this text.
+# Functions that fetch URLs in the background: begin, begin_urls, fetch and print_results.
+# The variables URLS, PYTHON and FETCH stand before this text.
 
-# Of services on this host /etc/environment is what tells the way out; a login may not have read it.
+# Services on this host take their proxies from /etc/environment, which a login may not have read.
 proxies() {
 grep -hE '^(export )?(https?|no|all)_proxy=|^(export )?(HTTPS?|NO|ALL)_PROXY=' /etc/environment |
 sed 's/^export //'
@@ -18,18 +18,18 @@ END
 work=$ROOM
 [ -n "$work" ] || part no-room
 jobs=""
-# begin NAME COMMAND...: beside all others; a file NAME.end says that it is done.
+# begin NAME COMMAND...: run it in the background; the file NAME.end appears when it is done.
 begin() {
 [ -n "$work" ] || return 0
 name=$1; shift; jobs="$jobs $name"
 { "$@"; echo >"$work/$name.end"; } >"$work/$name" 2>"$work/$name.errors" &
 }
 
-# get OPTION... URL: the exit status and the HTTP status that came last. Addresses may hold
-# credentials (apt's), so none stands among arguments.
+# get URL OPTION...: sets exit_status and code, the last HTTP status. URLs of apt may hold credentials,
+# so curl reads them from its input: arguments are visible to other users.
 get() {
 url=$1; shift
-# As curl reads a quoted value; some echo would make lines of \n.
+# Quoted as curl expects it. No echo: some would turn \n into a line break.
 quoted=$(printf '%s' "$url" | sed 's/[\\"]/\\&/g')
 code=$(printf 'url = "%s"\n' "$quoted" | limit 20 curl -q -sSL -o /dev/null -w '%{http_code}' \
 --max-redirs 5 --connect-timeout 8 --max-time 15 "$@" -K -)
@@ -38,7 +38,7 @@ exit_status=$?
 fetch() {
 if has curl; then
 get "$1" -I
-# Some servers answer only those who want the content.
+# Some servers refuse HEAD, so the first byte is requested.
 case "$code" in 400|403|404|405|501) get "$1" -r 0-0 ;; esac
 echo "curl $exit_status ${code:-000}"
 elif has python3; then PREFLIGHT_URL="$1" limit 40 python3 -c "$FETCH"
@@ -46,7 +46,7 @@ elif has "$PYTHON"; then PREFLIGHT_URL="$1" limit 40 "$PYTHON" -c "$FETCH"
 else echo "none 0 000"; fi
 }
 
-# Not `wait`: what hangs in the kernel outlives its own limit.
+# Not `wait`: a process that hangs in the kernel outlives its own time limit.
 finished() { for name in $jobs; do [ -e "$work/$name.end" ] || return 1; done; }
 print_results() {
 tries=0

@@ -1,4 +1,4 @@
-"""Checks of one host as lines of text, while the run goes on. Pure."""
+"""One host's checks as lines of text, for print during the run. Pure."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ _SHOWN: tuple[Outcome, ...] = ("fail", "warn")
 
 
 def lines(checks: Sequence[Check], verbose: bool = False) -> list[str]:
-    """A short table, the worst first: what failed and what is warned of, and how many passed.
+    """A table of failed checks and warnings, the worst first, and a count of all checks.
 
-    Nothing where all is well: the report at the end counts all hosts' checks.
+    It is empty where every check passed: the report at the end of the run counts those.
     """
     shown = sorted(
         (check for check in checks if verbose or _is_shown(check)),
@@ -33,7 +33,7 @@ def _is_shown(check: Check) -> bool:
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """How many checks ended how."""
+    """How many checks had each outcome."""
     counts = Counter(check.outcome for check in checks)
     passed, warned = counts["pass"], counts["warn"]
     parts = [f"{passed} {'check' if passed == 1 else 'checks'} passed"]

@@ -1,4 +1,4 @@
-"""Is the system one that can be set up: distribution, libraries, sudo, clock. Pure."""
+"""Checks of the system: distribution, libraries, sudo, clock. Pure."""
 
 from collections.abc import Iterator
 
@@ -6,16 +6,16 @@ from roles.checks import Check
 from roles.driver import OperatingSystem
 from roles.preflight.context import CheckContext, format_version, ok, skipped, stop, warning
 
-# systemd 247 brought LoadCredential= and what later units rely on.
+# systemd 247 introduced LoadCredential=, which our units use.
 MIN_SYSTEMD = 247
-# The Python that `python3` is there, where it is not installed yet.
+# The version that the package python3 has on each system, for hosts where it is not installed yet.
 _PYTHONS = {
     "debian 12": (3, 11),
     "debian 13": (3, 13),
     "ubuntu 22.04": (3, 10),
     "ubuntu 24.04": (3, 12),
 }
-# What systemd-detect-virt calls systems that run on another's kernel.
+# What systemd-detect-virt prints on systems that share the kernel of another one.
 CONTAINERS = frozenset(
     (
         *("systemd-nspawn", "lxc", "lxc-libvirt", "docker", "podman", "openvz", "wsl"),
@@ -43,7 +43,7 @@ def system_checks(context: CheckContext) -> Iterator[Check]:
 
 
 def operating_system(context: CheckContext) -> Check:
-    """Engines and nginx are installed with apt; drivers also with dnf."""
+    """Whether the distribution is supported: engines and nginx need apt, drivers apt or dnf."""
     system = OperatingSystem(context.os_name, context.os_version, context.report.system.machine)
     evidence = context.report.system.os or "no /etc/os-release"
     installs = context.engine or context.needs.balancer
@@ -63,7 +63,7 @@ def operating_system(context: CheckContext) -> Check:
 
 
 def architecture(context: CheckContext) -> Check:
-    """Engines' wheels are tested on x86_64."""
+    """Whether engines have wheels for the processor's architecture."""
     machine = context.report.system.machine
     if machine == "x86_64":
         return ok("architecture", machine)
@@ -71,19 +71,17 @@ def architecture(context: CheckContext) -> Check:
         return warning(
             "architecture",
             "aarch64 is not tested",
-            "see that the package index has wheels of the engine for it",
+            "make sure that the package index has wheels of the engine for it",
         )
     return stop("architecture", f"{machine}: engines have no wheels for it", "use x86_64")
 
 
 def glibc(context: CheckContext) -> Check:
-    """Wheels say which C library they need at least (manylinux)."""
+    """Whether the C library is as new as the engines' wheels need (manylinux)."""
     assert context.engine
     found, least = context.answers.glibc, context.engine.needs.glibc
     if found is None:
-        return warning(
-            "glibc", "the C library does not say its version", "use a distribution with glibc"
-        )
+        return warning("glibc", "the C library reports no version", "use a distribution with glibc")
     if found < least:
         return stop(
             "glibc",
@@ -94,7 +92,10 @@ def glibc(context: CheckContext) -> Check:
 
 
 def pythons(context: CheckContext) -> Iterator[Check]:
-    """The Pythons that engines are installed with; all but the first have a check of their name."""
+    """Whether each Python that engines use suits them.
+
+    The first one's check is called "python", those of others also have their name.
+    """
     assert context.engine
     for number, python in enumerate(context.engine.pythons):
         name = f"python:{python}" if number else "python"
@@ -107,7 +108,7 @@ def pythons(context: CheckContext) -> Iterator[Check]:
 
 
 def _missing_python(context: CheckContext, name: str, python: str) -> Check:
-    """A Python that is not there: the distribution's own is installed."""
+    """Whether the distribution's Python, which will be installed, suits the engines."""
     expected, least = _PYTHONS.get(context.report.system.os), _least_python(context, python)
     if python != "python3" or expected is None:
         return stop(name, f"no {python}", _install_python(python))
@@ -120,7 +121,7 @@ def _missing_python(context: CheckContext, name: str, python: str) -> Check:
 
 
 def _present_python(context: CheckContext, name: str, python: str) -> Check:
-    """A Python's version, and its venv module."""
+    """Whether an installed Python is new enough and has the module venv."""
     found, least = context.answers.pythons[python], _least_python(context, python)
     if found.version is None:
         return stop(name, f"{python} does not run", f"try it on the host: {python} --version")
@@ -160,7 +161,7 @@ def _install_python(name: str) -> str:
 
 
 def systemd(context: CheckContext) -> Check:
-    """Replicas are units."""
+    """Whether the host runs a systemd that is new enough: replicas are units of it."""
     version, init = context.answers.systemd, context.answers.init
     if init != "systemd":
         return stop(
@@ -176,7 +177,7 @@ def systemd(context: CheckContext) -> Check:
 
 
 def sudo(context: CheckContext) -> Check:
-    """Everything that needs root is done with passwordless sudo."""
+    """Whether sudo runs every command without a password."""
     if not context.report.passwordless_sudo:
         if context.report.root:
             return stop("sudo", "sudo is not installed", "as root: apt-get install sudo")
@@ -198,38 +199,38 @@ def sudo(context: CheckContext) -> Check:
         message = "no answer in time" if hung else context.answers.sudo_message or "no answer"
         return stop(
             "sudo",
-            f"sudo runs not every command: {message}",
+            f"sudo does not run every command: {message}",
             "allow every command: USER ALL=(ALL) NOPASSWD: ALL",
         )
     return ok("sudo", "passwordless")
 
 
 def host_name(context: CheckContext) -> Iterator[Check]:
-    """sudo looks its host up each time; where that fails each command may wait for DNS."""
+    """Whether sudo can resolve the host's own name: else each command may wait for DNS."""
     if "unable to resolve host" in context.answers.sudo_message:
         yield warning(
             "host-name",
-            "sudo cannot resolve the host's own name, and may wait for it at each command",
+            "sudo cannot resolve the host's own name, which may delay each command",
             'echo "127.0.1.1 $(hostname)" | sudo tee -a /etc/hosts',
         )
 
 
 def umask(context: CheckContext) -> Check:
-    """What root makes in /opt/llm must be readable to the user that runs engines."""
+    """Whether files that root makes in /opt/llm can be read by the user that runs engines."""
     found = context.answers.umask
     if found is None:
-        return skipped("umask", "was not seen, it needs sudo")
+        return skipped("umask", "not checked: it needs sudo")
     if found & 0o005:
         return stop(
             "umask",
-            f"sudo makes files with umask {found:04o}: engines could not read what is installed",
+            f"sudo creates files with umask {found:04o}: engines could not read what is installed",
             "add to /etc/sudoers.d: Defaults umask=0022, umask_override",
         )
     return ok("umask", f"{found:04o}")
 
 
 def clock_difference(context: CheckContext) -> Check:
-    """With a clock that is wrong certificates are not valid."""
+    """Whether the host's clock agrees with this machine's: TLS fails where it does not."""
     difference = context.clock_difference_s
     if difference is None:
         return skipped("clock-difference", "was not measured")
@@ -244,25 +245,25 @@ def clock_difference(context: CheckContext) -> Check:
 
 
 def clock_synchronised(context: CheckContext) -> Check:
-    """Whether something keeps the clock right."""
+    """Whether the clock is synchronised."""
     found = context.answers.synchronised
     if context.report.system.virtualization in CONTAINERS:
         return skipped(
-            "clock-synchronised", "a container has the clock of the machine that it is on"
+            "clock-synchronised", "a container uses the clock of the machine that it runs on"
         )
     if found is None:
         return skipped("clock-synchronised", "timedatectl does not say")
     if not found:
         return warning(
             "clock-synchronised",
-            "nothing keeps the clock right",
+            "nothing synchronises the clock",
             "sudo apt-get install systemd-timesyncd (or chrony); sudo timedatectl set-ntp true",
         )
     return ok("clock-synchronised", "by NTP")
 
 
 def package_manager(context: CheckContext) -> Check:
-    """Whether apt can work now."""
+    """Whether apt can install packages now."""
     if audit := context.report.system.dpkg_audit:
         return warning(
             "package-manager",
@@ -272,20 +273,20 @@ def package_manager(context: CheckContext) -> Check:
     if context.answers.packaging_busy:
         return warning(
             "package-manager",
-            "something installs packages now (unattended-upgrades?)",
-            "wait until it is done: sudo fuser -v /var/lib/dpkg/lock-frontend",
+            "another program installs packages now (unattended-upgrades?)",
+            "wait until it has finished: sudo fuser -v /var/lib/dpkg/lock-frontend",
         )
     return ok("package-manager", "idle")
 
 
 def reboot_pending(context: CheckContext) -> Check:
-    """The distribution's own wish for a reboot."""
+    """Whether the distribution asks for a reboot."""
     if context.report.system.reboot_required:
         names = " ".join(context.report.system.reboot_for[:5])
         what = f" for {names}" if names else ""
         return warning(
             "reboot-pending",
-            f"the distribution wants a reboot{what}",
+            f"the distribution asks for a reboot{what}",
             "reboot the host before it serves: sudo systemctl reboot",
         )
     return ok("reboot-pending", "no")

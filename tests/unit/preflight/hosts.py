@@ -184,3 +184,13 @@ def two_builds(**other: str | None) -> HostNeeds:
 
 def driver(**settings: object) -> HostNeeds:
     return replace(needs(), driver=DriverSettings.model_validate(settings))
+
+
+def assert_only(
+    found: dict[str, tuple[str, str, str]], name: str, outcome: str, mentions: tuple[str, ...]
+) -> None:
+    """See that this check alone is not well, and that evidence and remedy name what they must."""
+    assert set(found) == {name}
+    actual, evidence, remedy = found[name]
+    assert (actual, bool(evidence), bool(remedy)) == (outcome, True, True)
+    assert [one for one in mentions if one not in f"{evidence}\n{remedy}"] == []

@@ -10,6 +10,7 @@ from tests.unit.preflight.hosts import (
     BALANCER_PACKAGES,
     LISTENER,
     OUR_UNIT,
+    assert_only,
     balancer,
     told,
 )
@@ -22,23 +23,19 @@ ACCESS = [
         {"listeners": LISTENER.format(8001, "python3", 77), "owners": "77 0::/user.slice"},
         "port:8001",
         "fail",
-        "port 8001, planned for qwen-0, is used by python3 (process 77)",
-        "stop it (sudo ss -ltnp sport = :8001), or set services[].first_port or the host's ports",
+        ("8001", "qwen-0", "python3", "services[].first_port"),
     ),
     (
         {"listeners": LISTENER.format(29050, "java", 5), "owners": "5 0::/system.slice/x.service"},
         "port:29050",
         "warn",
-        "port 29050, of 29000-29199 for the replicas' own processes, is used by java (process 5 of "
-        "x.service)",
-        "stop it, or set launch.internal_ports_from",
+        ("29050", "29000-29199", "launch.internal_ports_from"),
     ),
     (
         {"firewall": "ufw active", "firewall_rules": "ufw 8001/tcp ALLOW 10.0.0.1"},
         "firewall",
         "warn",
-        "ufw is active and says nothing of port 8002",
-        "sudo ufw allow 8002/tcp",
+        ("8002", "8002/tcp"),
     ),
     (
         {
@@ -49,30 +46,26 @@ ACCESS = [
         },
         "firewall",
         "warn",
-        "nftables' chain input of table inet filter drops what no rule accepts",
-        "see that it accepts port 8001, 8002: sudo nft list ruleset",
+        ("8001",),
     ),
     (
         {"selinux": "1"},
         "selinux",
         "warn",
-        "enforcing, and there are no rules for engines: it may deny them files and devices",
-        "watch for denials: sudo ausearch -m avc -ts recent | audit2why",
+        ("audit2why",),
     ),
     (
         {"denials": 'kernel: audit: apparmor="DENIED" name="/opt/llm/engines/x"'},
         "denials",
         "warn",
-        "1 denials of this boot concern engines or nginx, the last: kernel: audit: "
-        'apparmor="DENIED" name="/opt/llm/engines/x"',
-        "SELinux: sudo ausearch -m avc -ts boot | audit2why; AppArmor: sudo aa-logprof",
+        ("apparmor=", "name=", "/opt/llm/engines/x", "audit2why"),
     ),
 ]
 
 
-@pytest.mark.parametrize(("parts", "name", "outcome", "text", "remedy"), ACCESS)
-def test_access(parts: Parts, name: str, outcome: str, text: str, remedy: str):
-    assert told(**parts) == {name: (outcome, text, remedy)}
+@pytest.mark.parametrize(("parts", "name", "outcome", "mentions"), ACCESS)
+def test_access(parts: Parts, name: str, outcome: str, mentions: tuple[str, ...]):
+    assert_only(told(**parts), name, outcome, mentions)
 
 
 def test_ports_of_our_own_are_no_strangers():

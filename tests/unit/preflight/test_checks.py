@@ -59,7 +59,7 @@ def test_without_sudo_all_else_is_told():
     assert set(found) == {"sudo", "reach-index", "port:8001"}
     assert found["port:8001"][:2] == (
         "warn",
-        "port 8001, planned for qwen-0, is used by somebody (sudo would tell who)",
+        "port 8001, planned for qwen-0, is used by an unknown process (sudo names it)",
     )
 
 

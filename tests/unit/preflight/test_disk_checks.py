@@ -9,6 +9,7 @@ from tests.unit.preflight.hosts import (
     BARE,
     GIB,
     HUB,
+    assert_only,
     disk,
     disks,
     driver,
@@ -27,66 +28,57 @@ DISK = [
         {},
         "disk-engine",
         "fail",
-        "5.0 GiB free on /opt for /opt/llm/engines, 12.0 GiB are needed for vllm 0.33.0",
-        "make room on /opt, or mount a larger disk at /opt/llm/engines",
+        ("5.0", "/opt", "/opt/llm/engines"),
     ),
     (
         {"_tmp": disk("/tmp", "/tmp", 7)},
         {},
         "disk-temporary",
         "warn",
-        "7.0 GiB free on /tmp for /tmp, 12.0 GiB are needed to unpack vllm 0.33.0",
-        "make /tmp larger (a tmpfs: sudo mount -o remount,size=16G /tmp; or sudo systemctl mask "
-        "tmp.mount and reboot)",
+        ("7.0", "/tmp", "12.0", "size=16G"),
     ),
     (
         {HUB.replace("/", "_"): disk(HUB, "/var", 10)},
         {"hub": f"folder {HUB}\nfile {2 * GIB} -"},
         "weights:Qwen/Qwen2.5-7B-Instruct",
         "fail",
-        f"10.0 GiB free on /var for {HUB}, 14.5 GiB are needed for Qwen/Qwen2.5-7B-Instruct, "
-        "beside 2.0 GiB",
-        f"make room on /var, or mount a larger disk at {HUB}",
+        ("10.0", "/var", "/var/cache/llm/hub/hub/models--Qwen--Qwen2.5-7B-Instruct"),
     ),
     (
         {"_var_cache_llm": disk("/var/cache/llm", "/var", 200, "rw,nosuid,noexec")},
         {},
         "mounts",
         "fail",
-        "/var is mounted noexec, engines run code from /var/cache/llm",
-        "take noexec from /var in /etc/fstab, then: sudo mount -o remount,exec /var",
+        ("/var", "/var/cache/llm", "/etc/fstab"),
     ),
     (
         {"_var": disk("/var", "/var", 200, "ro,errors=remount-ro")},
         {},
         "mounts",
         "fail",
-        "/var is mounted read-only",
-        "see why (dmesg), then: sudo mount -o remount,rw /var",
+        ("/var",),
     ),
     (
         {"_var": disk("/var", "/var").replace("900000", "12")},
         {},
         "inodes",
         "fail",
-        "/var has room for 12 more files",
-        "delete many small files there: sudo du --inodes -x /var | sort -n | tail",
+        ("/var", "12"),
     ),
     (
         {},
         {"memory": "MemTotal: 8388608 kB"},
         "memory",
         "warn",
-        "8.0 GiB, about 13.0 GiB are wanted to load the weights",
-        "add memory, or expect slow loading and watch for the kernel's out-of-memory killer",
+        ("8.0", "13.0"),
     ),
 ]
 
 
-@pytest.mark.parametrize(("changed", "parts", "name", "outcome", "text", "remedy"), DISK)
-def test_disks(changed: Parts, parts: Parts, name: str, outcome: str, text: str, remedy: str):
+@pytest.mark.parametrize(("changed", "parts", "name", "outcome", "mentions"), DISK)
+def test_disks(changed: Parts, parts: Parts, name: str, outcome: str, mentions: tuple[str, ...]):
     found = told(**{"disks": disks(**changed), **parts})
-    assert found == {name: (outcome, text, remedy)}
+    assert_only(found, name, outcome, mentions)
 
 
 def test_what_fits_alone_may_not_fit_together():

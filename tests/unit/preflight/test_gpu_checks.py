@@ -73,7 +73,7 @@ def test_drivers(host: Parts, wanted: HostNeeds, problems: Parts):
 def test_a_driver_that_cannot_be_had(settings: Parts, problem: str):
     found = told(report(**BARE), driver(**settings))
     outcome, text, remedy = found.pop("driver")
-    assert (outcome, text) == ("fail", "no NVIDIA driver is loaded, and none can be had")
+    assert (outcome, text) == ("fail", "no NVIDIA driver is loaded, and no driver suits")
     assert remedy.startswith(problem) and found == {}
 
 
@@ -90,7 +90,7 @@ def test_secure_boot_where_no_signed_modules_are():
     assert list(found) == ["secure-boot"]
     assert found["secure-boot"][:2] == (
         "fail",
-        "on: unsigned modules are refused, and no key of the host's own is enrolled",
+        "on: unsigned modules are refused, and the host has no key of its own enrolled",
     )
     assert "mokutil --import" in found["secure-boot"][2]
     enrolled = "/var/lib/dkms/mok.pub is already enrolled"

@@ -11,6 +11,7 @@ from tests.unit.preflight.hosts import (
     HUB,
     WEIGHTS,
     answers,
+    assert_only,
     disk,
     disks,
     needs,
@@ -24,7 +25,7 @@ Parts = dict[str, Any]
 
 
 WAY = (
-    "open the way in the firewall, set https_proxy in /etc/environment on the host, or set "
+    "allow it in the firewall, set https_proxy in /etc/environment on the host, or set "
     "the engine's index_url to a mirror, or its wheelhouse to a folder with all wheels"
 )
 INDEX = "https://pypi.org/simple/uv/"
@@ -34,75 +35,71 @@ NETWORK = [
         {"reach_index": "curl 6 000\ncurl: (6) Could not resolve host: pypi.org"},
         "reach-index",
         "fail",
-        f"{INDEX}: its name cannot be resolved (DNS): Could not resolve host: pypi.org",
-        "see /etc/resolv.conf on the host (resolvectl status); behind a proxy set https_proxy in "
-        "/etc/environment",
+        ("https://pypi.org/simple/uv/", "/etc/resolv.conf"),
     ),
     (
         {"reach_index": "python 7 000\n[Errno 111] Connection refused"},
         "reach-index",
         "fail",
-        f"{INDEX}: the connection was refused, or there is no way there: "
-        "[Errno 111] Connection refused",
-        WAY,
+        ("https://pypi.org/simple/uv/", "111]", "https_proxy"),
     ),
-    ({"reach_index": "curl 28 000"}, "reach-index", "fail", f"{INDEX}: no answer in time", WAY),
+    (
+        {"reach_index": "curl 28 000"},
+        "reach-index",
+        "fail",
+        ("https://pypi.org/simple/uv/", "https_proxy"),
+    ),
     (
         {"reach_index": "curl 0 404"},
         "reach-index",
         "fail",
-        f"{INDEX} answers HTTP 404",
-        "correct the URL, or set the engine's index_url to a mirror, or its wheelhouse to a folder "
-        "with all wheels",
+        ("https://pypi.org/simple/uv/", "404", "index_url"),
     ),
     (
         {"reach_index": "curl 60 000\ncurl: (60) self-signed certificate in certificate chain"},
         "reach-index",
         "fail",
-        f"{INDEX}: its TLS certificate is not trusted: self-signed certificate in certificate "
-        "chain",
-        "put the authority's certificate into /usr/local/share/ca-certificates and run "
-        "sudo update-ca-certificates; see the host's clock",
+        ("https://pypi.org/simple/uv/", "/usr/local/share/ca-certificates"),
     ),
-    ({"hung_reach_index": ""}, "reach-index", "fail", f"{INDEX}: no answer in time", WAY),
+    (
+        {"hung_reach_index": ""},
+        "reach-index",
+        "fail",
+        ("https://pypi.org/simple/uv/", "https_proxy"),
+    ),
     (
         {"reach_hub_1": "curl 0 401"},
         "reach-hub-1",
         "fail",
-        f"{CONFIG} answers HTTP 401: the model is gated, or is not there",
-        "correct the model's name or services[].weights, or accept its licence on the hub and set "
-        "the engine's hub_token_file",
+        (
+            "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json",
+            "401",
+            "hub_token_file",
+        ),
     ),
     (
         {"reach_hub_1": "curl 28 000", "hub": f"folder {HUB}\nfile {15 * GIB} -"},
         "reach-hub-1",
         "warn",
-        f"{CONFIG}: no answer in time",
-        "open the way in the firewall, set https_proxy in /etc/environment on the host, or set "
-        "HF_ENDPOINT in the engine's environment to a mirror, or weights to a folder",
+        ("https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json", "https_proxy"),
     ),
     (
         {"reach_distribution_1": "curl 7 000", "missing_packages": "gcc\nnftables"},
         "reach-distribution",
         "fail",
-        "http://deb.debian.org/debian/dists/bookworm/: the connection was refused, or there is no "
-        "way there; needed for gcc nftables",
-        "open the way in the firewall, set https_proxy in /etc/environment on the host, or change "
-        "/etc/apt/sources.list.d to a mirror",
+        ("http://deb.debian.org/debian/dists/bookworm/", "https_proxy"),
     ),
     (
         {"reach_distribution_1": "curl 0 404"},
         "reach-distribution",
         "warn",
-        "http://deb.debian.org/debian/dists/bookworm/ answers HTTP 404",
-        "correct the URL, or change /etc/apt/sources.list.d to a mirror",
+        ("http://deb.debian.org/debian/dists/bookworm/", "404", "/etc/apt/sources.list.d"),
     ),
     (
         {"proxies": "https_proxy=***@10.0.0.1:3128"},
         "proxies",
         "warn",
-        "https_proxy=***@10.0.0.1:3128 is set, but not for what sudo runs",
-        'add to /etc/sudoers.d: Defaults env_keep += "http_proxy https_proxy no_proxy"',
+        ("https_proxy=***@10.0.0.1:3128", "/etc/sudoers.d"),
     ),
 ]
 
@@ -111,16 +108,14 @@ PIP = [
         {"pip_index": "https://pip.local/simple"},
         "pip-index",
         "warn",
-        "pip is configured to use https://pip.local/simple; the engine's installer does not read "
-        "that",
-        "set the engine's index_url: https://pip.local/simple",
+        ("https://pip.local/simple", "index_url"),
     ),
 ]
 
 
-@pytest.mark.parametrize(("parts", "name", "outcome", "text", "remedy"), [*NETWORK, *PIP])
-def test_network(parts: Parts, name: str, outcome: str, text: str, remedy: str):
-    assert told(**parts) == {name: (outcome, text, remedy)}
+@pytest.mark.parametrize(("parts", "name", "outcome", "mentions"), [*NETWORK, *PIP])
+def test_network(parts: Parts, name: str, outcome: str, mentions: tuple[str, ...]):
+    assert_only(told(**parts), name, outcome, mentions)
 
 
 def test_an_engine_that_is_installed_needs_no_index_and_no_room():
@@ -172,9 +167,9 @@ def test_a_hub_that_must_not_be_asked():
     found = told(wanted=needs(hub=None))
     assert found.pop("weights:Qwen/Qwen2.5-7B-Instruct") == (
         "fail",
-        f"the engine is told to stay offline, and {HUB} holds 0 KiB of about 15.0 GiB",
-        "load the weights there first, set services[].weights to a folder on the host, or take "
-        "HF_HUB_OFFLINE out of the engine's environment",
+        f"the engine is set to stay offline, and {HUB} holds 0 KiB of about 15.0 GiB",
+        "download the weights there first, set services[].weights to a folder on the host, or "
+        "remove HF_HUB_OFFLINE from the engine's environment",
     )
     assert found == {}
 
@@ -191,7 +186,7 @@ def test_each_model_is_judged_by_its_own_engine():
         "reach-hub-1": "warn",
         "weights:a/b": "fail",
     }
-    assert found["weights:a/b"][1].startswith("the engine is told to stay offline, and /data/a")
+    assert found["weights:a/b"][1].startswith("the engine is set to stay offline, and /data/a")
 
 
 def test_a_whole_model_does_not_need_a_hub_that_another_one_needs():

@@ -8,6 +8,7 @@ from roles.preflight.checks import checks, clock_difference
 from tests.unit.preflight.hosts import (
     REPORTED,
     answers,
+    assert_only,
     needs,
     report,
     seen,
@@ -27,166 +28,142 @@ SYSTEM = [
         {"machine": "aarch64"},
         "architecture",
         "warn",
-        "aarch64 is not tested",
-        "see that the package index has wheels of the engine for it",
+        ("aarch64",),
     ),
     (
         {},
         {"machine": "ppc64le"},
         "architecture",
         "fail",
-        "ppc64le: engines have no wheels for it",
-        "use x86_64",
+        ("ppc64le", "x86_64"),
     ),
     (
         {},
         {"glibc": "glibc 2.17"},
         "glibc",
         "fail",
-        "2.17, vllm 0.33.0 needs 2.28",
-        "upgrade the distribution",
+        ("2.17", "0.33.0", "2.28"),
     ),
     (
         {},
         {"python": "python python3\nversion 3.10.12\nvenv yes"},
         "python",
         "fail",
-        "python3 is 3.10.12, vllm 0.33.0 needs 3.11",
-        "install a newer one (sudo apt-get install python3.11-venv python3.11-dev) and set "
-        "engine.python to python3.11; or use a newer distribution",
+        ("python3", "3.10.12", "0.33.0", "python3.11-venv"),
     ),
     (
         JAMMY,
         {"python": ""},
         "python",
         "fail",
-        "python3 will be 3.10, vllm 0.33.0 needs 3.11",
-        "install a newer one (sudo apt-get install python3.11-venv python3.11-dev) and set "
-        "engine.python to python3.11; or use a newer distribution",
+        ("python3", "3.10", "0.33.0", "python3.11-venv"),
     ),
     (
         {},
         {"init": "tini", "systemd": ""},
         "systemd",
         "fail",
-        "process 1 is tini, not systemd",
-        "boot the host with systemd; a plain container is no host",
+        ("tini",),
     ),
     (
         {},
         {"systemd": "systemd 239 (239-78.el8)"},
         "systemd",
         "fail",
-        "version 239, 247 is needed",
-        "upgrade the distribution",
+        ("239", "247"),
     ),
     (
         {"sudo": ""},
         {},
         "sudo",
         "fail",
-        "no passwordless sudo for this user",
-        "add to /etc/sudoers.d: USER ALL=(ALL) NOPASSWD: ALL",
+        ("/etc/sudoers.d",),
     ),
     (
         {"sudo": ""},
         {"root_errors": "sudo: sorry, you must have a tty to run sudo"},
         "sudo",
         "fail",
-        "sudo wants a terminal (requiretty)",
-        "add to /etc/sudoers.d: Defaults:USER !requiretty",
+        ("/etc/sudoers.d",),
     ),
     (
         {"sudo": "", "user": "0"},
         {},
         "sudo",
         "fail",
-        "sudo is not installed",
-        "as root: apt-get install sudo",
+        ("apt-get install sudo",),
     ),
     (
         {},
         {"root_errors": "sudo: unable to resolve host gpu1: Name or service not known"},
         "host-name",
         "warn",
-        "sudo cannot resolve the host's own name, and may wait for it at each command",
-        'echo "127.0.1.1 $(hostname)" | sudo tee -a /etc/hosts',
+        ("127.0.1.1", "/etc/hosts"),
     ),
     (
         {},
         {"umask": "0077"},
         "umask",
         "fail",
-        "sudo makes files with umask 0077: engines could not read what is installed",
-        "add to /etc/sudoers.d: Defaults umask=0022, umask_override",
+        ("0077", "/etc/sudoers.d"),
     ),
     (
         ROCKY,
         {},
         "os",
         "fail",
-        "rocky 9.4: drivers are installed there, engines and nginx are installed with apt alone",
-        "use Debian 12 and 13, Ubuntu 22.04 and 24.04 on this host; RHEL, Rocky and Alma 9 go as "
-        "far as deploys/drivers.py",
+        ("9.4", "12"),
     ),
     (
         {"os": "ubuntu 25.10"},
         {},
         "os",
         "warn",
-        "ubuntu 25.10 is not tested",
-        "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
+        ("25.10", "12"),
     ),
     (
         {"os": "arch"},
         {},
         "os",
         "fail",
-        "arch is not supported",
-        "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
+        ("arch", "Debian 12"),
     ),
     (
         {},
         {"synchronised": "NTPSynchronized=no"},
         "clock-synchronised",
         "warn",
-        "nothing keeps the clock right",
-        "sudo apt-get install systemd-timesyncd (or chrony); sudo timedatectl set-ntp true",
+        ("timedatectl set-ntp",),
     ),
     (
         {},
         {"dpkg_audit": "The following packages are only half configured: nvidia-dkms-580"},
         "package-manager",
         "warn",
-        "packages are half installed: The following packages are only half configured: "
-        "nvidia-dkms-580",
-        "sudo dpkg --configure -a; sudo apt-get -f install",
+        ("nvidia-dkms-580",),
     ),
     (
         {},
         {"reboot_required": "yes\nlinux-image-6.8"},
         "reboot-pending",
         "warn",
-        "the distribution wants a reboot for linux-image-6.8",
-        "reboot the host before it serves: sudo systemctl reboot",
+        ("linux-image-6.8",),
     ),
     (
         {"os": "rocky 8.10"},
         {},
         "os",
         "fail",
-        "rocky 8.10 is not supported",
-        "use Debian 12 and 13, Ubuntu 22.04 and 24.04",
+        ("8.10", "12"),
     ),
 ]
 
 
-@pytest.mark.parametrize(("host", "parts", "name", "outcome", "text", "remedy"), SYSTEM)
-def test_system(host: Parts, parts: Parts, name: str, outcome: str, text: str, remedy: str):
+@pytest.mark.parametrize(("host", "parts", "name", "outcome", "mentions"), SYSTEM)
+def test_system(host: Parts, parts: Parts, name: str, outcome: str, mentions: tuple[str, ...]):
     reported = {name: text for name, text in parts.items() if name in REPORTED}
     found = told(report(**host | reported), **parts, sudo=host.get("sudo", "yes") == "yes")
-    assert found.pop(name) == (outcome, text, remedy)
-    assert found == {}
+    assert_only(found, name, outcome, mentions)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +199,7 @@ def test_sudo_that_hangs():
     assert told(sudo=False, hung_root="") == {
         "sudo": (
             "fail",
-            "sudo runs not every command: no answer in time",
+            "sudo does not run every command: no answer in time",
             "allow every command: USER ALL=(ALL) NOPASSWD: ALL",
         )
     }
