@@ -1,3 +1,4 @@
-"""Whether the GPUs of a replica can work together, measured before engines start. Pure only."""
+"""Measures whether the GPUs of each replica can work together, before engines start. Pure code
+only."""
 
 from roles.interconnect.settings import InterconnectSettings as InterconnectSettings

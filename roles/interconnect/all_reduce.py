@@ -1,10 +1,9 @@
-"""Runs on a host, on the engine's own Python (`python -`), as nobody of importance: all-reduces.
+"""Runs all-reduces on a host, by the engine's own Python (`python -`) and as an unprivileged user.
 
-Each test is one process a GPU, forked after torch is imported. Every rank sends data that depends
-on its number, compares each result with the sum that is right, and times the largest. One line of
-JSON is printed a test, as soon as it is known; `roles.interconnect.verdicts` reads them. Everything
-ends with this process: it runs in a unit of its own, and ends itself when nobody reads its output
-any more.
+A test has one process for each GPU, forked after torch is imported. Every rank sends data that
+depends on its number, compares each result with the right sum, and times the largest message. After
+each test one line of JSON is printed, which `roles.interconnect.verdicts` reads. All processes end
+with this one: it runs in its own unit, and ends when nobody reads its output any more.
 """
 
 import contextlib
@@ -20,23 +19,24 @@ import time
 
 from roles.interconnect.modes import next_mode
 
-# What to do; `roles.interconnect.program` sets it.
+# The tests to run; `roles.interconnect.program` sets it.
 TASK = {}
 
 MARK = "@@ "
 TIMED = 7
-# So many times an all-reduce's limit the ranks may take to start: drivers wake up, and libraries
+# Ranks may take this many times the limit of an all-reduce to start: drivers wake up, and libraries
 # are loaded.
 START_TIMES = 3
-# So long the other ranks may take to say what is wrong, once one of them has.
+# How long the other ranks may take to report an error once one has done so.
 GRACE_S = 3
-# What of NCCL's log is wanted: channels with their transports, versions, sizes, warnings.
+# Parts of the lines of NCCL's log that are kept: channels with their transports, versions, sizes,
+# warnings.
 LOG_WORDS = ("NCCL version", "NCCL WARN", " via ", "nranks", "nvls channels")
 MAX_LOG_LINES = 400
 
 
 class WrongResultError(Exception):
-    """An all-reduce ended with something else than the sum."""
+    """An all-reduce gave a wrong sum."""
 
 
 def bus_gb_s(ranks, size, seconds):
@@ -45,9 +45,9 @@ def bus_gb_s(ranks, size, seconds):
 
 
 def all_reduces(device, rank, ranks, sizes):
-    """Check each size, and time the last; GB/s. WrongResultError where a sum is not right.
+    """Check each size and time the last one; returns GB/s. WrongResultError for a wrong sum.
 
-    `device` makes data, and reduces and compares it: torch's, or one of a test.
+    `device` makes, reduces and compares data.
     """
     total = ranks * (ranks + 1) // 2
     for size in sizes:
@@ -83,7 +83,7 @@ class TorchDevice:
             torch.cuda.set_device(self.place)
 
     def data(self, size, factor):
-        """`size` bytes of whole numbers that float32 holds exactly, their sums too."""
+        """`size` bytes of whole numbers that float32 holds exactly, as it does their sums."""
         numbers = self.torch.arange(size // 4, device=self.place, dtype=self.torch.int32) % 1021
         return (numbers * factor).to(self.torch.float32)
 
@@ -107,7 +107,7 @@ def library(torch):
 
 
 def run_rank(torch, test, rank, folder, send):
-    """What one process of a test does; `send` tells the parent how far it is."""
+    """Run one rank of a test; `send` reports its progress and result to the parent."""
     from datetime import timedelta
 
     ranks = len(test["devices"])
@@ -118,24 +118,24 @@ def run_rank(torch, test, rank, folder, send):
     send({"ready": True})
     torch.distributed.init_process_group(
         "gloo" if TASK["cpu"] else "nccl",
-        # A file, as torch's TCP store listens on every address.
+        # Not torch's TCP store, which listens on every address.
         store=torch.distributed.FileStore(os.path.join(folder, "store"), ranks),
         rank=rank,
         world_size=ranks,
-        # The parent decides what hangs; torch must not end it first.
+        # The parent ends what hangs; torch must not end it first.
         timeout=timedelta(seconds=10 * TASK["timeout_s"]),
     )
     send({"gb_s": all_reduces(device, rank, ranks, TASK["sizes"])})
 
 
 def set_process_name(name):
-    """Give this process a name that tells a person what it is at."""
+    """Name this process by what it does, for a person who looks at the host."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
         file.write(name)
 
 
 def rank_process(torch, test, rank, folder, pipe):
-    """Set the forked process up, run the rank, and tell how it ended."""
+    """Set up a forked process, run its rank, and send its outcome."""
     set_process_name("link-start")
     log = os.open(os.path.join(folder, "rank.%d.log" % rank), os.O_WRONLY | os.O_CREAT, 0o600)
     for stream in (1, 2):
@@ -176,14 +176,14 @@ class Rank:
             try:
                 rank_process(torch, test, number, folder, end)
             finally:
-                # No clean end: a library's own could wait for the others for ever.
+                # No clean exit: a library's exit handler could wait for other ranks for ever.
                 os._exit(0)
         os.close(end)
         os.set_blocking(self.pipe, False)
 
     def poll(self):
-        """Read what it has said, and whether it has ended."""
-        # First of all this: what it says at its end must not be overlooked.
+        """Read its messages, and whether it has ended."""
+        # The status comes first: messages that it sent before it ended are then read below.
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.status = status if pid else None
@@ -196,12 +196,12 @@ class Rank:
 
     @property
     def has_outcome(self):
-        """Whether it has told an outcome."""
+        """Whether it has sent its outcome."""
         return bool({"gb_s", "wrong", "error"} & set(self.messages))
 
     @property
     def crashed(self):
-        """Whether it has ended without one."""
+        """Whether it has ended without an outcome."""
         return self.status is not None and not self.has_outcome
 
     def last_output(self):
@@ -211,10 +211,10 @@ class Rank:
                 return lines[-1]
         if os.WIFSIGNALED(self.status or 0):
             return "ended by signal %d" % os.WTERMSIG(self.status or 0)
-        return "ended without a word"
+        return "ended without output"
 
     def end(self):
-        """Kill it. One that hangs in the kernel is left to it: waiting would hang as well."""
+        """Kill it, and wait a little: a process that hangs in the kernel would never end."""
         os.close(self.pipe)
         with contextlib.suppress(ProcessLookupError):
             if self.status is None:
@@ -234,7 +234,7 @@ def reader_is_gone():
 
 
 def watch(ranks):
-    """Wait until every rank has told its outcome, one has failed, or time is up."""
+    """Wait until every rank has sent its outcome, one has failed, or time is up."""
     deadline, ready = time.monotonic() + START_TIMES * TASK["timeout_s"], False
     while time.monotonic() < deadline:
         for rank in ranks:
@@ -253,10 +253,10 @@ def watch(ranks):
 
 
 def outcome(ranks):
-    """The outcome of a test from what its ranks told.
+    """The outcome of a test, from its ranks' messages.
 
-    `unready`: a rank failed, or was not done in time, before it was ready. This says nothing of the
-    links between GPUs: until then each rank is alone with its GPU.
+    `unready` means that a rank failed or timed out before it was ready. Until then each rank uses
+    its own GPU alone, so this says nothing about links.
     """
     unready = any("ready" not in rank.messages for rank in ranks)
     for rank in ranks:
@@ -280,7 +280,7 @@ def outcome(ranks):
 
 
 def nccl_log(folder):
-    """The lines of NCCL's logs that tell of transports, versions and warnings."""
+    """The lines of NCCL's logs about transports, versions and warnings."""
     found = []
     for name in sorted(os.listdir(folder)):
         if name.startswith("nccl."):
@@ -290,7 +290,7 @@ def nccl_log(folder):
 
 
 def run_test(torch, test):
-    """One test: fork its ranks, watch them, end them; what is known of it."""
+    """Run one test: fork its ranks, watch them, end them; returns its result."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         ranks = []
         try:
@@ -306,7 +306,7 @@ def run_test(torch, test):
 
 
 def busy_devices():
-    """What the replicas that run have been given, each by its index or UUID."""
+    """The devices of running replicas, each by its index or UUID."""
     return {name for text in sys.argv[1:] for name in text.split(",") if name}
 
 
@@ -315,7 +315,7 @@ def print_result(what):
 
 
 def main():
-    """Run every test that is wanted; a line each."""
+    """Run every test of the task and print a line for each."""
     os.environ.update(TASK["environment"])
     held, idle = busy_devices(), []
     for group in TASK["groups"]:
@@ -324,7 +324,7 @@ def main():
         else:
             idle.append(group)
     if not idle:
-        # To load torch takes a while, and this may be so at each run.
+        # Loading torch takes long, and all GPUs may be busy at every run.
         return print_result({"done": True})
     try:
         torch = importlib.import_module("torch")

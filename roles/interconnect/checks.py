@@ -1,5 +1,4 @@
-"""What was measured as checks: one for each group of GPUs that a plan wants, or that was measured.
-Pure."""
+"""Checks made of verdicts: one for each group of GPUs that is planned or was measured. Pure."""
 
 from collections.abc import Sequence
 
@@ -14,10 +13,10 @@ NAME = "interconnect"
 def interconnect_checks(
     plan: HostPlan, verdicts: Sequence[LinkVerdict], answers: Sequence[Measurement]
 ) -> list[Check]:
-    """Checks of the groups of GPUs that `plan` wants, and of others that `answers` measured.
+    """A check for each group of GPUs that `plan` needs, and for others in `answers`.
 
-    `verdicts` are all that count. A planned group that works in no way is failed; one that works in
-    one of two ways, or that nobody plans, is warned of.
+    `verdicts` are all valid verdicts. A planned group fails if it works neither with P2P nor
+    without. There is a warning if one of the two does not work, or if an unplanned group fails.
     """
     planned = wanted_groups(plan)
     measured = [one.gpus for answer in answers for one in answer.verdicts]

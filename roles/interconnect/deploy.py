@@ -1,4 +1,4 @@
-"""Measures how the GPUs of each planned replica reach each other, before engines start."""
+"""The deploy that measures how the GPUs of each replica reach each other, before engines start."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def measure(
     adopt: AdoptVerdicts,
     record: RecordChecks,
 ) -> None:
-    """Measure what no verdict counts for; P2P is turned off where it does not work."""
+    """Measure all groups of GPUs without a valid verdict; turn P2P off where it does not work."""
     operations.measure_links(
         name="GPUs of each replica work together",
         target=target,

@@ -1,4 +1,4 @@
-"""What all-reduces on a host did, in one command."""
+"""The fact that runs all-reduces on a host."""
 
 from pyinfra.api import FactBase
 
@@ -7,7 +7,7 @@ from roles.interconnect.program import command
 
 
 class AllReduces(FactBase[list[str]]):
-    """The lines of the program that measures; it is the `_stdin`."""
+    """The output of the program that measures, which comes on `_stdin`."""
 
     default = list
 

@@ -1,12 +1,16 @@
-"""What of a group of GPUs is still to be measured: on a host before each test, and here before a
-host is asked at all. Standard library only: its text is a part of the host's program."""
+"""Decides which measurement of a group of GPUs comes next.
+
+The host does so before each test, the control machine before it contacts the host. Standard library
+only, because this text is part of the host's program.
+"""
 
 
 def next_mode(group, results):
-    """In which ways a group is to be measured next, after what came out so far.
+    """Whether a group is measured next with P2P (True) or without (False); None if neither.
 
-    With P2P first, unless some of it did not work so; without where P2P did not work or the card
-    wants it told. A group of which some do not work at all is left out.
+    It is measured with P2P first, unless P2P failed for some of its GPUs. It is measured without
+    where P2P failed, or where the group asks for both. A group is done when some of its GPUs do not
+    work together in either mode.
     """
     own = set(group["gpus"])
     inside = [one for one in results if own.issuperset(one["gpus"])]

@@ -1,4 +1,4 @@
-"""Measures how a host's GPUs reach each other, and lets its launch follow."""
+"""The operation that measures how a host's GPUs reach each other, and adapts its plan."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,16 +32,17 @@ Replan = Callable[[Verdicts], HostPlan]
 SaveVerdicts = Callable[[Verdicts], None]
 AdoptVerdicts = Callable[[Verdicts], bool]
 RecordChecks = Callable[[Sequence[Check]], None]
-# A new plan may want other GPUs; what it wants is measured in the same run, so often.
+# A new plan may use other groups of GPUs, which are measured in the same run. A plan may change so
+# often.
 MAX_ROUNDS = 4
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is measured: a service's plan on a host, with the engine that will run it there.
+    """What is measured: a service's plan on a host, and the engine that will run it there.
 
-    `hardware` are the GPUs that the plan is of, with the verdicts that are recorded; `user` runs
-    the replicas, `devices` is what CUDA calls a GPU where that is not its index.
+    `hardware` has the host's GPUs and the recorded verdicts, `user` runs the replicas, `devices`
+    maps a GPU's index to the name that CUDA knows it by, where that is another.
     """
 
     plan: HostPlan
@@ -63,19 +64,19 @@ def measure_links(
     record: RecordChecks,
 ):
     """
-    Measure all-reduces over the GPUs of each planned replica of which no verdict counts, before its
-    engine starts. P2P is turned off in this run where it does not work; a verdict that changes more
-    of the plan fails the host, and its old replicas serve on. GPUs from which replicas serve are
-    not measured, though their engine or driver is another by now: what was recorded before counts
-    for them, or nothing, until a run finds those replicas stopped.
+    Measure all-reduces over the GPUs of each planned replica without a valid verdict, before its
+    engine starts. Where P2P does not work it is turned off in this run. A verdict that changes more
+    of the plan fails the host, and its old replicas go on serving. GPUs of replicas that serve are
+    not measured, even if their engine or driver has changed: recorded verdicts stay in use for them
+    until a run finds those replicas stopped.
 
-    + target: what is measured, asked when the run executes
-    + settings: whether, and how long
-    + anew: measure all again
+    + target: returns what is measured; called when the run executes
+    + settings: whether and how long to measure
+    + anew: measure everything again
     + keep: records verdicts
-    + replan: the host's plan with other verdicts; ValueError where there is none
-    + adopt: lets the run go on with verdicts; whether it does, as P2P alone changes
-    + record: takes the checks, of whatever outcome
+    + replan: returns the host's plan with these verdicts; ValueError where there is none
+    + adopt: makes the run use these verdicts if they change only P2P, and says whether it did
+    + record: takes all checks
     """
     if not host.state.is_executing:
         host.noop("the interconnect is measured when the run executes")
@@ -99,8 +100,10 @@ def measure_links(
 
 @dataclass(frozen=True)
 class MeasuredPlan:
-    """Verdicts and the plan that goes by them, why the host cannot go on with it, or "", and what
-    the host answered."""
+    """The plan that follows from the verdicts, and what the host answered.
+
+    `problem` says why this run cannot go on with the plan; "" where it can.
+    """
 
     verdicts: Verdicts
     plan: HostPlan
@@ -116,7 +119,7 @@ def _measure_plan(
     replan: Replan,
     adopt: AdoptVerdicts,
 ) -> MeasuredPlan:
-    """Measure until the plan wants nothing more."""
+    """Measure until every group of the plan has a verdict."""
     result = MeasuredPlan(target.hardware.interconnect, target.plan)
     valid = () if anew else still_valid(result.verdicts, target.build, target.driver_version)
     measured_groups: set[tuple[int, ...]] = set()
@@ -156,7 +159,7 @@ def _save(keep: SaveVerdicts, verdicts: Verdicts) -> None:
 
 
 def _adopt_plan(target: Target, result: MeasuredPlan, adopt: AdoptVerdicts) -> str:
-    """Let the run go on with a plan in which P2P alone is another; "", or why it cannot."""
+    """Make the run use a plan that differs in P2P alone; returns why it cannot, or ""."""
     if not adopt(result.verdicts):
         return "the verdicts change its plan"
     if result.plan.replicas == target.plan.replicas:
@@ -166,7 +169,7 @@ def _adopt_plan(target: Target, result: MeasuredPlan, adopt: AdoptVerdicts) -> s
             way = "with" if after.p2p else "without"
             say(f"{after.name} works {way} P2P from this run on")
     warn(
-        "its plan is another now: a saved one has to be saved anew (--save), or accepted with "
+        "its plan has changed: save a saved plan again (--save), or accept it with "
         "--data accept_plan=true"
     )
     return ""
@@ -186,7 +189,7 @@ def _measure(
         user=target.user,
         seconds=seconds,
         _stdin=SecretInput(program(groups, valid, target.build, settings, target.devices)),
-        # For a host that hangs as a whole: the command has its own limits.
+        # The command has its own limits; this one is for a host that hangs as a whole.
         _timeout=seconds + 90,
         _ignore_errors=True,
     )
@@ -199,12 +202,12 @@ def _report(answer: Measurement, verdicts: Sequence[LinkVerdict], anew: bool) ->
     for line in summaries(verdicts, groups):
         say(line)
     recorded = set() if anew else {one.gpus for one in verdicts}
-    # An older verdict does until the replicas stop: an engine's upgrade comes while they serve.
+    # An older verdict is enough until the replicas stop: engines are upgraded while they serve.
     busy = [",".join(map(str, gpus)) for gpus in answer.busy if gpus not in recorded]
     if busy:
         warn(
             f"GPUs {' and '.join(busy)} were not measured, as replicas serve from them: the plan "
-            "goes by what is recorded. To measure them, stop these replicas and run again"
+            "uses what is recorded. To measure them, stop these replicas and run again"
         )
     for problem in answer.problems:
-        warn(f"not measured: {problem}; the plan goes by what is recorded")
+        warn(f"not measured: {problem}; the plan uses what is recorded")

@@ -19,8 +19,8 @@ UNIT = "llm-interconnect"
 SIZES = {"nccl": (4096, 2**20, 64 * 2**20), "gloo": (4096, 2**18, 4 * 2**20)}
 # A cold disk reads torch's gigabytes slowly.
 IMPORT_S = 300
-# Prints the devices that replicas hold whose units come on the standard input. One of a fleet that
-# was not taken over yet has its files beside each other.
+# Reads names of units on the standard input and prints the devices of their replicas. Replicas of
+# an earlier version of this project have an .env file instead of a folder.
 HOLDERS = f"""import json, sys
 for unit in sys.stdin:
     name = unit.strip()[len("{UNIT_PREFIX}"):-len(".service")]
@@ -33,7 +33,7 @@ for unit in sys.stdin:
             values = [line.split("=", 1)[1] for line in file if "_VISIBLE_DEVICES=" in line]
         print(*values[0].strip().strip(chr(34)).split(",")[:64])
 """
-# A process that was killed may take so long to end: three seconds each, and something over.
+# How long killed processes may take to end, beside three seconds each.
 END_S = 10
 
 
@@ -44,7 +44,7 @@ def program(
     settings: InterconnectSettings,
     devices: Mapping[int, str],
 ) -> str:
-    """The text that the engine's Python is to run. `known` verdicts are not measured again."""
+    """The program for the engine's Python. What has a verdict in `known` is not measured again."""
     cpu = engine.device == "cpu"
     task: dict[str, Any] = {
         "groups": [
@@ -67,8 +67,8 @@ def program(
 
 
 def limit_s(groups: Sequence[Group], settings: InterconnectSettings) -> int:
-    """After how many seconds the program has ended whatever happens: each test starts and reduces
-    within its limits, in two ways."""
+    """The seconds after which the program has ended in any case: the sum of all tests' limits, with
+    P2P and without."""
     return IMPORT_S + sum(
         2 * ((START_TIMES + 1) * settings.timeout_s + 3 * len(group.gpus) + END_S)
         for group in groups
@@ -78,9 +78,9 @@ def limit_s(groups: Sequence[Group], settings: InterconnectSettings) -> int:
 def command(engine: Build, python: str, user: str, seconds: int) -> str:
     """The shell command that runs the program, which comes on the standard input.
 
-    The program runs as the engines' user (one of its own where there is none yet) in a transient
-    unit: systemd ends all that it started when it ends, when its time is up, or when nobody reads
-    its output any more. Its arguments are the devices that running replicas hold.
+    The program runs in a transient unit, as the engines' user, or as a temporary user where that
+    does not exist yet. systemd ends all its processes when it ends, when its time is up, or when
+    nobody reads its output any more. Its arguments are the devices of running replicas.
     """
     properties = (
         *(f"RuntimeMaxSec={seconds}", "TimeoutStopSec=5", "PrivateTmp=yes", "RemoveIPC=yes"),
@@ -88,7 +88,7 @@ def command(engine: Build, python: str, user: str, seconds: int) -> str:
         *("ProtectHome=yes", "UMask=0077"),
     )
     options = " ".join(f"-p {one}" for one in properties)
-    # As the replicas' units do: cards' device files may not be there yet.
+    # Creates the cards' device files, as the replicas' units do.
     wake = (
         "timeout 60 nvidia-smi -L; timeout 60 nvidia-modprobe -c 0 -u"
         if engine.device == "cuda"
@@ -113,7 +113,7 @@ def command(engine: Build, python: str, user: str, seconds: int) -> str:
 
 
 def _environment(engine: Build) -> dict[str, str]:
-    """What the engines' own environment has that NCCL or gloo goes by."""
+    """The environment of the tests: that of the engine, and interfaces for NCCL and gloo."""
     return {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "GLOO_SOCKET_IFNAME": "lo",

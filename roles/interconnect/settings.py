@@ -1,4 +1,4 @@
-"""What an inventory may say about the measuring of how GPUs reach each other."""
+"""Settings of the measurement of how GPUs reach each other."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""Which all-reduces a plan needs, and what those that were run say. Pure."""
+"""Which groups of GPUs a plan needs to be measured, and the verdicts on them. Pure."""
 
 import json
 import re
@@ -38,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a host answered: verdicts, groups that were in use, and what went wrong otherwise."""
+    """What a host answered: verdicts, groups that it did not measure as they are busy, problems."""
 
     verdicts: tuple[LinkVerdict, ...] = ()
     busy: tuple[tuple[int, ...], ...] = ()
@@ -58,10 +58,10 @@ def still_valid(
 def unmeasured(
     plan: HostPlan, hardware: Hardware, known: Sequence[LinkVerdict], engine: Build
 ) -> list[Group]:
-    """The groups of which something is still to be measured, small ones first.
+    """The groups that still need a measurement, small ones first.
 
-    Wanted are, of each replica, every two neighbours and all its GPUs; and what is recorded but
-    does not count any more, as a plan that goes by it may be better without.
+    These are the groups that the plan needs, and those with recorded verdicts that are no longer
+    valid: the plan may depend on them.
     """
     wanted = {*(one.gpus for one in hardware.interconnect), *wanted_groups(plan)}
     results = [{"gpus": one.gpus, "p2p": one.p2p, "outcome": one.outcome} for one in known]
@@ -70,7 +70,8 @@ def unmeasured(
 
 
 def wanted_groups(plan: HostPlan) -> list[tuple[int, ...]]:
-    """The groups of GPUs that must work together: of each replica every two neighbours, and all."""
+    """The groups of GPUs that must work together: each replica's GPUs, and every two neighbours
+    among them."""
     groups = (
         group
         for replica in plan.replicas
@@ -83,7 +84,7 @@ def wanted_groups(plan: HostPlan) -> list[tuple[int, ...]]:
 def merged(
     before: Sequence[LinkVerdict], known: Sequence[LinkVerdict], new: Sequence[LinkVerdict]
 ) -> tuple[LinkVerdict, ...]:
-    """All verdicts after some were measured: of a group that was measured no old ones stay."""
+    """All verdicts after some were measured; old verdicts on a measured group are dropped."""
     measured = {one.gpus for one in new}
     kept = [one for one in before if one in known or one.gpus not in measured]
     by_way = {(one.gpus, one.p2p): one for one in (*kept, *new)}
@@ -98,7 +99,7 @@ def parse_answer(
     driver_version: str | None,
     requested: Iterable[tuple[int, ...]],
 ) -> Measurement:
-    """Read the output of the host's program; lines of others' among it are the last words.
+    """Read the output of the host's program; its last foreign line explains an early end.
 
     A line that the program would not write is a problem, and so is one of GPUs that were not
     `requested`.
@@ -120,12 +121,12 @@ def parse_answer(
     if not problems and not any("done" in one for one in results):
         others = [line for line in lines if line.strip() and not line.startswith(MARK)]
         last = f": {_printable(others[-1])}" if others else ""
-        problems.append(f"the measuring did not come to its end{last}")
+        problems.append(f"the measurement did not finish{last}")
     return Measurement(tuple(verdicts), tuple(busy), tuple(dict.fromkeys(problems)))
 
 
 def _repr(error: Exception) -> str:
-    # What a deep answer raises tells the answer, which is as deep.
+    # The text of a RecursionError may hold the whole answer.
     return "nested too deeply" if isinstance(error, RecursionError) else repr(error)
 
 
@@ -138,7 +139,7 @@ def summaries(verdicts: Sequence[LinkVerdict], groups: Iterable[tuple[int, ...]]
 
 
 def evidence(verdicts: Sequence[LinkVerdict]) -> str:
-    """What the verdicts on one group say: "works, 21.3 GB/s over SHM (P2P: hangs)"."""
+    """The verdicts on one group in words: "works, 21.3 GB/s over SHM (P2P: hangs)"."""
     own = {one.p2p: one for one in verdicts}
     fault = p2p_fault(verdicts, verdicts[0].gpus)
     used = own.get(fault is None) or next(iter(own.values()))
@@ -151,7 +152,7 @@ def evidence(verdicts: Sequence[LinkVerdict]) -> str:
 def _group(gpus: tuple[int, ...], hardware: Hardware, engine: Build) -> Group:
     names = {gpu.name for gpu in hardware.gpus if gpu.index in gpus}
     cards = [find_card(name) for name in names]
-    # Who forbids P2P in the engine's environment does so for its all-reduces here too.
+    # An engine's environment that forbids P2P forbids it for these tests too.
     allowed = engine.environment.get("NCCL_P2P_DISABLE", "0") == "0"
     return Group(gpus, allowed, any(card is not None and card.consumer for card in cards))
 
@@ -163,9 +164,9 @@ def _small_first(gpus: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
 def _read(
     one: Mapping[str, Any], engine: Build, driver_version: str | None
 ) -> LinkVerdict | tuple[int, ...] | str | None:
-    """A verdict, GPUs that are in use, or a problem, of one line; None where it has none.
+    """What one line reports: a verdict, GPUs that are in use, or a problem; None for other lines.
 
-    KeyError, TypeError or ValueError where it is not what the host's program writes.
+    KeyError, TypeError or ValueError for what the host's program would not write.
     """
     if "problem" in one:
         return _printable(str(one["problem"]))

@@ -1,4 +1,4 @@
-"""Launch units that run replicas: their files, and how a host moves from the old to the new."""
+"""Units that run replicas: their files, and the transaction that moves a host to new ones."""
 
 from roles.launch.difference import ReplicaChange as ReplicaChange
 from roles.launch.difference import grouped as grouped

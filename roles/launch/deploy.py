@@ -18,8 +18,7 @@ def start(
     known_state: Callable[[], LaunchState | None],
     on_change: Callable[[], None],
 ) -> None:
-    """Start the replicas of a host where nothing serves yet; others are left to the rolling
-    update."""
+    """Start a host's replicas if none runs yet; otherwise the rolling update moves them."""
     operations.start_replicas(
         name="Start replicas where none serves",
         launch=launch,
@@ -39,7 +38,7 @@ def move(
     on_restored: Callable[[Collection[str]], None],
     batch: int,
 ) -> None:
-    """Move the replicas of a host whose turn it is in a batch to what is planned."""
+    """Move a host's replicas of one batch to what is planned."""
     operations.move_replicas(
         name=f"Move batch {batch}",
         launch=launch,
@@ -57,7 +56,7 @@ def serve(
     refusals: Callable[[], Collection[str]] = tuple,
     on_result: Callable[[Collection[str], bool], None] = lambda names, serve: None,
 ) -> None:
-    """See that every replica of the host serves, now that the rolling update is over."""
+    """Check that every replica of the host serves, once the rolling update is over."""
     operations.check_serving(
         name="Replicas serve",
         launch=launch,

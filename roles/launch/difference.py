@@ -1,5 +1,4 @@
-"""What a run is about to change of a host's replicas, in words: what is planned against what the
-manifest says. Pure."""
+"""The planned changes of a host's replicas in words: the plan compared with the manifest. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from typing import Any
 from roles.launch.state import Change
 
 Entry = Mapping[str, Any]
-# Keys of a manifest's entry that say how a replica is served, with the word before the value; an
-# entry of an older deploy has not all of them.
+# Keys of a manifest's entry that a change names, each with the words before its value. An entry of
+# an earlier version of this project lacks some of them.
 _LABELS = (
     ("service", "service "),
     ("engine", ""),
@@ -24,8 +23,10 @@ _LABELS = (
 
 @dataclass(frozen=True)
 class ReplicaChange:
-    """A replica ("host/name") that is to change, what of it, and whether that is how the plan lays
-    it over GPUs: then the plan says why."""
+    """A replica that is to change: its id ("host/name") and what changes, in words.
+
+    `placement_changes` says that its shape or GPUs change, for which the plan has reasons.
+    """
 
     id: str
     message: str
@@ -38,7 +39,10 @@ def replica_changes(
     before: Mapping[str, Entry],
     planned: Mapping[str, Entry],
 ) -> list[ReplicaChange]:
-    """What is to change of a host's replicas; entries of its manifest and of the plan by name."""
+    """The changes of a host's replicas.
+
+    `before` has the entries of its manifest, `planned` those of the plan, both by name.
+    """
     found = []
     for change in changes:
         id = f"{host}/{change.subject}"
@@ -66,7 +70,7 @@ def _change(id: str, change: Change, before: Entry | None, now: Entry) -> Replic
 
 
 def grouped(changes: Sequence[ReplicaChange]) -> list[str]:
-    """A line for each difference, with all replicas that have it."""
+    """A line for each distinct change, with all replicas that have it."""
     ids: dict[str, list[str]] = {}
     for change in changes:
         ids.setdefault(change.message, []).append(change.id)

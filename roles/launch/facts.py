@@ -1,4 +1,4 @@
-"""What of our replicas runs on a host, in one command."""
+"""Facts about the replicas on a host."""
 
 from pyinfra.api import FactBase
 
@@ -8,7 +8,7 @@ from roles.launch.state import PART, LaunchState, parse_state
 
 
 class LaunchFacts(FactBase[LaunchState]):
-    """Units, processes' folders, manifest, shared files and firewall, in one command."""
+    """The launch state of a host: units, manifest, shared files, firewall."""
 
     @staticmethod
     def default() -> LaunchState:
@@ -23,7 +23,8 @@ class LaunchFacts(FactBase[LaunchState]):
 
 
 class NotServing(FactBase[str]):
-    """Why a replica does not serve, with its log; "" once all do. The program is the `_stdin`."""
+    """Why a replica does not serve, with its log, or "" once all serve. The program comes on
+    `_stdin`."""
 
     @staticmethod
     def default() -> str:

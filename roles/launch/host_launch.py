@@ -1,4 +1,4 @@
-"""What should run on a host, all files included. Pure."""
+"""What is to run on a host, with all files. Pure."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,9 +21,9 @@ from roles.launch.state import LaunchState, changes, previous_gpus, previous_por
 
 @dataclass(frozen=True)
 class HostLaunch:
-    """What a host is to run: replicas of all services, and where it stands.
+    """What a host is to run: the replicas of all services.
 
-    `address` is the host's own, `balancers` are the addresses that may reach its engines.
+    `address` is the host's own address, `balancers` are the addresses that may reach its engines.
     """
 
     assignments: tuple[Assignment, ...]
@@ -40,21 +40,21 @@ class HostLaunch:
         )
 
     def firewall(self, ports: Iterable[int] = (), gpus: Iterable[int] = ()) -> dict[str, str]:
-        """The firewall's files, for what is planned, and some more ports and GPUs."""
+        """The firewall's files for planned replicas, and for these ports and GPUs beside."""
         all_gpus = [*gpus, *(gpu for one in self.assignments for gpu in one.replica.gpus)]
         all_ports = [*ports, *(one.replica.port for one in self.assignments)]
         return firewall_files(self.settings, self.balancers, all_ports, all_gpus)
 
     @property
     def shared(self) -> dict[str, str]:
-        """SHA-256 of each file that the host's replicas share, by its path."""
+        """SHA-256 of each file that the replicas of the host share, by path."""
         if not self.assignments:
             return {}
         files = {UNIT_TEMPLATE: shared_unit(), **self.firewall()}
         return {path: hashlib.sha256(text.encode()).hexdigest() for path, text in files.items()}
 
     def changes(self, state: LaunchState):
-        """What is to be done on the host."""
+        """What launch has to do on a host in this state."""
         return changes(state, self.replicas, self.shared)
 
 
@@ -65,7 +65,10 @@ def task(
     retired: Collection[str],
     run_id: str,
 ) -> dict[str, Any]:
-    """What the transaction on a host is to do: `steps` are replicas that restart together."""
+    """The task of the transaction on a host.
+
+    The replicas of one of the `steps` restart together; `retired` ones are stopped for good.
+    """
     moving = {name for step in steps for name in step}
     settings, builds = launch.settings, [one.build for one in launch.assignments]
     during = (

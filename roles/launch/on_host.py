@@ -1,8 +1,8 @@
-"""Runs on a host, after probe.py, serving.py and legacy.py: a replica's folders, links and unit.
+"""Functions for a replica's folders, links and unit; runs on a host, after probe.py, serving.py and
+legacy.py.
 
-All that decides how a replica starts stands in a numbered folder of its own, which the link
-`current_link` beside it leads to. What runs is read from the process: its working directory is its
-folder.
+Everything that decides how a replica starts is in a numbered folder of its own, to which the link
+`current` beside it points. The working directory of its process shows which folder it runs from.
 """
 
 import contextlib
@@ -36,12 +36,12 @@ REPLICAS = "/etc/llm/replicas"
 UNITS = "/etc/systemd/system"
 TEMPLATE = UNITS + "/llm-engine@.service"
 NUMBER = re.compile(r"[1-9][0-9]*\Z")
-# What the text of a file raises that is not as it was written.
+# What reading a damaged file raises.
 DAMAGED = (ValueError, LookupError, TypeError)
 
 
 def write(path, text, mode="644"):
-    """Replace a file by a rename, so that nobody ever reads half of it."""
+    """Replace a file by a rename, so that a reader sees the old or the new text, never a part."""
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
     handle, new = tempfile.mkstemp(dir=folder, prefix=".new-")
@@ -68,7 +68,7 @@ def remove(path):
 
 
 def switch_link(link, target):
-    """Have a link lead somewhere else, at once."""
+    """Point a link to another target, atomically."""
     os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
     new = link + ".new"
     remove(new)
@@ -92,12 +92,14 @@ def drop_in(name):
 
 
 def own_unit(name):
-    """A replica's own copy of the shared unit: it counts in place of one that is to be replaced."""
+    """The path of a replica's own copy of the shared unit, which has precedence over the shared
+    unit."""
     return os.path.join(UNITS, unit(name))
 
 
 def starts_by_own_unit(name):
-    """Whether what starts a replica at boot leads to its own copy of the unit, there or gone."""
+    """Whether a replica's link in multi-user.target.wants points to its own copy of the unit, even
+    if that was removed."""
     try:
         link = os.readlink(os.path.join(UNITS, "multi-user.target.wants", unit(name)))
     except OSError:
@@ -106,7 +108,7 @@ def starts_by_own_unit(name):
 
 
 def linked_folder(name):
-    """The folder that a replica would start from, or None."""
+    """The folder that a replica starts from next, or None."""
     try:
         return os.path.join(replica_folder(name), os.readlink(current_link(name)))
     except OSError:
@@ -114,8 +116,8 @@ def linked_folder(name):
 
 
 def running_folder(name):
-    """The folder that a replica's main process runs in; None where it has no process or is an
-    older deploy's."""
+    """The folder that a replica's main process runs from; None where it has no process, or runs
+    from the files of an earlier version of this project."""
     pid = properties(name, "MainPID").get("MainPID", "0")
     try:
         folder = os.readlink("/proc/%s/cwd" % pid) if pid != "0" else ""
@@ -125,7 +127,7 @@ def running_folder(name):
 
 
 def digest_of(folder):
-    """The digest of what a folder holds, or None where it is no whole one."""
+    """The digest of a replica's folder, or None where the folder is incomplete."""
     text = read(os.path.join(folder, "replica.json")) if folder else None
     try:
         return json.loads(text)["digest"] if text else None
@@ -134,12 +136,12 @@ def digest_of(folder):
 
 
 def should_run(name):
-    """Whether a replica is meant to run: it does, or a run that was killed had stopped it."""
+    """Whether a replica runs, or is enabled: a killed run may have stopped it."""
     return active(name) or run("systemctl", "is-enabled", unit(name), ok=()) == "enabled"
 
 
 def known_replicas():
-    """Replicas that a unit exists for, running or not."""
+    """Names of replicas that have a unit, running or not."""
     text = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "llm-engine@*.service")
     units = {line.split()[0] for line in text.splitlines() if line.strip()}
     wants = os.path.join(UNITS, "multi-user.target.wants")
@@ -149,9 +151,10 @@ def known_replicas():
 
 
 def recorded_replicas():
-    """What the last deploys proved, by name, with the key of each: what a failure leads back to.
+    """The replicas that earlier deploys proved to serve, by name, each with its key. A failed run
+    restores them.
 
-    LaunchError where that cannot be read: nothing may change then.
+    LaunchError where they cannot be read: then nothing may change.
     """
     path = MANIFEST
     try:
@@ -185,7 +188,7 @@ def ensure_user(name, groups):
 
 
 def check_files():
-    """Let systemd and nft read what is new, staged, before anything replaces the old."""
+    """Let systemd and nft check the new units and rules before they replace the old ones."""
     with tempfile.TemporaryDirectory() as stage:
         paths = []
         for replica in TASK["replicas"]:
@@ -201,24 +204,25 @@ def check_files():
             else:
                 paths.append(staged)
         answer = run("systemd-analyze", "verify", "--man=no", *paths) if paths else ""
-        # Its exit status is 0 for a key or a value that it does not know.
+        # The exit status is 0 even for an unknown key or value, so its output decides.
         ours = [line for line in answer.splitlines() if "llm-" in line]
         if ours:
             raise LaunchError("systemd does not accept the new units: " + "\n".join(ours))
 
 
 def old_keys(replica, before):
-    """The key by which balancers ask a replica until the rolling update is over, if another."""
+    """The key that balancers use for a replica until the rolling update is over, in a list; empty
+    where it does not change."""
     same = [one for one in before.values() if one["name"] == replica["name"]]
     same += [one for one in before.values() if one["port"] == replica["port"]]
     return [one["key"] for one in same[:1] if one["key"] not in ("", replica["key"])]
 
 
 def prepare(replica, before):
-    """Write a replica's new folder, beside all others; returns its path.
+    """Write a replica's new numbered folder; returns its path.
 
-    It accepts the key that the replica has now as well, so that a change of key loses no request
-    while other hosts and balancers still have the old one.
+    The new replica also accepts the old key, so that a change of keys loses no request while other
+    hosts and balancers still use the old one.
     """
     os.makedirs(replica_folder(replica["name"]), mode=0o755, exist_ok=True)
     taken = [
@@ -248,7 +252,7 @@ def port_is_free(port):
 
 
 def active_requests(replica):
-    """How many requests a replica without a drain of its own works on; 0 where it does not say."""
+    """How many requests a replica is working on, by its gauges; 0 where it does not answer."""
     url = "http://127.0.0.1:%d%s" % (replica["port"], replica["busy"]["path"])
     try:
         with request(url, replica["key"], timeout_s=3) as response:
@@ -261,14 +265,15 @@ def active_requests(replica):
 
 
 def drain(replica):
-    """Wait until a replica that would cut its requests off has ended them, or time is up."""
+    """Wait until a replica has finished its requests, or time is up, if its engine would cut them
+    off when it stops."""
     deadline = time.monotonic() + TASK["drain_timeout_s"]
     while replica.get("busy") and time.monotonic() < deadline and active_requests(replica):
         time.sleep(0.2)
 
 
 def stop(names, before):
-    """Stop replicas, those that serve once they have ended their requests."""
+    """Stop replicas; those of `before` are drained first."""
     for name in names:
         if name in before and active(name):
             report_phase(name, "drain")
@@ -278,7 +283,7 @@ def stop(names, before):
 
 
 def retire(names, before):
-    """Stop replicas for good; systemd forgets that one had failed."""
+    """Stop replicas for good, and remove their links, drop-ins and failed states."""
     stop(names, before)
     for name in names:
         run("systemctl", "disable", "--quiet", unit(name), ok=())
@@ -291,30 +296,33 @@ def retire(names, before):
 
 
 def switch_to(name, folder):
-    """Have a replica start from a folder of its own from now on."""
+    """Make a replica start from this folder from now on."""
     switch_link(current_link(name), os.path.basename(folder))
     if read(TEMPLATE) != TASK["template"]:
-        # Replicas that have not moved yet go on starting by the shared unit as it is.
+        # Replicas that have not moved yet must still start by the old shared unit.
         write(own_unit(name), TASK["template"])
     if not os.path.lexists(drop_in(name)):
         switch_link(drop_in(name), os.path.join(current_link(name), "unit.conf"))
 
 
 def start(replica):
-    """Start a replica's unit on a port that nobody else listens on."""
+    """Start a replica's unit; LaunchError where another process listens on its port."""
     name = replica["name"]
     if not port_is_free(replica["port"]):
         owner = run("ss", "-ltnpH", "sport = :%d" % replica["port"], ok=())
         raise LaunchError("port %d of %s is taken: %s" % (replica["port"], name, owner), [name])
     run("systemctl", "reset-failed", unit(name), ok=())
     run("systemctl", "enable", "--quiet", unit(name))
-    # The answer of Type=exec is whether the program could be run at all.
+    # With Type=exec this fails only if the program cannot be executed.
     run("systemctl", "start", unit(name), ok=())
 
 
 def await_all(replicas, served=lambda replica: None):
-    """Wait until all of some replicas serve, and tell of each that does; LaunchError names each
-    that does not, with the log of the first: the others often fail by the same."""
+    """Wait until all of these replicas serve, and call `served` for each that does.
+
+    LaunchError names each that does not serve, with the log of the first alone: the others often
+    fail for the same reason.
+    """
     failed = {}
     for replica in replicas:
         try:

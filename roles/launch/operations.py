@@ -1,4 +1,4 @@
-"""Moves a host's replicas from what runs to what is planned."""
+"""Operations that start a host's replicas, move them to the plan, and check that they serve."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ Launch = Callable[[], HostLaunch]
 
 
 class Note(Protocol):
-    """Takes what a host runs and what is to be done there, and whether nothing served yet."""
+    """Takes a host's state, what is to be done there, and whether this run starts it (`fresh`)."""
 
     def __call__(
         self, state: LaunchState, changes: Sequence[Change], fresh: bool = False
@@ -37,18 +37,17 @@ def start_replicas(
     on_change: Callable[[], None],
 ):
     """
-    Start a host's replicas where nothing serves yet, and write what replicas share where that alone
-    differs; a host that serves is left to the rolling update. Each replica must answer a real
-    completion.
+    Start a host's replicas if none runs yet; each must answer a real completion. Where only files
+    that replicas share differ, write them. Replicas that serve are left to the rolling update.
 
-    + launch: what the host is to run, asked when the run executes
-    + run_id: the run's, which the manifest records
+    + launch: returns what the host is to run; called when the run executes
+    + run_id: the id of this run, which the manifest records
     + note: takes what was found, for the rolling update
-    + known_state: what the host runs, where it is known in this run; else it is asked
-    + on_change: is called where anything was changed
+    + known_state: returns the host's state where this run knows it, or None: then the host is asked
+    + on_change: called where anything was changed
     """
     state, launch_plan = known_state() or host.get_fact(LaunchFacts), launch()
-    # A fact that fails gives its default, a bare host, and pyinfra goes on here.
+    # pyinfra goes on here after a failed fact, with its default: an empty host.
     if host in host.state.failed_hosts:
         return
     changes = launch_plan.changes(state)
@@ -74,14 +73,14 @@ def move_replicas(
     on_restored: Callable[[Collection[str]], None],
 ):
     """
-    Move those replicas of a host whose turn it is to what is planned, together; each must answer a
-    real completion, or the old is put back.
+    Move a host's replicas of this batch to what is planned, all together. Each must answer a real
+    completion; otherwise the previous replicas are restored.
 
-    + launch: what the host is to run, asked when the run executes
-    + run_id: the run's, which the manifest records
-    + step: what of the host goes on in this batch, asked when the run executes
-    + on_moved: takes the ids of what was moved or taken down
-    + on_restored: takes the ids of who did not serve, where all serve as before again
+    + launch: returns what the host is to run; called when the run executes
+    + run_id: the id of this run, which the manifest records
+    + step: returns what the host does in this batch; called when the run executes
+    + on_moved: takes the ids of replicas that were moved or taken down
+    + on_restored: takes the ids of replicas that did not serve, once the previous ones serve again
     """
     host_step = step() if host.state.is_executing else None
     if host_step is None:
@@ -108,10 +107,10 @@ def check_serving(
     on_result: Callable[[Collection[str], bool], None] = lambda names, serve: None,
 ):
     """
-    Wait until each of a host's replicas answers a real completion; a host that booted a moment ago
-    may be loading its weights still. Changes nothing, and fails the host where one does not serve.
+    Wait until each of a host's replicas answers a real completion, as they may still load their
+    weights. Changes nothing; fails the host where a replica does not serve.
 
-    + launch: what the host is to run, asked when the run executes
+    + launch: returns what the host is to run; called when the run executes
     + skip_reasons: what the rolling update left as it is on this host, and why: such a host runs
       from older settings, and its replicas are not asked
     + refusals: those of them that the plan of the update refuses to move; they fail the host
@@ -122,11 +121,11 @@ def check_serving(
         return
     if reasons := skip_reasons():
         for reason in reasons:
-            warn(f"{reason}; the old replicas serve on")
+            warn(f"{reason}; the old replicas go on serving")
         if refused := refusals():
             yield failing("; ".join(refused))
         else:
-            host.noop("the old replicas serve on")
+            host.noop("the old replicas go on serving")
         return
     launch_plan = launch()
     names = [one.name for one in launch_plan.replicas]
@@ -135,7 +134,7 @@ def check_serving(
         {"names": names, "start_timeout_s": launch_plan.settings.start_timeout_s},
     )
     message = host.get_fact(NotServing, _stdin=SecretInput(program)) if names else ""
-    # A fact that fails gives its default, as if all served.
+    # The default of a failed fact would mean that all serve.
     if host in host.state.failed_hosts:
         return
     on_result(names, not message)

@@ -13,17 +13,18 @@ from roles.host.templates import quoted, render
 from roles.launch.settings import LaunchSettings
 from roles.plan import Replica
 
-# Some engines take the next free port from the first on for each of their processes.
+# The number of ports that each replica has for its own processes: some engines take the next free
+# port for each of them.
 INTERNAL_PORTS = 100
 FIREWALL_UNIT_PATH = f"{UNITS}/{FIREWALL_UNIT}"
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A planned replica with all that its start follows from.
+    """A planned replica with everything that its start depends on.
 
-    `engine` is the kind's name, `key` what it expects of who asks it ("": nothing), `devices` what
-    CUDA calls a GPU of the plan where that is not its index.
+    `engine` is the name of the engine's kind, `key` the API key that it expects ("": none).
+    `devices` maps a GPU's index to the name that CUDA knows it by, where that is another.
     """
 
     replica: Replica
@@ -37,8 +38,10 @@ class Assignment:
 
 @dataclass(frozen=True)
 class FolderFile:
-    """A file of a replica's numbered folder; a line of `key_lines` follows for each of at most
-    `keys` keys, which the host fills in."""
+    """A file of a replica's numbered folder.
+
+    The host adds each line of `key_lines` once for each key, for at most `keys` keys.
+    """
 
     text: str = field(repr=False)
     mode: str = "644"
@@ -48,9 +51,9 @@ class FolderFile:
 
 @dataclass(frozen=True)
 class ReplicaFiles:
-    """All of a replica's numbered folder. It must restart when `digest` changes.
+    """The numbered folder of a replica, which must restart when `digest` changes.
 
-    `entry` is what the manifest says of it, without its folder and without secrets.
+    `entry` is its entry in the manifest, without its folder and without secrets.
     """
 
     name: str
@@ -63,17 +66,17 @@ class ReplicaFiles:
 
     @property
     def key_digest(self) -> str:
-        """SHA-256 of the key that it expects, "" for none."""
+        """SHA-256 of the key that the replica expects, "" for none."""
         return hashlib.sha256(self.key.encode()).hexdigest() if self.key else ""
 
     @property
     def one_key(self) -> bool:
-        """Whether its engine takes no second key beside its own."""
+        """Whether its engine accepts only one key at a time."""
         return any(file.key_lines and file.keys == 1 for file in self.files.values())
 
 
 def shared_unit() -> str:
-    """The unit that runs every replica of a host: what never differs."""
+    """The template unit that all replicas of a host share: what never differs between them."""
     return render("systemd/llm-engine@.service.j2")
 
 
@@ -108,7 +111,7 @@ def replica_files(
 
 
 def placement(assignment: Assignment, launch: LaunchSettings, address: str) -> Placement:
-    """What of its host decides how a replica starts."""
+    """The settings of its host that decide how a replica starts."""
     return Placement(
         listen_address=listen_address(address),
         internal_port=internal_ports(launch, assignment.replica.gpus)[0],
@@ -118,22 +121,23 @@ def placement(assignment: Assignment, launch: LaunchSettings, address: str) -> P
 
 
 def listen_address(address: str) -> str:
-    """Where engines listen: everywhere in the host's address family; nftables guards the port."""
+    """The address that engines listen on: any of the host's address family; nftables guards the
+    port."""
     return "::" if ip_address(address).version == 6 else "0.0.0.0"
 
 
 def internal_ports(launch: LaunchSettings, gpus: Sequence[int]) -> tuple[int, int]:
     """First and last port that the processes of a replica on these GPUs use among themselves.
 
-    They follow from its first GPU, so that they are its own on the host, and stay the same
-    whatever other services the host gets.
+    They are derived from its first GPU, so that no other replica of the host has them, and other
+    services on the host do not change them.
     """
     first = launch.internal_ports_from + min(gpus, default=0) * INTERNAL_PORTS
     return first, first + INTERNAL_PORTS - 1
 
 
 def unit_conf(start: Start, build: Build, launch: LaunchSettings) -> str:
-    """What a replica's unit has beside the shared one: a drop-in for this replica alone."""
+    """The drop-in of a replica's unit: what differs from the shared unit."""
     return render(
         "systemd/replica.conf.j2",
         user=launch.user,
@@ -146,7 +150,7 @@ def unit_conf(start: Start, build: Build, launch: LaunchSettings) -> str:
 
 
 def groups(builds: Iterable[Build]) -> tuple[str, ...]:
-    """The groups that own the device files of the GPUs that engines of these builds use."""
+    """The system groups that own the device files of GPUs, for engines of these builds."""
     return ("render", "video") if any(build.device == "rocm" for build in builds) else ()
 
 
@@ -156,8 +160,11 @@ def firewall_files(
     ports: Iterable[int],
     gpus: Iterable[int],
 ) -> dict[str, str]:
-    """The rules that let only balancers (and `allow_from`) reach the engines' ports, and nobody
-    those that the processes of a replica use among themselves; none where there is no port."""
+    """The firewall's files by path; none where there is no port or the firewall is off.
+
+    Only balancers and `allow_from` may reach the engines' ports, and nobody the ports that the
+    processes of a replica use among themselves.
+    """
     ports = sorted(set(ports))
     if not launch.firewall or not ports:
         return {}
@@ -176,7 +183,8 @@ def firewall_files(
 
 
 def _engine_files(start: Start, key: str) -> dict[str, FolderFile]:
-    """The engine's own files, with the keys where it wants them, and all keys for our own use."""
+    """The engine's own files, with keys where it expects them, and a file of all keys for the
+    host's own requests."""
     texts = dict(start.files)
     if start.secrets:
         lines = [f"{name}={quoted(value)}\n" for name, value in start.secrets.items()]
@@ -190,7 +198,7 @@ def _engine_files(start: Start, key: str) -> dict[str, FolderFile]:
         lines = (start.key_file.line,) if takes and start.key_file else ()
         keys = (2 if start.key_file.several else 1) if takes and start.key_file else 0
         files[name] = FolderFile(text, "600" if secret else "644", lines, keys)
-    # The host asks its replicas by the first of these.
+    # The host's own requests to its replicas use the first key.
     return files | ({"keys": FolderFile("", "600", ("{}",), 2)} if key else {})
 
 
@@ -214,7 +222,7 @@ def _entry(assignment: Assignment, start: Start) -> dict[str, Any]:
 
 
 def _digest(files: Mapping[str, FolderFile], key: str, shared: str) -> str:
-    """What a replica runs from: its folder, its key, and the unit that all share."""
+    """The digest of all that a replica runs from: its folder, its key, and the shared unit."""
     parts = [shared, hashlib.sha256(key.encode()).hexdigest()]
     for name, file in sorted(files.items()):
         parts += [name, file.mode, file.text, *file.key_lines]

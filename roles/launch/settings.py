@@ -1,4 +1,4 @@
-"""What an inventory may say about how replicas are launched."""
+"""Settings of how replicas are launched."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")
 
 
 class LaunchSettings(StrictSettings):
-    """How the units of replicas run and who may reach them."""
+    """How replicas run as units, and who may reach them."""
 
     user: UserName = Field(default="llm-engine", description="system user that runs the engines")
     start_timeout_s: int = Field(

@@ -1,4 +1,4 @@
-"""What runs on a host against what should: what launch has to do there. Pure."""
+"""The launch state of a host, and what launch has to do there, given the plan. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ from roles.host.question import Part, Sections, require
 from roles.launch.render import FIREWALL_UNIT_PATH, ReplicaFiles
 
 ChangeKind = Literal["move", "start", "retire", "shared"]
-# Is there from when replicas have moved until what all of them share is as planned.
+# This file exists while replicas have moved, but what they share is not as planned yet.
 UNFINISHED = f"{STATE}/unfinished"
 SHARED = (TEMPLATE, FIREWALL_RULES, FIREWALL_UNIT_PATH, UNFINISHED)
 
-# As root: a process's working directory is nobody else's to read. What cannot be asked ends the
-# answer: it must not read as nothing.
+# It runs as root, as only root can read the working directory of another user's process. Where a
+# command fails the answer ends early, so that a host with replicas never looks empty.
 SCRIPT = f"""listed=$(systemctl list-units --all --plain --no-legend '{UNIT_GLOB}') || exit
 part units
 for unit in $({{ echo "$listed"
@@ -50,9 +50,12 @@ PART = Part("launch", SCRIPT, root=True)
 
 @dataclass(frozen=True)
 class ReplicaUnit:
-    """A replica's unit: systemd's words for its state, the digest of the folder that its main
-    process runs in, and the SHA-256 of its key (both None where it has none, or is an older
-    deploy's)."""
+    """A replica's unit.
+
+    `active` and `enabled` are systemd's words for its state. `digest` is that of the folder that
+    its main process runs from, `key_digest` the SHA-256 of its key; both are None where there is
+    none, as for replicas of an earlier version of this project.
+    """
 
     active: str
     enabled: str
@@ -61,15 +64,18 @@ class ReplicaUnit:
 
     @property
     def up(self) -> bool:
-        """Whether it runs, or is about to."""
+        """Whether it runs or is starting."""
         return self.active in ("active", "activating", "reloading")
 
 
 @dataclass(frozen=True)
 class LaunchState:
-    """What launch finds on a host: units by replica, entries of the manifest by replica, SHA-256
-    of the files that replicas share by path, whether the firewall's rules are loaded, and the ports
-    of replicas of an older deploy, which no manifest names."""
+    """What launch finds on a host.
+
+    `units` and the entries of the `manifest` are by replica, `shared` is the SHA-256 of files that
+    replicas share, by path. `firewall` says whether its rules are loaded. `legacy_ports` are those
+    of replicas of an earlier version of this project, which no manifest names.
+    """
 
     units: Mapping[str, ReplicaUnit] = field(default_factory=dict)
     manifest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -79,16 +85,16 @@ class LaunchState:
 
     @property
     def serving(self) -> bool:
-        """Whether any replica runs: then a change must go by the rolling update."""
+        """Whether any replica runs: then only the rolling update may change the host."""
         return any(unit.up for unit in self.units.values())
 
 
 @dataclass(frozen=True)
 class Change:
     """One thing that launch has to do on a host: move or start a replica, retire one that left the
-    plan, or write what all share.
+    plan, or write files that replicas share.
 
-    `replaces_only_key`: the replica has another key afterwards, and takes but one at a time.
+    `replaces_only_key` says that the replica gets another key and accepts only one at a time.
     """
 
     kind: ChangeKind
@@ -101,7 +107,7 @@ class Change:
 
 
 class _Entry(BaseModel):
-    """What of a replica's entry is gone by; there is more."""
+    """The fields of a manifest's entry that are read here; an entry has more."""
 
     model_config = ConfigDict(extra="allow", defer_build=True)
 
@@ -119,8 +125,8 @@ class _Manifest(BaseModel):
 
 
 def parse_state(sections: Sections) -> LaunchState:
-    """Read the sections of `PART`; ValueError where they are not that, or not all of it: a host
-    that serves must never be taken for a bare one."""
+    """Read the sections of `PART`; ValueError where they are malformed or incomplete, so that a
+    host that serves is never taken for an empty one."""
     require(sections, ("units", "manifest", "shared", "firewall", "legacy"), "its replicas")
     units = {}
     for line in sections["units"].splitlines():
@@ -148,8 +154,8 @@ def _digest_or_none(digest: str) -> str | None:
 
 
 def read_manifest(text: str) -> dict[str, Mapping[str, Any]]:
-    """The manifest's entries by replica; none where there is no manifest. ValueError for another
-    text: it is ours, and nobody else's to write."""
+    """The manifest's entries by replica; empty where there is no manifest. ValueError where it is
+    damaged."""
     if not text.strip():
         return {}
     try:
@@ -166,7 +172,7 @@ def changes(
 ) -> list[Change]:
     """What differs between a host and its plan; empty where nothing is to be done.
 
-    `shared` are SHA-256 of the files that replicas share, by path.
+    `shared` is the SHA-256 of each file that replicas share, by path.
     """
     found = [_change(state, one) for one in replicas]
     planned = {one.name for one in replicas}
@@ -203,10 +209,10 @@ def _change(state: LaunchState, wanted: ReplicaFiles) -> Change | None:
 
 
 def previous_ports(state: LaunchState) -> Iterable[int]:
-    """Ports of the replicas that run from an earlier plan: guarded until the last has moved."""
+    """Ports of the previous plan's replicas, which the firewall guards until the last has moved."""
     return [*(int(entry["port"]) for entry in state.manifest.values()), *state.legacy_ports]
 
 
 def previous_gpus(state: LaunchState) -> Iterable[int]:
-    """Their GPUs, which the ports that their processes use among themselves follow from."""
+    """GPUs of replicas of the previous plan, which their internal ports are derived from."""
     return [int(gpu) for entry in state.manifest.values() for gpu in entry["gpus"]]

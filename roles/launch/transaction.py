@@ -1,11 +1,11 @@
-"""Runs on a host, on `python3 -`, after on_host.py: moves replicas from the old to the new.
+"""The transaction that moves a host's replicas; runs on the host by `python3 -`, after on_host.py.
 
 New units and rules are checked before they replace the old ones. A replica's new folder is written
-beside the one that it runs from, and its link is switched when it moves, not before: one that
-crashes meanwhile starts what it ran. Each replica must answer a real completion. Where one does
-not, every replica that this run moved goes back to the folder it ran from, and the end of the new
-one's log is printed. What comes after all have moved ends no replica that was proved to serve:
-where it fails, the next run finishes it.
+beside the one that it runs from. Its link is switched only when it moves: a replica that crashes
+before that starts what it ran. Each replica must answer a real completion. Where one does not, all
+replicas that this run moved are restored, and the end of the failed one's log is printed. The steps
+after the move never stop a replica that was proved to serve; where one of them fails, the next run
+finishes it.
 """
 
 import contextlib
@@ -53,17 +53,17 @@ from roles.launch.on_host import (
 
 ENGINES = "/opt/llm/engines"
 FIREWALL_UNIT = UNITS + "/llm-firewall.service"
-# Begins the line that names who did not serve, where everything is as before again.
+# How the line begins that names replicas that did not serve, once the previous ones serve again.
 RESTORED = "put back, as these did not serve: "
 
 
 def devices(replica):
-    """A replica's GPUs by index and, where a host's devices go by their UUIDs, by these."""
+    """A replica's GPUs by index, and by UUID where the host's devices are named so."""
     return {str(one) for one in (*replica.get("gpus", ()), *replica.get("devices", ()))}
 
 
 def overlapping(step, before):
-    """Old replicas that have a GPU or the port of one of this step."""
+    """Old replicas that use a GPU or the port of a replica of this step."""
     own, ports = {one["name"] for one in step}, {one["port"] for one in step}
     gpus = set().union(*map(devices, step))
     return [
@@ -74,7 +74,7 @@ def overlapping(step, before):
 
 
 def conflicting(step, before, done):
-    """Old replicas that hold a GPU or the port that a new one of this step needs."""
+    """Old replicas that still run and use a GPU or the port of a replica of this step."""
     return [name for name in overlapping(step, before) if name not in done and active(name)]
 
 
@@ -96,7 +96,7 @@ def move(before):
 
 
 def record(replica, folder):
-    """Note in the manifest what a replica was proved to serve from."""
+    """Record in the manifest that a replica was proved to serve from a folder."""
     entry = dict(replica["manifest"], folder=folder, run=TASK["run"])
     save_manifest({**read_manifest(), replica["name"]: entry})
 
@@ -107,12 +107,12 @@ def save_manifest(replicas):
 
 
 def finish(before):
-    """End what leaves in this turn; once all of the plan runs and nothing else, write what all
-    replicas share.
+    """Retire the replicas of this step; once only planned replicas run, write the files that they
+    share.
 
-    Whatever else left the plan serves on, from its own files and guarded: balancers may ask it
-    still, and the turn in which they do not is a later one, or a later run's. UNFINISHED tells
-    the next run that there is something left to do.
+    Other replicas that left the plan go on serving from their own files, guarded by the firewall:
+    balancers may still send them requests, and a later step or run retires them. The file
+    UNFINISHED tells the next run that something is left to do.
     """
     write(UNFINISHED, TASK["run"] + "\n")
     planned = TASK["planned"]
@@ -132,15 +132,15 @@ def finish(before):
 
 
 def replaced(before):
-    """Replicas that left the plan and ended, as a planned one has their GPU or port: a boot must
-    not start them beside it."""
+    """Stopped replicas outside the plan whose GPU or port a planned one uses: a boot must not start
+    them."""
     planned = TASK["planned"]
     now = [one for name, one in read_manifest().items() if name in planned]
     return [one for one in overlapping(now, before) if one not in planned and not active(one)]
 
 
 def install_shared_unit(planned):
-    """Have all replicas run by one shared unit, now that none runs by an older one."""
+    """Install the new shared unit, once no replica runs by an older one."""
     if planned and read(TEMPLATE) != TASK["template"]:
         write(TEMPLATE, TASK["template"])
     own = [one for one in planned if os.path.exists(own_unit(one)) or starts_by_own_unit(one)]
@@ -152,12 +152,12 @@ def install_shared_unit(planned):
     remove(LEGACY_MARK)
     run("systemctl", "daemon-reload")
     if own:
-        # Their links in multi-user.target.wants lead to the copies that are gone now.
+        # Their links in multi-user.target.wants point to the copies, which are gone now.
         run("systemctl", "reenable", "--quiet", *[unit(name) for name in own])
 
 
 def apply_firewall(files):
-    """Put the firewall's rules in place; none where the task has none."""
+    """Write and load the firewall's rules; remove them where the task has none."""
     if not files:
         if os.path.exists(FIREWALL_UNIT):
             run("systemctl", "disable", "--now", "--quiet", "llm-firewall", ok=())
@@ -169,14 +169,17 @@ def apply_firewall(files):
     if FIREWALL_UNIT in changed:
         run("systemctl", "daemon-reload")
     run("systemctl", "enable", "--quiet", "llm-firewall")
-    # A restart would stop the rules for a moment; loading them replaces the table at once. It is
-    # done where no file changed, too: a run may have ended between writing and loading.
+    # A restart would remove the rules for a moment; a reload replaces the table atomically. It is
+    # done even if no file changed, as an earlier run may have ended between writing and loading.
     up = run("systemctl", "is-active", "llm-firewall", ok=()) == "active"
     run("systemctl", "reload" if up else "start", "llm-firewall")
 
 
 def remove_old_folders(kept):
-    """Remove folders that no replica runs from or went back to, and engines that none names."""
+    """Remove folders that no replica needs, and engines that none uses.
+
+    The newest two folders of a replica stay.
+    """
     for name in os.listdir(REPLICAS):
         if not os.path.isdir(replica_folder(name)):
             continue
@@ -193,7 +196,7 @@ def remove_old_folders(kept):
 
 
 def remove_old_engines(used):
-    """Keep the newest `keep` whole versions of each engine, those in use among them."""
+    """Keep `keep` complete versions of each engine: those in use, then the newest."""
     kinds = {}
     for name in os.listdir(ENGINES):
         mark = os.path.join(ENGINES, name, ".complete")
@@ -207,7 +210,7 @@ def remove_old_engines(used):
 
 
 def restore_previous(before, manifest, rules):
-    """Every replica as it was before: whether all serve again, and a sentence about what does."""
+    """Restore every replica as it was; returns whether all serve, and a sentence about it."""
     if TASK["firewall_during"]:
         with contextlib.suppress(LaunchError, OSError):
             apply_firewall(rules)
@@ -217,12 +220,12 @@ def restore_previous(before, manifest, rules):
         retire([name for name in TASK["planned"] if name not in good], {})
         serves = "; these serve: %s" % ", ".join(good) if good else ""
         return False, "Nothing served here before%s. Repair it and run again." % serves
-    # A full disk may be why nothing goes on.
+    # Written only if it differs: the disk may be full.
     if read_manifest() != manifest:
         save_manifest(manifest)
     retire(sorted({one["name"] for one in TASK["replicas"]} & known_replicas() - set(before)), {})
     moved = [name for name in served if not is_restored(name, before[name])]
-    # All of them end first: one may hold a GPU that another had.
+    # All of them stop first: one may use a GPU that another needs.
     stop(moved, {})
     for name in moved:
         restore_link(name, before[name])
@@ -230,7 +233,7 @@ def restore_previous(before, manifest, rules):
     try:
         for name in moved:
             start(before[name])
-        # Whoever looks next, a balancer for one, must find the old service, not one that starts.
+        # A balancer that asks next must find replicas that serve, not ones that start.
         await_all([before[name] for name in moved])
     except LaunchError as error:
         return False, "The old settings are back, but: %s" % error
@@ -238,7 +241,7 @@ def restore_previous(before, manifest, rules):
 
 
 def is_restored(name, old):
-    """Whether a replica's process runs from what is recorded, and would start from it again."""
+    """Whether a replica runs from the recorded folder, and will start from it again."""
     if not active(name):
         return False
     if old["folder"] is None:
@@ -257,7 +260,7 @@ def restore_link(name, old):
 
 @contextlib.contextmanager
 def exclusive_lock():
-    """Let one deploy at a time work on a host: one whose connection broke may still be at it."""
+    """Hold the host's lock: a deploy whose connection broke may still be running there."""
     os.makedirs(STATE, mode=0o755, exist_ok=True)
     with open(os.path.join(STATE, "lock"), "w") as file:
         try:
@@ -272,8 +275,7 @@ def exclusive_lock():
 
 
 def describe_error(error):
-    """An error for a person; the system's own word for a full disk names no place, and Python's
-    for what is missing names nothing else."""
+    """An error as a message; a full disk gets its place and a remedy."""
     if getattr(error, "errno", None) == errno.ENOSPC:
         place = error.filename or "%s, /etc or /var" % tempfile.gettempdir()
         return "no space is left (%s): make room, see df -h, and run again" % place
@@ -281,11 +283,11 @@ def describe_error(error):
 
 
 def fail_move(error, before, manifest, rules):
-    """Put everything back, and say why on the standard error."""
+    """Restore everything, and exit with the reason."""
     try:
         whole, outcome = restore_previous(before, manifest, rules)
     except Exception as another:
-        whole, outcome = False, "Not all could be put back: %s" % describe_error(another)
+        whole, outcome = False, "Not everything could be restored: %s" % describe_error(another)
     failed = getattr(error, "replicas", ())
     if whole and failed:
         print(RESTORED + " ".join(failed))
@@ -293,7 +295,8 @@ def fail_move(error, before, manifest, rules):
 
 
 def fail_finish(error):
-    """Say what is left to do; nothing is put back: the new was proved, the old may be gone."""
+    """Exit with what is left to do. Nothing is restored: the new replicas serve, and the old ones
+    may be gone."""
     moved = ", ".join(name for step in TASK["steps"] for name in step)
     serve = "These serve as planned: %s. " % moved if moved else "Replicas serve on. "
     sys.exit("%s\n%sWhat comes after a move is not finished: repair it and run again."
@@ -301,7 +304,7 @@ def fail_finish(error):
 
 
 def main():
-    """Do it all, or put back what moved, and say why on the standard error."""
+    """Run the whole transaction, or restore what it moved and exit with the reason."""
     with exclusive_lock():
         try:
             ensure_user(TASK["user"], TASK["groups"])
@@ -316,7 +319,7 @@ def main():
             if not os.path.exists(TEMPLATE) and TASK["planned"]:
                 write(TEMPLATE, TASK["template"])
             move(before)
-        # Whatever it is: a host must not be left between the old and the new.
+        # On any error: a host must not be left between old and new replicas.
         except Exception as error:
             fail_move(error, before, manifest, rules)
         try:

@@ -1,4 +1,4 @@
-"""Reboots a host and waits until it is back and serves what it served before."""
+"""Operations that decide on a reboot, reboot a host, and wait until it serves again."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,8 +22,11 @@ COMMAND_TIMEOUT_S = 40
 
 @dataclass
 class Reboots:
-    """What all hosts of a run know of its reboots: who waits for its turn, who needs a reboot and
-    why, and who had one."""
+    """The reboots of one run, shared by its hosts.
+
+    `restarting` are hosts that take part in the rolling update of reboots, `reasons` why a host
+    needs a reboot, `done` the hosts that were rebooted.
+    """
 
     restarting: set[str] = field(default_factory=set)
     reasons: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -31,7 +34,7 @@ class Reboots:
 
 
 class CurrentBoot(FactBase[Boot | None]):
-    """Which boot a host is in, and which replicas run."""
+    """The current boot of a host, and the replicas that run."""
 
     @staticmethod
     def default() -> Boot | None:
@@ -69,18 +72,20 @@ class RebootNeed:
 @operation()
 def check_reboot(need: RebootNeed, reboots: Reboots, in_batch: Callable[[], bool] | None = None):
     """
-    Note whether a host needs a reboot; changes nothing, and fails a host that must not have one.
+    Note whether a host needs a reboot; fails a host that needs one and may not have it. Changes
+    nothing.
 
-    + need: whether it does
-    + reboots: what the hosts of this run know of each other
-    + in_batch: whether it is the host's turn, where all that waited for it is done by now
+    + need: whether and why the host needs a reboot
+    + reboots: the reboots of this run
+    + in_batch: whether this batch has the host; None before the first batch. What was deferred to
+      the host's batch has been done by then
     """
     if not host.state.is_executing:
         host.noop("asked when the run executes")
         return
     at_own_batch = in_batch is not None
     if in_batch is not None and not in_batch():
-        host.noop("not its turn")
+        host.noop("not in this batch")
         return
     deferred = need.deferred() and not at_own_batch
     reasons = () if deferred else tuple(need.reasons())
@@ -91,9 +96,9 @@ def check_reboot(need: RebootNeed, reboots: Reboots, in_batch: Callable[[], bool
     message = "; ".join((*reasons, *recommended)) or "its driver has to be changed"
     refusal = _refusal(need, deferred)
     if refusal and not (deferred or reasons):
-        # Told once: at its turn, of a host that waited for it.
+        # Only one of the two calls warns: the one in its batch where the host was deferred to it.
         if need.deferred() == at_own_batch:
-            warn(f"serves, and had better be rebooted ({message}){refusal}")
+            warn(f"serves, but should be rebooted ({message}){refusal}")
         host.noop("no reboot is needed")
         return
     if refusal:
@@ -102,18 +107,18 @@ def check_reboot(need: RebootNeed, reboots: Reboots, in_batch: Callable[[], bool
     reboots.restarting.add(host.name)
     if not deferred:
         reboots.reasons[host.name] = (*reasons, *recommended)
-    host.noop(f"waits for its turn: {message}" if deferred else f"needs a reboot: {message}")
+    host.noop(f"waits for its batch: {message}" if deferred else f"needs a reboot: {message}")
 
 
 def _refusal(need: RebootNeed, deferred: bool) -> str:
-    """Why this host is not rebooted by this run, and what to do; the end of a sentence, or ""."""
+    """Why this run does not reboot the host, and what to do, as the end of a sentence; or ""."""
     if not deferred and (blocker := need.blocker()):
-        return f", and must not have it: {blocker}; run again"
+        return f", and would not serve after it: {blocker}; run again"
     if not isinstance(host.connector, SSHConnector):
         instead = "stop its replicas (systemctl stop 'llm-engine@*')" if deferred else "reboot it"
-        return f", and this run is on it: {instead}, run again"
+        return f", and this run is on that host itself: {instead}, run again"
     if not need.allowed:
-        # What waits for the host's turn is not installed yet.
+        # A driver that is deferred to the host's batch is not installed yet.
         by_hand = "" if deferred else ", or reboot the host yourself"
         return f'. Allow it with driver.reboot = "when-needed"{by_hand}, and run again'
     problem = need.drain_problem()
@@ -130,12 +135,12 @@ def reboot(
     start_timeout_s: int,
 ):
     """
-    Reboot a host that needs it, wait until it is back, and until its replicas serve again.
+    Reboot a host that needs it, and wait until it is back and its replicas serve again.
 
-    + reboots: what the hosts of this run know of each other
-    + in_batch: whether it is the host's turn, asked when the run executes
-    + skip_reason: why the host is left as it is instead, or ""
-    + on_done: is called once the host serves again what it served before
+    + reboots: the reboots of this run
+    + in_batch: whether this batch has the host; called when the run executes
+    + skip_reason: why the rolling update skips the host, or ""
+    + on_done: called once the host's replicas serve as before
     + timeout_s: seconds until the host must be back
     + start_timeout_s: seconds until a replica that ran before must answer a completion
     """
@@ -146,7 +151,7 @@ def reboot(
         if reason := skip_reason():
             yield failing(f"not rebooted: {reason}; see there, run again")
         else:
-            host.noop("not its turn")
+            host.noop("not in this batch")
         return
     if host.name not in reboots.reasons:
         host.noop("no reboot is needed any more")
@@ -163,7 +168,7 @@ def reboot(
         task = {"names": boot_before.replicas, "start_timeout_s": start_timeout_s}
         program = bundle([PROBE, SERVING, LEGACY, AWAIT_SERVING], task)
         yield StringCommand("python3", "-", _stdin=program)
-    # Where anything went wrong on the way, nobody is sent to a host that is away.
+    # These lines are reached only if nothing failed: else balancers must not send requests here.
     reboots.done.add(host.name)
     on_done()
 
@@ -180,13 +185,13 @@ def _await_boot(state: State, host: Host, boot_before: Boot, timeout_s: int) -> 
         state,
         host,
         f"did not come back within {timeout_s} s of its reboot. Last seen: {waiting.last_seen()}. "
-        "Look at its console, or raise driver.reboot_timeout_s. Balancers send it nothing until a "
-        "deploy finds it serving",
+        "Look at its console, or raise driver.reboot_timeout_s. Balancers send it no requests "
+        "until a deploy finds it serving",
     )
 
 
 def _observe_boot(host: Host) -> Boot | str:
-    """One look through a new connection: the old one may hang for as long as TCP does."""
+    """The host's boot, or why it cannot be read; by a new connection, as the old one may hang."""
     try:
         _close(host)
         host.connector.connect()

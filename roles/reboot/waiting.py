@@ -1,15 +1,16 @@
-"""Whether a host that was told to reboot is back, and what was seen of it meanwhile. Pure."""
+"""Whether a host has come back from its reboot, and what was observed meanwhile. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from roles.host import paths
 
-# What systemd calls a system that is up (systemctl's is-system-running). All else is a boot that is
-# not done, or a systemd that does not answer yet.
+# States of a system that has finished its boot (systemctl is-system-running). In any other state it
+# is still booting, or systemd does not answer yet.
 SETTLED = ("running", "degraded", "maintenance")
 
-# One line each: which boot this is, how far it is, what it waits for, and who serves.
+# Prints a line each for: the boot's id, the system's state, jobs that systemd waits for, and units
+# of replicas that are active.
 BOOT_COMMAND = (
     "echo boot $(cat /proc/sys/kernel/random/boot_id); "
     "echo system $(timeout 10 systemctl is-system-running); "
@@ -22,8 +23,8 @@ BOOT_COMMAND = (
 
 @dataclass(frozen=True)
 class Boot:
-    """One look at a host: its boot's id, systemd's state, units that systemd waits for, and the
-    units of replicas that are active."""
+    """A host's boot at one moment: its id, systemd's state, jobs that systemd waits for, and the
+    names of replicas that are active."""
 
     boot_id: str
     system: str = "running"
@@ -32,14 +33,14 @@ class Boot:
 
 
 def parse_boot(lines: Sequence[str]) -> Boot:
-    """Read the output of `BOOT_COMMAND`; ValueError where it has no boot id."""
+    """Read the output of `BOOT_COMMAND`; ValueError if it has no boot id."""
     found: dict[str, list[str]] = {"boot": [], "system": [], "job": [], "unit": []}
     for line in lines:
         kind, _, value = line.strip().partition(" ")
         if kind in found and value.strip():
             found[kind].append(value.strip())
     if not found["boot"]:
-        raise ValueError("the host does not say which boot it is in: /proc is not readable")
+        raise ValueError("the host reports no boot id: /proc is not readable")
     names = [paths.replica_name(unit) for unit in found["unit"]]
     system = found["system"][0] if found["system"] else "nothing"
     return Boot(found["boot"][0], system, tuple(found["job"]), tuple(names))
@@ -47,13 +48,16 @@ def parse_boot(lines: Sequence[str]) -> Boot:
 
 @dataclass
 class RebootWatch:
-    """What was seen of a host since it was told to reboot; `seconds` counts from then on."""
+    """What was observed of a host since it was told to reboot, with the seconds since then."""
 
     boot_id_before: str
     observations: list[tuple[float, str]] = field(default_factory=list)
 
     def is_back(self, seconds: float, look: Boot | str) -> bool:
-        """Take a look (or why there was none) into account; True once another boot has settled."""
+        """Add an observation; returns whether the host has finished another boot.
+
+        `look` is the host's boot, or why it could not be read.
+        """
         if isinstance(look, Boot) and look.boot_id != self.boot_id_before:
             if look.system in SETTLED:
                 return True
@@ -65,11 +69,11 @@ class RebootWatch:
         return False
 
     def last_seen(self) -> str:
-        """The last things that were seen, each with when it began."""
+        """The last three observations, each with the time when it began."""
         observations = [
             f"after {seconds:.0f} s: {state}" for seconds, state in self.observations[-3:]
         ]
-        return "; ".join(observations) or "nothing was seen of it"
+        return "; ".join(observations) or "nothing"
 
     def _note(self, seconds: float, state: str) -> None:
         if not self.observations or self.observations[-1][1] != state:
@@ -89,7 +93,7 @@ def wait(
     sleep: Callable[[float], None],
     interval_s: float = 2,
 ) -> bool:
-    """Look again and again until the host is back; False once the time is over."""
+    """Observe a host until it is back; False if `timeout_s` passes before."""
     start = clock()
     while (elapsed_s := clock() - start) < timeout_s:
         if waiting.is_back(elapsed_s, look()):

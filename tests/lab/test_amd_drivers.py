@@ -133,7 +133,7 @@ def test_an_upgrade_comes_when_it_is_asked_for_and_serves_after_a_reboot(fleet: 
     told = f"amdgpu {amd.PACKAGE} was installed, and the one before it is loaded"
     run = fleet.deploy(*upgrade)
     assert run.status == 0, run.text
-    assert run.text.count(f"[bare3] serves, and had better be rebooted ({told}). Allow it") == 1
+    assert run.text.count(f"[bare3] serves, but should be rebooted ({told}). Allow it") == 1
     run = fleet.deploy(reboot="when-needed")
     assert run.status == 0 and f"[bare3] is rebooted: {told}" in run.text, run.text
     ready(run, "bare3")

@@ -112,9 +112,9 @@ def test_an_answer_is_read():
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        ([], "the measuring did not come to its end"),
+        ([], "the measurement did not finish"),
         (["Failed to start: Unit llm-interconnect.service already exists."], "already exists"),
-        ([answer(gb_s=1.0), "Killed"], "did not come to its end: Killed"),
+        ([answer(gb_s=1.0), "Killed"], "did not finish: Killed"),
         (['@@ {"problem": "the engine\'s Python has no torch: x"}'], "no torch"),
         (
             [answer(outcome="fails", detail="CUDA out of memory", memory=True), DONE],

@@ -410,7 +410,7 @@ def test_where_even_the_old_cannot_be_put_back_both_reasons_are_told(host: Host)
     with host.monkeypatch.context() as patched:
         patched.setattr(transaction, "restore_link", fails)
         with pytest.raises(
-            SystemExit, match=r"q0 does not serve\nNot all could be put back: .*Input"
+            SystemExit, match=r"q0 does not serve\nNot everything could be restored: .*Input"
         ):
             host.deploy("e2", **TWO)
 

@@ -104,7 +104,9 @@ def test_a_reboot_that_is_not_allowed_fails_the_host_with_the_setting():
 
 def test_the_machine_of_the_run_itself_is_not_rebooted():
     host = Host(over_ssh=False)
-    assert "this run is on it" in failure(host, ask(host, ("nouveau is loaded",), True)[1])
+    assert "this run is on that host itself" in failure(
+        host, ask(host, ("nouveau is loaded",), True)[1]
+    )
 
 
 @pytest.mark.parametrize("replicas", [(), ("m-0", "m-1")])
@@ -141,14 +143,14 @@ def test_a_host_waits_for_its_own_batch():
     host = Host()
     known, _ = ask(host, ("nouveau is loaded",), True)
     assert run(host, reboot, reboots=known, **batch(in_batch=False)) == []
-    assert host.noops[-1] == "not its turn"
+    assert host.noops[-1] == "not in this batch"
 
 
 def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     host, newer = Host(), ("kernel 6.2 waits",)
     known = reboots(host)
     assert run(host, check_reboot, need=need(allowed=False, recommended=newer), reboots=known) == []
-    told = "serves, and had better be rebooted (kernel 6.2 waits)"
+    told = "serves, but should be rebooted (kernel 6.2 waits)"
     assert host.said == [
         f'{told}. Allow it with driver.reboot = "when-needed", or reboot the host yourself, and '
         "run again"
@@ -173,8 +175,16 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     ("over_ssh", "more", "told"),
     [
         (True, {"drain_problem": "add --limit lb1"}, "(kernel 6.2 waits): add --limit lb1"),
-        (True, {"blocker": "no module"}, "(kernel 6.2 waits), and must not have it: no module;"),
-        (False, {}, "(kernel 6.2 waits), and this run is on it: reboot it, run again"),
+        (
+            True,
+            {"blocker": "no module"},
+            "(kernel 6.2 waits), and would not serve after it: no module;",
+        ),
+        (
+            False,
+            {},
+            "(kernel 6.2 waits), and this run is on that host itself: reboot it, run again",
+        ),
     ],
 )
 def test_a_wish_that_cannot_be_had_fails_no_host(over_ssh: bool, more: Any, told: str):
@@ -182,7 +192,7 @@ def test_a_wish_that_cannot_be_had_fails_no_host(over_ssh: bool, more: Any, told
     known = reboots(host)
     wishing = need(recommended=("kernel 6.2 waits",), **more)
     assert run(host, check_reboot, need=wishing, reboots=known) == []
-    assert host.said[0].startswith("serves, and had better be rebooted " + told)
+    assert host.said[0].startswith("serves, but should be rebooted " + told)
     assert not known.restarting and not known.reasons
 
 
@@ -210,7 +220,7 @@ def test_what_would_come_of_a_reboot_is_told_instead():
     )
     assert (
         failure(host, commands)
-        == "needs a reboot (why), and must not have it: no module; run again"
+        == "needs a reboot (why), and would not serve after it: no module; run again"
     )
 
 
