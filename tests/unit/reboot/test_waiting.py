@@ -75,7 +75,7 @@ def test_a_look_is_read():
 
 def test_a_look_without_systemd_is_read():
     assert parse_boot(["boot 1-2", "system "]) == Boot("1-2", "nothing")
-    with pytest.raises(ValueError, match="which boot"):
+    with pytest.raises(ValueError, match="no boot id"):
         parse_boot(["system running"])
 
 
