@@ -1,4 +1,4 @@
-"""One address in front of all replicas of all services: routes, members, drains. Pure code only."""
+"""The balancer in front of all replicas: routes, members, drains. Pure code only."""
 
 from roles.balancer.files import make_key as make_key
 from roles.balancer.files import read_key as read_key

@@ -1,4 +1,4 @@
-"""What a program must offer to be the balancer. The programs themselves are in `kinds.py`."""
+"""The interface of a balancer program; the programs are in `kinds.py`."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,9 +10,10 @@ from roles.host import HostFile
 
 
 class Balancer(Protocol):
-    """A program in front of all replicas: its files, and the shell scripts that act on it.
+    """A balancer program: its files, and the shell scripts that act on it.
 
-    Paths are those on a balancer. Everything is pure, but for the files that settings name.
+    Paths are those on the balancer's host. Everything is pure, except that files named in settings
+    are read.
     """
 
     @property
@@ -22,70 +23,72 @@ class Balancer(Protocol):
 
     @property
     def packages(self) -> Sequence[str]:
-        """The Debian packages that it needs."""
+        """Its Debian packages."""
         ...
 
     @property
     def main_file(self) -> str:
-        """A file that its package brings; without it the program was never here."""
+        """A file of its package: where it is missing, the program was never installed."""
         ...
 
     @property
     def installed_script(self) -> str:
-        """What is run once its package was installed where it never was."""
+        """The script that runs after the first installation of its package."""
         ...
 
     @property
     def site(self) -> str:
-        """The file that makes it serve; without it nothing of ours is there."""
+        """The file that makes it serve; where it is missing, we have never deployed here."""
         ...
 
     @property
     def files(self) -> Sequence[str]:
-        """Shell patterns of all files of ours; those that no deploy writes again are removed."""
+        """Shell patterns of all our files; a deploy removes those that it does not write."""
         ...
 
     @property
     def self_signed(self) -> str:
-        """The certificate, with its key, that it makes where the inventory gives none."""
+        """The file of its self-signed certificate and key, for inventories that name none."""
         ...
 
     def certificate_paths(self, settings: BalancerSettings) -> tuple[str, str]:
-        """Where the certificate and its key lie."""
+        """The paths of the certificate and its key."""
         ...
 
     def site_files(self, settings: BalancerSettings, routes: Sequence[Route]) -> list[HostFile]:
-        """All files but those of upstreams and engines' keys, those that others name first."""
+        """All files except those of upstreams and engines' keys; a file comes before those that
+        refer to it."""
         ...
 
     def engine_key_file(self, route: Route) -> HostFile:
-        """The file that alone holds the key of a service's engines."""
+        """The file with the key of a service's engines, which no other file holds."""
         ...
 
     def upstream_files(self, state: BalancerState) -> list[HostFile]:
-        """The only files that a drain changes."""
+        """The files of the upstreams, the only ones that a drain changes."""
         ...
 
     def engine_key_paths(self, service: str) -> Sequence[str]:
-        """Where the engines' key, as `Bearer KEY` in quotes, may lie from an earlier deploy."""
+        """Files that may hold the engines' key of an earlier deploy, as `Bearer KEY` in quotes."""
         ...
 
     def check(self) -> str:
-        """A check for `roles.host.operations.present`: whether the program takes the new files."""
+        """A check for `roles.host.operations.present`: does the program accept the new files?"""
         ...
 
     def state_command(self) -> str:
-        """Prints four lines: enabled, active (as systemctl does), the files' digest, the loaded."""
+        """A command that prints four lines: whether it is enabled and active (as systemctl does),
+        the digest of its files, and the digest of the loaded files."""
         ...
 
     def enable_script(self) -> str:
-        """Has it start with the host."""
+        """A script that enables it at boot."""
         ...
 
     def start_script(self) -> str:
-        """Starts it."""
+        """A script that starts it."""
         ...
 
     def reload_script(self) -> str:
-        """Loads the files; it ends when nothing takes requests by the old ones any more."""
+        """A script that loads the files, and ends when no process uses the old ones any more."""
         ...

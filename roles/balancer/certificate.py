@@ -1,4 +1,4 @@
-"""The balancer's own certificate: for which names, and how it is made."""
+"""The balancer's self-signed certificate: its names, and the script that makes it."""
 
 import shlex
 from collections.abc import Collection
@@ -9,7 +9,8 @@ RENEW_DAYS = 30
 
 
 def alternative_names(*called: str) -> tuple[str, ...]:
-    """What a client may call the balancer, as OpenSSL writes it: `DNS:name`, `IP:address`."""
+    """The names that clients use for the balancer, as OpenSSL writes them: `DNS:name`,
+    `IP:address`."""
     names = [name for name in called if name != "_"]
     return tuple(dict.fromkeys(_alternative_name(name) for name in names))
 
@@ -22,7 +23,7 @@ def _alternative_name(name: str) -> str:
 
 
 def parse_names(text: str) -> frozenset[str]:
-    """The names in what `openssl x509 -ext subjectAltName` prints; empty where there are none."""
+    """The names that `openssl x509 -ext subjectAltName` printed; empty where there are none."""
     names = set()
     for part in text.replace("\n", ",").split(","):
         kind, _, value = part.strip().partition(":")
@@ -34,7 +35,7 @@ def parse_names(text: str) -> frozenset[str]:
 
 
 def names_command(path: str) -> str:
-    """Prints the names of a certificate that is valid for longer than RENEW_DAYS, else nothing."""
+    """A command that prints the names of a certificate, if it stays valid for RENEW_DAYS."""
     file = shlex.quote(path)
     return (
         f"openssl x509 -in {file} -noout -checkend {RENEW_DAYS * 86400} >/dev/null 2>&1 "
@@ -43,14 +44,14 @@ def names_command(path: str) -> str:
 
 
 def make_script(path: str, names: Collection[str]) -> str:
-    """A shell script that makes a certificate and its key in one file, for root alone.
+    """A shell script that makes a certificate and its key in one file that only root can read.
 
-    One file, because two could not be replaced at once.
+    It is one file, because two files cannot be replaced atomically.
     """
     file = shlex.quote(path)
     extensions = (
         f"subjectAltName={','.join(names)}",
-        # Clients that verify strictly (Python 3.13) want these two.
+        # Strict clients (Python 3.13) require these two.
         "keyUsage=critical,digitalSignature,keyCertSign",
         "extendedKeyUsage=serverAuth",
     )

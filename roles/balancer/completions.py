@@ -1,4 +1,4 @@
-"""One completion of each member, asked by the balancer: the program and what its answers mean."""
+"""The program by which a balancer asks each member for a completion, and its results. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from roles.balancer.routes import Member, Route
 from roles.balancer.upstreams import one_line
 from roles.host import PROBE, bundle
 
-# A refused connection may be a restart: it is tried again for a while. A timeout has waited
-# longer than this already and is not.
+# For how many seconds a failed request is repeated: a replica that restarts refuses connections for
+# a moment. A request that timed out has taken longer and is not repeated.
 RETRY_S = 6
 
-# Where engines refuse the planned key, a roll stopped before it reached them: they expect the one
-# that the balancer has, and those that have moved take both.
+# Engines refuse the planned key where a rolling update stopped before it reached them. They expect
+# the balancer's present key, and engines that have moved accept both.
 PROGRAM = """
 import re
 
@@ -71,10 +71,10 @@ print(json.dumps(in_parallel(ask_service, TASK["services"])))
 
 @dataclass(frozen=True)
 class ServiceResults:
-    """What the members of one service answered.
+    """The results of the members of one service.
 
-    `failed` says by id why one gave no token. `keeps_key`: they answer to the engine key that the
-    balancer has, not to the planned one.
+    `asked` are the ids of all members that were asked, `failed` says by id why one gave no token.
+    `keeps_key` says that they accept the key that the balancer has, and not the planned one.
     """
 
     service: str
@@ -84,13 +84,14 @@ class ServiceResults:
 
     @property
     def all_failed(self) -> bool:
-        """Whether none answered as it must."""
+        """Whether every member failed."""
         return self.asked == self.failed.keys()
 
 
 @dataclass(frozen=True)
 class ServiceProbe:
-    """Whom to ask of one service, and where its engines' present key may lie on the balancer."""
+    """The members of one service to ask, and the files on the balancer that may hold the engines'
+    present key."""
 
     route: Route
     members: Sequence[Member]
@@ -98,9 +99,9 @@ class ServiceProbe:
 
 
 def probe_script(questions: Sequence[ServiceProbe], timeout_s: int) -> str:
-    """The Python program that asks all members at once; it holds keys and goes to stdin only.
+    """The Python program that asks all members at once and prints JSON for `parse_results`.
 
-    It prints one JSON list, see `parse_results`.
+    It holds keys, so it must go to the standard input only.
     """
     services = [
         {
@@ -131,13 +132,13 @@ class _Failed(BaseModel):
 
     @property
     def reason(self) -> str:
-        """Why a member failed, in words that stay the same while the failure does."""
-        # The body of an error may carry a request id or a time: the file would change at every run.
+        """Why a member failed, in words that do not change between runs."""
+        # The body of an error may hold a request id or a time: the file would change at every run.
         return one_line(self.error if self.status in (None, 200) else f"HTTP {self.status}")
 
 
 class _Service(BaseModel):
-    """What the program prints of one service."""
+    """What the program prints for one service."""
 
     model_config = ConfigDict(defer_build=True)
 
@@ -147,7 +148,7 @@ class _Service(BaseModel):
 
 
 def parse_results(text: str) -> tuple[ServiceResults, ...]:
-    """What the program printed; ValueError for anything else: a host may print what it likes."""
+    """The results that the program printed; ValueError for any other text."""
     return tuple(
         ServiceResults(
             one.service,

@@ -20,10 +20,10 @@ def balancer(
     run_id: str,
     seen: Callable[[Collection[str], bool], None] = lambda ids, serve: None,
 ) -> None:
-    """Everything that a balancer needs; `own_address` is one of those that its certificate names;
-    `seen` takes the ids of replicas that gave a token, or gave none.
+    """Set a balancer up, at the end of a deploy.
 
-    The end of a deploy: drains of a rolling update end here, and keys change here alone.
+    Drains of a rolling update end here, and only here keys change. A self-signed certificate names
+    `own_address` too. `seen` takes the ids of replicas, and whether they gave a token.
     """
     deployment = BalancerDeployment(balancer_of(settings), settings, routes, run_id)
     operations.install(name="Install nginx and what it needs", deployment=deployment)

@@ -1,4 +1,4 @@
-"""What a deploy of one balancer asks, writes and removes, by what is found there. Pure."""
+"""What a deploy of one balancer asks, writes and removes, given what is found there. Pure."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +17,10 @@ from roles.host import HostFile
 
 @dataclass
 class BalancerDeployment:
-    """One deploy of one balancer, and what its steps found out on the way.
+    """One deploy of one balancer, with what its operations have found so far.
 
-    `unanswered` are the services that go on as they were: none of their members answers as planned,
-    because a roll stopped early has left the engines with other ports or another key. `changed`
-    says that files were written.
+    `found` is the balancer as it was, `old` the state that was written there, `results` are the
+    completions by service. `changed` says that files were written.
     """
 
     balancer: Balancer
@@ -35,35 +34,39 @@ class BalancerDeployment:
 
     @property
     def planned(self) -> states.BalancerState:
-        """The state that is asked for, as far as no member failed."""
+        """The planned state, before any member was asked."""
         return states.planned_state(self.old, self.routes, self.settings, self.run_id, now())
 
     @property
     def unanswered(self) -> frozenset[str]:
-        """Services that were here before, and none of whose members answers as it must."""
+        """Services that the balancer served before and whose members all failed now.
+
+        They go on as they were: a rolling update that stopped early may have left their engines
+        with other ports or another key.
+        """
         found = frozenset(
             service for service, answers in self.results.items() if answers.all_failed
         )
         if self.old is None:
-            # A site without a state: it is replaced by one that works, or not at all.
+            # A site without a state is replaced only if some service works.
             everything = found.issuperset(route.service for route in self.routes)
             return found if everything and self.balancer.site in self.found.files else frozenset()
         return frozenset(service for service in found if self.old.upstream(service))
 
     @property
     def nothing_answers(self) -> bool:
-        """Whether everything stays as it was."""
+        """Whether no service answers, so that everything stays as it was."""
         return bool(self.routes) and self.unanswered.issuperset(r.service for r in self.routes)
 
     @property
     def wanted(self) -> states.BalancerState:
-        """The state that is written."""
+        """The state to write."""
         failures = {id: why for one in self.results.values() for id, why in one.failed.items()}
         return states.with_results(self.planned, self.old, failures, self.unanswered)
 
     @property
     def probe_program(self) -> str:
-        """The program that asks all members but the drained; it holds keys."""
+        """The program that asks all members that are not drained; it holds keys."""
         planned = self.planned
         members = {
             upstream.service: [s.member for s in servers(upstream, planned.drains) if not s.out]
@@ -79,7 +82,7 @@ class BalancerDeployment:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """What is to be said of the answers, and of members that are in no plan any more."""
+        """Warnings about failed members, and about members that no plan has any more."""
         return tuple(self._messages())
 
     def _messages(self) -> Iterator[str]:
@@ -88,8 +91,8 @@ class BalancerDeployment:
                 yield f"{id} gave no completion: {why}"
             if answers.keeps_key:
                 yield (
-                    f"engines of {answers.service} expect the key that they had: it stays until a "
-                    "roll has reached all of them"
+                    f"engines of {answers.service} expect their old key: it stays until a rolling "
+                    "update has reached all of them"
                 )
         for service in sorted(self.unanswered):
             yield (
@@ -102,7 +105,7 @@ class BalancerDeployment:
 
     @property
     def kept_messages(self) -> tuple[str, ...]:
-        """Of members that get requests only because nothing else is left."""
+        """Warnings about members that get requests only because no healthy one is left."""
         wanted = self.wanted
         return tuple(
             server.comment
@@ -113,7 +116,7 @@ class BalancerDeployment:
 
     @property
     def files(self) -> list[HostFile]:
-        """All files of the balancer that are written, those that others refer to first."""
+        """All files to write; a file comes before those that refer to it."""
         keys = [self.balancer.engine_key_file(route) for route in self.routes]
         kept = self._kept_keys
         return [
@@ -124,7 +127,7 @@ class BalancerDeployment:
 
     @property
     def leftover(self) -> list[str]:
-        """Files of ours that are there and no longer used."""
+        """Our files on the balancer that are no longer used."""
         used = {file.path for file in self.files} | self._kept_keys
         if self.settings.certificate_file is None:
             used.add(self.balancer.self_signed)
@@ -132,7 +135,7 @@ class BalancerDeployment:
 
     @property
     def _kept_keys(self) -> set[str]:
-        """The files of engine keys that stay, because the engines do not expect the planned."""
+        """Files of engine keys that stay, because the engines do not accept the planned keys."""
         stay = {answers.service for answers in self.results.values() if answers.keeps_key}
         stay |= self.unanswered
         files = [self.balancer.engine_key_file(r) for r in self.routes if r.service in stay]
@@ -140,5 +143,5 @@ class BalancerDeployment:
 
 
 def now() -> str:
-    """The time as drains have it."""
+    """The present time as drains record it (ISO 8601)."""
     return datetime.now(UTC).isoformat(timespec="seconds")

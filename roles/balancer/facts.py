@@ -1,4 +1,4 @@
-"""What is on a balancer, and what its replicas answer it."""
+"""Facts about a balancer, and about the replicas that it asks."""
 
 from pyinfra.api.facts import FactBase
 
@@ -10,7 +10,7 @@ from roles.host.facts import reading
 
 
 class BalancerFacts(FactBase[FoundBalancer]):
-    """Everything that a deploy wants to know of a balancer of one kind, in one command."""
+    """A balancer of one kind as it is found, in one command."""
 
     @staticmethod
     def default() -> FoundBalancer:
@@ -20,12 +20,12 @@ class BalancerFacts(FactBase[FoundBalancer]):
         return find_command(KINDS[kind])
 
     def process(self, output: list[str]) -> FoundBalancer:
-        with reading("not the standing of a balancer"):
+        with reading("not the answer of a balancer"):
             return parse_found(output)
 
 
 class Completions(FactBase[tuple[ServiceResults, ...]]):
-    """What a `roles.balancer.completions.script` on the standard input printed."""
+    """The results of a program of `roles.balancer.completions`, which comes on `_stdin`."""
 
     @staticmethod
     def default() -> tuple[ServiceResults, ...]:

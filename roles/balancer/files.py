@@ -1,4 +1,4 @@
-"""Files with keys on the control machine, checked."""
+"""Files with keys on the control machine: reading, checking and making them."""
 
 import os
 import re
@@ -8,21 +8,21 @@ from pathlib import Path
 
 from roles.host import check_private, read_text
 
-# The syntax of a Bearer token (RFC 6750). It holds nothing that nginx's configuration, an
-# environment file or a shell could take for more than text.
+# The syntax of a Bearer token (RFC 6750). It has no characters that are special in nginx's
+# configuration, an environment file or a shell.
 KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 MIN_KEY_LENGTH = 16
-# nginx takes lines of 4096 bytes in its configuration, and HTTP servers headers of some 8 KiB.
+# nginx limits a line of its configuration to 4096 bytes, and HTTP servers headers to some 8 KiB.
 MAX_KEY_LENGTH = 1024
 _MAX_BYTES = 2**16
 
 
 def make_key(path: Path) -> bool:
-    """Write a random key into a file of its owner's alone; False where there is one already.
+    """Write a random key into a private file; False where the file exists already.
 
-    The file is there as a whole or not at all, and is never written over, whoever else makes it
-    at the same time. Its folder is made where it is missing, and kept out of git. ValueError where
-    others have rights to the folder, or it cannot be written.
+    The file is written atomically and never overwritten, even if several processes do so at once.
+    Its folder is created if missing, and kept out of git. ValueError where others may access the
+    folder, or it cannot be written.
     """
     path = path.expanduser()
     try:
@@ -47,7 +47,7 @@ def _written_once(path: Path, text: str) -> bool:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename it leaves a file that came in between as it is.
+        # Unlike a rename, a link does not replace a file that another process made meanwhile.
         os.link(partial, path)
     except FileExistsError:
         return False
@@ -57,7 +57,8 @@ def _written_once(path: Path, text: str) -> bool:
 
 
 def read_key(path: Path) -> str:
-    """The key in a file of one line; ValueError without the key in it where it is not one."""
+    """The key in a file of one line; ValueError, whose message does not hold the key, for any
+    other file."""
     key = read_text(path, _MAX_BYTES).removesuffix("\n").removesuffix("\r")
     check_private(path)
     if not key:

@@ -1,4 +1,4 @@
-"""A balancer as it is found: the command that asks for it, and what it printed. Pure."""
+"""A balancer as it is found on its host: the command that looks, and its parsed output. Pure."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,13 @@ SECTION = "@@ "
 
 @dataclass(frozen=True)
 class FoundBalancer:
-    """A balancer as it is found.
+    """A balancer as it is found on its host.
 
-    `state` is the text of state.json, `old_site` that of the site where there is no state: an
-    earlier version wrote it. `files` is the state of each file of ours by its path, as
-    `HostFile.state` has it, `certificate` are the names of a self-signed one that is not about to
-    expire. `loaded` says whether the program runs with the files as they are.
+    `state` is the text of state.json. Without a state `old_site` is the text of the site, which an
+    earlier version of this project wrote. `files` has our files by path, each as `HostFile.state`
+    puts it. `certificate` has the names of the self-signed certificate, if it does not expire soon.
+    `has_main_file` says that the program was installed before. `loaded` says whether the program
+    runs with the present files.
     """
 
     state: str = ""
@@ -33,7 +34,7 @@ class FoundBalancer:
 
 
 def find_command(balancer: Balancer) -> str:
-    """A shell command that prints everything that a `FoundBalancer` holds, in sections."""
+    """The shell command that prints the sections of a `FoundBalancer`."""
     packages = " ".join(balancer.packages)
     patterns = " ".join([*balancer.files, STATE])
     parts = {
@@ -52,7 +53,7 @@ def find_command(balancer: Balancer) -> str:
 
 
 def parse_found(output: Sequence[str]) -> FoundBalancer:
-    """What the command printed; KeyError or ValueError for anything else."""
+    """The output of the command, parsed; KeyError or ValueError for any other text."""
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in output:

@@ -1,4 +1,4 @@
-"""A certificate and its key that an inventory gives: judged before any host is contacted."""
+"""Checks of a certificate and key from the inventory, made before any host is contacted."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,9 +16,9 @@ _CERTIFICATE, _REQUEST, _KEY = "CERTIFICATE-----", "CERTIFICATE REQUEST-----", "
 
 
 def check_certificate(certificate: Path, key: Path, server_name: str, now: datetime) -> None:
-    """ValueError where clients would not trust the balancer with these files, with its field.
+    """ValueError, with the field's name, where clients would not trust a balancer with these files.
 
-    The chain's own root is not judged: it may be private.
+    The root of the chain is not checked, as it may be a private authority.
     """
     chain = _chain(certificate)
     public = _public_key(key)
@@ -35,7 +35,7 @@ def check_certificate(certificate: Path, key: Path, server_name: str, now: datet
 
 
 def check_name(certificate: Path, server_name: str) -> None:
-    """ValueError where a good certificate is not for a name."""
+    """ValueError where a certificate is not for a name."""
     if problem := _name_problem(_chain(certificate)[0], server_name):
         raise ValueError(f"{certificate} {problem}")
 
@@ -53,7 +53,7 @@ def _chain(file: Path) -> "Sequence[Certificate]":
         raise ValueError(f"certificate_file: {file} {what}")
     try:
         chain = load_pem_x509_certificates(text.encode())
-        # Reading the key may fail where the frame is whole.
+        # A certificate can be read while its key is damaged.
         return [one for one in chain if one.public_key()]
     except Exception as error:  # the library raises more than ValueError
         what = "is cut or damaged; copy it again"
@@ -70,7 +70,7 @@ def _public_key(file: Path) -> "CertificatePublicKeyTypes":
             raise ValueError(f"certificate_key_file: {file} {what}")
         return load_pem_private_key(_private_part(text).encode(), None).public_key()  # type: ignore
     except TypeError:
-        what = f"is encrypted; nobody is there to say the password: openssl pkey -in {file}"
+        what = f"is encrypted; deploys cannot enter a password: decrypt it, openssl pkey -in {file}"
     except Exception as error:  # the library raises more than ValueError
         if str(error).startswith("certificate_key_file"):
             raise
@@ -79,7 +79,7 @@ def _public_key(file: Path) -> "CertificatePublicKeyTypes":
 
 
 def _private_part(text: str) -> str:
-    """The key in a file that may begin with the parameters of its curve."""
+    """The private key in a file that may begin with the parameters of its curve."""
     end = text.find(_KEY)
     start = text.rfind("-----BEGIN ", 0, end)
     return text[start:] if start >= 0 else text
@@ -95,7 +95,7 @@ def _time_problem(certificate: "Certificate", now: datetime) -> str | None:
 
 
 def _name_problem(certificate: "Certificate", server_name: str) -> str | None:
-    """Why clients that ask for a name refuse a certificate; `_` is no name."""
+    """Why clients that use this name refuse a certificate; None for `_`, which is no name."""
     from cryptography import x509
 
     if server_name == "_":

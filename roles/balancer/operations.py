@@ -1,4 +1,4 @@
-"""The steps of setting a balancer up, and drains: each with as few round trips as it can have."""
+"""Operations that set a balancer up, and those that drain; each needs few round trips."""
 
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -27,10 +27,10 @@ from roles.host.outcome import failing, warn
 @operation()
 def install(deployment: BalancerDeployment):
     """
-    Look at the balancer, and install the packages that are missing; apt's lists are refreshed only
-    then. A balancer that an earlier version deployed is taken over.
+    Find out about the balancer, take it over from an earlier version of this project, and install
+    missing packages. Package lists are refreshed only if a package is missing.
 
-    + deployment: takes what is found
+    + deployment: stores what is found
     """
     balancer = deployment.balancer
     deployment.results, deployment.changed = {}, False
@@ -58,12 +58,11 @@ def probe_members(
     seen: Callable[[Collection[str], bool], None] = lambda ids, serve: None,
 ):
     """
-    Ask every member for a token, when the run executes: the engines have been started by then.
+    Ask every member that is not drained for a token, when the run executes: engines have started by
+    then.
 
-    + deployment: takes the answers; a dry run takes all members for good
-    + seen: takes the ids of members that gave one, and of those that gave none
-
-    Members that are drained are not asked.
+    + deployment: stores the results; in a dry run all members count as healthy
+    + seen: takes the ids of members that gave a token, and then of those that gave none
     """
     host.noop("asking changes nothing")
     if state.is_executing:
@@ -81,9 +80,9 @@ def probe_members(
 @operation()
 def make_certificate(deployment: BalancerDeployment, names: Collection[str]):
     """
-    Make a self-signed certificate where there is none for these names, or it is about to expire.
+    Make a self-signed certificate if there is none for these names, or if it expires soon.
 
-    + deployment: the balancer as it was found
+    + deployment: this deploy of the balancer
     + names: the subject's alternative names, as OpenSSL writes them
     """
     if deployment.nothing_answers:
@@ -98,10 +97,10 @@ def make_certificate(deployment: BalancerDeployment, names: Collection[str]):
 @operation()
 def write_site(deployment: BalancerDeployment):
     """
-    Write the balancer's files with those members in that gave a token; remove those of ours that
-    are no longer used.
+    Write the balancer's files, so that members that gave a token get requests; remove our files
+    that are no longer used.
 
-    + deployment: routes are of the whole inventory, whatever this run is limited to
+    + deployment: its routes are those of the whole inventory, whatever --limit says
     """
     if deployment.nothing_answers:
         host.noop("the site stays as it is")
@@ -111,7 +110,7 @@ def write_site(deployment: BalancerDeployment):
     files, leftover = deployment.files, deployment.leftover
     changed = changed_files(files, deployment.found.files)
     if not changed and not leftover:
-        host.noop("all files are as they must be")
+        host.noop("all files are up to date")
         return
     deployment.changed |= bool(leftover) or any(file.path != states.STATE for file in changed)
     yield _installation(files, changed, deployment.balancer.check(), leftover)
@@ -120,9 +119,9 @@ def write_site(deployment: BalancerDeployment):
 @operation()
 def run_program(deployment: BalancerDeployment):
     """
-    Have the balancer enabled, running, and running with its files as they are now.
+    Enable and start the balancer, and load its present files.
 
-    + deployment: where no member is right, a running balancer goes on with what it has loaded
+    + deployment: where no service answers, a running balancer keeps what it has loaded
     """
     found, balancer = deployment.found, deployment.balancer
     loaded = (found.loaded and not deployment.changed) or deployment.nothing_answers
@@ -147,16 +146,16 @@ def resume_drains(
     run: str,
 ):
     """
-    See which replicas get requests here, once what an earlier run of the owner left is taken back.
+    End drains that a killed run of the owner left behind, and report which replicas get requests.
 
-    + wanted: whether anybody wants to know, asked when the operation is executed
-    + run_program: the members that serve as planned and stay as they are, by service
-    + owner: whose drains of these end, whichever run began them: one may have been killed
-    + note: takes the state as it is then; it is not called where the balancer serves nobody yet
-    + run: the run that asks
+    + wanted: whether anything is to be drained; called when the operation is executed
+    + serving: returns the members that serve as planned and do not move, by service
+    + owner: the owner whose drains of these members end, whichever run began them
+    + note: takes the state afterwards; not called if the balancer serves nothing yet
+    + run: the id of this run
     """
     if not (state.is_executing and wanted()):
-        host.noop("nobody is to be drained")
+        host.noop("nothing is to be drained")
         return
     found = host.get_fact(BalancerFacts, kind=balancer.kind)
     try:
@@ -168,11 +167,11 @@ def resume_drains(
     if there is None:
         host.noop("it serves nobody yet")
         return
-    # What an earlier version drained ends with its own takeover.
+    # Drains of an earlier version of this project end when its balancer is taken over.
     back = _without_drains(there, serving(), owner) if old is None else there
     note(back)
     if back == there:
-        host.noop("nothing is to be taken back")
+        host.noop("no drain is left to end")
         return
     yield from _write_state(balancer, found, back)
 
@@ -194,24 +193,23 @@ def drain(
     note_kept: Callable[[Collection[str]], None],
 ):
     """
-    Send no new requests to these replicas, until their `owner` takes its drain back.
+    Send no new requests to these replicas, until their `owner` undrains them. The last healthy
+    member of an upstream is not drained. The operation ends when no open connection can send these
+    replicas a request any more.
 
-    + replicas: their ids ("gpu1/qwen-0", or "gpu1/*" for all of a host), asked when the operation
-      is executed
-    + owner: who has them out; others have drains of their own
-    + run: the run that does so
-    + interrupted: services that may be left without a member, because that was announced
-    + note_kept: takes the ids of those that stay in
-
-    Elsewhere the last healthy member of an upstream stays in. It ends when no connection that was
-    open before gets a request to them any more.
+    + replicas: returns their ids ("gpu1/qwen-0", or "gpu1/*" for all of a host); called when the
+      operation is executed
+    + owner: the owner of these drains; other owners have their own
+    + run: the id of this run
+    + interrupted: returns services that may lose their last member, because that was announced
+    + note_kept: takes the ids of replicas that are not drained
     """
 
     def change(old: states.BalancerState, ids: Collection[str]) -> states.BalancerState:
         new, refused = states.drain(old, ids, owner, run, now(), interrupted())
         note_kept(refused)
         for id in refused:
-            warn(f"{id} stays in: no other replica would be left")
+            warn(f"{id} is not drained: no other replica would be left")
         return new
 
     yield from _change_drains(balancer, replicas, run, change)
@@ -226,12 +224,12 @@ def undrain(
     proved: Callable[[], Mapping[str, Sequence[Member]]],
 ):
     """
-    Take the owner's drains of these replicas back; they get requests unless others have them out.
+    End the owner's drains of these replicas; they get requests unless other owners drain them.
 
-    + replicas: their ids, asked when the operation is executed
-    + owner: whose drains end, whichever run began them: one may have been killed
-    + run: the run that does so
-    + proved: those of them that have moved and given a completion, by service, as they are now
+    + replicas: returns their ids; called when the operation is executed
+    + owner: the owner whose drains end, whichever run began them: a run may have been killed
+    + run: the id of this run
+    + proved: returns those of them that moved and answered a completion, by service, as members now
     """
 
     def change(old: states.BalancerState, ids: Collection[str]) -> states.BalancerState:
@@ -274,10 +272,10 @@ def _change_drains(
 def _write_state(
     balancer: Balancer, found: FoundBalancer, new: states.BalancerState
 ) -> Iterator[PyinfraCommand]:
-    """Write and load a state; nothing where it is there."""
+    """Write and load a state, if it is not written and loaded already."""
     files = balancer.upstream_files(new)
     changed = changed_files(files, found.files)
-    # What a killed run wrote and did not load is loaded now.
+    # A killed run may have written files and not loaded them.
     load = not found.loaded or any(file.path != states.STATE for file in changed)
     if not changed and not load:
         host.noop("nothing changes here")
@@ -287,24 +285,23 @@ def _write_state(
 
 
 def _takeover_command(found: FoundBalancer, run: str) -> StringCommand | None:
-    """The command that takes over what an earlier version deployed; None where nothing is.
+    """The command that takes over a balancer of an earlier version of this project, or None.
 
-    Members, keys and everything else stay as they are; only the upstream moves into a file of its
-    own, and a drain of an earlier version becomes one with an owner. ValueError where its site
-    cannot be read.
+    Members and keys stay as they are. The upstream moves into a file of its own, and drains get an
+    owner. ValueError where the old site cannot be read.
     """
     old = take_over(found.old_site, run, now())
     if old is None:
         return None
     upstreams, remembered = NGINX.upstream_files(old.state)
-    # The state comes last: where it is, nginx reads what follows from it.
+    # The state comes last: where it exists, nginx must already read the new files.
     files = [upstreams, HostFile(paths.SITE, old.site), remembered]
     then = f"{keys_script(old.service)}\n{_reload_if_active(NGINX)}"
     return _installation(files, files, NGINX.check(), (), then)
 
 
 def _reload_if_active(balancer: Balancer) -> str:
-    # One that does not run sends nothing to anybody; it is started further on.
+    # A stopped balancer sends no requests, and is started later in the deploy.
     return f"if systemctl is-active --quiet {balancer.kind}; then {balancer.reload_script()}; fi"
 
 
@@ -315,7 +312,7 @@ def _installation(
     leftover: Sequence[str],
     then: str = "",
 ) -> StringCommand:
-    """One command that writes files that the program takes, and then does something more."""
+    """One command that checks and writes files, removes leftovers and then runs a script."""
     script = f"{install_script(files, changed, check, leftover)}\n{then}"
     return StringCommand("sh", "-c", shlex.quote(script), _stdin=archive(files))
 

@@ -1,4 +1,4 @@
-"""What an inventory may say about the route to a service, and which routes go together. Pure."""
+"""Settings of the route to a service, and which routes are in conflict. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from roles.balancer.settings import SERVER_NAME, BalancerSettings, needs_secrets
 from roles.host import LocalFile, PublicPort, StrictSettings, check_host_name
 
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# The balancer's own paths; a prefix that holds one would overlap with another route's.
+# The balancer's own paths: a prefix with one of them would overlap with another route.
 RESERVED = ("v1", "health")
 
 
@@ -89,9 +89,9 @@ class RouteSettings(StrictSettings):
 
 
 def route_conflicts(routes: Mapping[int, RouteSettings], balancer: BalancerSettings) -> list[str]:
-    """What speaks against these routes together, each with its path and what to do.
+    """The conflicts between routes of one balancer, each with its place and a remedy.
 
-    `routes` are those of the services that a balancer serves, by their number in the inventory.
+    `routes` are by the number of their service in the inventory.
     """
     taken: dict[tuple[str | None, int, str], int] = {}
     problems = []
@@ -119,7 +119,7 @@ def route_conflicts(routes: Mapping[int, RouteSettings], balancer: BalancerSetti
 
 
 def own_ports(routes: Sequence[RouteSettings]) -> Iterator[int]:
-    """The ports that services have of their own on the balancers."""
+    """The ports of services that have a port of their own on the balancers."""
     return (route.port for route in routes if route.port is not None)
 
 
@@ -131,7 +131,8 @@ def _where(match: Match) -> str:
 
 @dataclass(frozen=True)
 class Keys:
-    """What clients of a service send, and what its engines expect; None where nobody gives one."""
+    """The key that clients of a service send, and the one that its engines expect; None where there
+    is none."""
 
     client: str | None = field(repr=False)
     engine: str | None = field(repr=False)
@@ -140,8 +141,8 @@ class Keys:
 def keys_of(route: RouteSettings, balancer: BalancerSettings | None) -> Keys:
     """The keys of a service: its own, else the balancer's.
 
-    `balancer` is None where no service needs one: clients reach the engines then, by their key.
-    Otherwise a checked fleet's balancer has a key of the engines: theirs is not the clients'.
+    Without a balancer clients reach the engines directly, so one key serves both. With a balancer
+    the engines have another key than clients; ValueError where it is missing.
     """
     clients = route.api_key_file or (balancer and balancer.api_key_file)
     engines = route.engine_key_file or (balancer.engine_key_file if balancer else clients)
@@ -153,10 +154,10 @@ def keys_of(route: RouteSettings, balancer: BalancerSettings | None) -> Keys:
 def base_url(
     settings: BalancerSettings, match: Match, address: str, endpoint: str | None = None
 ) -> str:
-    """What clients put before /v1/ to reach a service by the balancer at an IP address.
+    """The URL before /v1/ by which clients reach a service through the balancer at an IP address.
 
-    `endpoint` is the endpoint's URL where it is not the balancer's name or address. A name is used
-    where a given certificate has one.
+    `endpoint` replaces the balancer's own name or address. The server's name is used only with a
+    certificate from the inventory.
     """
     if endpoint is None or match.server_name or match.port:
         named = settings.certificate_file is not None and settings.server_name != "_"

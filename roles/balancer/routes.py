@@ -1,4 +1,4 @@
-"""What a balancer serves: a route for each service, to its members. Pure."""
+"""Routes: how a balancer serves each service, and by which members. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,10 @@ from ipaddress import ip_address
 
 @dataclass(frozen=True)
 class Member:
-    """One replica behind a balancer: `id` is "HOST/NAME", `address` an IP address.
+    """One replica behind a balancer; its `id` is "HOST/NAME".
 
-    `weight` is its part of the requests against the others'. ValueError where `address` is none.
+    It gets a share of the requests in proportion to its `weight`. ValueError where `address` is no
+    IP address.
     """
 
     id: str
@@ -25,7 +26,7 @@ class Member:
                 return
         except ValueError:
             pass
-        # nginx resolves names once, at its start, and does not start where one does not resolve.
+        # nginx resolves names only at its start, and fails to start where it cannot.
         raise ValueError(f"{self.host}: its address {self.address!r} is no IP address: declare one")
 
     @property
@@ -37,9 +38,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Match:
-    """Which requests are a service's: `/v1/` below a path prefix, of a name, or at a port.
+    """Which requests belong to a service: those to `/v1/` below a path prefix, to a server name, or
+    to a port.
 
-    Without `server_name` and `port` they are those of the endpoint.
+    Without `server_name` and `port` the endpoint's own apply.
     """
 
     path_prefix: str = "/"
@@ -48,7 +50,7 @@ class Match:
 
     @property
     def location(self) -> str:
-        """The path below which requests are the service's: "/v1/", "/chat/v1/"."""
+        """The path below which requests belong to the service: "/v1/", "/chat/v1/"."""
         return f"{self.path_prefix.rstrip('/')}/v1/"
 
 
@@ -56,9 +58,9 @@ class Match:
 class Route:
     """One service as a balancer serves it.
 
-    `model` is the name that its engines serve it under, `api_key` what clients send, `engine_key`
-    what the engines expect (None: they take none), `drained` the ids of members that the inventory
-    declares drained.
+    `model` is the name under which its engines serve the model, `api_key` the key that clients
+    send, `engine_key` the key that engines expect (None: none), `drained` the ids of members that
+    the inventory drains.
     """
 
     service: str
@@ -87,5 +89,5 @@ def upstream_name(service: str) -> str:
 
 
 def server_names(routes: Sequence[Route]) -> tuple[str, ...]:
-    """The names that services have of their own, in order."""
+    """The server names of services that have one of their own, in order."""
     return tuple(dict.fromkeys(r.match.server_name for r in routes if r.match.server_name))

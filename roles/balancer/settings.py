@@ -1,4 +1,4 @@
-"""What an inventory may say about the balancer."""
+"""Settings of the balancer."""
 
 import re
 from datetime import UTC, datetime
@@ -154,10 +154,10 @@ class BalancerSettings(StrictSettings):
 
 
 def generated_key_file(settings: BalancerSettings, inventory: str) -> Path:
-    """Where a deploy keeps the key that it makes for the engines of an inventory."""
+    """The file of the key that a deploy makes for the engines of an inventory."""
     return settings.api_key_file.parent / inventory / "engines.key"
 
 
 def needs_secrets(info: ValidationInfo) -> bool:
-    """Whether files that hold secrets must be there: a plan can be reviewed without them."""
+    """Whether files with secrets must exist; a plan can be reviewed without them."""
     return (info.context or {}).get("secrets", True)

@@ -1,6 +1,6 @@
-"""What a balancer serves, as data beside its files: /etc/llm/balancer/state.json. Pure.
+"""The state of a balancer: its upstreams and drains, as kept in /etc/llm/balancer/state.json. Pure.
 
-It holds no secret. Everything that turns it into another state is here; nothing else writes it.
+It holds no secrets. All changes of a state are functions of this module.
 """
 
 import json
@@ -17,14 +17,15 @@ from roles.balancer.upstreams import Drain, Upstream, healthy
 STATE = "/etc/llm/balancer/state.json"
 SCHEMA = 1
 Owner = Literal["inventory", "operator", "rolling-update", "watchdog"]
-"""Who may drain a member. It is out while any of them has it out, and each takes back its own."""
-# What the final stage of a deploy decides anew; drains of the others outlive it.
+"""Who may drain a member. A member gets requests only if no owner drains it; each owner ends only
+its own drains."""
+# Owners whose drains the last stage of a deploy decides again; those of the others stay.
 RECOMPUTED = ("inventory", "rolling-update")
 
 
 @dataclass(frozen=True)
 class BalancerState:
-    """The upstreams, their drains, and how a server that fails is passed by."""
+    """The upstreams and drains, and after how many failures a server is left out for how long."""
 
     upstreams: tuple[Upstream, ...] = ()
     drains: tuple[Drain, ...] = ()
@@ -46,12 +47,12 @@ _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1
 
 
 def dump_state(state: BalancerState) -> str:
-    """The state as it is written."""
+    """The text of state.json."""
     return json.dumps({"schema": SCHEMA} | asdict(state), indent=1) + "\n"
 
 
 def parse_state(text: str) -> BalancerState | None:
-    """The state in a file's text, None where there is none; ValueError where it is not ours."""
+    """The state in the text of state.json, None for an empty one; ValueError for any other text."""
     if not text.strip():
         return None
     try:
@@ -59,7 +60,7 @@ def parse_state(text: str) -> BalancerState | None:
         if data["schema"] != SCHEMA:
             raise ValueError(f"its schema is {data['schema']}, not {SCHEMA}")
         state = _STATE.validate_python(data)
-        # They become part of nginx's configuration.
+        # Names become part of nginx's configuration.
         for upstream in state.upstreams:
             _NAME.validate_python(upstream.name)
     except ValidationError as error:
@@ -71,7 +72,7 @@ def parse_state(text: str) -> BalancerState | None:
 
 def _unreadable(why: str) -> str:
     return (
-        f"{STATE} cannot be read: {why}; if nobody is drained on purpose, write "
+        f"{STATE} cannot be read: {why}; if no replica is drained on purpose, write "
         f"{dump_state(BalancerState())!r} into it: the end of a deploy fills it"
     )
 
@@ -84,12 +85,12 @@ def drain(
     since: str,
     interrupted: Collection[str] = (),
 ) -> tuple[BalancerState, tuple[str, ...]]:
-    """The state with these members out, and those of them that stay in.
+    """The state with these members drained, and the ids of those that cannot be drained.
 
-    `replicas` are ids; "gpu1/*" are all members of a host, those too that no plan names any more.
-    They stay in where their upstream would have no healthy member left, unless its service is one
-    of `interrupted`, whose interruption was announced. An owner's drain that is there stays as it
-    is. Ids of no member are passed over.
+    `replicas` are ids; "gpu1/*" means all members on a host, planned or not. Members are not
+    drained where their upstream would have no healthy member left, unless the interruption of its
+    service was announced (`interrupted`). A drain that the owner already has stays as it is.
+    Unknown ids are ignored.
     """
     held = {one.replica for one in state.drains if one.owner == owner}
     new: list[Drain] = []
@@ -108,7 +109,7 @@ def drain(
 
 
 def in_service(state: BalancerState) -> frozenset[str]:
-    """The ids of the members that are in, and not for want of better ones."""
+    """The ids of members that get requests and are neither failed nor drained."""
     return frozenset(id for one in state.upstreams for id in healthy(one, state.drains))
 
 
@@ -118,10 +119,10 @@ def undrain(
     owner: Owner,
     proved: Mapping[str, Sequence[Member]] | None = None,
 ) -> BalancerState:
-    """The state without an owner's drains of these members, named as `drain` takes them.
+    """The state without an owner's drains of these members, named as for `drain`.
 
-    `proved` are members by service that have just given a completion: they are in as they are now,
-    new or at another port, whatever they failed before.
+    `proved` are members, by service, that have just answered a completion. They replace the members
+    of the same id, or are added, and earlier failures of theirs are forgotten.
     """
     left = tuple(
         one for one in state.drains if one.owner != owner or not _matches(one.replica, replicas)
@@ -141,7 +142,7 @@ def _with_proved(upstream: Upstream, proved: Sequence[Member]) -> Upstream:
 
 
 def drain_owners(state: BalancerState) -> dict[str, frozenset[str]]:
-    """Who has which member out, by its id."""
+    """The owners of drains, by the member's id."""
     found: dict[str, frozenset[str]] = {}
     for drain in state.drains:
         found[drain.replica] = found.get(drain.replica, frozenset()) | {drain.owner}
@@ -159,10 +160,10 @@ def planned_state(
     run: str,
     since: str,
 ) -> BalancerState:
-    """The state that routes ask for, before their members were asked for completions.
+    """The state that follows from the routes, before their members are asked for completions.
 
-    Drains of operators and watchdogs stay; the inventory's are those that it declares now, and
-    those of a rolling update end with it.
+    Drains of operators and watchdogs stay. The inventory's drains are those that it declares now.
+    Drains of a rolling update end.
     """
     upstreams = tuple(Upstream(r.service, r.upstream, r.members) for r in routes)
     new = BalancerState(upstreams, (), settings.max_fails, settings.fail_timeout_s)
@@ -180,7 +181,7 @@ def with_results(
     failures: Mapping[str, str],
     unanswered: Collection[str],
 ) -> BalancerState:
-    """The planned state with what failed; services where none answered keep what they had."""
+    """The planned state with its failures; `unanswered` services keep their old upstream."""
 
     def after(upstream: Upstream) -> Upstream:
         before = old.upstream(upstream.service) if old else None
@@ -194,14 +195,14 @@ def with_results(
 
 
 def removed_members(state: BalancerState, routes: Sequence[Route]) -> tuple[str, ...]:
-    """The ids of members that were in an upstream and are in no plan any more."""
+    """The ids of members of an upstream that no plan has any more."""
     ids = {member.id for route in routes for member in route.members}
     return tuple(m.id for one in state.upstreams for m in one.members if m.id not in ids)
 
 
 def removed_message(replica: str) -> str:
-    """What is to be said of such a member."""
+    """The warning about such a member."""
     return (
-        f"{replica} was in the upstream and is in no plan any more: it leaves; its host may still "
-        "run it"
+        f"{replica} was in the upstream and is in no plan any more: it is removed; its host may "
+        "still run it"
     )

@@ -8,13 +8,13 @@ from roles.balancer.routes import Member
 
 UNSAFE = re.compile(r"[^A-Za-z0-9 .,:/()\[\]_=+-]+")
 COMMENT_LENGTH = 120
-# By whom is in state.json: one owner more must not change the file.
+# Owners are recorded in state.json alone: another owner must not change the upstreams' file.
 DRAINED = "drained"
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """The members of one service as they were last written, and why some failed, by their id."""
+    """The members of one service, and why some of them failed, by id."""
 
     service: str
     name: str
@@ -24,10 +24,10 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Drain:
-    """A member that gets no requests because its `owner` (see `state.Owner`) wants so.
+    """An owner's decision (see `state.Owner`) that a member gets no requests.
 
-    `run` is the run that began it, `since` when (ISO 8601). `interruption` says that the upstream
-    may have no other member: the interruption was announced.
+    `run` is the run that began it, `since` when it began (ISO 8601). `interruption` says that the
+    member is drained even if its upstream has no other, because the interruption was announced.
     """
 
     replica: str
@@ -39,10 +39,10 @@ class Drain:
 
 @dataclass(frozen=True)
 class Server:
-    """A member with its part of the requests.
+    """A member of an upstream, and whether it gets requests.
 
-    `out` says why it gets none; `kept` why it ought to get none, but has to, because nothing better
-    is left. Both are None for a good one, and one of them always is.
+    `out` says why it gets none. `kept` says why it should get none, but does, because its upstream
+    would be empty without it. Both are None for a healthy member; at most one is set.
     """
 
     member: Member
@@ -51,7 +51,7 @@ class Server:
 
     @property
     def comment(self) -> str:
-        """The id and what is the matter, if anything: one line of plain ASCII."""
+        """The member's id and its problem, if any, as one line of ASCII."""
         if self.out:
             return one_line(f"{self.member.id}: out, {self.out}")
         if self.kept:
@@ -60,10 +60,10 @@ class Server:
 
 
 def servers(upstream: Upstream, drains: Collection[Drain]) -> tuple[Server, ...]:
-    """All members in their order, with those marked that get no requests.
+    """All members in order, with those marked that get no requests.
 
-    At least one is always in, unless a drain of one of them announced the interruption: failed ones
-    are kept rather than none, and drained ones where nothing else is there at all.
+    At least one always gets requests, unless a drain announced the interruption: failed members are
+    kept where all others are drained or failed, and drained ones where there are no others.
     """
     own = [drain for drain in drains if drain.replica in {m.id for m in upstream.members}]
     drained = {drain.replica for drain in own}
@@ -77,7 +77,7 @@ def servers(upstream: Upstream, drains: Collection[Drain]) -> tuple[Server, ...]
 
 
 def healthy(upstream: Upstream, drains: Collection[Drain]) -> set[str]:
-    """The ids of the members that are in, and not for want of better ones."""
+    """The ids of members that get requests and are neither failed nor drained."""
     found = servers(upstream, drains)
     return {server.member.id for server in found if not server.out and not server.kept}
 
@@ -96,5 +96,5 @@ def _keep(server: Server) -> Server:
 
 
 def one_line(text: str) -> str:
-    """One short line of ASCII that can neither end a comment nor quote anything."""
+    """A text as one short line of ASCII, which is safe within a comment of nginx."""
     return " ".join(UNSAFE.sub(" ", text).split())[:COMMENT_LENGTH].rstrip()

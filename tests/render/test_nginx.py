@@ -554,7 +554,7 @@ def test_drains(tmp_path: Path):
                 change(operations.drain, "gpu1/r-0")
                 assert host.reloads == 1
                 (warning,) = host.warnings
-                assert warning.startswith("gpu1/r-0 stays in")
+                assert warning.startswith("gpu1/r-0 is not drained")
                 assert served(client, engines[1:]) == (0,)
                 change(operations.undrain, "gpu2/*")
                 assert host.reloads == 1, "an operator has it out"

@@ -1,4 +1,4 @@
-"""Where nginx's files lie on a balancer."""
+"""The paths of nginx's files on a balancer."""
 
 ROOT = "/etc/nginx"
 FOLDER = f"{ROOT}/llm"
@@ -11,11 +11,11 @@ SELF_SIGNED = f"{FOLDER}/self-signed.pem"
 CERTIFICATE = f"{FOLDER}/certificate.pem"
 CERTIFICATE_KEY = f"{FOLDER}/certificate.key"
 LOADED = f"{FOLDER}/loaded"
-"""Holds the digest of the files that nginx has loaded, so that a run that died between writing
-and reloading is made good by the next."""
+"""Holds the digest of the files that nginx has loaded, so that the next run reloads nginx if a run
+died between writing and loading."""
 DEFAULT_SITE = f"{ROOT}/sites-enabled/default"
 FILES = (SITE, UPSTREAMS, OLD_KEYS, SELF_SIGNED, CERTIFICATE, CERTIFICATE_KEY)
-"""All files of the balancer beside those in KEYS, of which some are there."""
+"""All files of the balancer except those in KEYS; some of them may be missing."""
 
 
 def client_keys(service: str) -> str:

@@ -1,4 +1,4 @@
-"""What nginx offers as the balancer."""
+"""nginx as the balancer program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Nginx:
     kind: str = "nginx"
     packages: Sequence[str] = ("nginx", "openssl", "python3", "procps")
     main_file: str = f"{paths.ROOT}/nginx.conf"
-    # Debian's default site takes port 80: nginx would not start where something else has it.
+    # Debian's default site uses port 80: nginx would not start where another program has that port.
     installed_script: str = f"rm -f {paths.DEFAULT_SITE}"
     site: str = paths.SITE
     files: Sequence[str] = (*paths.FILES, f"{paths.KEYS}/*")

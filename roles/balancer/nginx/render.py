@@ -1,4 +1,4 @@
-"""nginx's files as text. Pure, but for the template's file."""
+"""The texts of nginx's files. Pure, except that templates are read."""
 
 import json
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ ERRORS = {
 def render_site(
     settings: BalancerSettings, routes: Sequence[Route], certificate: str, certificate_key: str
 ) -> str:
-    """/etc/nginx/conf.d/llm.conf; the certificate's paths are those on the balancer.
+    """The text of /etc/nginx/conf.d/llm.conf; the certificate's paths are those on the balancer.
 
-    jinja2.TemplateError where an own template is wrong or uses a variable that there is not.
+    jinja2.TemplateError where the inventory's own template is wrong or uses an unknown variable.
     """
     values = site_values(
         sites(settings, routes),
@@ -42,7 +42,7 @@ def render_site(
 
 
 def sites(settings: BalancerSettings, routes: Sequence[Route]) -> tuple[Site, ...]:
-    """The names and ports that routes are at: the endpoint first, then those of services."""
+    """The servers (names and ports) with their routes: the endpoint first, then services' own."""
     places: dict[tuple[int, str], list[Location]] = {(settings.port, settings.server_name): []}
     for route in routes:
         port = route.match.port or settings.port
@@ -57,7 +57,7 @@ def sites(settings: BalancerSettings, routes: Sequence[Route]) -> tuple[Site, ..
 
 
 def render_upstreams(state: BalancerState) -> str:
-    """/etc/nginx/llm/upstreams.conf: all upstreams, the only file that a drain changes."""
+    """The text of /etc/nginx/llm/upstreams.conf, the only file of nginx that a drain changes."""
     return rendered(
         read_text(TEMPLATES / "upstreams.conf.j2"),
         upstreams=[(one.name, servers(one, state.drains)) for one in state.upstreams],
@@ -66,8 +66,8 @@ def render_upstreams(state: BalancerState) -> str:
 
 
 def render_client_keys(route: Route) -> str:
-    """The keys of a service's clients, as entries of a map; secret, for root alone."""
-    # A regular expression, because a map compares plain strings without regard to case.
+    """The key of a service's clients as an entry of a map; secret, for root alone."""
+    # A regular expression, because a map ignores the case of plain strings.
     pattern = f"~^{_literal(route.service)} (?i:Bearer) {_literal(route.api_key)}$"
     return f'"{pattern}" 1;\n'
 
@@ -75,7 +75,7 @@ def render_client_keys(route: Route) -> str:
 def render_engine_key(route: Route) -> str:
     """The header that a service's engines expect, as an entry of a map; secret, for root alone.
 
-    Engines that take no key get none, not the client's.
+    Engines that expect no key get an empty header, never the client's key.
     """
     header = f"Bearer {route.engine_key}" if route.engine_key else ""
     return f'"~^{_literal(route.service)}$" "{header}";\n'

@@ -1,4 +1,4 @@
-"""The shell scripts that check nginx's files, load them, and say what it has loaded."""
+"""Shell scripts that check nginx's files, load them, and print what it has loaded."""
 
 import shlex
 
@@ -8,13 +8,13 @@ from roles.balancer.nginx.paths import FILES, KEYS, LOADED, ROOT
 def check(root: str = ROOT) -> str:
     """A check for `roles.host.operations.present`: `nginx -t` over all of nginx's configuration.
 
-    The live files are copied, the staged ones laid over them, and every path below `root` is
-    turned to the copy.
+    The live files are copied, the staged ones replace theirs in the copy, and paths below `root`
+    are changed to the copy.
     """
     live = shlex.quote(root)
     return (
         'T="$STAGE/nginx-test"; mkdir "$T"; '
-        # A dangling link is none of our business unless nginx reads it, and then nginx says so.
+        # Dangling links are left out: nginx itself complains if it reads one.
         f'cp -aL {live}/. "$T/" 2>/dev/null; cp -a "$STAGE"{live}/. "$T/" && '
         f'find "$T" -type f -exec sed -i "s#{root}/#$T/#g" {{}} + && '
         '{ SAID=$(nginx -t -q -c "$T/nginx.conf" 2>&1) || '
@@ -23,7 +23,8 @@ def check(root: str = ROOT) -> str:
 
 
 def state_command() -> str:
-    """Prints four lines: whether nginx is enabled, is active, the files' digest, and the loaded."""
+    """A command that prints four lines: whether nginx is enabled and active, the digest of its
+    files, and the digest of the loaded files."""
     return (
         'echo "$(systemctl is-enabled nginx 2>/dev/null)"; '
         'echo "$(systemctl is-active nginx 2>/dev/null)"; '
@@ -32,22 +33,22 @@ def state_command() -> str:
 
 
 def start_script() -> str:
-    """Starts nginx with its files as they are, and notes what it has loaded.
+    """A script that starts nginx with its present files, and records what it has loaded.
 
-    The package has started it when it was installed, with other files: a mere start would leave it
-    at that.
+    It restarts nginx, because the package starts it with other files when it is installed.
     """
     return f"systemctl restart nginx || {_fail_with_log('nginx did not start')}; {_record_loaded()}"
 
 
 def reload_script() -> str:
-    """Reloads nginx, waits until its old workers take no more connections and notes what is loaded.
+    """A script that reloads nginx, waits until its old workers accept no more connections, and
+    records what is loaded.
 
-    `nginx -s reload` succeeds even where the new configuration cannot be used (a port that is
-    taken): nginx then goes on with the old one, and only its log says so. The old note goes first:
-    what nginx has loaded is unknown until the new one is written.
+    `nginx -s reload` succeeds even where nginx cannot use the new configuration (a port is taken):
+    nginx keeps the old one then, and only its log says so. The old record is removed first, as what
+    is loaded is unknown until the new one is written.
     """
-    # The title of a worker that only ends what it has begun is longer.
+    # A worker that only finishes its requests has a longer title.
     workers = "pgrep -P \"$(cat /run/nginx.pid)\" -f '^nginx: worker process *$'"
     old_accept = f'{workers} | grep -Fxq "$OLD"'
     kept = _fail_with_log("nginx went on with its old configuration")

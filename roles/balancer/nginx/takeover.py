@@ -1,7 +1,7 @@
-"""Takes over a balancer of an earlier version, whose site held the upstream itself. Pure.
+"""Takes over a balancer of an earlier version of this project, whose site held the upstream. Pure.
 
-Its members are read from the site once; from then on state.json knows them. The site and its keys
-stay as they are until the end of the deploy: only the upstream moves into a file of its own.
+Its members are read from the site once, and are in state.json from then on. The upstream moves into
+a file of its own; the site and its keys stay as they are until the end of the deploy.
 """
 
 import re
@@ -25,7 +25,7 @@ FAILED = "its completion failed: "
 
 @dataclass(frozen=True)
 class TakenOver:
-    """The state of a balancer that was taken over, and its site without the upstream."""
+    """The state of a balancer that is taken over, and its site without the upstream."""
 
     state: BalancerState
     site: str
@@ -37,7 +37,7 @@ class TakenOver:
 
 
 def take_over(site: str, run: str, since: str) -> TakenOver | None:
-    """What an old site becomes; None where there is none, or none of an earlier version.
+    """What the site of an earlier version becomes; None for an empty or a present one.
 
     ValueError where its upstream cannot be read.
     """
@@ -96,9 +96,9 @@ def _unreadable(why: str) -> str:
 
 
 def keys_script(service: str) -> str:
-    """Copies the keys of an earlier version to where those of its service belong.
+    """A script that copies the keys of an earlier version into the files of its service.
 
-    They never leave the host. The old file stays: the old site includes it.
+    Keys never leave the host. The old file stays, because the old site includes it.
     """
     old = shlex.quote(paths.OLD_KEYS)
     clients, engine = paths.client_keys(service), paths.engine_key(service)

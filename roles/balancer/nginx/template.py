@@ -1,4 +1,4 @@
-"""Jinja2 templates of nginx's files, and what an own one must keep to."""
+"""Jinja2 templates of nginx's files, and checks of an inventory's own template."""
 
 import re
 import traceback
@@ -21,7 +21,7 @@ UPSTREAM_BLOCK = re.compile(START + r"upstream\s+([^\s{;]+)\s*\{")
 PASS = re.compile(START + r"(?:proxy|grpc|fastcgi|uwsgi|scgi)_pass\s+([^\s;]+)")
 OUR_TARGET = re.compile(rf"[\"']?https?://{UPSTREAM_PREFIX}[A-Za-z0-9._-]+(/[^\s;]*)?[\"']?")
 QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}")
-# nginx takes `#` for a comment only where a word could begin.
+# In nginx `#` begins a comment only where a word could begin.
 COMMENT = re.compile(rf"(?m){START}#.*$")
 
 
@@ -35,13 +35,13 @@ class Location:
 
     @property
     def target(self) -> str:
-        """What `proxy_pass` takes: a path prefix of the route is stripped."""
+        """The argument of `proxy_pass`; it strips the route's path prefix."""
         return f"http://{self.upstream}" + ("" if self.path == "/v1/" else "/v1/")
 
 
 @dataclass(frozen=True)
 class Site:
-    """One name at one port, with the routes that it serves."""
+    """One server of nginx: a name and a port, with its routes."""
 
     port: int
     server_name: str
@@ -56,7 +56,7 @@ SAMPLE_SITES = (
 
 
 def site_values(sites: tuple[Site, ...], **values: Any) -> dict[str, Any]:
-    """All that a site's template may use."""
+    """The variables of a site's template."""
     return {"sites": sites, "upstreams_file": UPSTREAMS, "keys_folder": KEYS} | values
 
 
@@ -73,8 +73,8 @@ SAMPLE = site_values(
 
 
 def rendered(text: str, **values: Any) -> str:
-    """A template filled in; jinja2.TemplateError where it is wrong, or a variable is unknown."""
-    # It is anybody's: no loop of a billion rounds.
+    """A rendered template; jinja2.TemplateError where it is wrong, or a variable is unknown."""
+    # An inventory's own template is not trusted: the sandbox limits its loops.
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
@@ -86,7 +86,7 @@ def rendered(text: str, **values: Any) -> str:
 
 
 def check_template(path: Path) -> None:
-    """ValueError where an own template cannot be rendered, or its site would ignore drains."""
+    """ValueError where an inventory's template cannot be rendered, or its site ignores drains."""
     text = read_text(path)
     try:
         site = rendered(text, **SAMPLE)
@@ -107,9 +107,9 @@ _INCLUDE_REMEDY = (
 
 
 def drain_problem(site: str) -> str | None:
-    """Why drained members would still get requests by a site, and what to do; None for a good one.
+    """Why a site would send requests to drained members, and what to do; None where it would not.
 
-    Only upstreams.conf follows drains: the site must include it, and send requests nowhere else.
+    Only upstreams.conf follows drains, so the site must include it and send requests nowhere else.
     """
     text = COMMENT.sub("", site)
     if found := UPSTREAM_BLOCK.search(text):
@@ -129,7 +129,7 @@ def drain_problem(site: str) -> str | None:
 
 
 def _brace_problem(text: str) -> str | None:
-    """What nginx would say of a site whose blocks do not end, or end twice."""
+    """The problem of a site with unbalanced braces; None for a balanced one."""
     depth = 0
     for brace in re.findall(r"[{}]", QUOTED.sub("", text)):
         depth += 1 if brace == "{" else -1

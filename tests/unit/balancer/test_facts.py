@@ -44,7 +44,7 @@ def test_what_runs(lines: list[str], standing: tuple[bool, bool, bool]):
 
 @pytest.mark.parametrize("others", [{"service": []}, {"files": ["x"]}, {"service": ["enabled"]}])
 def test_what_is_no_standing(others: Mapping[str, list[str]]):
-    with pytest.raises(FactProcessError, match="not the standing of a balancer"):
+    with pytest.raises(FactProcessError, match="not the answer of a balancer"):
         BalancerFacts().process(output(**others))
     with pytest.raises(FactProcessError):
         BalancerFacts().process(["sh: not found"])
