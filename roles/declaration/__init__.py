@@ -1,4 +1,4 @@
-"""What was written: an inventory with its settings and recordings, and what is wrong with it."""
+"""An inventory as it is written: its settings, its recordings, and its problems."""
 
 from roles.declaration.declaration import BALANCERS as BALANCERS
 from roles.declaration.declaration import GPU_HOSTS as GPU_HOSTS

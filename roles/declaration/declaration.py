@@ -1,4 +1,4 @@
-"""One inventory as it was written, before anything in it is checked."""
+"""One inventory as it is written, before anything in it is checked."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ ROLES = (GPU_HOSTS, BALANCERS)
 
 @dataclass(frozen=True)
 class DeclaredHost:
-    """A host as it was written: its groups, its `llm` data, where ssh reaches it."""
+    """A host as it is written: its groups, its `llm` data, and the address that ssh uses."""
 
     groups: frozenset[str]
     data: Mapping[str, Any]
@@ -19,10 +19,10 @@ class DeclaredHost:
 
 @dataclass(frozen=True)
 class Declaration:
-    """One inventory as it was written: data of `all`, and of each host, under our key.
+    """One inventory as it is written: what `all` (`fleet`) and each host have under our key.
 
-    `hosts` maps a host's name to its groups, its merged data and the name it is reached by;
-    `recorded` maps it to the entry of the recorded hardware, as it was read.
+    `hosts` are the hosts by name, each with the merged data of its groups. `recorded` has the
+    entries of the recorded hardware by host.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Inventory files, read as pyinfra reads them; no host is contacted."""
+"""Reads inventory files as pyinfra does; no host is contacted."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,16 @@ from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
 from roles.declaration.shape import data_problems, shape_problems
 
-# The name under which the pyinfra state of `read` says which file it is for.
+# The attribute of pyinfra's state that holds the file which `read` reads.
 _READING = "pyinfra_llm_reading"
-# The name under which it says that the file has called `check`.
+# The attribute that says that the file has called `check`.
 _CALLED = "pyinfra_llm_called"
 
 
 def read(file: str, group_data: Sequence[str] = ()) -> Declaration:
-    """What an inventory file declares, with more folders of group data.
+    """What an inventory file declares, with additional folders of group data.
 
-    Raises DeclarationError where it contradicts itself, FileNotFoundError where there is no file.
+    Raises DeclarationError where its shape is wrong, FileNotFoundError where there is no file.
     """
     path = Path(file).resolve()
     return declaration(path, _inventory(file, path, group_data))
@@ -40,9 +40,9 @@ def read_hosts(file: str) -> Inventory:
 
 def _inventory(file: str, path: Path, group_data: Sequence[str]) -> Inventory:
     if not path.is_file():
-        # pyinfra would take the name of a missing file for the name of a host.
+        # pyinfra would use the name of a missing file as the name of a host.
         raise FileNotFoundError(f"{file}: there is no such inventory file")
-    # A state of its own: pyinfra notes there which file it runs, its own included.
+    # A state of its own, because pyinfra records the file that it runs in its state.
     state = State()
     setattr(state, _READING, str(path))
     with ctx_state.use(state):
@@ -56,7 +56,7 @@ def _inventory(file: str, path: Path, group_data: Sequence[str]) -> Inventory:
 
 
 def is_reading(file: str) -> bool:
-    """Whether the inventory file runs because `read` reads it."""
+    """Whether `read` runs this inventory file; records that the file has called `check`."""
     state = ctx_state.get()
     if getattr(state, _READING, None) != str(Path(file).resolve()):
         return False
@@ -65,9 +65,9 @@ def is_reading(file: str) -> bool:
 
 
 def declaration(file: Path, inventory: Inventory) -> Declaration:
-    """What an inventory file says under our key, on each level of its data, and its recording.
+    """What an inventory file declares under our key, on each level of its data, and its recording.
 
-    Raises DeclarationError where a level's data is none, as files of group data may have it.
+    Raises DeclarationError where the data of a level is malformed.
     """
     problems = data_problems("all", inventory.get_data())
     groups = {name: inventory.get_group_data(name) for host in inventory for name in host.groups}

@@ -1,7 +1,7 @@
-"""Inventory files read without pyinfra, where they use nothing of it but lists of hosts.
+"""Reads inventory files without pyinfra, if they are plain lists of hosts.
 
-pyinfra takes most of a second to import; a plan that is only shown needs none of it. Whatever this
-cannot read as pyinfra does is left to `roles.declaration.inventory`.
+Importing pyinfra takes most of a second, and a plan that is only shown does not need it. Files that
+this module cannot read like pyinfra are left to `roles.declaration.inventory`.
 """
 
 import sys
@@ -14,19 +14,19 @@ from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
 from roles.declaration.shape import KEY, shape_problems
 
-# What a file that is read here has for its `__name__`.
+# The `__name__` of a file that is read here.
 _NAME = "pyinfra_llm_inventory"
-# What it has once it has called `check`.
+# The global name that is set once the file has called `check`.
 _CALLED = "__pyinfra_llm_called__"
 
 Group = tuple[Sequence[Any], Mapping[str, Any]]
 
 
 def read_plain(path: Path) -> Declaration | None:
-    """What an inventory file declares; None where only pyinfra can tell.
+    """What an inventory file declares; None where only pyinfra can read it.
 
-    That is where there are files of group data, a host of a connector (`@…`), or an error in the
-    file. Raises DeclarationError where the file contradicts itself.
+    pyinfra is needed for files of group data, for hosts of a connector (`@…`), and to report errors
+    in the file. Raises DeclarationError where the file's shape is wrong.
     """
     if any((folder / "group_data").exists() for folder in (Path.cwd(), path.parent)):
         return None
@@ -41,7 +41,7 @@ def declaration_of(
 ) -> Declaration | None:
     """What the global names of an inventory file declare; see `read_plain`.
 
-    `called` is whether the file calls `check`.
+    `called` says whether the file calls `check`.
     """
     if problems := [*shape_problems(attributes), *missing_check(called)]:
         raise DeclarationError(path.stem, problems)
@@ -50,7 +50,7 @@ def declaration_of(
 
 
 def missing_check(called: bool) -> list[str]:
-    """What is wrong with a file that does not call `check`: pyinfra would go on unchecked."""
+    """The problem of a file that does not call `check`: pyinfra would run it unchecked."""
     if called:
         return []
     return [
@@ -60,7 +60,7 @@ def missing_check(called: bool) -> list[str]:
 
 
 def is_read_plainly() -> bool:
-    """Whether the file that called the caller is read by `read_plain`."""
+    """Whether `read_plain` runs the file that called our caller; records that it called `check`."""
     names = sys._getframe(2).f_globals
     if names.get("__name__") != _NAME:
         return False
@@ -69,7 +69,7 @@ def is_read_plainly() -> bool:
 
 
 def own_data(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What stands under our key in the data of a level."""
+    """The data of a level under our key."""
     return data.get(KEY, {})
 
 
@@ -78,13 +78,16 @@ def _executed(path: Path) -> dict[str, Any] | None:
     try:
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), attributes)
     except Exception:
-        # pyinfra runs the file again and says what is wrong with it.
+        # pyinfra runs the file again and reports the error.
         return None
     return attributes
 
 
 def _groups(attributes: Mapping[str, Any], stem: str) -> dict[str, Group] | None:
-    """The groups of a file as pyinfra takes them, `all` and that of the file's name the last."""
+    """The groups of a file as pyinfra sees them; the last are the file's own name and `all`.
+
+    None where a host belongs to a connector.
+    """
     groups: dict[str, Group] = {
         name: (value[0], value[1]) if isinstance(value, tuple) else (value, {})
         for name, value in attributes.items()
@@ -131,7 +134,7 @@ def _declaration(path: Path, groups: Mapping[str, Group]) -> Declaration:
 
 
 def _host_entries(groups: Mapping[str, Group]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Each host in each group, with the data that stands beside its name there."""
+    """Each host in each group, with the data that the group has beside its name."""
     for group, (hosts, _) in groups.items():
         for host in hosts:
             yield group, _name(host), host[1] if isinstance(host, tuple) else {}

@@ -1,4 +1,4 @@
-"""What is wrong with a declaration, said so that its author can mend it."""
+"""Problems of a declaration, as messages by which its author can correct it."""
 
 import difflib
 import re
@@ -9,15 +9,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 _TYPES = {"str", "int", "float", "bool", "[key]"}
-# How a message begins that is about a place within what is wrong: "services[0].share: ".
+# The beginning of a message about a field of the model: "services[0].share: ".
 _PLACE = re.compile(r"([a-z_]+)[\w.\[\]]*: ")
 _MEMBER = re.compile(r"[\[\](),]")
-# Keys that were known in an earlier version, and where they are now.
+# Keys of an earlier version, and where they are now.
 _MOVED = {"engine": "move it under engines.vllm: each kind of engine has its settings there"}
 
 
 class DeclarationError(ValueError):
-    """An inventory that cannot be deployed; `problems` has one line each, path first."""
+    """An inventory that cannot be deployed; each of its `problems` is a line that begins with its
+    place."""
 
     def __init__(self, inventory: str, problems: list[str]) -> None:
         self.problems = list(dict.fromkeys(problems))
@@ -27,7 +28,7 @@ class DeclarationError(ValueError):
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Two levels of declared data as one: mappings are merged, anything else is replaced."""
+    """Two levels of data merged into one: mappings are merged, other values replaced."""
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
@@ -51,11 +52,11 @@ def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> It
     found: dict[str, None] = {}
     unions = _unions(places, details)
     for place, detail in zip(places, details, strict=True):
-        # What is wrong inside says more than that the whole is wrong, as a union's other members
-        # do, or a list without the items that are wrong.
+        # A problem deeper inside explains more than the problem of the whole, which a union's other
+        # members report, or a list that is too short without its wrong items.
         if place in deeper and (detail["type"] == "too_short" or detail["type"].endswith("_type")):
             continue
-        # The key is there, but for its spelling.
+        # The key is not missing, but misspelled.
         if detail["type"] == "missing" and (place[:-1], place[-1]) in mistyped:
             continue
         if place in unions:
@@ -69,7 +70,7 @@ def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> It
 def _unions(
     places: list[tuple[int | str, ...]], details: list[ErrorDetails]
 ) -> dict[tuple[int | str, ...], str]:
-    """In words, what may stand at a place where each of several types was tried."""
+    """The types that are allowed at a place where pydantic tried several, in words."""
     tried: dict[tuple[int | str, ...], dict[str, None]] = {}
     for place, detail in zip(places, details, strict=True):
         if detail["type"] in _EXPECTED:
@@ -79,7 +80,7 @@ def _unions(
 
 def _line(path: str, detail: ErrorDetails, kind: type[BaseModel]) -> str:
     message = _message(detail, kind)
-    # What a model says of one of its fields begins with the field's name.
+    # A message of a model about one of its fields begins with the field's name.
     place = _PLACE.match(message)
     model = _model_at(kind, detail["loc"])
     if detail["type"] == "value_error" and place and model and place[1] in model.model_fields:
@@ -88,7 +89,8 @@ def _line(path: str, detail: ErrorDetails, kind: type[BaseModel]) -> str:
 
 
 def _keys(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """A place without the members of unions that were tried: they are no keys of the inventory."""
+    """A place without the members of unions that pydantic tried, which are no keys of the
+    inventory."""
     return tuple(
         part
         for part in location
@@ -147,7 +149,7 @@ def _remedy(detail: ErrorDetails) -> str | None:
     return _REMEDIES.get(detail["type"])
 
 
-# What each type is called by who writes an inventory.
+# The types in the words of those who write inventories.
 _EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -170,7 +172,7 @@ _REMEDIES = {
 
 
 def _close(detail: ErrorDetails, kind: type[BaseModel]) -> str | None:
-    """The known key that an unknown one is nearest to."""
+    """The known key that is most similar to an unknown one."""
     known = _known(kind, detail["loc"][:-1])
     return next(iter(difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)), None)
 
@@ -179,7 +181,7 @@ def _printed(value: Any) -> str:
     try:
         return f"{value!r:.60}"
     except ValueError:
-        # Python does not print an integer of thousands of digits.
+        # Python refuses to print integers of thousands of digits.
         return "that"
 
 
@@ -190,14 +192,14 @@ def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[Ba
 
 
 def _known(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that are allowed at a place below `kind`."""
+    """The keys that are allowed at a place within settings of `kind`."""
     return list(_nearest(kind, location)[0].model_fields)
 
 
 def _nearest(
     kind: type[BaseModel], location: tuple[int | str, ...]
 ) -> tuple[type[BaseModel], bool]:
-    """The kind of settings nearest to a place below `kind`, and whether the place holds them."""
+    """The innermost kind of settings on the way to a place, and whether it is at that place."""
     for part in location:
         if isinstance(part, int):
             continue

@@ -1,4 +1,4 @@
-"""What is kept beside an inventory: inventories/hardware/<inventory>.yaml, and its saved plan."""
+"""Files beside an inventory: its recorded hardware (hardware/INVENTORY.yaml) and its saved plan."""
 
 import fcntl
 import os
@@ -13,17 +13,17 @@ from roles.plan import check_saved
 
 
 def recording_of(file: Path) -> Path:
-    """Where the recorded hardware of an inventory file's hosts is."""
+    """The file of the recorded hardware of an inventory's hosts."""
     return file.parent / "hardware" / f"{file.stem}.yaml"
 
 
 def saved_plan_of(file: Path) -> Path:
-    """Where the saved plan of an inventory file is, if it was saved."""
+    """The file of the saved plan of an inventory, which may not exist."""
     return file.parent / "plans" / f"{file.stem}.yaml"
 
 
 def recorded(file: Path) -> Mapping[str, Any]:
-    """The entries of the recorded hardware of an inventory file's hosts; DeclarationError."""
+    """The recorded hardware of an inventory, by host; DeclarationError where it is damaged."""
     recording = recording_of(file)
     if not path_exists(recording):
         return {}
@@ -47,7 +47,8 @@ def recorded(file: Path) -> Mapping[str, Any]:
 
 
 def saved_plan(file: Path) -> str | None:
-    """The saved plan of an inventory file, None where there is none; DeclarationError."""
+    """The text of an inventory's saved plan, None where there is none; DeclarationError where it is
+    damaged."""
     plan = saved_plan_of(file)
     if not path_exists(plan):
         return None
@@ -64,10 +65,10 @@ def saved_plan(file: Path) -> str | None:
 
 
 def record(file: Path, entries: Mapping[str, Any]) -> None:
-    """Put entries of hosts into a recording, beside those of other hosts; all or nothing.
+    """Write entries of hosts into a recording, and keep those of other hosts.
 
-    Several runs may record at once: each keeps what the others wrote. ValueError, and nothing is
-    written, for an entry that no inventory could be read with: hosts may report anything.
+    Several runs may record at once without losing entries. ValueError, and nothing is written,
+    where an entry could not be read again.
     """
     for name, entry in entries.items():
         check_entry(name, entry)
@@ -78,7 +79,8 @@ def record(file: Path, entries: Mapping[str, Any]) -> None:
         known = read_text(file) if path_exists(file) else ""
         write_whole(file, recording_with(known, entries))
     finally:
-        # At once: under gevent, os.close waits for the event loop, which the next lock would block.
+        # Unlocked explicitly: under gevent os.close waits for the event loop, which the next lock
+        # would block.
         fcntl.flock(folder, fcntl.LOCK_UN)
         os.close(folder)
 
@@ -92,7 +94,7 @@ def check_entry(name: str, entry: Any) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file so that nobody ever sees a part of it; ValueError where it cannot be written."""
+    """Write a file atomically; ValueError where it cannot be written."""
     partial = file.with_suffix(".partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The README's tables of settings, made from the settings themselves.
+"""The tables of settings in the documentation, generated from the settings.
 
 `python -m roles.declaration.reference README.md` writes them between the file's markers.
 """
@@ -47,7 +47,7 @@ def reference() -> str:
 
 
 def with_reference(text: str) -> str:
-    """A text with its part between the markers made anew; ValueError where it has none."""
+    """A text with the part between its markers replaced; ValueError where it has no markers."""
     before, found, rest = text.partition(BEGIN)
     _, closed, after = rest.partition(END)
     if not found or not closed:
@@ -62,10 +62,10 @@ def _table(kind: type[BaseModel]) -> str:
 
 def _rows(kind: type[BaseModel]) -> Iterator[str]:
     for name, field in kind.model_fields.items():
-        # What validators put there is nobody's to write.
+        # Validators set this field, so an inventory cannot.
         if field.exclude:
             continue
-        # A type that a validator widens says so itself.
+        # A type that a validator widens has a note of its own.
         note = next((note for note in field.metadata if isinstance(note, str)), None)
         kind_of_value = note or _type(field.annotation)
         cells = (f"`{name}`", kind_of_value, _default(field), field.description or "")
@@ -82,7 +82,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _type(annotation: Any) -> str:
-    """A type in a user's words: what to write into the inventory."""
+    """A type in words of those who write inventories."""
     arguments = [argument for argument in get_args(annotation) if argument is not type(None)]
     origin = get_origin(annotation)
     if isinstance(annotation, type) and origin is None:
@@ -110,7 +110,7 @@ _TYPE_NAMES: dict[Any, str] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Write the tables into the file that is named."""
+    """Write the tables into the named file."""
     file = Path(arguments[0])
     file.write_text(with_reference(file.read_text()))
     return 0

@@ -1,4 +1,4 @@
-"""The root of what an inventory declares: one `llm` key of `all`, of a group or of a host."""
+"""The root of all settings: what `llm` may hold in the data of `all`, of a group or of a host."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -24,7 +24,7 @@ from roles.topology import ServiceSettings
 from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
 
-# One optional field for each kind of engine, so that each is checked under its own name.
+# One optional field for each kind of engine, so that problems have its name in their place.
 EnginesSettings = create_model(
     "EnginesSettings",
     __base__=StrictSettings,
@@ -33,9 +33,9 @@ EnginesSettings = create_model(
 
 
 class Service(ServiceSettings):
-    """A service as an inventory declares it: what is planned, its engine, its route, its keys.
+    """A service as an inventory declares it: what to plan, its engine, its route, its keys.
 
-    `engine: {vllm: {...}}` names the kind and settings of it that are the service's own.
+    `engine: {vllm: {...}}` names the engine's kind, with settings for this service alone.
     """
 
     _engine_settings: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -51,7 +51,7 @@ class Service(ServiceSettings):
 
     @property
     def engine_settings(self) -> dict[str, Any]:
-        """The settings of its engine that are its own, as they were written."""
+        """The engine's settings for this service alone, as they were written."""
         return self._engine_settings
 
     @model_validator(mode="wrap")
@@ -162,7 +162,7 @@ class FleetSettings(StrictSettings):
         return self
 
     def keys(self, service: Service) -> Keys:
-        """What clients of a service send, and what its engines expect."""
+        """The keys that clients of a service send and that its engines expect."""
         return keys_of(service.route, self.balancer)
 
 

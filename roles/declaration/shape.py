@@ -1,6 +1,6 @@
-"""What is wrong with the shape of an inventory file: its groups, its hosts, the keys of their data.
+"""Problems of the shape of an inventory file: its groups, its hosts, the keys of their data. Pure.
 
-pyinfra takes what it finds for groups and data, and passes over the rest in silence. Pure.
+pyinfra itself ignores what it cannot use as a group or as data.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from roles.declaration.settings import FleetSettings, HostSettings
 KEY = "llm"
 GROUPS = (*ROLES, "all")
 _OUR_SETTINGS = frozenset({*FleetSettings.model_fields, *HostSettings.model_fields})
-# The data that pyinfra's ssh connector knows.
+# The keys that pyinfra's ssh connector knows.
 SSH = tuple(
     f"ssh_{name}"
     for name in (
@@ -33,7 +33,7 @@ _EXAMPLE = '("gpu-1", {"ssh_hostname": "10.0.0.11"})'
 
 
 def shape_problems(attributes: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the groups of a file, by its global names; each with what to do."""
+    """The problems of the groups of a file, given its global names, each with a remedy."""
     problems: list[str] = []
     for name, value in attributes.items():
         if name.startswith("_") or isinstance(value, ModuleType) or callable(value):
@@ -48,7 +48,7 @@ def shape_problems(attributes: Mapping[str, Any]) -> list[str]:
 
 
 def data_problems(where: str, data: Any) -> list[str]:
-    """What is wrong with the keys of a level's data: `where` is all, a group or hosts[NAME]."""
+    """The problems of the keys in the data of a level; `where` is all, a group or hosts[NAME]."""
     if not isinstance(data, Mapping):
         return [f"{where}: its data is {_printed(data)}; write a mapping such as {{{KEY!r}: {{}}}}"]
     problems = []
@@ -88,7 +88,7 @@ def _ssh_problems(where: str, data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _group(name: str, value: Any) -> list[str]:
-    """What is wrong with a group: a list of hosts, or that with a mapping of data."""
+    """The problems of a group, which is a list of hosts, or a pair of such a list and its data."""
     hosts, data = value, {}
     if isinstance(value, tuple):
         if len(value) != 2 or not isinstance(value[0], list):
@@ -112,7 +112,7 @@ def _host(where: str, host: Any) -> list[str]:
 
 
 def _duplicates(group: str, hosts: list[Any]) -> Iterator[str]:
-    """Hosts that a group lists more than once: pyinfra would make one host of them."""
+    """Hosts that a group lists more than once, of which pyinfra would make one host."""
     names = [host[0] if isinstance(host, tuple) and host else host for host in hosts]
     for name in dict.fromkeys(name for name in names if isinstance(name, str)):
         if (count := names.count(name)) > 1:
@@ -120,7 +120,7 @@ def _duplicates(group: str, hosts: list[Any]) -> Iterator[str]:
 
 
 def _is_group(value: Any) -> bool:
-    """Whether pyinfra takes a list for a group."""
+    """Whether pyinfra would treat a list as a group."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -138,7 +138,7 @@ def _mistyped_group(name: str, value: Any, attributes: Mapping[str, Any]) -> str
 
 @lru_cache(maxsize=256)
 def _resembles_key(key: str) -> bool:
-    """Whether a key was meant to be ours: but for case, blanks, a letter, or what follows it."""
+    """Whether a key is a misspelling of ours: by case, blanks, one letter, or a suffix."""
     if key == KEY:
         return False
     plain = key.strip().strip("_-").lower()
@@ -147,7 +147,8 @@ def _resembles_key(key: str) -> bool:
 
 
 def _one_letter_off(text: str) -> bool:
-    """Whether one letter more, less or other, or two changed places, are all that differs."""
+    """Whether a text differs from our key by one letter added, removed or replaced, or by two
+    swapped letters."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     splits = [(KEY[:at], KEY[at:]) for at in range(len(KEY) + 1)]
     return text in {

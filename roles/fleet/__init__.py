@@ -1,4 +1,4 @@
-"""The whole fleet as an inventory declares it: checked once, typed, with its plan."""
+"""The whole fleet as an inventory declares it, checked and planned."""
 
 from roles.fleet.build import build as build
 from roles.fleet.build import unknown_hosts as unknown_hosts

@@ -1,5 +1,5 @@
-"""From what an inventory declares to a typed fleet with its plan. Pure, but for the files that
-settings name: those must be there."""
+"""Builds the fleet, checked and planned, from what an inventory declares. Pure, except that files
+named in settings are read."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -31,10 +31,9 @@ from roles.tuning import TuningSettings
 def build(declaration: Declaration, secrets: bool = True, hardware: bool = True) -> Fleet:
     """Check a whole declaration and plan it.
 
-    Without `secrets` the files that hold keys may be missing: a plan can be reviewed without them.
-    Without `hardware` the GPUs of a host may be unknown, as before they are first recorded; nothing
-    is planned then. Raises DeclarationError with every problem found, each with its path and what
-    to do.
+    Without `secrets` files with keys may be missing, as for the review of a plan. Without
+    `hardware` the GPUs of a host may be unknown, as before they are first recorded; nothing is
+    planned then. Raises DeclarationError with every problem, each with its place and a remedy.
     """
     if not declaration.fleet:
         problem = "all: says nothing under llm; write all = (hosts, {'llm': {'services': […]}})"
@@ -67,12 +66,12 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
     return Fleet(declaration.name, settings, hosts, plans)
 
 
-# Below this share of a GPU's memory it is the share that a model does not fit into.
+# Where a model does not fit and the share of a GPU's memory is below this, the share is to blame.
 _LOW_UTILIZATION = 0.5
 
 
 def unknown_hosts(hosts: tuple[Host, ...]) -> list[str]:
-    """Names of the hosts whose GPUs are to be planned and are not known."""
+    """Names of hosts whose GPUs must be planned but are unknown."""
     return [
         host.name
         for host in hosts
@@ -81,10 +80,10 @@ def unknown_hosts(hosts: tuple[Host, ...]) -> list[str]:
 
 
 def with_hardware(fleet: Fleet, name: str, hardware: Hardware) -> tuple[Fleet | None, Fleet]:
-    """The fleet with another knowledge of a host's hardware: the one to go on with, and the one
-    that is planned anew.
+    """The fleet with new hardware of one host: the one that this run goes on with, and the one that
+    is planned from scratch.
 
-    A run goes on with a plan in which P2P alone is another; the first is None where more changes.
+    A run may go on only if its plan differs in P2P alone; the first is None where more differs.
     ValueError where there is no plan.
     """
     hosts = tuple(
@@ -100,7 +99,7 @@ def with_hardware(fleet: Fleet, name: str, hardware: Hardware) -> tuple[Fleet | 
 
 
 def _adopted(old: Plan, new: Plan, name: str) -> Plan | None:
-    """The old plan with P2P on a host as the new one has it; None where more is different."""
+    """The old plan with the new plan's P2P on a host; None where more than P2P differs."""
     before, now = old.on(name), new.on(name)
     if before is None or now is None:
         return old if before is now else None
@@ -116,8 +115,10 @@ def _with(plan: Plan, host_plan: HostPlan) -> Plan:
 def _defaults(
     data: Mapping[str, Any], settings: FleetSettings | None, secrets: bool
 ) -> tuple[Defaults, Problems]:
-    """What the fleet says of settings that may differ on hosts; read leniently where it is wrong,
-    so that hosts are checked all the same."""
+    """The fleet's values of settings that hosts may override.
+
+    Invalid ones are left out without a problem, so that hosts are checked even then.
+    """
     driver, _ = parsed(DriverSettings, mapping(data.get("driver")), "", secrets)
     tuning, _ = parsed(TuningSettings, mapping(data.get("tuning")), "", secrets)
     services = settings.services if settings else ()
@@ -137,7 +138,7 @@ def _service_engines(
     kinds: Mapping[str, Build],
     secrets: bool,
 ) -> tuple[dict[str, Build], Problems]:
-    """The settings of each service's engine, where no host sets them otherwise."""
+    """The settings of each service's engine, before hosts override them."""
     engines: dict[str, Build] = {}
     problems: Problems = []
     for number, service in enumerate(services):
@@ -153,19 +154,19 @@ def _service_engines(
 
 
 def _hosts(declaration: Declaration, defaults: Defaults) -> tuple[tuple[Host, ...], Problems]:
-    """The hosts that are right, and what is wrong with the others."""
+    """The valid hosts, and the problems of the others."""
     hosts: list[Host] = []
     problems: dict[str, None] = {}
     for name, declared in declaration.hosts.items():
         host, found = check_host(name, declared, declaration.recorded.get(name), defaults)
-        # What the fleet declares is wrong once, not on each host.
+        # A problem of the fleet's settings is reported once, not for each host.
         problems |= dict.fromkeys(found)
         hosts += [host] if host is not None else []
     return tuple(hosts), list(problems)
 
 
 def _roles_missing(settings: FleetSettings | None, hosts: tuple[Host, ...]) -> Iterator[str]:
-    """Which groups lack hosts, and where a balancer lacks its settings."""
+    """Groups without hosts, and missing settings of the balancer."""
     there = {role for host in hosts for role in host.roles}
     alone = settings is not None and all(one.single_endpoint for one in settings.services)
     for role in ROLES if not alone else (GPU_HOSTS,):
@@ -181,9 +182,9 @@ def _roles_missing(settings: FleetSettings | None, hosts: tuple[Host, ...]) -> I
 def _with_engine_key(
     settings: FleetSettings, inventory: str, secrets: bool
 ) -> tuple[FleetSettings, Problems]:
-    """The settings with the file of the engines' key, which a deploy makes where it is missing.
+    """The settings with the file of the engines' key, which a deploy makes if it is missing.
 
-    Nothing is written here: a plan or a check leaves no key behind.
+    Nothing is written here, so a plan or a check makes no key.
     """
     balancer = settings.balancer
     if balancer is None or balancer.engine_key_file is not None:
@@ -280,7 +281,7 @@ def _fits_nowhere(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[
 
 
 def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterator[str]:
-    """What the inventory does not say of engines that are to serve."""
+    """Settings that the engines of planned replicas need and the inventory lacks."""
     for host in hosts:
         for plan in plans:
             own = plan.on(host.name)
@@ -291,7 +292,7 @@ def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterato
 
 
 def _cache_problems(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:
-    """KV caches that no GPU has room for beside the weights: an engine would not start."""
+    """Declared KV caches that fit on no GPU beside the weights: the engine would not start."""
     for number, (service, plan) in enumerate(zip(settings.services, plans, strict=True)):
         wanted = service.kv_cache_memory_bytes
         room = [one.memory.total_gib - one.memory.weights_gib for one in plan.replicas]

@@ -1,4 +1,4 @@
-"""The inventory of a pyinfra run: checked before it connects, and handed on to the deploy."""
+"""The inventory of a pyinfra run: checked before it connects, and passed on to the deploy."""
 
 import os
 from collections.abc import Iterable
@@ -25,21 +25,21 @@ from roles.fleet.command_line import (
 from roles.fleet.fleet import Fleet
 from roles.fleet.saved_plan import saved_plan_problem
 
-# The name under which pyinfra's state holds what was checked, for the deploy that follows.
+# The attribute of pyinfra's state that holds the checked inventory for the deploy.
 _CHECKED = "pyinfra_llm_checked"
 
 
 class RefusedError(PyinfraError, CliError):
-    """Why a run ends before it does anything: pyinfra shows the message alone, exit status 1."""
+    """Ends a run before it does anything; pyinfra prints the message and exits with status 1."""
 
     def show(self, file: object = None) -> None:
-        """Print our own words, not the place in our code that they come from."""
+        """Print the message, without the place in our code that pyinfra would add."""
         click.echo(click.style(str(self), fg="red"), err=True)
 
 
 @dataclass(frozen=True)
 class CheckedInventory:
-    """An inventory file with what it declares and the fleet that follows."""
+    """An inventory file, what it declares, and the fleet that is built from it."""
 
     file: Path
     declaration: Declaration
@@ -47,9 +47,9 @@ class CheckedInventory:
 
 
 def check_command() -> None:
-    """Refuse a pyinfra command of ours that cannot do what it says; to be called by config.py.
+    """Refuse a command that names one of our deploys and has problems; called by config.py.
 
-    pyinfra runs that file first of all: nothing is read then, and no host is contacted.
+    pyinfra runs config.py first, before it reads the inventory or contacts a host.
     """
     command = _command()
     if command is None:
@@ -62,7 +62,8 @@ def check_command() -> None:
 
 
 def check_in_pyinfra(file: str) -> None:
-    """Check the inventory file that pyinfra runs; see `roles.fleet.inventory.check`."""
+    """Check the inventory file that pyinfra runs, if that was not done; see
+    `roles.fleet.inventory.check`."""
     known = getattr(ctx_state.get(), _CHECKED, None)
     if is_reading(file) or (known is not None and known.file == Path(file).resolve()):
         return
@@ -72,17 +73,17 @@ def check_in_pyinfra(file: str) -> None:
 
 
 def keep_checked(state: State, found: CheckedInventory) -> None:
-    """Hand a checked inventory on to the deploy of the same pyinfra run."""
+    """Pass a checked inventory on to the deploy of the same pyinfra run."""
     setattr(state, _CHECKED, found)
 
 
 def was_checked(state: State) -> bool:
-    """Whether the inventory of this pyinfra run was checked, and found right."""
+    """Whether the inventory of this pyinfra run was checked and has no problems."""
     return hasattr(state, _CHECKED)
 
 
 def checked(state: State) -> CheckedInventory:
-    """What was checked of the inventory of this pyinfra run; RefusedError where nothing was."""
+    """The checked inventory of this pyinfra run; RefusedError where it was not checked."""
     found = getattr(state, _CHECKED, None)
     if found is None:
         raise RefusedError("the inventory is not checked; let its last line be check(__file__)")
@@ -105,7 +106,7 @@ def _check(file: str, command: Command) -> None:
 def _checked(file: str, command: Command) -> CheckedInventory:
     try:
         declaration = read(file, command.group_data)
-        # No host is contacted for a saved plan that nothing can be held to.
+        # A damaged saved plan is refused before any host is contacted.
         saved_plan(Path(file))
         return CheckedInventory(
             Path(file).resolve(), declaration, build(declaration, hardware=command.needs_hardware)
@@ -134,7 +135,7 @@ def _file_error(file: str, error: Exception) -> str:
 
 
 def _command() -> Command | None:
-    """The command line of this pyinfra process; None where pyinfra is used without one."""
+    """The command of this pyinfra process; None where pyinfra is used as a library."""
     context = click.get_current_context(silent=True)
     given = context.params if context else {}
     if "inventory" not in given or "operations" not in given:

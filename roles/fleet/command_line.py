@@ -1,4 +1,4 @@
-"""The command line of a pyinfra run, judged before anything is done. Pure."""
+"""Checks of the command line of a pyinfra run, made before anything is done. Pure."""
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from roles.declaration import SSH, Declaration
 
-# What `--data NAME=true` or `=false` tells a deploy.
+# The names of `--data NAME=true` or `=false` that deploys know.
 SWITCHES = (
     *("accept_hardware", "accept_plan", "identifiers", "measure_interconnect"),
     *("upgrade_driver", "validate", "verbose"),
@@ -20,8 +20,7 @@ DISCOVER = "discover.py"
 
 @dataclass(frozen=True)
 class Command:
-    """What pyinfra was asked for: the inventory, what is to be done, and the options that name
-    something of ours."""
+    """A pyinfra command: its inventory, its operations, and the options that are checked here."""
 
     inventory: str
     operations: Sequence[str] = ()
@@ -32,18 +31,19 @@ class Command:
 
     @property
     def deploys(self) -> tuple[str, ...]:
-        """The names of the deploys of this project among the operations."""
+        """The file names of this project's deploys among the operations."""
         files = (Path(one) for one in self.operations if one.endswith(".py"))
         return tuple(file.name for file in files if file.resolve().parent == DEPLOYS)
 
     @property
     def needs_hardware(self) -> bool:
-        """Whether the GPUs of every host must be known: nothing before has recorded them."""
+        """Whether the GPUs of every host must be known before the run: all deploys but discovery
+        need them."""
         return bool(self.deploys) and DISCOVER not in self.deploys
 
 
 def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[str]:
-    """What is wrong with `--data`; `parsed` is how pyinfra reads a value."""
+    """The problems of `--data` options; `parsed` reads a value as pyinfra does."""
     for word in command.data:
         name, equals, value = word.partition("=")
         if not equals or not name:
@@ -58,14 +58,14 @@ def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[st
 
 
 def folder_problems(command: Command) -> Iterator[str]:
-    """Folders of `--group-data` that are not there: pyinfra passes over them in silence."""
+    """Folders of `--group-data` that do not exist, which pyinfra would ignore."""
     for folder in command.group_data:
         if not Path(folder).exists():
             yield f"--group-data {folder}: is not there; correct the path"
 
 
 def file_problem(command: Command) -> str | None:
-    """What is wrong with the inventory that a deploy of ours was given; None where it is a file."""
+    """The problem of the inventory argument of one of our deploys; None where it is a file."""
     if not command.deploys:
         return None
     if Path(command.inventory).is_dir():
@@ -76,7 +76,7 @@ def file_problem(command: Command) -> str | None:
 
 
 def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
-    """Patterns of `--limit` and `--exclude` that no host or group is called, or that leave none."""
+    """Patterns of `--limit` and `--exclude` that match no host or group, or that leave no host."""
     groups: dict[str, set[str]] = {"all": set(declaration.hosts), declaration.name: set()}
     for name, host in declaration.hosts.items():
         for group in host.groups:
@@ -91,7 +91,8 @@ def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
         for pattern, hosts in zip(patterns[option], found, strict=True):
             if not hosts:
                 lost = True
-                yield f"{option} {pattern}: no host or group is called so; {_near(pattern, groups)}"
+                near = _near(pattern, groups)
+                yield f"{option} {pattern}: no host or group has this name; {near}"
     limited = set().union(*matches["--limit"]) if command.limit else groups["all"]
     if not lost and not limited - set().union(*matches["--exclude"]):
         yield f"--exclude {' '.join(command.exclude)}: leaves no host; exclude fewer"

@@ -14,13 +14,13 @@ from roles.tuning import TuningSettings
 
 @dataclass(frozen=True)
 class Host:
-    """A checked host: its roles, its address, its GPUs where it has any.
+    """A checked host: its roles, its address, and its GPUs where it has any.
 
     `engines` has the settings of each service's engine on this host, by the service's name.
-    `devices` is what CUDA calls a planned GPU where that is not its index, by that index, and
-    `driver_version` the version of the driver that reports them: both are known once the host has
-    answered. `unready` says that its driver has a fault that a deploy is to repair. A `retired`
-    host is not planned: what still runs there is drained and taken down.
+    `devices` maps a GPU's index to the name that CUDA knows it by, where that is another;
+    `driver_version` is the version of the driver that reports the GPUs. Both are known once the
+    host has answered. `unready` says that its driver has a fault that a deploy must repair. A
+    `retired` host is not planned: its replicas are drained and taken down.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Everything that a deploy needs to know, checked, with the plan of each service.
+    """A checked inventory with the plan of each service.
 
     `plans` are in the order of the services in `settings`.
     """
@@ -60,7 +60,7 @@ class Fleet:
 
     @cached_property
     def drained(self) -> frozenset[str]:
-        """Names of the hosts that are declared drained."""
+        """Names of the hosts that the inventory drains."""
         return frozenset(host.name for host in self.hosts if host.drained)
 
     @property
@@ -83,7 +83,7 @@ class Fleet:
     def on(self, name: str) -> Iterator[tuple[Service, HostPlan]]:
         """Each service that has a plan for a host, with that plan.
 
-        On a retired host it is the plan that runs nothing.
+        A retired host has an empty plan of each service.
         """
         retired = self.host(name).retired
         for service, plan in self.services:
@@ -92,8 +92,8 @@ class Fleet:
                 yield service, own
 
     def engines_on(self, name: str) -> tuple[Build, ...]:
-        """The different engines that a host is to have; of a host without a plan those of all
-        services."""
+        """The different builds of engines on a host: those of its replicas, or of all services if
+        it has none."""
         engines = self.host(name).engines
         wanted = [engines[service.name] for service, plan in self.on(name) if plan.replicas]
         found: list[Build] = []
@@ -102,7 +102,7 @@ class Fleet:
         return tuple(found)
 
     def needs_on(self, name: str) -> EngineNeeds:
-        """What a host needs that runs all of its engines."""
+        """What the driver and the GPUs of a host must offer to all of its engines."""
         return strictest([engine_needs(build) for build in self.engines_on(name)])
 
     def engine_of(self, host: str, service: str) -> Build:
@@ -111,5 +111,5 @@ class Fleet:
 
 
 def emptied(host: str) -> HostPlan:
-    """The plan of a retired host."""
+    """The empty plan of a retired host."""
     return HostPlan(host, (), (), (), ("the host is retired: nothing is to run on it",))

@@ -1,5 +1,4 @@
-"""From what an inventory says of one host to the checked host. Each function returns what it found
-and the problems that it met."""
+"""Checks one host of an inventory. Each function returns its result, or None, and the problems."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -34,10 +33,10 @@ from roles.hardware import (
 from roles.host import check_address
 from roles.tuning import TuningSettings, with_mig
 
-# A file name of Linux has at most 255 bytes, and a report of a host adds to its name.
+# A file name on Linux has at most 255 bytes, and names of reports are longer than the host's.
 HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
-# Settings that mean nothing on a host without GPUs.
+# Settings that have no meaning on a host without GPUs.
 _OF_GPU_HOSTS = ("gpus", "links", "ports", "pinned_gpus", "network_gbit_s", "drained")
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -47,10 +46,11 @@ Engines = Mapping[str, Build]
 
 @dataclass(frozen=True)
 class Defaults:
-    """What the fleet says of the settings that a host may set otherwise.
+    """The fleet's values of settings that a host may override.
 
-    `data` is as it was written. What is None or missing is wrong, which is a problem of the fleet.
-    `kinds` has the settings of each kind of engine, `engines` those of each service's engine.
+    `data` is as it was written. A value that is None or missing is invalid, which is reported as a
+    problem of the fleet. `kinds` has the settings of each kind of engine, `engines` those of each
+    service's engine.
     """
 
     data: Mapping[str, Any]
@@ -64,7 +64,7 @@ class Defaults:
 
 @dataclass(frozen=True)
 class OwnSettings:
-    """What holds on one host of the settings that may differ there; `engines` by service."""
+    """The settings of one host that may differ from the fleet's; `engines` by service."""
 
     driver: DriverSettings
     tuning: TuningSettings
@@ -74,7 +74,7 @@ class OwnSettings:
 def parsed(
     kind: type[Settings], data: Any, where: str, secrets: bool = True
 ) -> tuple[Settings | None, Problems]:
-    """Settings of one kind from what was written at a place of the inventory."""
+    """Settings of one kind, validated from what was written at the place `where`."""
     try:
         return kind.model_validate(data, context={"secrets": secrets}), []
     except ValidationError as error:
@@ -82,14 +82,14 @@ def parsed(
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """What was written where a mapping belongs; empty where it is none."""
+    """A value as a mapping; empty where it is none."""
     return value if isinstance(value, Mapping) else {}
 
 
 def check_host(
     name: str, declared: DeclaredHost, recorded: Any, defaults: Defaults
 ) -> tuple[Host | None, Problems]:
-    """One host of an inventory, with `recorded`, the entry of its recorded hardware."""
+    """A checked host of an inventory; `recorded` is its entry of the recorded hardware."""
     where = f"hosts[{name}]"
     if not HOST_NAME.fullmatch(name):
         name = f"{name!r:.80}"
@@ -143,9 +143,9 @@ def _host(
 def _own_settings(
     settings: HostSettings, defaults: Defaults, where: str
 ) -> tuple[OwnSettings | None, Problems]:
-    """What holds on one host of the settings that may differ there; None where any is wrong.
+    """The settings of one host that may differ from the fleet's; None where any is invalid.
 
-    What is wrong with the fleet's own is named there, not here.
+    Problems of the fleet's own settings are reported for the fleet, not here.
     """
     driver, problems = _own(DriverSettings, "driver", settings.driver, defaults, where)
     tuning, found = _own(TuningSettings, "tuning", settings.tuning, defaults, where)
@@ -169,7 +169,8 @@ def _own(
 def _engines(
     settings: HostSettings, defaults: Defaults, where: str
 ) -> tuple[Engines | None, Problems]:
-    """The settings of each service's engine on a host: the fleet's, the host's, the service's."""
+    """The settings of each service's engine on a host, merged from the fleet's, the host's and the
+    service's own."""
     if not settings.engines:
         wrong = len(defaults.engines) < len(defaults.services)
         return None if wrong else defaults.engines, []
@@ -198,7 +199,7 @@ def _engines(
 
 
 def _for_vendor(own: OwnSettings, settings: HostSettings, hardware: Hardware) -> OwnSettings:
-    """The settings without what the fleet says of NVIDIA's driver, on a host with AMD's cards."""
+    """The settings of a host; with AMD's cards without the fleet's settings of NVIDIA's driver."""
     if not is_amd(hardware.gpus):
         return own
     nvidia = {"branch": None, "version": None, "kernel_modules": "auto", "packaging": "auto"}
@@ -213,7 +214,7 @@ def _driver_problems(
     hardware: Hardware,
     where: str,
 ) -> Problems:
-    """Why the driver that is declared cannot be had for a host's GPUs, or not with its engines."""
+    """Why the declared driver does not suit a host's GPUs or engines."""
     problems: Problems = []
     if own.tuning.power_limit_w is not None and is_amd(hardware.gpus):
         problems.append(
@@ -222,12 +223,12 @@ def _driver_problems(
         )
     for service in services:
         needs = engine_needs(own.engines[service.name])
-        # Frozen settings have a hash; their type does not say so.
+        # Frozen settings are hashable, though their type does not say so.
         driver: Hashable = own.driver  # pyright: ignore[reportAssignmentType]
         for problem in _problems_of_declaration(driver, needs, hardware.gpus):
             if problem.startswith("engine."):
                 problem = f"engines.{service.kind}{problem.removeprefix('engine')}"
-            # What the fleet declares is wrong once, not on each host.
+            # A problem of the fleet's settings is reported once, not for each host.
             shared = problem.startswith("driver.") and not settings.driver
             problems.append(problem if shared else f"{where}.{problem}")
     return list(dict.fromkeys(problems))
@@ -237,7 +238,7 @@ def _driver_problems(
 def _problems_of_declaration(
     driver: DriverSettings, needs: EngineNeeds, gpus: tuple[Gpu, ...]
 ) -> tuple[str, ...]:
-    """What `problems_of_declaration` says, found once for equal hosts."""
+    """The result of `problems_of_declaration`, cached as many hosts are equal."""
     return tuple(problems_of_declaration(driver, needs, gpus))
 
 
@@ -248,9 +249,9 @@ def check_hardware(
     mig: Any,
     where: str,
 ) -> tuple[Hardware | None, Problems]:
-    """The host's GPUs: as declared, with what is recorded of the same ones; else as recorded.
+    """The host's hardware: as declared, completed by what is recorded; else as recorded.
 
-    Where MIG slices are declared (`mig`), they are what the host will have.
+    Declared MIG slices (`mig`) replace the GPUs that they are made of.
     """
     if GPU_HOSTS not in roles:
         misplaced = [name for name in _OF_GPU_HOSTS if getattr(settings, name)]
@@ -271,7 +272,7 @@ def check_hardware(
 
 
 def hardware_from(declaration: Declaration, host: Host, entry: Any) -> Hardware:
-    """A host's hardware, had the inventory this recorded entry of it; ValueError."""
+    """A host's hardware, if this were its recorded entry; ValueError where that is invalid."""
     settings = HostSettings.model_validate(dict(declaration.hosts[host.name].data))
     where = f"hosts[{host.name}]"
     hardware, problems = check_hardware(settings, entry, host.roles, host.tuning.mig, where)

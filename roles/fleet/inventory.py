@@ -1,4 +1,4 @@
-"""From an inventory file to its fleet, before pyinfra connects to a host."""
+"""Checks an inventory file and builds its fleet, before pyinfra connects to a host."""
 
 from pathlib import Path
 
@@ -9,25 +9,25 @@ from roles.fleet.fleet import Fleet
 
 
 class InventoryFileError(ValueError):
-    """An inventory file that does not run; its text names the file and what was raised."""
+    """An inventory file that raises an error; the message names the file and the error."""
 
 
 def check(file: str) -> None:
-    """Refuse this inventory if anything in it is wrong. To be the last line of an inventory file.
+    """Refuse this inventory if anything in it is wrong; to be called in an inventory's last line.
 
-    pyinfra runs the file and its group data before it connects to a host, and so does this. The
-    GPUs of a host may still be unknown: deploys/discover.py is there to record them.
+    No host is contacted. The GPUs of a host may still be unknown, as deploys/discover.py records
+    them.
     """
     if is_read_plainly():
         return
-    # It is pyinfra that runs the file; a plan that is only shown goes without it.
+    # pyinfra runs the file. It is imported here only, as showing a plan does not need it.
     from roles.fleet.checked import check_in_pyinfra
 
     check_in_pyinfra(file)
 
 
 def load(file: str, secrets: bool = True, hardware: bool = True) -> Fleet:
-    """The fleet that an inventory file declares; no host is contacted. For the rest see `build`.
+    """The fleet that an inventory file declares; no host is contacted. For the options see `build`.
 
     Raises DeclarationError with every problem in it, InventoryFileError where it does not run,
     FileNotFoundError where there is no file.

@@ -1,7 +1,4 @@
-"""The SSH keys by which hosts are known: what a file of known hosts says, and what is to be added.
-
-Pure.
-"""
+"""SSH keys of hosts: those in a file of known hosts, and those to add. Pure."""
 
 import base64
 import binascii
@@ -10,14 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A name that can be nothing but one host's: no pattern, no list, no second field.
+# A name of a single host: no pattern, no list, no second field.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 SSH_PORT = 22
 
 
 @dataclass(frozen=True)
 class HostKey:
-    """A public key of a host: its type ("ssh-ed25519"), and itself in base64."""
+    """A public key of a host: its type ("ssh-ed25519"), and the key in base64."""
 
     kind: str
     blob: str
@@ -34,8 +31,8 @@ class HostKey:
 
 @dataclass(frozen=True)
 class ScannedHost:
-    """What was found of a host: the name that ssh knows it by, the keys that are recorded of it,
-    and the key that it showed, or why it showed none."""
+    """What a scan found: the host's name in a file of known hosts, its recorded keys, and the key
+    that it showed, or why it showed none."""
 
     host: str
     name: str
@@ -50,19 +47,19 @@ class ScannedHost:
 
     @property
     def differs(self) -> bool:
-        """Whether it showed another key than those that are recorded."""
+        """Whether it showed a key that is not among its recorded ones."""
         return bool(self.key and self.recorded and self.key not in self.recorded)
 
 
 def known_name(hostname: str, port: int) -> str:
-    """What ssh calls a host in a file of known hosts; ValueError for what is no host's name."""
+    """The name of a host in a file of known hosts; ValueError where it cannot be a host's name."""
     if not _NAME.fullmatch(hostname):
         raise ValueError(f"{hostname!r} is no name or address of a host")
     return hostname if port == SSH_PORT else f"[{hostname}]:{port}"
 
 
 def key_mismatch(found: ScannedHost, file: str) -> str:
-    """Why a host that shows another key is not to be trusted, and what to do."""
+    """The message about a host that shows another key than its recorded ones, with a remedy."""
     assert found.key is not None
     known = ", ".join(f"{key.kind} {key.fingerprint}" for key in found.recorded)
     return (
@@ -73,6 +70,6 @@ def key_mismatch(found: ScannedHost, file: str) -> str:
 
 
 def with_new_keys(text: str, found: Sequence[ScannedHost]) -> str:
-    """A file of known hosts with the keys of new hosts at its end; what it says stays."""
+    """The text of a file of known hosts with the keys of new hosts appended."""
     lines = [f"{one.name} {one.key.kind} {one.key.blob}\n" for one in found if one.key]
     return text + ("\n" if text and not text.endswith("\n") else "") + "".join(lines)

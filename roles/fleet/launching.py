@@ -1,4 +1,4 @@
-"""From a fleet's plans to what each host is to run. Pure, but for the files of keys."""
+"""What each host is to run, made from a fleet's plans. Pure, except that files of keys are read."""
 
 from roles.declaration import BALANCERS, Service
 from roles.engine import Served, deployment
@@ -9,7 +9,7 @@ from roles.topology import ServiceSettings
 
 
 def host_launch(fleet: Fleet, name: str) -> HostLaunch:
-    """All that a host is to run, of every service; nothing on a retired one."""
+    """What a host is to run of all services; nothing on a retired host."""
     host = fleet.host(name)
     assignments = tuple(
         _assignment(fleet, host, service, replica)
@@ -36,7 +36,7 @@ def _assignment(fleet: Fleet, host: Host, service: Service, replica: Replica) ->
 def served(service: ServiceSettings) -> Served:
     """What an engine must know of a service.
 
-    The recorded commit is the model's own: other weights than its own on the hub have another.
+    The model's revision applies to its own weights on the hub alone.
     """
     own = service.weights in (None, service.model.name)
     return Served(

@@ -1,4 +1,4 @@
-"""Ports that two would listen on, or that a host does not have. Pure."""
+"""Conflicts between ports of one host, and ports that are out of range. Pure."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ LAST_PORT = 65535
 def port_clashes(
     settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
 ) -> Iterator[str]:
-    """Ports on which a balancer and a replica, or two replicas, of one host would listen."""
+    """Ports of one host on which two replicas, or a balancer and a replica, would listen."""
     for host in hosts:
         taken: dict[int, str] = {}
         if BALANCERS in host.roles and settings.balancer is not None:
@@ -37,7 +37,7 @@ def port_clashes(
 def internal_clashes(
     settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
 ) -> Iterator[str]:
-    """Ports among those that replicas' processes use among themselves, on any host."""
+    """Ports that are in the range that replicas' processes use among themselves, on any host."""
     most = max((len(host.hardware.gpus) for host in hosts if host.hardware), default=1)
     first, last = (
         settings.launch.internal_ports_from,
@@ -63,7 +63,7 @@ def internal_clashes(
 
 
 def _declared(settings: FleetSettings, hosts: tuple[Host, ...]) -> Iterator[tuple[str, int]]:
-    """Each port that an inventory names, with its place."""
+    """Each port in an inventory, with its place."""
     if settings.balancer is not None:
         yield "balancer.port", settings.balancer.port
     for number, service in enumerate(settings.services):

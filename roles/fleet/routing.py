@@ -1,4 +1,4 @@
-"""From a fleet's plans to the routes of its balancers. Pure, but for the files of keys."""
+"""The routes of balancers, made from a fleet's plans. Pure, except that files of keys are read."""
 
 from roles.balancer import Member, Route
 from roles.declaration import Service
@@ -7,7 +7,7 @@ from roles.plan import Plan
 
 
 def routes(fleet: Fleet) -> tuple[Route, ...]:
-    """A route for each service that has replicas, in order, of the whole inventory."""
+    """A route for each service of the inventory that has replicas, in order."""
     return tuple(_route(fleet, service, plan) for service, plan in fleet.services if plan.replicas)
 
 

@@ -1,4 +1,4 @@
-"""Whether the plan of an inventory is the one that was saved beside it."""
+"""Compares the plan of an inventory with the one that was saved beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ from roles.plan import Plan, plan_differences
 
 
 def saved_plan_problem(inventory: Path, plans: Sequence[Plan]) -> str | None:
-    """Why a deploy of these plans is refused, and what to do; None where nothing is saved, or the
-    same. DeclarationError where what is saved is no plan."""
+    """Why a deploy of these plans is refused, with a remedy; None where no plan is saved, or an
+    equal one. DeclarationError where the saved plan is damaged."""
     text = saved_plan(inventory)
     differences = plan_differences(text, plans) if text is not None else []
     if not differences:

@@ -1,4 +1,4 @@
-"""Records the SSH keys of an inventory's hosts once, so that runs refuse any other."""
+"""Records the SSH keys of an inventory's hosts, so that runs refuse hosts with other keys."""
 
 import contextlib
 import logging
@@ -32,18 +32,19 @@ _AT_ONCE = 16
 
 
 def trust(inventory: str, yes: bool) -> int:
-    """Show the keys of hosts that are not known yet, and record them if that is wanted.
+    """Show the keys of hosts, and record new ones if the user agrees, or with `yes`.
 
-    1 where a host shows no key or another than the recorded one (then nothing is recorded).
-    ValueError where the inventory does not run, or names no file for them, or one that is damaged.
+    Returns 1 where a host shows no key, or another than its recorded one; in the latter case
+    nothing is recorded. ValueError where the inventory does not run, names no file of known hosts,
+    or that file is damaged.
     """
-    # It prints tracebacks, with what the other side said in them.
+    # paramiko logs tracebacks, which hold text of the other side.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     files: dict[Path, list[Host]] = {}
     for host in _hosts(inventory):
         if not host.name.startswith("@"):
             files.setdefault(_file_of(host), []).append(host)
-    # A list: each file is shown and asked for, whatever came of the others.
+    # A list, so that each file is handled even if another one failed.
     return max([_trust(file, hosts, yes) for file, hosts in files.items()], default=0)
 
 
@@ -120,7 +121,7 @@ def _recorded(file: Path) -> paramiko.HostKeys:
 def _scanned(host: Host, recorded: paramiko.HostKeys) -> ScannedHost:
     address = str(host.data.get("ssh_hostname") or host.name)
     try:
-        # As pyinfra will reach it: ~/.ssh/config may say another name, port or way.
+        # As pyinfra connects: ~/.ssh/config may set another name, port or proxy.
         hostname, config, *_ = SSHClient().parse_config(
             address,
             {"port": int(host.data.get("ssh_port") or SSH_PORT)},
@@ -140,7 +141,7 @@ def _scanned(host: Host, recorded: paramiko.HostKeys) -> ScannedHost:
 
 
 def _problem(error: Exception) -> str:
-    """What went wrong, without a word of the other side's."""
+    """An error as a message, without text of the other side."""
     if isinstance(error, TimeoutError):
         return f"does not answer within {TIMEOUT_S} s"
     if isinstance(error, OSError):
@@ -151,7 +152,7 @@ def _problem(error: Exception) -> str:
 
 
 def _server_key(hostname: str, config: dict[str, Any], known: Sequence[HostKey]) -> HostKey:
-    """The key that a host shows: of a type that is recorded, where any is."""
+    """The key that a host shows, of the type of a recorded key if there is one."""
     port = config["port"]
     channel = config.get("sock") or socket.create_connection((hostname, port), TIMEOUT_S)
     with contextlib.closing(paramiko.Transport(channel)) as transport:

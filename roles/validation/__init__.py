@@ -1,4 +1,4 @@
-"""Validation: real completions, and planned GPUs that work. Pure code only."""
+"""Validation: proof by real completions that replicas serve and their GPUs work. Pure code only."""
 
 from roles.validation.observations import Endpoint as Endpoint
 from roles.validation.observations import PlannedReplica as PlannedReplica

@@ -1,4 +1,5 @@
-"""The endpoint as its users see it: asked from the control machine through the balancer."""
+"""Checks of an endpoint as its clients use it: requests from the control machine through the
+balancer."""
 
 import re
 import secrets
@@ -15,7 +16,7 @@ from roles.validation.verdicts import judge_completion
 
 @dataclass(frozen=True)
 class EndpointObservations:
-    """What came back: a completion, a streamed one, one with a wrong key, then many."""
+    """The endpoint's answers: a completion, a streamed one, one with a wrong key, and then many."""
 
     completion: Completion
     stream: Completion
@@ -24,13 +25,13 @@ class EndpointObservations:
 
 
 def tls_context(ca_pem: str | None) -> ssl.SSLContext:
-    """Trust exactly the given certificates, or the system's where there are none.
+    """A TLS context that trusts only the given certificates, or the system's if none are given.
 
     Names are verified in both cases. Raises ssl.SSLError if `ca_pem` is no certificate.
     """
     context = ssl.create_default_context(cadata=ca_pem)
     if ca_pem:
-        # A pinned certificate need not be a root: the one that the host presents is enough.
+        # A pinned certificate need not be a root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
@@ -38,7 +39,7 @@ def tls_context(ca_pem: str | None) -> ssl.SSLContext:
 def ask_endpoint(
     endpoint: Endpoint, key: str, ca_pem: str | None, settings: ValidationSettings
 ) -> EndpointObservations:
-    """Ask the endpoint itself. Raises ssl.SSLError if `ca_pem` is no certificate."""
+    """Send requests to the endpoint. Raises ssl.SSLError if `ca_pem` is no certificate."""
     context = tls_context(ca_pem)
     timeout_s = settings.completion_timeout_s
 
@@ -60,7 +61,7 @@ def ask_endpoint(
 
 
 def replica_of(header: str | None) -> str | None:
-    """The upstream that answered, from nginx's `$upstream_addr`: the last one that was tried."""
+    """The upstream that answered: the last one in nginx's `$upstream_addr`."""
     tried = re.findall(r"[^\s,]+:\d+", header or "")
     return tried[-1] if tried else None
 
@@ -85,7 +86,7 @@ def judge_endpoint(host: str, endpoint: Endpoint, seen: EndpointObservations) ->
 
 
 def judge_wrong_key(url: str, answer: Completion) -> Check:
-    """Whether a wrong key is turned away."""
+    """Whether a wrong key is refused."""
     if answer.status == 401:
         return Check("wrong key", url, "pass", "refused with 401")
     evidence = "a wrong key was served" if answer.ok else f"not refused with 401: {answer.error}"

@@ -1,4 +1,4 @@
-"""Validation of hosts and of the endpoint; its checks are for the run's report."""
+"""Deploys that validate hosts and endpoints; their checks go into the run's report."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def validate_host(
 ) -> None:
     """Check every replica of this host from the host itself; a failed check fails the host.
 
-    `tool` is what reads its GPUs (`roles.hardware.readings.tool_of`).
+    `tool` reads its GPUs (`roles.hardware.readings.tool_of`).
     """
     replicas_work(
         name="Replicas answer, and their GPUs work",
@@ -39,8 +39,9 @@ def validate_balancer(
 ) -> None:
     """Check the endpoint from the control machine; a failed check fails the balancer host.
 
-    `certificate_path` is a PEM file on the balancer host, read when the run executes: it alone is
-    trusted. Without it the certificate must be one that the control machine trusts.
+    `certificate_path` is a PEM file on the balancer's host; it is read when the run executes, and
+    no other certificate is trusted. Without it the certificates of the control machine's system are
+    trusted.
     """
     endpoint_works(
         name="The endpoint answers",

@@ -1,4 +1,4 @@
-"""What validation reads on a host."""
+"""Facts that validation reads on a host."""
 
 import shlex
 
@@ -9,7 +9,7 @@ from roles.validation.observations import HostObservations, parse_observations
 
 
 class Observations(FactBase[HostObservations | None]):
-    """What the host program saw; None where it gave no answer. The program is the `_stdin`."""
+    """The output of the host program, which comes on `_stdin`; None where it gave no answer."""
 
     @staticmethod
     def default() -> HostObservations | None:
@@ -24,7 +24,7 @@ class Observations(FactBase[HostObservations | None]):
 
 
 class Certificates(FactBase[str]):
-    """The certificates in a PEM file, and never a key that the file may also hold; or ""."""
+    """The certificates in a PEM file, or ""; never a key, which the file may hold too."""
 
     @staticmethod
     def default() -> str:

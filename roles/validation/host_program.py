@@ -1,7 +1,7 @@
-"""Runs on a host, after the text of `roles.host.probe`: gathers everything in one SSH command.
+"""Makes all observations on a host in one SSH command; its text follows that of `roles.host.probe`.
 
-Standard library only. Prints one line of JSON, whatever happens and however long engines hang:
-the outputs of programs as they are, which `roles.validation.observations` reads.
+Standard library only. It prints one line of JSON in any case, even if engines hang. The outputs of
+programs in it are read by `roles.validation.observations`.
 """
 
 import json
@@ -20,7 +20,7 @@ LOAD_PROMPT = "Write a long story about a lighthouse."
 
 
 def run_command(*argv):
-    """What a program printed: {ok, text}; on failure the text says why."""
+    """The result of a program: {ok, text}; where it failed, text says why."""
     try:
         done = subprocess.run(
             argv,
@@ -37,13 +37,13 @@ def run_command(*argv):
 
 
 def units(names):
-    """State, main process and restarts of each unit, as systemctl prints them."""
+    """The state, main process and restarts of each unit, as systemctl prints them."""
     properties = "--property=ActiveState,MainPID,NRestarts"
     return {name: run_command("systemctl", "show", properties, name)["text"] for name in names}
 
 
 def cgroups(text, pid):
-    """/proc/PID/cgroup of each process that a tool names; None where it cannot be seen."""
+    """The text of /proc/PID/cgroup for each process in a tool's output; None where it is hidden."""
     found = {}
     for number in re.findall(pid, text, re.MULTILINE):
         try:
@@ -55,7 +55,7 @@ def cgroups(text, pid):
 
 
 def load_worker(chat, replica, task, end):
-    """Ask one replica for one completion after another until `end` or the first error."""
+    """Ask a replica for completions, one after another, until `end` or the first error."""
     done = {"name": replica["name"], "completed": 0, "failed": 0, "tokens": 0, "error": ""}
     while time.monotonic() < end and not done["failed"]:
         answer = chat(
@@ -75,7 +75,7 @@ def load_worker(chat, replica, task, end):
 
 
 def total(results, name, seconds):
-    """The sum of what the workers on the replica of that name did."""
+    """The sum of the results of all workers on one replica."""
     results = [done for done in results if done["name"] == name]
     counts = {key: sum(done[key] for done in results) for key in ("completed", "failed", "tokens")}
     error = next((done["error"] for done in results if done["error"]), "")
@@ -83,14 +83,14 @@ def total(results, name, seconds):
 
 
 def sample(samples, command, end):
-    """Add the GPUs' utilization to `samples` at short intervals until `end`."""
+    """Append the GPUs' utilization to `samples` at short intervals until `end`."""
     while time.monotonic() + SAMPLE_INTERVAL_S < end:
         time.sleep(SAMPLE_INTERVAL_S)
         samples.append(run_command(*command)["text"])
 
 
 def load(seen, replicas, task, chat, in_parallel):
-    """Let all replicas work at once, and sample the GPUs meanwhile."""
+    """Put load on all replicas at once, and sample the GPUs meanwhile."""
     start = time.monotonic()
     end = start + task["load_s"]
     seen["samples"] = []
@@ -107,7 +107,7 @@ def load(seen, replicas, task, chat, in_parallel):
 
 
 def gather(seen, task, chat, chat_stream, in_parallel):
-    """Fill `seen` step by step: what is there when time runs out is reported all the same."""
+    """Fill `seen` step by step, so that it can be printed at any time."""
     replicas, timeout_s = task["replicas"], task["completion_timeout_s"]
     names = [replica["unit"] for replica in replicas]
 
@@ -132,7 +132,7 @@ def gather(seen, task, chat, chat_stream, in_parallel):
 
 
 def main(task, chat, chat_stream, in_parallel):
-    """Gather in a thread; print what was seen when it is done, or when time runs out."""
+    """Gather observations in a thread, and print them when it is done or time is up."""
     seen = {}
     os.environ["PATH"] = os.environ.get("PATH", "") + ":" + TOOL_FOLDERS
 
@@ -148,5 +148,5 @@ def main(task, chat, chat_stream, in_parallel):
     if worker.is_alive():
         seen["unfinished"] = f"not done after {task['deadline_s']:g} s"
     print(json.dumps(dict(seen)), flush=True)
-    # Requests to a hung engine must not keep the host's Python alive.
+    # An open request to an engine that hangs must not keep this process alive.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What validation saw on a host, and how it is read from the host program's JSON."""
+"""What validation observes on a host, read from the JSON of the host program. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from roles.hardware import readings
 
-# What a host may claim: sums and rates are made of these.
+# Bounds of the numbers that a host may report, as sums and rates are computed from them.
 Amount = Annotated[int, Field(ge=0, lt=2**53)]
 Seconds = Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]
 _MAX_SAMPLES = 5000
@@ -17,9 +17,9 @@ _MAX_SAMPLES = 5000
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A balancer as it is planned.
+    """The planned endpoint of a service.
 
-    `base_url` is what users call (`https://10.99.0.10`), `model` the served name, `upstreams` the
+    `base_url` is what clients call (`https://10.99.0.10`), `model` the served name, `upstreams` the
     `ADDRESS:PORT` of each replica behind it.
     """
 
@@ -30,12 +30,12 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class PlannedReplica:
-    """What validation must find of one replica.
+    """A replica as validation must find it.
 
-    `unit` is its systemd unit, `base_url` its address on its own host (`http://127.0.0.1:8001`),
-    `model` the name it is served under and `gpus` the driver's indices; `sliced` are those of which
-    it has but a MIG slice, so that other replicas may be there too. A layer split
-    counts as pipeline parallel: its GPUs take turns. `key` is what its engine expects.
+    `unit` is its systemd unit, `base_url` its URL on its own host (`http://127.0.0.1:8001`),
+    `model` the name under which it serves, `gpus` the driver's indexes. Of the GPUs in `sliced` it
+    has only a MIG slice, so other replicas may use them too. A layer split counts as pipeline
+    parallel, as its GPUs take turns. `key` is the one that its engine expects.
     """
 
     name: str
@@ -51,7 +51,10 @@ class PlannedReplica:
 
 @dataclass(frozen=True)
 class Completion:
-    """The outcome of one chat completion; `replica` is the upstream that a balancer names."""
+    """The outcome of one chat completion.
+
+    `replica` is the header by which a balancer names the upstream that answered.
+    """
 
     ok: bool
     error: str = ""
@@ -66,7 +69,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What a replica did under load; `error` is the first one."""
+    """What a replica did under load; `error` is the first error."""
 
     completed: Amount
     failed: Amount
@@ -77,7 +80,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class UnitStatus:
-    """A systemd unit at one moment; `main_pid` is 0 where none of its processes runs."""
+    """A systemd unit at one moment; `main_pid` is 0 where it has no process."""
 
     active: str
     main_pid: int
@@ -86,9 +89,9 @@ class UnitStatus:
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A compute process on a GPU; `cgroup` is its /proc/PID/cgroup, None where it is not visible.
+    """A compute process on a GPU; `cgroup` is its /proc/PID/cgroup.
 
-    In a container or under WSL the driver names processes that the host itself cannot see.
+    `cgroup` is None where the host cannot see the process, as in a container or under WSL.
     """
 
     pid: str
@@ -98,7 +101,7 @@ class GpuProcess:
 
     @property
     def unit(self) -> str | None:
-        """The systemd unit that the process belongs to (under cgroup v1 and v2)."""
+        """The systemd unit of the process (under cgroup v1 and v2)."""
         parts = (self.cgroup or "").replace("\n", "/").split("/")
         units = [part for part in parts if part.endswith((".service", ".scope"))]
         # Units nest where a host is itself a container: the innermost is the host's own.
@@ -111,7 +114,7 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """A GPU after the completions, and its utilization in percent, sampled under load."""
+    """A GPU's memory and processes after the completions, and its utilization under load."""
 
     memory_mib: int | None
     processes: tuple[GpuProcess, ...] = ()
@@ -120,11 +123,10 @@ class GpuUse:
 
 @dataclass(frozen=True)
 class HostObservations:
-    """All that was seen on one host; by replica name, unit name or GPU index.
+    """Everything that was observed on one host, by replica name, unit name or GPU index.
 
-    `gpu_tool` is the program that reads its GPUs, `gpu_error` says why no GPU could be read,
-    `process_error` why no process on them could be, `unfinished` that time ran out before the host
-    had done everything.
+    `gpu_tool` is the program that reads its GPUs. `gpu_error` says why GPUs could not be read,
+    `process_error` why their processes could not. `unfinished` says why the program ended early.
     """
 
     completions: Mapping[str, Completion] = field(default_factory=dict)
@@ -140,14 +142,14 @@ class HostObservations:
 
 
 def completion_of(data: Mapping[str, Any]) -> Completion:
-    """An answer from the dict that `roles.host.probe` returns; keys it does not know are left."""
+    """The completion in a dict of `roles.host.probe`; unknown keys are ignored."""
     known = {key: data[key] for key in Completion.__dataclass_fields__ if key in data}
     return Completion(**known)
 
 
 @dataclass(frozen=True)
 class _Printed:
-    """What the host program prints, as far as it came."""
+    """The JSON of the host program; what it did not get to is empty."""
 
     vendor: str = ""
     gpus: Mapping[str, readings.Output] = field(default_factory=dict)
@@ -162,7 +164,7 @@ class _Printed:
 
 
 def parse_observations(text: str) -> HostObservations:
-    """The host program's output, read; ValueError if it is not that, whatever a host prints."""
+    """Read the output of the host program; ValueError for any other text."""
     printed = TypeAdapter(_Printed).validate_json(text, strict=True)
     tool = readings.TOOLS.get(printed.vendor)
     found = readings.read(tool, printed.gpus) if tool else readings.Readings(error="not asked")
@@ -182,7 +184,7 @@ def parse_observations(text: str) -> HostObservations:
 
 
 def parse_unit(text: str) -> UnitStatus:
-    """A unit from `systemctl show`; what is missing reads as not running."""
+    """A unit from the output of `systemctl show`; without properties it counts as not running."""
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return UnitStatus(
         active=values.get("ActiveState", "") or "unknown",
@@ -216,7 +218,7 @@ def _process(process: readings.GpuProcess, cgroups: Mapping[str, str | None]) ->
 
 
 def _samples(tool: readings.Tool, texts: Sequence[str]) -> dict[int, tuple[int, ...]]:
-    """How busy each GPU was, in the order of the samples; one that cannot be read is left out."""
+    """The utilization of each GPU in the order of the samples; unreadable samples are left out."""
     found: dict[int, list[int]] = {}
     for text in texts:
         for index, percent in readings.utilization(tool, text).items():

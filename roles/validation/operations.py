@@ -1,7 +1,7 @@
-"""Operations that look and change nothing.
+"""Operations that validate hosts and endpoints, and change nothing.
 
-pyinfra counts an operation that yields no command as "No changes", so these work in their body,
-only while the run executes, and yield a command only to fail their host.
+pyinfra counts an operation that yields no command as "No changes". These work in their body while
+the run executes, and yield a command only to fail their host.
 """
 
 import ssl
@@ -31,9 +31,9 @@ def host_program(
     settings: ValidationSettings,
     tool: readings.Tool,
 ) -> tuple[str, float]:
-    """The program that the host runs, and after how many seconds it has ended whatever happens.
+    """The program for the host, and after how many seconds it ends in any case.
 
-    `tool` is the one of the host's GPUs.
+    `tool` reads the host's GPUs.
     """
     deadline_s = 3 * settings.completion_timeout_s + settings.load_s + 60
     task = {
@@ -74,10 +74,10 @@ def replicas_work(
     Check every replica of the host from the host itself, and fail the host where a check fails.
 
     + replicas: what is planned on this host
-    + tool: what reads the host's GPUs
-    + record: takes the checks, of whatever outcome
+    + tool: reads the host's GPUs
+    + record: takes all checks
     """
-    # Engines are asked when all that comes before has been done, never while pyinfra prepares.
+    # Engines are asked only after all earlier operations, never while pyinfra prepares.
     if not host.state.is_executing:
         host.noop("replicas are checked when the run executes")
         return
@@ -105,10 +105,11 @@ def endpoint_works(
     """
     Check the endpoint from the control machine, and fail the balancer host where a check fails.
 
-    + endpoint: the balancer's address, the served model and what is behind it
+    + endpoint: the planned endpoint
     + key: an API key that the balancer accepts
-    + certificate_path: PEM file on the balancer host that alone is trusted; None: the system's
-    + record: takes the checks, of whatever outcome
+    + certificate_path: a PEM file on the balancer's host, which alone is trusted; None: the
+      certificates of the control machine's system are trusted
+    + record: takes all checks
     """
     if not host.state.is_executing:
         host.noop("the endpoint is checked when the run executes")

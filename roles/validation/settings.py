@@ -1,4 +1,4 @@
-"""What an inventory may say about validation."""
+"""Settings of validation."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from roles.models import Count
 
 
 class ValidationSettings(StrictSettings):
-    """How hard hosts are tested at the end of a run, and what counts as idle or busy."""
+    """How hosts are tested at the end of a run, and which GPUs count as idle or busy."""
 
     endpoint_url: (
         Annotated[

@@ -1,4 +1,4 @@
-"""From what was seen to the outcomes of checks: pure functions, one for each check."""
+"""The checks of validation, made from what was observed. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def judge_host(
     seen: HostObservations,
     settings: ValidationSettings,
 ) -> list[Check]:
-    """All checks of one host, replica by replica."""
+    """All checks of one host, by replica."""
     checks: list[Check] = []
     if seen.unfinished:
         remedy = "See the replicas' logs (journalctl -u UNIT); the rest was not checked."
@@ -35,7 +35,7 @@ def judge_host(
 
 
 def judge_unobserved(host: str) -> list[Check]:
-    """The verdict on a host whose program gave no usable answer."""
+    """The check of a host whose program gave no usable answer."""
     evidence = "not validated: the host's python3 gave no answer (its output is above)"
     remedy = "Check ssh, sudo and python3 there."
     return of_host(host, [Check("host", "", "fail", evidence, remedy)])
@@ -44,7 +44,10 @@ def judge_unobserved(host: str) -> list[Check]:
 def _replica_checks(
     replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
 ) -> list[Check]:
-    """Checks in the order of the table; what was not seen gives none ("host" says so)."""
+    """The checks of one replica in the order of the table.
+
+    What was not observed gives no check; the check "host" says so.
+    """
     found = []
     if completion := seen.completions.get(replica.name):
         found += [judge_completion("completion", replica.name, completion)]
@@ -55,7 +58,7 @@ def _replica_checks(
         found += [judge_processes(replica, seen, settings), judge_memory(replica, seen, settings)]
     if replica.name in seen.loads:
         found += [judge_load(replica, seen)]
-        # The driver tells how busy a GPU is, but not its slices.
+        # The driver reports the utilization of a GPU, but not of its slices.
         if seen.gpus and set(replica.gpus) - set(replica.sliced):
             found += [judge_utilization(replica, seen, settings)]
     if replica.unit in seen.after:
@@ -64,7 +67,7 @@ def _replica_checks(
 
 
 def judge_completion(name: str, subject: str, answer: Completion) -> Check:
-    """Whether a chat completion, or a streamed one, came."""
+    """Whether a completion, streamed or not, succeeded."""
     if not answer.ok:
         remedy = "See the replica's log: journalctl -u its unit."
         return Check(name, subject, "fail", answer.error, remedy)
@@ -76,7 +79,7 @@ def judge_completion(name: str, subject: str, answer: Completion) -> Check:
 def judge_identity(replica: PlannedReplica, answer: Completion) -> list[Check]:
     """Whether the engine that answered serves the planned model in the planned shape.
 
-    Some engines name version and TP in `system_fingerprint`; one that does not gets no verdict.
+    Some engines name version and TP in `system_fingerprint`; for others the shape is not checked.
     """
     found = []
     if answer.model is not None:
@@ -102,7 +105,7 @@ def _pass_or_fail(name: str, subject: str, good: bool, evidence: str, remedy: st
 def judge_processes(
     replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
 ) -> Check:
-    """Whether each planned GPU holds a process of the replica's unit and of nobody else."""
+    """Whether each planned GPU runs a process of the replica's unit and no other process."""
     if seen.process_error:
         return Check(
             "process", replica.name, "fail", f"processes could not be read: {seen.process_error}"
@@ -128,11 +131,11 @@ def _gpu_processes(
     hidden = [process for process in state.processes if process.cgroup is None]
     foreign = [process for process in state.processes if process not in own + hidden]
     if gpu in replica.sliced:
-        # Other replicas have other slices of it.
+        # Other replicas may use other slices of this GPU.
         template = f"{unit.partition('@')[0]}@"
         foreign = [p for p in foreign if not (p.unit or "").startswith(template)]
     if foreign:
-        # A desktop's compositor is a compute process too and does no harm; an engine does.
+        # A desktop's compositor is a compute process too, but a small one; another engine is not.
         small = all((process.memory_mib or minimum_mib) < minimum_mib for process in foreign)
         named = ", ".join(map(_process_name, foreign))
         return "warn" if small and own else "fail", f"GPU {gpu}: {named} is not of {unit}"
@@ -152,7 +155,7 @@ def _process_name(process: GpuProcess) -> str:
 def judge_memory(
     replica: PlannedReplica, seen: HostObservations, settings: ValidationSettings
 ) -> Check:
-    """Whether each planned GPU holds memory."""
+    """Whether each planned GPU has memory in use."""
     judged: list[tuple[Outcome, str]] = []
     for gpu in replica.gpus:
         state = seen.gpus.get(gpu)
@@ -234,7 +237,7 @@ def judge_stability(replica: PlannedReplica, seen: HostObservations) -> Check:
 
 
 def _worst(name: str, subject: str, judged: Sequence[tuple[Outcome, str]], remedy: str) -> Check:
-    """One check over all GPUs: the worst outcome, and the evidence of each."""
+    """One check of all GPUs: the worst outcome, and the evidence of each."""
     if not judged:
         return Check(name, subject, "fail", "no GPU is planned for it")
     outcome = worst(outcome for outcome, _ in judged)

@@ -75,7 +75,7 @@ def test_data_of_pyinfra_and_of_other_deploys_is_left_alone(operations: tuple, w
 @pytest.mark.parametrize(
     ("limit", "exclude", "expected"),
     [
-        (("gpu-9",), (), "--limit gpu-9: no host or group is called so"),
+        (("gpu-9",), (), "--limit gpu-9: no host or group has this name"),
         (("gpu_host",), (), "did you mean gpu_hosts?"),
         (("gpu-1", "x*"), (), "--limit x*: "),
         ((), ("gpu-9",), "--exclude gpu-9: "),
