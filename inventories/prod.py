@@ -93,7 +93,7 @@ _settings = {
 }
 
 # The hosts' SSH keys, recorded once (then commit the file): python -m roles.fleet trust
-# inventories/prod.py. A host that shows another key, or none of these, is not talked to.
+# inventories/prod.py. A host that shows any other key is refused.
 _ssh = {
     "ssh_known_hosts_file": "inventories/known_hosts/prod",
     "ssh_strict_host_key_checking": "yes",

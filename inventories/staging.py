@@ -58,7 +58,7 @@ _settings = {
 }
 
 # The hosts' SSH keys, recorded once: python -m roles.fleet trust inventories/staging.py. For hosts
-# that are made anew for each job, the job writes this file from what their provider says of them.
+# that are made anew for each job, the job writes this file from what their provider reports.
 _ssh = {
     "ssh_known_hosts_file": os.environ.get(
         "STAGING_KNOWN_HOSTS", "inventories/known_hosts/staging"

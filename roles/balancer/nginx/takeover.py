@@ -63,13 +63,13 @@ def _server(line: str, run: str, since: str) -> tuple[Member, str | None, Drain 
     match = SERVER.match(line)
     if not match:
         raise ValueError(_unreadable(f"this line has another form: {line.strip()}"))
-    address, port, parameters, aside, before, id, comment = match.groups()
-    weight = re.search(r"\bweight=(\d{1,6})", f"{parameters} {before or ''}")
+    address, port, parameters, drain_mark, old_parameters, id, comment = match.groups()
+    weight = re.search(r"\bweight=(\d{1,6})", f"{parameters} {old_parameters or ''}")
     host = id.partition("/")[0]
     member = Member(id, host, address.strip("[]"), int(port), int(weight[1]) if weight else 1)
     reason = (comment or "").removeprefix("out, ").removeprefix("kept as nothing else is left, ")
     drain = None
-    if aside:
+    if drain_mark:
         drain = Drain(id, "rolling-update", run, since)
     elif reason == DRAINED:
         drain = Drain(id, "inventory", run, since)
