@@ -81,11 +81,11 @@ class BalancerDeployment:
         return completions.probe_script(questions, self.settings.completion_timeout_s)
 
     @property
-    def messages(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """Warnings about failed members, and about members that no plan has any more."""
-        return tuple(self._messages())
+        return tuple(self._warnings())
 
-    def _messages(self) -> Iterator[str]:
+    def _warnings(self) -> Iterator[str]:
         for answers in self.results.values():
             for id, why in answers.failed.items():
                 yield f"{id} gave no completion: {why}"
@@ -104,7 +104,7 @@ class BalancerDeployment:
                 yield states.removed_message(id)
 
     @property
-    def kept_messages(self) -> tuple[str, ...]:
+    def last_resort_warnings(self) -> tuple[str, ...]:
         """Warnings about members that get requests only because no healthy one is left."""
         wanted = self.wanted
         return tuple(
@@ -126,7 +126,7 @@ class BalancerDeployment:
         ]
 
     @property
-    def leftover(self) -> list[str]:
+    def unused_files(self) -> list[str]:
         """Our files on the balancer that are no longer used."""
         used = {file.path for file in self.files} | self._kept_keys
         if self.settings.certificate_file is None:

@@ -33,14 +33,14 @@ def make_key(path: Path) -> bool:
         ignored = path.parent / ".gitignore"
         if not ignored.exists():
             ignored.write_text("*\n")
-        return _written_once(path, secrets.token_hex(32) + "\n")
+        return _write_once(path, secrets.token_hex(32) + "\n")
     except OSError as error:
         raise ValueError(
             f"{path} cannot be made: {error.strerror}; write a key into it (openssl rand -hex 32)"
         ) from None
 
 
-def _written_once(path: Path, text: str) -> bool:
+def _write_once(path: Path, text: str) -> bool:
     descriptor, partial = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "w") as file:

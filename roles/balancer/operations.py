@@ -71,7 +71,7 @@ def probe_members(
         for answers in found:
             seen(answers.asked - answers.failed.keys(), True)
             seen(answers.failed.keys(), False)
-        for message in deployment.messages:
+        for message in deployment.warnings:
             warn(message)
     return
     yield
@@ -105,9 +105,9 @@ def write_site(deployment: BalancerDeployment):
     if deployment.nothing_answers:
         host.noop("the site stays as it is")
         return
-    for message in deployment.kept_messages:
+    for message in deployment.last_resort_warnings:
         warn(message)
-    files, leftover = deployment.files, deployment.leftover
+    files, leftover = deployment.files, deployment.unused_files
     changed = changed_files(files, deployment.found.files)
     if not changed and not leftover:
         host.noop("all files are up to date")

@@ -111,8 +111,8 @@ def route_conflicts(routes: Mapping[int, RouteSettings], balancer: BalancerSetti
             )
         elif key in taken:
             problems.append(
-                f"services[{number}].route: {_where(match)} is services[{taken[key]}]'s; give one "
-                "of them another path_prefix, server_name or port"
+                f"services[{number}].route: {_description(match)} is services[{taken[key]}]'s; give "
+                "one of them another path_prefix, server_name or port"
             )
         taken.setdefault(key, number)
     return problems
@@ -123,7 +123,7 @@ def own_ports(routes: Sequence[RouteSettings]) -> Iterator[int]:
     return (route.port for route in routes if route.port is not None)
 
 
-def _where(match: Match) -> str:
+def _description(match: Match) -> str:
     if match.server_name:
         return match.server_name
     return f"port {match.port}" if match.port else match.location

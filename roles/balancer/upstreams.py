@@ -73,7 +73,9 @@ def servers(upstream: Upstream, drains: Collection[Drain]) -> tuple[Server, ...]
     kept = {member.id for member in upstream.members} - drained
     if not kept and not any(drain.interruption for drain in own):
         kept = drained
-    return tuple(_keep(server) if server.member.id in kept else server for server in found)
+    return tuple(
+        _as_last_resort(server) if server.member.id in kept else server for server in found
+    )
 
 
 def healthy(upstream: Upstream, drains: Collection[Drain]) -> set[str]:
@@ -91,7 +93,7 @@ def _server(member: Member, drained: Collection[str], failures: Mapping[str, str
     return Server(member, out)
 
 
-def _keep(server: Server) -> Server:
+def _as_last_resort(server: Server) -> Server:
     return replace(server, out=None, kept=server.out)
 
 

@@ -47,7 +47,7 @@ def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> It
     mistyped = {
         (place[:-1], close)
         for place, detail in zip(places, details, strict=True)
-        if detail["type"] == "extra_forbidden" and (close := _close(detail, kind))
+        if detail["type"] == "extra_forbidden" and (close := _closest_key(detail, kind))
     }
     found: dict[str, None] = {}
     unions = _unions(places, details)
@@ -114,7 +114,7 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     if detail["type"] == "extra_forbidden":
         if len(detail["loc"]) == 1 and key in _MOVED:
             return _MOVED[key]
-        close, known = _close(detail, kind), _known(kind, detail["loc"][:-1])
+        close, known = _closest_key(detail, kind), _known_keys(kind, detail["loc"][:-1])
         hint = f"did you mean {close}?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key; {hint}"
     if detail["type"] == "missing":
@@ -171,9 +171,9 @@ _REMEDIES = {
 }
 
 
-def _close(detail: ErrorDetails, kind: type[BaseModel]) -> str | None:
+def _closest_key(detail: ErrorDetails, kind: type[BaseModel]) -> str | None:
     """The known key that is most similar to an unknown one."""
-    known = _known(kind, detail["loc"][:-1])
+    known = _known_keys(kind, detail["loc"][:-1])
     return next(iter(difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)), None)
 
 
@@ -191,7 +191,7 @@ def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[Ba
     return nearest if is_there else None
 
 
-def _known(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that are allowed at a place within settings of `kind`."""
     return list(_nearest(kind, location)[0].model_fields)
 

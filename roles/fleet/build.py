@@ -20,7 +20,7 @@ from roles.declaration import (
 from roles.driver import DriverSettings
 from roles.engine import ENGINE_SETTINGS, Build
 from roles.fleet.fleet import Fleet, Host
-from roles.fleet.hosts import Defaults, Problems, check_host, mapping, parsed
+from roles.fleet.hosts import Defaults, Problems, as_mapping, check_host, validated
 from roles.fleet.ports import internal_clashes, port_clashes
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
@@ -38,7 +38,7 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
     if not declaration.fleet:
         problem = "all: says nothing under llm; write all = (hosts, {'llm': {'services': […]}})"
         raise DeclarationError(declaration.name, [problem])
-    settings, problems = parsed(FleetSettings, dict(declaration.fleet), "", secrets)
+    settings, problems = validated(FleetSettings, dict(declaration.fleet), "", secrets)
     defaults, found = _defaults(declaration.fleet, settings, secrets)
     problems += found
     hosts, found = _hosts(declaration, defaults)
@@ -58,7 +58,7 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
         return Fleet(declaration.name, settings, hosts, _no_plans(settings))
     plans, problems = _plans(settings, hosts)
     problems = [*map(_unknown_hardware, unknown), *problems]
-    problems += [*_fits_nowhere(settings, plans), *port_clashes(settings, hosts, plans)]
+    problems += [*_unplaced_services(settings, plans), *port_clashes(settings, hosts, plans)]
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
     if problems:
@@ -104,10 +104,10 @@ def _adopted(old: Plan, new: Plan, name: str) -> Plan | None:
     if before is None or now is None:
         return old if before is now else None
     adopted = with_p2p_of(before, now)
-    return None if adopted is None else _with(old, adopted)
+    return None if adopted is None else _with_host_plan(old, adopted)
 
 
-def _with(plan: Plan, host_plan: HostPlan) -> Plan:
+def _with_host_plan(plan: Plan, host_plan: HostPlan) -> Plan:
     hosts = tuple(host_plan if host.host == host_plan.host else host for host in plan.hosts)
     return replace(plan, hosts=hosts)
 
@@ -119,14 +119,14 @@ def _defaults(
 
     Invalid ones are left out without a problem, so that hosts are checked even then.
     """
-    driver, _ = parsed(DriverSettings, mapping(data.get("driver")), "", secrets)
-    tuning, _ = parsed(TuningSettings, mapping(data.get("tuning")), "", secrets)
+    driver, _ = validated(DriverSettings, as_mapping(data.get("driver")), "", secrets)
+    tuning, _ = validated(TuningSettings, as_mapping(data.get("tuning")), "", secrets)
     services = settings.services if settings else ()
-    written = mapping(data.get("engines"))
+    written = as_mapping(data.get("engines"))
     kinds: dict[str, Build] = {}
     for kind in dict.fromkeys((*written, *(service.kind for service in services))):
         if kind in ENGINE_SETTINGS:
-            found, _ = parsed(ENGINE_SETTINGS[kind], mapping(written.get(kind)), "", secrets)
+            found, _ = validated(ENGINE_SETTINGS[kind], as_mapping(written.get(kind)), "", secrets)
             kinds |= {kind: found} if found else {}
     engines, problems = _service_engines(services, written, kinds, secrets)
     return Defaults(data, secrets, services, driver, tuning, kinds, engines), problems
@@ -144,9 +144,9 @@ def _service_engines(
     for number, service in enumerate(services):
         kind, engine = service.kind, kinds.get(service.kind)
         if service.engine_settings:
-            data = merged(mapping(written.get(kind)), service.engine_settings)
+            data = merged(as_mapping(written.get(kind)), service.engine_settings)
             where = f"services[{number}].engine.{kind}"
-            engine, found = parsed(ENGINE_SETTINGS[kind], data, where, secrets)
+            engine, found = validated(ENGINE_SETTINGS[kind], data, where, secrets)
             problems += found
         if engine is not None:
             engines[service.name] = engine
@@ -257,7 +257,7 @@ def _unknown_hardware(name: str) -> str:
     )
 
 
-def _fits_nowhere(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:
+def _unplaced_services(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:
     for number, plan in enumerate(plans):
         where = f"services[{number}].model"
         if not plan.hosts or plan.replicas:

@@ -72,7 +72,7 @@ def check_in_pyinfra(file: str) -> None:
     _check(file, command)
 
 
-def keep_checked(state: State, found: CheckedInventory) -> None:
+def set_checked(state: State, found: CheckedInventory) -> None:
     """Pass a checked inventory on to the deploy of the same pyinfra run."""
     setattr(state, _CHECKED, found)
 
@@ -100,7 +100,7 @@ def _check(file: str, command: Command) -> None:
     _refuse(problems)
     state = ctx_state.get()
     if state is not None:
-        keep_checked(state, found)
+        set_checked(state, found)
 
 
 def _checked(file: str, command: Command) -> CheckedInventory:

@@ -91,7 +91,7 @@ def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
         for pattern, hosts in zip(patterns[option], found, strict=True):
             if not hosts:
                 lost = True
-                near = _near(pattern, groups)
+                near = _suggestion(pattern, groups)
                 yield f"{option} {pattern}: no host or group has this name; {near}"
     limited = set().union(*matches["--limit"]) if command.limit else groups["all"]
     if not lost and not limited - set().union(*matches["--exclude"]):
@@ -104,7 +104,7 @@ def _matching(pattern: str, groups: Mapping[str, set[str]]) -> set[str]:
     return {name for name in groups["all"] if fnmatch(name, pattern)}
 
 
-def _near(pattern: str, groups: Mapping[str, set[str]]) -> str:
+def _suggestion(pattern: str, groups: Mapping[str, set[str]]) -> str:
     known = [*groups["all"], *groups]
     close = difflib.get_close_matches(pattern, known, n=1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known)[:20])}"

@@ -87,7 +87,7 @@ class Fleet:
         """
         retired = self.host(name).retired
         for service, plan in self.services:
-            own = emptied(name) if retired else plan.on(name)
+            own = empty_plan(name) if retired else plan.on(name)
             if own is not None:
                 yield service, own
 
@@ -110,6 +110,6 @@ class Fleet:
         return self.host(host).engines[service]
 
 
-def emptied(host: str) -> HostPlan:
+def empty_plan(host: str) -> HostPlan:
     """The empty plan of a retired host."""
     return HostPlan(host, (), (), (), ("the host is retired: nothing is to run on it",))

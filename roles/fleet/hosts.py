@@ -71,7 +71,7 @@ class OwnSettings:
     engines: Engines
 
 
-def parsed(
+def validated(
     kind: type[Settings], data: Any, where: str, secrets: bool = True
 ) -> tuple[Settings | None, Problems]:
     """Settings of one kind, validated from what was written at the place `where`."""
@@ -81,7 +81,7 @@ def parsed(
         return None, list(problems_of(error, kind, where))
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def as_mapping(value: Any) -> Mapping[str, Any]:
     """A value as a mapping; empty where it is none."""
     return value if isinstance(value, Mapping) else {}
 
@@ -96,7 +96,7 @@ def check_host(
         return None, [f"hosts[{name}]: use letters, digits, '.', '_' and '-' in a host's name"]
     roles = declared.groups & set(ROLES)
     problems = [] if roles else [f"{where}: is in no role; put it into {' or '.join(ROLES)}"]
-    settings, found = parsed(HostSettings, dict(declared.data), where)
+    settings, found = validated(HostSettings, dict(declared.data), where)
     problems += found
     if settings is None:
         return None, problems
@@ -147,8 +147,8 @@ def _own_settings(
 
     Problems of the fleet's own settings are reported for the fleet, not here.
     """
-    driver, problems = _own(DriverSettings, "driver", settings.driver, defaults, where)
-    tuning, found = _own(TuningSettings, "tuning", settings.tuning, defaults, where)
+    driver, problems = _merged_settings(DriverSettings, "driver", settings.driver, defaults, where)
+    tuning, found = _merged_settings(TuningSettings, "tuning", settings.tuning, defaults, where)
     problems += found
     engines, found = _engines(settings, defaults, where)
     problems += found
@@ -157,13 +157,13 @@ def _own_settings(
     return OwnSettings(driver, tuning, engines), problems
 
 
-def _own(
+def _merged_settings(
     kind: type[Settings], name: str, own: Mapping[str, Any], defaults: Defaults, where: str
 ) -> tuple[Settings | None, Problems]:
     if not own:
         return getattr(defaults, name), []
-    data = merged(mapping(defaults.data.get(name)), own)
-    return parsed(kind, data, f"{where}.{name}", defaults.secrets)
+    data = merged(as_mapping(defaults.data.get(name)), own)
+    return validated(kind, data, f"{where}.{name}", defaults.secrets)
 
 
 def _engines(
@@ -175,21 +175,21 @@ def _engines(
         wrong = len(defaults.engines) < len(defaults.services)
         return None if wrong else defaults.engines, []
     problems: Problems = []
-    fleet = mapping(defaults.data.get("engines"))
+    fleet = as_mapping(defaults.data.get("engines"))
     engines: dict[str, Build] = {}
     kinds: dict[str, Build | None] = dict(defaults.kinds)
     for kind, own in settings.engines.items():
-        data = merged(mapping(fleet.get(kind)), own)
+        data = merged(as_mapping(fleet.get(kind)), own)
         place = f"{where}.engines.{kind}"
-        kinds[kind], found = parsed(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
+        kinds[kind], found = validated(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
         problems += found
     for service in defaults.services:
         kind, overrides = service.kind, service.engine_settings
         engine = kinds.get(kind)
         if overrides and kind in settings.engines and engine is not None:
-            data = merged(merged(mapping(fleet.get(kind)), settings.engines[kind]), overrides)
+            data = merged(merged(as_mapping(fleet.get(kind)), settings.engines[kind]), overrides)
             place = f"{where}.engines.{kind}"
-            engine, found = parsed(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
+            engine, found = validated(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
             problems += found
         elif overrides:
             engine = defaults.engines.get(service.name)

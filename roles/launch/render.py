@@ -70,7 +70,7 @@ class ReplicaFiles:
         return hashlib.sha256(self.key.encode()).hexdigest() if self.key else ""
 
     @property
-    def one_key(self) -> bool:
+    def single_key(self) -> bool:
         """Whether its engine accepts only one key at a time."""
         return any(file.key_lines and file.keys == 1 for file in self.files.values())
 

@@ -204,7 +204,7 @@ def _change(state: LaunchState, wanted: ReplicaFiles) -> Change | None:
     elif entry is None or entry["digest"] != wanted.digest:
         reason = "was never seen to serve from its settings"
     other_key = unit.key_digest not in (None, wanted.key_digest)
-    only = wanted.one_key and other_key
+    only = wanted.single_key and other_key
     return Change("move", wanted.name, reason, replaces_only_key=only) if reason else None
 
 

@@ -62,7 +62,7 @@ def devices(replica):
     return {str(one) for one in (*replica.get("gpus", ()), *replica.get("devices", ()))}
 
 
-def overlapping(step, before):
+def resource_conflicts(step, before):
     """Old replicas that use a GPU or the port of a replica of this step."""
     own, ports = {one["name"] for one in step}, {one["port"] for one in step}
     gpus = set().union(*map(devices, step))
@@ -73,9 +73,9 @@ def overlapping(step, before):
     ]
 
 
-def conflicting(step, before, done):
+def running_conflicts(step, before, done):
     """Old replicas that still run and use a GPU or the port of a replica of this step."""
-    return [name for name in overlapping(step, before) if name not in done and active(name)]
+    return [name for name in resource_conflicts(step, before) if name not in done and active(name)]
 
 
 def move(before):
@@ -85,7 +85,7 @@ def move(before):
     done = set()
     for names in TASK["steps"]:
         step = [by_name[name] for name in names]
-        stop([*conflicting(step, before, done), *[n for n in names if active(n)]], before)
+        stop([*running_conflicts(step, before, done), *[n for n in names if active(n)]], before)
         for name in names:
             switch_to(name, folders[name])
         run("systemctl", "daemon-reload")
@@ -116,7 +116,7 @@ def finish(before):
     """
     write(UNFINISHED, TASK["run"] + "\n")
     planned = TASK["planned"]
-    gone = {*TASK["retire"], *replaced(before)}
+    gone = {*TASK["retire"], *replaced_replicas(before)}
     retire(sorted(gone), before)
     kept = {name: one for name, one in read_manifest().items() if name not in gone}
     save_manifest(kept)
@@ -131,12 +131,14 @@ def finish(before):
     remove(UNFINISHED)
 
 
-def replaced(before):
+def replaced_replicas(before):
     """Stopped replicas outside the plan whose GPU or port a planned one uses: a boot must not start
     them."""
     planned = TASK["planned"]
     now = [one for name, one in read_manifest().items() if name in planned]
-    return [one for one in overlapping(now, before) if one not in planned and not active(one)]
+    return [
+        one for one in resource_conflicts(now, before) if one not in planned and not active(one)
+    ]
 
 
 def install_shared_unit(planned):

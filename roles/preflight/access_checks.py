@@ -68,7 +68,7 @@ def _port_in_use(
 def _replica_ports(context: CheckContext) -> Iterator[Check]:
     for port, replica in (context.engine.ports if context.engine else {}).items():
         listener = _listener_on(context, port)
-        if listener and not _is_engine(listener) and not _may_be_ours(context, listener):
+        if listener and not _is_engine(listener) and not _may_be_engine(context, listener):
             yield _port_in_use(
                 context,
                 f"port:{port}",
@@ -78,7 +78,7 @@ def _replica_ports(context: CheckContext) -> Iterator[Check]:
             )
 
 
-def _may_be_ours(context: CheckContext, listener: Listener) -> bool:
+def _may_be_engine(context: CheckContext, listener: Listener) -> bool:
     """Whether a listener that only root could identify may be one of our engines."""
     return listener.program is None and context.answers.engine_installed
 
@@ -89,7 +89,7 @@ def _internal_ports(context: CheckContext) -> Iterator[Check]:
     first, last = context.engine.internal_ports
     for one in context.answers.listeners or ():
         inside = first <= one.port <= last
-        if inside and not _is_engine(one) and not _may_be_ours(context, one):
+        if inside and not _is_engine(one) and not _may_be_engine(context, one):
             yield warning(
                 f"port:{one.port}",
                 f"port {one.port}, of {first}-{last} for the replicas' own processes, is used by "

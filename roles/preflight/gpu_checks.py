@@ -26,7 +26,7 @@ def gpu_checks(context: CheckContext) -> Iterator[Check]:
     """Every check of GPUs and their driver."""
     if context.needs.expected is None:
         return
-    yield as_planned(context)
+    yield planned_gpus(context)
     yield driver(context)
     yield from secure_boot(context)
     yield from capability(context)
@@ -40,7 +40,7 @@ def _gpus(context: CheckContext) -> tuple[Gpu, ...]:
     return found.gpus if found else ()
 
 
-def as_planned(context: CheckContext) -> Check:
+def planned_gpus(context: CheckContext) -> Check:
     """Whether the host has the inventory's GPUs; PCI ids are compared where no driver answers."""
     expected, report = context.needs.expected, context.report
     assert expected
@@ -143,7 +143,7 @@ def capability(context: CheckContext) -> Iterator[Check]:
         yield stop(
             "compute-capability",
             f"GPU {', '.join(map(str, indexes))}: {evidence}, {engine.needs.name} needs {least}",
-            f"no driver changes that: {_for_older_cards(engine.needs, found)}",
+            f"no driver changes that: {_older_card_remedy(engine.needs, found)}",
         )
     if not known:
         yield skipped("compute-capability", "it is not known for these cards")
@@ -151,7 +151,7 @@ def capability(context: CheckContext) -> Iterator[Check]:
         yield ok("compute-capability", f"{least} or more")
 
 
-def _for_older_cards(needs: EngineNeeds, capability: float) -> str:
+def _older_card_remedy(needs: EngineNeeds, capability: float) -> str:
     older = needs.older_build
     if older and capability >= older.compute_capability:
         return f"use newer cards, or {older.name}"

@@ -517,7 +517,7 @@ def test_an_old_balancer_that_is_not_drained_first(tmp_path: Path):
         assert deployment.old and deployment.old.upstream("qwen2.5-14b")
         assert paths.engine_key("qwen2.5-14b") in deployment.found.files
         assert host.reloads == 1 and host.standing.loaded
-        assert len(deployment.messages) == 4, "all four vanished"
+        assert len(deployment.warnings) == 4, "all four vanished"
 
 
 OWN_ARGUMENTS: dict[Any, dict[str, Any]] = {

@@ -104,7 +104,7 @@ def test_it_answers_here(shell: str, server: str, tmp_path: Path):
     assert found.pythons["python3"].version
     assert found.pythons[f"{tmp_path}/python3.9"] == answers.Python((3, 9, 2), False)
     assert found.wheels == {str(tmp_path / "wheels"): 2, str(tmp_path): 0}
-    assert found.folders[str(tmp_path / "not" / "there")].at == str(tmp_path)
+    assert found.folders[str(tmp_path / "not" / "there")].free_bytes
     own = {name: found.urls[name] for name in ("there", "get", "missing", "refused")}
     assert [reach.http_status for reach in own.values()] == [200, 200, 404, 0]
     assert [reach.exit_status for reach in own.values()] == [0, 0, 0, 7]

@@ -24,7 +24,7 @@ FAILED = "its completion failed: "
 
 
 @dataclass(frozen=True)
-class TakenOver:
+class Takeover:
     """The state of a balancer that is taken over, and its site without the upstream."""
 
     state: BalancerState
@@ -36,7 +36,7 @@ class TakenOver:
         return self.state.upstreams[0].service
 
 
-def take_over(site: str, run: str, since: str) -> TakenOver | None:
+def take_over(site: str, run: str, since: str) -> Takeover | None:
     """What the site of an earlier version becomes; None for an empty or a present one.
 
     ValueError where its upstream cannot be read.
@@ -56,7 +56,7 @@ def take_over(site: str, run: str, since: str) -> TakenOver | None:
     drains = tuple(drain for _, _, drain in found if drain)
     state = BalancerState((upstream,), drains, *_limits(body))
     include = f"include {paths.UPSTREAMS};\n"
-    return TakenOver(state, f"{site[: blocks[0].start()]}{include}{site[blocks[0].end() :]}")
+    return Takeover(state, f"{site[: blocks[0].start()]}{include}{site[blocks[0].end() :]}")
 
 
 def _server(line: str, run: str, since: str) -> tuple[Member, str | None, Drain | None]:

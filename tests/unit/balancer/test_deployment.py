@@ -64,7 +64,7 @@ def test_a_fresh_balancer(tmp_path: Path):
     }
     assert [file.mode for file in found.files if "/keys/" in file.path] == ["600"] * 4
     assert found.files[0].path == paths.UPSTREAMS and found.files[-1].path == paths.SITE
-    assert found.messages == ()
+    assert found.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_one_service_stays_while_the_other_moves_on(tmp_path: Path):
     found = deployment(tmp_path, CHAT, CODE, old=old, files=KEYS.values(), failed=all_of(CHAT))
     assert found.unanswered == {"chat"} and not found.nothing_answers
     assert KEYS["chat"] not in written(found) and KEYS["code"] in written(found)
-    assert KEYS["chat"] not in found.leftover
+    assert KEYS["chat"] not in found.unused_files
     assert found.wanted.upstreams[0].members == members(gpu1=[7000])
 
 
 def test_a_key_stays_while_engines_expect_it(tmp_path: Path):
     found = deployment(tmp_path, CHAT, CODE, files=KEYS.values(), keeps_key=["code"])
-    assert KEYS["code"] not in {*written(found), *found.leftover}
+    assert KEYS["code"] not in {*written(found), *found.unused_files}
     assert KEYS["chat"] in written(found)
-    assert len(found.messages) == 1
+    assert len(found.warnings) == 1
     # There is nothing to keep where the balancer has none.
     assert KEYS["code"] in written(deployment(tmp_path, CHAT, CODE, keeps_key=["code"]))
 
@@ -106,12 +106,12 @@ def test_a_key_stays_while_engines_expect_it(tmp_path: Path):
 def test_what_is_no_longer_used_goes(tmp_path: Path):
     there = [KEYS["code"], paths.OLD_KEYS, paths.CERTIFICATE, paths.SELF_SIGNED, paths.SITE]
     found = deployment(tmp_path, CHAT, files=there)
-    assert found.leftover == sorted([KEYS["code"], paths.OLD_KEYS, paths.CERTIFICATE])
+    assert found.unused_files == sorted([KEYS["code"], paths.OLD_KEYS, paths.CERTIFICATE])
 
 
 def test_who_vanished_is_named(tmp_path: Path):
     found = deployment(tmp_path, CHAT, old=state(CHAT, CODE))
-    (message,) = found.messages
+    (message,) = found.warnings
     assert message.startswith("gpu1/code-0 was in the upstream and is in no plan any more")
 
 

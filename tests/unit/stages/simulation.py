@@ -21,7 +21,7 @@ from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from roles.declaration import Declaration, DeclaredHost, recorded
 from roles.declaration.shape import KEY
 from roles.fleet import build
-from roles.fleet.checked import CheckedInventory, keep_checked
+from roles.fleet.checked import CheckedInventory, set_checked
 from roles.stages.run import Run
 
 HOSTS: dict[str, dict[str, Any]] = {
@@ -116,7 +116,7 @@ class Simulation:
         state.init(inventory, Config(), initial_limit=wanted)
         for host in inventory:
             self._simulate(state, host)
-        keep_checked(state, CheckedInventory(self.file, self.declaration(), self.fleet()))
+        set_checked(state, CheckedInventory(self.file, self.declaration(), self.fleet()))
         return Run.of(state)
 
     def execute(self, run: Run, *stages: Callable[[Run], Any]) -> set[str]:
