@@ -111,8 +111,8 @@ def route_conflicts(routes: Mapping[int, RouteSettings], balancer: BalancerSetti
             )
         elif key in taken:
             problems.append(
-                f"services[{number}].route: {_description(match)} is services[{taken[key]}]'s; give "
-                "one of them another path_prefix, server_name or port"
+                f"services[{number}].route: {_description(match)} is services[{taken[key]}]'s; "
+                "give one of them another path_prefix, server_name or port"
             )
         taken.setdefault(key, number)
     return problems
