@@ -1,4 +1,4 @@
-"""Whether a host may be changed: it is looked at first, and stopped alone for what it lacks."""
+"""Decides whether a host may be changed; a host that may not is stopped, and others go on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,8 +27,10 @@ from roles.tuning import with_planned_mig
 
 
 def compare(run: Run) -> None:
-    """Compare this host with the inventory, by its PCI bus where it has no driver yet; it is
-    stopped where it differs. Faults are printed."""
+    """Compare this host with the inventory, by its PCI bus where it has no driver yet.
+
+    It is stopped where it differs. Its faults are printed.
+    """
     declared = run.fleet.host(host.name)
     report = _report(run)
     if report is None or declared.hardware is None or declared.retired:
@@ -41,10 +43,10 @@ def compare(run: Run) -> None:
 
 
 def admit_as_deployed(run: Run) -> bool:
-    """Whether this host is as a deploy leaves it; otherwise it is stopped alone, with the reason.
+    """Whether this host is as a deploy leaves it; otherwise it is stopped with the reason.
 
-    It must have passwordless sudo, the hardware that the inventory says, and no fault with which
-    it cannot serve.
+    It must have passwordless sudo, the inventory's hardware, and no fault that keeps it from
+    serving.
     """
     report = _report(run)
     if report is None:
@@ -61,10 +63,11 @@ def admit_as_deployed(run: Run) -> bool:
 
 
 def admit(run: Run, engine: bool = True) -> bool:
-    """Whether nothing stands against a deploy on this host; otherwise it is stopped alone.
+    """Whether this host passes preflight; otherwise it is stopped.
 
-    All that it lacks is printed at once. What the driver stage repairs stops nobody. Without
-    `engine` the run ends with the driver; else what the plan changes is said, once.
+    All failed checks are printed at once. What the driver stage repairs stops no host. Without
+    `engine` the run ends after the driver stage; otherwise the plan's changes are printed, once a
+    run.
     """
     admitted = _admit(run, engine)
     if engine:
@@ -94,7 +97,7 @@ def _admit(run: Run, engine: bool) -> bool:
 
 
 def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
-    """All that this run will want to know of this host, beside its hardware."""
+    """The parts of the question to this host that the run needs, beside its hardware."""
     parts = preflight_parts(needs)
     if GPU_HOSTS not in run.fleet.host(host.name).roles:
         return parts
@@ -103,7 +106,8 @@ def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
 
 
 def _report(run: Run) -> HardwareReport | None:
-    """What this host reports, with the slices that are still to be made; None where it cannot."""
+    """This host's report, with the MIG slices that are still to be made; None where it gave no
+    answer."""
     asked = ask(run, ())
     return with_planned_mig(asked.report, run.fleet.host(host.name).tuning.mig) if asked else None
 
@@ -114,15 +118,14 @@ def _different(declared: Host, report: HardwareReport) -> str | None:
 
 
 def _unlike(declared: Host, report: HardwareReport) -> str:
-    """Why a host cannot serve as it is, or ""; nothing is asked of one that is retired."""
+    """Why a host cannot serve as it is, or ""; always "" for a retired one."""
     if declared.hardware is None or declared.retired:
         return ""
     return difference(_expected(declared), report) or "; ".join(map(str, report.blocking_faults))
 
 
 def _expected(declared: Host) -> Hardware:
-    """The hardware that the inventory says. Where deploys see to the driver, any that serves will
-    do: a new one is recorded."""
+    """The hardware in the inventory; without the driver's version where deploys may change it."""
     assert declared.hardware is not None
     if declared.driver.install == "never":
         return declared.hardware
@@ -139,7 +142,7 @@ def _locked(report: HardwareReport) -> str:
 
 
 def host_needs(fleet: Fleet, declared: Host) -> HostNeeds:
-    """What a deploy needs of a host for its roles; of a retired one nothing of its GPUs."""
+    """What a deploy needs of a host for its roles; a retired host needs no GPUs."""
     runs_engines = GPU_HOSTS in declared.roles and not declared.retired
     balancer = fleet.settings.balancer if BALANCERS in declared.roles else None
     served = [
@@ -163,14 +166,14 @@ def host_needs(fleet: Fleet, declared: Host) -> HostNeeds:
 
 
 def _balancer_host(fleet: Fleet, settings: BalancerSettings) -> BalancerHost:
-    """What a balancer of all services needs."""
+    """What a balancer of all services needs of its host."""
     own = own_ports([service.route for service in fleet.settings.services])
     ports = {settings.port: "balancer.port", **dict.fromkeys(own, "services[].route.port")}
     return BalancerHost(ports, tuple(balancer_of(settings).packages))
 
 
 def _internal_ports(fleet: Fleet, served: Sequence[ServiceOnHost]) -> tuple[int, int]:
-    """The ports that a host's replicas use among themselves, the first and the last."""
+    """The first and the last port that the processes of a host's replicas use among themselves."""
     gpus = [gpu for one in served for replica in one.replicas for gpu in replica.gpus]
     last = internal_ports(fleet.settings.launch, [max(gpus, default=0)])[1]
     return fleet.settings.launch.internal_ports_from, last

@@ -1,7 +1,7 @@
 """The one question to each host of a run, and what roles read from its answer.
 
-What is read holds until the host is changed: then the run forgets it, and whoever wants to know
-more asks by its role's own fact.
+An answer is valid until the host is changed. Then the run forgets it, and a role asks again by its
+own fact.
 """
 
 import time
@@ -28,13 +28,14 @@ from roles.tuning import HostTuning
 from roles.tuning import parse_state as parse_tuning
 
 _QUESTION = "question"
-# A person may have thought about the plan before the run went on.
+# For how many seconds an answer is valid: a person may think about the plan before the run goes on.
 HOLDS_S = 120
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A host's answers by part, its report, and when it was asked and had answered (seconds)."""
+    """A host's answers by part, its report, and when it was asked and had answered (seconds since
+    1970)."""
 
     answers: Mapping[str, Sections]
     report: HardwareReport
@@ -43,7 +44,7 @@ class Answered:
 
 
 def ask(run: Run, parts: Iterable[Part]) -> Answered | None:
-    """Ask this host all parts in one command, once a run; None where it gave no answer, and is
+    """Ask this host all parts in one command, once a run; None where it gave no answer, and has
     failed."""
     return run.answer(host.name, _QUESTION, lambda: _ask(run, (HARDWARE, *parts)))
 
@@ -66,24 +67,24 @@ def _ask(run: Run, parts: Iterable[Part]) -> Answered | None:
 
 
 def has_answered(run: Run, name: str) -> bool:
-    """Whether a host has answered the run's question, and was not changed since."""
+    """Whether the run has a host's answer and has not changed the host since."""
     return run.known(name, _QUESTION) is not None
 
 
 def driver_state(run: Run, name: str) -> DriverState | None:
-    """What a host said of its driver; None where that is not known any more."""
+    """The driver's state that a host reported; None where that is unknown or too old."""
     found = _known(run, name, DRIVER.name)
     return _read(lambda: parse_driver(found.answers[DRIVER.name], found.report)) if found else None
 
 
 def tuning_state(run: Run, name: str) -> HostTuning | None:
-    """What a host said of its tuning; None where that is not known any more."""
+    """The tuning's state that a host reported; None where that is unknown or too old."""
     found = _known(run, name, TUNING.name)
     return _read(lambda: parse_tuning(found.answers[TUNING.name], found.report)) if found else None
 
 
 def launch_state(run: Run, name: str) -> LaunchState | None:
-    """What a host said of its replicas; None where that is not known any more."""
+    """The launch state that a host reported; None where that is unknown or too old."""
     found = _known(run, name, LAUNCH.name)
     return _launch_state(found) if found else None
 
@@ -94,7 +95,7 @@ def _launch_state(found: Answered) -> LaunchState | None:
 
 
 def installed_engines(run: Run, name: str) -> Installed | None:
-    """What a host said of its engines; None where that is not known any more."""
+    """The installed engines that a host reported; None where that is unknown or too old."""
     found = _known(run, name, "engines")
     return _read(lambda: parse_installed(found.answers["engines"])) if found else None
 
@@ -107,7 +108,7 @@ def _known(run: Run, name: str, part: str) -> Answered | None:
 
 
 def _read(parse):
-    """What a parser reads; None where it cannot: the role's own fact then says why."""
+    """The result of a parser; None where it fails: the role's own fact reports the reason then."""
     try:
         return parse()
     except Exception:

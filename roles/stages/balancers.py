@@ -1,4 +1,4 @@
-"""The stage that puts balancers in front of the replicas of all hosts."""
+"""The stage that sets balancers up in front of all replicas."""
 
 from pyinfra import host
 
@@ -9,7 +9,7 @@ from roles.stages.run import Run
 
 
 def balancers(run: Run) -> None:
-    """Bring a balancer to the plan of each service that is balanced."""
+    """Set this host's balancer up with a route for each service."""
     settings, this_host = run.fleet.settings.balancer, run.fleet.host(host.name)
     if BALANCERS not in this_host.roles or settings is None:
         return

@@ -1,4 +1,4 @@
-"""Where hosts wait for each other."""
+"""Barriers, at which hosts wait for each other."""
 
 from pyinfra import host
 from pyinfra.api import operation
@@ -13,9 +13,9 @@ def _barrier():
 
 
 def barrier(reason: str) -> None:
-    """Let no host go on before all others are here.
+    """Let no host go on before all others have reached this barrier.
 
-    pyinfra orders the operations of different hosts by how many came before on each, so without
-    this a balancer would ask for completions before a host with more steps has started its engines.
+    pyinfra orders operations of different hosts by their number on each host. Without a barrier a
+    balancer would ask for completions before a host with more operations has started its engines.
     """
     _barrier(name=reason)

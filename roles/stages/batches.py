@@ -1,4 +1,4 @@
-"""Hosts take their turns batch by batch, while balancers send them no requests."""
+"""The batches of a rolling update: each is drained, moved and undrained."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -22,11 +22,11 @@ def by_batches(
     turn: Callable[[int], None],
     proved: Callable[[Collection[str]], Mapping[str, Sequence[Member]]] = lambda ids: {},
 ) -> None:
-    """Give each host its turn in a rolling update, while balancers send no requests there.
+    """Run a rolling update by batches; balancers send no requests to the replicas of a batch.
 
-    The batches are planned when the run executes; here are as many slots as there can be. `turn`
-    adds what this host does in one of them; `proved` says of replicas that serve as planned what
-    they are now as members, by service.
+    Batches are planned when the run executes, so operations are added for the largest number of
+    batches. `turn` adds this host's operations of one batch. `proved` returns replicas that serve
+    as planned as members of upstreams, by service.
     """
     settings = run.fleet.settings.balancer
     balances = BALANCERS in run.fleet.host(host.name).roles and settings is not None

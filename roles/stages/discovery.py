@@ -1,5 +1,4 @@
-"""The stage that records what hosts have in inventories/hardware/: their GPUs, their driver, their
-verdicts."""
+"""The stage that records hosts' hardware in inventories/hardware/: GPUs, driver and verdicts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,12 +30,13 @@ from roles.stages.answers import ask
 from roles.stages.messages import wants, warn_faults
 from roles.stages.run import Run
 
-# Hosts are asked side by side.
+# How many hosts are asked in parallel.
 _ASKED_AT_ONCE = 20
 
 
 def discover(run: Run) -> None:
-    """Record this host's hardware in inventories/hardware/, if it has GPUs; nothing is changed."""
+    """Record this host's hardware in inventories/hardware/, if it has GPUs; the host is not
+    changed."""
     if GPU_HOSTS not in host.groups:
         return
     asked = ask(run, ())
@@ -71,7 +71,7 @@ def discover(run: Run) -> None:
 
 
 def record_verdicts(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> None:
-    """Record verdicts of a host's interconnect, beside what is recorded of the host."""
+    """Record verdicts of a host's interconnect in its entry."""
     hardware = run.fleet.host(name).hardware
     assert hardware is not None
     known = recorded(run.file).get(name)
@@ -79,16 +79,16 @@ def record_verdicts(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> N
 
 
 def record_driver(run: Run, name: str, report: HardwareReport) -> Hardware | None:
-    """Record a host's new driver where its hardware is recorded.
+    """Record a host's new driver, if its hardware is recorded.
 
-    The host's hardware as it follows from the new entry; None where nothing is recorded anew.
-    Raises ValueError and OSError where the file cannot be read or written.
+    Returns the host's hardware with the new entry, None where no entry changed. Raises ValueError
+    and OSError where the file cannot be read or written.
     """
     raw, found = recorded(run.file).get(name), report.hardware
     known = _readable(raw)
     if known is None or found is None or known.driver_version == found.driver_version:
         return None
-    # The entry of a host whose GPUs are declared holds its verdicts, and pins no driver.
+    # The entry of a host with declared GPUs holds only verdicts, and pins no driver.
     if known.driver_version is None and known.interconnect:
         return None
     new = entry(keep_verdicts(found, known), _identifiers(raw, report))
@@ -97,14 +97,14 @@ def record_driver(run: Run, name: str, report: HardwareReport) -> Hardware | Non
 
 
 def _identifiers(raw: Any, report: HardwareReport) -> Mapping[int, Mapping[str, str]]:
-    """UUIDs and serial numbers, where those of the host are recorded already (`raw`)."""
+    """UUIDs and serial numbers, if the host's entry `raw` has some already."""
     gpus = raw.get("gpus") if isinstance(raw, Mapping) else None
     has_some = any("uuid" in gpu or "serial" in gpu for gpu in gpus or () if gpu)
     return report.identifiers if has_some else {}
 
 
 def _readable(raw: Any) -> Hardware | None:
-    """What is recorded of a host; None where that is nothing, or cannot be read."""
+    """The hardware of an entry; None where there is no entry, or it cannot be read."""
     try:
         return recorded_hardware(raw) if raw is not None else None
     except ValueError:
@@ -112,7 +112,7 @@ def _readable(raw: Any) -> Hardware | None:
 
 
 def accept_hardware(run: Run) -> None:
-    """Record anew what differs on recorded hosts, before anything is planned."""
+    """Record the hardware of recorded hosts that has changed, before anything is planned."""
     entries = recorded(run.file)
     wanted = [
         other

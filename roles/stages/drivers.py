@@ -1,4 +1,4 @@
-"""The stage that takes a host from whatever driver it has to GPUs that are ready to serve."""
+"""The stage that installs the driver on a host and makes its GPUs ready to serve."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -28,10 +28,10 @@ from roles.tuning.deploy import tune
 
 
 def drivers(run: Run, prove: bool = False) -> None:
-    """Take a GPU host from whatever driver it has to GPUs that are ready to serve.
+    """Install the driver that a GPU host needs, reboot it if necessary, and prepare its GPUs.
 
-    A host whose replicas serve gets another driver at its turn only. `prove`: ask the GPUs at the
-    end although nothing was changed.
+    A host whose replicas serve gets another driver in its batch only. With `prove` the GPUs are
+    checked at the end even if nothing was changed.
     """
     declared, reboots = run.fleet.host(host.name), run.reboots
     gpu_host = GPU_HOSTS in declared.roles and not declared.retired
@@ -78,7 +78,7 @@ def drivers(run: Run, prove: bool = False) -> None:
 
 
 def driver_job(run: Run) -> Job:
-    """What is wanted of this host's driver, by the engines that it is to run."""
+    """The job of this host's driver, given the engines that the host is to run."""
     declared = run.fleet.host(host.name)
     upgrade = wants("upgrade_driver", default=False)
     return job_of(
@@ -92,7 +92,7 @@ def driver_job(run: Run) -> Job:
 
 
 def restarts_of(run: Run) -> Rolling:
-    """The rolling update of this run's reboots, and of drivers that replicas use."""
+    """The rolling update of this run's reboots, and of drivers of hosts that serve."""
 
     def found() -> dict[str, Found]:
         states = {one.name: launch_state(run, one.name) for one in run.fleet.with_role(GPU_HOSTS)}
@@ -131,7 +131,7 @@ def _reboot_need(run: Run, job: Job) -> RebootNeed:
 
 
 def undrained(run: Run) -> str:
-    """Why balancers would go on sending requests to a host while it reboots, or ""."""
+    """Why balancers cannot stop sending requests to a host while it reboots, or ""."""
     missing = balancers_missing(run.fleet, reached(run.state))
     if missing:
         return f"it serves, and its {missing}"
@@ -141,7 +141,7 @@ def undrained(run: Run) -> str:
 
 
 def _prepare(run: Run, job: Job, prove: bool) -> None:
-    """Set what serving needs of a host's GPUs, and see that they are ready."""
+    """Tune a host's GPUs, and check that they are ready."""
     name, declared = host.name, run.fleet.host(host.name)
     sizes = [len(replica.gpus) for _, plan in run.fleet.on(name) for replica in plan.replicas]
     tuned = tune(
@@ -164,10 +164,11 @@ def _prepare(run: Run, job: Job, prove: bool) -> None:
 
 
 def adopt(run: Run, name: str, prove: bool, report: HardwareReport) -> str:
-    """Go on with what a host reports now: its driver is another, or its slices are new.
+    """Adopt what a host reports now, after a new driver or new slices; returns why the run cannot
+    go on, or "".
 
-    Why it cannot, or "": where its links were not known before, its plan may be another now, which
-    matters only where the run goes on to serve.
+    Its plan may change if its links were unknown before, which stops the run only if it goes on to
+    serve.
     """
     run.changed(name)
     run.observed(name, report)

@@ -21,8 +21,8 @@ from roles.stages.run import Run
 
 
 def engines(run: Run) -> None:
-    """Install the engines, see that the GPUs of each replica work together, and start replicas
-    where nothing serves yet, on a GPU host. On a retired host nothing is installed."""
+    """Install engines on a GPU host, measure whether the GPUs of each replica work together, and
+    start replicas if none runs yet. Nothing is installed on a retired host."""
     this_host = run.fleet.host(host.name)
     if GPU_HOSTS not in this_host.roles:
         return
@@ -79,7 +79,7 @@ def _hardware(run: Run, name: str) -> Hardware:
 def _plan_with(
     run: Run, name: str, service: Service, verdicts: tuple[LinkVerdict, ...]
 ) -> HostPlan:
-    """A host's plan, had it these verdicts of its links; ValueError where there is none."""
+    """A host's plan as it would be with these verdicts; ValueError where there is none."""
     fleet = run.planned_with(name, _with(run, name, verdicts))
     plan = plan_of(fleet, name, service)
     if plan is None:
@@ -97,5 +97,5 @@ def _with(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> Hardware:
 
 
 def _adopt(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> bool:
-    """Whether the run goes on with these verdicts of a host's links."""
+    """Plan again with these verdicts of a host's links; returns whether the run can go on."""
     return run.replan(name, _with(run, name, verdicts))[0]

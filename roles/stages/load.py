@@ -1,4 +1,4 @@
-"""The first stage of every deploy: its run, and the fleet's plan in print."""
+"""The first stage of every deploy: begins its run, and prints or logs the plan."""
 
 import click
 
@@ -15,8 +15,8 @@ from roles.topology import explain
 
 
 def load(whole: bool = False) -> Run:
-    """This run; its plan is in its log, and in print where it is `whole`, or pyinfra runs with
-    `-v`, before anything is done."""
+    """This run. Before anything is done its plan is logged, or printed with `whole` or pyinfra's
+    `-v`."""
     run = Run.current()
     begin_run(run)
     with run.lock:
@@ -35,8 +35,8 @@ def load(whole: bool = False) -> Run:
 
 
 def _read_again(run: Run) -> None:
-    """Build the fleet anew where its inventory or its recording is not what was checked, or the
-    GPUs of a host may still be unknown; RefusedError where anything is wrong."""
+    """Build the fleet again if its inventory or recording has changed since it was checked, or if
+    GPUs are unknown; RefusedError where anything is wrong."""
     try:
         found = declaration(run.file, run.state.inventory)
         if found != run.declaration or unknown_hosts(run.fleet.hosts):
@@ -46,7 +46,7 @@ def _read_again(run: Run) -> None:
 
 
 def _hold_to_saved_plan(run: Run) -> None:
-    """Stop where the saved plan is another, or save this one if it is to be accepted."""
+    """Stop where the plan differs from the saved one, or save it if --data accepts it."""
     problem = saved_plan_problem(run.file, run.fleet.plans)
     if problem and not wants("accept_plan", default=False):
         raise RefusedError(problem)

@@ -1,4 +1,4 @@
-"""From what hosts run and what is planned to the members and changes of a rolling update. Pure."""
+"""The members and changes of a rolling update, made from what hosts run and the plan. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +16,10 @@ INVENTORY = "inventory"
 
 @dataclass(frozen=True)
 class Found:
-    """What a host ran when the update was planned, and what is to be done there; `fresh` hosts
-    were started by this run, and no balancer knows them yet."""
+    """What a host ran when the update was planned, and what is to be done there.
+
+    A `fresh` host was started by this run, and no balancer knows it yet.
+    """
 
     state: LaunchState
     changes: tuple[HostChange, ...] = ()
@@ -26,22 +28,24 @@ class Found:
 
 @dataclass(frozen=True)
 class Balanced:
-    """What balancers say: the ids of replicas that all of them send requests to, and who has
-    which replica drained."""
+    """The state of all balancers: ids of replicas that all of them send requests to, and the owners
+    of drains by replica."""
 
     in_service: frozenset[str]
     drains: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def with_another(self, other: "Balanced") -> "Balanced":
-        """What two balancers say."""
+        """The state of these balancers and another one together."""
         names = self.drains.keys() | other.drains.keys()
         nobody = frozenset[str]()
         drains = {id: self.drains.get(id, nobody) | other.drains.get(id, nobody) for id in names}
         return Balanced(self.in_service & other.in_service, drains)
 
     def keep_out(self, id: str) -> frozenset[str]:
-        """Who keeps a replica from requests: without a drain it is the last update, which did not
-        get it in."""
+        """Who keeps requests from a replica; empty where it gets some.
+
+        Where no owner drains it, an earlier rolling update has not undrained it.
+        """
         if id in self.in_service:
             return frozenset()
         return self.drains.get(id) or frozenset({ROLLING_UPDATE})
@@ -52,9 +56,9 @@ def members_of(
 ) -> list[Member]:
     """Every replica that is planned or runs, in the inventory's order.
 
-    `balanced` is None where no balancer said anything: then replicas on hosts that the run does not
-    reach are taken for good, and what the inventory drains now may get requests still, unless
-    there is no balancer at all.
+    `balanced` is None where no balancer answered. Then replicas on hosts outside the run count as
+    serving, and replicas that the inventory drains may still get requests, unless there is no
+    balancer.
     """
     return [
         member
@@ -96,7 +100,7 @@ def _serves(name: str, found: Found) -> bool:
 
 
 def _service_of(name: str) -> str:
-    """The service of a replica that no manifest names: replicas are called SERVICE-0, SERVICE-1."""
+    """The service of a replica that is in no manifest, by its name: SERVICE-0, SERVICE-1 …"""
     return name.rpartition("-")[0]
 
 
@@ -106,10 +110,10 @@ def planned_on(fleet: Fleet, host: str) -> list[Replica]:
 
 
 def changes_of(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
-    """What is to be moved or taken down, in the inventory's order; on a fresh host all is done.
+    """The replicas to move or take down, in the inventory's order; none on fresh hosts.
 
-    Replicas of a service whose only key changes restart in one step: a balancer has one key for
-    all of them.
+    If an engine accepts only one key and that changes, all replicas of its service restart in one
+    step: a balancer has one key for all of them.
     """
     hosts = [one.name for one in fleet.with_role(GPU_HOSTS)]
     known = {name: found[name] for name in hosts if name in found and not found[name].fresh}
@@ -148,7 +152,7 @@ def _one_key(service: str) -> str:
 
 
 def _replaced(replica: Replica, state: LaunchState) -> list[str]:
-    """Other replicas that run and hold a GPU or the port that this one needs."""
+    """Other replicas of the manifest that have a unit and use a GPU or the port of this one."""
     return [
         name
         for name, entry in state.manifest.items()

@@ -1,4 +1,4 @@
-"""What a deploy is told by `--data`."""
+"""Switches of `--data`, and warnings about faults."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from roles.host.outcome import warn
 
 def wants(name: str, default: bool) -> bool:
     """What `--data NAME=true` or `=false` says; RefusedError for anything else."""
-    # What is judged at the start are these.
+    # The command line was checked against these names.
     assert name in SWITCHES, name
     value = host.data.get(name, default)
     if not isinstance(value, bool):
@@ -21,6 +21,6 @@ def wants(name: str, default: bool) -> bool:
 
 
 def warn_faults(faults: Iterable[Fault]) -> None:
-    """Print what is not well on this host."""
+    """Print this host's faults as warnings."""
     for fault in faults:
         warn(str(fault))

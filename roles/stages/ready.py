@@ -1,4 +1,4 @@
-"""Whether a host's GPUs are ready once its driver stage is over, asked when the run executes."""
+"""Checks whether a host's GPUs are ready after the driver stage, when the run executes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,13 +22,13 @@ def ready(
     record: Callable[[Sequence[Check]], None],
 ):
     """
-    Compare a host's GPUs with the inventory once more, after its driver; changes nothing.
+    Compare a host's GPUs with the inventory again, after its driver stage; changes nothing.
 
-    + declared: the host as the inventory has it
-    + cuda: whether its engines start CUDA
-    + changed: whether anything was done since the host was last asked; where not, it is not asked
-    + on_ready: is told what the host reports, where all is well; why the run cannot go on, or ""
-    + record: takes the checks, of whatever outcome
+    + declared: the host in the inventory
+    + cuda: whether its engines use CUDA
+    + changed: whether anything was done since the host last answered; if not, it is not asked
+    + on_ready: takes the host's report if all is well; returns why the run cannot go on, or ""
+    + record: takes all checks
     """
     if not host.state.is_executing or not changed():
         host.noop("the GPUs are as before" if host.state.is_executing else "asked when executed")
@@ -51,14 +51,14 @@ def ready(
 
 
 def _cuda_fault(report: HardwareReport) -> Fault | None:
-    """Why CUDA does not start on a host whose GPUs look well."""
+    """Why CUDA does not start on a host whose GPUs have no other fault."""
     gpus = report.hardware.gpus if report.hardware else ()
     count = None if any(gpu.mig_profile for gpu in gpus) else len(gpus)
     return cuda_fault(host.get_fact(CudaStart), count)
 
 
 def readiness(declared: Host, report: HardwareReport) -> list[Check]:
-    """Whether a host's GPUs can serve; a driver of ours may be a new one."""
+    """The checks of whether a host's GPUs can serve; its driver may be newer than recorded."""
     assert declared.hardware is not None
     expected = replace(declared.hardware, driver_version=None)
     if different := difference(expected, report):
@@ -73,7 +73,7 @@ def _in_full(check: Check) -> str:
 
 
 def in_words(report: HardwareReport) -> str:
-    """A host's GPUs and their driver, for a person."""
+    """A host's GPUs and their driver in words."""
     assert report.hardware is not None
     kind = "" if report.system.driver_open is None else " (proprietary modules)"
     kind = " (open modules)" if report.system.driver_open else kind

@@ -1,4 +1,4 @@
-"""The stage that moves hosts that serve to what is planned, batch by batch."""
+"""The stage of the rolling update: moves replicas that serve to what is planned, by batches."""
 
 from collections.abc import Collection
 from functools import partial
@@ -58,7 +58,7 @@ def _put_back(run: Run, name: str, failed: Collection[str]) -> None:
 
 
 def _seen(run: Run, name: str, names: Collection[str], serve: bool) -> None:
-    """Where one does not serve, which of them does is not known."""
+    """Record whether a host's replicas serve; if one does not, it is unknown which of them do."""
     if serve:
         run.seen.proved([f"{name}/{one}" for one in names])
     else:

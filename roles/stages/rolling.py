@@ -1,4 +1,4 @@
-"""How the rolling update of a run stands: its plan, and what was decided and done so far."""
+"""The state of a rolling update: its plan, and what was decided and done so far."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -31,9 +31,9 @@ Phase = Literal["drain", "turn"]
 class Rolling:
     """One rolling update of a run: that of its engines, or that of reboots and drivers.
 
-    All hosts see the same plan and the same decisions: each is made once, by whoever asks first.
-    `fleet` gives the fleet as the run has it, `most` how many batches there may be, `found` what
-    hosts run and `changes` what is to be done, both asked when the update is planned.
+    All hosts share its plan and decisions; each is made once, on the first call. `fleet` returns
+    the run's present fleet, `most` the largest number of batches. `found` returns what hosts run,
+    `changes` what is to be done; both are called when the update is planned.
     """
 
     state: State
@@ -55,20 +55,20 @@ class Rolling:
 
     @property
     def slots(self) -> int:
-        """How many batches the update has at most."""
+        """The largest number of batches that the update can have."""
         if self._slots is None:
             fleet = self.fleet()
             self._slots = batch_slots(members_of(fleet, {}), self.most(fleet.settings))
         return self._slots
 
     def plan(self) -> RollingPlan:
-        """The plan of the update, made when it is first asked for."""
+        """The plan of the update, which the first call makes."""
         if self._plan is None:
             fleet, found = self.fleet(), self.found()
             self._failed_before = self._failed()
             changes = self.changes(fleet, found)
             members = members_of(fleet, found, self._balanced)
-            # One that left the inventory is still in the upstreams.
+            # A service that left the inventory is still in the upstreams.
             services = {member.service for member in members}
             self._plan = plan_rolling(
                 members,
@@ -93,8 +93,11 @@ class Rolling:
         return bool(self.changes(self.fleet(), self.found()))
 
     def unchanged(self) -> list[str]:
-        """The replicas that serve as planned and stay as they are; not those of a service that
-        restarts together, to which balancers have no key yet."""
+        """The replicas that serve as planned and do not move.
+
+        Replicas of a service that restarts as a whole are left out: balancers do not have its new
+        key yet.
+        """
         fleet, found = self.fleet(), self.found()
         members = members_of(fleet, found)
         going = moves(members, self.changes(fleet, found))
@@ -110,12 +113,12 @@ class Rolling:
         ]
 
     def balanced(self, state: BalancerState) -> None:
-        """Take what a balancer serves; with several, a replica counts where all of them have it."""
+        """Record the state of a balancer; a replica is in service if all balancers serve it."""
         said = Balanced(in_service(state), drain_owners(state))
         self._balanced = said if self._balanced is None else self._balanced.with_another(said)
 
     def decision(self, index: int, phase: Phase) -> Decision:
-        """What of a batch goes on; decided once for all hosts."""
+        """Which moves of a batch go on; decided once for all hosts."""
         key = (index, phase)
         if key not in self._decisions:
             plan = self.plan()
@@ -130,31 +133,31 @@ class Rolling:
         return found
 
     def done(self, ids: Collection[str]) -> None:
-        """Replicas serve as planned, or are taken down as planned."""
+        """Record that replicas serve as planned, or are taken down as planned."""
         self.moved |= set(ids)
 
     def put_back(self, name: str, failed: Collection[str]) -> None:
-        """A host's replicas serve as before its turn, since these did not serve as planned."""
+        """Record that a host's previous replicas serve again, because these failed to."""
         self.failures[name] = frozenset(failed)
         serving = {member.id for member in self.plan().members if member.serves}
         self.restored |= serving & _replicas(self.turns.get(name))
 
     def undrained(self, index: int) -> list[str]:
-        """Replicas of a batch that get requests again after it."""
+        """The ids of replicas that get requests again after a batch."""
         decision = self.decision(index, "turn")
         return list(undrained(self.plan(), self.drained(index), decision, self._progress()))
 
     def announce(self) -> bool:
-        """Whether the plan is still to be announced: the first who asks does it."""
+        """Whether the caller must announce the plan: true for the first call only."""
         first, self._announced = not self._announced, True
         return first
 
     def drained(self, index: int) -> list[str]:
-        """Replicas that get no requests in a batch."""
+        """The ids of replicas that get no requests in a batch."""
         return list(self.decision(index, "drain").drained)
 
     def interrupted(self, index: int) -> list[str]:
-        """Services that a batch leaves without a replica, for a while, as the plan announces, or
+        """Services that a batch leaves without a replica: for a while, as the plan announces, or
         for good, as they left the inventory."""
         plan, moves = self.plan(), self.decision(index, "drain").moves
         left = {member.service for member in plan.members} - plan.kept_services
@@ -214,13 +217,13 @@ class Rolling:
 
 
 def reached(state: State) -> set[str]:
-    """The hosts that a run is for, those that failed among them."""
+    """Names of the hosts within the run's --limit, including those that failed."""
     limit = state.limit_hosts
     return {host.name for host in (state.inventory if limit is None else limit)}
 
 
 def balancers_missing(fleet: Fleet, reached: Collection[str]) -> str:
-    """What to add to a run that reaches these hosts, so that balancers can drain, or ""."""
+    """Which --limit a run that reaches these hosts needs so that balancers can drain, or ""."""
     names = [host.name for host in fleet.with_role(BALANCERS) if host.name not in reached]
     missing = " ".join(f"--limit {name}" for name in names)
     return f"balancers are not in this run: add {missing}" if missing else ""

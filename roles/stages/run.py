@@ -1,4 +1,4 @@
-"""The state of one run, the only one under roles/."""
+"""The state of one run: no other module under roles/ keeps state."""
 
 import secrets
 from collections.abc import Callable, Hashable, Sequence
@@ -25,12 +25,12 @@ from roles.stages.seen import Seen
 
 Answer = TypeVar("Answer")
 
-# The name under which a run hangs on pyinfra's state.
+# The attribute of pyinfra's state that holds the run.
 _NAME = "pyinfra_llm_run"
 
 
 def run_id(now: datetime, random: int) -> str:
-    """The id of a run that begins now, for instance 20261129T160312Z-4f2a; ids sort by time."""
+    """The id of a run that begins at `now`, such as 20261129T160312Z-4f2a; ids sort by time."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{random & 0xFFFF:04x}"
 
 
@@ -38,11 +38,11 @@ def run_id(now: datetime, random: int) -> str:
 class Run:
     """One pyinfra run from its start to its report.
 
-    `fleet` is frozen; `replan` and `observed` put another in its place where there is new evidence.
-    `rolling` is how the rolling update of engines stands, `found` what hosts ran before it and what
-    is to be done there; `restarts` is the update of reboots, `reboots` who needs one. `seen` is
-    what was seen of replicas, `compared` are the hosts whose plan was compared with what they run.
-    `lock` is for what hosts that are prepared side by side must do once.
+    `fleet` is frozen; `replan` and `observed` replace it where there is new evidence. `rolling` is
+    the rolling update of engines, `found` what hosts ran before it and what is to be done there.
+    `restarts` is the rolling update of reboots, `reboots` the hosts that need one. `seen` is what
+    the run has seen of replicas, `compared` are the hosts whose plan was compared with what they
+    run. `lock` guards what must be done once although hosts are prepared in parallel.
     """
 
     id: str
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def report(self) -> Report:
-        """What was checked in this run."""
+        """The checks of this run."""
         return report_of(self.state)
 
     def note(
@@ -83,16 +83,16 @@ class Run:
         self.saw(name, state)
 
     def saw(self, name: str, state: LaunchState) -> None:
-        """Note what a host says of its replicas' units."""
+        """Note the states of replicas' units that a host reports."""
         self.seen.units(name, {one: unit.active == "active" for one, unit in state.units.items()})
 
     def launch(self, name: str) -> HostLaunch:
-        """What a host is to run, as the run's plan is now."""
+        """What a host is to run by the run's present plan."""
         return host_launch(self.fleet, name)
 
     @classmethod
     def of(cls, state: State) -> "Run":
-        """The run of a pyinfra state; it begins with the first call."""
+        """The run of a pyinfra state; the first call begins it."""
         run = cls.begun(state)
         if run is None:
             run = cls._begun(state)
@@ -101,12 +101,12 @@ class Run:
 
     @classmethod
     def begun(cls, state: State) -> "Run | None":
-        """The run of a pyinfra state, where it has begun."""
+        """The run of a pyinfra state, or None where it has not begun."""
         return getattr(state, _NAME, None)
 
     @classmethod
     def current(cls) -> "Run":
-        """The run that this host is in."""
+        """The run of pyinfra's current host."""
         return cls.of(host.state)
 
     @classmethod
@@ -123,9 +123,9 @@ class Run:
     def answer(
         self, name: str, question: Hashable, ask: Callable[[], Answer | None]
     ) -> Answer | None:
-        """What a host answers to a question, asked once until the host is `changed`.
+        """A host's answer to a question, kept until the host is `changed`.
 
-        None, where it gave no answer, is not kept.
+        None, where the host gave no answer, is not kept.
         """
         known = self._answers.setdefault(name, {})
         if question not in known:
@@ -136,16 +136,16 @@ class Run:
         return known[question]  # type: ignore[return-value]
 
     def known(self, name: str, question: Hashable) -> Any:
-        """What a host answered to a question and holds still, or None."""
+        """A host's kept answer to a question, or None."""
         return self._answers.get(name, {}).get(question)
 
     def changed(self, name: str) -> None:
-        """Forget what a host answered: something was done on it."""
+        """Forget a host's answers, because something was done on it."""
         self._answers.pop(name, None)
         self.seen.touched(name)
 
     def observed(self, name: str, report: HardwareReport) -> None:
-        """Go on with what a host reports of its devices and its driver."""
+        """Put what a host reports of its devices and driver into the fleet."""
         known = self.fleet.host(name)
         driver = report.hardware.driver_version if report.hardware else None
         unready = known.hardware is not None and bool(report.blocking_faults)
@@ -154,11 +154,11 @@ class Run:
         self.fleet = replace(self.fleet, hosts=hosts)
 
     def replan(self, name: str, hardware: Hardware) -> tuple[bool, Fleet]:
-        """Plan anew with other hardware of a host: its links, its slices, verdicts, its driver.
+        """Plan again with new hardware of a host: links, slices, verdicts or driver.
 
-        The run goes on with the new plan where P2P alone differs; otherwise it keeps the old one.
-        Whether it does, and the fleet with all that follows from the evidence. ValueError where
-        there is no plan.
+        The run goes on with the new plan if it differs in P2P alone; otherwise it keeps the old
+        one. Returns whether it goes on with the new plan, and the fleet with that plan. ValueError
+        where there is no plan.
         """
         adopted, new = with_hardware(self.fleet, name, hardware)
         if adopted is not None:
@@ -166,6 +166,8 @@ class Run:
         return adopted is not None, new
 
     def planned_with(self, name: str, hardware: Hardware) -> Fleet:
-        """The fleet, had a host other hardware; the run goes on as it is. ValueError where there
-        is no plan."""
+        """The fleet as it would be with other hardware of a host; the run keeps its own.
+
+        ValueError where there is no plan.
+        """
         return with_hardware(self.fleet, name, hardware)[1]

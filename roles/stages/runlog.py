@@ -1,4 +1,4 @@
-"""The log of one run: all that was shown, and all that was not, in a file of its own."""
+"""The log file of one run, which also holds what is not shown on the screen."""
 
 import os
 import re
@@ -16,9 +16,9 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 @dataclass(eq=False)
 class RunLog:
-    """Lines are kept until the run has an id and a folder; then they go to its file at once.
+    """The log of a run; lines are kept in memory until the run has an id and a folder.
 
-    `secrets` are hidden wherever they stand.
+    `secrets` are replaced by asterisks.
     """
 
     path: Path | None = None
@@ -27,7 +27,7 @@ class RunLog:
     _file: TextIO | None = None
 
     def open(self, folder: Path, run_id: str, secrets: Collection[str]) -> None:
-        """Begin FOLDER/RUN_ID.log, which its owner alone can read; the oldest logs go away.
+        """Open FOLDER/RUN_ID.log, which only its owner can read, and remove the oldest logs.
 
         Raises OSError.
         """
@@ -42,7 +42,7 @@ class RunLog:
         self._kept.clear()
 
     def write(self, text: str) -> None:
-        """Add text; where the file cannot be written any more it is dropped."""
+        """Append text; it is dropped if the file cannot be written any more."""
         if self._file is None:
             self._kept.append(text)
             return
@@ -53,7 +53,7 @@ class RunLog:
 
 
 def harmless(text: str, secrets: Collection[str]) -> str:
-    """Text without colours and secrets, and with control characters escaped."""
+    """A text without colours and secrets, with control characters escaped."""
     text = click.unstyle(text)
     for secret in secrets:
         text = text.replace(secret, "*****")
@@ -61,7 +61,7 @@ def harmless(text: str, secrets: Collection[str]) -> str:
 
 
 def remove_oldest(folder: Path, kept: int = LOGS_KEPT) -> None:
-    """Leave the newest logs of runs, so many; other files stay."""
+    """Remove all but the newest `kept` logs of runs; other files stay."""
     logs = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     for path in logs[:-kept]:
         path.unlink(missing_ok=True)

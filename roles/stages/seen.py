@@ -1,4 +1,4 @@
-"""What a run has seen of replicas: which serve, which do not, of which it does not know. Pure."""
+"""What a run has seen of replicas: which serve, which do not, which are unknown. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,23 +8,24 @@ from roles.checks import Check
 
 @dataclass(eq=False)
 class Seen:
-    """The last that a run saw of each replica, by host and name.
+    """What a run last saw of each replica, by host and name.
 
-    `states` are what hosts say of their units, which hold until something is done there or the host
-    fails; `proofs` are completions, and what was put back, which hold then too. None stands for a
-    replica that may be anything: something is being done with it.
+    `states` come from units; they are valid until something is done on the host or it fails.
+    `proofs` come from completions and restored replicas; they stay valid then. None means unknown:
+    something is being done with the replica.
     """
 
     states: dict[str, dict[str, bool | None]] = field(default_factory=dict)
     proofs: dict[str, dict[str, bool | None]] = field(default_factory=dict)
 
     def units(self, host: str, up: Mapping[str, bool]) -> None:
-        """A host says of all its replicas' units whether they run."""
+        """Record which units of a host's replicas run."""
         self.states[host] = dict(up)
         self.proofs.pop(host, None)
 
     def touched(self, host: str, names: Iterable[str] = ()) -> None:
-        """Something is done with these replicas of a host; without names, with the host itself."""
+        """Record that something is done with these replicas of a host, or, without names, with the
+        host itself."""
         if names := list(names):
             self.proofs.setdefault(host, {}).update(dict.fromkeys(names))
         else:
@@ -32,13 +33,13 @@ class Seen:
             self.proofs.pop(host, None)
 
     def proved(self, ids: Collection[str], serves: bool = True) -> None:
-        """These replicas ("host/name") gave a completion, or none."""
+        """Record whether these replicas ("host/name") answered a completion."""
         for id in ids:
             host, _, name = id.partition("/")
             self.proofs.setdefault(host, {})[name] = serves
 
     def checked(self, checks: Iterable[Check]) -> None:
-        """Take what validation found; of a host that gave it no answer nothing is known."""
+        """Record the checks of validation; a host that gave no answer becomes unknown."""
         for check in checks:
             if check.name == "completion" and check.outcome in ("pass", "fail"):
                 self.proved([f"{check.host}/{check.subject}"], check.outcome == "pass")
@@ -46,8 +47,8 @@ class Seen:
                 self.touched(check.host)
 
     def serves(self, host: str, name: str, failed: bool) -> bool | None:
-        """Whether a replica serves, None where that was not seen; `failed` hosts failed while the
-        run was executed."""
+        """Whether a replica serves, None where that is unknown; `failed` says that its host failed
+        while the run executed."""
         if name in (proofs := self.proofs.get(host, {})):
             return proofs[name]
         if failed or host not in self.states:

@@ -1,4 +1,4 @@
-"""The stage that proves hosts, and the report at the end of the run."""
+"""The stage that validates hosts and endpoints, and the report at the end of the run."""
 
 from collections.abc import Iterable
 
@@ -18,18 +18,18 @@ from roles.validation.deploy import validate_balancer, validate_host
 
 
 def wants_validation() -> bool:
-    """Whether `--data validate=…` leaves the validation in; it stays in where nothing is said."""
+    """Whether to validate: `--data validate=false` turns it off."""
     return wants("validate", default=True)
 
 
 def report(run: Run) -> None:
-    """Have the run end with a report on every GPU host and balancer, however it ends."""
+    """Make the run end with a report on every GPU host and balancer, however it ends."""
     names = [one.name for one in run.fleet.hosts]
     report_at_end(run.state, run.fleet.settings.validation.report_dir, names)
 
 
 def validation(run: Run) -> None:
-    """Prove a host: its replicas and GPUs from the host itself, its endpoints from here."""
+    """Validate a host: its replicas and GPUs from the host itself, its endpoints from here."""
     fleet, this_host = run.fleet, run.fleet.host(host.name)
     replicas = planned_replicas(fleet, this_host)
     if replicas and this_host.hardware is not None:
@@ -46,13 +46,13 @@ def validation(run: Run) -> None:
             settings=fleet.settings.validation,
             endpoint=endpoint_of(fleet, this_host, service, plan),
             key=fleet.settings.keys(service).client or "",
-            # Exactly what was installed is trusted: it may be of a private authority.
+            # Only the installed certificate is trusted: its authority may be private.
             certificate_path=certificate_paths(settings)[0],
         )
 
 
 def planned_replicas(fleet: Fleet, this_host: Host) -> list[PlannedReplica]:
-    """What validation must know of a host's replicas, of all services."""
+    """A host's replicas of all services, as validation expects them."""
     return [
         _planned(this_host, replica, plan.model, fleet.settings.keys(service).engine or "")
         for service, plan in fleet.services
@@ -83,7 +83,7 @@ def _planned(this_host: Host, replica: Replica, model: str, key: str) -> Planned
 
 
 def endpoint_of(fleet: Fleet, this_host: Host, service: Service, plan: Plan) -> Endpoint:
-    """A service's endpoint on a balancer as its users reach it."""
+    """A service's endpoint on a balancer, as clients reach it."""
     settings = fleet.settings.balancer
     assert settings is not None
     upstreams = tuple(
@@ -98,5 +98,5 @@ def endpoint_of(fleet: Fleet, this_host: Host, service: Service, plan: Plan) -> 
 
 
 def bracketed(address: str) -> str:
-    """An IP address as it stands in a URL."""
+    """An IP address in the form that a URL needs."""
     return f"[{address}]" if ":" in address else address
