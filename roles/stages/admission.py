@@ -52,8 +52,8 @@ def admit_as_deployed(run: Run) -> bool:
     if report is None:
         return False
     declared = run.fleet.host(host.name)
-    if why := _locked(report) or _unlike(declared, report):
-        stop(why)
+    if reason := _sudo_problem(report) or _hardware_problem(declared, report):
+        stop(reason)
         return False
     if declared.hardware is not None and not declared.retired:
         say(f"GPUs as in the inventory: {summary(declared.hardware.gpus)}")
@@ -80,17 +80,17 @@ def _admit(run: Run, engine: bool) -> bool:
     needs = host_needs(run.fleet, declared)
     if not engine:
         needs = without_engine(needs)
-    asked = ask(run, parts_for(run, needs))
-    if asked is None:
+    answered = ask(run, parts_for(run, needs))
+    if answered is None:
         return False
-    report = with_planned_mig(asked.report, declared.tuning.mig)
-    times = asked.asked_at, asked.answered_at
+    report = with_planned_mig(answered.report, declared.tuning.mig)
+    times = answered.asked_at, answered.answered_at
     verbose = wants("verbose", default=False)
-    found = preflight(asked.answers, report, needs, times, run.report.record, verbose)
+    found = preflight(answered.answers, report, needs, times, run.report.record, verbose)
     if found is None:
         return False
-    if why := abort_reason(found):
-        stop(why)
+    if reason := abort_reason(found):
+        stop(reason)
         return False
     run.observed(host.name, report)
     return True
@@ -108,8 +108,10 @@ def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
 def _report(run: Run) -> HardwareReport | None:
     """This host's report, with the MIG slices that are still to be made; None where it gave no
     answer."""
-    asked = ask(run, ())
-    return with_planned_mig(asked.report, run.fleet.host(host.name).tuning.mig) if asked else None
+    answered = ask(run, ())
+    if answered is None:
+        return None
+    return with_planned_mig(answered.report, run.fleet.host(host.name).tuning.mig)
 
 
 def _different(declared: Host, report: HardwareReport) -> str | None:
@@ -117,7 +119,7 @@ def _different(declared: Host, report: HardwareReport) -> str | None:
     return (bus_difference if bare else difference)(_expected(declared), report)
 
 
-def _unlike(declared: Host, report: HardwareReport) -> str:
+def _hardware_problem(declared: Host, report: HardwareReport) -> str:
     """Why a host cannot serve as it is, or ""; always "" for a retired one."""
     if declared.hardware is None or declared.retired:
         return ""
@@ -132,7 +134,7 @@ def _expected(declared: Host) -> Hardware:
     return replace(declared.hardware, driver_version=None)
 
 
-def _locked(report: HardwareReport) -> str:
+def _sudo_problem(report: HardwareReport) -> str:
     """Why nothing may be changed on a host, or ""."""
     if report.passwordless_sudo:
         return ""

@@ -39,18 +39,18 @@ def discover(run: Run) -> None:
     changed."""
     if GPU_HOSTS not in host.groups:
         return
-    asked = ask(run, ())
-    if asked is None:
+    answered = ask(run, ())
+    if answered is None:
         return
-    report = asked.report
+    report = answered.report
     found = report.hardware or report.presumed
     if found is None or not found.gpus:
         stop("; ".join(map(str, report.faults)) or "no GPU was found")
         return
-    lost = [fault for fault in report.faults if fault.absent]
-    if lost and not wants("accept_hardware", default=False):
+    absent = [fault for fault in report.faults if fault.absent]
+    if absent and not wants("accept_hardware", default=False):
         stop(
-            f"{'; '.join(map(str, lost))}. Not recorded: mend it, or record it as it is with "
+            f"{'; '.join(map(str, absent))}. Not recorded: mend it, or record it as it is with "
             "--data accept_hardware=true"
         )
         return

@@ -47,7 +47,7 @@ def engines(run: Run) -> None:
 
 def _measure(run: Run, name: str, service: Service) -> None:
     measure(
-        target=partial(_subject, run, name, service),
+        target=partial(_target, run, name, service),
         settings=run.fleet.settings.interconnect,
         anew=wants("measure_interconnect", default=False),
         keep=partial(record_verdicts, run, name),
@@ -57,7 +57,7 @@ def _measure(run: Run, name: str, service: Service) -> None:
     )
 
 
-def _subject(run: Run, name: str, service: Service) -> Target:
+def _target(run: Run, name: str, service: Service) -> Target:
     this_host, plan = run.fleet.host(name), plan_of(run.fleet, name, service)
     assert plan is not None
     return Target(
@@ -80,7 +80,7 @@ def _plan_with(
     run: Run, name: str, service: Service, verdicts: tuple[LinkVerdict, ...]
 ) -> HostPlan:
     """A host's plan as it would be with these verdicts; ValueError where there is none."""
-    fleet = run.planned_with(name, _with(run, name, verdicts))
+    fleet = run.planned_with(name, _hardware_with(run, name, verdicts))
     plan = plan_of(fleet, name, service)
     if plan is None:
         raise ValueError(f"{name} has no GPUs")
@@ -92,10 +92,10 @@ def plan_of(fleet: Fleet, name: str, service: Service) -> HostPlan | None:
     return next((plan for one, plan in fleet.on(name) if one.name == service.name), None)
 
 
-def _with(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> Hardware:
+def _hardware_with(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> Hardware:
     return replace(_hardware(run, name), interconnect=verdicts)
 
 
 def _adopt(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> bool:
     """Plan again with these verdicts of a host's links; returns whether the run can go on."""
-    return run.replan(name, _with(run, name, verdicts))[0]
+    return run.replan(name, _hardware_with(run, name, verdicts))[0]

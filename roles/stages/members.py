@@ -141,13 +141,13 @@ def _changes_on(
             yield Restart(
                 f"{host}/{replica.name}",
                 replaces=tuple(f"{host}/{name}" for name in replaced),
-                together=_one_key(replica.service) if replica.service in one_key else "",
+                together=_key_reason(replica.service) if replica.service in one_key else "",
             )
         if change.kind == "retire":
             yield Removal(f"{host}/{change.subject}")
 
 
-def _one_key(service: str) -> str:
+def _key_reason(service: str) -> str:
     return f"the key of {service} changes, and its engine takes only one key"
 
 

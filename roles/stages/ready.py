@@ -41,11 +41,11 @@ def ready(
         checks = [fault_check(fault)]
     record(of_host(host.name, checks))
     if bad := failed(checks):
-        yield failing(f"the GPUs are not ready: {'; '.join(map(_in_full, bad))}")
+        yield failing(f"the GPUs are not ready: {'; '.join(map(_with_remedy, bad))}")
         return
     logger.info(f"{host.print_prefix}GPUs are ready: {in_words(report)}")
-    if why := on_ready(report):
-        yield failing(why)
+    if reason := on_ready(report):
+        yield failing(reason)
         return
     host.noop("the GPUs are ready")
 
@@ -68,7 +68,7 @@ def readiness(declared: Host, report: HardwareReport) -> list[Check]:
     return [Check("gpus-ready", "GPUs", "pass", in_words(report))]
 
 
-def _in_full(check: Check) -> str:
+def _with_remedy(check: Check) -> str:
     return f"{check.evidence}: {check.remedy}" if check.remedy else check.evidence
 
 
@@ -78,7 +78,7 @@ def in_words(report: HardwareReport) -> str:
     kind = "" if report.system.driver_open is None else " (proprietary modules)"
     kind = " (open modules)" if report.system.driver_open else kind
     driver = report.hardware.driver_version or report.system.driver_loaded
-    told = f"{summary(report.hardware.gpus)}, driver {driver or '?'}{kind}"
+    text = f"{summary(report.hardware.gpus)}, driver {driver or '?'}{kind}"
     if report.system.fabric_manager == "active":
-        told += f", fabric manager {report.system.fabric_manager_version or '?'}"
-    return told
+        text += f", fabric manager {report.system.fabric_manager_version or '?'}"
+    return text

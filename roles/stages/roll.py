@@ -19,45 +19,45 @@ def roll(run: Run) -> None:
     name, rolling = host.name, run.rolling
     gpu_host = GPU_HOSTS in run.fleet.host(name).roles
 
-    def turn(index: int) -> None:
+    def add_step(index: int) -> None:
         if gpu_host:
             move(
                 launch=partial(run.launch, name),
                 run_id=run.id,
-                step=partial(_turn, run, index, name),
-                on_moved=partial(_done, run),
-                on_restored=partial(_put_back, run, name),
+                step=partial(_step, run, index, name),
+                on_moved=partial(_on_moved, run),
+                on_restored=partial(_on_restored, run, name),
                 batch=index + 1,
             )
 
-    by_batches(run, rolling, turn, proved=partial(_members, run))
+    by_batches(run, rolling, add_step, proved=partial(_members, run))
     if gpu_host:
         serve(
             launch=partial(run.launch, name),
             skip_reasons=partial(rolling.skipped_on, name),
             refusals=partial(rolling.refused_on, name),
-            on_result=partial(_seen, run, name),
+            on_result=partial(_on_checked, run, name),
         )
 
 
-def _turn(run: Run, index: int, name: str) -> HostStep | None:
-    turn = run.rolling.turn(index, name)
-    if turn is not None:
-        run.seen.touched(name, [id.partition("/")[2] for id in (*turn.restarts, *turn.removals)])
-    return turn
+def _step(run: Run, index: int, name: str) -> HostStep | None:
+    step = run.rolling.turn(index, name)
+    if step is not None:
+        run.seen.touched(name, [id.partition("/")[2] for id in (*step.restarts, *step.removals)])
+    return step
 
 
-def _done(run: Run, ids: Collection[str]) -> None:
+def _on_moved(run: Run, ids: Collection[str]) -> None:
     run.rolling.done(ids)
     run.seen.proved(ids)
 
 
-def _put_back(run: Run, name: str, failed: Collection[str]) -> None:
+def _on_restored(run: Run, name: str, failed: Collection[str]) -> None:
     run.rolling.put_back(name, failed)
     run.seen.proved([id for id in run.rolling.restored if id.startswith(f"{name}/")])
 
 
-def _seen(run: Run, name: str, names: Collection[str], serve: bool) -> None:
+def _on_checked(run: Run, name: str, names: Collection[str], serve: bool) -> None:
     """Record whether a host's replicas serve; if one does not, it is unknown which of them do."""
     if serve:
         run.seen.proved([f"{name}/{one}" for one in names])
