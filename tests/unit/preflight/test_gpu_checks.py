@@ -14,6 +14,7 @@ from tests.unit.hardware.hosts import query
 from tests.unit.hardware.hosts import row as gpu_row
 from tests.unit.preflight.hosts import (
     BARE,
+    assert_only,
     driver,
     needs,
     report,
@@ -29,37 +30,25 @@ DRIVERS = [
         BARE,
         driver(install="never"),
         {
-            "driver": (
-                "fail",
-                "no NVIDIA driver is loaded, and driver.install is never",
-                "install it on the host, or set driver.install: when-needed",
-            ),
-            "gpu:driver-missing": (
-                "fail",
-                "no nvidia-smi: the NVIDIA driver is not installed",
-                "install it, of the branch that the host's engines need (deploys/drivers.py does)",
-            ),
+            "driver": ("fail", ("driver.install: when-needed",)),
+            "gpu:driver-missing": ("fail", ("nvidia-smi", "deploys/drivers.py")),
         },
     ),
     (
         {"query": query(gpu_row(0, driver="535.183.01"), gpu_row(1, driver="535.183.01")),
          "nvidia_loaded": "535.183.01", "nvidia_installed": "535.183.01"},
         driver(),
-        {
-            "driver": (
-                "warn",
-                "driver 535.183.01 is loaded, 580 or newer is needed: 580 (open, precompiled, "
-                "from distribution) will be installed, and works after a reboot",
-                "allow it with driver.reboot: when-needed, or reboot the host after the run",
-            )
-        },
+        {"driver": ("warn", ("535.183.01", "580 or newer", "driver.reboot: when-needed"))},
     ),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("host", "wanted", "problems"), DRIVERS)
 def test_drivers(host: Parts, wanted: HostNeeds, problems: Parts):
-    assert told(report(**host), wanted) == problems
+    found = told(report(**host), wanted)
+    assert found.keys() == problems.keys()
+    for name, (outcome, mentions) in problems.items():
+        assert_only({name: found[name]}, name, outcome, mentions)
 
 
 @pytest.mark.parametrize(
@@ -72,27 +61,20 @@ def test_drivers(host: Parts, wanted: HostNeeds, problems: Parts):
 )
 def test_a_driver_that_cannot_be_had(settings: Parts, problem: str):
     found = told(report(**BARE), driver(**settings))
-    outcome, text, remedy = found.pop("driver")
-    assert (outcome, text) == ("fail", "no NVIDIA driver is loaded, and no driver suits")
-    assert remedy.startswith(problem) and found == {}
+    outcome, _, remedy = found.pop("driver")
+    assert outcome == "fail" and remedy.startswith(problem) and found == {}
 
 
 def test_the_driver_that_will_be_installed_is_named():
-    assert seen(report(**BARE))[DRIVER_INSTALLATION].evidence == (
-        "no NVIDIA driver is loaded: 580 (open, precompiled, from distribution) will be installed"
-    )
+    evidence = seen(report(**BARE))[DRIVER_INSTALLATION].evidence
+    assert "580 (open, precompiled, from distribution)" in evidence
 
 
 def test_secure_boot_where_no_signed_modules_are():
     signed, unsigned = BARE | {"secure_boot": "SecureBoot enabled"}, {"os": "debian 12"}
     assert told(report(**signed)) == {}
     found = told(report(**signed | unsigned), reach_driver_repository="curl 0 200")
-    assert list(found) == ["secure-boot"]
-    assert found["secure-boot"][:2] == (
-        "fail",
-        "on: unsigned modules are refused, and the host has no key of its own enrolled",
-    )
-    assert "mokutil --import" in found["secure-boot"][2]
+    assert_only(found, "secure-boot", "fail", ("mokutil --import",))
     enrolled = "/var/lib/dkms/mok.pub is already enrolled"
     reach: Parts = {"reach_driver_repository": "curl 0 200"}
     assert told(report(**signed | unsigned), **reach, own_key=enrolled) == {}
@@ -104,14 +86,10 @@ def test_other_cards_on_the_bus_than_planned():
     pci = BARE["pci"].replace("0x26b9", "0x2684")
     found = told(report(**BARE | {"pci": pci}))
     assert found["gpus"][0] == "fail"
-    assert found["gpus"][1].startswith(
-        "2x NVIDIA L40S (46068 MiB) in the inventory; the host's PCI bus shows "
-        "2x NVIDIA GeForce RTX 4090"
-    )
+    assert "2x NVIDIA L40S" in found["gpus"][1]
+    assert "2x NVIDIA GeForce RTX 4090" in found["gpus"][1]
     none = told(report(**BARE | {"pci": ""}))
-    assert none["gpus"][1] == (
-        "2x NVIDIA L40S (46068 MiB) in the inventory; the host has no GPU on its PCI bus"
-    )
+    assert none["gpus"][0] == "fail" and "no GPU on its PCI bus" in none["gpus"][1]
 
 
 def test_a_card_that_no_current_engine_uses():
@@ -119,13 +97,8 @@ def test_a_card_that_no_current_engine_uses():
     host = report(query=query(*rows))
     assert host.hardware
     wanted = replace(needs(), expected=host.hardware)
-    assert told(host, wanted) == {
-        "compute-capability": (
-            "fail",
-            "GPU 0, 1: Tesla V100-SXM2-32GB has compute capability 7.0, vllm 0.33.0 needs 7.5",
-            "no driver changes that: use newer cards, or vLLM 0.32 as +cu129, or 0.19",
-        )
-    }
+    mentions = ("GPU 0, 1", "Tesla V100-SXM2-32GB", "7.0", "vllm 0.33.0", "7.5", "vLLM 0.32")
+    assert_only(told(host, wanted), "compute-capability", "fail", mentions)
 
 
 def test_the_reports_faults_are_told_once():

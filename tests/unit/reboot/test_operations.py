@@ -95,10 +95,8 @@ def test_a_dry_run_asks_nothing():
 def test_a_reboot_that_is_not_allowed_fails_the_host_with_the_setting():
     host = Host()
     known, commands = ask(host, ("nouveau is loaded",), False)
-    assert failure(host, commands) == (
-        'needs a reboot (nouveau is loaded). Allow it with driver.reboot = "when-needed", or '
-        "reboot the host yourself, and run again"
-    )
+    message = failure(host, commands)
+    assert "nouveau is loaded" in message and 'driver.reboot = "when-needed"' in message
     assert not known.restarting
 
 
@@ -151,10 +149,8 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     known = reboots(host)
     assert run(host, check_reboot, need=need(allowed=False, recommended=newer), reboots=known) == []
     told = "serves, but should be rebooted (kernel 6.2 waits)"
-    assert host.said == [
-        f'{told}. Allow it with driver.reboot = "when-needed", or reboot the host yourself, and '
-        "run again"
-    ]
+    (message,) = host.said
+    assert message.startswith(told) and 'driver.reboot = "when-needed"' in message
     # Once: it is asked again at its turn.
     assert (
         run(
@@ -218,10 +214,7 @@ def test_what_would_come_of_a_reboot_is_told_instead():
     commands = run(
         host, check_reboot, need=need(("why",), blocker="no module"), reboots=reboots(host)
     )
-    assert (
-        failure(host, commands)
-        == "needs a reboot (why), and would not serve after it: no module; run again"
-    )
+    assert "would not serve after it: no module" in failure(host, commands)
 
 
 def test_a_wish_is_only_told_where_the_reboot_would_do_harm():
