@@ -8,11 +8,11 @@ from roles.stages.ending import begin
 
 # Hosts are reached as an ordinary user; what needs root is done with passwordless sudo.
 config.SUDO = True
-# One failed host must not stop the others; a rolling update decides for itself when to stop.
+# One failed host must not stop the others: a roll is stopped by the roll itself.
 config.FAIL_PERCENT = 100
 
 make_robust()
-# Wrong commands are refused before anything is done.
+# What cannot go well is said before anything is done.
 check_command()
-# Every run shows its progress, and ends with a verdict.
+# The screen is calm, and every run ends with a verdict.
 begin()

@@ -1,4 +1,4 @@
-"""The tables of settings in the documentation, generated from the settings.
+"""The README's tables of settings, made from the settings themselves.
 
 `python -m roles.declaration.reference README.md` writes them between the file's markers.
 """

@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
     trusted.add_argument("inventory", help="for instance inventories/prod.py")
     trusted.add_argument("--yes", action="store_true", help="record what is new without asking")
     options = parser.parse_args(arguments)
-    # Imported here, as it imports pyinfra, which `--help` does not need.
+    # It needs pyinfra, which `--help` does without.
     from roles.fleet.trust import trust
 
     try:
