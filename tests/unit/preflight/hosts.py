@@ -148,7 +148,7 @@ def answers(sudo: bool = True, **parts: str) -> PreflightAnswers:
     return parse_preflight(parse_question(output(sudo, **parts)))
 
 
-def seen(
+def all_checks(
     host: HardwareReport | None = None,
     wanted: HostNeeds | None = None,
     sudo: bool = True,
@@ -160,7 +160,7 @@ def seen(
     return {check.name: check for check in found}
 
 
-def told(
+def not_passed(
     host: HardwareReport | None = None,
     wanted: HostNeeds | None = None,
     sudo: bool = True,
@@ -169,7 +169,7 @@ def told(
     """What is not well: outcome, what was seen and the remedy, by name."""
     return {
         name: (check.outcome, check.evidence, check.remedy)
-        for name, check in seen(host, wanted, sudo, **parts).items()
+        for name, check in all_checks(host, wanted, sudo, **parts).items()
         if check.outcome in ("fail", "warn")
     }
 

@@ -12,7 +12,7 @@ from tests.unit.preflight.hosts import (
     OUR_UNIT,
     assert_only,
     balancer,
-    told,
+    not_passed,
 )
 
 Parts = dict[str, Any]
@@ -65,15 +65,15 @@ ACCESS = [
 
 @pytest.mark.parametrize(("parts", "name", "outcome", "mentions"), ACCESS)
 def test_access(parts: Parts, name: str, outcome: str, mentions: tuple[str, ...]):
-    assert_only(told(**parts), name, outcome, mentions)
+    assert_only(not_passed(**parts), name, outcome, mentions)
 
 
 def test_ports_of_our_own_are_no_strangers():
     ours = LISTENER.format(8001, "vllm", 7) + "\n" + LISTENER.format(29001, "vllm", 7)
-    assert told(listeners=ours, owners=f"7 {OUR_UNIT}", engine="installed") == {}
+    assert not_passed(listeners=ours, owners=f"7 {OUR_UNIT}", engine="installed") == {}
     nginx: Parts = {"listeners": LISTENER.format(443, "nginx", 9)}
-    assert told(wanted=balancer(), site="ours", **nginx) == {}
-    assert told(wanted=balancer(), **nginx)["port:443"][:2] == (
+    assert not_passed(wanted=balancer(), site="ours", **nginx) == {}
+    assert not_passed(wanted=balancer(), **nginx)["port:443"][:2] == (
         "fail",
         "port 443, planned for the balancer, is used by nginx (process 9)",
     )
@@ -82,7 +82,7 @@ def test_ports_of_our_own_are_no_strangers():
 def test_a_service_has_a_port_of_its_own_on_the_balancer():
     ports = {443: "balancer.port", 8443: "services[].route.port"}
     wanted = replace(balancer(), balancer=BalancerHost(ports, BALANCER_PACKAGES))
-    found = told(wanted=wanted, listeners=LISTENER.format(8443, "caddy", 9))["port:8443"]
+    found = not_passed(wanted=wanted, listeners=LISTENER.format(8443, "caddy", 9))["port:8443"]
     assert found[:2] == (
         "fail",
         "port 8443, planned for the balancer, is used by caddy (process 9)",

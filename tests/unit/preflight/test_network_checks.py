@@ -10,14 +10,14 @@ from tests.unit.preflight.hosts import (
     GIB,
     HUB,
     WEIGHTS,
+    all_checks,
     answers,
     assert_only,
     disk,
     disks,
     needs,
+    not_passed,
     report,
-    seen,
-    told,
     two_builds,
 )
 
@@ -115,7 +115,7 @@ PIP = [
 
 @pytest.mark.parametrize(("parts", "name", "outcome", "mentions"), [*NETWORK, *PIP])
 def test_network(parts: Parts, name: str, outcome: str, mentions: tuple[str, ...]):
-    assert_only(told(**parts), name, outcome, mentions)
+    assert_only(not_passed(**parts), name, outcome, mentions)
 
 
 def test_an_engine_that_is_installed_needs_no_index_and_no_room():
@@ -127,7 +127,7 @@ def test_an_engine_that_is_installed_needs_no_index_and_no_room():
         "reach_index": "curl 6 000",
         "reach_index_files": "curl 6 000",
     }
-    assert told(disks=full, **parts) == {}
+    assert not_passed(disks=full, **parts) == {}
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ def test_an_engine_that_is_installed_needs_no_index_and_no_room():
 )
 def test_each_builds_folder_of_wheels_is_looked_into(wheels: str, text: str | None):
     wanted, own = two_builds(wheelhouse="/srv/old"), "folder /srv/wheels\nwheels 5\n"
-    found = told(wanted=wanted, wheelhouse=own + wheels)
+    found = not_passed(wanted=wanted, wheelhouse=own + wheels)
     assert found.get("reach-wheelhouse:/srv/old", ("", None))[1] == text
-    installed = seen(wanted=wanted, engine="installed")
+    installed = all_checks(wanted=wanted, engine="installed")
     assert installed["reach-wheelhouse:/srv/old"].outcome == "skipped"
 
 
@@ -164,7 +164,7 @@ def test_sources_on_the_host_and_by_url_have_names_of_their_own():
 
 
 def test_a_hub_that_must_not_be_asked():
-    found = told(wanted=needs(hub=None))
+    found = not_passed(wanted=needs(hub=None))
     mentions = ("offline", HUB, "15.0 GiB", "services[].weights", "HF_HUB_OFFLINE")
     assert_only(found, "weights:Qwen/Qwen2.5-7B-Instruct", "fail", mentions)
 
@@ -176,7 +176,9 @@ def test_each_model_is_judged_by_its_own_engine():
     """One is whole in its cache, the other one's engine stays offline and has nothing."""
     offline = replace(WEIGHTS, source="a/b", hub_folder="/data/a", hub=None)
     wanted = needs(weights=(WEIGHTS, offline))
-    found = told(wanted=wanted, hub=f"folder {HUB}\nfile {15 * GIB} -", reach_hub_1="curl 28 000")
+    found = not_passed(
+        wanted=wanted, hub=f"folder {HUB}\nfile {15 * GIB} -", reach_hub_1="curl 28 000"
+    )
     assert {name: outcome for name, (outcome, _, _) in found.items()} == {
         "reach-hub-1": "warn",
         "weights:a/b": "fail",
@@ -188,14 +190,14 @@ def test_a_whole_model_does_not_need_a_hub_that_another_one_needs():
     other = replace(WEIGHTS, source="a/b", hub_folder="/data/a")
     gone: Parts = {"reach_hub_1": "curl 28 000", "reach_hub_2": "curl 28 000"}
     whole = f"folder {HUB}\nfile {15 * GIB} -"
-    found = told(wanted=needs(weights=(WEIGHTS, other)), hub=whole, **gone)
+    found = not_passed(wanted=needs(weights=(WEIGHTS, other)), hub=whole, **gone)
     assert [found[f"reach-hub-{number}"][0] for number in (1, 2)] == ["warn", "fail"]
 
 
 def test_a_token_opens_the_models_of_its_own_engine():
     gated = replace(WEIGHTS, source="a/b", hub_folder="/data/a", hub_token=True)
     closed: Parts = {"reach_hub_1": "curl 0 401", "reach_hub_2": "curl 0 401"}
-    assert list(told(wanted=needs(weights=(gated, WEIGHTS)), **closed)) == ["reach-hub-2"]
+    assert list(not_passed(wanted=needs(weights=(gated, WEIGHTS)), **closed)) == ["reach-hub-2"]
 
 
 def test_a_model_in_two_caches_is_asked_for_once_and_takes_room_twice():

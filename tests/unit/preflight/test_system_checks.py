@@ -7,12 +7,12 @@ import pytest
 from roles.preflight.checks import checks, clock_difference
 from tests.unit.preflight.hosts import (
     REPORTED,
+    all_checks,
     answers,
     assert_only,
     needs,
+    not_passed,
     report,
-    seen,
-    told,
     two_builds,
 )
 
@@ -162,7 +162,7 @@ SYSTEM = [
 @pytest.mark.parametrize(("host", "parts", "name", "outcome", "mentions"), SYSTEM)
 def test_system(host: Parts, parts: Parts, name: str, outcome: str, mentions: tuple[str, ...]):
     reported = {name: text for name, text in parts.items() if name in REPORTED}
-    found = told(report(**host | reported), **parts, sudo=host.get("sudo", "yes") == "yes")
+    found = not_passed(report(**host | reported), **parts, sudo=host.get("sudo", "yes") == "yes")
     assert_only(found, name, outcome, mentions)
 
 
@@ -178,7 +178,7 @@ def test_system(host: Parts, parts: Parts, name: str, outcome: str, mentions: tu
 )
 def test_each_builds_python_is_held_to_its_own_build(python: str, outcome: str, text: str):
     own = "folder /srv/wheels\nwheels 5"
-    found = seen(wanted=two_builds(python="python3.10", wheelhouse="/srv/wheels"),
+    found = all_checks(wanted=two_builds(python="python3.10", wheelhouse="/srv/wheels"),
                  python=NEWER + python, wheelhouse=own)  # fmt: skip
     assert found["python"].evidence == "python3 3.12.3 with venv"
     assert found["reach-wheelhouse"].evidence == "5 wheels in /srv/wheels"
@@ -189,14 +189,14 @@ def test_each_builds_python_is_held_to_its_own_build(python: str, outcome: str, 
 
 
 def test_builds_on_one_python_ask_for_it_once():
-    assert "python:python3" not in seen(wanted=two_builds())
-    found = told(wanted=two_builds(), python="python python3\nversion 3.9.2\nvenv yes")
+    assert "python:python3" not in all_checks(wanted=two_builds())
+    found = not_passed(wanted=two_builds(), python="python python3\nversion 3.9.2\nvenv yes")
     # Of two that share it, the one that needs more decides.
     assert found["python"][1] == "python3 is 3.9.2, vllm 0.33.0 needs 3.11"
 
 
 def test_sudo_that_hangs():
-    assert told(sudo=False, hung_root="") == {
+    assert not_passed(sudo=False, hung_root="") == {
         "sudo": (
             "fail",
             "sudo does not run every command: no answer in time",
@@ -235,11 +235,11 @@ def test_a_clock_that_is_wrong(seconds: float, outcome: str):
 )
 def test_only_what_others_may_counts(umask: str, outcome: str):
     """Engines run as a user of their own, who is in no group of root's."""
-    assert seen(umask=umask)["umask"].outcome == outcome
+    assert all_checks(umask=umask)["umask"].outcome == outcome
 
 
 def test_a_container_has_the_clock_of_its_machine():
     alone: Parts = {"synchronised": "NTPSynchronized=no"}
     of_lxc = report(virtualization="lxc")
-    assert seen(of_lxc, **alone)["clock-synchronised"].outcome == "skipped"
-    assert seen(report(virtualization="kvm"), **alone)["clock-synchronised"].remedy
+    assert all_checks(of_lxc, **alone)["clock-synchronised"].outcome == "skipped"
+    assert all_checks(report(virtualization="kvm"), **alone)["clock-synchronised"].remedy
