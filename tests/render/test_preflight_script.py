@@ -133,7 +133,7 @@ def test_what_only_a_report_tells_is_asked_beside(server: str):
 
 def test_a_second_run_says_the_same():
     first, second = run(Questions()), run(Questions())
-    changing = {"clock": 0, "clock_end": 0, "folders": {}, "reach": {}}
+    changing = {"clock": 0, "clock_end": 0, "folders": {}, "urls": {}}
     assert replace(first, **changing) == replace(second, **changing)
 
 
