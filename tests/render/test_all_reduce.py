@@ -269,10 +269,10 @@ def test_what_is_measured_next(group: dict[str, Any], results: list, expected: b
 
 def test_the_worst_that_a_rank_tells_counts():
     class Rank:
-        died, number = False, 0
+        crashed, number = False, 0
 
-        def __init__(self, **said: Any):
-            self.said, self.told = {"ready": True, **said}, True
+        def __init__(self, **messages: Any):
+            self.messages, self.has_outcome = {"ready": True, **messages}, True
 
     assert outcome([Rank(gb_s=1.0), Rank(gb_s=2.0)])["gb_s"] == 1.0
     assert outcome([Rank(error="E"), Rank(wrong="W")])["outcome"] == "wrong"
