@@ -123,4 +123,4 @@ class BalancerHost:
         for path, state in found.files.items():
             mode = state.split()[0]
             files[path] = HostFile(path, self.read(path), mode=mode).state
-        return replace(found, packages=frozenset(NGINX.packages), known=True, files=files)
+        return replace(found, packages=frozenset(NGINX.packages), has_main_file=True, files=files)
