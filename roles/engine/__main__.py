@@ -12,10 +12,10 @@ from roles.engine.vllm.lock import lock_command
 from roles.engine.vllm.settings import VllmSettings
 
 
-def main(arguments: list[str]) -> int:
-    """Run the subcommand; return 0, or 1 on an error."""
-    parser = argparse.ArgumentParser(prog="python -m roles.engine", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The commands and what they take."""
+    top = argparse.ArgumentParser(prog="python -m roles.engine", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
     lock = commands.add_parser("lock", help="print a lock of vLLM's packages with their hashes")
     lock.add_argument("requirement", help="for instance vllm==0.33.0")
     lock.add_argument("--python", default="3.11", help="the oldest Python of the hosts; 3.11")
@@ -23,7 +23,12 @@ def main(arguments: list[str]) -> int:
     lock.add_argument("--extra-index-url", action="append", default=[], help="one more index")
     lock.add_argument("--wheelhouse", help="folder or URL with all wheels; no index is asked")
     lock.add_argument("--uv", default=VllmSettings().uv, help="the installer to lock with them")
-    options = parser.parse_args(arguments)
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Run the subcommand; 0, or 1 where something is wrong."""
+    options = parser().parse_args(arguments)
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         print(f"uv is not installed here: python -m pip install {options.uv}", file=sys.stderr)

@@ -4,14 +4,19 @@ import argparse
 import sys
 
 
-def main(arguments: list[str]) -> int:
-    """Run the subcommand; 0, or 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m roles.fleet", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The commands and what they take."""
+    top = argparse.ArgumentParser(prog="python -m roles.fleet", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
     trusted = commands.add_parser("trust", help="record the hosts' SSH keys, once")
     trusted.add_argument("inventory", help="for instance inventories/prod.py")
     trusted.add_argument("--yes", action="store_true", help="record what is new without asking")
-    options = parser.parse_args(arguments)
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Run the subcommand; 0, or 1 where something is wrong."""
+    options = parser().parse_args(arguments)
     # It needs pyinfra, which `--help` does without.
     from roles.fleet.trust import trust
 

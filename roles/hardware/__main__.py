@@ -13,15 +13,19 @@ from roles.host.command import run, stdin_bytes
 _MAX_BYTES = 2**24
 
 
-def main(arguments: list[str]) -> int:
-    """Print one JSON object for each file; return 1 if one could not be read, with a line on
-    stderr."""
-    parser = argparse.ArgumentParser(prog="python -m roles.hardware", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The commands and what they take."""
+    top = argparse.ArgumentParser(prog="python -m roles.hardware", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
     reading = commands.add_parser("read", help="read outputs of one kind")
     reading.add_argument("--kind", required=True, choices=sorted(READERS))
     reading.add_argument("files", nargs="+", metavar="FILE", help="- for standard input")
-    options = parser.parse_args(arguments)
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Print one JSON object for each file; 1 where one could not be read, with a line on stderr."""
+    options = parser().parse_args(arguments)
     read_all = [_print(options.kind, file) for file in options.files]
     return 0 if all(read_all) else 1
 

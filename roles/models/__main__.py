@@ -17,10 +17,10 @@ from roles.models.hub import ENDPOINT, read_hub
 from roles.models.settings import RecordedModel, describe_errors
 
 
-def main(arguments: list[str]) -> int:
-    """Run the subcommand; return 0, or 1 on an error."""
-    parser = argparse.ArgumentParser(prog="python -m roles.models", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The commands and what they take."""
+    top = argparse.ArgumentParser(prog="python -m roles.models", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
     read = commands.add_parser(
         "read", help="print a model of the hub, of a folder or a GGUF as JSON"
     )
@@ -30,7 +30,12 @@ def main(arguments: list[str]) -> int:
         "--token-file", type=Path, help="file with the hub's token, for gated models; or HF_TOKEN"
     )
     read.add_argument("--endpoint", default=ENDPOINT, help="a mirror of the hub: https://HOST")
-    options = parser.parse_args(arguments)
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Run the subcommand; 0, or 1 where something is wrong."""
+    options = parser().parse_args(arguments)
     try:
         found = _read(options)
         model = found.model()

@@ -16,10 +16,10 @@ from roles.plan import plan_differences, saved
 from roles.topology import explain
 
 
-def main(arguments: list[str]) -> int:
-    """Run one subcommand; return 0, or 1 on an error."""
-    parser = argparse.ArgumentParser(prog="python -m roles.topology", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The commands and what they take."""
+    top = argparse.ArgumentParser(prog="python -m roles.topology", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
     fleet = commands.add_parser("fleet", help="plan every host of an inventory file")
     fleet.add_argument("inventory", help="for instance inventories/prod.py")
     fleet.add_argument(
@@ -32,7 +32,12 @@ def main(arguments: list[str]) -> int:
     prediction.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
     plan = commands.add_parser("plan", help="plans of single hosts, JSON lines")
     plan.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
-    options = parser.parse_args(arguments)
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Run one subcommand; 0, or 1 where something is wrong."""
+    options = parser().parse_args(arguments)
     if options.command == "fleet":
         return _fleet(options.inventory, options.save, options.json)
     return _answer_lines(options.command, options.schema)
