@@ -1,5 +1,5 @@
 # `make demo` runs the main job on a fleet of real hosts made on this machine, `make test` all tests,
-# `make down` removes what the demo left, `make check` looks at format, lint and types.
+# `make down` removes what the demo left, `make check` looks at format, lint, types and docs.
 
 VENV := .venv
 PYTHON ?= python3
@@ -48,10 +48,11 @@ render: $(READY) ## run the tests that need nginx, nftables and systemd
 lab: $(READY) ## run the tests over real hosts (root, Debian 12)
 	$(BIN)/pytest tests/lab
 
-check: $(READY) ## look at format, lint and types
+check: $(READY) ## look at format, lint, types and the docs' site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/mkdocs build --quiet --strict
 
 format: $(READY) ## format the code, and mend what lint can
 	$(BIN)/ruff format .
@@ -60,6 +61,6 @@ format: $(READY) ## format the code, and mend what lint can
 benchmark: $(READY) ## count and compare; decides nothing
 	$(BIN)/pytest tests/benchmarks
 
-# The README's tables of settings, from the settings themselves.
-reference: $(READY) ## write the README's tables of settings anew
-	$(BIN)/python -m roles.declaration.reference README.md
+# The tables of settings, from the settings themselves.
+reference: $(READY) ## write the tables of docs/settings.md anew
+	$(BIN)/python -m roles.declaration.reference docs/settings.md

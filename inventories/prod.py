@@ -2,8 +2,8 @@
 `python -m roles.topology fleet inventories/prod.py` and deploy with
 `pyinfra inventories/prod.py deploys/llm.py`.
 
-Everything of this project stands under the key `llm`; all other data is pyinfra's own. The
-README has a table of every setting.
+Everything of this project stands under the key `llm`; all other data is pyinfra's own.
+docs/settings.md has a table of every setting.
 """
 
 from roles.fleet.inventory import check

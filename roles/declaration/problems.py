@@ -118,7 +118,7 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         hint = f"did you mean {close}?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key; {hint}"
     if detail["type"] == "missing":
-        return "is missing; set it (the README's table of settings says what it means)"
+        return "is missing; set it (docs/settings.md says what it means)"
     if detail["type"] == "string_pattern_mismatch":
         return (
             f"{_printed(detail['input'])} has characters that are not allowed here; it must match "

@@ -1,6 +1,6 @@
-"""The README's tables of settings, made from the settings themselves.
+"""The tables of docs/settings.md, made from the settings themselves.
 
-`python -m roles.declaration.reference README.md` writes them between the file's markers.
+`python -m roles.declaration.reference docs/settings.md` writes them between the file's markers.
 """
 
 import sys
@@ -43,7 +43,7 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
 
 def reference() -> str:
     """All tables, in Markdown."""
-    return "\n".join(f"#### {title}\n\n{_table(kind)}" for title, kind in TABLES)
+    return "\n".join(f"## {title}\n\n{_table(kind)}" for title, kind in TABLES)
 
 
 def with_reference(text: str) -> str:

@@ -1,14 +1,14 @@
-"""The README's tables of settings are those of the code."""
+"""The tables of docs/settings.md are those of the code."""
 
 from pathlib import Path
 
 from roles.declaration.reference import TABLES, reference, with_reference
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs/settings.md"
 
 
-def test_the_readme_is_current():
-    text = README.read_text()
+def test_the_page_is_current():
+    text = PAGE.read_text()
     assert with_reference(text) == text, "run `make reference`"
 
 
