@@ -1,0 +1,77 @@
+"""Every piece of an inventory in the docs is right: the settings take it, and it is planned."""
+
+import ast
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.declaration.settings import FleetSettings, HostSettings
+from roles.models.settings import RecordedModel
+from tests.gguf_models import recorded
+from tests.unit.docs.pages import Block, blocks
+from tests.unit.inputs.files import locked
+from tests.unit.inputs.inventories import as_written, good, problems
+from tests.unit.models.published import read
+
+PIECES = blocks("python")
+# A piece is of a host if only a host has one of its keys.
+OF_A_HOST = HostSettings.model_fields.keys() - FleetSettings.model_fields.keys()
+MODEL = "Qwen2.5-7B-Instruct"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that pieces name."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "api.key": f"{'a' * 32}\n",
+        "secrets/code.key": f"{'b' * 32}\n",
+        "locks/vllm-0.32.0.txt": locked("vllm==0.32.0", "torch==2.13.0"),
+    }.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+        os.chmod(name, 0o600)
+    Path("inventories/models").mkdir(parents=True)
+    return tmp_path
+
+
+def record(piece: dict[str, Any]) -> None:
+    """Write the model that a piece names, of the kind that its engine loads."""
+    model = RecordedModel(id="acme/mine", config=read(MODEL))
+    found = recorded(MODEL) if "llama_cpp" in piece.get("engines", {}) else model
+    Path("inventories/models/mine.json").write_text(found.text())
+
+
+def inventory(folder: Path, piece: dict[str, Any]) -> dict[str, Any]:
+    """The good inventory with a piece in it."""
+    names = good(folder)
+    of_a_host = OF_A_HOST & piece.keys()
+    into = names["gpu_hosts"][0][1]["llm"] if of_a_host else names["all"][1]["llm"]
+    into.update(piece)
+    return as_written(names)
+
+
+@pytest.mark.parametrize("block", PIECES, ids=str)
+def test_a_piece_is_taken(block: Block, folder: Path):
+    piece = ast.literal_eval(f"{{{block.text}}}")
+    record(piece)
+    assert problems(folder, inventory(folder, piece)) == []
+
+
+@pytest.mark.parametrize(
+    ("piece", "fault"),
+    [
+        ({"drianed": True, "drained": True}, "drianed"),
+        ({"engines": {"vllm": {"requirment": "vllm==0.32.0"}}}, "requirment"),
+        ({"driver": {"reboot": "always"}}, "driver.reboot"),
+    ],
+)
+def test_a_wrong_piece_is_found(piece: dict[str, Any], fault: str, folder: Path):
+    assert fault in problems(folder, inventory(folder, piece))[0]
+
+
+def test_pieces_of_both_kinds_are_found():
+    kinds = {bool(OF_A_HOST & ast.literal_eval(f"{{{one.text}}}").keys()) for one in PIECES}
+    assert kinds == {True, False} and len(PIECES) > 8
