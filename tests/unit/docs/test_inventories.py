@@ -2,15 +2,18 @@
 
 import ast
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roles.declaration.reference import TABLES
 from roles.declaration.settings import FleetSettings, HostSettings
+from roles.fleet import SWITCHES
 from roles.models.settings import RecordedModel
 from tests.gguf_models import recorded
-from tests.unit.docs.pages import Block, blocks
+from tests.unit.docs.pages import PAGES, Block, blocks, inline
 from tests.unit.inputs.files import locked
 from tests.unit.inputs.inventories import as_written, good, problems
 from tests.unit.models.published import read
@@ -75,3 +78,20 @@ def test_a_wrong_piece_is_found(piece: dict[str, Any], fault: str, folder: Path)
 def test_pieces_of_both_kinds_are_found():
     kinds = {bool(OF_A_HOST & ast.literal_eval(f"{{{one.text}}}").keys()) for one in PIECES}
     assert kinds == {True, False} and len(PIECES) > 8
+
+
+# Settings by their path, as pages name them: `driver.reboot`, `route.api_key_file`.
+SECTIONS = {title.strip("`").removeprefix("services[]."): kind for title, kind in TABLES}
+_NAMES = "|".join(map(re.escape, SECTIONS))
+SETTING = re.compile(rf"({_NAMES})\.(?!(?:py|json|xml)$)([a-z_]+)(?:: .*)?")
+
+
+def test_settings_that_pages_name_are_there():
+    named = [found for one in inline() if (found := SETTING.fullmatch(one.text))]
+    assert [one[0] for one in named if one[2] not in SECTIONS[one[1]].model_fields] == []
+    assert len(named) > 30
+
+
+def test_data_that_pages_name_is_known():
+    names = {name for page in PAGES for name in re.findall(r"--data (\w+)=", page.read_text())}
+    assert names == set(SWITCHES)
