@@ -27,6 +27,7 @@ from roles.fleet import Host
 from roles.fleet.checked import was_checked
 from roles.host.outcome import ssh_command
 from roles.host.paths import UNIT_GLOB
+from roles.stages.crash import executed_operation, show_crashes_calmly, tell_crash
 from roles.stages.members import planned_on
 from roles.stages.progress import Progress, read_durations, write_durations
 from roles.stages.run import Run
@@ -41,12 +42,14 @@ _STEP_LIMIT = 240
 @dataclass(eq=False)
 class RunEnd:
     """How the end of a run is told: on which screen, whether it is a dry run, and what interrupted
-    it ("SIGINT"); `progress` is what is shown until then."""
+    it ("SIGINT"), whether an error that nobody foresaw ended it; `progress` is what is shown until
+    then."""
 
     screen: Screen
     progress: Progress
     dry: bool = False
     interrupted: str = ""
+    crashed: bool = False
 
 
 def begin(state: State | None = None) -> None:
@@ -65,6 +68,7 @@ def begin(state: State | None = None) -> None:
     progress = Progress(state, screen.show_progress, in_place=screen.fancy)
     progress.start()
     end = RunEnd(screen, progress, dry=bool(options.get("dry")))
+    show_crashes_calmly(partial(_crashed, state, end), None if screen.verbose else screen.log)
     setattr(state, _ATTRIBUTE, end)
     atexit.register(_finish, state, end)
     for number in _SIGNALS:
@@ -133,31 +137,55 @@ def _interrupt(state: State, end: RunEnd, number: int) -> None:
     sys.exit(128 + number)
 
 
+def _is_ours(state: State) -> bool:
+    """Whether the run has a fleet to give a verdict on, and a log."""
+    if not state.initialised or not was_checked(state):
+        return False
+    # Hosts were there, and no deploy of ours was.
+    return not state.activated_hosts or Run.begun(state) is not None
+
+
+def _crashed(state: State, end: RunEnd, error: BaseException) -> bool:
+    """Show an error that ended the run, where the run has a log to keep it in."""
+    if not _is_ours(state):
+        return False
+    end.crashed = True
+    tell_crash(error, end.screen.log, end.screen.verbose, executed_operation(state))
+    return True
+
+
 def _finish(state: State, end: RunEnd) -> None:
     """Print the verdict, where there is a fleet to give one on."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end.progress.stop()
     end.screen.close()
-    if not state.initialised or not was_checked(state):
+    if not _is_ours(state):
         return
-    if state.activated_hosts and Run.begun(state) is None:
-        # Hosts were there, and no deploy of ours was.
-        return
-    run = Run.of(state)
+    log, crashed = end.screen.log, False
+    try:
+        _tell_verdict(Run.of(state), end)
+    except Exception as error:
+        crashed = True
+        tell_crash(error, log, end.screen.verbose)
+    # Nobody may read any more.
+    with contextlib.suppress(OSError):
+        if log.path:
+            print(f"The whole log: {os.path.relpath(log.path)}", file=sys.stderr, flush=True)
+        if crashed:
+            sys.stdout.flush()
+            # Nothing else gives another exit status here.
+            os._exit(1)
+
+
+def _tell_verdict(run: Run, end: RunEnd) -> None:
     begin_run(run)
     text = verdict(verdicts(run, end), _ending(run, end))
     _keep_durations(run, end.progress)
-    log = end.screen.log
-    checks = run.report.complete(partial(why_unfinished, state))
-    log.write(f"\nAll checks:\n{table(checks)}\n")
-    try:
+    checks = run.report.complete(partial(why_unfinished, run.state))
+    end.screen.log.write(f"\nAll checks:\n{table(checks)}\n")
+    with contextlib.suppress(OSError):
         print(f"\n{text}", file=sys.stderr)
-        if log.path:
-            print(f"The whole log: {os.path.relpath(log.path)}", file=sys.stderr, flush=True)
-    except OSError:
-        # Nobody reads any more.
-        return
 
 
 def _keep_durations(run: Run, progress: Progress) -> None:
@@ -197,7 +225,7 @@ def _verdict(run: Run, end: RunEnd, declared: Host, host: PyinfraHost) -> HostVe
         serving=seen.count(True),
         unseen=seen.count(None),
         outcome=outcome,
-        next_step=_next_step(run, host, outcome),
+        next_step=_next_step(run, end, host, outcome),
     )
 
 
@@ -220,13 +248,14 @@ def _outcome(run: Run, end: RunEnd, host: PyinfraHost) -> HostOutcome:
     return "not updated" if run.rolling.left_behind(host.name) else "unchanged"
 
 
-def _next_step(run: Run, host: PyinfraHost, outcome: HostOutcome) -> str:
+def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -> str:
     """The one thing to do about a host that is not as planned; "" where it is."""
     if outcome == "not reached":
         ssh = ssh_command(host)
         return f"see that this works: {ssh}; run again" if ssh else "see why above; run again"
     if outcome == "not finished":
-        return "run again: what is done is not done again"
+        first = "mend the error above; " if end.crashed else ""
+        return f"{first}run again: what is done is not done again"
     if outcome == "not updated":
         names = sorted(one.name for one in run.state.failed_hosts)
         return f"mend {', '.join(names)} first; run again" if names else "see the reason above"

@@ -29,6 +29,8 @@ _SHOWN_HEADERS = ("--> Connecting", "--> Beginning operation run", "--> Detected
 _LINES_OF_OTHERS = 3
 # A row of pyinfra's table of what is to change, that has nothing to change.
 _NO_CHANGE = re.compile(r" - +- *$")
+# Before an error in a function that an operation called.
+_CALLBACK = "Unexpected error in Python callback: "
 _CLEAR_LINE = "\r\033[K"
 
 
@@ -78,6 +80,13 @@ class Screen(logging.Filter):
         host, operation = self._now()
         if not operation:
             return True
+        if text.startswith("Traceback"):
+            return False
+        if _CALLBACK in text:
+            record.msg, record.args = (
+                f"[{host}] This is a bug of pyinfra-llm: {text.partition(_CALLBACK)[2]}",
+                (),
+            )
         if record.levelno >= logging.ERROR and not self._is_told(record, host, operation):
             return False
         if self.headed != operation:

@@ -10,7 +10,8 @@ planned and has nothing to do, but for what the scenario says:
     fresh        hosts on which nothing runs
     failing      lines by host that a transaction there fails with
     slow_s       seconds by host that a transaction takes
-    raises       whether the planning of the rolling update raises an error of ours
+    raises       what raises an error of ours: "announce", the planning of the rolling update,
+                 "difference", that of the plan, or "verdicts", the end of the run
 """
 
 import pyinfra_cli.main  # isort: skip  (gevent patches the standard library first)
@@ -42,7 +43,8 @@ from roles.host.paths import unit_name
 from roles.host.question import SUDO, Part, parse_answers
 from roles.launch import PART as LAUNCH
 from roles.launch import LaunchState
-from roles.launch.state import ReplicaUnit as ReplicaUnit
+from roles.launch.state import ReplicaUnit
+from roles.stages import difference, ending
 from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 from roles.validation import operations as validation
@@ -234,13 +236,20 @@ def run_shell_command(
     return True, CommandOutput([])
 
 
-def announce(rolling: Rolling) -> bool:
+def raises(*_: Any) -> Any:
     raise RuntimeError("an error of ours")
 
 
+BROKEN = {
+    "announce": (Rolling, "announce"),
+    "difference": (difference, "replica_changes"),
+    "verdicts": (ending, "verdicts"),
+}
+
+
 def main() -> None:
-    if SCENARIO.get("raises"):
-        Rolling.announce = announce  # type: ignore[method-assign]
+    if broken := SCENARIO.get("raises"):
+        setattr(*BROKEN[broken], raises)
     Host.get_fact = get_fact  # type: ignore[method-assign]
     SSHConnector.connect = connect  # type: ignore[method-assign]
     SSHConnector.disconnect = lambda self: None  # type: ignore[method-assign]

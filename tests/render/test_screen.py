@@ -244,7 +244,7 @@ def test_what_a_replica_is_at_is_said_while_its_command_runs(site: Site):
             "FAILED: gpu1, gpu2, gpu3. FAILED, not reached: lb1. 6 of 6 replicas serve.",
         ),
         (
-            {"raises": True},
+            {"raises": "announce"},
             "not finished",
             "NOT FINISHED: gpu1, gpu2, gpu3, lb1. 6 of 6 replicas serve.",
         ),
@@ -258,6 +258,45 @@ def test_the_verdict_comes_last_whatever_ends_the_run(
     assert done.verdict["gpu1"][1] == outcome and done.verdict["gpu1"][2]
     assert done.lines[-2] == last
     assert last in done.log
+
+
+@pytest.mark.parametrize(
+    ("raises", "place", "outcome"),
+    [
+        ("announce", "at “Plan the rolling update”, ", "not finished"),
+        ("difference", "at “if admit(run):” of llm.py line ", "not begun"),
+    ],
+)
+def test_a_bug_of_ours_shows_no_traceback(site: Site, raises: str, place: str, outcome: str):
+    done = site.run(raises=raises)
+    assert done.status == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert len(done.lines) <= MOST_UNCHANGED
+    said = [line for line in done.lines if "an error of ours" in line]
+    assert said == ["--> This is a bug of pyinfra-llm: RuntimeError: an error of ours"]
+    assert any(line.strip().startswith(place) for line in done.lines)
+    assert {row[1] for row in done.verdict.values()} == {outcome}
+    assert "Traceback (most recent call last)" in done.log and said[0] in done.log
+    assert not (site.folder / "pyinfra-debug.log").exists()
+
+
+def test_a_bug_in_the_verdict_shows_no_traceback(site: Site):
+    done = site.run(raises="verdicts")
+    assert done.status == 1
+    assert "This is a bug of pyinfra-llm: RuntimeError" in done.stderr
+    assert "Traceback" not in done.stderr and "Traceback" in done.log
+
+
+def test_an_error_in_another_deploy_file_is_no_bug_of_ours(site: Site):
+    (site.folder / "other.py").write_text(
+        "from roles.stages.load import load\n\nload()\nnothing.there()\n"
+    )
+    site.deploy = "other.py"
+    done = site.run()
+    assert done.status == 1 and "Traceback" not in done.stderr
+    assert "--> An error ended the run: NameError: name 'nothing' is not defined" in done.lines
+    assert any("“nothing.there()” of other.py line 4" in line for line in done.lines)
+    assert "Traceback" in done.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

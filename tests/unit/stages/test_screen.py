@@ -118,6 +118,18 @@ def test_a_failure_with_a_reason_needs_no_more_words(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.splitlines() == ["--> Step 1", "--> Step 2"]
 
 
+def test_a_bug_in_a_function_of_an_operation_shows_no_traceback():
+    shown = over()
+    traceback = record("", "_run_host_op", logging.WARNING)
+    traceback.msg = "Traceback (most recent call last):\n  File …\nKeyError: 'a'"
+    summary = record(
+        "Unexpected error in Python callback: KeyError('a')", "log_styled", logging.WARNING
+    )
+    assert not passed(shown, traceback, "1") and passed(shown, summary, "1")
+    assert summary.getMessage() == "[gpu1] This is a bug of pyinfra-llm: KeyError('a')"
+    assert "Traceback" in "".join(shown.log._kept)
+
+
 def test_a_warning_of_another_host_shortens_no_failure():
     shown = over()
     assert passed(shown, record("slow", "log_styled", logging.WARNING, "gpu2"), "1", "gpu2")

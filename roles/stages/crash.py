@@ -1,0 +1,102 @@
+"""What a run shows of an error that nobody foresaw: what it is and where; its traceback is in the
+log alone."""
+
+import linecache
+from collections.abc import Callable
+from pathlib import Path
+from traceback import format_exception, walk_tb
+from types import FrameType
+from typing import Any, TextIO
+
+import click
+import gevent
+from pyinfra.api import State
+from pyinfra_cli.exceptions import UnexpectedExternalError, UnexpectedInternalError
+
+import roles
+from roles.checks import clean
+from roles.stages.runlog import RunLog
+
+_ROLES = Path(roles.__file__).parent
+_LONGEST = 500
+
+
+def crash_summary(error: BaseException, operation: str = "") -> list[str]:
+    """What an error is, whose it is, and the stage that it ended, in a few lines; `operation` was
+    executed then."""
+    frames = list(walk_tb(error.__traceback__))
+    own = [(frame, line) for frame, line in frames if _is_ours(frame)]
+    words = clean(f"{type(error).__name__}: {error}"[:_LONGEST])
+    if isinstance(error, OSError):
+        first = f"This machine failed: {words}"
+    elif own:
+        first = f"This is a bug of pyinfra-llm: {words}"
+    else:
+        first = f"An error ended the run: {words}"
+    place = _place(*(own or frames)[-1]) if frames else ""
+    stage = f"“{operation}”" if operation else _deploy_line(frames)
+    return [first, f"at {', '.join(part for part in (stage, place) if part)}"]
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return Path(frame.f_code.co_filename).is_relative_to(_ROLES)
+
+
+def _place(frame: FrameType, line: int) -> str:
+    path = Path(frame.f_code.co_filename)
+    short = path.relative_to(_ROLES.parent) if _is_ours(frame) else path
+    return f"{short} line {line}"
+
+
+def _deploy_line(frames: list[tuple[FrameType, int]]) -> str:
+    """The line of the deploy file that an error came from, or ""."""
+    callers = [frame.f_code.co_name for frame, _ in frames]
+    for caller, (frame, line) in zip(callers, frames[1:], strict=False):
+        if caller == "exec_file":
+            file = frame.f_code.co_filename
+            return f"“{linecache.getline(file, line).strip()}” of {Path(file).name} line {line}"
+    return ""
+
+
+def executed_operation(state: State) -> str:
+    """The operation that some hosts have not come through, though it was begun; "" for none."""
+    if not state.is_executing:
+        return ""
+    for op_hash in state.get_op_order():
+        own = [state.ops[host].get(op_hash) for host in state.active_hosts]
+        if any(one is not None and not one.operation_meta.is_complete() for one in own):
+            return ", ".join(sorted(state.get_op_meta(op_hash).names))
+    return ""
+
+
+def show_crashes_calmly(tell: Callable[[BaseException], bool], log: RunLog | None) -> None:
+    """Have pyinfra show unforeseen errors by `tell`; where that says False, as it does itself.
+
+    Tracebacks of hosts that were at the same go to the log, where there is one.
+    """
+
+    def show(original: Callable[..., None]) -> Callable[..., None]:
+        def shown(self: Any, file: TextIO | None = None) -> None:
+            if not tell(self.exception):
+                original(self, file)
+
+        return shown
+
+    for kind in (UnexpectedExternalError, UnexpectedInternalError):
+        kind.show = show(kind.show)  # type: ignore[method-assign]
+    if log is not None:
+        gevent.get_hub().exception_stream = log
+
+
+def tell_crash(error: BaseException, log: RunLog, verbose: bool, operation: str = "") -> None:
+    """Show the summary of an error; its traceback goes to the log, and with `verbose` to the
+    screen."""
+    traceback = "".join(format_exception(error))
+    if verbose:
+        click.echo(traceback, err=True)
+    else:
+        log.write(traceback)
+    first, *rest = crash_summary(error, operation)
+    lines = [f"--> {click.style(first, 'red', bold=True)}", *rest]
+    lines.append("The log has its traceback; a bug is best reported with the whole log.")
+    click.echo("\n    ".join(lines), err=True)
