@@ -5,6 +5,7 @@ from roles.engine.build import Build as Build
 from roles.engine.deployment import VISIBLE_DEVICES as VISIBLE_DEVICES
 from roles.engine.deployment import Deployment as Deployment
 from roles.engine.deployment import Installation as Installation
+from roles.engine.deployment import Phase as Phase
 from roles.engine.deployment import Placement as Placement
 from roles.engine.deployment import Served as Served
 from roles.engine.deployment import Start as Start

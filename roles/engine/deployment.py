@@ -91,6 +91,18 @@ class Busy:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A line of an engine's log by which a starting replica says what it is at.
+
+    `pattern` finds it in linear time; where it has a group, that is a measure, which stands in
+    `words` for `{}`: "load {}%".
+    """
+
+    pattern: str
+    words: str
+
+
+@dataclass(frozen=True)
 class Start:
     """Everything about the engine that decides how a replica starts.
 
@@ -98,7 +110,8 @@ class Start:
     folder with `files`, which anybody on the host may read. `secrets` are environment variables
     that only root may read from disk. `credentials` are names of files (of `files` or the key file)
     that only the process reads, from `$CREDENTIALS_DIRECTORY`. `unit` are additional lines of the
-    unit's section Service.
+    unit's section Service. `phases` are what its log says while it starts; they change nothing of
+    how it starts.
     """
 
     command: str
@@ -109,6 +122,7 @@ class Start:
     key_file: KeyFile | None = None
     unit: tuple[str, ...] = ()
     busy: Busy | None = None
+    phases: tuple[Phase, ...] = ()
 
 
 class Deployment(Protocol):

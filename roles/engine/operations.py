@@ -4,12 +4,13 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from pyinfra import host
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import operation
 
 from roles.engine.deployment import Installation
 from roles.engine.facts import InstalledEngines
 from roles.engine.install import packages_script
 from roles.engine.state import Installed
+from roles.host.outcome import PhasedCommand
 
 
 @operation()
@@ -35,7 +36,7 @@ def installed(
         host.noop(f"{', '.join(one.version_name for one in installations)}: installed")
         return
     if state.missing_packages:
-        yield StringCommand("sh", "-c", shlex.quote(packages_script(state.missing_packages)))
+        yield PhasedCommand("sh", "-c", shlex.quote(packages_script(state.missing_packages)))
     for one in missing:
-        yield StringCommand("sh", "-c", shlex.quote(one.script), _stdin=one.stdin or "\n")
+        yield PhasedCommand("sh", "-c", shlex.quote(one.script), _stdin=one.stdin or "\n")
     changed()

@@ -26,6 +26,7 @@ from roles.host.question import Part as Part
 from roles.host.question import Sections as Sections
 from roles.host.question import parse_answers as parse_answers
 from roles.host.question import require as require
+from roles.host.serving import PROGRESS as PROGRESS
 from roles.host.settings import DAY_S as DAY_S
 from roles.host.settings import Address as Address
 from roles.host.settings import EnginePort as EnginePort

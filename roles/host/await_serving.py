@@ -16,7 +16,9 @@ def main():
         for name in TASK["names"]:
             replica = known.get(name)
             key = key_of(replica) if replica else legacy_key()
-            wait(replica or legacy_replica(name), key, TASK["start_timeout_s"])
+            phases = TASK.get("phases", {}).get(name, ())
+            replica = dict(replica or legacy_replica(name), phases=phases)
+            wait(replica, key, TASK["start_timeout_s"])
     except (LaunchError, OSError, ValueError, KeyError) as error:
         sys.exit(str(error))
 

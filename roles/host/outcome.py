@@ -1,11 +1,13 @@
 """Prints messages about a host, and fails one host without failing others."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 from pyinfra import host, logger
-from pyinfra.api import FunctionCommand, State
+from pyinfra.api import FunctionCommand, State, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
 
@@ -13,8 +15,28 @@ from roles.checks import Check, clean, failed, printable
 from roles.checks.deploy import report_of
 from roles.host.terminal import MAX_SHOWN_LENGTH, MAX_SHOWN_LINES, shown
 
-# Key in a host's pyinfra data: the phase of each replica by name, while a command reports it.
+# Key in a host's pyinfra data: the phase of each replica or engine by name, while a command
+# reports it.
 PHASES = "llm_phases"
+
+
+@contextmanager
+def hearing_phases(host: Host) -> Iterator[None]:
+    """Meanwhile take what a command on a host says of its phases; see `connection.heard`."""
+    host.connector_data[PHASES] = {}
+    try:
+        yield
+    finally:
+        host.connector_data.pop(PHASES, None)
+
+
+class PhasedCommand(StringCommand):
+    """A command that says what it is at, in lines of its own on its standard output."""
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, Any]:
+        """Run it on a host."""
+        with hearing_phases(host):
+            return super().execute(state, host, connector_arguments)
 
 
 def say(text: str) -> None:

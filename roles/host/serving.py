@@ -16,6 +16,8 @@ LOG_LINES, ERROR_LINES, LINE_LENGTH, LOG_BYTES = 15, 4, 500, 1 << 18
 ERROR = re.compile(
     r"(\w{0,80}(Error|Exception)\b: |CUDA error|out of memory|assertion failed)", re.I
 )
+# How often the log of a replica that starts is read.
+READ_S = 3
 # Prefix of a line that reports a replica's phase: "@@progress NAME PHASE".
 PROGRESS = "@@progress "
 MANIFEST = "/etc/llm/manifest.json"
@@ -96,12 +98,9 @@ def wait(replica, key, timeout_s):
     why = "no completion within %d s" % timeout_s
     # One restart may help: the memory of a process that has just ended may be freed late.
     allowed = int(properties(name, "NRestarts")["NRestarts"]) + 1
-    loading = True
-    report_phase(name, "load")
+    answer, progress = {"status": None}, Progress(replica)
     while time.monotonic() < start + timeout_s:
-        if loading and TASK.get("progress") and listens(replica["port"]):
-            loading = False
-            report_phase(name, "first token")
+        progress.look(answer["status"])
         ended = _ended(name, allowed)
         if ended:
             why = ended
@@ -121,6 +120,41 @@ def wait(replica, key, timeout_s):
         # Poll quickly at first: some engines are ready at once.
         time.sleep(0.1 if time.monotonic() < start + 3 else 1)
     raise LaunchError("%s does not serve: %s" % (name, why), [name], log(name, key, first_id))
+
+
+class Progress:
+    """Tells what a replica that starts is at, where the task asks for it and when that changes."""
+
+    def __init__(self, replica):
+        self.replica, self.phase, self.read_at = replica, "load", time.monotonic()
+        report_phase(replica["name"], self.phase)
+
+    def look(self, status):
+        """`status` is the last that the replica answered, None for nothing."""
+        phase = self._now(status) if TASK.get("progress") else self.phase
+        if phase != self.phase:
+            self.phase = phase
+            report_phase(self.replica["name"], phase)
+
+    def _now(self, status):
+        # Some listen from their very begin, and say that they are not ready.
+        if status != 503 and listens(self.replica["port"]):
+            return "first token"
+        if time.monotonic() - self.read_at < READ_S:
+            return self.phase
+        self.read_at = time.monotonic()
+        start_id = properties(self.replica["name"], "InvocationID")["InvocationID"]
+        text = journal("_SYSTEMD_INVOCATION_ID=" + start_id)
+        return last_phase(text, self.replica.get("phases", ())) or "load"
+
+
+def last_phase(text, phases):
+    """The words for the last line of a log that one of the patterns finds; "" where none does."""
+    last = (-1, "")
+    for pattern, words in phases:
+        for found in re.finditer(pattern, text):
+            last = max(last, (found.start(), words.format(*found.groups())))
+    return last[1]
 
 
 def _ended(name, allowed):

@@ -2,6 +2,7 @@
 
 from pyinfra.api import FactBase
 
+from roles.host import PROGRESS
 from roles.host.facts import reading
 from roles.host.question import parse_answers, question
 from roles.launch.state import PART, LaunchState, parse_state
@@ -34,4 +35,5 @@ class NotServing(FactBase[str]):
         return "python3 - 2>&1 || true"
 
     def process(self, output: list[str]) -> str:
-        return "\n".join(output)
+        # Where a project's config.py does not have them heard, they are output.
+        return "\n".join(line for line in output if not line.startswith(PROGRESS))

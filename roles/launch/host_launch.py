@@ -92,6 +92,11 @@ def task(
     }
 
 
+def phases_of(files: ReplicaFiles) -> list[list[str]]:
+    """What a replica's log says of a start, for the program that waits on the host."""
+    return [[one.pattern, one.words] for one in files.phases]
+
+
 def _replica(files: ReplicaFiles) -> Mapping[str, Any]:
     return {
         "name": files.name,
@@ -101,6 +106,7 @@ def _replica(files: ReplicaFiles) -> Mapping[str, Any]:
         "model": files.entry["model"],
         "busy": files.entry.get("busy"),
         "key": files.key,
+        "phases": phases_of(files),
         "manifest": dict(files.entry),
         "files": {
             name: {

@@ -8,9 +8,9 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, SecretInput, bundle
-from roles.host.outcome import PHASES, failing, warn
+from roles.host.outcome import PhasedCommand, failing, hearing_phases, warn
 from roles.launch.facts import LaunchFacts, NotServing
-from roles.launch.host_launch import HostLaunch, task
+from roles.launch.host_launch import HostLaunch, phases_of, task
 from roles.launch.state import Change, LaunchState
 from roles.launch.transaction import RESTORED
 from roles.rolling import HostStep
@@ -131,9 +131,15 @@ def check_serving(
     names = [one.name for one in launch_plan.replicas]
     program = bundle(
         [PROBE, SERVING, LEGACY, AWAIT_SERVING],
-        {"names": names, "start_timeout_s": launch_plan.settings.start_timeout_s},
+        {
+            "names": names,
+            "start_timeout_s": launch_plan.settings.start_timeout_s,
+            "progress": True,
+            "phases": {one.name: phases_of(one) for one in launch_plan.replicas},
+        },
     )
-    message = host.get_fact(NotServing, _stdin=SecretInput(program)) if names else ""
+    with hearing_phases(host):
+        message = host.get_fact(NotServing, _stdin=SecretInput(program)) if names else ""
     # The default of a failed fact would mean that all serve.
     if host in host.state.failed_hosts:
         return
@@ -156,7 +162,7 @@ def _transaction(
     return _Transaction(program, on_restored)
 
 
-class _Transaction(StringCommand):
+class _Transaction(PhasedCommand):
     """The command that runs the transaction on a host.
 
     Where it fails and everything is as before again, `on_restored` takes the names of the replicas
@@ -170,11 +176,7 @@ class _Transaction(StringCommand):
         self._on_restored = on_restored
 
     def execute(self, state: Any, host: Any, connector_arguments: Any) -> tuple[bool, Any]:
-        host.connector_data[PHASES] = {}
-        try:
-            ok, output = super().execute(state, host, connector_arguments)
-        finally:
-            host.connector_data.pop(PHASES, None)
+        ok, output = super().execute(state, host, connector_arguments)
         lines = () if ok else output.stdout_lines
         failed = [line.removeprefix(RESTORED).split() for line in lines if RESTORED in line]
         if failed and self._on_restored:

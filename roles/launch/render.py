@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from roles.engine import Build, Deployment, Placement, Served, Start
+from roles.engine import Build, Deployment, Phase, Placement, Served, Start
 from roles.host.paths import FIREWALL_RULES, FIREWALL_TABLE, FIREWALL_UNIT, UNITS
 from roles.host.templates import quoted, render
 from roles.launch.settings import LaunchSettings
@@ -53,7 +53,8 @@ class FolderFile:
 class ReplicaFiles:
     """The numbered folder of a replica, which must restart when `digest` changes.
 
-    `entry` is its entry in the manifest, without its folder and without secrets.
+    `entry` is its entry in the manifest, without its folder and without secrets; `phases` are what
+    its log says while it starts.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ReplicaFiles:
     files: Mapping[str, FolderFile]
     digest: str
     entry: Mapping[str, Any]
+    phases: tuple[Phase, ...] = ()
 
     @property
     def key_digest(self) -> str:
@@ -107,6 +109,7 @@ def replica_files(
         {**files, "replica.json": FolderFile(about)},
         digest,
         {**entry, "digest": digest},
+        start.phases,
     )
 
 

@@ -14,7 +14,7 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, bundle
 from roles.host.facts import reading
-from roles.host.outcome import fail, failing, warn
+from roles.host.outcome import PhasedCommand, fail, failing, warn
 from roles.reboot.waiting import BOOT_COMMAND, Boot, RebootWatch, parse_boot, wait
 
 COMMAND_TIMEOUT_S = 40
@@ -165,9 +165,13 @@ def reboot(
     yield StringCommand("sh", "-c", "'(sleep 1; systemctl reboot) </dev/null >/dev/null 2>&1 &'")
     yield FunctionCommand(_await_boot, (boot_before, timeout_s), {})
     if boot_before.replicas:
-        task = {"names": boot_before.replicas, "start_timeout_s": start_timeout_s}
+        task = {
+            "names": boot_before.replicas,
+            "start_timeout_s": start_timeout_s,
+            "progress": True,
+        }
         program = bundle([PROBE, SERVING, LEGACY, AWAIT_SERVING], task)
-        yield StringCommand("python3", "-", _stdin=program)
+        yield PhasedCommand("python3", "-", _stdin=program)
     # These lines are reached only if nothing failed: else balancers must not send requests here.
     reboots.done.add(host.name)
     on_done()

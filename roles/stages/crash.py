@@ -85,7 +85,7 @@ def show_crashes_calmly(tell: Callable[[BaseException], bool], log: RunLog | Non
     for kind in (UnexpectedExternalError, UnexpectedInternalError):
         kind.show = show(kind.show)  # type: ignore[method-assign]
     if log is not None:
-        gevent.get_hub().exception_stream = log
+        gevent.get_hub().exception_stream = log  # type: ignore[assignment]
 
 
 def tell_crash(error: BaseException, log: RunLog, verbose: bool, operation: str = "") -> None:

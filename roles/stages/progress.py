@@ -126,7 +126,7 @@ def _current(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
             if (op_hash := host.executing_op_hash) is not None:
                 work = ", ".join(sorted(state.get_op_meta(op_hash).names))
                 phases = host.connector_data.get(PHASES) or {}
-                said = tuple(f"{name}: {phase}" for name, phase in sorted(phases.items()))
+                said = tuple(_phase(work, *one) for one in sorted(phases.items()))
                 yield (host.name, work), said or _replicas(run, host.name, work)
     elif state.current_stage is StateStage.Connect:
         for host in state.inventory:
@@ -136,6 +136,11 @@ def _current(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
         for host in state.active_hosts:
             if not has_answered(run, host.name):
                 yield (host.name, "looking at what is there"), ()
+
+
+def _phase(work: str, name: str, phase: str) -> str:
+    """What a replica or an engine is at; the work may name it already."""
+    return phase if name in work else f"{name}: {phase}"
 
 
 def _replicas(run: Run | None, name: str, work: str) -> tuple[str, ...]:

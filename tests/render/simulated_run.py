@@ -249,7 +249,8 @@ BROKEN = {
 
 def main() -> None:
     if broken := SCENARIO.get("raises"):
-        setattr(*BROKEN[broken], raises)
+        owner, name = BROKEN[broken]
+        setattr(owner, name, raises)
     Host.get_fact = get_fact  # type: ignore[method-assign]
     SSHConnector.connect = connect  # type: ignore[method-assign]
     SSHConnector.disconnect = lambda self: None  # type: ignore[method-assign]

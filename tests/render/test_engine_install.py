@@ -13,6 +13,7 @@ import pytest
 from roles.engine import VllmSettings
 from roles.engine.vllm.install import engine_script, installation
 from roles.engine.vllm.lock import entries, problem_of
+from roles.host import PROGRESS
 
 UV = "uv==0.13.8"
 
@@ -76,6 +77,11 @@ def test_a_package_that_is_not_the_locked_one_is_not_installed(tmp_path: Path, c
     assert (done.returncode == 0, complete, ran.exists()) == (
         (True, True, False) if changed == "nothing" else (False, False, False)
     ), done.stderr
+    said = [line.removeprefix(PROGRESS).partition(" ") for line in done.stdout.splitlines()]
+    assert {name for name, _, _ in said} == {settings.version_name}
+    whole = ["environment", "download and install packages", "first start"]
+    phases = [phase for _, _, phase in said]
+    assert phases == whole[: len(phases)] and (changed != "nothing" or phases == whole)
     if changed != "nothing":
         assert "hash" in done.stderr.lower()
 

@@ -194,7 +194,11 @@ def test_what_takes_long_is_said_with_its_replicas(site: Site):
 
 
 SLOW = """
+import sys
+from pyinfra import host
 from pyinfra.api import operation
+from roles.host.outcome import hearing_phases
+from roles.launch.facts import NotServing
 from roles.launch.operations import _Transaction
 
 PROGRAM = '''
@@ -205,19 +209,26 @@ time.sleep(7)
 
 @operation()
 def slow():
-    yield _Transaction(PROGRAM)
+    if not host.state.is_executing:
+        return
+    if host.data.get("by_fact"):
+        with hearing_phases(host):
+            assert host.get_fact(NotServing, _stdin=PROGRAM) == ""
+    else:
+        yield _Transaction(PROGRAM)
 
 slow(name="Launch | Slow")
 """
 
 
-def test_what_a_replica_is_at_is_said_while_its_command_runs(site: Site):
+@pytest.mark.parametrize("data", [(), ("--data", "by_fact=true")])
+def test_what_a_replica_is_at_is_said_while_its_command_runs(site: Site, data: Sequence[str]):
     """By a command that pyinfra really runs, here on this machine."""
     config = (ROOT / "config.py").read_text().replace("config.SUDO = True", "config.SUDO = False")
     (site.folder / "config.py").write_text(config)
     (site.folder / "slow.py").write_text(SLOW)
     done = subprocess.run(
-        [sys.executable, "-m", "pyinfra", "@local", "slow.py", "-y"],
+        [sys.executable, "-m", "pyinfra", "@local", "slow.py", "-y", *data],
         cwd=site.folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,

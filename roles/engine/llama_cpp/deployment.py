@@ -7,12 +7,13 @@ from roles.engine.deployment import (
     Busy,
     Installation,
     KeyFile,
+    Phase,
     Placement,
     Served,
     Start,
     own_environment,
 )
-from roles.engine.install import COMPLETE
+from roles.engine.install import COMPLETE, report_phase
 from roles.engine.llama_cpp.options import options_of
 from roles.engine.llama_cpp.settings import LlamaCppSettings
 from roles.engine.needs import EngineNeeds, OlderBuild, cuda_needs
@@ -26,6 +27,13 @@ _CUDA = re.compile(r"cu(?:da)?[-_]?(1[0-9])(?:\.([0-9]{1,2})|([0-9]))?(?![0-9])"
 # llama-server closes its port and then waits for its clients without limit. So requests are drained
 # before it is stopped.
 STOP_S = 10
+
+# Source: llama.cpp b11434 (server-context.cpp, common.cpp). It says nothing of how far it is.
+PHASES = (
+    Phase("fitting params to device memory", "fit to memory"),
+    Phase("loading model '", "load"),
+    Phase("warming up the model", "warm up"),
+)
 
 
 class LlamaCppDeployment:
@@ -73,6 +81,7 @@ class LlamaCppDeployment:
             key_file=KeyFile(KEYS, "{}"),
             unit=("KillMode=control-group", f"TimeoutStopSec={STOP_S}"),
             busy=Busy("/metrics", ("llamacpp:requests_processing", "llamacpp:requests_deferred")),
+            phases=PHASES,
         )
 
     def all_reduce_python(self, build: LlamaCppSettings) -> str | None:
@@ -110,7 +119,9 @@ def _script(build: LlamaCppSettings) -> str:
             "flock -n 9 || { echo 'another deploy installs an engine on this host; wait for it and "
             "run again' >&2; exit 1; }",
             "stage=$(mktemp -d -p " + ENGINES + " .stage-XXXXXX); trap 'rm -rf \"$stage\"' EXIT",
+            report_phase(build.version_name, "download"),
             f"{fetch} >&2",
+            report_phase(build.version_name, "unpack"),
             f'echo "{build.sha256}  $stage/archive" | sha256sum -c --quiet - >&2 || '
             "{ echo 'the archive is not the one that sha256 names; nothing was installed' >&2; "
             "exit 1; }",
@@ -120,6 +131,7 @@ def _script(build: LlamaCppSettings) -> str:
             '[ -n "$server" ] || { echo "the archive holds no llama-server" >&2; exit 1; }',
             'rm -rf "$new"; mv "$(dirname "$server")" "$new"; chmod -R u+rwX,go+rX,go-w "$new"',
             'chmod 755 "$new/llama-server"',
+            report_phase(build.version_name, "first start"),
             'LD_LIBRARY_PATH="$new" timeout 60 "$new/llama-server" --version >&2',
             f'touch "$new/{COMPLETE}"',
         ]

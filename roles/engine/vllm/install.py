@@ -3,7 +3,7 @@
 import shlex
 
 from roles.engine.deployment import Installation
-from roles.engine.install import COMPLETE
+from roles.engine.install import COMPLETE, report_phase
 from roles.engine.vllm.lock import entries
 from roles.engine.vllm.settings import VllmSettings
 from roles.host.paths import ENGINES
@@ -15,7 +15,8 @@ def engine_script(settings: VllmSettings) -> str:
     The folder is valid only once its last file, `.complete`, exists. The rest of an interrupted run
     is removed first. Other versions stay: replicas use them until they restart.
     """
-    new = f"{ENGINES}/{settings.version_name}"
+    name = settings.version_name
+    new = f"{ENGINES}/{name}"
     sources = " ".join(shlex.quote(option) for option in source_options(settings))
     what = shlex.quote(settings.requirement)
     if settings.lock_text:
@@ -30,12 +31,16 @@ def engine_script(settings: VllmSettings) -> str:
             "flock -n 9 || { echo 'another deploy installs an engine on this host; wait for it and "
             "run again' >&2; exit 1; }",
             'rm -rf "$new"',
+            report_phase(name, "environment"),
             # Bytecode is compiled here: the units may not write into this folder.
             f'{settings.python} -m venv "$new"',
             'cat > "$new/requirements.lock"',
             *_installer(settings),
+            report_phase(name, "download and install packages"),
+            # Compiled once here: the units may not write into this folder.
             f'"$new/bin/uv" pip install -q {hashes}--no-config --no-cache --compile-bytecode '
             f'--python "$new/bin/python" {sources} {what} >&2',
+            report_phase(name, "first start"),
             'timeout 600 "$new/bin/vllm" --version >&2',
             f'touch "$new/{COMPLETE}"',
         ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from roles.engine.deployment import KeyFile, Placement, Served, Start, own_environment
+from roles.engine.deployment import KeyFile, Phase, Placement, Served, Start, own_environment
 from roles.engine.vllm.settings import MODELSCOPE, VllmSettings
 from roles.host.paths import CACHE, engine_folder
 from roles.plan import Replica
@@ -15,6 +15,17 @@ from roles.plan import Replica
 OPTIONS = "options.yaml"
 # From this version on vLLM's log hides keys among the options (`_SENSITIVE_ARG_FIELDS`).
 KEYS_HIDDEN = (0, 32)
+
+# Source: vLLM 0.32 (weight_utils.py, gpu_model_runner.py, cpu/model_runner.py, backends.py,
+# kv_cache_utils.py, kernel_warmup.py).
+PHASES = (
+    Phase("Starting to load model", "load"),
+    Phase(r"[Ll]oading [^\n%]{0,80}: {1,3}([0-9]{1,3})% Completed", "load {}%"),
+    Phase("Loading weights took", "weights are loaded"),
+    Phase("torch.compile|Dynamo bytecode transform|Compiling a graph", "compile"),
+    Phase("GPU KV cache size|Warming up", "warm up"),
+    Phase("Capturing CUDA graph", "capture CUDA graphs"),
+)
 
 
 def start(replica: Replica, served: Served, build: VllmSettings, placement: Placement) -> Start:
@@ -46,6 +57,7 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
             "KillMode=control-group",
             f"TimeoutStopSec={placement.drain_timeout_s + 30}",
         ),
+        phases=PHASES,
     )
 
 

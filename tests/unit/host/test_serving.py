@@ -3,13 +3,25 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from roles.engine.llama_cpp import deployment as llama_cpp
+from roles.engine.vllm import start as vllm
 from roles.host import serving
-from roles.host.serving import LOG_LINES, PROGRESS, LaunchError, log_excerpt, wait
-from tests.unit.launch.stand_in import chat_engine, engine
+from roles.host.serving import (
+    LOG_LINES,
+    PROGRESS,
+    LaunchError,
+    last_phase,
+    log_excerpt,
+    wait,
+)
+from tests.unit.launch.stand_in import Reply, chat_engine, engine, send
 
 # A unit that failed once, was started again, and failed for good: its starts are a and b.
 SYSTEMCTL = """
@@ -93,6 +105,74 @@ def test_what_a_replica_is_at_is_said_where_the_task_asks(
         wait(replica, "k", 30)
     phases = ("load", "first token", "serves")
     assert capfd.readouterr().out.splitlines() == [f"{PROGRESS}chat-0 {one}" for one in phases]
+
+
+@pytest.mark.parametrize(
+    ("kind", "log", "at"),
+    [
+        (vllm, "", ""),
+        (vllm, "INFO 10-18 [cpu_model_runner.py:68] Starting to load model /m...", "load"),
+        (vllm, "\rLoading safetensors checkpoint shards:   0% Completed | 0/8 [00:00<?, ?it/s]",
+         "load 0%"),
+        (vllm, "\rLoading safetensors checkpoint shards:  50% Completed | 4/8 [00:00<?]\n"
+         "\rLoading safetensors checkpoint shards:  63% Completed | 5/8 [00:10<00:06, 2.1s/it]\n",
+         "load 63%"),
+        (vllm, "Loading pt checkpoint shards: 100% Completed | 1/1 [00:00<00:00, 6.04it/s]\n"
+         "(EngineCore_DP0 pid=1) INFO [default_loader.py:267] Loading weights took 15.27 seconds",
+         "weights are loaded"),
+        (vllm, "Loading weights took 15.27 seconds\nINFO [backends.py:548] Using cache directory: "
+         "/c for vLLM's torch.compile\nINFO Dynamo bytecode transform time: 6.32 s", "compile"),
+        (vllm, "torch.compile took 9 s in total\nINFO GPU KV cache size: 2,175,276 tokens",
+         "warm up"),
+        (vllm, "GPU KV cache size: 1 tokens\nCapturing CUDA graphs (decode, FULL):  71%|█| 5/7",
+         "capture CUDA graphs"),
+        (vllm, "no percentage of any loading", ""),
+        (llama_cpp, "srv    load_model: loading model '/m.gguf'\nload_tensors: ....", "load"),
+        (llama_cpp, "srv load_model: loading model '/m.gguf'\ncommon_init_from_params: warming up "
+         "the model with an empty run - please wait ... (--no-warmup to disable)", "warm up"),
+    ],
+)  # fmt: skip
+def test_the_engines_log_says_what_a_start_is_at(kind: ModuleType, log: str, at: str):
+    phases = [(one.pattern, one.words) for one in kind.PHASES]
+    assert last_phase(log, phases) == at
+
+
+@pytest.mark.parametrize("filler", ["loading ", "Loading a: ", "100% Completed", "a", "\n"])
+@pytest.mark.parametrize("kind", [vllm, llama_cpp])
+def test_a_hostile_log_is_read_in_a_moment(kind: ModuleType, filler: str):
+    phases = [(one.pattern, one.words) for one in kind.PHASES]
+    start = time.monotonic()
+    last_phase((filler * serving.LOG_BYTES)[: serving.LOG_BYTES], phases)
+    assert time.monotonic() - start < 2
+
+
+def loading(times: int) -> Reply:
+    """An engine that listens from its begin, and is not ready so many times."""
+    asked = iter(range(times))
+
+    def reply(handler: Any, body: dict[str, Any]) -> None:
+        busy = next(asked, None) is not None
+        (send(503, "Loading model") if busy else chat_engine())(handler, body)
+
+    return reply
+
+
+def test_who_listens_and_is_not_ready_is_loading_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    texts = {"systemctl": ACTIVE, "journalctl": "print('loading 7')"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(f"#!{sys.executable}\n{text}")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(serving, "TASK", {"progress": True})
+    monkeypatch.setattr(serving, "READ_S", 0)
+    phases = [["loading ([0-9])", "load {} of 9"]]
+    with engine(loading(3)) as url:
+        port = int(url.rpartition(":")[2])
+        wait({"name": "chat-0", "port": port, "model": "m", "phases": phases}, "k", 30)
+    said = [line.removeprefix(f"{PROGRESS}chat-0 ") for line in capfd.readouterr().out.splitlines()]
+    assert said == ["load", "first token", "load 7 of 9", "serves"]
 
 
 def test_nobody_has_to_listen():

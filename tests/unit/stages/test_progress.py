@@ -86,6 +86,15 @@ def test_what_replicas_are_at_is_said():
     assert shown == ["... Move: gpu1 (a-0: serves, a-1: load) 5 s"]
 
 
+def test_what_an_installation_is_at_is_said_without_its_name():
+    pyinfra, progress, shown = watched()
+    pyinfra.does("Install llama.cpp-1")
+    pyinfra.inventory[0].connector_data[PHASES] = {"llama.cpp-1": "download"}
+    for now in range(6):
+        progress.look(now)
+    assert shown == ["... Install llama.cpp-1: gpu1 (download) 5 s"]
+
+
 def test_short_work_is_not_mentioned():
     pyinfra, progress, shown = watched()
     for now in range(30):
