@@ -91,7 +91,10 @@ def _replicas(rows: Sequence[HostVerdict]) -> str:
 
 def _table(rows: Sequence[HostVerdict]) -> str:
     cells = [HEADER, *(tuple(map(clean, _cells(row))) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADER))]
+    if all(row.unseen == row.planned for row in rows):
+        # Nothing but question marks: the last line says it.
+        cells = [(host, *more) for host, _, *more in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells

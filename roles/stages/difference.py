@@ -7,6 +7,7 @@ from roles.declaration import GPU_HOSTS
 from roles.fleet import Fleet
 from roles.launch import ReplicaChange, grouped, replica_changes
 from roles.stages.answers import launch_state
+from roles.stages.keys import engine_key_file
 from roles.stages.run import Run
 
 
@@ -25,6 +26,12 @@ def show_difference(run: Run) -> None:
 def difference(run: Run) -> list[str]:
     """What of the plan is new or differs, by replica, with the plan's reasons; one line where it
     is what runs."""
+    key = engine_key_file(run)
+    if key is not None and not key.expanduser().exists():
+        return [
+            f"{key} is not there, so the plan was not compared with what runs; the first deploy "
+            "makes it"
+        ]
     changes: list[ReplicaChange] = []
     seen = []
     for one in run.fleet.with_role(GPU_HOSTS):

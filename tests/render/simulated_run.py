@@ -45,6 +45,7 @@ from roles.launch import PART as LAUNCH
 from roles.launch import LaunchState
 from roles.launch.state import ReplicaUnit
 from roles.stages import difference, ending
+from roles.stages.keys import engine_key_file
 from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 from roles.validation import operations as validation
@@ -106,6 +107,9 @@ def launch_sections(host: Host) -> dict[str, str]:
 
 def launched(host: Host, **_: Any) -> LaunchState:
     """What a host runs: what is planned, or something older."""
+    key = engine_key_file(Run.of(host.state))
+    if key is not None and not key.exists():
+        return LaunchState()
     if host.name in SCENARIO.get("fresh", ()) and host.name not in MOVED:
         return LaunchState()
     launch = Run.of(host.state).launch(host.name)

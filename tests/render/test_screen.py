@@ -65,14 +65,19 @@ class Printed:
 
     @property
     def verdict(self) -> dict[str, tuple[str, str, str]]:
-        """Replicas, outcome and next step by host, from the table at the very end."""
-        start = max(n for n, line in enumerate(self.lines) if line.startswith("HOST  REPLICAS"))
+        """Replicas ("" where none were looked at), outcome and next step by host, from the table at
+        the very end."""
+        start = max(n for n, line in enumerate(self.lines) if re.match("HOST .*OUTCOME", line))
         header, *rows = self.lines[start : self.lines.index("", start)]
-        columns = [header.index(name) for name in ("REPLICAS", "OUTCOME", "NEXT STEP")]
+        names = [name for name in ("REPLICAS", "OUTCOME", "NEXT STEP") if name in header]
+        columns = [header.index(name) for name in names]
         return {
-            row.split()[0]: tuple(
-                row[begin:end].strip()
-                for begin, end in zip(columns, [*columns[1:], None], strict=True)
+            row.split()[0]: (
+                *[""] * (3 - len(columns)),
+                *(
+                    row[begin:end].strip()
+                    for begin, end in zip(columns, [*columns[1:], None], strict=True)
+                ),
             )
             for row in rows
         }  # type: ignore[return-value]
@@ -308,6 +313,27 @@ def test_an_error_in_another_deploy_file_is_no_bug_of_ours(site: Site):
     assert "--> An error ended the run: NameError: name 'nothing' is not defined" in done.lines
     assert any("“nothing.there()” of other.py line 4" in line for line in done.lines)
     assert "Traceback" in done.log
+
+
+def test_before_the_first_deploy_there_is_no_key_of_engines(site: Site):
+    site.deploy = str(ROOT / "deploys/preflight.py")
+    done = site.run()
+    assert done.status == 0, done.stderr
+    assert sum("engines.key is not there" in line for line in done.lines) == 1
+    site.deploy = str(ROOT / "deploys/validate.py")
+    done = site.run()
+    assert done.status == 1 and "keys.py" not in done.stderr
+    assert any(line.startswith("balancer.engine_key_file: ") for line in done.lines)
+
+
+@pytest.mark.parametrize("deploy", ["plan", "discover"])
+def test_who_looks_at_no_replica_shows_none(site: Site, deploy: str):
+    site.deploy = str(ROOT / f"deploys/{deploy}.py")
+    done = site.run()
+    assert done.status == 0, done.stderr
+    assert set(done.verdict.values()) == {("", "unchanged", "")}
+    assert not any("?" in line for line in done.lines)
+    assert done.lines[-2] == "Nothing changed. The 6 replicas were not looked at."
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

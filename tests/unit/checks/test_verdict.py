@@ -70,9 +70,14 @@ def test_the_last_line(rows: list[HostVerdict], ending: Ending, line: str):
     ],
 )
 def test_what_was_not_seen_is_a_question_mark(row: HostVerdict, replicas: str):
-    header, line = verdict([row]).splitlines()[:2]
+    header, line = verdict([row, gpu("seen", "unchanged")]).splitlines()[:2]
     column = header.index(HEADER[1])
     assert line[column:].startswith(f"{replicas} ")
+
+
+@pytest.mark.parametrize("rows", [[gpu("gpu1", "not reached", 0, 1), LB], [LB]])
+def test_where_no_replica_was_seen_there_is_no_column_of_replicas(rows: list[HostVerdict]):
+    assert verdict(rows).splitlines()[0].split() == ["HOST", "OUTCOME", "NEXT", "STEP"]
 
 
 def test_a_row_is_one_line_whatever_a_host_says():

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyinfra.api.exceptions import PyinfraError
 
 from roles.balancer import make_key
+from roles.fleet.checked import RefusedError
 from roles.stages.keys import engine_key
 from tests.unit.stages.fleet import ServingFleet
 from tests.unit.stages.simulation import SERVICE, Simulation
@@ -56,13 +56,13 @@ def test_whoever_makes_it_at_the_same_time_gets_the_same(tmp_path: Path):
 def test_a_folder_that_others_may_use_is_refused(simulation: Simulation, tmp_path: Path):
     made_key(tmp_path).parent.mkdir()
     made_key(tmp_path).parent.chmod(0o755)
-    with pytest.raises(PyinfraError, match=r"balancer\.engine_key_file: .*chmod 700 "):
+    with pytest.raises(RefusedError, match=r"balancer\.engine_key_file: .*chmod 700 "):
         seen_to(simulation)
     assert not made_key(tmp_path).exists()
 
 
 def test_a_proof_of_what_others_deployed_makes_none(simulation: Simulation, tmp_path: Path):
-    with pytest.raises(PyinfraError, match=r"site/engines\.key is not there; copy it from"):
+    with pytest.raises(RefusedError, match=r"site/engines\.key is not there; copy it from"):
         seen_to(simulation, make=False)
     assert not made_key(tmp_path).exists()
 
