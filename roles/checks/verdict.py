@@ -43,9 +43,11 @@ class HostVerdict:
     next_step: str = ""
 
 
-def verdict(rows: Sequence[HostVerdict], ending: Ending = "whole") -> str:
-    """A table of all hosts, and one line that sums it up."""
-    return f"{_table(rows)}\n\n{summary_line(rows, ending)}"
+def verdict(rows: Sequence[HostVerdict], ending: Ending = "whole", command: str = "") -> str:
+    """A table of all hosts, and one line that sums it up; after an interruption it ends with the
+    run's command, which goes on where the run ended."""
+    again = f" Next: {command}" if ending == "interrupted" and command else ""
+    return f"{_table(rows)}\n\n{summary_line(rows, ending)}{again}"
 
 
 def summary_line(rows: Sequence[HostVerdict], ending: Ending = "whole") -> str:

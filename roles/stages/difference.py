@@ -1,5 +1,7 @@
 """The plan as a run shows it: what of it is new, or differs from what hosts run."""
 
+from collections.abc import Mapping, Sequence
+
 import click
 from pyinfra import host
 
@@ -7,8 +9,15 @@ from roles.declaration import GPU_HOSTS
 from roles.fleet import Fleet
 from roles.launch import ReplicaChange, grouped, replica_changes
 from roles.stages.answers import launch_state
+from roles.stages.ending import earlier_durations
 from roles.stages.keys import engine_key_file
+from roles.stages.members import Found, changes_of
+from roles.stages.progress import Key
+from roles.stages.rolling import Rolling
 from roles.stages.run import Run
+
+# Of which steps durations are kept, as `progress` names them.
+STARTED, MOVED = "Launch | Start replicas where none serves", "Launch | Move batch"
 
 
 def show_difference(run: Run) -> None:
@@ -48,10 +57,73 @@ def difference(run: Run) -> list[str]:
             f"The plan changes {_replicas(len(changes))}:",
             *lines,
             *_reasons(run.fleet, changes),
+            *(f"  {line}" for line in expected(*_steps(run), earlier_durations(run))),
         ]
     hosts = f"{len(seen)} host{'s' if len(seen) != 1 else ''}"
     count = sum(len(plan.replicas) for name in seen for _, plan in run.fleet.on(name))
     return [f"The plan is unchanged: {_replicas(count)} on {hosts}."]
+
+
+def _steps(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Hosts that are to start at once, and the hosts of each batch of the rolling update."""
+    found = {}
+    for one in run.fleet.having(GPU_HOSTS):
+        state = launch_state(run, one.name)
+        if state is not None:
+            changes = run.launch(one.name).changes(state)
+            found[one.name] = Found(state, tuple(changes), bool(changes) and not state.serving)
+    fresh = [name for name, one in found.items() if one.fresh]
+    preview = Rolling(
+        run.state,
+        lambda: run.fleet,
+        lambda settings: settings.launch.roll_batches,
+        lambda: found,
+        changes_of,
+    )
+    batches = [list(batch.hosts) for batch in preview.plan().batches]
+    return fresh, batches
+
+
+def expected(
+    fresh: Sequence[str], batches: Sequence[Sequence[str]], took: Mapping[Key, float]
+) -> list[str]:
+    """How long the changes should take, in seconds as they took on each host before; hosts start
+    and restart side by side, batches one after the other."""
+    lines = []
+    if fresh and (known := _known(fresh, (STARTED, MOVED), took)):
+        lines.append(f"expected: {_sum([fresh], known)} to start ({_by_host(fresh, known)})")
+    hosts = [name for batch in batches for name in batch]
+    if hosts:
+        known = _known(hosts, (MOVED, STARTED), took)
+        count = f"{len(batches)} batch{'es' if len(batches) != 1 else ''}"
+        if known:
+            lines.append(f"expected: {_sum(batches, known)} for {count} ({_by_host(hosts, known)})")
+        else:
+            lines.append(f"expected: {count}; how long is not known before it was done once")
+    return lines
+
+
+def _known(
+    hosts: Sequence[str], works: Sequence[str], took: Mapping[Key, float]
+) -> dict[str, float]:
+    """Seconds by host of the first work that is known of it."""
+    return {
+        name: next(took[name, work] for work in works if (name, work) in took)
+        for name in hosts
+        if any((name, work) in took for work in works)
+    }
+
+
+def _sum(batches: Sequence[Sequence[str]], known: Mapping[str, float]) -> str:
+    """A host that was never seen at it takes as long as the slowest that was."""
+    slowest = max(known.values())
+    total = sum(max(known.get(name, slowest) for name in batch) for batch in batches)
+    return f"{total:.0f} s"
+
+
+def _by_host(hosts: Sequence[str], known: Mapping[str, float]) -> str:
+    told = ", ".join(f"{name} {known[name]:.0f} s" for name in hosts if name in known)
+    return f"last time {told}"
 
 
 def _replicas(count: int) -> str:

@@ -7,8 +7,10 @@ the process at once ends it in order.
 import atexit
 import contextlib
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +31,7 @@ from roles.host.outcome import ssh_command
 from roles.host.paths import UNIT_GLOB
 from roles.stages.crash import executed_operation, show_crashes_calmly, tell_crash
 from roles.stages.members import planned_on
-from roles.stages.progress import Progress, read_durations, write_durations
+from roles.stages.progress import Key, Progress, read_durations, waited_for, write_durations
 from roles.stages.run import Run
 from roles.stages.runlog import RunLog
 from roles.stages.screen import Screen, show_calmly
@@ -92,6 +94,12 @@ def note(run: Run, text: str) -> None:
         end.screen.log.write(f"{text}\n")
 
 
+def earlier_durations(run: Run) -> Mapping[Key, float]:
+    """How long what took long took in earlier runs, in seconds by host and step."""
+    end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
+    return end.progress.last if end is not None else {}
+
+
 def hide_keys(run: Run) -> None:
     """Keep the keys of a run out of its log, those that were made meanwhile among them."""
     end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
@@ -127,14 +135,20 @@ def _options() -> dict[str, Any]:
 def _interrupt(state: State, end: RunEnd, number: int) -> None:
     """End the run in order: what hosts were told to do is not stopped there."""
     end.interrupted = signal.Signals(number).name
-    hosts = state.inventory if state.initialised else ()
-    busy = ", ".join(host.name for host in hosts if host.executing_op_hash)
-    goes_on = f"; what was begun on {busy} may go on there" if busy else ""
-    click.echo(f"Interrupted by {end.interrupted}{goes_on}.", err=True)
+    lines = [f"Interrupted by {end.interrupted}.", *(_goes_on(state) if state.is_executing else ())]
+    click.echo("\n    ".join(lines), err=True)
     if state.initialised:
         # Disconnecting needs a place in it.
         state.pool.kill(block=False)
     sys.exit(128 + number)
+
+
+def _goes_on(state: State) -> list[str]:
+    """What hosts were told to do, and may do to its end now that nobody listens."""
+    return [
+        f"{host} may go on by itself: {work}" + (f" ({', '.join(names)})" if names else "")
+        for (host, work), names in waited_for(state)
+    ]
 
 
 def _is_ours(state: State) -> bool:
@@ -180,7 +194,7 @@ def _finish(state: State, end: RunEnd) -> None:
 
 def _tell_verdict(run: Run, end: RunEnd) -> None:
     begin_run(run)
-    text = verdict(verdicts(run, end), _ending(run, end))
+    text = verdict(verdicts(run, end), _ending(run, end), _command())
     _keep_durations(run, end.progress)
     checks = run.report.complete(partial(why_unfinished, run.state))
     end.screen.log.write(f"\nAll checks:\n{table(checks)}\n")
@@ -195,6 +209,13 @@ def _keep_durations(run: Run, progress: Progress) -> None:
     # They only say how long things may take.
     with contextlib.suppress(OSError):
         write_durations(_folder(run), progress.last | progress.took, names)
+
+
+def _command() -> str:
+    """The command of this run, to be pasted into a shell; not where one of its words is secret."""
+    words = sys.argv[1:]
+    secret = any(word.startswith("--ssh") and "password" in word for word in words)
+    return "the same command" if secret else shlex.join(["pyinfra", *words])
 
 
 def _ending(run: Run, end: RunEnd) -> Ending:

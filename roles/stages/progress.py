@@ -95,7 +95,7 @@ class Progress:
 
     def look(self, now: float) -> None:
         """See what is waited for, and show it where that takes long."""
-        current = dict(_current(self.state))
+        current = dict(waited_for(self.state))
         self._end(self.since.keys() - current.keys(), now)
         for key in current:
             self.since.setdefault(key, now)
@@ -116,7 +116,7 @@ def _whichever(key: Key) -> Key:
     return key[0], re.sub(r" [0-9]+\b", "", key[1])
 
 
-def _current(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
+def waited_for(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
     """What is waited for now, with the replicas that it is about."""
     if not state.initialised:
         return

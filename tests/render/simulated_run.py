@@ -10,6 +10,7 @@ planned and has nothing to do, but for what the scenario says:
     fresh        hosts on which nothing runs
     failing      lines by host that a transaction there fails with
     slow_s       seconds by host that a transaction takes
+    hangs        "connect" or "Answers": what takes a minute on gpu1, a connection or a fact
     raises       what raises an error of ours: "announce", the planning of the rolling update,
                  "difference", that of the plan, or "verdicts", the end of the run
 """
@@ -69,7 +70,14 @@ MOVED: list[str] = []
 
 def get_fact(host: Host, fact: type, *_: Any, **arguments: Any) -> Any:
     """What a host answers."""
+    hang(host, fact.__name__)
     return ANSWERS[fact.__name__](host, **arguments)
+
+
+def hang(host: Host, what: str) -> None:
+    """Take a minute where the scenario says so."""
+    if host.name == "gpu1" and SCENARIO.get("hangs") == what:
+        time.sleep(60)
 
 
 def hardware(host: Host) -> dict[str, str]:
@@ -222,6 +230,7 @@ ANSWERS = {
 
 
 def connect(connector: SSHConnector) -> None:
+    hang(connector.host, "connect")
     if connector.host.name in SCENARIO.get("unreachable", ()):
         raise ConnectError("Could not connect (timed out)")
 

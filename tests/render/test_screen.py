@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -113,6 +113,16 @@ class Site:
         process = self.start(scenario, flags)
         stdout, stderr = process.communicate(timeout=300)
         return Printed(process.returncode, stdout, stderr, self.folder)
+
+
+def read_until(stream: IO[str], start: str) -> str:
+    """What a program prints up to the line that starts so."""
+    text = ""
+    while line := stream.readline():
+        text += line
+        if line.startswith(start):
+            return text
+    raise AssertionError(text)
 
 
 @pytest.fixture
@@ -340,7 +350,7 @@ def test_who_looks_at_no_replica_shows_none(site: Site, deploy: str):
 def test_a_signal_ends_the_run_in_order(site: Site, number: signal.Signals):
     process = site.start({"old": {"gpu1": {}}, "slow_s": {"gpu1": 120}}, ())
     assert process.stdout is not None and process.stderr is not None
-    begun = "".join(iter(process.stderr.readline, "    changed lb1: Drain batch 1\n"))
+    begun = read_until(process.stderr, "    changed lb1: Drain batch 1\n")
     # The next operation is the slow one.
     time.sleep(1)
     process.send_signal(number)
@@ -350,9 +360,83 @@ def test_a_signal_ends_the_run_in_order(site: Site, number: signal.Signals):
     done = Printed(status, process.stdout.read(), stderr, site.folder)
     assert time.monotonic() - began < 60
     assert done.status == 128 + number
-    assert f"Interrupted by {number.name}; what was begun on gpu1 may go on there." in done.lines
+    goes_on = "    gpu1 may go on by itself: Launch | Move batch 1 (chat-0, chat-1)"
+    interrupted = done.lines.index(f"Interrupted by {number.name}.")
+    assert done.lines[interrupted + 1] == goes_on
     assert done.verdict["gpu1"][:2] == ("? / 2", "not finished")
     assert done.lines[-2].startswith("INTERRUPTED. NOT FINISHED: gpu1, gpu2, gpu3, lb1. 4 of 6")
+    assert done.lines[-2].endswith(f" Next: pyinfra site.py {site.deploy} -y")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("hangs", "waiting", "outcome"),
+    [
+        ("connect", "... connecting: gpu1 5 s", "not begun"),
+        ("Answers", "... looking at what is there: gpu1 5 s", "not begun"),
+        ("NotServing", "... Launch | Replicas serve: gpu1 (chat-0, chat-1) 5 s", "not finished"),
+        ("Observed", "... Validation | ", "not finished"),
+    ],
+)
+def test_a_signal_at_any_stage_ends_with_the_verdict(
+    site: Site, number: signal.Signals, hangs: str, waiting: str, outcome: str
+):
+    process = site.start({"hangs": hangs}, ())
+    assert process.stdout is not None and process.stderr is not None
+    begun = read_until(process.stderr, waiting)
+    process.send_signal(number)
+    stderr = begun + process.stderr.read()
+    status = process.wait(timeout=60)
+    done = Printed(status, process.stdout.read(), stderr, site.folder)
+    assert done.status == 128 + number
+    assert f"Interrupted by {number.name}." in done.lines and "Traceback" not in stderr
+    assert done.verdict["gpu1"][1] == outcome
+    assert done.lines[-2].startswith("INTERRUPTED. ")
+    assert done.lines[-2].endswith(f" Next: pyinfra site.py {site.deploy} -y")
+
+
+LOCAL = """
+from roles.fleet.inventory import check
+
+gpu_hosts = [("@local", {"llm": {"address": "127.0.0.1", "gpus": "1x NVIDIA L40S"}})]
+service = {
+    "name": "chat",
+    "model": "Qwen/Qwen2.5-14B-Instruct",
+    "max_model_len": 4096,
+    "single_endpoint": True,
+    "route": {"api_key_file": "api.key"},
+}
+all = (gpu_hosts, {"llm": {"services": [service]}})
+check(__file__)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_real_command_runs(site: Site, number: signal.Signals):
+    config = (ROOT / "config.py").read_text().replace("config.SUDO = True", "config.SUDO = False")
+    (site.folder / "config.py").write_text(config)
+    (site.folder / "site.py").write_text(LOCAL)
+    slow = SLOW.replace('load"', 'load 63%"').replace("sleep(7)", "sleep(15)")
+    (site.folder / "slow.py").write_text(f"{slow}\nfrom roles.stages.load import load\nload()\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyinfra", "site.py", "slow.py", "-y"],
+        cwd=site.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    waiting = "... Launch | Slow: @local (chat-0: load 63%) 5 s\n"
+    begun = read_until(process.stderr, waiting)
+    process.send_signal(number)
+    stderr = begun + process.stderr.read()
+    done = Printed(process.wait(timeout=60), process.stdout.read(), stderr, site.folder)
+    assert done.status == 128 + number
+    assert "    @local may go on by itself: Launch | Slow (chat-0: load 63%)" in done.lines
+    assert done.verdict["@local"][1] == "not finished"
+    assert done.lines[-2].endswith(" Next: pyinfra site.py slow.py -y")
 
 
 def test_json_stays_pure(site: Site):
@@ -369,6 +453,15 @@ def test_verbose_shows_all(site: Site):
         assert text in done.stderr
     assert "Plan for chat" in done.stderr
     assert done.lines[-2] == "Nothing changed. 6 of 6 replicas serve."
+
+
+def test_a_dry_run_says_how_long_it_took_before(site: Site):
+    (site.folder / "reports").mkdir()
+    took = {"gpu1": {"Launch | Move batch": 40}, "gpu3": {"Launch | Move batch": 60}}
+    (site.folder / "reports/durations.json").write_text(json.dumps(took))
+    done = site.run("--dry", old={"gpu1": {}, "gpu3": {}})
+    expected = "  expected: 100 s for 2 batches (last time gpu1 40 s, gpu3 60 s)"
+    assert expected in done.lines
 
 
 def test_a_dry_run_says_so(site: Site):
