@@ -6,7 +6,8 @@ from typing import Any
 
 import jinja2
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
+# A link to templates/ of the repository; an installed package has the files themselves.
+TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def render(template: str, **values: Any) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from roles.balancer.nginx.template import Location, Site, rendered, site_values
 from roles.balancer.routes import Route
@@ -10,8 +9,8 @@ from roles.balancer.settings import BalancerSettings
 from roles.balancer.state import BalancerState
 from roles.balancer.upstreams import servers
 from roles.host import read_text
+from roles.host.templates import TEMPLATES
 
-TEMPLATES = Path(__file__).resolve().parents[3] / "templates" / "nginx"
 ERRORS = {
     401: ("The API key is missing or wrong.", "invalid_request_error", "invalid_api_key"),
     404: ("There is nothing at this address.", "invalid_request_error", "not_found"),
@@ -38,7 +37,7 @@ def render_site(
         max_body_mib=settings.max_body_mib,
         errors=[{"status": status, "body": _error(*error)} for status, error in ERRORS.items()],
     )
-    return rendered(read_text(settings.template or TEMPLATES / "llm.conf.j2"), **values)
+    return rendered(read_text(settings.template or TEMPLATES / "nginx/llm.conf.j2"), **values)
 
 
 def sites(settings: BalancerSettings, routes: Sequence[Route]) -> tuple[Site, ...]:
@@ -59,7 +58,7 @@ def sites(settings: BalancerSettings, routes: Sequence[Route]) -> tuple[Site, ..
 def render_upstreams(state: BalancerState) -> str:
     """The text of /etc/nginx/llm/upstreams.conf, the only file of nginx that a drain changes."""
     return rendered(
-        read_text(TEMPLATES / "upstreams.conf.j2"),
+        read_text(TEMPLATES / "nginx/upstreams.conf.j2"),
         upstreams=[(one.name, servers(one, state.drains)) for one in state.upstreams],
         limits=f" max_fails={state.max_fails} fail_timeout={state.fail_timeout_s}s",
     )

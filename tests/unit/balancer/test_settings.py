@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from roles.balancer import BalancerSettings, Keys, RouteSettings, keys_of
 from roles.balancer.nginx.paths import UPSTREAMS
-from roles.balancer.nginx.render import TEMPLATES
+from roles.host.templates import TEMPLATES
 
 from .fleets import CLIENT_KEY, ENGINE_KEY, private, settings
 
@@ -171,7 +171,7 @@ def test_a_template_that_keeps_to_drains(tmp_path: Path, text: str):
 
 def test_a_template_that_can_be_rendered(tmp_path: Path):
     own = tmp_path / "own.j2"
-    own.write_text((TEMPLATES / "llm.conf.j2").read_text())
+    own.write_text((TEMPLATES / "nginx/llm.conf.j2").read_text())
     assert settings(tmp_path, template=own, port=8443).template == own
 
 
