@@ -1,9 +1,10 @@
 """The inventory of a pyinfra run: checked before it connects, and passed on to the deploy."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from pyinfra.api import State
@@ -27,6 +28,11 @@ from roles.fleet.saved_plan import saved_plan_problem
 
 # The attribute of pyinfra's state that holds the checked inventory for the deploy.
 _CHECKED = "pyinfra_llm_checked"
+_UNCONFIGURED = """\
+{config}: is not here, or does not call configure(); go to the folder that has it, or let it hold
+    from roles.stages.configure import configure
+    configure()
+Nothing was done."""
 
 
 class RefusedError(PyinfraError, CliError):
@@ -68,6 +74,9 @@ def check_in_pyinfra(file: str) -> None:
     if is_reading(file) or (known is not None and known.file == Path(file).resolve()):
         return
     command = _command() or Command(file)
+    if command.deploys:
+        # Else `check_command` would have checked this file.
+        raise RefusedError(_UNCONFIGURED.format(config=_options().get("config_filename")))
     _refuse([*data_problems(command, parse_cli_arg), *folder_problems(command)])
     _check(file, command)
 
@@ -136,14 +145,18 @@ def _file_error(file: str, error: Exception) -> str:
 
 def _command() -> Command | None:
     """The command of this pyinfra process; None where pyinfra is used as a library."""
-    context = click.get_current_context(silent=True)
-    given = context.params if context else {}
+    given = _options()
     if "inventory" not in given or "operations" not in given:
         return None
     options = {
         name: tuple(given.get(name) or ()) for name in ("data", "limit", "exclude", "group_data")
     }
     return Command(given["inventory"], tuple(given["operations"]), **options)
+
+
+def _options() -> Mapping[str, Any]:
+    context = click.get_current_context(silent=True)
+    return context.params if context else {}
 
 
 def _refuse(problems: Iterable[str]) -> None:

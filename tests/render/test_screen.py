@@ -239,7 +239,7 @@ slow(name="Launch | Slow")
 @pytest.mark.parametrize("data", [(), ("--data", "by_fact=true")])
 def test_what_a_replica_is_at_is_said_while_its_command_runs(site: Site, data: Sequence[str]):
     """By a command that pyinfra really runs, here on this machine."""
-    config = (ROOT / "config.py").read_text().replace("config.SUDO = True", "config.SUDO = False")
+    config = (ROOT / "config.py").read_text() + "from pyinfra import config\nconfig.SUDO = False\n"
     (site.folder / "config.py").write_text(config)
     (site.folder / "slow.py").write_text(SLOW)
     done = subprocess.run(
