@@ -32,6 +32,7 @@ INSIDE = {
     ("fleet", "roles.declaration.inventory"),
     ("stages", "roles.declaration.inventory"),
     ("stages", "roles.fleet.checked"),
+    ("stages", "roles.host.connection"),
     # The two ways to read an inventory file: only one of them needs pyinfra.
     ("fleet", "roles.declaration.plain"),
 }
