@@ -20,7 +20,20 @@ from tests.unit.docs.pages import ROOT
 
 # Programs of others that pages use; what they take is theirs.
 OTHERS = {
-    *("apt-get", "cat", "curl", "echo", "git", "grep", "head", "journalctl", "ls", "mkdir", "mv"),
+    *(
+        "apt-get",
+        "cat",
+        "curl",
+        "echo",
+        "git",
+        "grep",
+        "head",
+        "journalctl",
+        "ln",
+        "ls",
+        "mkdir",
+        "mv",
+    ),
     *("nvidia-smi", "openssl", "pip", "rm", "ssh-keygen", "sudo", "systemctl", "tail", "umask"),
     ".",
 }
