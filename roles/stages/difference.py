@@ -67,7 +67,7 @@ def difference(run: Run) -> list[str]:
 def _steps(run: Run) -> tuple[list[str], list[list[str]]]:
     """Hosts that are to start at once, and the hosts of each batch of the rolling update."""
     found = {}
-    for one in run.fleet.having(GPU_HOSTS):
+    for one in run.fleet.with_role(GPU_HOSTS):
         state = launch_state(run, one.name)
         if state is not None:
             changes = run.launch(one.name).changes(state)
