@@ -6,21 +6,26 @@ import sys
 
 from roles.host.legacy import legacy_key, legacy_replica
 from roles.host.probe import TASK
-from roles.host.serving import LaunchError, key_of, read_manifest, wait
+from roles.host.serving import key_of, read_manifest, wait_all
 
 
 def main():
-    """Wait for each replica; exit with status 1 and its log if one does not serve."""
+    """Wait for all replicas at once; exit with status 1, each that does not serve and why."""
     try:
         known = read_manifest()
-        for name in TASK["names"]:
-            replica = known.get(name)
-            key = key_of(replica) if replica else legacy_key()
-            phases = TASK.get("phases", {}).get(name, ())
-            replica = dict(replica or legacy_replica(name), phases=phases)
-            wait(replica, key, TASK["start_timeout_s"])
-    except (LaunchError, OSError, ValueError, KeyError) as error:
+        waited = [_to_wait_for(name, known.get(name)) for name in TASK["names"]]
+        errors = [error for _, error in wait_all(waited, TASK["start_timeout_s"]) if error]
+    except (OSError, ValueError, KeyError) as error:
         sys.exit(str(error))
+    if errors:
+        sys.exit("\n".join([*[error.problem for error in errors[1:]], str(errors[0])]))
+
+
+def _to_wait_for(name, known):
+    """A replica, as its manifest or an earlier version has it, and its key."""
+    key = key_of(known) if known else legacy_key()
+    phases = TASK.get("phases", {}).get(name, ())
+    return dict(known or legacy_replica(name), phases=phases), key
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ import shlex
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from roles.host.probe import TASK, chat, plain
 
 LOG_LINES, ERROR_LINES, LINE_LENGTH, LOG_BYTES = 15, 4, 500, 1 << 18
+# Seconds that one completion may take.
+ANSWER_S = 30.0
 # How Python, CUDA and the engines name what went wrong.
 ERROR = re.compile(
     r"(\w{0,80}(Error|Exception)\b: |CUDA error|out of memory|assertion failed)", re.I
@@ -88,6 +91,22 @@ def listens(port):
     return False
 
 
+def wait_all(replicas, timeout_s):
+    """Wait for several replicas at once, each with its key; yields each as soon as it is decided,
+    with None where it serves and with its LaunchError where it does not.
+
+    All have the same deadline: one after the other would each begin to count when the one before
+    has used its time up.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(replicas))) as pool:
+        waited = {pool.submit(wait, one, key, timeout_s): one for one, key in replicas}
+        for future in as_completed(waited):
+            error = future.exception()
+            if error is not None and not isinstance(error, LaunchError):
+                raise error
+            yield waited[future], error
+
+
 def wait(replica, key, timeout_s):
     """Wait until a replica answers a real completion with its own model.
 
@@ -105,7 +124,9 @@ def wait(replica, key, timeout_s):
         if ended:
             why = ended
             break
-        answer = chat("http://127.0.0.1:%d" % replica["port"], key, replica["model"])
+        left_s = max(1.0, start + timeout_s - time.monotonic())
+        url = "http://127.0.0.1:%d" % replica["port"]
+        answer = chat(url, key, replica["model"], timeout_s=min(ANSWER_S, left_s))
         if answer["ok"] and answer["model"] in (replica["model"], None):
             report_phase(name, "serves")
             return
@@ -119,6 +140,7 @@ def wait(replica, key, timeout_s):
             break
         # Poll quickly at first: some engines are ready at once.
         time.sleep(0.1 if time.monotonic() < start + 3 else 1)
+    report_phase(name, "does not serve: " + why)
     raise LaunchError("%s does not serve: %s" % (name, why), [name], log(name, key, first_id))
 
 

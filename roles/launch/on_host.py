@@ -27,7 +27,7 @@ from roles.host.serving import (
     report_phase,
     run,
     unit,
-    wait,
+    wait_all,
 )
 
 STATE = "/var/lib/llm"
@@ -318,17 +318,18 @@ def start(replica):
 
 
 def await_all(replicas, served=lambda replica: None):
-    """Wait until all of these replicas serve, and call `served` for each that does.
+    """Wait until all of these replicas serve, side by side, and call `served` for each that does.
 
-    LaunchError names each that does not serve, with the log of the first alone: the others often
-    fail for the same reason.
+    They were started together, so all have the same time. LaunchError names each that does not
+    serve, with the log of the first alone: the others often fail for the same reason.
     """
     failed = {}
-    for replica in replicas:
-        try:
-            wait(replica, replica["key"], TASK["start_timeout_s"])
+    for replica, error in wait_all(
+        [(one, one["key"]) for one in replicas], TASK["start_timeout_s"]
+    ):
+        if error is None:
             served(replica)
-        except LaunchError as error:
+        else:
             failed[replica["name"]] = error.problem if failed else str(error)
     if failed:
         raise LaunchError("\n".join(failed.values()), failed)

@@ -12,7 +12,7 @@ import pytest
 
 from roles.engine.llama_cpp import deployment as llama_cpp
 from roles.engine.vllm import start as vllm
-from roles.host import serving
+from roles.host import await_serving, serving
 from roles.host.serving import (
     LOG_LINES,
     PROGRESS,
@@ -173,6 +173,31 @@ def test_who_listens_and_is_not_ready_is_loading_still(
         wait({"name": "chat-0", "port": port, "model": "m", "phases": phases}, "k", 30)
     said = [line.removeprefix(f"{PROGRESS}chat-0 ") for line in capfd.readouterr().out.splitlines()]
     assert said == ["load", "first token", "load 7 of 9", "serves"]
+
+
+def test_replicas_that_start_together_share_one_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "systemctl").write_text(f"#!{sys.executable}\n{ACTIVE}")
+    (tmp_path / "journalctl").write_text("#!/bin/sh\n")
+    for name in ("systemctl", "journalctl"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(serving, "TASK", {"progress": True})
+    manifest = {f"chat-{n}": {"name": f"chat-{n}", "port": 9, "model": "m"} for n in range(4)}
+    monkeypatch.setattr(await_serving, "read_manifest", lambda: manifest)
+    monkeypatch.setattr(await_serving, "key_of", lambda replica: "k")
+    task = {"names": sorted(manifest), "start_timeout_s": 2}
+    monkeypatch.setattr(await_serving, "TASK", task)
+    began = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        await_serving.main()
+    assert time.monotonic() - began < 2 * 2
+    phases = capfd.readouterr().out
+    for name in manifest:
+        assert f"{name} does not serve: no completion within 2 s" in str(ended.value)
+        assert f"{PROGRESS}{name} load\n" in phases
+        assert f"{PROGRESS}{name} does not serve: no completion within 2 s\n" in phases
 
 
 def test_nobody_has_to_listen():

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,21 @@ def test_replicas_of_one_step_restart_together(host: Host):
     assert host.log.index("start q0") > host.log.index("stop q1")
 
 
+def test_replicas_that_start_together_are_waited_for_together(host: Host):
+    """Each would otherwise begin to count its time when the one before has used its own up."""
+    both = threading.Barrier(2, timeout=5)
+
+    def wait(replica: dict[str, Any], key: str, timeout_s: int) -> None:
+        both.wait()
+        host.wait(replica, key, timeout_s)
+
+    host.monkeypatch.setattr("roles.host.serving.wait", wait)
+    host.deploy("e1", **TWO)
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+    manifest = json.loads((host.root / "manifest.json").read_text())
+    assert [one["name"] for one in manifest["replicas"]] == ["q0", "q1"]
+
+
 def test_an_engine_that_does_not_serve_is_put_back(host: Host):
     host.deploy("e1", **TWO)
     host.broken = {"e2"}
@@ -70,7 +86,7 @@ def test_who_did_not_serve_is_named_where_all_is_as_before(host: Host, capsys):
     with pytest.raises(SystemExit), host.monkeypatch.context() as patched:
         # The old one serves: only what it is changed to does not.
         patched.setattr(
-            "roles.launch.on_host.wait",
+            "roles.host.serving.wait",
             lambda replica, key, timeout_s: (
                 None
                 if host.about(replica["name"])["version"] == "e1"
@@ -100,7 +116,7 @@ def test_a_crash_in_the_middle_of_a_change_starts_what_was_running(host: Host):
 
     host.broken = {"e2"}
     with host.monkeypatch.context() as patched:
-        patched.setattr("roles.launch.on_host.wait", meanwhile)
+        patched.setattr("roles.host.serving.wait", meanwhile)
         with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
             host.deploy("e2", key="k2", **TWO)
     assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
@@ -116,7 +132,7 @@ def test_a_later_replica_that_fails_takes_back_those_before_it(host: Host):
             host.broken = {"q1"} if host.about("q0")["version"] == "e2" else set()
             host.wait(replica, key, timeout_s)
 
-        patched.setattr("roles.launch.on_host.wait", wait)
+        patched.setattr("roles.host.serving.wait", wait)
         with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
             host.deploy("e2", **TWO)
     assert {engine for engine, _ in host.serving().values()} == {"e1"}
@@ -246,7 +262,7 @@ def test_whatever_goes_wrong_the_old_is_put_back(host: Host, error: Exception):
         host.wait(replica, key, timeout_s)
 
     with host.monkeypatch.context() as patched:
-        patched.setattr("roles.launch.on_host.wait", wait)
+        patched.setattr("roles.host.serving.wait", wait)
         with pytest.raises(SystemExit, match="The old settings are back, and serve: q0, q1"):
             host.deploy("e2", **TWO)
     assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
@@ -481,7 +497,7 @@ def test_one_that_was_not_reached_by_the_takeover_crashes_into_the_old(host: Hos
                 assert host.about("q1")["version"] == "legacy"
             host.wait(replica, key, timeout_s)
 
-        patched.setattr("roles.launch.on_host.wait", wait)
+        patched.setattr("roles.host.serving.wait", wait)
         host.deploy("e1", **TWO)
     assert {engine for engine, _ in host.serving().values()} == {"e1"}
 
