@@ -264,15 +264,19 @@ def restore_link(name, old):
 def exclusive_lock():
     """Hold the host's lock: a deploy whose connection broke may still be running there."""
     os.makedirs(STATE, mode=0o755, exist_ok=True)
-    with open(os.path.join(STATE, "lock"), "w") as file:
+    # Only who has the lock may write into the file: it names the run that is at work.
+    with open(os.path.join(STATE, "lock"), "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(
                 "nothing was changed: another deploy is still at work on this host, perhaps one "
-                "whose connection broke; wait for it (at most %d s a replica) and run again"
-                % TASK["start_timeout_s"]
+                "whose connection broke; wait for it (at most %d s each time replicas start) and "
+                "run again" % TASK["start_timeout_s"]
             )
+        file.truncate(0)
+        file.write(TASK["run"] + "\n")
+        file.flush()
         yield
 
 

@@ -2,6 +2,7 @@
 
 from roles.preflight.checks import checks as checks
 from roles.preflight.checks import parts as parts
+from roles.preflight.context import OTHER_DEPLOY as OTHER_DEPLOY
 from roles.preflight.needs import BalancerHost as BalancerHost
 from roles.preflight.needs import HostNeeds as HostNeeds
 from roles.preflight.needs import ServiceOnHost as ServiceOnHost

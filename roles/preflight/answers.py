@@ -71,6 +71,16 @@ class Python:
 
 
 @dataclass(frozen=True)
+class OtherDeploy:
+    """A process of another deploy that is at work on the host: since how many seconds, and for
+    which run; None and "" where that is not known."""
+
+    pid: int
+    seconds: int | None = None
+    run: str = ""
+
+
+@dataclass(frozen=True)
 class PreflightAnswers:
     """What one host answered to preflight's questions.
 
@@ -112,6 +122,7 @@ class PreflightAnswers:
     hub: Mapping[str, Files] = field(default_factory=dict)
     weights: Mapping[str, Files] = field(default_factory=dict)
     packaging_busy: bool = False
+    other_deploy: OtherDeploy | None = None
     firewall_rules: tuple[str, ...] = ()
     denials: tuple[str, ...] = ()
 
@@ -171,6 +182,7 @@ def _of_root(parts: Mapping[str, list[str]]) -> dict[str, Any]:
         "our_site": one.get("site") == "ours",
         "hub": dict(_files(parts.get("hub", ()))),
         "weights": dict(_files(parts.get("weights", ()))),
+        "other_deploy": _other_deploy(parts.get("deploys", ())),
         "packaging_busy": one.get("packaging") == "busy",
         "firewall_rules": tuple(parts.get("firewall-rules", ())),
         "denials": tuple(parts.get("denials", ())),
@@ -278,6 +290,14 @@ def _files(lines: Iterable[str]) -> Iterator[tuple[str, Files]]:
         ]
         fields = _pairs(line for line in own if not line.startswith("file "))
         yield name, Files(fields.get("real"), fields.get("readable") == "yes", tuple(sizes))
+
+
+def _other_deploy(lines: Iterable[str]) -> OtherDeploy | None:
+    """The oldest process that has a lock open: the others are what it started."""
+    line = re.compile(r"([0-9]{1,10})(?: ([0-9]{0,10}))?(?: ([\w.-]{0,80}))?")
+    matches = [match for match in map(line.fullmatch, lines) if match]
+    found = [OtherDeploy(int(one[1]), _number(one[2] or ""), one[3] or "") for one in matches]
+    return max(found, key=lambda one: one.seconds or 0, default=None)
 
 
 def _listeners(

@@ -39,6 +39,16 @@ inode=$(stat -c %i "$lock") || continue
 # A line a held lock: "1: POSIX ADVISORY WRITE 412 fe:01:1234 0 EOF".
 grep -q ":$inode " /proc/locks && { echo busy; break; }
 done
+part deploys
+# Whoever works on a host has its lock open. What it started has it open, too.
+while read -r lock; do
+limit 10 find /proc -maxdepth 3 -path '/proc/[0-9]*/fd/*' -lname "$lock" | cut -d/ -f3 | sort -un |
+head -n 50 | while read -r pid; do
+echo "$pid $(limit 5 ps -o etimes= -p "$pid" | tr -dc 0-9) $(head -c 80 "$lock")"
+done
+done <<END
+$LOCKS
+END
 part firewall-rules
 if has ufw; then limit 10 ufw status | sed 's/^/ufw /'; fi
 if has firewall-cmd; then

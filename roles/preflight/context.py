@@ -11,6 +11,8 @@ from roles.preflight.needs import EngineHost, HostNeeds
 MIB, GIB = 2**20, 2**30
 # This check is shown although it passes: it announces that a driver will be installed.
 DRIVER_INSTALLATION = "driver-installation"
+# A host that fails this check may be in the middle of a change.
+OTHER_DEPLOY = "other-deploy"
 
 
 @dataclass(frozen=True)

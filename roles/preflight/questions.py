@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from roles.host import Part
+from roles.host.paths import DEPLOY_LOCKS
 
 _HERE = Path(__file__).parent
 _USER, _ROOT, _REACH, _FETCH = (
@@ -44,6 +45,7 @@ def parts_of(questions: Questions) -> tuple[Part, Part]:
     root = _assignments(
         HUB_FOLDERS="\n".join(questions.hub_folders),
         WEIGHTS_FOLDERS="\n".join(questions.weights_folders),
+        LOCKS="\n".join(DEPLOY_LOCKS),
     )
     return (
         Part(USER, f"{user}\n{_reach(questions.pythons)}\n{_USER}"),

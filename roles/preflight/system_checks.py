@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 from roles.checks import Check
 from roles.driver import OperatingSystem
-from roles.preflight.context import CheckContext, format_version, ok, skipped, stop, warning
+from roles.preflight.context import (
+    OTHER_DEPLOY,
+    CheckContext,
+    format_version,
+    ok,
+    skipped,
+    stop,
+    warning,
+)
 
 # systemd 247 introduced LoadCredential=, which our units use.
 MIN_SYSTEMD = 247
@@ -35,6 +43,7 @@ def system_checks(context: CheckContext) -> Iterator[Check]:
     yield clock_difference(context)
     yield clock_synchronised(context)
     yield package_manager(context)
+    yield other_deploy(context)
     yield reboot_pending(context)
     if context.engine:
         yield architecture(context)
@@ -277,6 +286,22 @@ def package_manager(context: CheckContext) -> Check:
             "wait until it has finished: sudo fuser -v /var/lib/dpkg/lock-frontend",
         )
     return ok("package-manager", "idle")
+
+
+def other_deploy(context: CheckContext) -> Check:
+    """Whether no other deploy is at work on the host, as one whose connection broke may be."""
+    if not context.answers.root:
+        return skipped(OTHER_DEPLOY, "not checked: it needs sudo")
+    found = context.answers.other_deploy
+    if found is None:
+        return ok(OTHER_DEPLOY, "none is at work")
+    since = "" if found.seconds is None else f", for {found.seconds} s"
+    run = f", run {found.run}" if found.run else ""
+    return stop(
+        OTHER_DEPLOY,
+        f"another deploy is still at work on this host (pid {found.pid}{since}{run})",
+        "wait for it, then run again",
+    )
 
 
 def reboot_pending(context: CheckContext) -> Check:

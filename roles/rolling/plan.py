@@ -101,19 +101,21 @@ def plan_rolling(
     balanced: Collection[str],
     failed_hosts: Collection[str] = (),
     undrainable: Mapping[str, str] | None = None,
+    untouched: Mapping[str, str] | None = None,
     forbid_interruption: Collection[str] = (),
 ) -> RollingPlan:
     """Plan a rolling update; members and changes are in the inventory's order.
 
     `max_batches` is at least 2. `failed_hosts` failed earlier in this run. `undrainable` maps a
-    service to why its replicas cannot be drained in this run, and what to do. Services of
+    service to why its replicas cannot be drained in this run, and what to do. `untouched` maps a
+    service to why none of its replicas that serve is stopped. Services of
     `forbid_interruption` are never left without a replica. Raises ValueError where changes name
     unknown replicas or contradict each other.
     """
     skipped: list[Skipped] = []
     feasible: list[Move] = []
     for move in moves(members, changes):
-        reason = _blocker(move, frozenset(failed_hosts), undrainable or {})
+        reason = _blocker(move, frozenset(failed_hosts), undrainable or {}, untouched or {})
         if reason:
             skipped.append(Skipped(move, reason))
         else:
@@ -136,12 +138,19 @@ def plan_rolling(
 _NO_BATCH = "no batch is left in which it empties no upstream: run again"
 
 
-def _blocker(move: Move, failed: frozenset[str], undrainable: Mapping[str, str]) -> str:
+def _blocker(
+    move: Move,
+    failed: frozenset[str],
+    undrainable: Mapping[str, str],
+    untouched: Mapping[str, str],
+) -> str:
     """Why a move cannot be made in this run, "" if it can."""
     hosts = [host for host in move.hosts if host in failed]
     if hosts:
         return f"{', '.join(hosts)} failed earlier in this run: see there, run again"
     for member in move.members:
+        if member.serves and member.service in untouched:
+            return untouched[member.service]
         if member.gets_requests and member.service in undrainable:
             return f"{member.id} cannot be drained: {undrainable[member.service]}"
     return ""

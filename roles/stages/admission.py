@@ -6,6 +6,7 @@ from dataclasses import replace
 from pyinfra import host
 
 from roles.balancer import BalancerSettings, balancer_of, own_ports
+from roles.checks import failed
 from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.driver import PART as DRIVER
 from roles.engine import part as engines_part
@@ -15,7 +16,14 @@ from roles.host import Part
 from roles.host.outcome import say, stop
 from roles.launch import PART as LAUNCH
 from roles.launch import internal_ports
-from roles.preflight import BalancerHost, HostNeeds, ServiceOnHost, engine_host, without_engine
+from roles.preflight import (
+    OTHER_DEPLOY,
+    BalancerHost,
+    HostNeeds,
+    ServiceOnHost,
+    engine_host,
+    without_engine,
+)
 from roles.preflight import parts as preflight_parts
 from roles.preflight.deploy import abort_reason, preflight
 from roles.stages.answers import ask
@@ -89,6 +97,8 @@ def _admit(run: Run, engine: bool) -> bool:
     found = preflight(answered.answers, report, needs, times, run.report.record, verbose)
     if found is None:
         return False
+    if any(check.name == OTHER_DEPLOY for check in failed(found)):
+        run.busy.add(host.name)
     if reason := abort_reason(found):
         stop(reason)
         return False

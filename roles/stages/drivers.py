@@ -109,6 +109,7 @@ def restarts_of(run: Run) -> Rolling:
             lambda settings: settings.driver.reboot_batches,
             found,
             changes,
+            run.busy,
         )
     return run.restarts
 

@@ -14,6 +14,7 @@ from roles.rolling import (
     Decision,
     Failure,
     HostStep,
+    Member,
     Progress,
     RollingPlan,
     batch_slots,
@@ -33,7 +34,8 @@ class Rolling:
 
     All hosts share its plan and decisions; each is made once, on the first call. `fleet` returns
     the run's present fleet, `most` the largest number of batches. `found` returns what hosts run,
-    `changes` what is to be done; both are called when the update is planned.
+    `changes` what is to be done; both are called when the update is planned. `busy` are hosts on
+    which another deploy is at work: nobody knows what serves there.
     """
 
     state: State
@@ -41,6 +43,7 @@ class Rolling:
     most: Callable[[FleetSettings], int]
     found: Callable[[], Mapping[str, Found]]
     changes: Callable[[Fleet, Mapping[str, Found]], list[Change]]
+    busy: Collection[str] = ()
     moved: set[str] = field(default_factory=set)
     restored: set[str] = field(default_factory=set)
     failures: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -77,6 +80,7 @@ class Rolling:
                 balanced=services if fleet.with_role(BALANCERS) else (),
                 failed_hosts=self._failed_before & set(found),
                 undrainable=self._undrainable(fleet, services),
+                untouched=self._untouched(members),
                 forbid_interruption=[
                     one.name for one in fleet.settings.services if not one.interruptible
                 ],
@@ -195,6 +199,16 @@ class Rolling:
         """Why services cannot be drained: balancers that this run does not reach."""
         missing = balancers_missing(fleet, reached(self.state))
         return dict.fromkeys(services, missing) if missing else {}
+
+    def _untouched(self, members: Collection[Member]) -> dict[str, str]:
+        """Why replicas of services go on as they are: some of theirs are on a busy host."""
+        return {
+            member.service: f"another deploy is still at work on {name}, which runs "
+            f"{member.service}, too: wait for it, then run again"
+            for member in members
+            for name in member.hosts
+            if name in self.busy
+        }
 
     def _failed(self) -> frozenset[str]:
         return frozenset(host.name for host in self.state.failed_hosts)

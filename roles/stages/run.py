@@ -42,7 +42,8 @@ class Run:
     the rolling update of engines, `found` what hosts ran before it and what is to be done there.
     `restarts` is the rolling update of reboots, `reboots` the hosts that need one. `seen` is what
     the run has seen of replicas, `compared` are the hosts whose plan was compared with what they
-    run. `lock` guards what must be done once although hosts are prepared in parallel.
+    run. `busy` are hosts on which another deploy is at work. `lock` guards what must be done once
+    although hosts are prepared in parallel.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Run:
     fleet: Fleet
     reboots: Reboots = field(default_factory=Reboots)
     found: dict[str, Found] = field(default_factory=dict)
+    busy: set[str] = field(default_factory=set)
     restarts: Rolling | None = None
     loaded: bool = False
     compared: set[str] = field(default_factory=set)
@@ -67,6 +69,7 @@ class Run:
             lambda settings: settings.launch.roll_batches,
             lambda: self.found,
             changes_of,
+            self.busy,
         )
         self.report.run = self.id
 

@@ -7,6 +7,7 @@ planned and has nothing to do, but for what the scenario says:
     unreachable  hosts to which there is no connection
     lost_gpu     hosts that report one GPU
     old          hosts whose replicas run from older settings, by what else their manifest says
+    busy         hosts on which another deploy is at work
     fresh        hosts on which nothing runs
     failing      lines by host that a transaction there fails with
     slow_s       seconds by host that a transaction takes
@@ -88,7 +89,9 @@ def hardware(host: Host) -> dict[str, str]:
 def answers(host: Host, parts: tuple[Part, ...], **_: Any) -> dict[str, dict[str, str]]:
     """What a host says of the parts that it is asked for."""
     now = str(int(time.time()))
-    said = parse_answers(preflight_output(clock=now, clock_end=now))
+    busy = host.name in SCENARIO.get("busy", ())
+    deploys = "412 345 20261130T032409Z-4f2a" if busy else ""
+    said = parse_answers(preflight_output(clock=now, clock_end=now, deploys=deploys))
     said = {**said, HARDWARE.name: hardware(host)}
     asked = {part.name for part in parts} | {SUDO}
     if LAUNCH.name in asked:

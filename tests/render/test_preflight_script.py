@@ -16,6 +16,7 @@ import pytest
 
 from roles.driver import PART as DRIVER
 from roles.hardware import PART as HARDWARE
+from roles.host.paths import DEPLOY_LOCKS
 from roles.host.question import Part, parse_answers, question
 from roles.preflight import answers
 from roles.preflight.answers import PreflightAnswers
@@ -242,6 +243,30 @@ def test_python_says_what_curl_says(server: str):
         "/get-only": "python 0 200",
         "/missing": "python 0 404",
     }
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_who_holds_a_deploys_lock_is_found(shell: str, tmp_path: Path):
+    lock = tmp_path / "lock"
+    (part,) = (one for one in parts_of(Questions()) if one.root)
+    script = part.script.replace(DEPLOY_LOCKS[0], str(lock))
+    # What only root can ask of others, this user can ask of its own process.
+    asked = Part(part.name, script)
+    user = parts_of(Questions())[0]
+
+    def other_deploy() -> answers.OtherDeploy | None:
+        text = question([user, asked])
+        done = subprocess.run([shell, "-c", text], capture_output=True, text=True, timeout=300)
+        return answers.parse_preflight(parse_answers(done.stdout.splitlines())).other_deploy
+
+    assert other_deploy() is None
+    with lock.open("a") as file:
+        file.write("20261130T032409Z-4f2a\n")
+        file.flush()
+        found = other_deploy()
+    assert found is not None and found.seconds is not None
+    assert (found.pid, found.run) == (os.getpid(), "20261130T032409Z-4f2a")
+    assert other_deploy() is None
 
 
 @pytest.mark.parametrize("name", ["ask.sh", "ask_root.sh", "reach.sh"])

@@ -150,6 +150,16 @@ def test_a_run_without_a_change_is_short_and_its_log_is_whole(site: Site):
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+def test_a_host_at_work_for_another_deploy_is_known_before_anything_changes(site: Site):
+    done = site.run(busy=["gpu1"], old={"gpu1": {}, "gpu2": {}})
+    assert done.status == 1
+    assert "pid 412, for 345 s, run 20261130T032409Z-4f2a" in done.stderr
+    assert "wait for it, then run again" in done.stderr
+    # What gpu1 serves is not known, so nothing of that service is stopped on gpu2.
+    assert {"gpu1", "gpu2"} <= {host for host, one in done.verdict.items() if one[1] != "unchanged"}
+    assert "batch 1" not in done.stderr
+
+
 def test_two_faults_are_told_once_each_with_what_to_do(site: Site):
     older = {"shape": "TP2", "max_model_len": 8192}
     done = site.run(

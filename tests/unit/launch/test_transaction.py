@@ -451,6 +451,8 @@ def test_one_deploy_at_a_time(host: Host):
         pytest.raises(SystemExit, match="another deploy is still at work"),
     ):
         host.deploy("e2", **TWO)
+    # The lock names the run that has it, not one that asked for it.
+    assert (host.root / "state/lock").read_text() == "e1\n"
     assert {engine for engine, _ in host.serving().values()} == {"e1"}
 
 

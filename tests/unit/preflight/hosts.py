@@ -24,7 +24,7 @@ LISTENER = 'LISTEN 0 511 0.0.0.0:{} 0.0.0.0:* users:(("{}",pid={},fd=6))'
 OUR_UNIT = "0::/system.slice/system-llm\\x2dengine.slice/llm-engine@qwen-0.service"
 URLS = ("index", "index-files", "hub-1", "hub-files", "distribution-1", "driver-repository")
 ROOT_SECTIONS = ("umask", "root_proxies", "listeners", "owners", "site", "hub", "weights")
-ROOT_SECTIONS += ("packaging", "firewall_rules", "denials")
+ROOT_SECTIONS += ("deploys", "packaging", "firewall_rules", "denials")
 SUDO_SECTIONS = {"root_errors": "errors", "hung_root": "hung"}
 BARE: dict[str, Any] = {
     "query": "",

@@ -108,6 +108,20 @@ SYSTEM = [
         ("0077", "/etc/sudoers.d"),
     ),
     (
+        {},
+        {"deploys": "431 12 20261130T032409Z-4f2a\n412 345 20261130T032409Z-4f2a"},
+        "other-deploy",
+        "fail",
+        ("pid 412", "345 s", "20261130T032409Z-4f2a", "wait for it, then run again"),
+    ),
+    (
+        {},
+        {"deploys": "412"},
+        "other-deploy",
+        "fail",
+        ("pid 412",),
+    ),
+    (
         ROCKY,
         {},
         "os",

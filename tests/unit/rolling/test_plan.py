@@ -55,6 +55,14 @@ TWO_SERVICES = [
 SPANNING = members("a+b/q0", "c+d/q0")
 
 
+def test_replicas_of_an_untouched_service_stay_where_they_serve():
+    """Nobody knows whether those on a host that another deploy changes serve."""
+    own = [member("a/q0"), member("b/q0"), member("b/q1", serves=False), member("b/r0", "code")]
+    plan = planned(own, restarts(*own[1:]), untouched={own[0].service: "wait"})
+    assert moved(plan) == ["b/q1 b/r0"]
+    assert [(one.move.replicas, one.reason) for one in plan.skipped] == [(("b/q0",), "wait")]
+
+
 @pytest.mark.parametrize(
     ("own", "changes", "batches"),
     [

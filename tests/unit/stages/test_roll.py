@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 
 from roles.balancer import BalancerState, Drain, Member, Upstream, in_service
@@ -12,6 +13,8 @@ from roles.launch import LaunchState
 from roles.launch.facts import LaunchFacts, NotServing
 from roles.launch.state import ReplicaUnit
 from roles.launch.transaction import RESTORED
+from roles.stages.engines import engines
+from roles.stages.roll import roll
 from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 from tests.unit.stages.fleet import ADDRESSES, HOSTS, NAMES, TRANSACTION, ServingFleet, serves
@@ -38,6 +41,27 @@ def test_hosts_restart_one_after_the_other_while_nobody_asks_them(fleet: Serving
     assert fleet.history == turns("gpu1", "gpu2", "gpu3")
     assert fleet.balancer.drains == ()
     assert [task["steps"] for _, task in fleet.tasks] == [[list(NAMES)]] * 3
+
+
+def test_a_host_at_work_for_another_deploy_is_waited_for_by_what_depends_on_it(
+    fleet: ServingFleet,
+):
+    def stage(run: Run) -> None:
+        if host.name == "gpu1":
+            run.busy.add("gpu1")
+            host.state.fail_hosts({run.state.inventory.get_host("gpu1")})
+            return
+        engines(run)
+        roll(run)
+
+    fleet.run = fleet.begin()
+    failed = fleet.execute(fleet.run, stage)
+    assert fleet.history == [] and fleet.tasks == []
+    assert failed == {"gpu1", "gpu2", "gpu3"}
+    for name in ("gpu2", "gpu3"):
+        refused = fleet.run.rolling.refused_on(name)
+        assert len(refused) == len(NAMES)
+        assert all("gpu1" in one and one.endswith("wait for it, then run again") for one in refused)
 
 
 def test_only_hosts_that_must_restart_are_drained(fleet: ServingFleet):
