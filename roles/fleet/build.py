@@ -24,16 +24,23 @@ from roles.fleet.hosts import Defaults, Problems, as_mapping, check_host, valida
 from roles.fleet.ports import internal_clashes, port_clashes
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
-from roles.topology import DEFAULT_MIN_CONCURRENCY, describe_cluster, plan_services
+from roles.topology import not_deployed_yet, plan_services
 from roles.tuning import TuningSettings
 
 
-def build(declaration: Declaration, secrets: bool = True, hardware: bool = True) -> Fleet:
+def build(
+    declaration: Declaration,
+    secrets: bool = True,
+    hardware: bool = True,
+    clusters: bool = False,
+) -> Fleet:
     """Check a whole declaration and plan it.
 
     Without `secrets` files with keys may be missing, as for the review of a plan. Without
     `hardware` the GPUs of a host may be unknown, as before they are first recorded; nothing is
-    planned then. Raises DeclarationError with every problem, each with its place and a remedy.
+    planned then. With `clusters` a plan is enough for a model that only several hosts together
+    hold; no deploy starts it yet. Raises DeclarationError with every problem, each with its place
+    and a remedy.
     """
     if not declaration.fleet:
         problem = "all: says nothing under llm; write all = (hosts, {'llm': {'services': […]}})"
@@ -58,7 +65,8 @@ def build(declaration: Declaration, secrets: bool = True, hardware: bool = True)
         return Fleet(declaration.name, settings, hosts, _no_plans(settings))
     plans, problems = _plans(settings, hosts)
     problems = [*map(_unknown_hardware, unknown), *problems]
-    problems += [*_unplaced_services(settings, plans), *port_clashes(settings, hosts, plans)]
+    problems += _unplaced_services(settings, plans, clusters)
+    problems += port_clashes(settings, hosts, plans)
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
     if problems:
@@ -257,10 +265,16 @@ def _unknown_hardware(name: str) -> str:
     )
 
 
-def _unplaced_services(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:
+def _unplaced_services(
+    settings: FleetSettings, plans: tuple[Plan, ...], clusters: bool
+) -> Iterator[str]:
+    """Which models no host holds; with `clusters` not those that several hosts hold together."""
     for number, plan in enumerate(plans):
         where = f"services[{number}].model"
-        if not plan.hosts or plan.replicas:
+        if not plan.hosts or plan.replicas or (clusters and plan.clusters):
+            continue
+        if plan.clusters:
+            yield f"{where}: {not_deployed_yet(plan)}"
             continue
         reasons = dict.fromkeys(reason for host in plan.hosts for reason in host.reasons[-1:])
         why = "; ".join(reasons) or "it gets no GPU; give it a share or pinned_gpus"
@@ -269,15 +283,7 @@ def _unplaced_services(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iter
             place = f"services[{number}].gpu_memory_utilization"
             yield f"{place}: {utilization:g} leaves {plan.model} too little; raise it: {why}"
             continue
-        service = settings.services[number]
-        if service.min_concurrency > DEFAULT_MIN_CONCURRENCY:
-            why += f"; or lower min_concurrency, {service.min_concurrency}"
         yield f"{where}: {plan.model} fits no host: {why}"
-        for cluster in plan.clusters:
-            words = describe_cluster(cluster)
-            yield f"{where}: would fit {words}; clusters are planned, not deployed yet"
-        for problem in plan.cluster_problems:
-            yield f"{where}: {problem}"
 
 
 def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterator[str]:

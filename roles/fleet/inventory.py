@@ -26,7 +26,7 @@ def check(file: str) -> None:
     check_in_pyinfra(file)
 
 
-def load(file: str, secrets: bool = True, hardware: bool = True) -> Fleet:
+def load(file: str, secrets: bool = True, hardware: bool = True, clusters: bool = False) -> Fleet:
     """The fleet that an inventory file declares; no host is contacted. For the options see `build`.
 
     Raises DeclarationError with every problem in it, InventoryFileError where it does not run,
@@ -35,7 +35,7 @@ def load(file: str, secrets: bool = True, hardware: bool = True) -> Fleet:
     path = Path(file).resolve()
     if not path.is_file():
         raise FileNotFoundError(f"{file}: there is no such inventory file")
-    return build(read_plain(path) or _read_as_pyinfra_does(file), secrets, hardware)
+    return build(read_plain(path) or _read_as_pyinfra_does(file), secrets, hardware, clusters)
 
 
 def _read_as_pyinfra_does(file: str) -> Declaration:

@@ -13,7 +13,7 @@ from typing import Any
 
 from roles.host.command import run, stdin_lines
 from roles.plan import plan_differences, saved
-from roles.topology import explain
+from roles.topology import explain, not_deployed_yet
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +75,7 @@ def _fleet(inventory: str, save: bool, as_json: bool) -> int:
     from roles.topology.fleet_json import fleet_json
 
     try:
-        plans = load(inventory, secrets=False).plans
+        plans = load(inventory, secrets=False, clusters=True).plans
         file = saved_plan_of(Path(inventory))
         if save:
             # Saving also replaces a damaged file.
@@ -89,6 +89,9 @@ def _fleet(inventory: str, save: bool, as_json: bool) -> int:
         print(json.dumps(fleet_json(plans, known, changes), indent=2))
         return 0
     print("\n".join(map(explain, plans)), end="")
+    for plan in plans:
+        if plan.clusters:
+            print(f"\nnot deployed yet: {not_deployed_yet(plan)}")
     if save:
         print(f"saved in {file}")
     elif changes is not None:

@@ -15,7 +15,7 @@ from roles.engine.params import EngineParams, gpu_memory
 from roles.engine.planning import Planning
 from roles.hardware import Hardware, summary
 from roles.models import Model, shape_problems
-from roles.plan import Cluster, MemorySum, Shape
+from roles.plan import Cluster, MemorySum, Plan, Shape
 
 # A fault of any host of a cluster stops its replica, so clusters stay small.
 MAX_HOSTS = 16
@@ -44,6 +44,8 @@ def clusters(
         machine = hardware[names[0]]
         wide = all(speeds.get(name, 0) >= WIDE_GBIT_S for name in names)
         smallest = _smallest(engine, model, params, machine, len(names), wide)
+        if smallest is None and len(names) == 1:
+            continue
         if smallest is None:
             problems.append(_too_few(names, machine))
             continue
@@ -64,6 +66,17 @@ def describe_cluster(cluster: Cluster) -> str:
         f"{', '.join(cluster.hosts)} together: {cluster.shape}, {how}; "
         f"{cluster.memory.weights_gib:.1f} GiB of weights and "
         f"{cluster.memory.kv_cache_gib:.1f} GiB of KV cache on a GPU"
+    )
+
+
+def not_deployed_yet(plan: Plan) -> str:
+    """That a plan's clusters are planned alone, and what can be deployed today."""
+    remedies = dict.fromkeys(remedy for host in plan.hosts for remedy in host.remedies)
+    on_one = f"hosts that hold it alone ({'; or '.join(remedies)})" if remedies else ""
+    return (
+        f"{plan.model} needs several hosts for one replica, and such replicas are planned, not "
+        f"deployed yet ({'; '.join(map(describe_cluster, plan.clusters))}); deploy it today on "
+        f"{on_one or 'a host that holds it alone'}, or serve a smaller model"
     )
 
 

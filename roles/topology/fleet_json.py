@@ -6,10 +6,10 @@ from math import isfinite
 from typing import Any
 
 from roles.hardware import summary
-from roles.plan import HostPlan, Plan, Replica
+from roles.plan import Cluster, HostPlan, Plan, Replica
 
 # Version of the JSON. Any change of its fields raises it.
-SCHEMA = 1
+SCHEMA = 2
 
 
 def fleet_json(
@@ -30,7 +30,18 @@ def _service(plan: Plan) -> dict[str, Any]:
         "service": plan.service,
         "model": plan.model,
         "hosts": [_host(host) for host in plan.hosts],
+        "clusters": [_cluster(cluster) for cluster in plan.clusters],
         "cluster_problems": list(plan.cluster_problems),
+    }
+
+
+def _cluster(cluster: Cluster) -> dict[str, Any]:
+    return {
+        "hosts": list(cluster.hosts),
+        "tensor_parallel_size": cluster.shape.tensor_parallel,
+        "pipeline_parallel_size": cluster.shape.pipeline_parallel,
+        "enable_expert_parallel": cluster.shape.expert_parallel,
+        "data_parallel_size": cluster.data_parallel_size,
     }
 
 

@@ -60,6 +60,7 @@ def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[str, ...]:
         *_utilization(case),
         *_length(case),
         *_sequences(case),
+        *_concurrency(case),
         *_cache_dtype(case),
         *_variants(case, variants),
         *_more_gpus(case),
@@ -101,6 +102,19 @@ def _sequences(case: FitCase) -> Iterator[str]:
         if _with(case, max_num_seqs=requests).fits:
             yield f"max_num_seqs {requests}"
             return
+
+
+def _concurrency(case: FitCase) -> Iterator[str]:
+    """Fewer requests that must have room at once, as many as have."""
+    low, high = 0, case.params.min_concurrency - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _with(case, min_concurrency=middle).fits:
+            low = middle
+        else:
+            high = middle - 1
+    if low:
+        yield f"min_concurrency {low}"
 
 
 def _cache_dtype(case: FitCase) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """The example inventories are planned as their first lines say."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from roles.declaration import DeclarationError
 from roles.fleet.inventory import load
+from roles.topology.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -34,9 +36,26 @@ def test_an_example_is_planned(name: str):
     } == PLANNED[name]
 
 
-def test_a_model_larger_than_a_host_is_told_its_plan_over_two():
-    with pytest.raises(DeclarationError, match=r"a100-1, a100-2 together: TP8×PP2"):
-        load(str(EXAMPLES / "two-hosts-405b.py"), secrets=False)
+def test_a_model_larger_than_a_host_is_planned_over_two_and_not_deployed():
+    file = str(EXAMPLES / "two-hosts-405b.py")
+    with pytest.raises(DeclarationError) as refused:
+        load(file, secrets=False)
+    (problem,) = refused.value.problems
+    assert "a100-1, a100-2 together: TP8×PP2" in problem
+    assert "not deployed yet" in problem and "deploy it today on" in problem
+    (plan,) = load(file, secrets=False, clusters=True).plans
+    assert [one.hosts for one in plan.clusters] == [("a100-1", "a100-2")]
+
+
+def test_the_plan_of_a_cluster_is_no_fault(capsys: pytest.CaptureFixture[str]):
+    file = str(EXAMPLES / "two-hosts-405b.py")
+    assert main(["fleet", file]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "" and "as a cluster: a100-1, a100-2 together" in printed.out
+    assert printed.out.splitlines()[-1].startswith("not deployed yet: ")
+    assert main(["fleet", file, "--json"]) == 0
+    (service,) = json.loads(capsys.readouterr().out)["services"]
+    assert [one["hosts"] for one in service["clusters"]] == [["a100-1", "a100-2"]]
 
 
 def test_every_example_is_planned_here():

@@ -1,5 +1,6 @@
 """What an inventory declares: good ones become a fleet, bad ones are refused with path and cure."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,18 @@ def test_a_model_that_fits_nowhere_is_refused(key: Path):
     (problem,) = problems(declared(key, small))
     assert problem.startswith("services[0].model: Qwen/Qwen2.5-14B-Instruct fits no host: ")
     assert "2 GPUs like this (TP2)" in problem
+
+
+def test_too_many_requests_at_once_are_one_fault_with_how_many_would_fit(key: Path):
+    """What speaks against clusters is no fault of its own, least of all of one host alone."""
+    gpus = ("2x NVIDIA L40S", "2x NVIDIA RTX 4090", "1x NVIDIA L40S")
+    hosts = {f"gpu-{n}": ("gpu_hosts", {"gpus": one}, f"10.0.0.2{n}") for n, one in enumerate(gpus)}
+    hosts["lb-1"] = HOSTS["lb-1"]
+    (problem,) = problems(declared(key, hosts, service={"min_concurrency": 500}))
+    most = re.search(r"min_concurrency (\d+)", problem)
+    assert most is not None and "cluster" not in problem
+    fleet = build(declared(key, hosts, service={"min_concurrency": int(most[1])}))
+    assert fleet.plans[0].replicas
 
 
 def test_balancer_and_engine_of_one_host_need_two_ports(key: Path):

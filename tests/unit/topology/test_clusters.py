@@ -54,6 +54,12 @@ def test_fast_links_make_a_mixture_of_experts_wide():
     assert dense.data_parallel_size == 1
 
 
+def test_a_host_without_its_like_is_no_cluster_that_is_too_small():
+    l40s = declared_hardware("2x NVIDIA L40S")
+    found, problems = clusters(VLLM, DEEPSEEK, ASKED, hosts(a=H100, b=l40s))
+    assert found == () and [one for one in problems if one.startswith("no cluster of 1")] == []
+
+
 def test_mixed_cards_within_a_host_make_no_cluster():
     mixed = declared_hardware("4x NVIDIA H100 80GB HBM3 + 4x NVIDIA A100-SXM4-80GB")
     found, (problem,) = clusters(VLLM, DEEPSEEK, ASKED, hosts(a=mixed, b=mixed))
