@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -103,10 +104,10 @@ def _run(given: argparse.Namespace) -> int:
         case "status":
             return _status()
         case "ssh":
-            return hosts.run_inside([*hosts.ssh_command(given.host), *given.line]).returncode
+            return _status_of([*hosts.ssh_command(given.host), *given.line])
         case "run":
             line = given.line[1:] if given.line[:1] == ["--"] else given.line
-            return hosts.run_inside(line).returncode
+            return _status_of(line)
         case "cable":
             hosts.cable(given.host, given.state)
         case "fault":
@@ -126,6 +127,17 @@ def _run(given: argparse.Namespace) -> int:
             action(given.host)
     print(f"lab: {given.command} done in {time.monotonic() - started:.1f} s")
     return 0
+
+
+def _status_of(line: list[str]) -> int:
+    """The exit status of a command on the control side, 128 and the signal's number where one ended
+    it. Ctrl-C reaches the command, too: it ends as it likes, and says so itself."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        status = hosts.run_inside(line).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return 128 - status if status < 0 else status
 
 
 def _fault(given: argparse.Namespace) -> None:
@@ -170,5 +182,8 @@ def _status() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (KeyboardInterrupt, subprocess.SubprocessError) as error:
+    except KeyboardInterrupt:
+        # As the shell has it of a command that SIGINT ended.
+        sys.exit(130)
+    except subprocess.SubprocessError as error:
         sys.exit(f"lab: {error!r}")

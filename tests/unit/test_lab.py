@@ -4,8 +4,10 @@ import json
 import math
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,30 @@ def test_a_session_that_ends_meanwhile_is_no_error(tmp_path: Path, monkeypatch: 
     (tmp_path / "host/ended/cgroup.procs").symlink_to(tmp_path / "gone")
     monkeypatch.setattr(cgroups, "_tops", lambda: [tmp_path])
     assert cgroups.processes("host") == {1, 2, 3}
+
+
+def test_ctrl_c_leaves_the_last_word_to_the_command_that_runs():
+    """Ctrl-C goes to the whole group; pyinfra then closes with its verdict and ends with 130."""
+    command = (
+        "import sys, time\ntry:\n print('runs', flush=True); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n time.sleep(1); print('verdict'); sys.exit(130)"
+    )
+    lab = (
+        "import sys; from tests.lab import __main__ as lab; "
+        "lab.hosts.network.inside = lambda line: line; "
+        "sys.exit(lab.main(['run', '--', sys.executable, '-c', sys.argv[1]]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", lab, command],
+        cwd=LAB.parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "runs\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "verdict\n"
+    assert process.returncode == 130
 
 
 @pytest.fixture
