@@ -1,5 +1,6 @@
 """Converts an inventory's declaration of GPUs to `Hardware`."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,6 +41,12 @@ def declared_links(links: str | None, count: int) -> Links | None:
     words = {"nvlink": SOME_NVLINK, "pcie": SOME_PCIE}
     if links in words:
         return tuple((i, j, words[links]) for i in range(count) for j in range(i + 1, count))
+    if "\n" not in links.strip():
+        close = difflib.get_close_matches(links.lower(), words, n=1)
+        hint = f"did you mean {close[0]}?" if close else "the text has many lines"
+        raise ValueError(
+            f'links must be "nvlink", "pcie" or the text of nvidia-smi topo -m; {hint}'
+        )
     try:
         topology = parse_topo(links)
     except OutputError as error:

@@ -74,6 +74,12 @@ def test_unknown_links_are_refused():
         declared_hardware("2x L40S", "infiniband")
 
 
+def test_misspelt_links_are_told_the_word():
+    with pytest.raises(ValueError, match="did you mean nvlink") as refused:
+        declared_hardware("2x L40S", "nvlnk")
+    assert "matri" not in str(refused.value)
+
+
 def test_links_of_other_gpus_are_refused():
     matrix = "     GPU0 GPU2\nGPU0  X   NV4\nGPU2 NV4   X\n"
     with pytest.raises(ValueError, match="GPU 0, 2: declare every GPU"):
