@@ -1,6 +1,5 @@
 """The inventory of a pyinfra run: checked before it connects, and passed on to the deploy."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from roles.fleet.command_line import (
     host_problems,
 )
 from roles.fleet.fleet import Fleet
+from roles.fleet.inventory import file_error
 from roles.fleet.saved_plan import saved_plan_problem
 
 # The attribute of pyinfra's state that holds the checked inventory for the deploy.
@@ -123,24 +123,11 @@ def _checked(file: str, command: Command) -> CheckedInventory:
     except DeclarationError as error:
         raise RefusedError(str(error)) from None
     except UnexpectedExternalError as error:
-        raise RefusedError(_file_error(error.filename, error.exception)) from None
+        raise RefusedError(file_error(error.filename, error.exception)) from None
     except (SyntaxError, UnicodeDecodeError, OSError) as error:
-        raise RefusedError(_file_error(file, error)) from None
+        raise RefusedError(file_error(file, error)) from None
     except PyinfraError as error:
         raise RefusedError(f"{file}: {error}\nNothing was done: correct it first.") from None
-
-
-def _file_error(file: str, error: Exception) -> str:
-    trace, line = error.__traceback__ or getattr(error, "_traceback", None), None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    if isinstance(error, SyntaxError):
-        file, line = error.filename or file, error.lineno
-    name = os.path.relpath(file)
-    place = f"{name}, line {line}" if line else name
-    return f"{place}: {type(error).__name__}: {error}\nNothing was done: mend this file first."
 
 
 def _command() -> Command | None:

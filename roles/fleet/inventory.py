@@ -1,5 +1,6 @@
 """Checks an inventory file and builds its fleet, before pyinfra connects to a host."""
 
+import os
 from pathlib import Path
 
 from roles.declaration import Declaration
@@ -38,6 +39,21 @@ def load(file: str, secrets: bool = True, hardware: bool = True, clusters: bool 
     return build(read_plain(path) or _read_as_pyinfra_does(file), secrets, hardware, clusters)
 
 
+def file_error(file: str, error: Exception) -> str:
+    """Why an inventory file, or one that it runs, does not run: its path, the line and what was
+    raised."""
+    trace, line = error.__traceback__ or getattr(error, "_traceback", None), None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError):
+        file, line = error.filename or file, error.lineno
+    name = os.path.relpath(file)
+    place = f"{name}, line {line}" if line else name
+    return f"{place}: {type(error).__name__}: {error}\nNothing was done: mend this file first."
+
+
 def _read_as_pyinfra_does(file: str) -> Declaration:
     from pyinfra_cli.exceptions import UnexpectedExternalError
 
@@ -46,5 +62,6 @@ def _read_as_pyinfra_does(file: str) -> Declaration:
     try:
         return read(file)
     except UnexpectedExternalError as error:
-        cause = error.exception
-        raise InventoryFileError(f"{error.filename}: {type(cause).__name__}: {cause}") from None
+        raise InventoryFileError(file_error(error.filename, error.exception)) from None
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise InventoryFileError(file_error(file, error)) from None

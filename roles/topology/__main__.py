@@ -81,7 +81,7 @@ def _fleet(inventory: str, save: bool, as_json: bool) -> int:
             # Saving also replaces a damaged file.
             write_whole(file, saved(plans))
         before = saved_plan(Path(inventory))
-    except (ValueError, OSError, SyntaxError) as error:
+    except (ValueError, OSError) as error:
         return _refused(error)
     changes = None if before is None else plan_differences(before, plans)
     if as_json:

@@ -51,6 +51,18 @@ def test_a_plan_is_compared_with_the_saved_one(tmp_path: Path):
     assert fleet(str(file)).returncode == 1
 
 
+@pytest.mark.parametrize("broken", ["check(", "1 / 0"])
+def test_a_file_that_does_not_run_is_named_with_its_line(tmp_path: Path, broken: str):
+    text = (ROOT / "inventories/local.py").read_text()
+    file = tmp_path / "local.py"
+    file.write_text(text.replace("check(__file__)", broken))
+    done = fleet(str(file))
+    assert (done.returncode, done.stdout) == (1, "")
+    first, last = done.stderr.splitlines()
+    number = 1 + text.splitlines().index("check(__file__)")
+    assert f"local.py, line {number}: " in first and last.startswith("Nothing was done")
+
+
 def test_the_plan_for_programs_is_as_described(tmp_path: Path):
     schema = json.loads((ROOT / "docs/fleet.schema.json").read_text())
     file = tmp_path / "prod.py"
