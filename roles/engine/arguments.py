@@ -2,7 +2,9 @@
 
 import difflib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from pathlib import Path
 
 from roles.engine.params import Argument
 
@@ -25,6 +27,29 @@ def check_one_of(name: str, value: Argument, known: Collection[str]) -> None:
         close = difflib.get_close_matches(str(value), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"set one of {', '.join(known)}"
         raise ValueError(f"{name}: {value!r:.60} is none that the engine knows; {hint}")
+
+
+@cache
+def option_names(file: Path) -> frozenset[str]:
+    """The options that a file lists, between blanks; its lines with # say where they are from."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return frozenset(name for line in lines if not line.startswith("#") for name in line.split())
+
+
+def unknown_options(
+    arguments: Iterable[str], known: Collection[str], engine: str, abbreviated: bool
+) -> tuple[str, ...]:
+    """Options that a version of an engine does not know, in words, each with the nearest that it
+    does; `abbreviated` where the engine takes the beginning of an option for the option."""
+    found = []
+    for name in arguments:
+        begun = abbreviated and any(one.startswith(name) for one in known)
+        if name in known or begun:
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "; see whether yours does"
+        found.append(f"arguments: {engine} does not know `{name}`{hint}")
+    return tuple(found)
 
 
 def check_value(name: str, value: Argument, counts: Collection[str], example: int) -> None:

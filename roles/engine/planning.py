@@ -140,6 +140,11 @@ class Planning(Protocol):
         """ValueError for an invalid option, or one that another setting decides."""
         ...
 
+    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
+        """Which options a version does not know whose options were listed, in words: another
+        version may."""
+        ...
+
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:

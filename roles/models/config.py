@@ -115,7 +115,7 @@ def _build_model(
     limit = context_limit(fields)
     layers = decoder_layers(build, layer_count(fields), limit)
     first, last, tied = _embeddings(build, layers)
-    warnings = _warnings(fields, model_id)
+    warnings = _warnings(fields, model_id, weights_bytes)
     on_every_stage = tuple(encoder_weights(config, build))
     model = Model(
         id=model_id or str(config.get("_name_or_path") or ""),
@@ -352,13 +352,15 @@ def _vision_heads(config: Mapping[str, Any]) -> int:
     return heads if isinstance(heads, int) else 0
 
 
-def _warnings(fields: Fields, model_id: str) -> tuple[str, ...]:
+def _warnings(fields: Fields, model_id: str, weights_bytes: int | None) -> tuple[str, ...]:
     kind = fields.model_type
     if kind in KNOWN:
         return ()
     name = model_id or "the model"
+    remedy = " than its files have"
+    if not weights_bytes:
+        remedy = "; give its exact weight bytes to be surer"
     return (
         f"{name} is of an unknown kind ({kind or 'no model_type'}): planned as an ordinary "
-        f"decoder that keeps every token, with {UNKNOWN_MARGIN:.0%} more weights; give its exact "
-        "weight bytes to be surer",
+        f"decoder that keeps every token, with {UNKNOWN_MARGIN:.0%} more weights{remedy}",
     )

@@ -167,6 +167,7 @@ def plan_host(
     reasons += messages.cost(serving.chosen, price)
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
     warnings = _warnings(hardware.gpus, replicas, spare) + serving.warnings
+    warnings += service.doubts
     return HostPlan(
         host,
         hardware.gpus,

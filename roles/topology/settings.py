@@ -18,7 +18,7 @@ from pydantic import (
 from roles.engine.engine import engine
 from roles.engine.params import EngineParams
 from roles.host import StrictSettings
-from roles.models import Count, Model, declared_model, find, model_of_file
+from roles.models import Count, Model, declared_model, find, is_known, model_of_file
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.engines import EngineChoice, chosen_engine
@@ -247,6 +247,18 @@ class ServiceSettings(StrictSettings):
     def shape_objective(self) -> Objective:
         """The objective for the choice of a shape."""
         return Objective(self.objective, self.ttft_limit_ms, self.itl_limit_ms)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What an engine may not find or know on a host, in words."""
+        unknown = engine(self.kind).unknown_arguments(self.arguments)
+        if self.weights is not None or self.model.revision is not None or is_known(self.model.id):
+            return unknown
+        return (
+            f"hosts will look for {self.model.id} on the hub: if it is not there, set "
+            "services[].weights to its folder on the hosts",
+            *unknown,
+        )
 
     @property
     def dtype(self) -> str | None:

@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from roles.engine.arguments import check_opposites, check_value
 from roles.engine.llama_cpp.context import CACHE_BYTES
 from roles.engine.params import Argument
 
+# What the newest build that was looked at knows.
+OPTIONS = Path(__file__).with_name("options-b11434.txt")
 _THE_PLAN = "leave it to the plan"
 _CONTEXT = "set services[].max_model_len and min_concurrency"
 _KEYS = "set balancer.engine_key_file"

@@ -1,10 +1,13 @@
 """The options of `vllm serve` that a service may set, and those that affect memory."""
 
 import re
+from pathlib import Path
 
 from roles.engine.arguments import check_one_of, check_opposites, check_value
 from roles.engine.params import Argument
 
+# What the newest version that was looked at knows.
+OPTIONS = Path(__file__).with_name("options-0.33.txt")
 _THE_PLAN = "leave it to the plan"
 _ONE_HOST = "a replica runs on one host; leave it out"
 _TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from roles.engine.arguments import option_names, unknown_options
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.params import Argument, EngineParams, GpuMemory
-from roles.engine.vllm.arguments import check_arguments
+from roles.engine.vllm.arguments import OPTIONS, check_arguments
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
 from roles.engine.vllm.shapes import check_shape, shapes
@@ -134,6 +135,13 @@ class Vllm:
     def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
         """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(dict(arguments))
+
+    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
+        """Which options vLLM 0.33 does not know; it takes beginnings of options, too."""
+        listed = option_names(OPTIONS)
+        # Accepted still, though the parser lists `disable-` in its place.
+        known = listed | {f"no-{name}" for name in listed if name.startswith("enable-")}
+        return unknown_options(arguments, known, "vLLM 0.33", abbreviated=True)
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

@@ -35,6 +35,11 @@ def find(name: str) -> Model:
     return replace(model, variant_of=row.get("variant_of"))
 
 
+def is_known(name: str) -> bool:
+    """Whether the catalog has a model of that name."""
+    return _row(name) is not None
+
+
 def variants(name: str) -> tuple[str, ...]:
     """The quantised variants of a model in the catalog, in its order."""
     return tuple(key for key, row in rows().items() if row.get("variant_of") == name)

@@ -122,6 +122,10 @@ def test_an_unknown_kind_is_planned_from_its_bytes_with_a_margin():
     assert not model.exact and model.margin == 0.05
     assert "x/novel is of an unknown kind (novel)" in model.warnings[0]
     assert weights_per_gpu(model, 1) == pytest.approx(20_000_000_000, rel=3e-3)
+    # Nobody is asked for bytes that are known.
+    assert "weight bytes" not in model.warnings[0]
+    (unsure,) = parse_config(config, model_id="x/novel").warnings
+    assert "give its exact weight bytes" in unsure
 
 
 def test_bytes_of_an_unquantised_checkpoint_that_the_engine_quantises():

@@ -167,8 +167,48 @@ def test_a_model_that_is_not_there_says_how_to_get_it(recorded: Path, model: Any
 def test_a_plan_warns_once_of_an_unknown_kind(recorded: Path, gpus: str):
     model = json.loads(recorded.read_text())
     model["config"]["model_type"] = "novel"
-    plan = plan_host(service(model=model), "h", declared_hardware(gpus, None))
+    asked = service(model=model, weights="/srv/x")
+    plan = plan_host(asked, "h", declared_hardware(gpus, None))
     assert plan.replicas
     assert [text.partition(":")[0] for text in plan.warnings] == [
         "acme/x is of an unknown kind (novel)"
     ]
+
+
+L40S = declared_hardware("1x NVIDIA L40S", None)
+
+
+def test_a_plan_warns_that_hosts_will_look_for_a_local_model_on_the_hub(recorded: Path):
+    own = json.loads(recorded.read_text())
+    own.pop("revision", None)
+    (warning,) = plan_host(service(model=own), "h", L40S).warnings
+    assert "acme/x" in warning and "hub" in warning and "services[].weights" in warning
+    for known in (
+        {"model": own, "weights": "/srv/x"},
+        {"model": own | {"revision": "0" * 40}},
+        {"model": own | {"id": DATA["model"]}},
+        {},
+    ):
+        assert plan_host(service(**known), "h", L40S).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "close"),
+    [("enforce-eagr", "enforce-eager"), ("enable-prefix-cachin-x", "enable-prefix-caching")],
+)
+def test_a_plan_warns_of_an_option_that_vllm_does_not_know(option: str, close: str):
+    (warning,) = plan_host(service(arguments={option: True}), "h", L40S).warnings
+    assert f"`{option}`" in warning and f"did you mean {close}?" in warning
+    assert "vLLM 0.33" in warning
+
+
+def test_a_plan_warns_of_an_option_that_is_like_none():
+    (warning,) = plan_host(service(arguments={"zzzzqqqq": 1}), "h", L40S).warnings
+    assert "`zzzzqqqq`" in warning and "did you mean" not in warning
+
+
+@pytest.mark.parametrize(
+    "option", ["enforce-eager", "no-enable-prefix-caching", "enable-prefix-cach", "asc"]
+)
+def test_what_vllm_takes_is_not_warned_of(option: str):
+    assert plan_host(service(arguments={option: True}), "h", L40S).warnings == ()
