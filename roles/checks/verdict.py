@@ -31,8 +31,9 @@ UNSEEN = "?"
 class HostVerdict:
     """The outcome of a host.
 
-    `planned` replicas should run there. The run saw `serving` of them serve, and did not see the
-    state of `unseen`. `next_step` is a command or an action, "" if there is none.
+    `planned` replicas should run there. The run saw `serving` of them serve and `loading` not ready
+    yet, and did not see the state of `unseen`. `next_step` is a command or an action, "" if there
+    is none.
     """
 
     host: str
@@ -41,6 +42,7 @@ class HostVerdict:
     unseen: int
     outcome: HostOutcome
     next_step: str = ""
+    loading: int = 0
 
 
 def verdict(rows: Sequence[HostVerdict], ending: Ending = "whole", command: str = "") -> str:
@@ -87,8 +89,13 @@ def _replicas(rows: Sequence[HostVerdict]) -> str:
     if unseen == planned:
         return f"The {planned} replicas were not looked at."
     serving = sum(row.serving for row in rows)
-    sentence = f"{serving} of {planned} {'replica serves' if planned == 1 else 'replicas serve'}"
-    return f"{sentence}; of {unseen} it was not seen." if unseen else f"{sentence}."
+    loading = sum(row.loading for row in rows)
+    parts = [f"{serving} of {planned} {'replica serves' if planned == 1 else 'replicas serve'}"]
+    if loading:
+        parts.append(f"{loading} {'is' if loading == 1 else 'are'} loading")
+    if unseen:
+        parts.append(f"of {unseen} it was not seen")
+    return f"{'; '.join(parts)}."
 
 
 def _table(rows: Sequence[HostVerdict]) -> str:
@@ -108,10 +115,12 @@ def _cells(row: HostVerdict) -> tuple[str, ...]:
 
 
 def _counted(row: HostVerdict) -> str:
-    """Serving and planned replicas; a question mark stands for those whose state is unknown."""
+    """Serving, loading and planned replicas; a question mark stands for those whose state is
+    unknown."""
     if not row.planned:
         return "-"
     if row.unseen == row.planned:
         return f"{UNSEEN} / {row.planned}"
-    more = f" + {UNSEEN}" if row.unseen else ""
+    more = f" + {row.loading} loading" if row.loading else ""
+    more += f" + {UNSEEN}" if row.unseen else ""
     return f"{row.serving}{more} / {row.planned}"

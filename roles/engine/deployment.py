@@ -133,6 +133,12 @@ class Deployment(Protocol):
         """The settings class of this engine's builds."""
         ...
 
+    @property
+    def ready_path(self) -> str:
+        """What a replica answers with a status of 2xx, without a key, once it serves: until then it
+        takes no connection, or answers 503."""
+        ...
+
     def needs(self, build: Any) -> EngineNeeds:
         """What a build needs of a host."""
         ...

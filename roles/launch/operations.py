@@ -121,11 +121,11 @@ def check_serving(
         return
     if reasons := skip_reasons():
         for reason in reasons:
-            warn(f"{reason}; the old replicas go on serving")
+            warn(f"{reason}; its replicas stay as they are")
         if refused := refusals():
             yield failing("; ".join(refused))
         else:
-            host.noop("the old replicas go on serving")
+            host.noop("its replicas stay as they are")
         return
     launch_plan = launch()
     names = [one.name for one in launch_plan.replicas]

@@ -1,12 +1,15 @@
 """The launch state of a host, and what launch has to do there, given the plan. Pure."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from roles.engine import DEPLOYMENTS
 from roles.host.paths import FIREWALL_RULES, MANIFEST, REPLICAS, STATE, UNIT_GLOB, UNIT_PREFIX
 from roles.host.paths import UNIT_TEMPLATE as TEMPLATE
 from roles.host.question import Part, Sections, require
@@ -17,9 +20,12 @@ ChangeKind = Literal["move", "start", "retire", "shared"]
 UNFINISHED = f"{STATE}/unfinished"
 SHARED = (TEMPLATE, FIREWALL_RULES, FIREWALL_UNIT_PATH, UNFINISHED)
 
+_READINESS = Path(__file__).with_name("readiness.py").read_text(encoding="utf-8")
+_READY_PATHS = "\n".join(f"{kind}) path={one.ready_path} ;;" for kind, one in DEPLOYMENTS.items())
 # It runs as root, as only root can read the working directory of another user's process. Where a
 # command fails the answer ends early, so that a host with replicas never looks empty.
-SCRIPT = f"""listed=$(systemctl list-units --all --plain --no-legend '{UNIT_GLOB}') || exit
+SCRIPT = f"""asks=
+listed=$(systemctl list-units --all --plain --no-legend '{UNIT_GLOB}') || exit
 part units
 for unit in $({{ echo "$listed"
 ls /etc/systemd/system/multi-user.target.wants | grep '^{UNIT_PREFIX}'; }} |
@@ -32,8 +38,17 @@ digest=$(sed -n 's/^ "digest": "\\([0-9a-f]*\\)".*/\\1/p' "$folder/replica.json"
 key=-
 [ -f "${{folder:-/none}}/keys" ] &&
 key=$(head -n 1 "$folder/keys" | tr -d '\n' | sha256sum | cut -d' ' -f1)
-echo "$name $(systemctl is-active "$unit") $(systemctl is-enabled "$unit") ${{digest:--}} $key"
+active=$(systemctl is-active "$unit")
+echo "$name $active $(systemctl is-enabled "$unit") ${{digest:--}} $key"
+port=$(sed -n 's/^ "port": \\([0-9]*\\).*/\\1/p' "$folder/replica.json" | head -n 1)
+path=
+case "$(sed -n 's/^ "engine": "\\([a-z_]*\\)".*/\\1/p' "$folder/replica.json" | head -n 1)" in
+{_READY_PATHS}
+esac
+[ "$active" != active ] || [ -z "$port" ] || [ -z "$path" ] || asks="$asks $name $port $path"
 done
+part ready
+[ -z "$asks" ] || limit 10 python3 -c {shlex.quote(_READINESS)} $asks
 part manifest
 [ ! -e {MANIFEST} ] || cat {MANIFEST} || exit
 part shared
@@ -54,13 +69,22 @@ class ReplicaUnit:
 
     `active` and `enabled` are systemd's words for its state. `digest` is that of the folder that
     its main process runs from, `key_digest` the SHA-256 of its key; both are None where there is
-    none, as for replicas of an earlier version of this project.
+    none, as for replicas of an earlier version of this project. `ready` says whether its engine
+    answers that it is ready, None where it could not be asked.
     """
 
     active: str
     enabled: str
     digest: str | None
     key_digest: str | None = None
+    ready: bool | None = None
+
+    @property
+    def sight(self) -> Literal["serves", "loading", "down"] | None:
+        """What the replica is at; None where its unit runs and its engine does not say more."""
+        if self.active != "active":
+            return "down"
+        return None if self.ready is None else "serves" if self.ready else "loading"
 
     @property
     def up(self) -> bool:
@@ -127,20 +151,33 @@ class _Manifest(BaseModel):
 def parse_state(sections: Sections) -> LaunchState:
     """Read the sections of `PART`; ValueError where they are malformed or incomplete, so that a
     host that serves is never taken for an empty one."""
-    require(sections, ("units", "manifest", "shared", "firewall", "legacy"), "its replicas")
-    units = {}
+    require(
+        sections, ("units", "ready", "manifest", "shared", "firewall", "legacy"), "its replicas"
+    )
+    units, ready = {}, dict(map(_readiness, sections["ready"].splitlines()))
     for line in sections["units"].splitlines():
         try:
             name, active, enabled, digest, key = line.split()
         except ValueError:
             raise ValueError(f"not the state of a replica's unit: {line!r}") from None
-        units[name] = ReplicaUnit(active, enabled, _digest_or_none(digest), _digest_or_none(key))
+        units[name] = ReplicaUnit(
+            active, enabled, _digest_or_none(digest), _digest_or_none(key), ready.get(name)
+        )
     lines = (line.partition(" ") for line in sections["shared"].splitlines())
     shared = {path: digest for digest, _, path in lines if path}
     firewall = sections["firewall"].strip() == "up"
     manifest = read_manifest(sections["manifest"])
     legacy = tuple(map(_port, sections["legacy"].split()))
     return LaunchState(units, manifest, shared, firewall, legacy)
+
+
+def _readiness(line: str) -> tuple[str, bool | None]:
+    """A replica, and whether it is ready by the status of its answer."""
+    found = re.fullmatch(r"(\S+) ([0-9]{1,3})", line)
+    if found is None:
+        raise ValueError(f"not what a replica answers: {line[:80]!r}")
+    status = int(found[2])
+    return found[1], True if status // 100 == 2 else False if status in (0, 503) else None
 
 
 def _port(text: str) -> int:

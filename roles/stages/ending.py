@@ -239,12 +239,13 @@ def _verdict(run: Run, end: RunEnd, declared: Host, host: PyinfraHost) -> HostVe
     begun = any(one.operation_meta.is_complete() for one in run.state.ops[host].values())
     broke = outcome == "FAILED" and begun
     names = [replica.name for replica in planned_on(run.fleet, declared.name)]
-    seen = [run.seen.serves(declared.name, name, broke) for name in names]
+    seen = [run.seen.of(declared.name, name, broke) for name in names]
     return HostVerdict(
         declared.name,
         planned=len(names),
-        serving=seen.count(True),
+        serving=seen.count("serves"),
         unseen=seen.count(None),
+        loading=seen.count("loading"),
         outcome=outcome,
         next_step=_next_step(run, end, host, outcome),
     )

@@ -86,8 +86,8 @@ class Run:
         self.saw(name, state)
 
     def saw(self, name: str, state: LaunchState) -> None:
-        """Note the states of replicas' units that a host reports."""
-        self.seen.units(name, {one: unit.active == "active" for one, unit in state.units.items()})
+        """Note the states of replicas that a host reports."""
+        self.seen.units(name, {one: unit.sight for one, unit in state.units.items()})
 
     def launch(self, name: str) -> HostLaunch:
         """What a host is to run by the run's present plan."""

@@ -2,25 +2,29 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from roles.checks import Check
+
+# What was seen of a replica; None stands for one of which nothing is known.
+Sight = Literal["serves", "loading", "down"]
 
 
 @dataclass(eq=False)
 class Seen:
     """What a run last saw of each replica, by host and name.
 
-    `states` come from units; they are valid until something is done on the host or it fails.
-    `proofs` come from completions and restored replicas; they stay valid then. None means unknown:
-    something is being done with the replica.
+    `states` come from units and engines; they are valid until something is done on the host or it
+    fails. `proofs` come from completions and restored replicas; they stay valid then. None means
+    unknown: something is being done with the replica.
     """
 
-    states: dict[str, dict[str, bool | None]] = field(default_factory=dict)
-    proofs: dict[str, dict[str, bool | None]] = field(default_factory=dict)
+    states: dict[str, dict[str, Sight | None]] = field(default_factory=dict)
+    proofs: dict[str, dict[str, Sight | None]] = field(default_factory=dict)
 
-    def units(self, host: str, up: Mapping[str, bool]) -> None:
-        """Record which units of a host's replicas run."""
-        self.states[host] = dict(up)
+    def units(self, host: str, seen: Mapping[str, Sight | None]) -> None:
+        """Record what a host reports of its replicas' units and engines."""
+        self.states[host] = dict(seen)
         self.proofs.pop(host, None)
 
     def touched(self, host: str, names: Iterable[str] = ()) -> None:
@@ -36,7 +40,7 @@ class Seen:
         """Record whether these replicas ("host/name") answered a completion."""
         for id in ids:
             host, _, name = id.partition("/")
-            self.proofs.setdefault(host, {})[name] = serves
+            self.proofs.setdefault(host, {})[name] = "serves" if serves else "down"
 
     def checked(self, checks: Iterable[Check]) -> None:
         """Record the checks of validation; a host that gave no answer becomes unknown."""
@@ -46,11 +50,11 @@ class Seen:
             if check.name == "host" and check.outcome == "fail":
                 self.touched(check.host)
 
-    def serves(self, host: str, name: str, failed: bool) -> bool | None:
-        """Whether a replica serves, None where that is unknown; `failed` says that its host failed
+    def of(self, host: str, name: str, failed: bool) -> Sight | None:
+        """The last sight of a replica, None where it is unknown; `failed` says that its host failed
         while the run executed."""
         if name in (proofs := self.proofs.get(host, {})):
             return proofs[name]
         if failed or host not in self.states:
             return None
-        return self.states[host].get(name, False)
+        return self.states[host].get(name, "down")

@@ -44,7 +44,7 @@ def test_a_bad_engine_configuration_leaves_the_old_service_running(
     assert {host: fleet.engines(host) for host in ("gpu2", "gpu3")} == {
         host: before[host] for host in ("gpu2", "gpu3")
     }
-    assert re.search(r"gpu1 failed.*; the old replicas go on serving", run.text), run.text
+    assert re.search(r"gpu1 failed.*; its replicas stay as they are", run.text), run.text
     assert fleet.ask()[0] == 200
     again = fleet.deploy("--data", "validate=false", inventory=llama)
     assert again.status == 0, again.text

@@ -101,13 +101,14 @@ def answers(host: Host, parts: tuple[Part, ...], **_: Any) -> dict[str, dict[str
 
 def launch_sections(host: Host) -> dict[str, str]:
     """What a host says of its replicas, as it says it."""
-    state = launched(host)
+    state, loading = launched(host), host.name in SCENARIO.get("loading", ())
     units = [
         f"{name} {unit.active} {unit.enabled} {unit.digest} {unit.key_digest or '-'}"
         for name, unit in state.units.items()
     ]
     return {
         "units": "\n".join(units),
+        "ready": "\n".join(f"{name} {0 if loading else 200}" for name in state.units),
         "manifest": json.dumps({"schema": 1, "replicas": list(state.manifest.values())}),
         "shared": "\n".join(f"{digest} {path}" for path, digest in state.shared.items()),
         "firewall": "up" if state.firewall else "",

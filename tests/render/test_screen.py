@@ -346,6 +346,17 @@ def test_before_the_first_deploy_there_is_no_key_of_engines(site: Site):
     assert any(line.startswith("balancer.engine_key_file: ") for line in done.lines)
 
 
+def test_a_replica_that_loads_is_not_said_to_serve(site: Site):
+    (site.folder / "site").mkdir()
+    (site.folder / "site/engines.key").write_text(KEY)
+    (site.folder / "site/engines.key").chmod(0o600)
+    site.deploy = str(ROOT / "deploys/preflight.py")
+    done = site.run(loading=["gpu1"])
+    assert done.status == 0, done.stderr
+    assert done.verdict["gpu1"][0] == "0 + 2 loading / 2" and done.verdict["gpu2"][0] == "2 / 2"
+    assert done.lines[-2] == "Nothing changed. 4 of 6 replicas serve; 2 are loading."
+
+
 @pytest.mark.parametrize("deploy", ["plan", "discover"])
 def test_who_looks_at_no_replica_shows_none(site: Site, deploy: str):
     site.deploy = str(ROOT / f"deploys/{deploy}.py")

@@ -40,6 +40,8 @@ class LlamaCppDeployment:
     """llama-server from an archive whose digest is in the inventory."""
 
     build = LlamaCppSettings
+    # Source: llama.cpp b11434 (tools/server/README.md): 503 while the model loads.
+    ready_path = "/health"
 
     def needs(self, build: LlamaCppSettings) -> EngineNeeds:
         """The requirements of upstream's builds; an archive without a CUDA version in its name

@@ -12,6 +12,8 @@ class VllmDeployment:
     """vLLM from Python packages, in its own virtual environment."""
 
     build = VllmSettings
+    # Source: vLLM 0.33 (entrypoints/serve/instrumentator/health.py): it listens once it has loaded.
+    ready_path = "/health"
 
     def needs(self, build: VllmSettings) -> EngineNeeds:
         """The driver, cards, C library and Python that the wheel needs."""

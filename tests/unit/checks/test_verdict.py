@@ -53,6 +53,17 @@ LB = HostVerdict("lb1", 0, 0, 0, "unchanged")
             "dry",
             "A dry run: nothing was changed. 1 of 2 replicas serve; of 1 it was not seen.",
         ),
+        (
+            [HostVerdict("gpu1", 2, 1, 0, "unchanged", loading=1), LB],
+            "whole",
+            "Nothing changed. 1 of 2 replicas serve; 1 is loading.",
+        ),
+        (
+            [HostVerdict("gpu1", 5, 1, 2, "unchanged", loading=2), LB],
+            "dry",
+            "A dry run: nothing was changed. 1 of 5 replicas serve; 2 are loading; of 2 it was not "
+            "seen.",
+        ),
         ([LB], "whole", "Nothing changed."),
     ],
 )  # fmt: skip
@@ -66,6 +77,7 @@ def test_the_last_line(rows: list[HostVerdict], ending: Ending, line: str):
         (HostVerdict("h", 2, 2, 0, "unchanged"), "2 / 2"),
         (HostVerdict("h", 2, 0, 2, "not reached"), "? / 2"),
         (HostVerdict("h", 3, 1, 1, "FAILED"), "1 + ? / 3"),
+        (HostVerdict("h", 3, 1, 0, "unchanged", loading=2), "1 + 2 loading / 3"),
         (HostVerdict("h", 0, 0, 0, "changed"), "-"),
     ],
 )

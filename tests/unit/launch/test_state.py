@@ -101,15 +101,22 @@ def test_the_answer_of_a_host_is_read():
     manifest = json.dumps({"schema": 1, "replicas": list(ENTRIES.values())})
     lines = [
         *("@@@ launch", "@@ units", f"q-0 active enabled {DIGEST} 4b1d", "q-1 failed enabled - -"),
+        *("q-2 active enabled - -", "q-3 active enabled - -", "q-4 active enabled - -"),
+        *("@@ ready", "q-0 200", "q-2 503", "q-3 500"),
         *("@@ manifest", manifest),
         *("@@ shared", "0f0f /etc/systemd/system/llm-engine@.service"),
         *("@@ firewall", "up", "@@ legacy", "8005", "8006", "@@ end"),
     ]
     state = parse_state(parse_answers(lines)["launch"])
     assert state.units == {
-        "q-0": ReplicaUnit("active", "enabled", DIGEST, "4b1d"),
+        "q-0": ReplicaUnit("active", "enabled", DIGEST, "4b1d", ready=True),
         "q-1": ReplicaUnit("failed", "enabled", None),
+        "q-2": ReplicaUnit("active", "enabled", None, ready=False),
+        "q-3": ReplicaUnit("active", "enabled", None),
+        "q-4": ReplicaUnit("active", "enabled", None),
     }
+    sights = [unit.sight for unit in state.units.values()]
+    assert sights == ["serves", "down", "loading", None, None]
     assert state.manifest == ENTRIES
     assert state.shared == {"/etc/systemd/system/llm-engine@.service": "0f0f"}
     assert state.firewall
@@ -125,7 +132,7 @@ def test_a_host_and_a_run_know_what_is_unfinished_by_the_same_file():
     assert on_host.UNFINISHED == UNFINISHED
 
 
-LABELS = ("units", "manifest", "shared", "firewall", "legacy", "end")
+LABELS = ("units", "ready", "manifest", "shared", "firewall", "legacy", "end")
 
 
 def test_a_host_without_any_of_it_has_nothing():

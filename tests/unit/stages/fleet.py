@@ -43,7 +43,7 @@ def serves(digest: str | None = "0ld", service: str = "s") -> LaunchState:
         }
         for gpu, name in enumerate(names)
     }  # fmt: skip
-    units = {name: ReplicaUnit("active", "enabled", digest) for name in names}
+    units = {name: ReplicaUnit("active", "enabled", digest, ready=True) for name in names}
     return LaunchState(units, entries if digest else {})
 
 
