@@ -19,13 +19,17 @@ def balancer(
     own_address: str,
     run_id: str,
     seen: Callable[[Collection[str], bool], None] = lambda ids, serve: None,
+    taken_down: Callable[[], Collection[str]] = tuple,
 ) -> None:
     """Set a balancer up, at the end of a deploy.
 
     Drains of a rolling update end here, and only here keys change. A self-signed certificate names
     `own_address` too. `seen` takes the ids of replicas, and whether they gave a token.
+    `taken_down` gives the ids of replicas that this run took down.
     """
-    deployment = BalancerDeployment(balancer_of(settings), settings, routes, run_id)
+    deployment = BalancerDeployment(
+        balancer_of(settings), settings, routes, run_id, taken_down=taken_down
+    )
     operations.install(name="Install nginx and what it needs", deployment=deployment)
     operations.probe_members(name="Ask every replica for a token", deployment=deployment, seen=seen)
     if settings.certificate_file is None:

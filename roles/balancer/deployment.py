@@ -1,6 +1,6 @@
 """What a deploy of one balancer asks, writes and removes, given what is found there. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -20,7 +20,8 @@ class BalancerDeployment:
     """One deploy of one balancer, with what its operations have found so far.
 
     `found` is the balancer as it was, `old` the state that was written there, `results` are the
-    completions by service. `changed` says that files were written.
+    completions by service. `changed` says that files were written. `taken_down` gives the ids of
+    replicas that this run took down.
     """
 
     balancer: Balancer
@@ -31,6 +32,7 @@ class BalancerDeployment:
     old: states.BalancerState | None = None
     results: dict[str, ServiceResults] = field(default_factory=dict)
     changed: bool = False
+    taken_down: Callable[[], Collection[str]] = tuple
 
     @property
     def planned(self) -> states.BalancerState:
@@ -87,8 +89,9 @@ class BalancerDeployment:
 
     def _warnings(self) -> Iterator[str]:
         for answers in self.results.values():
-            for id, why in answers.failed.items():
-                yield f"{id} gave no completion: {why}"
+            if answers.failed:
+                failed = _by_reason(answers.failed)
+                yield f"of {answers.service} these gave no completion: {failed}"
             if answers.keeps_key:
                 yield (
                     f"engines of {answers.service} expect their old key: it stays until a rolling "
@@ -101,17 +104,25 @@ class BalancerDeployment:
             )
         if self.old and not self.nothing_answers:
             for id in states.removed_members(self.old, self.routes):
-                yield states.removed_message(id)
+                yield states.removed_message(id, taken_down=id in self.taken_down())
 
     @property
     def last_resort_warnings(self) -> tuple[str, ...]:
-        """Warnings about members that get requests only because no healthy one is left."""
+        """Warnings about members that get requests only because no healthy one is left, by their
+        upstream."""
         wanted = self.wanted
-        return tuple(
-            server.comment
+        kept = {
+            upstream.service: {
+                server.member.id: server.kept
+                for server in servers(upstream, wanted.drains)
+                if server.kept
+            }
             for upstream in wanted.upstreams
-            for server in servers(upstream, wanted.drains)
-            if server.kept
+        }
+        return tuple(
+            f"of {service} these are kept as nothing else is left: {_by_reason(reasons)}"
+            for service, reasons in kept.items()
+            if reasons
         )
 
     @property
@@ -140,6 +151,14 @@ class BalancerDeployment:
         stay |= self.unanswered
         files = [self.balancer.engine_key_file(r) for r in self.routes if r.service in stay]
         return {file.path for file in files} & self.found.files.keys()
+
+
+def _by_reason(reasons: Mapping[str, str]) -> str:
+    """Members by id, those with one reason together."""
+    ids: dict[str, list[str]] = {}
+    for id, reason in reasons.items():
+        ids.setdefault(reason, []).append(id)
+    return "; ".join(f"{', '.join(own)} ({reason})" for reason, own in ids.items())
 
 
 def now() -> str:

@@ -200,9 +200,7 @@ def removed_members(state: BalancerState, routes: Sequence[Route]) -> tuple[str,
     return tuple(m.id for one in state.upstreams for m in one.members if m.id not in ids)
 
 
-def removed_message(replica: str) -> str:
-    """The warning about such a member."""
-    return (
-        f"{replica} was in the upstream and is in no plan any more: it is removed; its host may "
-        "still run it"
-    )
+def removed_message(replica: str, taken_down: bool) -> str:
+    """The warning about such a member; its host may be out of reach for good."""
+    then = "" if taken_down else "; its host may still run it"
+    return f"{replica} was in the upstream and is in no plan any more: it is removed{then}"

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
+from roles.checks.deploy import report_of
 from roles.host import AWAIT_SERVING, LEGACY, PROBE, SERVING, SecretInput, bundle
 from roles.host.outcome import PhasedCommand, failing, hearing_phases, warn
 from roles.launch.facts import LaunchFacts, NotServing
@@ -178,6 +179,8 @@ class _Transaction(PhasedCommand):
     def execute(self, state: Any, host: Any, connector_arguments: Any) -> tuple[bool, Any]:
         ok, output = super().execute(state, host, connector_arguments)
         lines = () if ok else output.stdout_lines
+        if not ok and (why := "\n".join(output.stderr_lines).strip()):
+            report_of(state).stop(host.name, why)
         failed = [line.removeprefix(RESTORED).split() for line in lines if RESTORED in line]
         if failed and self._on_restored:
             self._on_restored(failed[-1])

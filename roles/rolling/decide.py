@@ -96,10 +96,10 @@ def decide(plan: RollingPlan, index: int, progress: Progress) -> Decision:
     accepted: list[Move] = []
     skipped: list[Skipped] = []
     for move in batch.moves:
-        reason = _stop_reason(plan, move, progress, failed)
+        reason, hosts = _stop_reason(plan, move, progress, failed)
         reason = reason or _would_empty(plan, accepted, move, serving)
         if reason:
-            skipped.append(Skipped(move, reason))
+            skipped.append(Skipped(move, reason, hosts))
         else:
             accepted.append(move)
     moving = {replica for move in accepted for replica in move.replicas}
@@ -126,24 +126,30 @@ def _failed(plan: RollingPlan, index: int, progress: Progress) -> _Failed:
     return found
 
 
-def _stop_reason(plan: RollingPlan, move: Move, progress: Progress, failures: _Failed) -> str:
-    """Why a move is not made, "" if it may be."""
+def _stop_reason(
+    plan: RollingPlan, move: Move, progress: Progress, failures: _Failed
+) -> tuple[str, tuple[str, ...]]:
+    """Why a failure stops a move, "" if none does, and the hosts that failed."""
     if progress.failed_balancers and plan.balanced.intersection(move.services):
-        failed = ", ".join(sorted(progress.failed_balancers))
-        return f"balancer {failed} failed, so it is unknown whether requests still arrive"
+        hosts = tuple(sorted(progress.failed_balancers))
+        reason = (
+            f"balancer {', '.join(hosts)} failed, so it is unknown whether requests still arrive"
+        )
+        return reason, hosts
     if kept := progress.undrainable.intersection(move.replicas):
-        return f"balancers have nothing else to send the requests of {', '.join(sorted(kept))} to"
-    before = [host for host in move.hosts if host in progress.failed_before]
+        named = ", ".join(sorted(kept))
+        return f"balancers have nothing else to send the requests of {named} to", ()
+    before = tuple(host for host in move.hosts if host in progress.failed_before)
     if before:
-        return f"{', '.join(before)} failed earlier in this run"
+        return f"{', '.join(before)} failed earlier in this run", before
     failed = dict.fromkeys(one.host for one in progress.failures if one.host in move.hosts)
     if failed:
-        return f"{', '.join(failed)} failed"
+        return f"{', '.join(failed)} failed", tuple(failed)
     for service in move.services:
         own = [member.id for member in plan.members if member.service == service]
-        if hosts := dict.fromkeys(host for id in own for host in failures.get(id, ())):
-            return f"the update of {service} stopped when {', '.join(hosts)} failed"
-    return ""
+        if found := dict.fromkeys(host for id in own for host in failures.get(id, ())):
+            return f"the update of {service} stopped when {', '.join(found)} failed", tuple(found)
+    return "", ()
 
 
 def _serving(plan: RollingPlan, progress: Progress, failed: _Failed) -> dict[str, set[str]]:

@@ -38,10 +38,11 @@ class Interruption:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A move that a run does not make, and why."""
+    """A move that a run does not make, and why; `failed_hosts` are the hosts whose failure it is."""
 
     move: Move
     reason: str
+    failed_hosts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.move} is left as it is: {self.reason}"

@@ -19,4 +19,5 @@ def balancers(run: Run) -> None:
         own_address=this_host.address,
         run_id=run.id,
         seen=run.seen.proved,
+        taken_down=lambda: run.rolling.moved,
     )

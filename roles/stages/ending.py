@@ -10,7 +10,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,12 @@ from pyinfra.api import State
 from pyinfra.context import ctx_state
 
 from roles.balancer import read_key
-from roles.checks import Ending, HostOutcome, HostVerdict, clean, failed, table, verdict
+from roles.checks import Check, Ending, HostOutcome, HostVerdict, clean, failed, table, verdict
 from roles.checks.deploy import why_unfinished
 from roles.fleet import Host
 from roles.fleet.checked import was_checked
 from roles.host.outcome import ssh_command
-from roles.host.paths import UNIT_GLOB
+from roles.host.paths import UNIT_GLOB, unit_name
 from roles.stages.crash import executed_operation, show_crashes_calmly, tell_crash
 from roles.stages.members import planned_on
 from roles.stages.progress import Key, Progress, read_durations, waited_for, write_durations
@@ -39,6 +39,10 @@ from roles.stages.screen import Screen, show_calmly
 _ATTRIBUTE = "llm_ending"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STEP_LIMIT = 240
+# How the program that moves replicas begins what it says before it does anything.
+_NOTHING_CHANGED = "nothing was changed: "
+# Checks of a balancer that fail where no replica answers.
+_NEED_REPLICAS = {"completion", "stream", "replicas"}
 
 
 @dataclass(eq=False)
@@ -279,25 +283,62 @@ def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -
         first = "mend the error above; " if end.crashed else ""
         return f"{first}run again: what is done is not done again"
     if outcome == "not updated":
-        names = sorted(one.name for one in run.state.failed_hosts)
-        return f"mend {', '.join(names)} first; run again" if names else "see the reason above"
+        names = run.rolling.failed_hosts_behind(host.name)
+        return _mend_first(names) if names else "see the reason above; run again"
     return _mended_by(run, host) if outcome == "FAILED" else ""
 
 
 def _mended_by(run: Run, host: PyinfraHost) -> str:
-    """What mends a host that failed: the remedy of its first failed check, or its reason."""
+    """What mends a host that failed: another host that it waits for, the remedy of its first failed
+    check, or its reason."""
     own = [check for check in failed(run.report.checks) if check.host == host.name]
+    if others := run.rolling.failed_hosts_behind(host.name) or _unserved(run, host.name, own):
+        return _mend_first(others)
     if own:
         return _short(next((check.remedy for check in own if check.remedy), own[0].evidence))
-    operation = _failed_operation(run.state, host)
-    if operation.startswith("Launch"):
-        journal = f"sudo journalctl -u '{UNIT_GLOB}' --no-pager -n 200"
+    operation, reasons = _failed_operation(run.state, host), run.report.reasons.get(host.name, "")
+    nothing = [one for one in reasons.splitlines() if one.startswith(_NOTHING_CHANGED)]
+    if operation.startswith("Launch") and not nothing:
+        units = " ".join(f"-u {one}" for one in _failed_units(run, host.name, reasons))
+        journal = f"sudo journalctl {units} --no-pager -n 200"
         ssh = ssh_command(host)
         return f'{ssh} "{journal}"' if ssh else journal
-    reason = next(iter(run.report.reasons.get(host.name, "").splitlines()), "")
+    reason = next(iter([*nothing, *reasons.splitlines()]), "").removeprefix(_NOTHING_CHANGED)
     if reason:
         return _short(reason)
     return f"mend what stopped “{operation}”; run again" if operation else "see the reason above"
+
+
+def _mend_first(hosts: Sequence[str]) -> str:
+    return f"mend {', '.join(hosts)} first; run again"
+
+
+def _unserved(run: Run, name: str, own: Sequence[Check]) -> list[str]:
+    """The hosts that failed, or whose replicas do not serve, where that is all that failed on a
+    balancer."""
+    if planned_on(run.fleet, name) or {check.name for check in own} - _NEED_REPLICAS or not own:
+        return []
+    broke = {one.name for one in run.state.failed_hosts}
+    return [
+        one.name
+        for one in run.fleet.hosts
+        if any(
+            one.name in broke
+            or run.seen.of(one.name, replica.name, failed=False) in ("down", "loading")
+            for replica in planned_on(run.fleet, one.name)
+        )
+    ]
+
+
+def _failed_units(run: Run, name: str, reasons: str) -> list[str]:
+    """The units of the replicas that a host's failure is about; all that it runs, where it does not
+    say which."""
+    planned = [replica.name for replica in planned_on(run.fleet, name)]
+    named = [one for one in planned if f"{one} does not serve" in reasons]
+    turn = run.rolling.turns.get(name)
+    ids = run.rolling.failures.get(name) or (turn.restarts if turn else ())
+    named = named or sorted(id.partition("/")[2] for id in ids) or planned
+    return list(map(unit_name, named)) or [f"'{UNIT_GLOB}'"]
 
 
 def _failed_operation(state: State, host: PyinfraHost) -> str:

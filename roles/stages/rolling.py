@@ -17,6 +17,7 @@ from roles.rolling import (
     Member,
     Progress,
     RollingPlan,
+    Skipped,
     batch_slots,
     decide,
     moves,
@@ -183,9 +184,16 @@ class Rolling:
 
     def skipped_on(self, name: str) -> tuple[str, ...]:
         """What a host was left with, in words."""
+        return (*self.refused_on(name), *map(str, self._skipped_on(name)))
+
+    def failed_hosts_behind(self, name: str) -> list[str]:
+        """Other hosts whose failure left this one, or some of it, as it was."""
+        hosts = {host for skipped in self._skipped_on(name) for host in skipped.failed_hosts}
+        return sorted(hosts - {name})
+
+    def _skipped_on(self, name: str) -> list[Skipped]:
         turns = [one for (_, phase), one in self._decisions.items() if phase == "turn"]
-        left = [str(skipped) for decision in turns for skipped in decision.skipped_on(name)]
-        return (*self.refused_on(name), *left)
+        return [skipped for decision in turns for skipped in decision.skipped_on(name)]
 
     def left_behind(self, name: str) -> bool:
         """Whether this update was made and left a host, or some of it, as it was."""

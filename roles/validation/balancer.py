@@ -76,13 +76,20 @@ def judge_endpoint(host: str, endpoint: Endpoint, seen: EndpointObservations) ->
     """All checks of a balancer."""
     url = endpoint.base_url
     checks = [
-        judge_completion("completion", url, seen.completion),
-        judge_completion("stream", url, seen.stream),
+        judge_completion("completion", url, seen.completion, _lacks(seen.completion)),
+        judge_completion("stream", url, seen.stream, _lacks(seen.stream)),
         judge_wrong_key(url, seen.wrong_key),
     ]
     if seen.spread:
         checks.append(judge_spread(endpoint, seen.spread))
     return of_host(host, checks)
+
+
+def _lacks(answer: Completion) -> str:
+    """What a balancer lacks that gave no completion."""
+    if answer.status in (502, 503, 504):
+        return "No replica behind it answers: repair the GPU hosts that failed, and run again."
+    return "See the balancer's log, and that its port can be reached from here."
 
 
 def judge_wrong_key(url: str, answer: Completion) -> Check:

@@ -50,10 +50,10 @@ def _replica_checks(
     """
     found = []
     if completion := seen.completions.get(replica.name):
-        found += [judge_completion("completion", replica.name, completion)]
+        found += [judge_completion("completion", replica.name, completion, _see_log(replica))]
         found += judge_identity(replica, completion)
     if stream := seen.streams.get(replica.name):
-        found += [judge_completion("stream", replica.name, stream)]
+        found += [judge_completion("stream", replica.name, stream, _see_log(replica))]
     if seen.gpus:
         found += [judge_processes(replica, seen, settings), judge_memory(replica, seen, settings)]
     if replica.name in seen.loads:
@@ -66,10 +66,13 @@ def _replica_checks(
     return found
 
 
-def judge_completion(name: str, subject: str, answer: Completion) -> Check:
+def _see_log(replica: PlannedReplica) -> str:
+    return f"See its log: sudo journalctl -u {replica.unit} --no-pager -n 200"
+
+
+def judge_completion(name: str, subject: str, answer: Completion, remedy: str) -> Check:
     """Whether a completion, streamed or not, succeeded."""
     if not answer.ok:
-        remedy = "See the replica's log: journalctl -u its unit."
         return Check(name, subject, "fail", answer.error, remedy)
     if answer.chunks is not None:
         return Check(name, subject, "pass", f"{answer.chunks} chunks")

@@ -36,7 +36,7 @@ SERVICE = {"name": "s", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4
 class Machine:
     """One simulated host: what it answers by the class of the fact, and what was done on it.
 
-    Where a command `fails`, `last_words` are what it printed.
+    Where a command `fails`, `last_words` are what it printed, `last_errors` what on standard error.
     """
 
     def __init__(self, name: str, facts: Mapping[type, Any]):
@@ -46,6 +46,7 @@ class Machine:
         self.commands: list[str] = []
         self.fails: Callable[[str], bool] = lambda command: False
         self.last_words: list[str] = []
+        self.last_errors: list[str] = []
         self.done: Callable[[str, str], Any] = lambda command, stdin: None
 
     def get_fact(self, fact: type, **arguments: Any) -> Any:
@@ -56,7 +57,10 @@ class Machine:
     def run(self, command: Any, _stdin: str = "", **_: Any) -> tuple[bool, CommandOutput]:
         text = command if isinstance(command, str) else command.get_raw_value()
         if self.fails(text):
-            return False, CommandOutput([OutputLine("stdout", line) for line in self.last_words])
+            said = [OutputLine("stdout", line) for line in self.last_words]
+            return False, CommandOutput(
+                [*said, *(OutputLine("stderr", e) for e in self.last_errors)]
+            )
         self.commands.append(text)
         self.done(text, _stdin)
         return True, CommandOutput([])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from roles.checks import HostVerdict
+from roles.checks import Check, HostVerdict
 from roles.launch.transaction import RESTORED
 from roles.stages.ending import RunEnd, verdicts
 from tests.unit.stages.fleet import TRANSACTION, ServingFleet
@@ -61,7 +61,7 @@ def test_a_host_that_fails_serves_only_where_it_says_so(
         "gpu3": ("not updated", 2, 0),
         "lb1": ("changed", 0, 0),
     }
-    assert "journalctl" in ended(fleet)["gpu2"].next_step
+    assert "-u llm-engine@s-0.service" in ended(fleet)["gpu2"].next_step
     assert ended(fleet)["gpu3"].next_step.startswith("mend gpu2 first")
 
 
@@ -69,3 +69,30 @@ def test_hosts_outside_the_run_are_named_and_not_seen(fleet: ServingFleet):
     fleet.update("gpu1", "lb1")
     assert told(fleet)["gpu1"] == ("changed", 2, 0)
     assert told(fleet)["gpu2"] == ("left out by --limit", 0, 2)
+
+
+def test_what_another_host_stopped_is_mended_there(fleet: ServingFleet):
+    fleet.machines["gpu1"].fails = fails
+    fleet.update()
+    gpu2, lb1 = "gpu2", "lb1"
+    # As validation does where nothing serves.
+    remedy = "See its log: sudo journalctl -u llm-engine@s-0.service"
+    fleet.run.report.record([Check("completion", "s-0", "fail", "refused", remedy, gpu2)])
+    fleet.run.report.record([Check("completion", "https://lb1", "fail", "502", "See", lb1)])
+    for host in fleet.run.state.inventory:
+        if host.name in (gpu2, lb1):
+            fleet.run.state.failed_hosts.add(host)
+    found = ended(fleet)
+    assert found[gpu2].outcome == found[lb1].outcome == "FAILED"
+    assert found[gpu2].next_step == "mend gpu1 first; run again"
+    assert found["gpu3"].next_step == "mend gpu1 first; run again"
+    # What the balancer lacks is what nobody answers from.
+    assert found[lb1].next_step == "mend gpu1, gpu2 first; run again"
+
+
+def test_a_host_where_another_deploy_is_at_work_is_waited_for(fleet: ServingFleet):
+    busy = "another deploy is still at work on this host; wait for it and run again"
+    fleet.machines["gpu2"].fails = fails
+    fleet.machines["gpu2"].last_errors = [f"nothing was changed: {busy}"]
+    fleet.update()
+    assert ended(fleet)["gpu2"].next_step == busy

@@ -308,3 +308,8 @@ def test_how_busy_a_slice_is_nobody_tells():
     found = judge(seen(gpus=silent), replace(REPLICA, sliced=(0,)))["utilization"]
     assert (found.outcome, found.evidence) == ("pass", "GPU 1: 99% (mean 95%, max 99%)")
     assert "utilization" not in judge(seen(gpus=silent), replace(REPLICA, sliced=(0, 1)))
+
+
+def test_a_replica_without_a_completion_is_looked_at_by_its_own_unit():
+    check = judge(seen(completions={"chat-0": Completion(False, "refused")}))["completion"]
+    assert f"journalctl -u {UNIT} " in check.remedy
