@@ -56,6 +56,8 @@ def why_unfinished(state: State, name: str) -> str | None:
     if host not in state.activated_hosts:
         return "it could not be reached"
     operations = state.ops[host]
+    if work := report_of(state).at_work.get(name):
+        return f"the run ended while it was at “{work}”; it may go on by itself"
     for op_hash, data in operations.items():
         if data.operation_meta.is_complete() and data.operation_meta.did_error():
             names = ", ".join(sorted(state.get_op_meta(op_hash).names))

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
-from roles.checks.check import OUTCOMES, Check, Outcome, grouped, rank
+from roles.checks.check import OUTCOMES, Check, Outcome, failed, grouped, rank
 
 # Version of the JSON that docs/report.schema.json describes. Any change of its fields raises it.
 SCHEMA = 1
@@ -79,8 +79,13 @@ def table(checks: Sequence[Check]) -> str:
 def brief(checks: Sequence[Check]) -> str:
     """What a run has not shown yet: warnings about replicas, GPUs and endpoints, and the
     summary."""
-    shown = [one for one in checks if one.outcome == "warn" and one.subject != one.host]
-    return "\n".join([*(_rows(shown) if shown else ()), summary(checks)])
+    warned = [one for one in checks if one.outcome == "warn"]
+    shown = [one for one in warned if one.subject != one.host]
+    above = len(warned) - len(shown)
+    notes = [f"{above} of the warnings are above" if above else ""]
+    notes += ["failures are in the verdict below" if failed(checks) else ""]
+    last = "; ".join([summary(checks), *filter(None, notes)])
+    return "\n".join([*(_rows(shown) if shown else ()), last])
 
 
 def _is_quiet(check: Check) -> bool:

@@ -20,7 +20,8 @@ class Report:
 
     `run` is the run's id. `folder` is where the files go, None for no files. `planned` are the
     hosts that must be in the report, in its order. `reasons` says, by host, why it was stopped.
-    `brief`: the screen shows failures already, so the end does not repeat them.
+    `brief`: the screen shows failures already, so the end does not repeat them. `at_work` says, by
+    host, what an interrupted run left it at.
     """
 
     run: str | None = None
@@ -29,6 +30,7 @@ class Report:
     checks: list[Check] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     brief: bool = False
+    at_work: dict[str, str] = field(default_factory=dict)
 
     def plan(self, hosts: Iterable[str]) -> None:
         """Add names of hosts that must be in the report."""
@@ -62,9 +64,15 @@ class Report:
     def _unfinished(self, name: str, why: str) -> Check:
         # A reason may continue with a whole plan.
         first = next(iter(self.reasons.get(name, "").splitlines()), "")
-        return Check(
-            "host", "", "fail", f"{why}: {clean(first[:MAX_CELL_LENGTH])}" if first else why
-        )
+        evidence = f"{why}: {clean(first[:MAX_CELL_LENGTH])}" if first else why
+        return Check("host", "", "fail", evidence, self._remedy(name, bool(first)))
+
+    def _remedy(self, name: str, stopped: bool) -> str:
+        if name in self.at_work:
+            return "Wait until it is done, then run again."
+        if stopped:
+            return "Repair that, then run again."
+        return "Run again: what is done is not done again."
 
     def finish(self, why_unfinished: WhyUnfinished) -> None:
         """Print the table, and write the files."""

@@ -6,14 +6,16 @@ silent, a firewall may drop it, and the run hangs.
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from paramiko import SSHException
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors import ssh, util
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.context import ctx_host
 
-from roles.host.outcome import PHASES
+from roles.host.outcome import PHASES, TRUST, UNTRUSTED
 from roles.host.serving import PROGRESS
 from roles.host.terminal import bounded, sanitize_output
 
@@ -36,7 +38,13 @@ def make_robust() -> None:
             raise SSHException("the connection was lost") from error
 
     def connect_with_keepalive(self: SSHConnector) -> None:
-        connect(self)
+        _see_known_hosts(self.host)
+        try:
+            connect(self)
+        except ConnectError as error:
+            if "No host key for" in str(error):
+                raise ConnectError(_untrusted(self.host, str(error))) from None
+            raise
         transport = self.client.get_transport() if self.client else None
         if transport:
             transport.set_keepalive(KEEPALIVE_S)
@@ -45,6 +53,20 @@ def make_robust() -> None:
     SSHConnector.connect = connect_with_keepalive
     SSHConnector._robust = True  # type: ignore[attr-defined]
     _read_phases()
+
+
+def _see_known_hosts(host: Any) -> None:
+    """ConnectError where host keys are checked and the file of known hosts does not exist: paramiko
+    continues as if it were empty."""
+    file = host.data.get("ssh_known_hosts_file")
+    strict = host.data.get("ssh_strict_host_key_checking") == "yes"
+    if file and strict and not Path(file).expanduser().exists():
+        raise ConnectError(_untrusted(host, f"{file} is not there"))
+
+
+def _untrusted(host: Any, why: str) -> str:
+    host.connector_data[UNTRUSTED] = True
+    return f"{why}: record the hosts' keys once with `{TRUST} INVENTORY`"
 
 
 def _read_phases() -> None:

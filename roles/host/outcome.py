@@ -18,6 +18,9 @@ from roles.host.terminal import MAX_SHOWN_LENGTH, MAX_SHOWN_LINES, shown
 # Key in a host's pyinfra data: the phase of each replica or engine by name, while a command
 # reports it.
 PHASES = "llm_phases"
+# Marks a host whose key nobody recorded, in pyinfra's data of it; the command records it.
+UNTRUSTED = "llm_untrusted"
+TRUST = "python -m roles.fleet trust"
 
 
 @contextmanager

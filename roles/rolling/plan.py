@@ -38,7 +38,7 @@ class Interruption:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A move that a run does not make, and why; `failed_hosts` are the hosts whose failure it is."""
+    """A move that a run does not make, and why; `failed_hosts` are those whose failure it is."""
 
     move: Move
     reason: str

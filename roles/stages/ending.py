@@ -24,10 +24,10 @@ from pyinfra.context import ctx_state
 
 from roles.balancer import read_key
 from roles.checks import Check, Ending, HostOutcome, HostVerdict, clean, failed, table, verdict
-from roles.checks.deploy import why_unfinished
+from roles.checks.deploy import report_of, why_unfinished
 from roles.fleet import Host
 from roles.fleet.checked import was_checked
-from roles.host.outcome import ssh_command
+from roles.host.outcome import TRUST, UNTRUSTED, ssh_command
 from roles.host.paths import UNIT_GLOB, unit_name
 from roles.stages.crash import executed_operation, show_crashes_calmly, tell_crash
 from roles.stages.members import planned_on
@@ -139,6 +139,8 @@ def _options() -> dict[str, Any]:
 def _interrupt(state: State, end: RunEnd, number: int) -> None:
     """End the run in order: what hosts were told to do is not stopped there."""
     end.interrupted = signal.Signals(number).name
+    if state.is_executing:
+        report_of(state).at_work = {host: work for (host, work), _ in waited_for(state)}
     lines = [f"Interrupted by {end.interrupted}.", *(_goes_on(state) if state.is_executing else ())]
     click.echo("\n    ".join(lines), err=True)
     if state.initialised:
@@ -277,6 +279,8 @@ def _outcome(run: Run, end: RunEnd, host: PyinfraHost) -> HostOutcome:
 def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -> str:
     """The one thing to do about a host that is not as planned; "" where it is."""
     if outcome == "not reached":
+        if host.connector_data.get(UNTRUSTED):
+            return f"record the hosts' keys: {TRUST} {os.path.relpath(run.file)}; run again"
         ssh = ssh_command(host)
         return f"see that this works: {ssh}; run again" if ssh else "see why above; run again"
     if outcome == "not finished":

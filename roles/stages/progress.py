@@ -79,13 +79,13 @@ class Progress:
         """Look no more."""
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
-        self._end(self.since.keys(), time.monotonic())
+        self._end(self.since.keys() - dict(waited_for(self.state)).keys(), time.monotonic())
 
     def _end(self, keys: Iterable[Key], now: float) -> None:
-        """Note how long took what is over."""
+        """Note how long took what is over, where it ended well."""
         for key in list(keys):
             took = now - self.since.pop(key)
-            if took >= SILENT_S:
+            if took >= SILENT_S and _ended_well(self.state, key):
                 self.took[_whichever(key)] = took
 
     def _watch(self) -> None:
@@ -109,6 +109,21 @@ class Progress:
             for key in long
         ]
         self.show(progress_line(waited, _batches(self.state)))
+
+
+def _ended_well(state: State, key: Key) -> bool:
+    """Whether work on a host came to its end, and did not fail."""
+    name, work = key
+    host = next(one for one in state.inventory if one.name == name)
+    if host in state.failed_hosts:
+        return False
+    own = [
+        one.operation_meta
+        for op_hash, one in state.ops[host].items()
+        if ", ".join(sorted(state.get_op_meta(op_hash).names)) == work
+    ]
+    # Before the run executes, hosts that fail are noted.
+    return all(one.is_complete() and not one.did_error() for one in own)
 
 
 def _whichever(key: Key) -> Key:

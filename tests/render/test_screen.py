@@ -385,6 +385,11 @@ def test_a_signal_ends_the_run_in_order(site: Site, number: signal.Signals):
     interrupted = done.lines.index(f"Interrupted by {number.name}.")
     assert done.lines[interrupted + 1] == goes_on
     assert done.verdict["gpu1"][:2] == ("? / 2", "not finished")
+    checks = json.loads((site.folder / "reports/report.json").read_text())["checks"]
+    left = {one["host"]: one for one in checks if one["outcome"] == "fail"}
+    assert "Launch | Move batch 1" in left["gpu1"]["evidence"]
+    assert "Wait" in left["gpu1"]["remedy"] and "Run again" in left["gpu2"]["remedy"]
+    assert not (site.folder / "reports/durations.json").exists()
     assert done.lines[-2].startswith("INTERRUPTED. NOT FINISHED: gpu1, gpu2, gpu3, lb1. 4 of 6")
     assert done.lines[-2].endswith(f" Next: pyinfra site.py {site.deploy} -y")
 

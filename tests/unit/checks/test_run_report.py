@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from roles.checks import Check, Report, of_host
+from roles.checks.report import brief
 
 GOOD, BAD = Check("sudo", "", "pass", "passwordless"), Check("sudo", "", "fail", "none")
 HOST = "gpu1"
@@ -78,3 +79,24 @@ def test_a_folder_that_cannot_be_written_is_told_of(
     (tmp_path / "reports").write_text("a file")
     Report(folder=tmp_path / "reports").finish(lambda name: "")
     assert "The reports could not be written" in capsys.readouterr().err
+
+
+def test_a_host_that_an_interrupted_run_left_says_what_to_do():
+    report = Report(at_work={"gpu1": "Launch | Move batch 1"})
+    report.plan(["gpu1", "gpu2"])
+    checks = report.complete(lambda name: "the run ended before its turn")
+    assert [check.remedy.split()[0] for check in checks] == ["Wait", "Run"]
+
+
+def test_what_the_screen_counts_is_shown_or_said_to_be_above():
+    checks = [
+        Check("persistence", "gpu1", "warn", "none", host="gpu1"),
+        Check("replicas", "https://lb1", "warn", "1 of 2", host="lb1"),
+        Check("host", "gpu2", "fail", "the run ended before its turn", host="gpu2"),
+    ]
+    *rows, last = brief(checks).splitlines()
+    assert len(rows) == 2 and "https://lb1" in rows[1]
+    assert last == (
+        "3 checks: 0 passed, 2 warned, 1 failed; 1 of the warnings are above; "
+        "failures are in the verdict below"
+    )

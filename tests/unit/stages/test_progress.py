@@ -1,5 +1,6 @@
 """What is said while a run waits, how often, and how long it took last time."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,13 @@ def test_a_line_names_host_work_and_time(waited: list[Waited], batches: int, lin
     assert progress_line(waited, batches) == line
 
 
+@dataclass(eq=False)
+class Host:
+    name: str
+    executing_op_hash: str | None = None
+    connector_data: dict[str, Any] = field(default_factory=dict)
+
+
 class Pyinfra:
     """pyinfra's state while hosts are at work."""
 
@@ -43,7 +51,9 @@ class Pyinfra:
     current_stage = StateStage.Execute
 
     def __init__(self) -> None:
-        self.inventory = [SimpleNamespace(name="gpu1", executing_op_hash=None, connector_data={})]
+        self.inventory = [Host("gpu1")]
+        self.failed_hosts: set[Host] = set()
+        self.ops: dict[Host, dict[str, Any]] = {self.inventory[0]: {}}
 
     def get_op_meta(self, op_hash: str) -> Any:
         return SimpleNamespace(names={op_hash})
@@ -115,6 +125,27 @@ def test_how_long_it_took_is_kept_for_the_next_run_whatever_its_batch(tmp_path: 
     for now in range(7):
         progress.look(now)
     assert shown == ["... Move batch 1: gpu1 5 s, last time 30 s"]
+
+
+@pytest.mark.parametrize(
+    ("complete", "error", "kept"), [(True, False, 9), (True, True, None), (False, False, None)]
+)
+def test_what_failed_or_was_killed_took_no_time(complete: bool, error: bool, kept: float | None):
+    pyinfra, progress, _ = watched()
+    meta = SimpleNamespace(is_complete=lambda: complete, did_error=lambda: error)
+    pyinfra.ops[pyinfra.inventory[0]] = {"Move": SimpleNamespace(operation_meta=meta)}
+    for now in range(12):
+        pyinfra.does("Move" if now < 9 else None)
+        progress.look(now)
+    assert progress.took.get(("gpu1", "Move")) == kept
+
+
+def test_what_goes_on_when_a_run_ends_took_no_time():
+    pyinfra, progress, _ = watched()
+    pyinfra.does("Move")
+    progress.look(-1000)
+    progress.stop()
+    assert progress.took == {}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"gpu1": 3}', '{"gpu1": {"x": "y"}}', "{"])
