@@ -9,6 +9,7 @@ from roles.checks.report import clean
 HostOutcome = Literal[
     "unchanged",
     "changed",
+    "would change",
     "not updated",
     "not begun",
     "not finished",
@@ -71,6 +72,8 @@ def _outcome(rows: Sequence[HostVerdict], ending: Ending) -> str:
         sentences.append(f"Changed: {changed}.")
     elif ending == "dry":
         sentences.append("A dry run: nothing was changed.")
+        if would := _names(rows, "would change"):
+            sentences.append(f"Would change: {would}.")
     elif not sentences:
         sentences.append("Nothing changed.")
     if not_updated := _names(rows, "not updated"):

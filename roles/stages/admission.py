@@ -47,7 +47,7 @@ def compare(run: Run) -> None:
         stop(different)
         return
     say(f"GPUs as in the inventory: {summary(declared.hardware.gpus)}")
-    warn_faults(report.faults)
+    warn_faults(report.faults, declared.driver)
 
 
 def admit_as_deployed(run: Run) -> bool:
@@ -65,7 +65,7 @@ def admit_as_deployed(run: Run) -> bool:
         return False
     if declared.hardware is not None and not declared.retired:
         say(f"GPUs as in the inventory: {summary(declared.hardware.gpus)}")
-        warn_faults(report.faults)
+        warn_faults(report.faults, declared.driver)
     run.observed(host.name, report)
     return True
 

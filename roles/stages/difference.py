@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import click
 from pyinfra import host
 
-from roles.declaration import GPU_HOSTS
+from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.fleet import Fleet
 from roles.launch import ReplicaChange, grouped, replica_changes
 from roles.stages.answers import launch_state
-from roles.stages.ending import earlier_durations
+from roles.stages.ending import changes_shown, earlier_durations
 from roles.stages.keys import engine_key_file
 from roles.stages.members import Found, changes_of
 from roles.stages.progress import Key
@@ -53,11 +53,17 @@ def difference(run: Run) -> list[str]:
         changes += replica_changes(one.name, launch.changes(state), state.manifest, planned)
     lines = [f"  {line}" for line in grouped(changes)]
     if lines:
+        fresh, batches = _steps(run)
+        run.would_change |= {*fresh, *(name for batch in batches for name in batch)}
+        if batches:
+            run.would_change |= {one.name for one in run.fleet.having(BALANCERS)}
+        changes_shown(run)
         return [
             f"The plan changes {_replicas(len(changes))}:",
             *lines,
             *_reasons(run.fleet, changes),
-            *(f"  {line}" for line in expected(*_steps(run), earlier_durations(run))),
+            *(f"  batch {index + 1}: {', '.join(batch)}" for index, batch in enumerate(batches)),
+            *(f"  {line}" for line in expected(fresh, batches, earlier_durations(run))),
         ]
     hosts = f"{len(seen)} host{'s' if len(seen) != 1 else ''}"
     count = sum(len(plan.replicas) for name in seen for _, plan in run.fleet.on(name))

@@ -67,7 +67,8 @@ def discover(run: Run) -> None:
     for fault in report.blocking_faults:
         remedy = "deploys/drivers.py sees to it" if fault.kind in REMEDIATED else fault.remedy
         say(f"{click.style('not ready to serve', 'red')}: {fault.problem}: {remedy}")
-    warn_faults(fault for fault in report.faults if fault.severity == "warning")
+    driver = run.fleet.host(host.name).driver
+    warn_faults((one for one in report.faults if one.severity == "warning"), driver)
 
 
 def record_verdicts(run: Run, name: str, verdicts: tuple[LinkVerdict, ...]) -> None:

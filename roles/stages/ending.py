@@ -98,6 +98,14 @@ def note(run: Run, text: str) -> None:
         end.screen.log.write(f"{text}\n")
 
 
+def changes_shown(run: Run) -> None:
+    """Have pyinfra's table of changes say that those of the plan are not in it: they are decided
+    when the run executes."""
+    end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
+    if end is not None:
+        end.screen.beside = "beside those of replicas, which the plan above has"
+
+
 def earlier_durations(run: Run) -> Mapping[Key, float]:
     """How long what took long took in earlier runs, in seconds by host and step."""
     end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
@@ -267,13 +275,20 @@ def _outcome(run: Run, end: RunEnd, host: PyinfraHost) -> HostOutcome:
     if host in state.failed_hosts:
         return "FAILED"
     if not state.is_executing:
-        return "not begun"
+        return _foreseen(run, host) if end.dry and not end.interrupted else "not begun"
     done = [one.operation_meta for one in state.ops[host].values()]
     if not all(one.is_complete() for one in done):
         return "not finished"
     if any(one.did_change() for one in done):
         return "changed"
     return "not updated" if run.rolling.left_behind(host.name) else "unchanged"
+
+
+def _foreseen(run: Run, host: PyinfraHost) -> HostOutcome:
+    """What a run that was dry would do on a host; its replicas move when the run executes."""
+    operations = [one.operation_meta for one in run.state.ops[host].values()]
+    changes = host.name in run.would_change or any(one._maybe_is_change for one in operations)
+    return "would change" if changes else "unchanged"
 
 
 def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from pyinfra import host
 
+from roles.driver import REMEDIATED, DriverSettings
 from roles.fleet import SWITCHES
 from roles.fleet.checked import RefusedError
 from roles.hardware import Fault
@@ -20,7 +21,9 @@ def wants(name: str, default: bool) -> bool:
     return value
 
 
-def warn_faults(faults: Iterable[Fault]) -> None:
-    """Print this host's faults as warnings."""
+def warn_faults(faults: Iterable[Fault], driver: DriverSettings | None = None) -> None:
+    """Print this host's faults as warnings, but for those that its driver stage repairs."""
+    repairs = driver is not None and driver.install != "never"
     for fault in faults:
-        warn(str(fault))
+        if not (repairs and fault.severity == "warning" and fault.kind in REMEDIATED):
+            warn(str(fault))

@@ -42,8 +42,8 @@ class Run:
     the rolling update of engines, `found` what hosts ran before it and what is to be done there.
     `restarts` is the rolling update of reboots, `reboots` the hosts that need one. `seen` is what
     the run has seen of replicas, `compared` are the hosts whose plan was compared with what they
-    run. `busy` are hosts on which another deploy is at work. `lock` guards what must be done once
-    although hosts are prepared in parallel.
+    run, `would_change` those where the two differ. `busy` are hosts on which another deploy is at
+    work. `lock` guards what must be done once although hosts are prepared in parallel.
     """
 
     id: str
@@ -58,6 +58,7 @@ class Run:
     loaded: bool = False
     compared: set[str] = field(default_factory=set)
     told_plan: bool = False
+    would_change: set[str] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
     lock: RLock = field(default_factory=RLock)
     _answers: dict[str, dict[Hashable, object]] = field(default_factory=dict)

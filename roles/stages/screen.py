@@ -39,7 +39,8 @@ class Screen(logging.Filter):
     """The screen of one run: a filter of pyinfra's log lines, and the run's log.
 
     `changed` are the hosts that the operation of now changed; `explained` counts by operation and
-    host the lines of a failure that were shown.
+    host the lines of a failure that were shown. `beside` says what pyinfra's table of changes
+    lacks.
     """
 
     state: State
@@ -50,6 +51,7 @@ class Screen(logging.Filter):
     explained: dict[str, dict[str, int]] = field(default_factory=dict)
     headed: str = ""
     progress: str = ""
+    beside: str = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a line is shown by pyinfra; one that is not goes to the log."""
@@ -69,6 +71,8 @@ class Screen(logging.Filter):
             return False
         if "-->" in text:
             self.show_changes()
+            if text.startswith("--> Detected changes") and self.beside:
+                record.msg, record.args = f"--> Detected changes, {self.beside}:", None
             return text.startswith(_SHOWN_HEADERS)
         if record.funcName == "print_rows":
             return self.state.current_stage < StateStage.Execute and not _NO_CHANGE.search(text)

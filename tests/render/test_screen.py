@@ -497,7 +497,14 @@ def test_a_dry_run_says_so(site: Site):
     done = site.run("--dry", old={"gpu1": {"max_model_len": 2048}})
     assert done.status == 0, done.stderr
     assert "  gpu1/chat-0, gpu1/chat-1: max_model_len 2048 → 4096" in done.lines
-    assert done.lines[-2] == "A dry run: nothing was changed. 6 of 6 replicas serve."
+    assert "  batch 1: gpu1" in done.lines
+    assert not any(line.strip() == "--> Detected changes:" for line in done.lines)
+    assert [row[1] for row in done.verdict.values()] == [
+        "would change", "unchanged", "unchanged", "would change",
+    ]  # fmt: skip
+    assert done.lines[-2] == (
+        "A dry run: nothing was changed. Would change: gpu1, lb1. 6 of 6 replicas serve."
+    )
 
 
 def test_other_commands_of_pyinfra_are_left_as_they_are(site: Site):

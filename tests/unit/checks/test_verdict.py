@@ -64,6 +64,11 @@ LB = HostVerdict("lb1", 0, 0, 0, "unchanged")
             "A dry run: nothing was changed. 1 of 5 replicas serve; 2 are loading; of 2 it was not "
             "seen.",
         ),
+        (
+            [gpu("gpu1", "would change"), gpu("gpu2", "unchanged"), LB],
+            "dry",
+            "A dry run: nothing was changed. Would change: gpu1. 2 of 2 replicas serve.",
+        ),
         ([LB], "whole", "Nothing changed."),
     ],
 )  # fmt: skip

@@ -85,3 +85,20 @@ def test_a_host_cannot_spoil_the_recording(simulation: Simulation, field: str, a
     assert {one.name for one in run.state.failed_hosts} == {"gpu2"}
     assert recording_of(simulation.file).read_text() == before
     assert simulation.fleet()
+
+
+@pytest.mark.parametrize(("install", "warned"), [("never", True), ("when-needed", False)])
+def test_what_the_driver_stage_sees_to_is_no_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    install: str,
+    warned: bool,
+):
+    simulation = Simulation(tmp_path, monkeypatch, driver={"install": install})
+    asleep = query(row(0, persistence="Disabled"), row(1, persistence="Disabled"))
+    for name in simulation.machines:
+        says(simulation, name, sections(query=asleep))
+    with caplog.at_level("WARNING"):
+        simulation.prepare(simulation.begin(), discover)
+    assert ("persistence mode" in caplog.text) is warned
