@@ -20,5 +20,7 @@ from roles.balancer.settings import needs_secrets as needs_secrets
 from roles.balancer.state import BalancerState as BalancerState
 from roles.balancer.state import drain_owners as drain_owners
 from roles.balancer.state import in_service as in_service
+from roles.balancer.state import parse_state as parse_state
 from roles.balancer.upstreams import Drain as Drain
 from roles.balancer.upstreams import Upstream as Upstream
+from roles.balancer.upstreams import servers as servers

@@ -39,8 +39,7 @@ class Screen(logging.Filter):
     """The screen of one run: a filter of pyinfra's log lines, and the run's log.
 
     `changed` are the hosts that the operation of now changed; `explained` counts by operation and
-    host the lines of a failure that were shown. `beside` says what pyinfra's table of changes
-    lacks.
+    host the lines of a failure that were shown. `beside` says what pyinfra's table lacks.
     """
 
     state: State

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from pyinfra import host
 
-from roles.balancer import base_url, certificate_paths
+from roles.balancer import balancer_of, base_url, certificate_paths
 from roles.checks.deploy import report_at_end
 from roles.declaration import BALANCERS, Service
 from roles.fleet import Fleet, Host
@@ -94,7 +94,7 @@ def endpoint_of(fleet: Fleet, this_host: Host, service: Service, plan: Plan) -> 
     url = base_url(
         settings, service.route.match, this_host.address, fleet.settings.validation.endpoint_url
     )
-    return Endpoint(url, plan.model, upstreams)
+    return Endpoint(url, plan.model, upstreams, balancer_of(settings).kind)
 
 
 def bracketed(address: str) -> str:

@@ -4,9 +4,10 @@ balancer."""
 import re
 import secrets
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from roles.balancer import BalancerState, servers
 from roles.checks import Check, of_host
 from roles.host import probe
 from roles.validation.observations import Completion, Endpoint, completion_of
@@ -72,8 +73,14 @@ def unseen_upstreams(upstreams: Sequence[str], answers: Sequence[Completion]) ->
     return [upstream for upstream in upstreams if upstream not in seen]
 
 
-def judge_endpoint(host: str, endpoint: Endpoint, seen: EndpointObservations) -> list[Check]:
-    """All checks of a balancer."""
+def judge_endpoint(
+    host: str,
+    endpoint: Endpoint,
+    seen: EndpointObservations,
+    why_out: Mapping[str, str] | None = None,
+) -> list[Check]:
+    """All checks of a balancer; `why_out` says of upstreams why they get no requests, see
+    `reasons_out`."""
     url = endpoint.base_url
     checks = [
         judge_completion("completion", url, seen.completion, _lacks(seen.completion)),
@@ -81,7 +88,7 @@ def judge_endpoint(host: str, endpoint: Endpoint, seen: EndpointObservations) ->
         judge_wrong_key(url, seen.wrong_key),
     ]
     if seen.spread:
-        checks.append(judge_spread(endpoint, seen.spread))
+        checks.append(judge_spread(endpoint, seen.spread, why_out or {}))
     return of_host(host, checks)
 
 
@@ -100,7 +107,22 @@ def judge_wrong_key(url: str, answer: Completion) -> Check:
     return Check("wrong key", url, "fail", evidence, "Check that the balancer compares keys.")
 
 
-def judge_spread(endpoint: Endpoint, answers: Sequence[Completion]) -> Check:
+def reasons_out(state: BalancerState | None, upstreams: Iterable[str]) -> dict[str, str]:
+    """Of upstreams by their address and port: why a balancer sends them no requests."""
+    if state is None:
+        return {}
+    found = [server for one in state.upstreams for server in servers(one, state.drains)]
+    known = {server.member.endpoint: server.out for server in found}
+    reasons = {
+        upstream: known.get(upstream) if upstream in known else "not in the upstream"
+        for upstream in upstreams
+    }
+    return {upstream: why for upstream, why in reasons.items() if why}
+
+
+def judge_spread(
+    endpoint: Endpoint, answers: Sequence[Completion], why_out: Mapping[str, str]
+) -> Check:
     """Whether every replica answers through the balancer."""
     planned = len(endpoint.upstreams)
     failed = [answer.error for answer in answers if not answer.ok]
@@ -122,11 +144,16 @@ def judge_spread(endpoint: Endpoint, answers: Sequence[Completion]) -> Check:
     evidence = f"{planned - len(unseen)} of {planned} answered in {len(answers)} requests"
     if unseen:
         remedy = "They may be drained or ejected: see the balancer's log."
+        if why_out.keys() >= set(unseen):
+            remedy = (
+                "A deploy with deploys/llm.py of all hosts brings in again what is in the plan."
+            )
+        named = [f"{one} ({why_out[one]})" if one in why_out else one for one in unseen]
         return Check(
             "replicas",
             endpoint.base_url,
             "warn",
-            f"{evidence}; not seen: {', '.join(unseen)}",
+            f"{evidence}; not seen: {', '.join(named)}",
             remedy,
         )
     return Check("replicas", endpoint.base_url, "pass", evidence)

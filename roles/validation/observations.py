@@ -20,12 +20,13 @@ class Endpoint:
     """The planned endpoint of a service.
 
     `base_url` is what clients call (`https://10.99.0.10`), `model` the served name, `upstreams` the
-    `ADDRESS:PORT` of each replica behind it.
+    `ADDRESS:PORT` of each replica behind it, `balancer` the kind of its program.
     """
 
     base_url: str
     model: str
     upstreams: tuple[str, ...]
+    balancer: str = "nginx"
 
 
 @dataclass(frozen=True)

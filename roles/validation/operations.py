@@ -11,11 +11,19 @@ from pathlib import Path
 from pyinfra import host
 from pyinfra.api import FunctionCommand, operation
 
+from roles.balancer import BalancerState, parse_state
+from roles.balancer.facts import BalancerFacts
 from roles.checks import Check, failed
 from roles.hardware import readings
 from roles.host import PROBE, SecretInput, bundle
 from roles.host.outcome import failing_checks
-from roles.validation.balancer import Endpoint, ask_endpoint, judge_endpoint
+from roles.validation.balancer import (
+    Endpoint,
+    ask_endpoint,
+    judge_endpoint,
+    reasons_out,
+    unseen_upstreams,
+)
 from roles.validation.facts import Certificates, Observations
 from roles.validation.observations import PlannedReplica
 from roles.validation.settings import ValidationSettings
@@ -126,10 +134,22 @@ def _endpoint_checks(
     try:
         if pem == "":
             raise ssl.SSLError(f"no certificate in {certificate_path}")
-        return judge_endpoint(host.name, endpoint, ask_endpoint(endpoint, key, pem, settings))
+        seen = ask_endpoint(endpoint, key, pem, settings)
+        unseen = unseen_upstreams(endpoint.upstreams, seen.spread) if seen.spread else []
+        why_out = reasons_out(_balancer_state(endpoint.balancer), unseen) if unseen else {}
+        return judge_endpoint(host.name, endpoint, seen, why_out)
     except ssl.SSLError as error:
         evidence = f"its certificate could not be read: {error}"
         return [Check("certificate", endpoint.base_url, "fail", evidence, host=host.name)]
+
+
+def _balancer_state(kind: str) -> BalancerState | None:
+    """The state that a balancer was last given; None where it cannot be read."""
+    found = host.get_fact(BalancerFacts, kind=kind, _ignore_errors=True)
+    try:
+        return parse_state(found.state)
+    except ValueError:
+        return None
 
 
 def _record(checks: Sequence[Check], record: Record) -> Verification:

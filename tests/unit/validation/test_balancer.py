@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from roles.balancer import BalancerState, Drain, Member, Upstream
 from roles.validation.balancer import (
     Endpoint,
     EndpointObservations,
     ask_endpoint,
     judge_endpoint,
+    reasons_out,
     replica_of,
 )
 from roles.validation.observations import Completion
@@ -129,3 +131,21 @@ def test_the_last_upstream_tried_is_the_one_that_answered(
     header: str | None, replica: str | None
 ) -> None:
     assert replica_of(header) == replica
+
+
+def test_an_upstream_that_gets_no_requests_says_why():
+    answers = (Completion(True, status=200, replica=UPSTREAMS[0]),)
+    drained, left = "10.0.0.2:8001", "10.0.0.3:8001"
+    members = (
+        Member("gpu1/m-0", "gpu1", "10.0.0.1", 8001),
+        Member("gpu2/m-0", "gpu2", "10.0.0.2", 8001),
+    )
+    state = BalancerState(
+        (Upstream("m", "llm-m", members),), (Drain("gpu2/m-0", "operator", "r", "t"),)
+    )
+    why = reasons_out(state, [drained, left])
+    endpoint = Endpoint("https://lb1", "m", (*UPSTREAMS, left))
+    seen = EndpointObservations(answers[0], answers[0], Completion(False, status=401), answers)
+    check = {one.name: one for one in judge_endpoint("lb1", endpoint, seen, why)}["replicas"]
+    assert check.outcome == "warn"
+    assert f"{drained} (drained), {left} (not in the upstream)" in check.evidence
