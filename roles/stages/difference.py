@@ -56,7 +56,7 @@ def difference(run: Run) -> list[str]:
         fresh, batches = _steps(run)
         run.would_change |= {*fresh, *(name for batch in batches for name in batch)}
         if batches:
-            run.would_change |= {one.name for one in run.fleet.having(BALANCERS)}
+            run.would_change |= {one.name for one in run.fleet.with_role(BALANCERS)}
         changes_shown(run)
         return [
             f"The plan changes {_replicas(len(changes))}:",

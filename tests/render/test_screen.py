@@ -157,7 +157,7 @@ def test_a_host_at_work_for_another_deploy_is_known_before_anything_changes(site
     assert "wait for it, then run again" in done.stderr
     # What gpu1 serves is not known, so nothing of that service is stopped on gpu2.
     assert {"gpu1", "gpu2"} <= {host for host, one in done.verdict.items() if one[1] != "unchanged"}
-    assert "batch 1" not in done.stderr
+    assert "Move batch 1" not in done.stderr
 
 
 def test_two_faults_are_told_once_each_with_what_to_do(site: Site):
@@ -405,7 +405,7 @@ def test_a_signal_ends_the_run_in_order(site: Site, number: signal.Signals):
             "... Launch | Replicas serve: gpu1 (chat-0, chat-1) 5 s",
             "not finished",
         ),
-        (signal.SIGINT, "Observed", "... Validation | ", "not finished"),
+        (signal.SIGINT, "Observations", "... Validation | ", "not finished"),
     ],
 )
 def test_a_signal_at_any_stage_ends_with_the_verdict(
@@ -442,7 +442,7 @@ check(__file__)
 
 
 def test_a_signal_while_a_real_command_runs(site: Site):
-    config = (ROOT / "config.py").read_text().replace("config.SUDO = True", "config.SUDO = False")
+    config = (ROOT / "config.py").read_text() + "from pyinfra import config\nconfig.SUDO = False\n"
     (site.folder / "config.py").write_text(config)
     (site.folder / "site.py").write_text(LOCAL)
     slow = SLOW.replace('load"', 'load 63%"').replace("sleep(7)", "sleep(15)")

@@ -115,14 +115,14 @@ def test_who_vanished_is_named(tmp_path: Path):
     assert message.startswith("gpu1/code-0 was in the upstream and is in no plan any more")
     assert "its host may still run it" in message
     found.taken_down = lambda: {"gpu1/code-0"}
-    (message,) = found.messages
+    (message,) = found.warnings
     assert "may still run" not in message
 
 
 def test_members_that_gave_no_completion_are_one_line_an_upstream(tmp_path: Path):
     found = deployment(tmp_path, CHAT, failed=all_of(CHAT))
-    assert [message.count("gpu") for message in found.messages] == [len(all_of(CHAT))]
-    assert [message.count("gpu") for message in found.kept_messages] == [len(all_of(CHAT))]
+    assert [message.count("gpu") for message in found.warnings] == [len(all_of(CHAT))]
+    assert [message.count("gpu") for message in found.last_resort_warnings] == [len(all_of(CHAT))]
 
 
 def test_drained_members_are_not_asked(tmp_path: Path):
