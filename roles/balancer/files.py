@@ -26,10 +26,10 @@ def make_key(path: Path) -> bool:
     """
     path = path.expanduser()
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_private(path.parent, 0o700)
         if path.exists():
             return False
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(path.parent, 0o700)
         ignored = path.parent / ".gitignore"
         if not ignored.exists():
             ignored.write_text("*\n")

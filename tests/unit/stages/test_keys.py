@@ -53,6 +53,16 @@ def test_whoever_makes_it_at_the_same_time_gets_the_same(tmp_path: Path):
     assert len({key for _, key in made}) == 1
 
 
+def test_a_key_that_is_there_may_lie_beside_other_files(simulation: Simulation, tmp_path: Path):
+    file = made_key(tmp_path)
+    file.parent.mkdir()
+    file.parent.chmod(0o755)
+    file.touch(0o600)
+    file.write_text("a-key-of-the-operators-own\n")
+    seen_to(simulation)
+    assert file.read_text() == "a-key-of-the-operators-own\n"
+
+
 def test_a_folder_that_others_may_use_is_refused(simulation: Simulation, tmp_path: Path):
     made_key(tmp_path).parent.mkdir()
     made_key(tmp_path).parent.chmod(0o755)
