@@ -3,10 +3,11 @@
 import re
 import traceback
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from roles.balancer.nginx.paths import KEYS, SELF_SIGNED, UPSTREAMS
@@ -74,6 +75,11 @@ SAMPLE = site_values(
 
 def rendered(text: str, **values: Any) -> str:
     """A rendered template; jinja2.TemplateError where it is wrong, or a variable is unknown."""
+    return _compiled(text).render(managed=MANAGED, **values)
+
+
+@lru_cache(maxsize=8)
+def _compiled(text: str) -> Template:
     # An inventory's own template is not trusted: the sandbox limits its loops.
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
@@ -82,7 +88,7 @@ def rendered(text: str, **values: Any) -> str:
         lstrip_blocks=True,
         autoescape=False,
     )
-    return environment.from_string(text).render(managed=MANAGED, **values)
+    return environment.from_string(text)
 
 
 def check_template(path: Path) -> None:
