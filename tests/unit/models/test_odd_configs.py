@@ -371,7 +371,7 @@ def with_value(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> 
     return {**config, key: with_value(config[key], tuple(rest), value) if rest else value}
 
 
-@settings(max_examples=60, deadline=2000)
+@settings(deadline=2000)
 @given(st.data())
 def test_any_config_makes_a_model_or_an_error_of_ours(data: st.DataObject):
     config = read(data.draw(st.sampled_from(CONFIG_NAMES)))

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.rolling import (
@@ -74,17 +74,14 @@ def worlds(draw: st.DrawFn) -> World:
 
 chances = st.integers(0, 2**32).map(random.Random)
 # The simulator asserts at each drain that no upstream is emptied but where that is announced.
-often = settings(max_examples=30, deadline=None)
 
 
-@often
 @given(worlds(), chances, st.sampled_from([0.0, 0.2, 0.6]))
 def test_no_upstream_is_emptied_unannounced_whatever_fails(world, chance, failure_rate):
     for _run in range(3):
         execute(world, chance, failure_rate)
 
 
-@often
 @given(worlds())
 def test_every_change_is_in_one_batch_or_skipped(world):
     plan = world.plan()
@@ -100,7 +97,6 @@ def test_every_change_is_in_one_batch_or_skipped(world):
     assert {c.replica for c in world.changes if isinstance(c, Restart)} | carried == set(restarts)
 
 
-@often
 @given(worlds())
 def test_batches_are_few_and_small(world):
     plan = world.plan()
@@ -112,7 +108,6 @@ def test_batches_are_few_and_small(world):
         assert len({move.hosts[0] for move in batch.moves}) <= -(-len(moves) // most)
 
 
-@often
 @given(worlds())
 def test_a_replica_and_all_its_hosts_restart_in_one_batch(world):
     plan = world.plan()
@@ -130,7 +125,6 @@ def test_a_replica_and_all_its_hosts_restart_in_one_batch(world):
         assert all(found == batch_of[one.id] for found in indexes)
 
 
-@often
 @given(worlds())
 def test_who_restarts_together_is_in_one_move(world):
     plan = world.plan()
@@ -140,7 +134,6 @@ def test_who_restarts_together_is_in_one_move(world):
     assert sum(bool(one_key & set(move.replicas)) for move in moves) == bool(one_key)
 
 
-@often
 @given(worlds())
 def test_a_forbidden_interruption_is_never_planned(world):
     plan = world.plan()
@@ -151,7 +144,6 @@ def _services(move: Move) -> set[str]:
     return set(move.services)
 
 
-@often
 @given(worlds(), chances)
 def test_a_service_stops_at_its_first_failure_and_others_go_on(world, chance):
     plan, steps = execute(world, chance, failure_rate=0.3)
@@ -182,14 +174,12 @@ def _tied(plan, step, move, stopped) -> bool:
     )
 
 
-@often
 @given(worlds())
 def test_without_failures_all_batches_go_as_planned(world):
     _plan, steps = execute(world)
     assert not [left for step in steps for left in step.decision.skipped]
 
 
-@often
 @given(worlds(), chances)
 def test_later_runs_do_what_is_left_and_end(world, chance):
     execute(world, chance, failure_rate=0.4)
@@ -207,7 +197,6 @@ def test_later_runs_do_what_is_left_and_end(world, chance):
     assert not {id for id in out if world.serves.get(id)}
 
 
-@often
 @given(worlds(), chances)
 def test_who_must_not_restart_is_not_touched(world, chance):
     named = {c.replica for c in world.changes if not isinstance(c, HostRestart)}
@@ -219,7 +208,6 @@ def test_who_must_not_restart_is_not_touched(world, chance):
                 assert one.id in named or set(one.hosts) & hosts
 
 
-@often
 @given(worlds(), chances)
 def test_the_order_of_changes_is_no_matter(world, chance):
     with_replicas = {host for one in world.members for host in one.hosts}

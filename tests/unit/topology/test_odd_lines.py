@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.topology import plan_command, predict
@@ -152,7 +152,6 @@ def test_a_line_that_is_no_object(text: str):
     assert found["id"] is None and found["error"].startswith("line 2 is no ")
 
 
-@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_any_config_in_a_line_is_answered(data: st.DataObject):
     config = read(data.draw(st.sampled_from(CONFIG_NAMES)))
