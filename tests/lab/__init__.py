@@ -11,5 +11,7 @@ GPUs and without a driver. There the kernel's modules and the PCI bus are simula
 What can go wrong while a driver is installed is in `tests.lab.driver_faults`.
 
 `lb2`, `gpu5` and `gpu6` are spare: tests of services boot them beside the others, fresh, and
-neither find nor leave anything on the hosts that others share (services.py).
+neither find nor leave anything on the hosts that others share (services.py). `lb3` is the balancer
+of bare hosts; `gpu7`, `gpu8`, `lb4` and `lb5` are of the pages on day two. Tests of both run beside
+the others, in a process of their own (`make lab`).
 """

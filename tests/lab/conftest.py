@@ -24,13 +24,18 @@ ROOT = Path(__file__).parents[2]
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
 BALANCER = "https://10.99.0.10"
 RUN_TIMEOUT_S = 1500
+GUESTS = "guests"
+"""The lock that test runs beside the lab's holder share."""
 ON_VLLM = ("test_takeover.py", "test_main_job.py", "test_interconnect.py")
 """Files whose tests need vLLM, in their order; all others come after them, on llama.cpp."""
+WITH_BARE = "test_bare_to_served.py"
+"""Comes last: it waits for the bare hosts, which a test run beside this one may have."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run what needs vLLM first: the hosts go over to llama.cpp once, and not back."""
-    items.sort(key=lambda item: ON_VLLM.index(name) if (name := item.path.name) in ON_VLLM else 9)
+    order = {name: place for place, name in enumerate(ON_VLLM, -len(ON_VLLM))} | {WITH_BARE: 1}
+    items.sort(key=lambda item: order.get(item.path.name, 0))
 
 
 def missing_rights() -> str | None:
@@ -190,6 +195,8 @@ def lab() -> Iterator[Fleet]:
     """Booted hosts as a provider hands them over; gone at the end.
 
     LAB_REUSE=1 takes the lab that is up, as it is, and leaves it up: for writing tests.
+    LAB_BESIDE=1 makes this the guest of another test run, which boots the lab and ends it after
+    both.
     """
     if why := missing_rights():
         if os.environ.get("CI"):
@@ -197,6 +204,12 @@ def lab() -> Iterator[Fleet]:
         pytest.skip(f"lab: {why}")
     if os.environ.get("LAB_REUSE") and any(hosts.running().values()):
         yield Fleet()
+        return
+    if os.environ.get("LAB_BESIDE"):
+        wait_for_lab()
+        with holder.locked(GUESTS, is_shared=True):
+            assert hosts.READY.exists(), "the test run beside this one has ended"
+            yield Fleet()
         return
     if holder.who() == holder.KEPT:
         # The demo's fleet: `make demo` makes it again. Another test run's would be an error.
@@ -206,7 +219,32 @@ def lab() -> Iterator[Fleet]:
     # What was measured on other hosts of these names.
     (ROOT / "inventories/hardware/lab.yaml").unlink(missing_ok=True)
     yield Fleet()
-    hosts.down()
+    with holder.locked(GUESTS):
+        hosts.down()
+
+
+def wait_for_lab(patience_s: float = 120) -> None:
+    """Wait until the test run beside this one has booted the lab; fail where there is none."""
+    seen = time.monotonic()
+    while not (holder.held_by_other() and hosts.READY.exists()):
+        if holder.held_by_other():
+            seen = time.monotonic()
+        assert time.monotonic() < seen + patience_s, "no test run beside this one boots the lab"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="session")
+def bare_hosts(lab: Fleet) -> Iterator[None]:
+    """The bare hosts and the driver repository, which are one test run's at a time."""
+    with holder.locked("bare-hosts"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def bare_lab(lab: Fleet, bare_hosts: None) -> Iterator[Fleet]:
+    """The lab with a balancer for the bare hosts alone."""
+    with hosts.booted("lb3"):
+        yield lab
 
 
 @pytest.fixture(scope="session")
@@ -244,7 +282,7 @@ def llama_run(lab: Fleet, llama: Path) -> Run:
     return lab.deploy(inventory=llama)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def llama_fleet(lab: Fleet, llama_run: Run) -> Fleet:
     """The fleet with llama.cpp: as vLLM's to operate, and ready in a moment."""
     assert llama_run.status == 0, llama_run.text

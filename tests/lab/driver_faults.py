@@ -9,8 +9,8 @@ import time
 from enum import StrEnum
 from pathlib import Path
 
-from . import drivers, hosts, network
-from .paths import CONTROL_ADDRESS, HTTP_PORT, SWITCH, WWW, LabError, host, sh
+from . import drivers, hosts
+from .paths import CONTROL_ADDRESS, HOSTS, HTTP_PORT, SWITCH, WWW, LabError, host, sh
 from .scripts import PAUSE, PAUSED
 
 TABLE = "lab-mirror"
@@ -25,7 +25,7 @@ class Mirror(StrEnum):
     MISSING = "missing"
     """404 for all of it."""
     REFUSED = "refused"
-    """Connections are refused, to the package and wheel servers of the lab as well."""
+    """Bare hosts' connections are refused, to the package and wheel servers of the lab as well."""
     SILENT = "silent"
     """Packets vanish: a client waits until it gives up."""
 
@@ -86,7 +86,7 @@ rmdir {room}
 
 
 def mirror(state: Mirror | str) -> None:
-    """Let the driver repository answer like this, for all hosts."""
+    """Let the driver repository answer like this, for all bare hosts."""
     state = Mirror(state)
     shown = WWW / drivers.PATH_OF_DRIVERS
     aside = WWW / "cuda.aside"
@@ -98,7 +98,8 @@ def mirror(state: Mirror | str) -> None:
     sh([*inside, "delete", "table", "inet", TABLE], check=False)
     if state in (Mirror.REFUSED, Mirror.SILENT):
         verdict = "reject with tcp reset" if state is Mirror.REFUSED else "drop"
-        match = f"iifname {network.BRIDGE} ip daddr {CONTROL_ADDRESS} tcp dport {HTTP_PORT}"
+        bare = ", ".join(each.address for each in HOSTS.values() if each.bare)
+        match = f"ip saddr {{ {bare} }} ip daddr {CONTROL_ADDRESS} tcp dport {HTTP_PORT}"
         chain = f"type filter hook input priority 0\n{match} {verdict}\n"
         rules = f"table inet {TABLE} {{\nchain input {{\n{chain}}}\n}}\n"
         sh([*inside, "-f", "-"], stdin=None, input=rules)

@@ -3,12 +3,17 @@
 The holder has a lock on a file for as long as it lives: a test run that dies lets go of it, and the
 next `up` clears what it left. A lab started from the command line is held by its own file server,
 which lives until `down`.
+
+Another test run may be a guest of the holder, who waits for it before the lab ends. What is not
+handed to two at once, such as the bare hosts, has a lock of its own.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from .paths import STATE, LabError
@@ -48,6 +53,15 @@ def let_go() -> None:
     if _held is not None:
         _held.close()
         _held = None
+
+
+@contextmanager
+def locked(name: str, is_shared: bool = False) -> Iterator[None]:
+    """Wait for a lock by this name, and have it for a while."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / f"{name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
+        yield
 
 
 def who() -> str:

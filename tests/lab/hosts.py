@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +42,8 @@ STOP_TIMEOUT = 300.0
 BOOTED = "systemctl is-system-running | grep -Eqx 'running|degraded'"
 BASE, MODEL = RUNTIME / "base", RUNTIME / "model"
 GGUF, LLAMA = RUNTIME / "gguf", RUNTIME / "llama"
+READY = RUNTIME / "ready"
+"""There while the lab can be used."""
 SERVER = "switch"
 """The control group of the lab's file server."""
 # All hosts install at once, each over fifty connections; of its own it lets five wait.
@@ -82,6 +84,7 @@ def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
     usual = [name for name, each in HOSTS.items() if each.usual]
     chosen = [host(name) for name in names or usual]
     holder.take(kept)
+    READY.unlink(missing_ok=True)
     built = build()
     _clear()
     built.forget_older()
@@ -99,6 +102,7 @@ def up(names: Iterable[str] | None = None, kept: bool = False) -> None:
     _wait_for_boots(chosen)
     # Last, because it holds the lab: an `up` that was killed must not.
     _serve_files(built, kept)
+    READY.touch()
 
 
 def add(name: str) -> None:
@@ -122,6 +126,19 @@ def remove(name: str) -> None:
     network.unplug(each)
     for folder in (each.disk, each.runtime):
         sh(["rm", "-rf", "--one-file-system", folder])
+
+
+@contextlib.contextmanager
+def booted(*names: str) -> Iterator[None]:
+    """Fresh hosts beside those that are up; gone at the end."""
+    try:
+        for name in names:
+            remove(name)
+            add(name)
+        yield
+    finally:
+        for name in names:
+            remove(name)
 
 
 def down(force: bool = False) -> None:

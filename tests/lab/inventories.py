@@ -45,10 +45,16 @@ def bare_inventory(
     """Write an inventory of these hosts and their GPUs (None: recorded ones), and return its path.
 
     `driver` are its settings of the driver, those that are None left out; `settings` are others,
-    in place of the demo's engine.
+    in place of the demo's engine. The balancer is lb3, and reports lie beside the inventory:
+    nothing is shared with the fleet of other tests.
     """
     wanted = {"driver": {key: value for key, value in driver.items() if value is not None}}
     text = _without_engine(_with_hosts(DEMO.read_text(), gpus, ssh or {}))
+    address = hosts.host("lb3").address
+    lines = f'balancers = [("lb3", {{**_ssh, "ssh_hostname": "{address}"}})]\n'
+    text = _replaced(r"balancers = \[.*?\]\n", lines, text)
+    proofs = {**VALIDATION, "report_dir": str(file.parent / "reports")}
+    text = _replaced(r'"validation": \{.*?\},\n', f'"validation": {proofs!r},\n', text)
     file.write_text(_with_settings(text, wanted | settings))
     return file
 

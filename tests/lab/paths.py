@@ -92,6 +92,11 @@ HOSTS = {
         Host("bare4", "10.99.0.17", "r9700-2x", bare=True),
         Host("gpu4", "10.99.0.18", "rtx-4090-3090", rpc=True),
         Host("lb2", "10.99.0.20", spare=True),
+        Host("lb3", "10.99.0.23", spare=True),
+        Host("gpu7", "10.99.0.24", "l40s-2x", spare=True),
+        Host("gpu8", "10.99.0.25", "l40s-2x", spare=True),
+        Host("lb4", "10.99.0.26", spare=True),
+        Host("lb5", "10.99.0.27", spare=True),
         Host("gpu5", "10.99.0.21", "l40s-2x", spare=True),
         Host("gpu6", "10.99.0.22", "a10g-4x", spare=True),
     )

@@ -8,8 +8,7 @@ import secrets
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,15 +203,3 @@ class Services(Fleet):
 
 
 CURL = ("curl", "-sSk", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-K", "-")
-
-
-@contextmanager
-def booted(*names: str) -> Iterator[None]:
-    """Fresh hosts beside those that are up; gone at the end."""
-    try:
-        for name in names:
-            hosts.add(name)
-        yield
-    finally:
-        for name in names:
-            hosts.remove(name)

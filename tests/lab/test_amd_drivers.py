@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab import amd, debs, driver_faults, hosts, inventories
+from tests.lab import amd, debs, driver_faults, hosts
 from tests.lab.conftest import Fleet, Run
-from tests.lab.inventories import bare_inventory, llama_inventory
-from tests.lab.test_preflight import checks
+from tests.lab.inventories import bare_inventory
 
 GPUS = {"bare3": "2x AMD Instinct MI300X", "bare4": "2x AMD Radeon AI PRO R9700"}
 SIZES = {"bare3": 196592, "bare4": 32624}
@@ -34,14 +33,10 @@ class Amd:
 
 
 @pytest.fixture(scope="module")
-def fleet(lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Amd]:
+def fleet(bare_lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Amd]:
     """A server whose cards its kernel does not know, a desktop whose own graphics it does."""
-    for name in GPUS:
-        hosts.remove(name)
-        hosts.add(name)
-    yield Amd(lab, tmp_path_factory.mktemp("amd"))
-    for name in GPUS:
-        hosts.remove(name)
+    with hosts.booted(*GPUS):
+        yield Amd(bare_lab, tmp_path_factory.mktemp("amd"))
 
 
 def ready(run: Run, name: str) -> None:
@@ -76,41 +71,6 @@ def test_driver_and_kernel_are_held_together(fleet: Amd):
     for name in GPUS:
         held = fleet.lab.ssh(name, "apt-mark showhold").split()
         assert {"amdgpu-dkms", "amd-smi-lib", "linux-image-amd64"} <= set(held)
-
-
-@pytest.fixture
-def served(fleet: Amd, llama_fleet: Fleet, llama: Path, tmp_path: Path) -> Iterator[Path]:
-    """An inventory in which bare4 serves beside the lab's usual hosts."""
-    # The build is the lab's for CPUs; all that is around it is as for AMD's GPUs.
-    declared = {"gpus": GPUS["bare4"], "engines": {"llama_cpp": {"device": "rocm"}}}
-    yield llama_inventory(
-        tmp_path / "lab.py", {**inventories.GPUS, "bare4": declared}, driver=MIRROR
-    )
-    restored = llama_fleet.deploy("--data", "validate=false", inventory=llama)
-    assert restored.status == 0, restored.text
-
-
-def test_its_replica_is_proved_by_amd_smi_and_served_by_the_balancer(fleet: Amd, served: Path):
-    some = ("--limit", "bare4", "--limit", "lb1")
-    run = fleet.lab.deploy(*some, inventory=served)
-    assert run.status == 0, run.text
-    seen = checks("bare4")
-    for name in ("completion", "load", "process", "memory"):
-        assert seen[name]["outcome"] == "pass", seen[name]
-    assert seen["utilization"]["outcome"] in ("pass", "warn"), seen["utilization"]
-    unit = "llm-engine@qwen2.5-14b-0.service"
-    pid = fleet.lab.engines("bare4")[unit]
-    # One process over both cards, as amd-smi has it.
-    assert seen["process"]["evidence"] == f"GPU 0: pid {pid}; GPU 1: pid {pid}"
-    assert all(gpu in seen["utilization"]["evidence"] for gpu in ("GPU 0: ", "GPU 1: "))
-    environment = fleet.lab.ssh("bare4", f"sudo cat /proc/{pid}/environ").split("\0")
-    assert "HIP_VISIBLE_DEVICES=0,1" in environment
-    groups = fleet.lab.ssh("bare4", f"systemctl show -P SupplementaryGroups {unit}")
-    assert set(groups.split()) == {"render", "video"}
-    assert fleet.lab.upstream()[f"{hosts.host('bare4').address}:8001"]
-    assert fleet.lab.ask()[0] == 200
-    again = fleet.lab.deploy(*some, "--data", "validate=false", inventory=served)
-    assert (again.status, again.changes) == (0, 0), again.text
 
 
 def test_a_driver_that_is_not_loaded_is_loaded_again(fleet: Amd):

@@ -35,15 +35,12 @@ def at(version: str, *extra: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def bare(lab: Fleet) -> Iterator[Fleet]:
+def bare(bare_lab: Fleet) -> Iterator[Fleet]:
     """The lab with both bare hosts, fresh."""
-    for name in ("bare1", "bare2"):
-        hosts.remove(name)
-        hosts.add(name)
-        knows_mirror(name)
-    yield lab
-    for name in ("bare1", "bare2"):
-        hosts.remove(name)
+    with hosts.booted("bare1", "bare2"):
+        for name in ("bare1", "bare2"):
+            knows_mirror(name)
+        yield bare_lab
 
 
 def failed(name: str, command: str) -> tuple[int, str]:
@@ -211,11 +208,11 @@ def test_a_host_that_does_not_come_back_and_one_that_is_slow(bare: Fleet):
 
 def test_the_balancer_can_be_a_jump_host(bare: Fleet):
     line = hosts.ssh_command("bare1")
-    inner = " ".join(hosts.ssh_command("lb1")[:-1])
-    proxy = f"{inner} -W %h:%p {hosts.ssh_command('lb1')[-1]}"
+    inner = " ".join(hosts.ssh_command("lb3")[:-1])
+    proxy = f"{inner} -W %h:%p {hosts.ssh_command('lb3')[-1]}"
     done = hosts.run_inside(
         [*line[:-1], "-o", f"ProxyCommand={proxy}", line[-1], "echo $SSH_CLIENT"],
         capture_output=True,
         text=True,
     )
-    assert done.stdout.startswith("10.99.0.10 "), done.stderr
+    assert done.stdout.startswith(f"{hosts.host('lb3').address} "), done.stderr

@@ -1,4 +1,4 @@
-"""A host as its provider hands it over joins a fleet, and reboots without a lost request."""
+"""Hosts as their providers hand them over join a fleet, and reboot without a lost request."""
 
 import re
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ import pytest
 from tests.lab import debs, driver_faults, drivers, hosts
 from tests.lab.conftest import Fleet
 from tests.lab.inventories import GPUS, llama_inventory
+from tests.lab.test_amd_drivers import MIRROR
+from tests.lab.test_preflight import checks
 
 OLD, NEW, _ = drivers.VERSIONS
 BARE = hosts.host("bare1")
@@ -26,13 +28,11 @@ def joined(folder: Path, version: str, reboot: str = "when-needed") -> Path:
     return llama_inventory(folder / name, {**GPUS, "bare1": "2x NVIDIA L40S"}, driver=settings)
 
 
-@pytest.fixture
-def with_bare(llama_fleet: Fleet, llama: Path) -> Iterator[Fleet]:
-    """The fleet with a bare host beside it."""
-    hosts.remove("bare1")
-    hosts.add("bare1")
-    yield llama_fleet
-    hosts.remove("bare1")
+@pytest.fixture(scope="module")
+def with_bare(llama_fleet: Fleet, llama: Path, bare_hosts: None) -> Iterator[Fleet]:
+    """The fleet with bare hosts beside it, one with NVIDIA's GPUs and one with AMD's."""
+    with hosts.booted("bare1", "bare4"):
+        yield llama_fleet
     again = llama_fleet.deploy("--data", "validate=false", inventory=llama)
     assert again.status == 0, again.text
 
@@ -86,3 +86,35 @@ def test_a_bare_host_serves_and_is_rebooted_aside(with_bare: Fleet, tmp_path: Pa
     assert of_bare(fleet) == {f"{BARE.address}:8001": True, f"{BARE.address}:8002": True}
     assert fleet.engines("bare1").keys() == engines.keys()
     assert set(statuses) == {200}, statuses
+
+
+def test_an_amd_host_is_proved_by_amd_smi_and_served_by_the_balancer(
+    with_bare: Fleet, tmp_path: Path
+):
+    # The build is the lab's for CPUs; all that is around it is as for AMD's GPUs.
+    declared = {
+        "gpus": "2x AMD Radeon AI PRO R9700",
+        "engines": {"llama_cpp": {"device": "rocm"}},
+        "driver": {**MIRROR, "reboot": "when-needed"},
+    }
+    served = llama_inventory(tmp_path / "lab.py", {**GPUS, "bare4": declared})
+    some = ("--limit", "bare4", "--limit", "lb1")
+    run = with_bare.deploy(*some, inventory=served)
+    assert run.status == 0, run.text
+    seen = checks("bare4")
+    for name in ("completion", "load", "process", "memory"):
+        assert seen[name]["outcome"] == "pass", seen[name]
+    assert seen["utilization"]["outcome"] in ("pass", "warn"), seen["utilization"]
+    unit = "llm-engine@qwen2.5-14b-0.service"
+    pid = with_bare.engines("bare4")[unit]
+    # One process over both cards, as amd-smi has it.
+    assert seen["process"]["evidence"] == f"GPU 0: pid {pid}; GPU 1: pid {pid}"
+    assert all(gpu in seen["utilization"]["evidence"] for gpu in ("GPU 0: ", "GPU 1: "))
+    environment = with_bare.ssh("bare4", f"sudo cat /proc/{pid}/environ").split("\0")
+    assert "HIP_VISIBLE_DEVICES=0,1" in environment
+    groups = with_bare.ssh("bare4", f"systemctl show -P SupplementaryGroups {unit}")
+    assert set(groups.split()) == {"render", "video"}
+    assert with_bare.upstream()[f"{hosts.host('bare4').address}:8001"]
+    assert with_bare.ask()[0] == 200
+    again = with_bare.deploy(*some, "--data", "validate=false", inventory=served)
+    assert (again.status, again.changes) == (0, 0), again.text

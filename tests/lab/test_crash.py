@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.lab import hosts
 from tests.lab.conftest import Fleet, Run, wait_until
 from tests.lab.hosts import WWW
 from tests.lab.paths import CONTROL_ADDRESS, HTTP_PORT
-from tests.lab.services import BALANCER, FAST, Replica, Services, booted
+from tests.lab.services import BALANCER, FAST, Replica, Services
 
 HOST = "gpu6"
 GPUS = {HOST: "4x NVIDIA A10G"}
@@ -62,7 +63,7 @@ def broken_engine() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def one(lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[One]:
     """The service on a fresh host."""
-    with booted(BALANCER, HOST):
+    with hosts.booted(BALANCER, HOST):
         made = One(tmp_path_factory.mktemp("crash"))
         made.apply(made.present(), *FAST)
         yield made

@@ -40,7 +40,7 @@ class Bare:
         gpus: bool = True,
         **settings: Any,
     ) -> Path:
-        """An inventory of these hosts behind lb1, with settings of the driver and the tuning.
+        """An inventory of these hosts behind lb3, with settings of the driver and the tuning.
 
         Without `gpus` the hosts' GPUs have to be recorded.
         """
@@ -78,15 +78,11 @@ class Bare:
 
 
 @pytest.fixture(scope="module")
-def bare(lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
+def bare(bare_lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     """Bare hosts beside the lab's others."""
-    for name in GPUS:
-        hosts.remove(name)
-        hosts.add(name)
-    yield Bare(lab, tmp_path_factory.mktemp("bare"))
-    driver_faults.mirror(Mirror.WELL)
-    for name in GPUS:
-        hosts.remove(name)
+    with hosts.booted(*GPUS):
+        yield Bare(bare_lab, tmp_path_factory.mktemp("bare"))
+        driver_faults.mirror(Mirror.WELL)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +247,7 @@ def test_a_version_that_the_repository_lacks_is_refused_with_those_that_it_has(r
 
 
 def test_hosts_behind_a_jump_host_are_rebooted_too(ready: Bare):
-    address = hosts.host("lb1").address
+    address = hosts.host("lb3").address
     config = ready.folder / "ssh_config"
     config.write_text(
         textwrap.dedent(

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.lab import hosts
 from tests.lab.conftest import ROOT, Fleet, wait_until
-from tests.lab.services import BALANCER, FAST, GPUS, PINNED, Services, booted
+from tests.lab.services import BALANCER, FAST, GPUS, PINNED, Services
 
 HOSTS: dict[str, dict[str, Any]] = {
     name: {"gpus": gpus, "pinned_gpus": PINNED[name]} for name, gpus in GPUS.items()
@@ -59,7 +60,7 @@ class Two(Services):
 @pytest.fixture(scope="module")
 def two(lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     """Both services on fresh hosts, after a good first run that proved them."""
-    with booted(BALANCER, *GPUS):
+    with hosts.booted(BALANCER, *GPUS):
         made = Two(tmp_path_factory.mktemp("services"))
         made.apply(made.both())
         yield made
