@@ -16,6 +16,6 @@ class InterconnectSettings(StrictSettings):
         default=60,
         ge=5,
         le=600,
-        description="seconds that the all-reduces of a test may take; then they hang; its "
-        "processes may take three times as long to start",
+        description="seconds after which an all-reduce counts as hanging; its processes may take "
+        "three times as long to start",
     )

@@ -33,8 +33,8 @@ class LaunchSettings(StrictSettings):
         default=10,
         ge=1,
         le=100,
-        description="in how many batches at most hosts restart, one host at a time up to so many; "
-        "at least two are used, as one would leave nobody to serve",
+        description="most batches of a rolling update; while there are fewer hosts than this, each "
+        "batch has one host; at least two",
     )
     internal_ports_from: int = Field(
         default=29000,

@@ -41,7 +41,7 @@ def validation(run: Run) -> None:
     settings = fleet.settings.balancer
     if BALANCERS not in this_host.roles or settings is None:
         return
-    for service, plan in host.loop(fleet.services):
+    for service, plan in host.loop(served(fleet)):
         validate_balancer(
             settings=fleet.settings.validation,
             endpoint=endpoint_of(fleet, this_host, service, plan),
@@ -49,6 +49,11 @@ def validation(run: Run) -> None:
             # Only the installed certificate is trusted: its authority may be private.
             certificate_path=certificate_paths(settings)[0],
         )
+
+
+def served(fleet: Fleet) -> tuple[tuple[Service, Plan], ...]:
+    """The services with a planned replica; where all hosts are retired, a service has none."""
+    return tuple((service, plan) for service, plan in fleet.services if plan.replicas)
 
 
 def planned_replicas(fleet: Fleet, this_host: Host) -> list[PlannedReplica]:

@@ -56,8 +56,8 @@ class ValidationSettings(StrictSettings):
     balancer_rounds: Count = Field(
         default=4,
         le=100,
-        description="through the balancer, as many requests as there are replicas are sent at "
-        "once, at most so often, until every replica has answered",
+        description="how often at most a batch of requests, one for each replica, is sent through "
+        "the balancer until every replica has answered",
     )
     report_dir: str = Field(
         default="reports",

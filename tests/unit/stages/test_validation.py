@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from roles.stages.validation import endpoint_of, planned_replicas
+from roles.stages.validation import endpoint_of, planned_replicas, served
 from tests.unit.stages.simulation import HOSTS, Simulation
 
 BASE = {"model": "Qwen/Qwen3-8B", "max_model_len": 4096}
@@ -51,3 +51,12 @@ def test_drained_and_retired_hosts_are_no_upstreams(
     endpoint = endpoint_of(found, found.host("lb1"), service, plan)
     assert endpoint.base_url == "https://10.0.0.4:443"
     assert endpoint.upstreams == ("10.0.0.1:8001", "10.0.0.1:8002")
+
+
+@pytest.mark.parametrize(("retired", "asked"), [(("gpu1",), 1), (("gpu1", "gpu2", "gpu3"), 0)])
+def test_a_service_without_a_planned_replica_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retired: tuple[str, ...], asked: int
+):
+    hosts = HOSTS | {name: HOSTS[name] | {"retired": True} for name in retired}
+    found = fleet(tmp_path, monkeypatch, hosts)
+    assert len(served(found)) == asked
