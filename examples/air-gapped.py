@@ -1,4 +1,6 @@
-"""Hosts without internet: packages, weights and the driver's repository come from your network."""
+"""Hosts without internet: wheels and weights are copied to each of them beforehand, the driver is
+in their image, and apt gets the distribution's packages from a mirror on your network, which their
+own sources.list names."""
 
 from roles.fleet.inventory import check
 
@@ -22,7 +24,8 @@ _settings = {
         }
     ],
     "engines": {
-        # A folder on the hosts with all wheels; then no index is asked.
+        # All wheels, for the hosts' Python and architecture, in this folder of each host; then no
+        # index is asked.
         "vllm": {"wheelhouse": "/srv/wheels"},
     },
     # The driver comes with the hosts' image.
@@ -30,6 +33,13 @@ _settings = {
     "balancer": {"server_name": "llm.example.com", "api_key_file": "secrets/air-gapped-api.key"},
 }
 
-all = (gpu_hosts + balancers, {"llm": _settings})
+# Recorded once, then committed: python -m roles.fleet trust examples/air-gapped.py.
+# A host that shows another key, or none of these, is not talked to.
+_ssh = {
+    "ssh_known_hosts_file": "inventories/known_hosts/air-gapped",
+    "ssh_strict_host_key_checking": "yes",
+}
+
+all = (gpu_hosts + balancers, {**_ssh, "llm": _settings})
 
 check(__file__)

@@ -26,6 +26,13 @@ _settings = {
     "balancer": {"server_name": "llm.example.com", "api_key_file": "secrets/mig-api.key"},
 }
 
-all = (gpu_hosts + balancers, {"llm": _settings})
+# Recorded once, then committed: python -m roles.fleet trust examples/mig.py.
+# A host that shows another key, or none of these, is not talked to.
+_ssh = {
+    "ssh_known_hosts_file": "inventories/known_hosts/mig",
+    "ssh_strict_host_key_checking": "yes",
+}
+
+all = (gpu_hosts + balancers, {**_ssh, "llm": _settings})
 
 check(__file__)

@@ -39,6 +39,13 @@ _settings = {
     "balancer": {"port": 8443, "api_key_file": "secrets/mixed-api.key"},
 }
 
-all = (["mixed"], {"llm": _settings})
+# Recorded once, then committed: python -m roles.fleet trust examples/mixed-4090-3090.py.
+# A host that shows another key, or none of these, is not talked to.
+_ssh = {
+    "ssh_known_hosts_file": "inventories/known_hosts/mixed-4090-3090",
+    "ssh_strict_host_key_checking": "yes",
+}
+
+all = (["mixed"], {**_ssh, "llm": _settings})
 
 check(__file__)

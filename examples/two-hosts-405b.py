@@ -1,6 +1,7 @@
-"""Llama 3.1 405B in FP8 over two hosts of eight A100s: planned, with the network's speed stated.
+"""Llama 3.1 405B in FP8 over two hosts of eight A100s: planned, not deployed yet.
 
-The plan says how both hosts would share the model; a deploy starts replicas of one host alone.
+The plan says how both hosts would hold the model together, by the network's speed that is stated
+here. A deploy is refused, and says what can be deployed today.
 """
 
 from roles.fleet.inventory import check
@@ -32,6 +33,13 @@ _settings = {
     "balancer": {"server_name": "llm.example.com", "api_key_file": "secrets/405b-api.key"},
 }
 
-all = (gpu_hosts + balancers, {"llm": _settings})
+# Recorded once, then committed: python -m roles.fleet trust examples/two-hosts-405b.py.
+# A host that shows another key, or none of these, is not talked to.
+_ssh = {
+    "ssh_known_hosts_file": "inventories/known_hosts/two-hosts-405b",
+    "ssh_strict_host_key_checking": "yes",
+}
+
+all = (gpu_hosts + balancers, {**_ssh, "llm": _settings})
 
 check(__file__)

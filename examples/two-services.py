@@ -1,4 +1,4 @@
-"""Eight H100s serve two models: three quarters of the cards a 70B, the others a 14B under /code."""
+"""Eight H100s serve two models: three quarters of the GPUs a 70B, the others a 14B under /code."""
 
 from roles.fleet.inventory import check
 
@@ -34,6 +34,13 @@ _settings = {
     "balancer": {"server_name": "llm.example.com", "api_key_file": "secrets/chat-api.key"},
 }
 
-all = (gpu_hosts + balancers, {"llm": _settings})
+# Recorded once, then committed: python -m roles.fleet trust examples/two-services.py.
+# A host that shows another key, or none of these, is not talked to.
+_ssh = {
+    "ssh_known_hosts_file": "inventories/known_hosts/two-services",
+    "ssh_strict_host_key_checking": "yes",
+}
+
+all = (gpu_hosts + balancers, {**_ssh, "llm": _settings})
 
 check(__file__)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from roles.declaration import DeclarationError
+from roles.declaration.inventory import read_hosts
 from roles.fleet.inventory import load
 from roles.topology.__main__ import main
 
@@ -61,3 +62,14 @@ def test_the_plan_of_a_cluster_is_no_fault(capsys: pytest.CaptureFixture[str]):
 def test_every_example_is_planned_here():
     names = {file.stem for file in EXAMPLES.glob("*.py")}
     assert names == {*PLANNED, "two-hosts-405b"} and len(names) >= 8
+
+
+def test_every_example_refuses_hosts_whose_ssh_keys_are_not_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.delenv("STAGING_KNOWN_HOSTS", raising=False)
+    for file in EXAMPLES.glob("*.py"):
+        for host in read_hosts(str(file)):
+            known = host.data.get("ssh_known_hosts_file")
+            assert known == f"inventories/known_hosts/{file.stem}", host.name
+            assert host.data.get("ssh_strict_host_key_checking") == "yes", host.name

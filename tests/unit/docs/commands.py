@@ -34,7 +34,18 @@ OTHERS = {
         "mkdir",
         "mv",
     ),
-    *("nvidia-smi", "openssl", "pip", "rm", "ssh-keygen", "sudo", "systemctl", "tail", "umask"),
+    *(
+        "nvidia-smi",
+        "openssl",
+        "pip",
+        "rm",
+        "ssh",
+        "ssh-keygen",
+        "sudo",
+        "systemctl",
+        "tail",
+        "umask",
+    ),
     ".",
 }
 MODULES_OF_OTHERS = {"pip", "venv"}
