@@ -30,6 +30,7 @@ OTHERS = {
         "head",
         "journalctl",
         "ln",
+        "printf",
         "ls",
         "mkdir",
         "mv",
