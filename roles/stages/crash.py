@@ -1,5 +1,4 @@
-"""What a run shows of an error that nobody foresaw: what it is and where; its traceback is in the
-log alone."""
+"""Shows an internal error of a run in a few lines; its traceback goes to the log alone."""
 
 import linecache
 from collections.abc import Callable
@@ -22,8 +21,8 @@ _LONGEST = 500
 
 
 def crash_summary(error: BaseException, operation: str = "") -> list[str]:
-    """What an error is, whose it is, and the stage that it ended, in a few lines; `operation` was
-    executed then."""
+    """A few lines about an error: what it is, whose it is, and the stage that it ended. `operation`
+    was running then."""
     frames = list(walk_tb(error.__traceback__))
     own = [(frame, line) for frame, line in frames if _is_ours(frame)]
     words = clean(f"{type(error).__name__}: {error}"[:_LONGEST])
@@ -49,7 +48,7 @@ def _place(frame: FrameType, line: int) -> str:
 
 
 def _deploy_line(frames: list[tuple[FrameType, int]]) -> str:
-    """The line of the deploy file that an error came from, or ""."""
+    """The line of the deploy file that raised an error, "" if none did."""
     callers = [frame.f_code.co_name for frame, _ in frames]
     for caller, (frame, line) in zip(callers, frames[1:], strict=False):
         if caller == "exec_file":
@@ -59,7 +58,7 @@ def _deploy_line(frames: list[tuple[FrameType, int]]) -> str:
 
 
 def executed_operation(state: State) -> str:
-    """The operation that some hosts have not come through, though it was begun; "" for none."""
+    """The operation that has started and that some hosts have not finished; "" for none."""
     if not state.is_executing:
         return ""
     for op_hash in state.get_op_order():

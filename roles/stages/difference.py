@@ -1,4 +1,4 @@
-"""The plan as a run shows it: what of it is new, or differs from what hosts run."""
+"""The part of the plan that a run shows: what is new, or differs from what hosts run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,25 +16,24 @@ from roles.stages.progress import Key
 from roles.stages.rolling import Rolling
 from roles.stages.run import Run
 
-# Of which steps durations are kept, as `progress` names them.
+# The steps whose durations are kept, by the names that `progress` gives them.
 STARTED, MOVED = "Launch | Start replicas where none serves", "Launch | Move batch"
 
 
 def show_difference(run: Run) -> None:
-    """Note that this host was looked at; with the last one say what of the plan is to change."""
+    """Record that this host was compared; the last host prints how the plan differs."""
     with run.lock:
         run.compared.add(host.name)
         waiting = {one.name for one in run.state.active_hosts} - run.compared
-        if waiting or run.told_plan:
+        if waiting or run.plan_shown:
             return
-        run.told_plan = True
+        run.plan_shown = True
     for line in difference(run):
         click.echo(line, err=True)
 
 
 def difference(run: Run) -> list[str]:
-    """What of the plan is new or differs, by replica, with the plan's reasons; one line where it
-    is what runs."""
+    """How the plan differs from what runs, by replica, with reasons; one line where it does not."""
     key = engine_key_file(run)
     if key is not None and not key.expanduser().exists():
         return [
@@ -71,7 +70,7 @@ def difference(run: Run) -> list[str]:
 
 
 def _steps(run: Run) -> tuple[list[str], list[list[str]]]:
-    """Hosts that are to start at once, and the hosts of each batch of the rolling update."""
+    """The hosts that start at once, and the hosts of each batch of the rolling update."""
     found = {}
     for one in run.fleet.with_role(GPU_HOSTS):
         state = launch_state(run, one.name)
@@ -93,8 +92,8 @@ def _steps(run: Run) -> tuple[list[str], list[list[str]]]:
 def expected(
     fresh: Sequence[str], batches: Sequence[Sequence[str]], took: Mapping[Key, float]
 ) -> list[str]:
-    """How long the changes should take, in seconds as they took on each host before; hosts start
-    and restart side by side, batches one after the other."""
+    """How long the changes should take, by the seconds that each host took before. Hosts of a batch
+    work in parallel, batches one after the other."""
     lines = []
     if fresh and (known := _known(fresh, (STARTED, MOVED), took)):
         lines.append(f"expected: {_sum([fresh], known)} to start ({_by_host(fresh, known)})")
@@ -112,7 +111,7 @@ def expected(
 def _known(
     hosts: Sequence[str], works: Sequence[str], took: Mapping[Key, float]
 ) -> dict[str, float]:
-    """Seconds by host of the first work that is known of it."""
+    """Seconds by host, of the first of these steps whose duration is known."""
     return {
         name: next(took[name, work] for work in works if (name, work) in took)
         for name in hosts
@@ -121,15 +120,15 @@ def _known(
 
 
 def _sum(batches: Sequence[Sequence[str]], known: Mapping[str, float]) -> str:
-    """A host that was never seen at it takes as long as the slowest that was."""
+    """The expected seconds of a batch: a host without a duration counts as the slowest one."""
     slowest = max(known.values())
     total = sum(max(known.get(name, slowest) for name in batch) for batch in batches)
     return f"{total:.0f} s"
 
 
 def _by_host(hosts: Sequence[str], known: Mapping[str, float]) -> str:
-    told = ", ".join(f"{name} {known[name]:.0f} s" for name in hosts if name in known)
-    return f"last time {told}"
+    durations = ", ".join(f"{name} {known[name]:.0f} s" for name in hosts if name in known)
+    return f"last time {durations}"
 
 
 def _replicas(count: int) -> str:
@@ -137,11 +136,11 @@ def _replicas(count: int) -> str:
 
 
 def _reasons(fleet: Fleet, changes: list[ReplicaChange]) -> list[str]:
-    """Why the plan lays replicas over GPUs as it does, where that is new; each reason once."""
+    """Why the plan places replicas on GPUs as it does, where that is new; each reason once."""
     hosts = dict.fromkeys(one.id.partition("/")[0] for one in changes if one.placement_changes)
-    told: dict[str, list[str]] = {}
+    hosts_by_reason: dict[str, list[str]] = {}
     for name in hosts:
         for _, plan in fleet.on(name):
             for reason in (*plan.reasons, *(f"warning: {one}" for one in plan.warnings)):
-                told.setdefault(reason, []).append(name)
-    return [f"  why, on {', '.join(names)}: {reason}" for reason, names in told.items()]
+                hosts_by_reason.setdefault(reason, []).append(name)
+    return [f"  why, on {', '.join(names)}: {reason}" for reason, names in hosts_by_reason.items()]

@@ -1,4 +1,4 @@
-"""The end of a run: its verdict on every host, after all that pyinfra prints, however it ends.
+"""The end of a run: a verdict on every host, printed last, however the run ends.
 
 pyinfra has no hook at the end of a run, so it is one of the interpreter's; a signal that would end
 the process at once ends it in order.
@@ -39,7 +39,7 @@ from roles.stages.screen import Screen, show_calmly
 _ATTRIBUTE = "llm_ending"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STEP_LIMIT = 240
-# How the program that moves replicas begins what it says before it does anything.
+# How a message of the program that moves replicas begins if it has changed nothing.
 _NOTHING_CHANGED = "nothing was changed: "
 # Checks of a balancer that fail where no replica answers.
 _NEED_REPLICAS = {"completion", "stream", "replicas"}
@@ -59,13 +59,13 @@ class RunEnd:
 
 
 def begin(state: State | None = None) -> None:
-    """Have this pyinfra run end with its verdict, and show what says something until then.
+    """Make this pyinfra run end with a verdict, and its screen calm until then.
 
     For a project's config.py, which pyinfra reads first; `begin_run` does the same where that is
     another's. Other commands of pyinfra (`fact`, `exec`) are left as they are.
     """
     state, options = state or ctx_state.get(), _options()
-    # Without handlers it is not pyinfra's program that runs.
+    # Without handlers, pyinfra is used as a library.
     if state is None or hasattr(state, _ATTRIBUTE) or not logger.handlers:
         return
     if not all(str(one).endswith(".py") for one in options.get("operations", ())):
@@ -82,7 +82,7 @@ def begin(state: State | None = None) -> None:
 
 
 def begin_run(run: Run) -> None:
-    """Keep the log of a run beside its report; see `begin`."""
+    """Open the log of a run beside its report; see `begin`."""
     begin(run.state)
     end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
     if end is not None and end.screen.log.path is None:
@@ -99,21 +99,21 @@ def note(run: Run, text: str) -> None:
 
 
 def changes_shown(run: Run) -> None:
-    """Have pyinfra's table of changes say that those of the plan are not in it: they are decided
-    when the run executes."""
+    """Head pyinfra's table of changes with what it lacks: the moves of replicas, which are decided
+    while the run executes."""
     end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
     if end is not None:
         end.screen.beside = "beside those of replicas, which the plan above has"
 
 
 def earlier_durations(run: Run) -> Mapping[Key, float]:
-    """How long what took long took in earlier runs, in seconds by host and step."""
+    """How long slow steps took in earlier runs, in seconds by host and step."""
     end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
     return end.progress.last if end is not None else {}
 
 
 def hide_keys(run: Run) -> None:
-    """Keep the keys of a run out of its log, those that were made meanwhile among them."""
+    """Keep the keys of a run out of its log, including those that it has made."""
     end: RunEnd | None = getattr(run.state, _ATTRIBUTE, None)
     if end is not None:
         end.screen.log.secrets = _keys(run)
@@ -139,26 +139,26 @@ def _folder(run: Run) -> Path:
 
 
 def _options() -> dict[str, Any]:
-    """pyinfra's own options; they are known to its main greenlet alone."""
+    """pyinfra's command-line options, which only its main greenlet knows."""
     context = click.get_current_context(silent=True)
     return context.params if context is not None else {}
 
 
 def _interrupt(state: State, end: RunEnd, number: int) -> None:
-    """End the run in order: what hosts were told to do is not stopped there."""
+    """End the run in order. What hosts are doing goes on there."""
     end.interrupted = signal.Signals(number).name
     if state.is_executing:
         report_of(state).at_work = {host: work for (host, work), _ in waited_for(state)}
     lines = [f"Interrupted by {end.interrupted}.", *(_goes_on(state) if state.is_executing else ())]
     click.echo("\n    ".join(lines), err=True)
     if state.initialised:
-        # Disconnecting needs a place in it.
+        # Disconnecting needs a free place in the pool.
         state.pool.kill(block=False)
     sys.exit(128 + number)
 
 
 def _goes_on(state: State) -> list[str]:
-    """What hosts were told to do, and may do to its end now that nobody listens."""
+    """The work that hosts were given and may finish without this run."""
     return [
         f"{host} may go on by itself: {work}" + (f" ({', '.join(names)})" if names else "")
         for (host, work), names in waited_for(state)
@@ -169,12 +169,12 @@ def _is_ours(state: State) -> bool:
     """Whether the run has a fleet to give a verdict on, and a log."""
     if not state.initialised or not was_checked(state):
         return False
-    # Hosts were there, and no deploy of ours was.
+    # Hosts were connected, and no deploy of ours has begun.
     return not state.activated_hosts or Run.begun(state) is not None
 
 
 def _crashed(state: State, end: RunEnd, error: BaseException) -> bool:
-    """Show an error that ended the run, where the run has a log to keep it in."""
+    """Show the error that ended the run, if the run has a log for its traceback."""
     if not _is_ours(state):
         return False
     end.crashed = True
@@ -183,7 +183,7 @@ def _crashed(state: State, end: RunEnd, error: BaseException) -> bool:
 
 
 def _finish(state: State, end: RunEnd) -> None:
-    """Print the verdict, where there is a fleet to give one on."""
+    """Print the verdict, if the run has a fleet."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end.progress.stop()
@@ -196,13 +196,13 @@ def _finish(state: State, end: RunEnd) -> None:
     except Exception as error:
         crashed = True
         tell_crash(error, log, end.screen.verbose)
-    # Nobody may read any more.
+    # The reader of the screen may be gone.
     with contextlib.suppress(OSError):
         if log.path:
             print(f"The whole log: {os.path.relpath(log.path)}", file=sys.stderr, flush=True)
         if crashed:
             sys.stdout.flush()
-            # Nothing else gives another exit status here.
+            # After the interpreter has begun to exit, only this sets the exit status.
             os._exit(1)
 
 
@@ -220,13 +220,13 @@ def _keep_durations(run: Run, progress: Progress) -> None:
     if not progress.took:
         return
     names = [one.name for one in run.fleet.hosts]
-    # They only say how long things may take.
+    # Durations are only a help for the next run.
     with contextlib.suppress(OSError):
         write_durations(_folder(run), progress.last | progress.took, names)
 
 
 def _command() -> str:
-    """The command of this run, to be pasted into a shell; not where one of its words is secret."""
+    """The command of this run for a shell; "the same command" if one of its words is secret."""
     words = sys.argv[1:]
     secret = any(word.startswith("--ssh") and "password" in word for word in words)
     return "the same command" if secret else shlex.join(["pyinfra", *words])
@@ -241,7 +241,7 @@ def _ending(run: Run, end: RunEnd) -> Ending:
 
 
 def verdicts(run: Run, end: RunEnd) -> list[HostVerdict]:
-    """How each host of the fleet ended, in the inventory's order."""
+    """The verdict on each host of the fleet, in the inventory's order."""
     run.seen.checked(run.report.checks)
     hosts = {one.name: one for one in run.state.inventory}
     return [_verdict(run, end, one, hosts[one.name]) for one in run.fleet.hosts]
@@ -249,7 +249,7 @@ def verdicts(run: Run, end: RunEnd) -> list[HostVerdict]:
 
 def _verdict(run: Run, end: RunEnd, declared: Host, host: PyinfraHost) -> HostVerdict:
     outcome = _outcome(run, end, host)
-    # What stopped while the run was prepared is as it was seen.
+    # A host that stopped before the run executed is as it was seen.
     begun = any(one.operation_meta.is_complete() for one in run.state.ops[host].values())
     broke = outcome == "FAILED" and begun
     names = [replica.name for replica in planned_on(run.fleet, declared.name)]
@@ -270,7 +270,7 @@ def _outcome(run: Run, end: RunEnd, host: PyinfraHost) -> HostOutcome:
     if not state.is_host_in_limit(host):
         return "left out by --limit"
     if host not in state.activated_hosts:
-        # Before they are connected, nobody was tried.
+        # Before pyinfra connects, no host was tried.
         return "not reached" if host in state.failed_hosts or state.activated_hosts else "not begun"
     if host in state.failed_hosts:
         return "FAILED"
@@ -285,14 +285,14 @@ def _outcome(run: Run, end: RunEnd, host: PyinfraHost) -> HostOutcome:
 
 
 def _foreseen(run: Run, host: PyinfraHost) -> HostOutcome:
-    """What a run that was dry would do on a host; its replicas move when the run executes."""
+    """The outcome of a host in a dry run, by what the run would do there."""
     operations = [one.operation_meta for one in run.state.ops[host].values()]
     changes = host.name in run.would_change or any(one._maybe_is_change for one in operations)
     return "would change" if changes else "unchanged"
 
 
 def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -> str:
-    """The one thing to do about a host that is not as planned; "" where it is."""
+    """The next step for a host that is not as planned; "" for one that is."""
     if outcome == "not reached":
         if host.connector_data.get(UNTRUSTED):
             return f"record the hosts' keys: {TRUST} {os.path.relpath(run.file)}; run again"
@@ -308,8 +308,8 @@ def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -
 
 
 def _mended_by(run: Run, host: PyinfraHost) -> str:
-    """What mends a host that failed: another host that it waits for, the remedy of its first failed
-    check, or its reason."""
+    """The next step for a host that failed: the host that it waits for, the remedy of its first
+    failed check, or its reason."""
     own = [check for check in failed(run.report.checks) if check.host == host.name]
     if others := run.rolling.failed_hosts_behind(host.name) or _unserved(run, host.name, own):
         return _mend_first(others)
@@ -333,7 +333,7 @@ def _mend_first(hosts: Sequence[str]) -> str:
 
 
 def _unserved(run: Run, name: str, own: Sequence[Check]) -> list[str]:
-    """The hosts that failed, or whose replicas do not serve, where that is all that failed on a
+    """The hosts that failed or whose replicas do not serve, if nothing else failed on a
     balancer."""
     if planned_on(run.fleet, name) or {check.name for check in own} - _NEED_REPLICAS or not own:
         return []
@@ -350,8 +350,7 @@ def _unserved(run: Run, name: str, own: Sequence[Check]) -> list[str]:
 
 
 def _failed_units(run: Run, name: str, reasons: str) -> list[str]:
-    """The units of the replicas that a host's failure is about; all that it runs, where it does not
-    say which."""
+    """The units of the replicas that a failure names; those of all of them if it names none."""
     planned = [replica.name for replica in planned_on(run.fleet, name)]
     named = [one for one in planned if f"{one} does not serve" in reasons]
     turn = run.rolling.turns.get(name)

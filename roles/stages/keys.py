@@ -1,4 +1,4 @@
-"""The stage that sees to the key between balancers and engines, before anybody needs it."""
+"""The stage that provides the key between balancers and engines, before it is needed."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from roles.stages.run import Run
 
 
 def engine_key(run: Run, make: bool) -> None:
-    """See that the engines' key is there, made by this run where it is missing and `make` is said.
+    """Make sure that the engines' key exists; with `make` this run makes a missing one.
 
     RefusedError where it is not, with what to do.
     """
@@ -38,7 +38,7 @@ def engine_key(run: Run, make: bool) -> None:
 
 
 def engine_key_file(run: Run) -> Path | None:
-    """Where the key between balancers and engines lies; None where each service has its own."""
+    """The file of the key between balancers and engines; None if each service has its own."""
     balancer = run.fleet.settings.balancer
     own = all(service.route.engine_key_file for service in run.fleet.settings.services)
     return balancer.engine_key_file if balancer and not own else None

@@ -1,4 +1,4 @@
-"""What a run is waiting for: a line while anything takes longer than some seconds."""
+"""Progress lines of a run: what it waits for, once a step takes longer than some seconds."""
 
 import json
 import os
@@ -18,16 +18,16 @@ from roles.stages.members import planned_on
 from roles.stages.run import Run
 
 SILENT_S, RENEWED_S, _LOOK_S = 5, 10, 1
-# Where the durations of earlier runs are, in the folder of reports.
+# The file of durations in the folder of reports.
 DURATIONS = "durations.json"
 Key = tuple[str, str]
-"""A host and what it does, or is waited for."""
+"""A host and its step."""
 
 
 @dataclass(frozen=True)
 class Waited:
-    """A host that is waited for: what it does, with which replicas, and what each is at, since how
-    many seconds, and how many it took last time."""
+    """A host that the run waits for: its step, the replicas with their phases, the seconds so far,
+    and the seconds of last time."""
 
     host: str
     work: str
@@ -37,7 +37,8 @@ class Waited:
 
 
 def progress_line(waited: Sequence[Waited], batches: int = 0) -> str:
-    """One line about all that is waited for; `batches` is how many the rolling update has."""
+    """One line about everything that the run waits for; `batches` counts those of the rolling
+    update."""
     by_work: dict[str, list[str]] = {}
     for one in waited:
         by_work.setdefault(one.work, []).append(_words(one))
@@ -55,7 +56,7 @@ def _words(one: Waited) -> str:
 
 @dataclass(eq=False)
 class Progress:
-    """Shows what a run waits for, from its begin to its end.
+    """Shows what a run waits for, from its start to its end.
 
     `show` takes a line. `in_place`: each replaces the one before, so it is renewed at each look.
     `since` says when what is waited for began (seconds of a monotonic clock).
@@ -72,17 +73,17 @@ class Progress:
     _greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start to watch the run."""
         self._greenlet = gevent.spawn(self._watch)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
         self._end(self.since.keys() - dict(waited_for(self.state)).keys(), time.monotonic())
 
     def _end(self, keys: Iterable[Key], now: float) -> None:
-        """Note how long took what is over, where it ended well."""
+        """Record the durations of steps that ended well."""
         for key in list(keys):
             took = now - self.since.pop(key)
             if took >= SILENT_S and _ended_well(self.state, key):
@@ -94,7 +95,7 @@ class Progress:
             self.look(time.monotonic())
 
     def look(self, now: float) -> None:
-        """See what is waited for, and show it where that takes long."""
+        """Look at what the run waits for, and show it if it takes long."""
         current = dict(waited_for(self.state))
         self._end(self.since.keys() - current.keys(), now)
         for key in current:
@@ -112,7 +113,7 @@ class Progress:
 
 
 def _ended_well(state: State, key: Key) -> bool:
-    """Whether work on a host came to its end, and did not fail."""
+    """Whether a step of a host ended without a failure."""
     name, work = key
     host = next(one for one in state.inventory if one.name == name)
     if host in state.failed_hosts:
@@ -122,17 +123,17 @@ def _ended_well(state: State, key: Key) -> bool:
         for op_hash, one in state.ops[host].items()
         if ", ".join(sorted(state.get_op_meta(op_hash).names)) == work
     ]
-    # Before the run executes, hosts that fail are noted.
+    # Until the run executes, hosts that fail are listed.
     return all(one.is_complete() and not one.did_error() for one in own)
 
 
 def _whichever(key: Key) -> Key:
-    """The same in whichever batch."""
+    """The name of a step without its batch."""
     return key[0], re.sub(r" [0-9]+\b", "", key[1])
 
 
 def waited_for(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
-    """What is waited for now, with the replicas that it is about."""
+    """What the run waits for now, with the replicas concerned."""
     if not state.initialised:
         return
     run = Run.begun(state)
@@ -141,8 +142,8 @@ def waited_for(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
             if (op_hash := host.executing_op_hash) is not None:
                 work = ", ".join(sorted(state.get_op_meta(op_hash).names))
                 phases = host.connector_data.get(PHASES) or {}
-                said = tuple(_phase(work, *one) for one in sorted(phases.items()))
-                yield (host.name, work), said or _replicas(run, host.name, work)
+                replicas = tuple(_phase(work, *one) for one in sorted(phases.items()))
+                yield (host.name, work), replicas or _replicas(run, host.name, work)
     elif state.current_stage is StateStage.Connect:
         for host in state.inventory:
             if state.is_host_in_limit(host) and not host.connected:
@@ -154,12 +155,12 @@ def waited_for(state: State) -> Iterator[tuple[Key, tuple[str, ...]]]:
 
 
 def _phase(work: str, name: str, phase: str) -> str:
-    """What a replica or an engine is at; the work may name it already."""
+    """The phase of a replica or an engine, without what the step's name says already."""
     return phase if name in work else f"{name}: {phase}"
 
 
 def _replicas(run: Run | None, name: str, work: str) -> tuple[str, ...]:
-    """The replicas of a host that a step is about."""
+    """The replicas of a host that a step concerns."""
     if run is None or not work.startswith("Launch"):
         return ()
     if "batch" not in work:
@@ -174,7 +175,7 @@ def _batches(state: State) -> int:
 
 
 def read_durations(folder: Path) -> dict[Key, float]:
-    """How long what took long before took then; nothing where that is not known."""
+    """The durations of earlier runs; empty if none are known."""
     try:
         data: Mapping[str, Mapping[str, float]] = json.loads((folder / DURATIONS).read_text())
         return {
@@ -187,7 +188,7 @@ def read_durations(folder: Path) -> dict[Key, float]:
 
 
 def write_durations(folder: Path, durations: Mapping[Key, float], hosts: Iterable[str]) -> None:
-    """Keep how long work took, of these hosts; OSError."""
+    """Write durations, those of these hosts only. Raises OSError."""
     data: dict[str, dict[str, float]] = {}
     names = set(hosts)
     for (host, work), seconds in sorted(durations.items()):

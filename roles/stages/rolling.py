@@ -119,8 +119,8 @@ class Rolling:
 
     def balanced(self, state: BalancerState) -> None:
         """Record the state of a balancer; a replica is in service if all balancers serve it."""
-        said = Balanced(in_service(state), drain_owners(state))
-        self._balanced = said if self._balanced is None else self._balanced.with_another(said)
+        one = Balanced(in_service(state), drain_owners(state))
+        self._balanced = one if self._balanced is None else self._balanced.with_another(one)
 
     def decision(self, index: int, phase: Phase) -> Decision:
         """Which moves of a batch go on; decided once for all hosts."""

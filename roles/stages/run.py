@@ -57,7 +57,7 @@ class Run:
     restarts: Rolling | None = None
     loaded: bool = False
     compared: set[str] = field(default_factory=set)
-    told_plan: bool = False
+    plan_shown: bool = False
     would_change: set[str] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
     lock: RLock = field(default_factory=RLock)

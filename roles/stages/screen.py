@@ -1,4 +1,4 @@
-"""What of a run is on the screen: pyinfra's own lines as far as they say something, and a log.
+"""The screen of a run: it shows the lines of pyinfra that matter; all of them go to the log.
 
 pyinfra logs a header for each operation and a line for each host under it, and a table of all
 operations at the end. Here a step is shown where it changed or failed, and all the rest is in the
@@ -23,13 +23,13 @@ from pyinfra.context import ctx_host
 from roles.checks import clean
 from roles.stages.runlog import RunLog
 
-# pyinfra's headers that tell what takes time; errors are no headers to it, but warnings.
+# pyinfra's headers of phases that take time. It logs errors among them as warnings.
 _SHOWN_HEADERS = ("--> Connecting", "--> Beginning operation run", "--> Detected changes")
-# Of hosts that fail in the same step as another one, often by the same.
+# Lines shown of further hosts that fail in the same step, often for the same reason.
 _LINES_OF_OTHERS = 3
-# A row of pyinfra's table of what is to change, that has nothing to change.
+# A row without changes in pyinfra's table of changes.
 _NO_CHANGE = re.compile(r" - +- *$")
-# Before an error in a function that an operation called.
+# Precedes an error in a function of an operation.
 _CALLBACK = "Unexpected error in Python callback: "
 _CLEAR_LINE = "\r\033[K"
 
@@ -53,7 +53,7 @@ class Screen(logging.Filter):
     beside: str = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a line is shown by pyinfra; one that is not goes to the log."""
+        """Whether pyinfra shows a line; one that it does not goes to the log."""
         if self.verbose or record.levelno == logging.DEBUG or not isinstance(record.msg, str):
             return True
         shown = self._is_shown(record)
@@ -78,8 +78,8 @@ class Screen(logging.Filter):
         return record.funcName not in _QUIET
 
     def _is_shown_failure(self, record: logging.LogRecord, text: str) -> bool:
-        """Show the operation that a failure is of, all that the first host says of it, and the
-        first lines of others; and pyinfra's own line of one that gave no reason."""
+        """Show a failure: its operation, all lines of the first host and the first lines of others,
+        or pyinfra's own line if there was no reason."""
         host, operation = self._now()
         if not operation:
             return True
@@ -90,29 +90,29 @@ class Screen(logging.Filter):
                 f"[{host}] This is a bug of pyinfra-llm: {text.partition(_CALLBACK)[2]}",
                 (),
             )
-        if record.levelno >= logging.ERROR and not self._is_told(record, host, operation):
+        if record.levelno >= logging.ERROR and not self._is_line_shown(record, host, operation):
             return False
         if self.headed != operation:
             self.headed = operation
             click.echo(f"--> {operation}", err=True)
         return True
 
-    def _is_told(self, record: logging.LogRecord, host: str, operation: str) -> bool:
-        """Whether a line of a failure is shown; a warning of another host makes it no shorter."""
-        told = self.explained.setdefault(operation, {})
+    def _is_line_shown(self, record: logging.LogRecord, host: str, operation: str) -> bool:
+        """Whether a line of a failure is shown. Warnings about other hosts do not count."""
+        counts = self.explained.setdefault(operation, {})
         if record.funcName == "log_error_or_warning":
-            if host in told:
+            if host in counts:
                 return False
             record.msg, record.args = click.style(f"[{host}] failed without a word", "red"), None
-        told[host] = told.get(host, 0) + 1
-        if host == next(iter(told)) or told[host] <= _LINES_OF_OTHERS:
+        counts[host] = counts.get(host, 0) + 1
+        if host == next(iter(counts)) or counts[host] <= _LINES_OF_OTHERS:
             return True
-        if told[host] == _LINES_OF_OTHERS + 1:
+        if counts[host] == _LINES_OF_OTHERS + 1:
             click.echo(f"    [{host}] … the rest is in the log", err=True)
         return False
 
     def _now(self) -> tuple[str, str]:
-        """The host of whose operation a line is, and the operation's name; "" for none."""
+        """The host and the operation that a line is about; "" for none."""
         host: Any = ctx_host.get()
         op_hash = getattr(host, "executing_op_hash", None)
         if host is None or op_hash is None:
@@ -124,15 +124,15 @@ class Screen(logging.Filter):
         self.changed.setdefault(operation, []).append(host)
 
     def show_changes(self) -> None:
-        """Show what was changed since the last header: one line a step."""
+        """Show what changed since the last header: one line a step."""
         for operation, hosts in self.changed.items():
             names = ", ".join(sorted(hosts))
             click.echo(f"    {click.style('changed', 'green')} {names}: {operation}", err=True)
         self.changed.clear()
 
     def write(self, text: str) -> int:
-        """Write to the screen, and to the log; a line of progress goes away first."""
-        # click tries bytes, to learn what stream this is.
+        """Write to the screen and to the log, after removing the progress line."""
+        # click writes bytes to find out the kind of the stream.
         if isinstance(text, str):
             self.log.write(text)
             self.clear_progress()
@@ -141,12 +141,12 @@ class Screen(logging.Filter):
 
     @cached_property
     def fancy(self) -> bool:
-        """Whether the screen is a terminal that may have colours, and lines that are replaced."""
+        """Whether the screen is a terminal with colours and lines that can be replaced."""
         plain = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
         return self.stream.isatty() and not plain and os.environ.get("TERM") != "dumb"
 
     def show_progress(self, line: str) -> None:
-        """Show a line that the next one replaces on a terminal; elsewhere it stays."""
+        """Show a progress line. On a terminal the next one replaces it."""
         line = clean(line)
         if not self.fancy:
             self.stream.write(f"{line}\n")
@@ -157,18 +157,18 @@ class Screen(logging.Filter):
         self.stream.flush()
 
     def clear_progress(self) -> None:
-        """Take the line of progress away."""
+        """Remove the progress line."""
         if self.progress:
             self.stream.write(_CLEAR_LINE)
             self.progress = ""
 
     def close(self) -> None:
-        """Show what is left to be shown."""
+        """Show what is not shown yet."""
         self.clear_progress()
         self.show_changes()
 
 
-# Functions of pyinfra that log what is of no interest where all is well.
+# Functions of pyinfra whose log lines matter only when something fails.
 _QUIET = frozenset(
     {
         "_run_host_op",
@@ -181,7 +181,7 @@ _QUIET = frozenset(
 
 
 class _Teed:
-    """A text stream whose writes the screen does."""
+    """A text stream that writes to the screen."""
 
     def __init__(self, stream: TextIO, screen: Screen) -> None:
         self._stream, self._screen = stream, screen
@@ -194,9 +194,9 @@ class _Teed:
 
 
 def show_calmly(state: State, verbose: bool) -> Screen:
-    """Let what this pyinfra run prints go by a screen; `verbose` shows all of it."""
+    """Send everything that this pyinfra run prints through a screen; `verbose` shows all of it."""
     screen = Screen(state, sys.stderr, verbose)
-    # pyinfra's spinner would write over our line of progress, and into the log.
+    # pyinfra's spinner would overwrite the progress line, and write into the log.
     os.environ["PYINFRA_PROGRESS"] = "off"
     sys.stderr = _Teed(sys.stderr, screen)  # type: ignore[assignment]
     for handler in logger.handlers:
