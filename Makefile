@@ -30,12 +30,7 @@ demo: $(READY) ## run the main job on a fleet of real hosts made on this machine
 down: $(READY) ## remove what the demo left
 	@$(LAB) down
 
-# The lab waits much of its time, in which unit and render tests are done.
-test: $(READY) ## run all tests, those over real hosts included
-	@sh tests/packages.sh $(PACKAGES)
-	@(nice $(MAKE) unit render 2>&1; echo $$? > $(VENV)/.quick) > $(VENV)/.quick.log & quick=$$!; \
-	$(MAKE) lab; lab=$$?; wait $$quick; cat $(VENV)/.quick.log; \
-	exit $$((lab + $$(cat $(VENV)/.quick)))
+test: unit render lab ## run all tests, those over real hosts included
 
 # Side by side, for machines with two cores, in halves that take about as long.
 PLANS := $(addprefix tests/unit/,hardware models topology plan driver)

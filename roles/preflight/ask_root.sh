@@ -40,9 +40,11 @@ inode=$(stat -c %i "$lock") || continue
 grep -q ":$inode " /proc/locks && { echo busy; break; }
 done
 part deploys
-# Whoever works on a host has its lock open. What it started has it open, too.
+# Whoever works on a host has its lock open. What it started has it open, too. A container's file of
+# the same name is another file.
 while read -r lock; do
-limit 10 find /proc -maxdepth 3 -path '/proc/[0-9]*/fd/*' -lname "$lock" | cut -d/ -f3 | sort -un |
+[ -e "$lock" ] || continue
+limit 10 find -L /proc/[0-9]*/fd -maxdepth 1 -samefile "$lock" 2>/dev/null | cut -d/ -f3 | sort -un |
 head -n 50 | while read -r pid; do
 echo "$pid $(limit 5 ps -o etimes= -p "$pid" | tr -dc 0-9) $(head -c 80 "$lock")"
 done

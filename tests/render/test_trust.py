@@ -74,7 +74,7 @@ def run(*command: str, said: str = "") -> subprocess.CompletedProcess[str]:
         input=said,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
