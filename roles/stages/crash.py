@@ -10,10 +10,11 @@ from typing import Any, TextIO
 import click
 import gevent
 from pyinfra.api import State
-from pyinfra_cli.exceptions import UnexpectedExternalError, UnexpectedInternalError
+from pyinfra_cli.exceptions import UnexpectedExternalError, UnexpectedInternalError, WrappedError
 
 import roles
 from roles.checks import clean
+from roles.fleet.checked import RefusedError
 from roles.stages.runlog import RunLog
 
 _ROLES = Path(roles.__file__).parent
@@ -83,8 +84,22 @@ def show_crashes_calmly(tell: Callable[[BaseException], bool], log: RunLog | Non
 
     for kind in (UnexpectedExternalError, UnexpectedInternalError):
         kind.show = show(kind.show)  # type: ignore[method-assign]
+    WrappedError.show = _own_words_first(WrappedError.show)  # type: ignore[method-assign]
     if log is not None:
         gevent.get_hub().exception_stream = log  # type: ignore[assignment]
+
+
+def _own_words_first(original: Callable[..., None]) -> Callable[..., None]:
+    """pyinfra puts the file and line that raised an error before its message; a refusal of ours
+    begins with its own words."""
+
+    def shown(self: Any, file: TextIO | None = None) -> None:
+        if isinstance(self.exception, RefusedError):
+            self.exception.show(file)
+        else:
+            original(self, file)
+
+    return shown
 
 
 def tell_crash(error: BaseException, log: RunLog, verbose: bool, operation: str = "") -> None:
