@@ -114,7 +114,7 @@ class Services(Fleet):
                 "engines": {"llama_cpp": llama_engine() | dict(engine or {})},
                 "launch": {"start_timeout_s": 120},
                 # All replicas share one machine here.
-                "validation": {"load_s": 1, "load_max_tokens": 8, "completion_timeout_s": 60},
+                "validation": {"load_s": 3, "load_max_tokens": 8, "completion_timeout_s": 60},
                 "balancer": {"completion_timeout_s": 60, "api_key_file": str(self.key("balancer"))},
                 **settings,
             },

@@ -18,6 +18,8 @@ from tests.lab.paths import GGUF_FOLDER
 from tests.lab.services import BALANCER, FAST, Services
 
 UNIT = "llm-engine@wide-0.service"
+# Layers take turns: a short look at a busy machine may see one card idle.
+PROOF = {"load_s": 15, "load_max_tokens": 64, "completion_timeout_s": 60}
 LAYER_BYTES = 300_000_000
 APPS = "nvidia-smi --query-compute-apps=gpu_name,pid,used_memory --format=csv,noheader"
 CARDS = "nvidia-smi --query-gpu=name,memory.total,utilization.gpu --format=csv,noheader,nounits"
@@ -54,7 +56,7 @@ def mixed(lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixe
     """The service after a good first run that proved it."""
     with hosts.booted(BALANCER, "gpu4"):
         made = Mixed(tmp_path_factory.mktemp("mixed"))
-        made.apply(made.inventory([made.wide()], MIXED_GPUS))
+        made.apply(made.inventory([made.wide()], MIXED_GPUS, validation=PROOF))
         yield made
 
 
