@@ -76,7 +76,7 @@ def check_in_pyinfra(file: str) -> None:
     command = _command() or Command(file)
     if command.deploys:
         # Else `check_command` would have checked this file.
-        raise RefusedError(_UNCONFIGURED.format(config=_options().get("config_filename")))
+        raise RefusedError(_UNCONFIGURED.format(config=command_options().get("config_filename")))
     _refuse([*data_problems(command, parse_cli_arg), *folder_problems(command)])
     _check(file, command)
 
@@ -132,7 +132,7 @@ def _checked(file: str, command: Command) -> CheckedInventory:
 
 def _command() -> Command | None:
     """The command of this pyinfra process; None where pyinfra is used as a library."""
-    given = _options()
+    given = command_options()
     if "inventory" not in given or "operations" not in given:
         return None
     options = {
@@ -141,7 +141,8 @@ def _command() -> Command | None:
     return Command(given["inventory"], tuple(given["operations"]), **options)
 
 
-def _options() -> Mapping[str, Any]:
+def command_options() -> Mapping[str, Any]:
+    """pyinfra's command-line options, which only its main greenlet knows; empty for a library."""
     context = click.get_current_context(silent=True)
     return context.params if context else {}
 

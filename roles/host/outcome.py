@@ -25,7 +25,7 @@ TRUST = "python -m roles.fleet trust"
 
 @contextmanager
 def hearing_phases(host: Host) -> Iterator[None]:
-    """Meanwhile take what a command on a host says of its phases; see `connection.heard`."""
+    """Store the phases that a command on a host reports meanwhile; see `connection`."""
     host.connector_data[PHASES] = {}
     try:
         yield
@@ -34,7 +34,7 @@ def hearing_phases(host: Host) -> Iterator[None]:
 
 
 class PhasedCommand(StringCommand):
-    """A command that says what it is at, in lines of its own on its standard output."""
+    """A command that reports its phases, in lines of their own on its standard output."""
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, Any]:
         """Run it on a host."""

@@ -70,36 +70,32 @@ def executed_operation(state: State) -> str:
 
 
 def show_crashes_calmly(tell: Callable[[BaseException], bool], log: RunLog | None) -> None:
-    """Have pyinfra show unforeseen errors by `tell`; where that says False, as it does itself.
+    """Make pyinfra show internal errors by `tell`, or as usual where that returns False.
 
-    Tracebacks of hosts that were at the same go to the log, where there is one.
+    Tracebacks of hosts in the same step go to the log, if there is one.
     """
-
-    def show(original: Callable[..., None]) -> Callable[..., None]:
-        def shown(self: Any, file: TextIO | None = None) -> None:
-            if not tell(self.exception):
-                original(self, file)
-
-        return shown
-
     for kind in (UnexpectedExternalError, UnexpectedInternalError):
-        kind.show = show(kind.show)  # type: ignore[method-assign]
-    WrappedError.show = _own_words_first(WrappedError.show)  # type: ignore[method-assign]
+        _show_by(tell, kind)
+    _show_by(_tell_refusal, WrappedError)
     if log is not None:
         gevent.get_hub().exception_stream = log  # type: ignore[assignment]
 
 
-def _own_words_first(original: Callable[..., None]) -> Callable[..., None]:
-    """pyinfra puts the file and line that raised an error before its message; a refusal of ours
-    begins with its own words."""
+def _show_by(tell: Callable[[BaseException], bool], kind: type[Any]) -> None:
+    original = kind.show
 
-    def shown(self: Any, file: TextIO | None = None) -> None:
-        if isinstance(self.exception, RefusedError):
-            self.exception.show(file)
-        else:
+    def show(self: Any, file: TextIO | None = None) -> None:
+        if not tell(self.exception):
             original(self, file)
 
-    return shown
+    kind.show = show
+
+
+def _tell_refusal(error: BaseException) -> bool:
+    """Show a refusal of ours. pyinfra would put the file and line that raised it first."""
+    if isinstance(error, RefusedError):
+        error.show()
+    return isinstance(error, RefusedError)
 
 
 def tell_crash(error: BaseException, log: RunLog, verbose: bool, operation: str = "") -> None:

@@ -41,18 +41,19 @@ def difference(run: Run) -> list[str]:
             "makes it"
         ]
     changes: list[ReplicaChange] = []
-    seen = []
+    found: dict[str, Found] = {}
     for one in run.fleet.with_role(GPU_HOSTS):
         state = launch_state(run, one.name)
         if state is None:
             continue
-        seen.append(one.name)
         launch = run.launch(one.name)
+        own = tuple(launch.changes(state))
+        found[one.name] = Found(state, own, bool(own) and not state.serving)
         planned = {files.name: files.entry for files in launch.replicas}
-        changes += replica_changes(one.name, launch.changes(state), state.manifest, planned)
+        changes += replica_changes(one.name, own, state.manifest, planned)
     lines = [f"  {line}" for line in grouped(changes)]
     if lines:
-        fresh, batches = _steps(run)
+        fresh, batches = _steps(run, found)
         run.would_change |= {*fresh, *(name for batch in batches for name in batch)}
         if batches:
             run.would_change |= {one.name for one in run.fleet.with_role(BALANCERS)}
@@ -64,19 +65,13 @@ def difference(run: Run) -> list[str]:
             *(f"  batch {index + 1}: {', '.join(batch)}" for index, batch in enumerate(batches)),
             *(f"  {line}" for line in expected(fresh, batches, earlier_durations(run))),
         ]
-    hosts = f"{len(seen)} host{'s' if len(seen) != 1 else ''}"
-    count = sum(len(plan.replicas) for name in seen for _, plan in run.fleet.on(name))
+    hosts = f"{len(found)} host{'s' if len(found) != 1 else ''}"
+    count = sum(len(plan.replicas) for name in found for _, plan in run.fleet.on(name))
     return [f"The plan is unchanged: {_replicas(count)} on {hosts}."]
 
 
-def _steps(run: Run) -> tuple[list[str], list[list[str]]]:
+def _steps(run: Run, found: Mapping[str, Found]) -> tuple[list[str], list[list[str]]]:
     """The hosts that start at once, and the hosts of each batch of the rolling update."""
-    found = {}
-    for one in run.fleet.with_role(GPU_HOSTS):
-        state = launch_state(run, one.name)
-        if state is not None:
-            changes = run.launch(one.name).changes(state)
-            found[one.name] = Found(state, tuple(changes), bool(changes) and not state.serving)
     fresh = [name for name, one in found.items() if one.fresh]
     preview = Rolling(
         run.state,
@@ -92,8 +87,7 @@ def _steps(run: Run) -> tuple[list[str], list[list[str]]]:
 def expected(
     fresh: Sequence[str], batches: Sequence[Sequence[str]], took: Mapping[Key, float]
 ) -> list[str]:
-    """How long the changes should take, by the seconds that each host took before. Hosts of a batch
-    work in parallel, batches one after the other."""
+    """How many batches there are and how long they should take, by what each host took before."""
     lines = []
     if fresh and (known := _known(fresh, (STARTED, MOVED), took)):
         lines.append(f"expected: {_sum([fresh], known)} to start ({_by_host(fresh, known)})")
@@ -120,7 +114,8 @@ def _known(
 
 
 def _sum(batches: Sequence[Sequence[str]], known: Mapping[str, float]) -> str:
-    """The expected seconds of a batch: a host without a duration counts as the slowest one."""
+    """The expected seconds of all batches, one after the other. The hosts of a batch work in
+    parallel; a host without a duration counts as the slowest one."""
     slowest = max(known.values())
     total = sum(max(known.get(name, slowest) for name in batch) for batch in batches)
     return f"{total:.0f} s"

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 from pyinfra import logger
@@ -26,7 +25,7 @@ from roles.balancer import read_key
 from roles.checks import Check, Ending, HostOutcome, HostVerdict, clean, failed, table, verdict
 from roles.checks.deploy import report_of, why_unfinished
 from roles.fleet import Host
-from roles.fleet.checked import was_checked
+from roles.fleet.checked import command_options, was_checked
 from roles.host.outcome import TRUST, UNTRUSTED, ssh_command
 from roles.host.paths import UNIT_GLOB, unit_name
 from roles.stages.crash import executed_operation, show_crashes_calmly, tell_crash
@@ -64,7 +63,7 @@ def begin(state: State | None = None) -> None:
     For a project's config.py, which pyinfra reads first; `begin_run` does the same where that is
     another's. Other commands of pyinfra (`fact`, `exec`) are left as they are.
     """
-    state, options = state or ctx_state.get(), _options()
+    state, options = state or ctx_state.get(), command_options()
     # Without handlers, pyinfra is used as a library.
     if state is None or hasattr(state, _ATTRIBUTE) or not logger.handlers:
         return
@@ -136,12 +135,6 @@ def _keys(run: Run) -> list[str]:
 
 def _folder(run: Run) -> Path:
     return Path(run.state.cwd or ".") / run.fleet.settings.validation.report_dir
-
-
-def _options() -> dict[str, Any]:
-    """pyinfra's command-line options, which only its main greenlet knows."""
-    context = click.get_current_context(silent=True)
-    return context.params if context is not None else {}
 
 
 def _interrupt(state: State, end: RunEnd, number: int) -> None:
