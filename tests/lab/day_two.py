@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.unit.docs.pages import Block, blocks
+from tests.unit.docs.pages import Block, blocks, heading_above
 
 from . import gguf, hosts, keys
 from .conftest import ROOT, RUN_TIMEOUT_S, Fleet, Run
 from .inventories import gguf_model, llama_engine
 from .paths import GGUF_FOLDER
+from .services import INVENTORY
 
 GPU_HOSTS = {"gpu-1": "gpu7", "gpu-2": "gpu8"}
 BALANCERS = {"lb-1": "lb4", "lb-2": "lb5"}
@@ -27,15 +26,6 @@ PAGES = (
     *("stopping-and-starting", "reading-logs", "failed-rolling-update"),
 )
 MODEL = "Qwen/Qwen2.5-14B-Instruct"
-INVENTORY = """from roles.fleet.inventory import check
-
-gpu_hosts = {gpu_hosts!r}
-balancers = {balancers!r}
-all = (gpu_hosts + balancers, {{"llm": {settings!r}}})
-
-check(__file__)
-"""
-_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
 
 def sections() -> dict[tuple[str, str], list[Block]]:
@@ -43,8 +33,7 @@ def sections() -> dict[tuple[str, str], list[Block]]:
     found: dict[tuple[str, str], list[Block]] = {}
     for block in blocks("sh"):
         if (page := block.page.stem) in PAGES:
-            above = "".join(block.page.read_text().splitlines(keepends=True)[: block.line - 1])
-            found.setdefault((page, _HEADING.findall(above)[-1]), []).append(block)
+            found.setdefault((page, heading_above(block)), []).append(block)
     return found
 
 
@@ -154,8 +143,3 @@ class Operator(Fleet):
         """Main process of each replica of a host, by the replica's name."""
         found = self.engines(LAB_NAMES[name])
         return {unit[len("llm-engine@") : -len(".service")]: pid for unit, pid in found.items()}
-
-    def served(self, name: str) -> dict[str, Any]:
-        """What a host's manifest says of each replica."""
-        text = self.ssh(LAB_NAMES[name], "sudo cat /etc/llm/manifest.json")
-        return json.loads(text)["replicas"]

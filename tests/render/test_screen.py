@@ -98,9 +98,13 @@ class Site:
     def start(self, scenario: dict[str, Any], flags: Sequence[str]) -> subprocess.Popen[str]:
         file = self.folder / "scenario.json"
         file.write_text(json.dumps(scenario))
-        program = [sys.executable, "-m", "tests.render.simulated_run", str(file)]
+        program = ("tests.render.simulated_run", str(file))
+        return self.python(*program, "site.py", self.deploy, "-y", *flags)
+
+    def python(self, *module: str) -> subprocess.Popen[str]:
+        """A module of Python's, with its arguments, in this project."""
         return subprocess.Popen(
-            [*program, "site.py", self.deploy, "-y", *flags],
+            [sys.executable, "-m", *module],
             cwd=self.folder,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
@@ -447,15 +451,7 @@ def test_a_signal_while_a_real_command_runs(site: Site):
     (site.folder / "site.py").write_text(LOCAL)
     slow = SLOW.replace('load"', 'load 63%"').replace("sleep(7)", "sleep(15)")
     (site.folder / "slow.py").write_text(f"{slow}\nfrom roles.stages.load import load\nload()\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pyinfra", "site.py", "slow.py", "-y"],
-        cwd=site.folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = site.python("pyinfra", "site.py", "slow.py", "-y")
     assert process.stdout is not None and process.stderr is not None
     waiting = "... Launch | Slow: @local (chat-0: load 63%) 5 s\n"
     begun = read_until(process.stderr, waiting)

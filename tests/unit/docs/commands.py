@@ -31,6 +31,7 @@ OTHERS = {
         "journalctl",
         "ln",
         "printf",
+        "pytest",
         "ls",
         "mkdir",
         "mv",

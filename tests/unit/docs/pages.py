@@ -37,6 +37,12 @@ def blocks(language: str) -> list[Block]:
     return [one for page in PAGES for one in _blocks(page) if one.language == language]
 
 
+def heading_above(block: Block) -> str:
+    """The heading of the section that a block stands in."""
+    above = "\n".join(prose(block.page).splitlines()[: block.line - 1])
+    return _HEADING.findall(above)[-1]
+
+
 def _blocks(page: Path) -> list[Block]:
     text = page.read_text()
     return [

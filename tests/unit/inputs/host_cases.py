@@ -7,7 +7,6 @@ from tests.unit.inputs.inventories import GONE
 
 Change = tuple[str, Any] | Callable[[dict[str, Any]], Any]
 Row = tuple[Change | tuple[Change, ...], str, *tuple[str, ...]]
-CHECKING = "ssh_strict_host_key_checking"
 LLM, HOST, NO_HOST = "did you mean llm?", "hosts[gpu-1]", "is no host"
 
 
@@ -271,7 +270,6 @@ def services(*more: dict[str, Any]) -> tuple[str, Any]:
     return "llm.services", all_of_them
 
 
-ALONE = {"single_endpoint": True, "first_port": 9101}
 TOKENS = tuple((f"service.{name}_tokens", 4000) for name in ("input", "output"))
 CONTRADICTIONS: tuple[Row, ...] = (
     (("service.first_port", 29050), "services[0].first_port", "internal ports", "set another"),

@@ -24,10 +24,6 @@ from tests.unit.preflight.hosts import (
 Parts = dict[str, Any]
 
 
-WAY = (
-    "allow it in the firewall, set https_proxy in /etc/environment on the host, or set "
-    "the engine's index_url to a mirror, or its wheelhouse to a folder with all wheels"
-)
 INDEX = "https://pypi.org/simple/uv/"
 CONFIG = "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct/resolve/main/config.json"
 NETWORK = [

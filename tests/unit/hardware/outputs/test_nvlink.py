@@ -8,7 +8,6 @@ from roles.hardware.outputs.nvlink import NvlinkGpu, NvlinkLink, parse_nvlink
 from roles.hardware.outputs.text import OutputError
 
 OUTPUTS = Path(__file__).parents[3] / "data" / "gpu-outputs" / "nvlink"
-NO_UUID = "GPU-00000000-0000-0000-0000-000000000000"
 
 
 @pytest.mark.parametrize(
