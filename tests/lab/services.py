@@ -24,6 +24,8 @@ PINNED = {"gpu5": {"alpha": (0,), "beta": (1,)}, "gpu6": {"alpha": (0, 1), "beta
 """Which GPUs are whose, so that a service stays where it is when the other leaves."""
 FAST = ("--data", "validate=false")
 """Options of a deploy that is not proved."""
+# All replicas share one machine here.
+PROOF: Mapping[str, Any] = {"load_s": 3, "load_max_tokens": 8, "completion_timeout_s": 60}
 INVENTORY = """from roles.fleet.inventory import check
 
 gpu_hosts = {gpu_hosts!r}
@@ -51,6 +53,7 @@ class Services(Fleet):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.reports = folder / "reports"
 
     # What is declared.
 
@@ -94,6 +97,7 @@ class Services(Fleet):
         """Write the inventory of these services and GPU hosts; its path is always the same.
 
         A host is its GPUs, or its settings. `engine` are settings of llama.cpp besides the lab's.
+        Reports lie beside the inventory: nothing is shared with the fleet of other tests.
         """
         login = {
             "ssh_user": "deploy",
@@ -106,6 +110,7 @@ class Services(Fleet):
             return name, {**login, "ssh_hostname": hosts.host(name).address, **own}
 
         own = {name: {"gpus": x} if isinstance(x, str) else dict(x) for name, x in gpus.items()}
+        proof = {**PROOF, "report_dir": str(self.reports), **settings.pop("validation", {})}
         text = INVENTORY.format(
             gpu_hosts=[declared(name, {"llm": each}) for name, each in own.items()],
             balancers=[declared(BALANCER, {})],
@@ -113,8 +118,7 @@ class Services(Fleet):
                 "services": [dict(service) for service in services],
                 "engines": {"llama_cpp": llama_engine() | dict(engine or {})},
                 "launch": {"start_timeout_s": 120},
-                # All replicas share one machine here.
-                "validation": {"load_s": 3, "load_max_tokens": 8, "completion_timeout_s": 60},
+                "validation": proof,
                 "balancer": {"completion_timeout_s": 60, "api_key_file": str(self.key("balancer"))},
                 **settings,
             },

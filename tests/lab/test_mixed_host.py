@@ -67,7 +67,7 @@ def test_each_card_says_what_it_is(mixed: Mixed):
 
 
 def test_it_is_proved_through_the_balancer_by_its_model(mixed: Mixed):
-    checks = json.loads((ROOT / "reports/report.json").read_text())["checks"]
+    checks = json.loads((mixed.reports / "report.json").read_text())["checks"]
     found = {(one["host"], one["name"]): one["outcome"] for one in checks}
     assert found[BALANCER, "completion"] == found["gpu4", "completion"] == "pass"
     assert {one["outcome"] for one in checks} <= {"pass", "warn", "skipped"}, checks

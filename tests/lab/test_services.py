@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.lab import hosts
-from tests.lab.conftest import ROOT, Fleet, wait_until
+from tests.lab.conftest import Fleet, wait_until
 from tests.lab.services import BALANCER, FAST, GPUS, PINNED, Services
 
 HOSTS: dict[str, dict[str, Any]] = {
@@ -66,9 +66,9 @@ def two(lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
         yield made
 
 
-def proved() -> dict[str, set[str]]:
+def proved(two: Two) -> dict[str, set[str]]:
     """What the last run's report says of each host's completions: subject to outcomes."""
-    checks = json.loads((ROOT / "reports/report.json").read_text())["checks"]
+    checks = json.loads((two.reports / "report.json").read_text())["checks"]
     found: dict[str, set[str]] = {}
     for check in checks:
         if check["name"] == "completion":
@@ -79,7 +79,7 @@ def proved() -> dict[str, set[str]]:
 def test_each_service_is_proved_behind_its_own_endpoint(two: Two):
     assert two.upstreams() == MEMBERS
     assert two.completion(two.alpha()) == two.completion(two.beta()) == 200
-    outcomes = proved()
+    outcomes = proved(two)
     assert set().union(*outcomes.values()) == {"pass"}
     ends = {name for name in outcomes if name.startswith(BALANCER)}
     assert ends == {
