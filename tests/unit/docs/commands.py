@@ -45,6 +45,7 @@ OTHERS = {
         "ssh-keygen",
         "sudo",
         "systemctl",
+        "systemd-run",
         "tail",
         "umask",
     ),

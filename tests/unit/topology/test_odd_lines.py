@@ -156,8 +156,9 @@ def test_a_line_that_is_no_object(text: str):
 def test_any_config_in_a_line_is_answered(data: st.DataObject):
     config = read(data.draw(st.sampled_from(CONFIG_NAMES)))
     path = data.draw(st.sampled_from(list(places(config))))
-    config = with_value(config, path, data.draw(ODD))
-    own = {"model": None, "config": config}
+    odd = data.draw(ODD)
+    own = {"model": None, "config": with_value(config, path, odd)}
     (plan,) = plan_command.answers([json.dumps({**PLAN, **own})])
     (start,) = predict.answers([json.dumps({**START, **own})])
-    assert plan["id"] == start["id"] == "a"
+    # A line with half a character is no text, and so has no id.
+    assert plan["id"] == start["id"] == (None if odd == "\ud800" else "a")
