@@ -34,16 +34,16 @@ test: unit render lab ## run all tests, those over real hosts included
 
 # Side by side, for machines with two cores, in halves that take about as long.
 PLANS := $(addprefix tests/unit/,hardware models topology plan driver)
-SERVERS := $(wildcard $(addprefix tests/render/test_,nginx.py completions*.py all_*.py odd_*.py refusals.py trust.py))
-unit: $(READY) ## run the tests that need nothing
+SCREEN := $(wildcard $(addprefix tests/render/test_,screen.py nginx.py completions*.py all_*.py validation_runs.py))
+unit: $(READY) ## run the tests of what decides: no program, no server
 	@$(BIN)/pytest $(PLANS) & plans=$$!; \
 	$(BIN)/pytest tests/unit $(addprefix --ignore=,$(PLANS)); rest=$$?; wait $$plans && exit $$rest
 
 PACKAGES := nginx-light nftables systemd openssl curl
-render: $(READY) ## run the tests that need nginx, nftables and systemd
+render: $(READY) ## run the tests of whole files and programs (nginx, nftables, systemd)
 	@sh tests/packages.sh $(PACKAGES)
-	@$(BIN)/pytest $(SERVERS) & servers=$$!; \
-	$(BIN)/pytest tests/render $(addprefix --ignore=,$(SERVERS)); rest=$$?; wait $$servers && exit $$rest
+	@$(BIN)/pytest $(SCREEN) & screen=$$!; \
+	$(BIN)/pytest tests/render $(addprefix --ignore=,$(SCREEN)); rest=$$?; wait $$screen && exit $$rest
 
 # The rights for it are asked for by the tests themselves: without them they are skipped, not in CI.
 # What has hosts of its own goes beside the other tests, as a guest of the same lab.

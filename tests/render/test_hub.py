@@ -18,7 +18,7 @@ from roles.topology import ServiceSettings
 from tests.unit.models.published import read
 from tests.unit.validation.certificate import self_signed
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = json.dumps(read("Llama-3.1-8B-Instruct")).encode()

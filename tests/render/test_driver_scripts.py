@@ -420,7 +420,7 @@ def test_without_a_file_of_its_own_a_script_ends(tmp_path: Path):
 
 
 def test_no_path_below_a_folder_of_everybody_can_be_foreseen():
-    roles = Path(__file__).parents[3] / "roles"
+    roles = Path(__file__).parents[2] / "roles"
     files = [file for file in roles.rglob("*") if file.suffix in (".py", ".sh")]
     written = [
         f"{file.name}: {line.strip()}"
