@@ -24,7 +24,7 @@ class DeclarationError(ValueError):
         self.problems = list(dict.fromkeys(problems))
         lines = "\n".join(f"{inventory}: {problem}" for problem in self.problems)
         what = "it" if len(self.problems) == 1 else f"these {len(self.problems)} faults"
-        super().__init__(f"{lines}\nNothing was done: mend {what} first, then run it again.")
+        super().__init__(f"{lines}\nNothing was done: fix {what} first, then run it again.")
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -136,13 +136,13 @@ def finish_script(system: OperatingSystem, release: Sequence[str]) -> str:
     if not system.uses_apt:
         return explaining_script(["run rpm --verifydb"])
     configure = "dpkg --force-confdef --force-confold --configure -a"
-    mend = f"{APT} -f install --no-remove {_OPTIONS}"
+    repair = f"{APT} -f install --no-remove {_OPTIONS}"
     return explaining_script(
         [
             # An interrupted package may need one that is not unpacked yet; apt then repairs this.
             f'{configure} >"$log" 2>&1 </dev/null || :',
             *([f"run apt-mark unhold {_quoted_names(release)}"] if release else []),
-            f'{mend} >"$log" 2>&1 </dev/null || :',
+            f'{repair} >"$log" 2>&1 </dev/null || :',
             f"run {configure}",
         ]
     )

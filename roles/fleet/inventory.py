@@ -51,7 +51,7 @@ def file_error(file: str, error: Exception) -> str:
         file, line = error.filename or file, error.lineno
     name = os.path.relpath(file)
     place = f"{name}, line {line}" if line else name
-    return f"{place}: {type(error).__name__}: {error}\nNothing was done: mend this file first."
+    return f"{place}: {type(error).__name__}: {error}\nNothing was done: fix this file first."
 
 
 def _read_as_pyinfra_does(file: str) -> Declaration:

@@ -40,7 +40,7 @@ def summary(checks: Sequence[Check]) -> str:
     if warned:
         parts.append(f"{warned} {'warning' if warned == 1 else 'warnings'}")
     if counts["fail"]:
-        parts.append(f"{counts['fail']} to mend first")
+        parts.append(f"{counts['fail']} to fix first")
     if counts["skipped"]:
         parts.append(f"{counts['skipped']} skipped")
     return ", ".join(parts)

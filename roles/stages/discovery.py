@@ -50,7 +50,7 @@ def discover(run: Run) -> None:
     absent = [fault for fault in report.faults if fault.absent]
     if absent and not wants("accept_hardware", default=False):
         stop(
-            f"{'; '.join(map(str, absent))}. Not recorded: mend it, or record it as it is with "
+            f"{'; '.join(map(str, absent))}. Not recorded: fix it, or record it as it is with "
             "--data accept_hardware=true"
         )
         return

@@ -292,7 +292,7 @@ def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -
         ssh = ssh_command(host)
         return f"see that this works: {ssh}; run again" if ssh else "see why above; run again"
     if outcome == "not finished":
-        first = "mend the error above; " if end.crashed else ""
+        first = "fix the error above; " if end.crashed else ""
         return f"{first}run again: what is done is not done again"
     if outcome == "not updated":
         names = run.rolling.failed_hosts_behind(host.name)
@@ -318,11 +318,11 @@ def _mended_by(run: Run, host: PyinfraHost) -> str:
     reason = next(iter([*nothing, *reasons.splitlines()]), "").removeprefix(_NOTHING_CHANGED)
     if reason:
         return _short(reason)
-    return f"mend what stopped “{operation}”; run again" if operation else "see the reason above"
+    return f"fix what stopped “{operation}”; run again" if operation else "see the reason above"
 
 
 def _mend_first(hosts: Sequence[str]) -> str:
-    return f"mend {', '.join(hosts)} first; run again"
+    return f"fix {', '.join(hosts)} first; run again"
 
 
 def _unserved(run: Run, name: str, own: Sequence[Check]) -> list[str]:

@@ -88,7 +88,7 @@ def test_recorded_hardware_is_planned_compared_and_renewed(
         assert written(fleet) == files
 
         kept = fleet.pyinfra(undeclared, "deploys/discover.py", "-y")
-        assert "Not recorded: mend it" in kept.text
+        assert "Not recorded: fix it" in kept.text
         assert file.read_bytes() == first
 
         taken = fleet.deploy("--data", "accept_hardware=true", inventory=undeclared)

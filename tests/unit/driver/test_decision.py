@@ -144,7 +144,7 @@ def test_a_container_gets_no_fabric_manager():
 def test_a_driver_that_was_replaced_by_half_is_brought_to_its_end():
     found = decide(request(), state(installed(), **ANOTHER))
     assert found.plan is not None and not found.keep
-    # Another's packages are not ours to mend.
+    # Another's packages are not ours to repair.
     serving = {"answers": "580.95.05", "loaded": "580.95.05", "in_kernel": "nvidia "}
     another = {**ANOTHER, "modules": f"{KERNEL} 580.105.08"}
     assert decide(request(), state(providers(**serving), **another)).plan is None

@@ -112,12 +112,12 @@ def test_a_half_done_upgrade_is_brought_to_its_end():
     configure = "dpkg --force-confdef --force-confold --configure -a"
     # Of the modules that the libraries recommend the first are the proprietary ones.
     options = "--no-install-recommends --allow-downgrades"
-    mend = f"{scripts.APT} -f install --no-remove {options}"
+    repair = f"{scripts.APT} -f install --no-remove {options}"
     assert done[0].splitlines() == [
         f'{configure} >"$log" 2>&1 </dev/null || :',
         "run apt-mark unhold libcuda1 nvidia-driver-cuda nvidia-kernel-open-dkms "
         "nvidia-persistenced",
-        f'{mend} >"$log" 2>&1 </dev/null || :',
+        f'{repair} >"$log" 2>&1 </dev/null || :',
         f"run {configure}",
     ]
     # To the version that was begun, not to the newest.

@@ -18,7 +18,7 @@ def test_only_what_is_to_be_mended_is_shown():
         "                  → add a rule",
         "warn     denials  one [2J denial",
         "                  → look",
-        "1 check passed, 1 warning, 1 to mend first, 1 skipped",
+        "1 check passed, 1 warning, 1 to fix first, 1 skipped",
     ]
     assert lines(CHECKS[:1] * 23) == []
 
@@ -27,7 +27,7 @@ def test_everything_is_shown_on_request():
     assert lines(CHECKS, verbose=True)[-3:] == [
         "pass     os       debian 12",
         "skipped  proxies  none is set",
-        "1 check passed, 1 warning, 1 to mend first, 1 skipped",
+        "1 check passed, 1 warning, 1 to fix first, 1 skipped",
     ]
 
 

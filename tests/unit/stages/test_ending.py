@@ -62,7 +62,7 @@ def test_a_host_that_fails_serves_only_where_it_says_so(
         "lb1": ("changed", 0, 0),
     }
     assert "-u llm-engine@s-0.service" in ended(fleet)["gpu2"].next_step
-    assert ended(fleet)["gpu3"].next_step.startswith("mend gpu2 first")
+    assert ended(fleet)["gpu3"].next_step.startswith("fix gpu2 first")
 
 
 def test_hosts_outside_the_run_are_named_and_not_seen(fleet: ServingFleet):
@@ -84,10 +84,10 @@ def test_what_another_host_stopped_is_mended_there(fleet: ServingFleet):
             fleet.run.state.failed_hosts.add(host)
     found = ended(fleet)
     assert found[gpu2].outcome == found[lb1].outcome == "FAILED"
-    assert found[gpu2].next_step == "mend gpu1 first; run again"
-    assert found["gpu3"].next_step == "mend gpu1 first; run again"
+    assert found[gpu2].next_step == "fix gpu1 first; run again"
+    assert found["gpu3"].next_step == "fix gpu1 first; run again"
     # What the balancer lacks is what nobody answers from.
-    assert found[lb1].next_step == "mend gpu1, gpu2 first; run again"
+    assert found[lb1].next_step == "fix gpu1, gpu2 first; run again"
 
 
 def test_a_host_where_another_deploy_is_at_work_is_waited_for(fleet: ServingFleet):
