@@ -11,13 +11,17 @@ Argument = bool | int | float | str
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """The memory of a GPU in MiB: the total that nvidia-smi prints, and what CUDA can use of it."""
+    """The memory of a GPU in MiB: the total that nvidia-smi prints, and what CUDA can use of it.
+
+    `gfx` is AMD's name of an architecture, None for other cards and where it is unknown.
+    """
 
     name: str
     total_mib: float
     usable_mib: float
     compute_capability: float | None = None
     datacenter_links: bool = False
+    gfx: str | None = None
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class EngineParams:
     `options` are the service's arguments that only its own engine includes in the estimate.
     `kv_cache_memory_bytes` fixes the KV cache of each GPU; `utilization` then has no effect.
     `measured_kv_gib` is a logged KV cache that replaces the prediction. `other_used_gib` is what
-    other processes use on each GPU.
+    other processes use on each GPU. `quantization` is the engine's option of this name.
     """
 
     utilization: float | None = None
@@ -43,6 +47,7 @@ class EngineParams:
     cpu_offload_gib: float = 0.0
     kv_cache_memory_bytes: int | None = None
     measured_kv_gib: float | None = None
+    quantization: str | None = None
     options: tuple[tuple[str, Argument], ...] = ()
 
 
@@ -53,4 +58,5 @@ def gpu_memory(gpu: Gpu) -> GpuMemory:
     capability = gpu.compute_capability or (card.compute_capability if card else None)
     usable = usable_memory_mib(gpu.memory_mib, card)
     links = bool(card and card.nvlink_gb_s and not card.nvlink_optional)
-    return GpuMemory(gpu.name, gpu.memory_mib, usable, capability, links)
+    gfx = card.gfx if card else None
+    return GpuMemory(gpu.name, gpu.memory_mib, usable, capability, links, gfx)

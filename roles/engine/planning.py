@@ -116,8 +116,8 @@ class Planning(Protocol):
         """Warnings about what is uncertain in a model's memory with this engine."""
         ...
 
-    def runs_on(self, model: Model, gpu: GpuMemory) -> bool:
-        """Whether a card has the kernels for a quantised model."""
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+        """What a card has no kernels for, and the nearest form that it runs; None if all runs."""
         ...
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:

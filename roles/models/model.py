@@ -229,6 +229,12 @@ class Model:
         return next(found, None)
 
     @cached_property
+    def weight_formats(self) -> tuple[str, ...]:
+        """The names of the formats of the layers' matrices, each once, in order."""
+        layers = {id(layer): layer for layer in self.layers}.values()
+        return tuple(dict.fromkeys(one.format.name for layer in layers for one in layer.weights))
+
+    @cached_property
     def is_mla(self) -> bool:
         """Whether attention keeps one latent for all heads."""
         return any(attention.kind == "mla" for attention in self.attentions)

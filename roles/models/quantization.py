@@ -16,6 +16,9 @@ from roles.models.model import Format, Quantization
 FP8_TENSOR = Format("fp8", 8, 0, 0, 4)
 FP8_CHANNEL = Format("fp8-channel", 8, 1, 0, 4)
 INT8_CHANNEL = Format("int8", 8, 1, 0, 4)
+# Integers of which only the weights are quantised: activations keep 16 bits.
+INT8_WEIGHTS = Format("int8-weights", 8, 1, 0, 4)
+EXPERTS_INT8 = Format("experts-int8", 8, 1, 0, 4)
 MXFP4 = Format("mxfp4", 4, 1, 32, 1)
 MXFP8 = Format("mxfp8", 8, 1, 32, 1)
 NVFP4 = Format("nvfp4", 4, 1, 16, 1)
@@ -302,7 +305,7 @@ def _online(method: str) -> Formats:
         "nvfp4": NVFP4,
         "modelopt": FP8_TENSOR,
         "modelopt-fp4": NVFP4,
-        "experts-int8": INT8_CHANNEL,
+        "experts-int8": EXPERTS_INT8,
     }.get(kind)
     if linear is None:
         raise ValueError(
@@ -408,6 +411,8 @@ def _scheme(weights: Mapping[str, Any], format: str) -> Format:
         return int4_group(group, zeros=not weights.get("symmetric", True))
     if block and strategy == "block":
         return fp8_block(int(block[0]), int(block[1]))
+    if not floats and "pack-quantized" in format:
+        return INT8_WEIGHTS
     if strategy in ("channel", "group") or not floats:
         kind = FP8_CHANNEL if floats else INT8_CHANNEL
         return MXFP8 if group == 32 and floats else kind

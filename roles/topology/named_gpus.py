@@ -80,7 +80,7 @@ def _gpu_memory_of_card(card: Card, memory_gib: float | None) -> GpuMemory:
     elif memory_gib and _is_usable_memory(memory_gib * 1024, total, usable):
         usable = memory_gib * 1024
         total = max(total if abs(usable - total) <= _TOLERANCE * total else 0, usable)
-    return GpuMemory(card.name, total, usable, card.compute_capability, links)
+    return GpuMemory(card.name, total, usable, card.compute_capability, links, card.gfx)
 
 
 def _is_usable_memory(given: float, total: float, usable: float) -> bool:

@@ -67,8 +67,9 @@ def predict(case: CaseSettings) -> Answer:
     """The answer to one case; ValueError names the field that is wrong."""
     start = _start(case)
     memory = _sum(start)
-    reason = memory.reason
-    if not memory.starts:
+    unsupported = start.engine.kernel_problem(start.model, start.params, start.gpu)
+    reason = unsupported or memory.reason
+    if not memory.starts and not unsupported:
         plain = start.model.quantization is None
         forms = [find(name) for name in variants(start.model.id)] if plain else []
         found = remedies(start, forms)
@@ -80,7 +81,7 @@ def predict(case: CaseSettings) -> Answer:
         available_kv_gib=round(memory.kv_cache_gib, 4),
         kv_cache_tokens=memory.kv_tokens,
         max_concurrency=round(memory.max_concurrency, 4) if finite else None,
-        fits=memory.starts,
+        fits=memory.starts and not unsupported,
         reason=reason,
     )
 

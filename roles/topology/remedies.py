@@ -125,7 +125,10 @@ def _cache_dtype(case: FitCase) -> Iterator[str]:
 
 def _variants(case: FitCase, variants: Iterable[Model]) -> Iterator[str]:
     fitting = [
-        v for v in variants if case.engine.runs_on(v, case.gpu) and replace(case, model=v).fits
+        one
+        for one in variants
+        if not case.engine.kernel_problem(one, case.params, case.gpu)
+        and replace(case, model=one).fits
     ]
     if fitting:
         # Prefer the variant with the most bytes.

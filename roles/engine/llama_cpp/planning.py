@@ -110,12 +110,7 @@ class LlamaCpp:
                 f"{gpu.name} has compute capability {capability:.1f}, llama.cpp needs {least}; "
                 "use a newer card"
             )
-        if model.gguf is None:
-            return (
-                f"llama.cpp loads GGUF files, and {model.name} is none; set services[].model to a "
-                "file that `python -m roles.models read FILE.gguf` made"
-            )
-        return None
+        return self.kernel_problem(model, params, gpu_memory(gpu))
 
     def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
         """None: a GGUF file determines the types."""
@@ -125,9 +120,14 @@ class LlamaCpp:
         """Empty for a GGUF file, whose tensors are counted."""
         return () if model.gguf else model.warnings
 
-    def runs_on(self, model: Model, gpu: GpuMemory) -> bool:
-        """Whether the model is a GGUF file."""
-        return model.gguf is not None
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+        """That the model is no GGUF file."""
+        if model.gguf is not None:
+            return None
+        return (
+            f"llama.cpp loads GGUF files, and {model.name} is none; set services[].model to a "
+            "file that `python -m roles.models read FILE.gguf` made"
+        )
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """None: it takes what is planned, not a fraction of the memory."""

@@ -14,6 +14,7 @@ from roles.engine.vllm.shapes import check_shape, shapes
 from roles.engine.vllm.support import (
     ENGINE_CAPABILITY,
     MIN_CAPABILITY_OF_ANY_BUILD,
+    kernel_problem,
     planned_dtype,
     unsupported,
 )
@@ -23,9 +24,8 @@ from roles.plan import MemorySum, Shape
 
 # Requests per step if vLLM's default leaves no memory for KV cache.
 FEWER_SEQS = 64
-# FP8 in hardware (Ada, Hopper and newer); below, Marlin kernels read FP8 and FP4 weights.
+# FP8 in hardware (Ada, Hopper and newer).
 FP8_CACHE_CAPABILITY = 8.9
-MARLIN_CAPABILITY = 8.0
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,9 @@ class Vllm:
         """Warnings about a model of an unknown kind."""
         return model.warnings
 
-    def runs_on(self, model: Model, gpu: GpuMemory) -> bool:
-        """Whether a card has the kernels for a quantised model."""
-        method = model.quantization.method if model.quantization else ""
-        if method.startswith(("awq", "gptq", "auto")) or gpu.compute_capability is None:
-            return True
-        return gpu.compute_capability >= MARLIN_CAPABILITY
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+        """What a card has no kernels for, and the nearest form that it runs."""
+        return kernel_problem(model, params, gpu)
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """The fraction that is free at start: the whole budget must be free."""
@@ -148,12 +145,14 @@ class Vllm:
     ) -> EngineParams:
         """The parameters, with the arguments that affect memory."""
         tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
+        method = arguments.get("quantization", arguments.get("q"))
         return replace(
             params,
             max_num_batched_tokens=int(tokens) if tokens else None,
             max_num_seqs=int(requests) if requests else None,
             eager=bool(arguments.get("enforce-eager")),
             kv_cache_dtype=str(arguments.get("kv-cache-dtype", "auto")),
+            quantization=None if method is None else str(method),
         )
 
 

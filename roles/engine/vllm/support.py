@@ -1,15 +1,46 @@
 """Whether vLLM runs on a card at all, regardless of its memory."""
 
-from roles.engine.params import EngineParams, gpu_memory
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+from roles.engine.params import EngineParams, GpuMemory, gpu_memory
+from roles.engine.vllm.engine_versions import LATEST, parse_version
+from roles.engine.vllm.kernels import Row, row, runs
 from roles.engine.vllm.memory import batch
 from roles.hardware import Gpu
-from roles.models import Model
+from roles.models import Model, find, variants
 
 # The wheel of vLLM 0.33 has code for 7.5 and newer, those for CUDA 12 for 7.0 and newer; bfloat16
 # needs 8.0 (`platforms/cuda.py`).
 ENGINE_CAPABILITY = 7.5
 MIN_CAPABILITY_OF_ANY_BUILD = 7.0
 BFLOAT16_CAPABILITY = 8.0
+# The subject of each `--quantization` in the table of kernels, by the beginning of its name.
+_METHODS = {
+    "awq": "awq",
+    "auto_awq": "awq",
+    "gptq": "gptq",
+    "auto_gptq": "gptq",
+    "fp8": "fp8",
+    "fbgemm_fp8": "fp8",
+    "ptpc_fp8": "fp8",
+    "deepseek_v4_fp8": "fp8",
+    "modelopt_fp4": "nvfp4",
+    "modelopt_mxfp8": "mxfp8",
+    "nvfp4": "nvfp4",
+    "mxfp4": "mxfp4",
+    "gpt_oss_mxfp4": "mxfp4",
+    "mxfp8": "mxfp8",
+    "bitsandbytes": "nf4",
+    "experts_int8": "experts-int8",
+    "int8_per_channel": "int8-weights",
+    "gguf": "gguf",
+}
+# What to use in place of a format, the nearest first: by bits a weight.
+_FOUR_BITS = (("awq", "AWQ or GPTQ"), ("nvfp4", "NVFP4"), ("fp8", "FP8"), ("int8", "INT8"))
+_EIGHT_BITS = (("fp8", "FP8"), ("int8", "INT8"), ("awq", "AWQ or GPTQ"))
+_SMALL = ("awq", "gptq", "int4", "mxfp4", "nvfp4", "nf4", "gguf")
 # Models whose numbers overflow in float16 (`config/model.py`, _FLOAT16_NOT_SUPPORTED_MODELS).
 NO_HALF = ("gemma2", "gemma3", "plamo2", "glm4")
 
@@ -20,8 +51,7 @@ def planned_dtype(model: Model, dtype: str | None, gpu: Gpu) -> str | None:
 
 
 def _lacks_bfloat16(model: Model, gpu: Gpu) -> bool:
-    capability = gpu_memory(gpu).compute_capability
-    return model.dtype == "bfloat16" and capability is not None and capability < BFLOAT16_CAPABILITY
+    return model.dtype == "bfloat16" and not runs("dtype bfloat16", LATEST, gpu_memory(gpu))
 
 
 def unsupported(
@@ -51,6 +81,8 @@ def unsupported(
             return (
                 f'{has}, bfloat16 needs {BFLOAT16_CAPABILITY}; set arguments: {{"dtype": "half"}}'
             )
+    if problem := kernel_problem(model, params, gpu_memory(gpu)):
+        return problem
     length = params.max_model_len or model.context_limit_tokens
     tokens, requests = batch(gpu_memory(gpu), params, length)
     if requests > tokens:
@@ -59,3 +91,76 @@ def unsupported(
             f'{gpu.name}; set arguments: {{"max-num-batched-tokens": {requests}}} or more'
         )
     return None
+
+
+def kernel_problem(model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+    """What a card has no kernels for, and the nearest form that runs; None if all runs."""
+    lacking = _lacking(model, params, gpu)
+    if lacking is None:
+        return None
+    has = f"compute capability {gpu.compute_capability}" if gpu.gfx is None else gpu.gfx
+    return (
+        f"{lacking.name}: no kernels for {gpu.name} ({has}), vLLM has them for "
+        f"{lacking.cards(gpu)}; {_instead(model, params, lacking.subject, gpu)}"
+    )
+
+
+def _lacking(model: Model, params: EngineParams, gpu: GpuMemory) -> Row | None:
+    """The first row that a model needs and a card does not run."""
+    version = parse_version(params.engine_version)
+    needed = ("card", *_subjects(model, params), *_attention(model, params))
+    rows = (row(subject, version, gpu) for subject in needed)
+    return next((one for one in rows if one and not one.runs_on(gpu)), None)
+
+
+def _subjects(model: Model, params: EngineParams) -> tuple[str, ...]:
+    """The subjects of the formats of the weights."""
+    named = [_METHODS[key] for key in _METHODS if (params.quantization or "").startswith(key)]
+    formats = (_subject(name) for name in model.weight_formats)
+    return tuple(dict.fromkeys((*formats, *named[-1:])))
+
+
+def _subject(format_name: str) -> str:
+    families = (name for name in ("fp8", "gptq", "gguf") if format_name.startswith(name))
+    return next(families, format_name)
+
+
+def _attention(model: Model, params: EngineParams) -> Iterator[str]:
+    """The subjects of the KV cache and of the kind of attention."""
+    cache_dtype = params.kv_cache_dtype
+    if cache_dtype == "auto" and model.quantization:
+        cache_dtype = model.quantization.kv_cache_dtype or "auto"
+    if cache_dtype.startswith("fp8"):
+        sinks = model.model_type == "gpt_oss"
+        yield "kv fp8" if model.is_mla or sinks else "kv fp8 plain"
+    if cache_dtype == "fp8_e5m2" and model.is_mla:
+        yield "kv fp8_e5m2 mla"
+    if model.is_mla and model.is_sparse:
+        yield "sparse mla"
+
+
+def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -> str:
+    """The nearest form that runs on a card."""
+    version = parse_version(params.engine_version)
+    if subject in ("card", "sparse mla"):
+        return "use another card"
+    if subject.startswith("kv "):
+        kept = "bfloat16" if runs("dtype bfloat16", version, gpu) else "float16"
+        return f'set arguments: {{"kv-cache-dtype": "{kept}"}}'
+    forms = _FOUR_BITS if subject in _SMALL else _EIGHT_BITS
+    able = [name for form, name in forms if form != subject and runs(form, version, gpu)]
+    whole = model.variant_of or model.id
+    known = [one.id for one in _forms(whole) if not _lacking(one, _plain(params), gpu)]
+    named = f", such as {known[0]}" if known else ""
+    form = f"in {able[0]} or unquantised" if able else "unquantised"
+    return f"use a form of {whole or 'the model'} {form}{named}"
+
+
+def _plain(params: EngineParams) -> EngineParams:
+    """The parameters, without the service's method: another form has its own."""
+    return replace(params, quantization=None)
+
+
+@cache
+def _forms(name: str) -> tuple[Model, ...]:
+    return tuple(map(find, variants(name)))

@@ -301,3 +301,16 @@ def test_limits_that_no_shape_keeps_are_said_to_be_missed():
     loose = {"ttft_limit_ms": 50_000, "itl_limit_ms": 1000}
     kept = plan("Qwen/Qwen3-32B", ["L40S"] * 4, workload=work, objective=loose)
     assert "no shape is estimated" not in kept["why"][0]
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "instead"),
+    [
+        ("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8", "NVIDIA B200", "FP8"),
+        ("nvidia/Qwen3.6-27B-NVFP4", "AMD Instinct MI300X", "AWQ"),
+        ("Qwen/Qwen3-8B-FP8", "AMD Instinct MI210", "INT8"),
+    ],
+)
+def test_a_form_without_kernels_for_the_card_is_refused_with_one_that_has(model, gpu, instead):
+    answer = plan(model, [gpu])
+    assert instead in answer["remedies"][0]

@@ -172,3 +172,11 @@ def test_any_value_of_a_field_is_answered(field: str, value: Any):
 def test_any_value_in_a_config_is_answered(key: str, value: Any):
     (found,) = answers([json.dumps({**LLAMA, "config": {**LLAMA["config"], key: value}})])
     assert set(found) in ({"id", "error"}, set(Answer.model_fields))
+
+
+def test_a_start_without_kernels_for_the_card_is_refused():
+    case = {"model": "Qwen/Qwen2.5-7B-Instruct", "quantization": "int8", "max_model_len": 4096}
+    lines = [json.dumps(case | {"gpu": {"name": name}}) for name in ("B200", "H100 80GB")]
+    blackwell, hopper = answers(lines)
+    assert not blackwell["fits"] and "in FP8" in blackwell["reason"]
+    assert hopper["fits"]
