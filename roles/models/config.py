@@ -23,7 +23,7 @@ from roles.models.layers import decoder_layers
 from roles.models.model import Attention, Format, Layer, Model, Weight
 from roles.models.parameters import Builder
 from roles.models.quantization import read_quantization
-from roles.models.vision import encoder_weights
+from roles.models.vision import encoder_weights, vision_encoder
 from roles.models.weights import checkpoint_bytes
 
 # The margin for a model of an unknown kind: a guess, and warned about.
@@ -133,7 +133,7 @@ def _build_model(
         dtype=kind,
         weights_bytes=weights_bytes,
         rope_bytes=_rope_bytes(fields, layers),
-        vision_heads=_vision_heads(config),
+        encoder=vision_encoder(config),
         warnings=warnings,
     )
     model = replace(model, exact=not warnings, margin=UNKNOWN_MARGIN if warnings else 0.0)
@@ -341,15 +341,6 @@ def _embeddings(
         if fields.model_type in ("phi", "gptj"):
             last += build.unquantised("lm_head.bias", vocabulary)
     return tuple(first), tuple(last), tied
-
-
-def _vision_heads(config: Mapping[str, Any]) -> int:
-    vision = config.get("vision_config")
-    if not isinstance(vision, Mapping):
-        return 0
-    heads = vision.get("num_attention_heads") or vision.get("num_heads")
-    heads = heads or vision.get("attention_heads")
-    return heads if isinstance(heads, int) else 0
 
 
 def _warnings(fields: Fields, model_id: str, weights_bytes: int | None) -> tuple[str, ...]:

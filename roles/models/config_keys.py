@@ -184,7 +184,7 @@ ENCODER: Mapping[str, ValueKind] = {
         "depth num_hidden_layers vt_num_hidden_layers encoder_layers layers",
     ),
     **_of(_COUNT, "num_global_layers"),
-    **_of(_POSITIVE_COUNT, "num_attention_heads num_heads attention_heads"),
+    **_of(_POSITIVE_COUNT, "num_attention_heads num_heads attention_heads vt_num_attention_heads"),
     **_of(
         _POSITIVE_SIZE,
         "hidden_size d_model vt_hidden_size embed_dim width intermediate_size "

@@ -110,6 +110,17 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class Encoder:
+    """What tensor parallel must divide of a vision encoder: its heads and its feed-forward's width.
+
+    0 where the engine runs that part whole on every GPU.
+    """
+
+    heads: int
+    intermediate_size: int
+
+
+@dataclass(frozen=True)
 class Layer:
     """One decoder layer. `own_kv` is false if it reads the KV cache of an earlier layer."""
 
@@ -141,7 +152,7 @@ class Model:
     `weights_bytes` are the exact bytes of the checkpoint's tensors, None if they are unknown;
     `exact` is true where every parameter is known by shape, so that no margin is needed.
     `first`, `last` and `everywhere` are the parameters on the first pipeline stage (embeddings), on
-    the last (head, norm; the tied embedding again) and on each (vision tower).
+    the last (head, norm; the tied embedding again) and on each (vision tower, `encoder`).
     `scale` is the factor from the shapes' bytes to `weights_bytes`; `rope_bytes` are rotary tables,
     on every GPU. `margin` is the fraction by which an estimate may be too low, 0 if `exact`. `gguf`
     is the memory shape of a GGUF file for llama.cpp. `revision` is the recorded commit of the hub.
@@ -165,7 +176,7 @@ class Model:
     margin: float = 0.0
     scale: float = 1.0
     rope_bytes: int = 0
-    vision_heads: int = 0
+    encoder: Encoder | None = None
     warnings: tuple[str, ...] = ()
     variant_of: str | None = None
     gguf: GgufShape | None = None

@@ -49,11 +49,23 @@ def _heads(model: Model, tensor: int) -> Iterator[str]:
             yield f"{kv} KV heads and {tensor} GPUs do not divide each other"
         if model.model_type == "gpt_oss" and tensor > kv:
             yield f"{kv} KV heads allow at most {kv} GPUs: gpt-oss does not copy them"
-    if model.vision_heads and model.vision_heads % tensor:
-        yield (
-            f"{model.vision_heads} heads of the vision encoder do not divide by {tensor}; "
-            "--mm-encoder-tp-mode data would not split it"
-        )
+    yield from _encoder(model, tensor)
+
+
+def _encoder(model: Model, tensor: int) -> Iterator[str]:
+    encoder = model.encoder
+    if encoder is None:
+        return
+    parts = (
+        (encoder.heads, f"{encoder.heads} heads"),
+        (encoder.intermediate_size, f"the intermediate size {encoder.intermediate_size}"),
+    )
+    for size, part in parts:
+        if size % tensor:
+            yield (
+                f"{part} of the vision encoder do not divide by {tensor}; "
+                "--mm-encoder-tp-mode data would not split it"
+            )
 
 
 def _vocabulary(model: Model, tensor: int) -> Iterator[str]:

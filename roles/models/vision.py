@@ -1,17 +1,24 @@
 """Vision and audio encoders of multimodal models, by the shapes of their configs.
 
-vLLM splits encoders over tensor parallel like the language model. Sources: transformers' model
-files; an encoder that is not known is taken for an ordinary vision transformer.
+vLLM splits most encoders over tensor parallel like the language model, and runs some whole on every
+GPU. Sources: transformers' model files, vLLM 0.32 `model_executor/models`; an encoder that is not
+known is taken for an ordinary vision transformer.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from roles.models.fields import Fields
-from roles.models.model import Split, Weight
+from roles.models.model import Encoder, Split, Weight
 from roles.models.parameters import Builder
 
 _GATED = frozenset(("qwen2_5_vl", "qwen2_5_omni_vision_encoder", "pixtral", "gemma4_vision"))
+# Whole on every GPU: Pixtral's, as logs at TP4 show, and those that vLLM takes from transformers
+# (`gemma4_mm.py`, `gemma3n_mm.py`).
+_WHOLE = frozenset(("pixtral", "gemma4_vision", "gemma3n_vision"))
+_HEADS = ("num_attention_heads", "num_heads", "attention_heads", "vt_num_attention_heads")
+_WIDTHS = ("hidden_size", "d_model", "vt_hidden_size", "width")
+_INNER = ("intermediate_size", "vt_intermediate_size", "encoder_ffn_dim")
 # Defaults of transformers for missing keys.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "siglip_vision_model": {"image_size": 224, "patch_size": 16},
@@ -21,11 +28,47 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+def vision_encoder(config: Mapping[str, Any]) -> Encoder | None:
+    """What tensor parallel must divide of a model's vision encoder; None without a split one."""
+    source = _source(config)
+    own = source.get("vision_config")
+    if not isinstance(own, Mapping):
+        return None
+    kind = _kind(own, source)
+    fields = _fields("vision", kind, own)
+    if kind in _WHOLE:
+        return None
+    # InternViT's attention runs whole where its heads do not divide (`intern_vit.py`).
+    heads = 0 if kind.startswith("intern_vit") else fields.integer(*_HEADS, default=0)
+    inner = fields.integer(*_INNER, default=0, least=0)
+    if not inner and fields.get("mlp_ratio"):
+        inner = int(_width(kind, fields) * fields.get("mlp_ratio"))
+    return Encoder(heads, inner)
+
+
+def _source(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config that has the encoders."""
+    inner = config.get("thinker_config")
+    return inner if isinstance(inner, Mapping) else config
+
+
+def _kind(own: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    return str(own.get("model_type") or config.get("model_type") or "")
+
+
+def _fields(name: str, kind: str, own: Mapping[str, Any]) -> Fields:
+    return Fields({**_DEFAULTS.get(kind, {}), **own}, own, f"{name}_config.")
+
+
+def _width(kind: str, fields: Fields) -> int:
+    # Qwen2-VL's hidden_size is that of the language model.
+    return fields.integer("embed_dim") if kind == "qwen2_vl" else fields.integer(*_WIDTHS)
+
+
 def encoder_weights(config: Mapping[str, Any], build: Builder) -> list[Weight]:
     """The tensors of a model's encoders and of the projector to the language model; may be
     empty."""
-    inner = config.get("thinker_config")
-    source = inner if isinstance(inner, Mapping) else config
+    source = _source(config)
     made: list[Weight] = []
     for key in ("vision_config", "audio_config", "visual"):
         own = source.get(key)
@@ -53,20 +96,14 @@ _CLIP_LARGE = {
 def _encoder(
     name: str, own: Mapping[str, Any], config: Mapping[str, Any], build: Builder
 ) -> list[Weight]:
-    kind = str(own.get("model_type") or config.get("model_type") or "")
-    fields = Fields({**_DEFAULTS.get(kind, {}), **own}, own, f"{name}_config.")
+    kind = _kind(own, config)
+    fields = _fields(name, kind, own)
     if kind == "gemma3n_vision":
         return build.unquantised("vision_tower.mobilenet", _MOBILENET_V5)
-    if not fields.get("hidden_size", "d_model", "vt_hidden_size", "embed_dim", "width"):
+    if not fields.get(*_WIDTHS, "embed_dim"):
         # The size is unknown; the language model's margin must cover it.
         return []
-    qwen2 = kind == "qwen2_vl"
-    # Qwen2-VL's hidden_size is that of the language model.
-    width = (
-        fields.integer("embed_dim")
-        if qwen2
-        else fields.integer("hidden_size", "d_model", "vt_hidden_size", "width")
-    )
+    width = _width(kind, fields)
     depth = fields.integer(
         "depth",
         "num_hidden_layers",
@@ -77,18 +114,17 @@ def _encoder(
     )
     depth += fields.integer("num_global_layers", default=0, least=0)
     ratio = fields.get("mlp_ratio", default=4)
-    inner = fields.integer(
-        "intermediate_size", "vt_intermediate_size", "encoder_ffn_dim", default=int(width * ratio)
-    )
+    inner = fields.integer(*_INNER, default=int(width * ratio))
     gated = kind in _GATED
     path = Builder(build.fields, build.formats, build.plain, width, f"{name}_tower.")
-    # Pixtral's encoder is replicated on every GPU, as logs at TP4 show; others are split.
-    outputs: Split = "replicated" if kind == "pixtral" else "outputs"
-    inputs: Split = "replicated" if kind == "pixtral" else "inputs"
+    outputs: Split = "replicated" if kind in _WHOLE else "outputs"
+    inputs: Split = "replicated" if kind in _WHOLE else "inputs"
+    # An odd number of heads divides by no usual number of GPUs.
+    whole = kind.startswith("intern_vit") and fields.integer(*_HEADS, default=16) % 2
     made: list[Weight] = []
     for _ in range(depth):
-        made += path.unquantised("qkv", 3 * width, width, outputs)
-        made += path.unquantised("proj", width, width, inputs)
+        made += path.unquantised("qkv", 3 * width, width, "replicated" if whole else outputs)
+        made += path.unquantised("proj", width, width, "replicated" if whole else inputs)
         made += path.unquantised("up", inner * (1 + gated), width, outputs)
         made += path.unquantised("down", width, inner, inputs)
         made += path.unquantised("norms", 9 * width + inner)
@@ -119,6 +155,11 @@ def _edges(
         levels = 1 + len(fields.get("intermediate_layers_indices", default=[]))
         made += path.unquantised("tile_embed", 9 * tiles * (int(positions or 0) + 3), width)
         made += path.unquantised("projector", hidden, levels * width)
+        return made
+    if kind.startswith("intern_vit"):
+        # Four patches become one (`downsample_ratio` 0.5).
+        made += path.unquantised("projector.up", hidden, 4 * width)
+        made += path.unquantised("projector.down", hidden, hidden)
         return made
     merge = fields.get("spatial_merge_size") or config.get("spatial_merge_size") or 1
     wide = width * int(merge) ** 2
