@@ -12,7 +12,7 @@ from roles.driver.keys import own_key
 from roles.driver.settings import DriverSettings
 from roles.driver.system import SUPPORTED, OperatingSystem
 from roles.engine import EngineNeeds
-from roles.hardware import Gpu, find_card
+from roles.hardware import Gpu, find_card, is_amd_gpu
 
 Packaging = Literal["dkms", "precompiled"]
 PackageSource = Literal["distribution", "nvidia", "amd"]
@@ -89,7 +89,7 @@ def problems_of_declaration(
     settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]
 ) -> list[str]:
     """The problems that the inventory alone shows, before any host is contacted."""
-    vendors = {_is_amd(gpu) for gpu in gpus}
+    vendors = {is_amd_gpu(gpu) for gpu in gpus}
     if len(vendors) > 1:
         return ["gpus: NVIDIA and AMD in one host: no engine uses both; keep them in two hosts"]
     if vendors == {True}:
@@ -124,7 +124,7 @@ def branch_of(version: str) -> int:
 
 def is_amd(gpus: Iterable[Gpu]) -> bool:
     """Whether the GPUs are AMD's."""
-    return any(_is_amd(gpu) for gpu in gpus)
+    return any(is_amd_gpu(gpu) for gpu in gpus)
 
 
 def needs_fabric_manager(gpus: Sequence[Gpu], nvswitches: int) -> bool:
@@ -410,10 +410,3 @@ def _capability(gpu: Gpu) -> float | None:
 def _gpu_label(gpu: Gpu) -> str:
     card = find_card(gpu.name, gpu.memory_mib)
     return f"{gpu.name} ({card.generation})" if card else gpu.name
-
-
-def _is_amd(gpu: Gpu) -> bool:
-    card = find_card(gpu.name, gpu.memory_mib)
-    if card is not None:
-        return card.vendor == "amd"
-    return (gpu.pci_device_id or "").startswith("1002:") or "AMD" in gpu.name.upper()

@@ -120,6 +120,10 @@ class Planning(Protocol):
         """What a card has no kernels for, and the nearest form that it runs; None if all runs."""
         ...
 
+    def files_of(self, model: Model) -> str:
+        """The weight files that the engine loads of a model, in words."""
+        ...
+
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """The fraction of the memory that is free at start, if that is less than the engine
         takes."""

@@ -3,6 +3,7 @@
 from roles.hardware import readings as readings
 from roles.hardware.cards import Card as Card
 from roles.hardware.cards import find_card as find_card
+from roles.hardware.cards import is_amd_gpu as is_amd_gpu
 from roles.hardware.cards import is_integrated as is_integrated
 from roles.hardware.cards import usable_memory_mib as usable_memory_mib
 from roles.hardware.cuda import cuda_fault as cuda_fault

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from roles.hardware.card_names import NameWords, name_words, readings, split_size
+from roles.hardware.gpus import Gpu
 
 # libyaml, if available, reads the long table ten times as fast.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -139,6 +140,14 @@ def is_integrated(device_id: str | None, memory_mib: int | None) -> bool:
     known = device_id in _LARGE_APUS or cards_by_pci_id(device_id or "")
     small = memory_mib is not None and memory_mib < _MIN_AMD_MIB
     return small and (device_id or "").startswith("1002:") and not known
+
+
+def is_amd_gpu(gpu: Gpu) -> bool:
+    """Whether a GPU is AMD's: by the table of cards, else by its PCI id or its name."""
+    card = find_card(gpu.name, gpu.memory_mib)
+    if card is not None:
+        return card.vendor == "amd"
+    return (gpu.pci_device_id or "").startswith("1002:") or "AMD" in gpu.name.upper()
 
 
 def close_names(name: str, limit: int = 5) -> list[str]:

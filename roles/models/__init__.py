@@ -18,6 +18,7 @@ from roles.models.model import Layer as Layer
 from roles.models.model import Model as Model
 from roles.models.model import Recurrent as Recurrent
 from roles.models.model import Weight as Weight
+from roles.models.quantization import GGUF_BITS as GGUF_BITS
 from roles.models.settings import Bytes as Bytes
 from roles.models.settings import Count as Count
 from roles.models.settings import DeclaredModel as DeclaredModel

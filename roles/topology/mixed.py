@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from roles.engine.engine import ENGINES, engine
 from roles.engine.params import gpu_memory
 from roles.engine.planning import Planning
-from roles.hardware import Gpu, Hardware
+from roles.hardware import Gpu, Hardware, is_amd_gpu
 from roles.plan import MemorySum, Shape
 from roles.topology.candidates import Candidate, placed
 from roles.topology.rates import group_link
@@ -15,11 +15,15 @@ from roles.topology.spec import ServiceSpec
 
 @dataclass(frozen=True)
 class MixedReplica:
-    """A replica over cards of different kinds, with the memory of each card."""
+    """A replica over cards of different kinds, with the memory of each card.
+
+    `files` says which weight files its engine loads.
+    """
 
     kind: str
     candidate: Candidate
     cards: tuple[MemorySum, ...]
+    files: str
 
     @property
     def gpus(self) -> tuple[Gpu, ...]:
@@ -30,11 +34,26 @@ class MixedReplica:
 def mixed_replicas(
     spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
 ) -> tuple[list[MixedReplica], str]:
-    """Replicas over unused cards, each over as few of the largest cards as possible.
+    """Replicas over unused cards, each over as few of the largest cards of a vendor as possible.
 
     If there is none, also the reason why not even all cards together hold the model."""
+    parts = [_of_one_vendor(spec, part, hardware) for part in _by_vendor(gpus)]
+    found = [replica for part, _ in parts for replica in part]
+    return found, "" if found else "; ".join(problem for _, problem in parts if problem)
+
+
+def _by_vendor(gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
+    """The whole cards of each vendor: an engine's build is for one of them."""
+    whole = [gpu for gpu in gpus if not gpu.mig_profile]
+    parts = (tuple(gpu for gpu in whole if is_amd_gpu(gpu) is amd) for amd in (False, True))
+    return [part for part in parts if part]
+
+
+def _of_one_vendor(
+    spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
+) -> tuple[list[MixedReplica], str]:
     found: list[MixedReplica] = []
-    left = [gpu for gpu in gpus if not gpu.mig_profile]
+    left = list(gpus)
     while len(left) > 1:
         replica = _smallest(engine(spec.engine), spec, left, hardware)
         if replica is None:
@@ -59,11 +78,10 @@ def alternative_engine(
     spec: ServiceSpec, gpus: Sequence[Gpu], hardware: Hardware
 ) -> MixedReplica | None:
     """A replica of another engine over mixed cards, if the service's engine cannot use them."""
-    whole = [gpu for gpu in gpus if not gpu.mig_profile]
+    parts = [part for part in _by_vendor(gpus) if len(part) > 1]
     others = [one for one in ENGINES.values() if one.mixed_cards and one.kind != spec.engine]
-    if len(whole) < 2 or not others:
-        return None
-    return _replica_over(others[0], spec, tuple(whole), hardware)
+    found = (_replica_over(one, spec, part, hardware) for one in others[:1] for part in parts)
+    return next((one for one in found if one is not None), None)
 
 
 def _smallest(
@@ -91,7 +109,8 @@ def _replica_over(
         return None
     cards = engine.memories(spec.model, memories, shape, spec.params)
     link = group_link(group, hardware)
-    return MixedReplica(engine.kind, Candidate(shape, (group,), memory, link), cards)
+    candidate = Candidate(shape, (group,), memory, link)
+    return MixedReplica(engine.kind, candidate, cards, engine.files_of(spec.model))
 
 
 def describe_mixed(mixed: MixedReplica) -> str:

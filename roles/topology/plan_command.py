@@ -234,9 +234,9 @@ def _mixed_answer(case: PlanCase, mixed: MixedReplica, serving: Serving) -> dict
         "id": case.id,
         "engine": engine(mixed.kind).name.lower(),
         "replicas": [replica],
-        "spare_gpus": [],
+        "spare_gpus": [gpu for gpu in range(len(case.host.gpus)) if gpu not in replica["gpus"]],
         "expected": None,
-        "why": [describe_mixed(mixed)],
+        "why": [describe_mixed(mixed), f"it loads {mixed.files}"],
         "rejected": list(serving.reasons),
         "warnings": [
             f"{engine(DEFAULT_KIND).name} wants equal cards; {messages.LAYERS_TAKE_TURNS}"

@@ -89,7 +89,7 @@ def _merged(parts: Sequence[Serving]) -> Serving:
 
 
 def _describe_alternative(alternative: MixedReplica) -> tuple[str, ...]:
-    return (f'engine "{alternative.kind}" and a GGUF of the model: {describe_mixed(alternative)}',)
+    return (f'engine "{alternative.kind}" and {alternative.files}: {describe_mixed(alternative)}',)
 
 
 def _add_mixed_replicas(

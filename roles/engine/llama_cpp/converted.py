@@ -1,13 +1,16 @@
 """The GGUF shape that a model of other files would have, to estimate whether it would fit.
 
-Tensors keep their bytes: how a conversion quantises them is the owner's choice.
+Unquantised tensors keep their bytes. llama.cpp does not load other methods' files (AWQ, FP8 …): a
+model in one of them is taken in the GGUF type of similar size, which is a file of its own.
 """
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 
 from roles.models import (
+    GGUF_BITS,
     Attention,
     GgufLayers,
     GgufShape,
@@ -17,6 +20,15 @@ from roles.models import (
     Weight,
     weight_bytes,
 )
+
+# The types that take the place of formats of up to so many bits.
+_TYPES = ((5, "q4_k_m"), (9, "q8_0"))
+
+
+def gguf_type(model: Model) -> str:
+    """The type of the GGUF file that a model would have: F16 unless it is quantised."""
+    bits = model.quantization.linear.bits if model.quantization else 16
+    return next((name for most, name in _TYPES if bits <= most), "f16").upper()
 
 
 @lru_cache(maxsize=256)
@@ -58,4 +70,12 @@ def _layer(model: Model, layer: Layer) -> GgufLayers:
 
 
 def _bytes(model: Model, weights: Iterable[Weight]) -> int:
-    return math.ceil(sum(map(weight_bytes, weights)) * model.scale)
+    return math.ceil(sum(weight_bytes(_converted(one)) for one in weights) * model.scale)
+
+
+def _converted(weight: Weight) -> Weight:
+    kept = weight.format
+    name = next((name for most, name in _TYPES if kept.bits <= most), None)
+    if name is None or kept.name.startswith("gguf"):
+        return weight
+    return replace(weight, format=replace(kept, bits=GGUF_BITS[name], scale_bytes=0))

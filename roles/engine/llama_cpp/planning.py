@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from roles.engine.arguments import option_names, unknown_options
 from roles.engine.llama_cpp.arguments import OPTIONS, check_arguments
 from roles.engine.llama_cpp.context import Context, context_of, memory_options
-from roles.engine.llama_cpp.converted import shape_of
+from roles.engine.llama_cpp.converted import gguf_type, shape_of
 from roles.engine.llama_cpp.memory import Part
 from roles.engine.llama_cpp.split import parts_of, tensor_split
 from roles.engine.params import GIB, Argument, EngineParams, GpuMemory, gpu_memory
@@ -125,9 +125,15 @@ class LlamaCpp:
         if model.gguf is not None:
             return None
         return (
-            f"llama.cpp loads GGUF files, and {model.name} is none; set services[].model to a "
-            "file that `python -m roles.models read FILE.gguf` made"
+            f"llama.cpp loads GGUF files, and {model.name} is none; take {self.files_of(model)}: "
+            "set services[].model to a file that `python -m roles.models read FILE.gguf` made"
         )
+
+    def files_of(self, model: Model) -> str:
+        """A GGUF file, of similar size where the model is quantised otherwise."""
+        if model.gguf is not None:
+            return f"the GGUF file of {model.name}"
+        return f"a GGUF file ({gguf_type(model)}) of {model.variant_of or model.name}"
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """None: it takes what is planned, not a fraction of the memory."""

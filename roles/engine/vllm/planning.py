@@ -110,6 +110,10 @@ class Vllm:
         """What a card has no kernels for, and the nearest form that it runs."""
         return kernel_problem(model, params, gpu)
 
+    def files_of(self, model: Model) -> str:
+        """The model's own files."""
+        return f"the files of {model.name}"
+
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """The fraction that is free at start: the whole budget must be free."""
         usable = gpu.usable_mib / 1024

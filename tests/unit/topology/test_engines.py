@@ -207,3 +207,18 @@ def test_an_architecture_that_nobody_knows_is_planned_by_its_tensors():
     plans = [plan_host(service(model=model), "h", hardware(LARGE)) for model in (known, unknown)]
     assert plans[0].replicas == plans[1].replicas
     assert plans[1].warnings == ()
+
+
+RADEON, RADEON_PRO = "AMD Radeon RX 7900 XTX", "AMD Radeon PRO W7900"
+
+
+def test_cards_of_two_vendors_share_no_replica():
+    """One build of llama.cpp is for CUDA or for ROCm."""
+    plan = planned(RTX_4090, RADEON, RTX_3090)
+    assert [one.gpus for one in plan.replicas] == [(0, 2)]
+    assert planned(RTX_4090, RADEON).replicas == ()
+
+
+def test_each_vendors_cards_hold_the_model_together():
+    plan = planned(RTX_4090, RADEON, RTX_3090, "AMD Radeon RX 7900 XT")
+    assert {one.gpus for one in plan.replicas} == {(0, 2), (1, 3)}

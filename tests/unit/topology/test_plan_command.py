@@ -1,6 +1,7 @@
 """`python -m roles.topology plan`: lines in, lines out; judged by regret on recorded estimates."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -102,6 +103,25 @@ def test_cards_that_differ_and_hold_the_model_only_together():
     assert replica["tensor_split"][1] == pytest.approx(8.6, abs=0.2)
     assert "--tensor-split" in answer["why"][0]
     assert "error" in plan("meta-llama/Llama-3.1-70B-Instruct", ["RTX 4090", "RTX 3090"])
+
+
+def test_llama_cpp_is_planned_for_a_gguf_and_never_for_awq_files():
+    base = "meta-llama/Llama-3.1-70B-Instruct"
+    awq = "hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4"
+    answer = plan(awq, ["RTX 4090", "RTX 3090", "RTX 4080"])
+    assert answer["engine"] == "llama.cpp"
+    assert any(f"a GGUF file (Q4_K_M) of {base}" in text for text in answer["why"])
+    weights = re.findall(r"holds ([\d.]+) GiB of weights", answer["why"][0])
+    # A Q4_K_M of it is 42.5 GB: more than the AWQ files.
+    assert sum(map(float, weights)) == pytest.approx(42.5e9 / 2**30, rel=0.05)
+
+
+def test_vendors_are_split_before_layers_are():
+    answer = plan("Qwen/Qwen2.5-14B-Instruct", ["RTX 4090", "AMD Radeon RX 7900 XTX"])
+    assert "error" in answer
+    three = plan("Qwen/Qwen2.5-14B-Instruct", ["RTX 4090", "AMD Radeon RX 7900 XTX", "RTX 3090"])
+    assert [one["gpus"] for one in three["replicas"]] == [[0, 2]]
+    assert three["spare_gpus"] == [1]
 
 
 @pytest.mark.parametrize("count", [3, 5, 6, 7])
