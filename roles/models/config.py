@@ -11,12 +11,16 @@ from typing import Any
 
 from roles.models.families import (
     DEFAULTS,
+    ENCODER_DECODERS,
     KNOWN,
     NO_ROTARY,
     POSITIONS,
     TIED_BY_DEFAULT,
     UNGATED,
+    expert_count,
     layer_count,
+    rope_size,
+    unknown_experts,
 )
 from roles.models.fields import MAX_INTEGER, Fields, text_fields
 from roles.models.layers import decoder_layers
@@ -50,7 +54,7 @@ _UNSCALED = frozenset(
 _DTYPES = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _ALIASES = {
     "hidden_size": ("n_embd", "n_embed", "d_model", "dim"),
-    "num_attention_heads": ("n_head", "n_heads", "decoder_attention_heads"),
+    "num_attention_heads": ("n_head", "n_heads", "decoder_attention_heads", "num_heads"),
     "intermediate_size": (
         *("ffn_dim", "n_inner", "ffn_hidden_size", "hidden_dim"),
         *("ff_intermediate_size", "decoder_ffn_dim"),
@@ -108,6 +112,13 @@ def _build_model(
     text_values = text_fields(config)
     _check_is_a_config(text_values)
     fields = _with_defaults(text_values)
+    _check_decodes(fields)
+    unread = unknown_experts(fields)
+    if unread and not weights_bytes:
+        raise ValueError(
+            f"{fields.at}{unread} speaks of experts in words that are not known here; give the "
+            "exact weights_bytes, to plan the model from them"
+        )
     formats = read_quantization(_quantization_of(fields), hf_quant, quantization)
     kind = _dtype(fields, dtype)
     plain = Format(kind, 32 if kind == "float32" else 16)
@@ -163,6 +174,16 @@ def _check_is_a_config(fields: Fields) -> None:
         )
 
 
+def _check_decodes(fields: Fields) -> None:
+    """ValueError for a model whose answers come from an encoder and a decoder, as T5's."""
+    kind = fields.model_type
+    if kind in ENCODER_DECODERS or (fields.anywhere("is_encoder_decoder") and kind not in KNOWN):
+        raise ValueError(
+            f"{fields.at}is_encoder_decoder: {kind or 'this model'} is an encoder-decoder, which "
+            "no engine here serves; name a model that only decodes"
+        )
+
+
 def _scale(model: Model, plain: Format) -> float:
     """The factor from the shapes' bytes to those of the checkpoint, quantised or not.
 
@@ -205,14 +226,15 @@ def _with_defaults(fields: Fields) -> Fields:
         values["model_type"] = _type_by_architecture(fields.outer)
     known = Fields(values, fields.outer, fields.at)
     kind = known.model_type
-    for name, default in DEFAULTS.get(kind, DEFAULTS["llama"] if not kind else {}).items():
+    for name, default in DEFAULTS.get(kind, {}).items():
         if values.get(name) is None:
             values[name] = default
     for name in _BY_LAYER:
         if isinstance(values.get(name), list):
             values[name] = max(values[name], default=None)
     ungated_by_default = kind in UNGATED or kind not in KNOWN
-    if values.get("intermediate_size") is None and kind and ungated_by_default:
+    dense = not expert_count(known)
+    if values.get("intermediate_size") is None and dense and ungated_by_default:
         values["intermediate_size"] = 4 * known.integer("hidden_size")
     return Fields(values, fields.outer, fields.at)
 
@@ -220,8 +242,9 @@ def _with_defaults(fields: Fields) -> Fields:
 def _type_by_architecture(outer: Mapping[str, Any]) -> str:
     """The model type if a shortened config lacks it: the start of its architecture's name."""
     names = outer.get("architectures") or [""]
-    stem = str(names[0]).split("For")[0].removesuffix("LMHeadModel").lower()
-    return stem if stem in KNOWN or stem in DEFAULTS else "llama" if "llama" in stem else ""
+    stem = str(names[0]).split("For")[0].removesuffix("LMHeadModel").lower().replace("_", "")
+    kinds = (*KNOWN, *DEFAULTS, *ENCODER_DECODERS)
+    return next((kind for kind in kinds if kind.replace("_", "") == stem), "")
 
 
 def _quantization_of(fields: Fields) -> Mapping[str, Any]:
@@ -299,7 +322,7 @@ def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
         scaled = (own.get("rope_type") or own.get("type")) == "linear"
         positions = min(limits, default=2048) * (float(own.get("factor") or 1) if scaled else 1)
         if mixer.kind == "mla":
-            size, part = fields.integer("qk_rope_head_dim", default=64), 1.0
+            size, part = rope_size(fields), 1.0
         else:
             size = mixer.head_size
         # Gemma 4 keeps full rows even for layers with partial rotation.
@@ -347,6 +370,12 @@ def _warnings(fields: Fields, model_id: str, weights_bytes: int | None) -> tuple
     kind = fields.model_type
     if kind in KNOWN:
         return ()
+    unread = unknown_experts(fields)
+    experts = (
+        (f"{unread} is not read: experts are counted by the weights' bytes alone",)
+        if unread
+        else ()
+    )
     name = model_id or "the model"
     remedy = " than its files have"
     if not weights_bytes:
@@ -354,4 +383,5 @@ def _warnings(fields: Fields, model_id: str, weights_bytes: int | None) -> tuple
     return (
         f"{name} is of an unknown kind ({kind or 'no model_type'}): planned as an ordinary "
         f"decoder that keeps every token, with {UNKNOWN_MARGIN:.0%} more weights{remedy}",
+        *experts,
     )

@@ -3,6 +3,7 @@
 Sources: defaults of transformers' configuration classes and vLLM 0.33's model files.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,15 @@ KNOWN = _names("""
     nemotron-nas nemotron_h olmo olmo2 olmo3 olmoe opt orion persimmon phi phi3 phi3_v phimoe
     qwen qwen2 qwen2_5_omni qwen2_5_vl qwen2_moe qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_moe
     qwen3_next qwen3_vl qwen3_vl_moe seed_oss smollm3 solar stablelm starcoder2 step3 yi
+    """)
+# Text models with an encoder beside the decoder: vLLM serves none since 0.10.2 (`registry.py`).
+ENCODER_DECODERS = _names("""
+    t5 mt5 umt5 longt5 switch_transformers bart mbart pegasus bigbird_pegasus m2m_100 marian led
+    blenderbot plbart prophetnet florence2
+    """)
+# The rotary part of latent attention is 64 by their classes' default, or in all published models.
+_ROPE_64 = _names("""
+    deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa kimi_k2 kimi_linear longcat_flash
     """)
 # Defaults of transformers for keys that published configs omit.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -115,6 +125,26 @@ _PATTERN = {"M": "mamba", "*": "attention", "E": "moe", "-": "mlp"}
 def expert_count(fields: Fields) -> int:
     """Routed experts of a sparse layer; 0 for a dense model."""
     return fields.integer(*_SPARSE_KEYS, default=0, least=0)
+
+
+def unknown_experts(fields: Fields) -> str:
+    """The first key that speaks of experts where none that is read does; "" for known kinds."""
+    if fields.model_type in KNOWN or expert_count(fields):
+        return ""
+    return next(
+        (
+            key
+            for key, value in fields.values.items()
+            if value and re.search(r"expert|(^|_)moe(_|$)", key)
+        ),
+        "",
+    )
+
+
+def rope_size(fields: Fields) -> int:
+    """The rotary part of a head of latent attention; ValueError where an unknown kind says none."""
+    default = 64 if fields.model_type in _ROPE_64 else None
+    return fields.integer("qk_rope_head_dim", default=default)
 
 
 def kv_head_count(fields: Fields, heads: int) -> int:

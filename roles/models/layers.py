@@ -15,6 +15,7 @@ from roles.models.families import (
     expert_count,
     kv_head_count,
     mlp_kinds,
+    rope_size,
 )
 from roles.models.fields import Fields
 from roles.models.model import Attention, Dense, Experts, Layer, Recurrent, Weight
@@ -145,7 +146,7 @@ def _latent(build: Builder, index: int) -> tuple[Attention, list[Weight]]:
     fields = build.fields
     path = build.at("self_attn.")
     heads = fields.integer("num_attention_heads")
-    size = fields.integer("kv_lora_rank") + fields.integer("qk_rope_head_dim", default=64)
+    size = fields.integer("kv_lora_rank") + rope_size(fields)
     weights = parameters.latent_attention(path, heads)
     if fields.model_type == "minicpm3":
         # vLLM caches full keys and values, of the queries' length.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roles.models import model_of_file, parse_config
+from roles.models import model_of_file, parse_config, weights_per_gpu
 from roles.models.folder import read_folder
 from roles.models.settings import RecordedModel
 from tests.gguf_files import header
@@ -439,3 +439,74 @@ def test_a_name_that_no_file_can_have(name: str, tmp_path: Path):
     with pytest.raises(ValueError) as error:
         model_of_file(tmp_path / name)
     assert "\0" not in str(error.value) and "make it" in str(error.value)
+
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 2048,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 8192,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+}
+T5 = {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16, "vocab_size": 32128}
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"hidden_size": 2048}, "num_hidden_layers"),
+        ({"architectures": ["NovelForCausalLM"], "hidden_size": 2048}, "num_hidden_layers"),
+        # Experts that are named otherwise, and a width that is not said.
+        (SIZES | {"model_type": "novel", "num_moe_experts": 64}, "num_moe_experts"),
+        (SIZES | {"model_type": "novel", "moe": {"experts": 64}}, "moe"),
+        (
+            {**SIZES, "model_type": "novel", "num_experts": 64, "intermediate_size": None},
+            "moe_intermediate_size",
+        ),
+        # Latent attention whose rotary part is not said.
+        (SIZES | {"model_type": "novel", "kv_lora_rank": 512}, "qk_rope_head_dim"),
+        (T5 | {"model_type": "t5", "is_encoder_decoder": True}, "is_encoder_decoder"),
+        (T5 | {"model_type": "mt5"}, "encoder-decoder"),
+        (T5 | {"architectures": ["T5ForConditionalGeneration"]}, "encoder-decoder"),
+        (SIZES | {"architectures": ["BartForConditionalGeneration"]}, "encoder-decoder"),
+    ],
+)
+def test_an_unknown_kind_is_not_taken_for_llama(config: dict[str, Any], key: str):
+    with pytest.raises(ValueError, match=key):
+        parse_config(config)
+
+
+def test_a_config_without_a_type_is_planned_by_its_own_sizes_with_a_warning():
+    model = parse_config(SIZES)
+    assert (model.hidden_size, len(model.layers)) == (2048, 24)
+    assert model.warnings and not model.exact
+
+
+def test_experts_in_unknown_words_are_planned_from_their_bytes_with_a_warning():
+    config = SIZES | {"model_type": "novel", "num_moe_experts": 64}
+    model = parse_config(config, weights_bytes=20 * 2**30)
+    assert weights_per_gpu(model, 1) == pytest.approx(20 * 2**30, rel=0.02)
+    assert any("num_moe_experts" in warning for warning in model.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("GPTNeoXForCausalLM", "gpt_neox"),
+        ("Qwen2MoeForCausalLM", "qwen2_moe"),
+        ("Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl"),
+        ("DeepseekV3ForCausalLM", "deepseek_v3"),
+        ("LlamaForCausalLM", "llama"),
+        ("MyLlamaForCausalLM", ""),
+    ],
+)
+def test_the_type_follows_from_the_architecture_alone(name: str, kind: str):
+    more = {"num_experts": 4, "moe_intermediate_size": 1024, "num_experts_per_tok": 2}
+    config = SIZES | {"architectures": [name]} | (more if "Moe" in name else {})
+    assert parse_config(config).model_type == kind
+
+
+def test_gpt_neos_heads_are_read():
+    config = {**SIZES, "model_type": "gpt_neo", "num_heads": 32, "num_attention_heads": None}
+    assert parse_config(config).attention_heads == 32
