@@ -2,6 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -14,7 +15,10 @@ from pydantic import (
 )
 
 from roles.engine.needs import Device
+from roles.engine.params import Argument, EngineParams
+from roles.hardware import Gpu
 from roles.host import LocalFile, Several, StrictSettings, check_private, check_url, read_text
+from roles.models import Model
 
 Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
@@ -138,6 +142,20 @@ class Build(StrictSettings, ABC):
         """A missing setting without which the build cannot be installed, and the remedy; else
         None."""
         return None
+
+    def lacks(
+        self,
+        model: Model,
+        params: EngineParams,
+        arguments: Mapping[str, Argument],
+        gpus: Sequence[Gpu],
+    ) -> str | None:
+        """What this version does not have of what a service needs on some GPUs, and the remedy."""
+        return None
+
+    def is_older(self, version: Sequence[int]) -> bool:
+        """Whether this build is older than a version of its engine."""
+        return False
 
     @property
     @abstractmethod

@@ -40,6 +40,11 @@ class Planning(Protocol):
         ...
 
     @property
+    def has_recipes(self) -> bool:
+        """Whether the recipes of `roles.models` are for this engine."""
+        ...
+
+    @property
     def spans_hosts(self) -> bool:
         """Whether a plan may put one replica on several hosts."""
         ...

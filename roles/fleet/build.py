@@ -69,6 +69,7 @@ def build(
     problems += port_clashes(settings, hosts, plans)
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
+    problems += dict.fromkeys(_lacking(settings, hosts, plans))
     if problems:
         raise DeclarationError(declaration.name, problems)
     return Fleet(declaration.name, settings, hosts, plans)
@@ -295,6 +296,30 @@ def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterato
             if build is not None and build.missing:
                 setting, what = build.missing
                 yield f"engines.{build.kind}.{setting}: {what}"
+
+
+def _lacking(
+    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
+) -> Iterator[str]:
+    """What the versions of engines do not have of what their services need."""
+    for host in hosts:
+        for number, (service, plan) in enumerate(zip(settings.services, plans, strict=True)):
+            own = plan.on(host.name)
+            build = host.engines.get(service.name)
+            if build is None or own is None or not own.replicas:
+                continue
+            used = {index for replica in own.replicas for index in replica.gpus}
+            gpus = [gpu for gpu in own.gpus if gpu.index in used]
+            arguments = service.all_arguments
+            recipe = service.model_recipe
+            if recipe is not None and build.is_older(recipe.least_version):
+                yield (
+                    f"services[{number}].model: {service.model.name} needs {recipe.least} "
+                    f"by {recipe}, and {build.version_name} is older; set a newer "
+                    f"engines.{build.kind}.requirement, or services[{number}].recipe: False"
+                )
+            elif problem := build.lacks(service.model, service.engine_params, arguments, gpus):
+                yield f"services[{number}].arguments: {problem}"
 
 
 def _cache_problems(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:

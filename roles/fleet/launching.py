@@ -43,7 +43,7 @@ def served(service: ServiceSettings) -> Served:
         model=service.model.name,
         weights=service.weights or service.model.name,
         min_concurrency=service.min_concurrency,
-        arguments=service.arguments,
+        arguments=service.all_arguments,
         kv_cache_memory_bytes=service.kv_cache_memory_bytes,
         revision=service.model.revision if own else None,
     )

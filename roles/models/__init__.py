@@ -19,6 +19,8 @@ from roles.models.model import Model as Model
 from roles.models.model import Recurrent as Recurrent
 from roles.models.model import Weight as Weight
 from roles.models.quantization import GGUF_BITS as GGUF_BITS
+from roles.models.recipes import Recipe as Recipe
+from roles.models.recipes import recipe_of as recipe_of
 from roles.models.settings import Bytes as Bytes
 from roles.models.settings import Count as Count
 from roles.models.settings import DeclaredModel as DeclaredModel

@@ -92,8 +92,11 @@ def plan_fleet(
     service, reason = _with_engine(service)
     hardware = {host: plannable(machine) for host, machine in hardware.items()}
     hosts = _hosts(service, hardware, ports or {}, prices or {})
-    if reason:
-        hosts = [replace(host, reasons=(reason, *host.reasons)) for host in hosts]
+    first, notes = (reason,) if reason else (), service.recipe_notes
+    hosts = [
+        replace(host, reasons=(*first, *(notes if host.replicas else ()), *host.reasons))
+        for host in hosts
+    ]
     if service.single_endpoint:
         hosts = _single_endpoint_only(hosts)
     if any(host.replicas for host in hosts) or len(hosts) < 2:

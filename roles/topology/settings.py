@@ -18,7 +18,16 @@ from pydantic import (
 from roles.engine.engine import engine
 from roles.engine.params import EngineParams
 from roles.host import StrictSettings
-from roles.models import Count, Model, declared_model, find, is_known, model_of_file
+from roles.models import (
+    Count,
+    Model,
+    Recipe,
+    declared_model,
+    find,
+    is_known,
+    model_of_file,
+    recipe_of,
+)
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.engines import EngineChoice, chosen_engine
@@ -62,6 +71,13 @@ Requests = Annotated[int, Field(ge=1, le=100_000)]
 
 # Default number of requests of maximum length that a replica must hold.
 DEFAULT_MIN_CONCURRENCY = 8
+# A service that sets one of these decides all of them.
+_TOOLS = frozenset(
+    (
+        *("tool-call-parser", "enable-auto-tool-choice"),
+        *("disable-auto-tool-choice", "no-enable-auto-tool-choice"),
+    )
+)
 
 
 class ServiceSettings(StrictSettings):
@@ -141,6 +157,12 @@ class ServiceSettings(StrictSettings):
     arguments: dict[OptionName, OptionValue] = Field(
         default={},
         description="more options of `vllm serve` or llama-server, without the leading dashes",
+    )
+
+    recipe: bool = Field(
+        default=True,
+        description="set what vLLM's recipe for the model names and `arguments` do not: the "
+        "parsers of tool calls and of reasoning; refuse a vLLM that is older than the recipe",
     )
 
     @field_validator("model", mode="before")
@@ -233,6 +255,38 @@ class ServiceSettings(StrictSettings):
             min_concurrency=self.min_concurrency,
         )
         return engine(self.kind).with_arguments(params, self.arguments)
+
+    @property
+    def model_recipe(self) -> Recipe | None:
+        """The recipe of the model for this engine; None without one, or if it is set aside."""
+        if not self.recipe or not engine(self.kind).has_recipes:
+            return None
+        return recipe_of(self.model.id, self.model.variant_of)
+
+    @property
+    def all_arguments(self) -> dict[str, OptionValue]:
+        """The options of the engine: the service's, and those of the recipe that it does not
+        set."""
+        own = self.arguments
+        recipe = dict(self.model_recipe.arguments) if self.model_recipe else {}
+        if _TOOLS & own.keys():
+            recipe = {name: value for name, value in recipe.items() if name not in _TOOLS}
+        return recipe | own
+
+    @property
+    def recipe_notes(self) -> tuple[str, ...]:
+        """What the recipe sets, on which GPUs it was verified, and where it stands."""
+        recipe = self.model_recipe
+        if recipe is None:
+            return ()
+        taken = [name for name in recipe.arguments if name not in self.arguments]
+        options = ", ".join(f"{name} {recipe.arguments[name]}" for name in taken)
+        parts = (
+            f"sets {options}" if options else "sets no option",
+            f"is for {recipe.least}" if recipe.least_version else "",
+            f"was verified on {', '.join(recipe.verified)}" if recipe.verified else "",
+        )
+        return (f"{recipe} {'; '.join(part for part in parts if part)}",)
 
     @property
     def load(self) -> Load | None:

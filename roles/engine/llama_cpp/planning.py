@@ -31,6 +31,7 @@ class LlamaCpp:
     mixed_cards: bool = True
     fills_memory: bool = False
     spans_hosts: bool = False
+    has_recipes: bool = False
     calibration: None = None
     min_capability_of_any_build: float = MIN_CAPABILITY_OF_ANY_BUILD
     memory_parts: tuple[tuple[str, str], ...] = (

@@ -38,6 +38,7 @@ class Vllm:
     mixed_cards: bool = False
     fills_memory: bool = True
     spans_hosts: bool = True
+    has_recipes: bool = True
     calibration: Calibration = CALIBRATION
     min_capability_of_any_build: float = MIN_CAPABILITY_OF_ANY_BUILD
     memory_parts: tuple[tuple[str, str], ...] = (

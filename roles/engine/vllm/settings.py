@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
@@ -11,8 +13,13 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 
 from roles.engine.build import Build, Source
 from roles.engine.needs import Version
+from roles.engine.params import Argument, EngineParams, gpu_memory
 from roles.engine.vllm.lock import lock_remedy, problem_of, shipped
+from roles.engine.vllm.parsers import parser_problem
+from roles.engine.vllm.support import kernel_problem
+from roles.hardware import Gpu
 from roles.host import LocalFile, Several, read_text
+from roles.models import Model
 
 Requirement = Annotated[
     str,
@@ -173,6 +180,25 @@ class VllmSettings(Build):
         """The numbers of the engine's version: (0, 33, 0)."""
         version = self.requirement.partition("==")[2]
         return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
+
+    def lacks(
+        self,
+        model: Model,
+        params: EngineParams,
+        arguments: Mapping[str, Argument],
+        gpus: Sequence[Gpu],
+    ) -> str | None:
+        """A parser that this version does not have, or kernels for a card."""
+        if problem := parser_problem(arguments, self.numbers):
+            return problem
+        own = replace(params, engine_version=".".join(map(str, self.numbers)))
+        cards = () if self.device == "cpu" else dict.fromkeys(map(gpu_memory, gpus))
+        found = (kernel_problem(model, own, card) for card in cards)
+        return next((problem for problem in found if problem), None)
+
+    def is_older(self, version: Sequence[int]) -> bool:
+        """Whether this vLLM is older than a version."""
+        return self.numbers < tuple(version)
 
     @property
     def lock_text(self) -> str:

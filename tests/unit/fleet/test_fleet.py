@@ -10,6 +10,7 @@ import pytest
 from roles.declaration import Declaration, DeclarationError, DeclaredHost
 from roles.engine import VllmSettings
 from roles.fleet import Fleet, build, with_hardware
+from roles.fleet.launching import served
 from roles.hardware import LinkVerdict
 from roles.plan import HostPlan
 
@@ -524,3 +525,62 @@ def test_engines_send_the_hubs_token_over_tls_alone(
         return
     (problem,) = problems(declared(key, **own))
     assert problem.startswith("engines.vllm.hub_token_file: the token goes over TLS alone")
+
+
+def test_a_recipe_names_the_parsers_that_the_inventory_does_not(key: Path):
+    qwen = {"model": "Qwen/Qwen3-8B", "max_model_len": 4096}
+    fleet = build(declared(key, service=qwen))
+    options = served(fleet.settings.services[0]).arguments
+    assert options["tool-call-parser"] == "hermes" and options["enable-auto-tool-choice"] is True
+    assert options["reasoning-parser"] == "qwen3"
+    reasons = fleet.plans[0].hosts[0].reasons
+    assert any("models/Qwen/Qwen3" in text and "hermes" in text for text in reasons)
+    other = {"arguments": {"tool-call-parser": "qwen3_xml"}}
+    options = served(build(declared(key, service=qwen | other)).settings.services[0]).arguments
+    assert options == {"tool-call-parser": "qwen3_xml", "reasoning-parser": "qwen3"}
+    fleet = build(declared(key, service=qwen | {"recipe": False}))
+    assert served(fleet.settings.services[0]).arguments == {}
+    assert not any("recipe" in text for text in fleet.plans[0].hosts[0].reasons)
+
+
+@pytest.mark.parametrize(
+    ("service", "version", "place", "what"),
+    [
+        ({"model": "Qwen/Qwen3-8B"}, "0.8.0", "services[0].model", "needs vLLM 0.8.5 or newer"),
+        ({"model": "Qwen/Qwen3-8B"}, "0.19.1", "", ""),
+        ({"model": "Qwen/Qwen3-8B", "recipe": False}, "0.8.0", "", ""),
+        (
+            {"arguments": {"tool-call-parser": "hermess"}},
+            "0.33.0",
+            "services[0].arguments",
+            "did you mean hermes?",
+        ),
+        (
+            {"arguments": {"tool-call-parser": "mine", "tool-parser-plugin": "/srv/mine.py"}},
+            "0.33.0",
+            *("", ""),
+        ),
+        # What older versions have was not read.
+        ({"arguments": {"reasoning-parser": "older"}}, "0.20.0", "", ""),
+    ],
+)
+def test_what_a_version_lacks_is_refused(
+    key: Path, service: dict[str, Any], version: str, place: str, what: str
+):
+    own = vllm({"requirement": f"vllm=={version}", "allow_unhashed": True})
+    inventory = declared(key, service=service, **own)
+    if place:
+        (problem,) = problems(inventory)
+        assert problem.startswith(place) and what in problem
+    else:
+        assert build(inventory).plans[0].replicas
+
+
+def test_a_version_without_kernels_for_a_card_is_refused(key: Path):
+    hosts = HOSTS | {"gpu-1": ("gpu_hosts", {"gpus": "2x Tesla T4"}, "10.0.0.11")}
+    del hosts["gpu-2"]
+    service = {"model": "Qwen/Qwen3-8B-FP8", "max_model_len": 2048}
+    assert build(declared(key, hosts, service=service)).plans[0].replicas
+    old = vllm({"requirement": "vllm==0.15.1", "allow_unhashed": True})
+    (problem,) = problems(declared(key, hosts, service=service, **old))
+    assert "no kernels for Tesla T4" in problem

@@ -37,17 +37,24 @@ PARAMETERS = {
 
 
 def test_the_catalog_has_what_people_serve():
-    assert len(NAMES) >= 60
+    assert len(NAMES) == 161
+    recipes = {"Qwen/Qwen2.5-VL-7B-Instruct-AWQ", "Qwen/Qwen3.8-27B", *WITH_A_WARNING}
+    assert recipes <= set(NAMES)
     organisations = {name.partition("/")[0] for name in NAMES}
     assert {"meta-llama", "Qwen", "deepseek-ai", "google", "mistralai", "openai", "zai-org"} <= (
         organisations
     )
 
 
+# Of a kind whose layers are not known here: planned by its own sizes with a warning.
+WITH_A_WARNING = {"deepseek-ai/DeepSeek-V4-Flash-0731"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_is_known_whole_and_its_bytes_are_those_of_its_shapes(name: str):
     model, row = known(name), rows()[name]
-    assert (model.id, model.warnings, model.scale) == (name, (), 1.0)
+    assert (model.id, bool(model.warnings)) == (name, name in WITH_A_WARNING)
+    assert model.scale == pytest.approx(1.0, abs=1e-9)
     assert checkpoint_bytes(model) == pytest.approx(row["weights_bytes"], rel=2e-3)
     assert row["source"].startswith("bytes: ")
     assert set(row) <= {"id", "like", "variant_of", "weights_bytes", "source", "config"}
