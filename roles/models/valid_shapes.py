@@ -6,6 +6,7 @@ registry's models without SupportsPP.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from roles.models.model import Attention, Experts, Model, Recurrent, Weight
 from roles.models.weights import pipeline_layers
@@ -16,6 +17,8 @@ NO_PIPELINE = frozenset(("gemma3n", "mamba2", "zamba2"))
 _GROUPED = frozenset(("awq", "gptq", "int4", "gptq-int8"))
 
 
+# Planning asks for few shapes, and for each of them on every kind of card.
+@lru_cache(maxsize=1024)
 def shape_problems(
     model: Model,
     tensor_parallel_size: int,

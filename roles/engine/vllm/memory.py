@@ -94,6 +94,8 @@ class _Stage:
         return self.weights + self.sampler + self.activations + self.graphs + self.workspace
 
 
+# Hosts of the same cards differ in their loads alone, which no memory depends on.
+@lru_cache(maxsize=8192)
 def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, params: EngineParams) -> MemorySum:
     """The memory of a GPU of the limiting pipeline stage; see MemorySum.
 
