@@ -1,7 +1,7 @@
 """Plans a fleet without contacting a host, and predicts vLLM's memory.
 
-`fleet INVENTORY` prints the plan (`--json` for programs); `predict` and `plan` read JSON lines and
-write JSON lines.
+`fleet INVENTORY` prints the plan (`--json` for programs), `size MODEL` the cards that a service
+runs on; `predict` and `plan` read JSON lines and write JSON lines.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 
 from roles.host.command import run, stdin_lines
 from roles.plan import plan_differences, saved
-from roles.topology import explain, not_deployed_yet
+from roles.topology import explain, not_deployed_yet, size_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +32,11 @@ def parser() -> argparse.ArgumentParser:
     prediction.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
     plan = commands.add_parser("plan", help="plans of single hosts, JSON lines")
     plan.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
+    size_command.add_arguments(
+        commands.add_parser(
+            "size", help="the cards on which a service runs, at what speed and cost"
+        )
+    )
     return top
 
 
@@ -40,6 +45,8 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     if options.command == "fleet":
         return _fleet(options.inventory, options.save, options.json)
+    if options.command == "size":
+        return _size(options)
     return _answer_lines(options.command, options.schema)
 
 
@@ -97,6 +104,15 @@ def _fleet(inventory: str, save: bool, as_json: bool) -> int:
     elif changes is not None:
         difference_text = "\n".join([f"\nnot the plan saved in {file}:", *changes])
         print(difference_text if changes else "as saved")
+    return 0
+
+
+def _size(options: argparse.Namespace) -> int:
+    """Print the sizes of a service; on errors return 1."""
+    try:
+        print(size_command.size(options))
+    except (ValueError, OSError) as error:
+        return _refused(error)
     return 0
 
 

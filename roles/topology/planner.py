@@ -14,7 +14,7 @@ from roles.topology.clusters import clusters
 from roles.topology.collectives import measured_far_below
 from roles.topology.engines import chosen_engine
 from roles.topology.rates import card_of, group_links, group_rates
-from roles.topology.serving import Serving, serve, speed
+from roles.topology.serving import Serving, refused_card, serve, speed
 from roles.topology.settings import ServiceSettings
 from roles.topology.spec import ServiceSpec
 
@@ -101,10 +101,16 @@ def plan_fleet(
         hosts = _single_endpoint_only(hosts)
     if any(host.replicas for host in hosts) or len(hosts) < 2:
         return Plan(service.name, service.model.id, _with_relative_weights(hosts))
+    able = {host: machine for host, machine in hardware.items() if _runs_on(service, machine)}
     found, problems = clusters(
-        engine(service.kind), service.model, service.engine_params, hardware, network_gbit_s
+        engine(service.kind), service.model, service.engine_params, able, network_gbit_s
     )
     return Plan(service.name, service.model.id, tuple(hosts), found, problems)
+
+
+def _runs_on(service: ServiceSettings, hardware: Hardware) -> bool:
+    """Whether the engine runs on every card of a host at all."""
+    return not any(refused_card(spec_of(service), gpu) for gpu in hardware.gpus)
 
 
 def _with_engine(service: ServiceSettings) -> tuple[ServiceSettings, str]:

@@ -99,7 +99,7 @@ def _add_mixed_replicas(
     if spec.single_endpoint and any(part.chosen for part in parts):
         return parts
     used = _merged(parts).used
-    able = [gpu for gpu in hardware.gpus if gpu.index not in used and not _refused(spec, gpu)]
+    able = [gpu for gpu in hardware.gpus if gpu.index not in used and not refused_card(spec, gpu)]
     found, problem = mixed_replicas(spec, able, hardware)
     if not found:
         return [*parts, Serving((), (problem,), (), (), ())] if problem else parts
@@ -115,7 +115,7 @@ def _add_mixed_replicas(
     return [*alone, mixed]
 
 
-def _refused(spec: ServiceSpec, gpu: Gpu) -> str | None:
+def refused_card(spec: ServiceSpec, gpu: Gpu) -> str | None:
     """Why the engine cannot run on a card at all; None if it can."""
     return engine(spec.engine).unsupported(
         spec.model, spec.params, spec.dtype, gpu, spec.least_capability
@@ -134,7 +134,7 @@ def matched(gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
 
 
 def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -> Serving:
-    if refused := _refused(spec, gpus[0]):
+    if refused := refused_card(spec, gpus[0]):
         return Serving((), (refused,), (), (), (refused.rpartition("; ")[2],))
     own = engine(spec.engine)
     load = spec.load if own.calibration and gpu_rates(gpus[0]) else None

@@ -1,0 +1,215 @@
+"""`size`: on which cards, and how many of them, a service runs, how fast, and at what cost."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from roles.hardware.cards import Card, cards, close_names, find_card
+from roles.host import parse_yaml, read_text
+from roles.models import describe_errors
+from roles.topology.explain import table
+from roles.topology.settings import ServiceSettings
+from roles.topology.sizing import GPU_COUNTS, HOST_COUNTS, Size, affordable, sizes
+
+HEADER = ("GPUs", "shape", "at once", "tokens/s", "TTFT ms", "ITL ms", "a month", "1000 requests")
+# Version of the JSON. Any change of its fields raises it.
+SCHEMA = 1
+_PRICES: TypeAdapter[dict[str, float]] = TypeAdapter(
+    dict[str, Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]]
+)
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """What `size` takes."""
+    what = command.add_argument_group("the service: a model and a load, or one of an inventory")
+    what.add_argument("model", nargs="?", help="an id of the catalog, or a file of `roles.models`")
+    what.add_argument("--concurrency", type=float, help="requests at once (1)")
+    what.add_argument("--input-tokens", type=int, help="of each request (1024)")
+    what.add_argument("--output-tokens", type=int, help="of each request (256)")
+    what.add_argument("--max-model-len", type=int, help="the longest request (input + output)")
+    what.add_argument("--inventory", help="for instance inventories/prod.py")
+    what.add_argument("--service", help="its name, where the inventory has several")
+    how = command.add_argument_group("the rows")
+    how.add_argument("--cards", help="only cards with one of these in their names: h100,l40s")
+    how.add_argument("--gpus", type=_counts(64), default=GPU_COUNTS, help="a host's (1,2,4,8)")
+    how.add_argument("--hosts", type=_counts(16), default=HOST_COUNTS, help="(1,2,3,4)")
+    how.add_argument("--prices", help="a YAML file: what one GPU of a card costs a month")
+    how.add_argument("--budget", type=float, help="only what costs at most this a month")
+    how.add_argument("--all", action="store_true", help="every row, not the best of each card")
+    how.add_argument("--json", action="store_true", help="for programs")
+
+
+def size(options: argparse.Namespace) -> str:
+    """The answer; ValueError says what is wrong with the options."""
+    if options.budget is not None and options.prices is None:
+        raise ValueError("--budget needs prices: name their file by --prices")
+    service = _service(options)
+    prices = _prices(Path(options.prices)) if options.prices else {}
+    found: Sequence[Size] = sizes(
+        service, _cards(options.cards), prices, options.gpus, options.hosts
+    )
+    if options.budget is not None:
+        found = tuple(affordable(found, options.budget))
+    return _as_json(service, found) if options.json else _as_text(service, found, options.all)
+
+
+def _counts(most: int) -> Any:
+    def counts(text: str) -> tuple[int, ...]:
+        numbers = [int(part) if part.isdecimal() else 0 for part in text.split(",")]
+        if not all(1 <= number <= most for number in numbers):
+            raise argparse.ArgumentTypeError(f"write numbers of 1 to {most}: 1,2,4")
+        return tuple(dict.fromkeys(numbers))
+
+    return counts
+
+
+def _service(options: argparse.Namespace) -> ServiceSettings:
+    if (options.model is None) == (options.inventory is None):
+        raise ValueError("name a model or an --inventory, one of both")
+    if options.inventory is not None:
+        return _of_inventory(options)
+    if options.service is not None:
+        raise ValueError("--service needs the --inventory that has it")
+    given = {
+        "concurrency": 1.0 if options.concurrency is None else options.concurrency,
+        "input_tokens": 1024 if options.input_tokens is None else options.input_tokens,
+        "output_tokens": 256 if options.output_tokens is None else options.output_tokens,
+    }
+    length = options.max_model_len or given["input_tokens"] + given["output_tokens"]
+    settings = {"name": "size", "model": options.model, "max_model_len": length, **given}
+    try:
+        return ServiceSettings.model_validate(settings)
+    except ValidationError as error:
+        raise ValueError(describe_errors(error, ServiceSettings)) from None
+
+
+def _of_inventory(options: argparse.Namespace) -> ServiceSettings:
+    from roles.fleet.inventory import load
+
+    loads = ("concurrency", "input_tokens", "output_tokens", "max_model_len")
+    given = [f"--{name.replace('_', '-')}" for name in loads if getattr(options, name) is not None]
+    if given:
+        raise ValueError(f"{', '.join(given)}: the inventory's service says it; leave it out")
+    fleet = load(options.inventory, secrets=False, clusters=True)
+    services = [service for service, _ in fleet.services]
+    names = ", ".join(service.name for service in services)
+    chosen = [one for one in services if options.service in (None, one.name)]
+    if len(chosen) != 1:
+        wrong = "several services" if options.service is None else f"no {options.service!r}"
+        raise ValueError(f"{options.inventory} has {wrong}: name one by --service: {names}")
+    return chosen[0]
+
+
+def _cards(wanted: str | None) -> tuple[Card, ...]:
+    """The cards whose names have one of the wanted parts; all without one."""
+    if wanted is None:
+        return cards()
+    found: dict[str, Card] = {}
+    for part in (part.strip() for part in wanted.split(",")):
+        matching = [card for card in cards() if part and part.lower() in card.name.lower()]
+        if not matching:
+            raise ValueError(f"--cards: no card is named like {part!r}{_meant(part)}")
+        found |= {card.name: card for card in matching}
+    return tuple(found.values())
+
+
+def _prices(file: Path) -> dict[str, float]:
+    """The price of one GPU a month, by the card's name in the table."""
+    try:
+        given = _PRICES.validate_python(parse_yaml(read_text(file)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{file}: {place}: {first['msg']}; write a line for each card: NVIDIA L40S: 900"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    known: dict[str, float] = {}
+    for name, price in given.items():
+        card = find_card(name)
+        if card is None:
+            raise ValueError(f"{file}: {name!r} is no card of the table{_meant(name)}")
+        known[card.name] = price
+    return known
+
+
+def _meant(name: str) -> str:
+    close = close_names(name)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _as_json(service: ServiceSettings, found: Sequence[Size]) -> str:
+    return json.dumps(
+        {
+            "schema": SCHEMA,
+            "model": service.model.id,
+            "load": asdict(service.load) if service.load else None,
+            "max_model_len": service.max_model_len,
+            "sizes": [asdict(one) for one in found],
+        },
+        indent=2,
+    )
+
+
+def _as_text(service: ServiceSettings, found: Sequence[Size], is_whole: bool) -> str:
+    fitting = [one for one in found if one.fits]
+    shown = fitting if is_whole else _best_of_each(fitting)
+    left = [one for one in found if not one.fits]
+    if not is_whole:
+        named = {one.card for one in fitting}
+        left = [one for one in _largest_of_each(left) if one.card not in named]
+    parts = [f"{service.model.id}, {_load(service)}", ""]
+    parts += [table([HEADER, *map(_row, shown)]), ""] if shown else []
+    parts += [f"not on {_name(one)}: {one.problem}" for one in left]
+    if len(shown) < len(fitting):
+        parts += ["", f"The best of each card; --all shows all {len(found)} rows."]
+    return "\n".join(parts).rstrip()
+
+
+def _load(service: ServiceSettings) -> str:
+    load = service.load
+    if load is None:
+        return f"requests of {service.max_model_len} tokens"
+    plural = "" if load.concurrency == 1 else "s"
+    each = f"{load.input_tokens} + {load.output_tokens} tokens"
+    return f"{load.concurrency:g} request{plural} at once of {each}"
+
+
+def _best_of_each(found: Sequence[Size]) -> list[Size]:
+    """The first of each card, in the given order."""
+    first: dict[str, Size] = {}
+    for one in found:
+        first.setdefault(one.card, one)
+    return list(first.values())
+
+
+def _largest_of_each(found: Sequence[Size]) -> list[Size]:
+    by_size = sorted(found, key=lambda one: (one.card, one.gpus))
+    return list({one.card: one for one in by_size}.values())
+
+
+def _name(one: Size) -> str:
+    times = f"{one.hosts} x " if one.hosts > 1 else ""
+    return f"{times}{one.gpus_per_host}x {one.card}"
+
+
+def _row(one: Size) -> tuple[str, ...]:
+    def shown(value: float | None, form: str = ",.0f") -> str:
+        return "" if value is None else format(value, form)
+
+    return (
+        _name(one),
+        f"{one.replicas} x {one.shape}" if one.replicas > 1 else one.shape,
+        str(one.requests_at_once),
+        shown(one.tokens_per_s),
+        shown(one.ttft_ms),
+        shown(one.tpot_ms, ".1f"),
+        shown(one.price_per_month),
+        shown(one.cost_per_1000_requests, ".3g"),
+    )
