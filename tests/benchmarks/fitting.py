@@ -27,31 +27,39 @@ PRIOR = Calibration(
     ),
 )
 PRIOR_WEIGHT = 0.1
-TTFT_WEIGHT = 0.3
+TTFT_WEIGHT = 0.1
+# Estimates of a peer count less than measurements.
+COMPOSED_WEIGHT = 0.5
 # Residuals beyond this count less than their square: no outlier decides.
 OUTLIER = 0.1
 STEPS = 8
+# A step that changes no constant by more than this part is the last.
+CONVERGED = 0.01
 
 Vector = list[float]
 
 
-def fit(data: Sequence[Row]) -> Calibration:
-    """The constants that fit these rows. Rows with more requests than output tokens stay out
-    (the peer limits what runs there, see throughput_cases)."""
-    kept = [row for row in data if row.concurrency <= row.output_tokens]
-    start = _logarithms(PRIOR)
+def fit(data: Sequence[Row], begin: Calibration = PRIOR) -> Calibration:
+    """The constants that fit these rows, searched from `begin`. Composed rows with more requests
+    than output tokens stay out (the peer limits what runs there, see throughput_cases)."""
+    kept = [row for row in data if row.measured or row.concurrency <= row.output_tokens]
+    prior = _logarithms(PRIOR)
 
     def residuals(point: Vector) -> Vector:
         found: Vector = []
         for row, made in zip(kept, estimates(kept, _calibration(point)), strict=True):
-            found.append(math.log(made.tokens_per_s_per_gpu / row.tokens_per_s_per_gpu))
-            found.append(TTFT_WEIGHT * math.log(made.ttft_ms / row.ttft_ms))
-        near = (PRIOR_WEIGHT * (a - b) for a, b in zip(point, start, strict=True))
+            weight = 1.0 if row.measured else COMPOSED_WEIGHT
+            found.append(weight * math.log(made.tokens_per_s_per_gpu / row.tokens_per_s_per_gpu))
+            found.append(weight * TTFT_WEIGHT * math.log(made.ttft_ms / row.ttft_ms))
+        near = (PRIOR_WEIGHT * (a - b) for a, b in zip(point, prior, strict=True))
         return [*found, *near]
 
-    point = start
+    point = _logarithms(begin)
     for _ in range(STEPS):
-        point = _improved(residuals, point)
+        step = _step(residuals, point)
+        point = [value + move for value, move in zip(point, step, strict=True)]
+        if max(map(abs, step)) < CONVERGED:
+            break
     return _calibration(point)
 
 
@@ -68,7 +76,7 @@ def _calibration(point: Vector) -> Calibration:
     return Calibration(**dict(zip(names, values, strict=False)), links=links)
 
 
-def _improved(residuals: Callable[[Vector], Vector], point: Vector, width: float = 1e-3) -> Vector:
+def _step(residuals: Callable[[Vector], Vector], point: Vector, width: float = 1e-3) -> Vector:
     """One Gauss-Newton step, shortened to at most a factor of e for any constant."""
     here = residuals(point)
     weights = [1 / math.sqrt(1 + (value / OUTLIER) ** 2) for value in here]
@@ -79,7 +87,7 @@ def _improved(residuals: Callable[[Vector], Vector], point: Vector, width: float
     matrix = [[_dot(a, b, weights) for b in slopes] for a in slopes]
     step = _solved(matrix, [-_dot(a, here, weights) for a in slopes])
     longest = max(1.0, *(abs(value) for value in step))
-    return [value + move / longest for value, move in zip(point, step, strict=True)]
+    return [move / longest for move in step]
 
 
 def _dot(left: Vector, right: Vector, weights: Vector) -> float:

@@ -1,8 +1,10 @@
 """How good the performance estimate is, and the choice that follows from it.
 
-`python -m tests.benchmarks.throughput_regret` prints regret and error with the product's
-constants, with constants fitted to all rows, and fitted without each GPU and each model and
-tested on what was left out (a minute or two). `--quick`: the first alone.
+`python -m tests.benchmarks.throughput_regret` prints, over measured and over composed rows, the
+bias (of the geometric mean), the size of the error, and the regret of the choice of a tensor
+parallel size: with the product's constants, and with constants that are fitted without each model
+and without each kind of card and tested on what was left out (some minutes). `--quick`: the first
+alone. `--fit`: also the constants fitted to all rows now.
 """
 
 import argparse
@@ -15,10 +17,8 @@ from roles.engine.calibration import CALIBRATION, Calibration
 from roles.plan import Estimate
 from roles.topology.choice import Objective, best
 from tests.benchmarks.fitting import fit
+from tests.benchmarks.measured_rows import measured_rows
 from tests.benchmarks.throughput_cases import Row, estimates, rows
-
-REFERENCE = "reference: a peer's estimate composed from measured kernels, not end to end"
-
 
 # Cases have equal concurrency per GPU: as on a host with this many.
 GPUS = 8
@@ -34,24 +34,39 @@ class Option:
 
 @dataclass(frozen=True)
 class Score:
-    """Regrets of the cases with a choice, and relative errors of all rows' throughput."""
+    """Regrets of the cases with a choice, and estimate over measurement of all rows' throughput."""
 
-    regrets: tuple[float, ...]
-    errors: tuple[float, ...] = ()
+    regrets: tuple[float, ...] = ()
+    ratios: tuple[float, ...] = ()
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(self.regrets + other.regrets, self.errors + other.errors)
+        return Score(self.regrets + other.regrets, self.ratios + other.ratios)
 
     @property
     def mean_regret(self) -> float:
         return sum(self.regrets) / len(self.regrets)
 
+    @property
+    def errors(self) -> tuple[float, ...]:
+        return tuple(abs(ratio - 1) for ratio in self.ratios)
+
+    @property
+    def bias(self) -> float:
+        return math.exp(sum(map(math.log, self.ratios)) / len(self.ratios)) - 1
+
     def line(self, name: str) -> str:
-        text = f"{name:<34} regret mean {self.mean_regret:6.1%}, 90% {quantile(self.regrets):6.1%}"
-        if self.errors:
-            median = quantile(self.errors, 0.5)
-            text += f"; estimate's error median {median:5.1%}, 90% {quantile(self.errors):5.1%}"
-        return f"{text} ({REFERENCE})"
+        text = f"  {name:<44}"
+        if self.ratios:
+            text += (
+                f"{len(self.ratios):>4} rows: bias {self.bias:+6.1%}, error median "
+                f"{quantile(self.errors, 0.5):5.1%}, nine of ten {quantile(self.errors):6.1%}; "
+            )
+        if self.regrets:
+            text += (
+                f"{len(self.regrets):>3} choices: regret mean {self.mean_regret:5.1%}, "
+                f"nine of ten {quantile(self.regrets):5.1%}"
+            )
+        return text.rstrip("; ")
 
 
 def quantile(values: Sequence[float], part: float = 0.9) -> float:
@@ -60,11 +75,12 @@ def quantile(values: Sequence[float], part: float = 0.9) -> float:
 
 
 def cases(data: Sequence[Row]) -> list[list[int]]:
-    """Indices of the rows of each case with more than one tensor parallel size that fits."""
-    found: dict[tuple, list[int]] = defaultdict(list)
+    """Indices of the rows of each case with more than one tensor parallel size that fits; of rows
+    of one size the first counts."""
+    found: dict[tuple, dict[int, int]] = defaultdict(dict)
     for index, row in enumerate(data):
-        found[row.case].append(index)
-    return [indices for indices in found.values() if len(indices) > 1]
+        found[row.case].setdefault(row.tensor_parallel_size, index)
+    return [list(indices.values()) for indices in found.values() if len(indices) > 1]
 
 
 def regrets(data: Sequence[Row], choose: Callable[[list[int]], int]) -> tuple[float, ...]:
@@ -83,11 +99,11 @@ def score(data: Sequence[Row], calibration: Calibration = CALIBRATION) -> Score:
         options = [Option(GPUS // data[index].tensor_parallel_size, made[index]) for index in case]
         return case[best(options, Objective())]
 
-    errors = (
-        abs(one.tokens_per_s_per_gpu / row.tokens_per_s_per_gpu - 1)
+    ratios = (
+        one.tokens_per_s_per_gpu / row.tokens_per_s_per_gpu
         for one, row in zip(made, data, strict=True)
     )
-    return Score(regrets(data, choose), tuple(errors))
+    return Score(regrets(data, choose), tuple(ratios))
 
 
 def baselines(data: Sequence[Row]) -> dict[str, Score]:
@@ -104,34 +120,48 @@ def baselines(data: Sequence[Row]) -> dict[str, Score]:
     return {name: Score(regrets(data, rule)) for name, rule in rules.items()}
 
 
-def left_out(data: Sequence[Row], field: str) -> dict[str, Score]:
-    """Scores on each GPU's or model's rows, with the constants fitted to all other rows."""
-    found: dict[str, Score] = {}
-    for name in sorted({getattr(row, field) for row in data}):
-        others = [row for row in data if getattr(row, field) != name]
-        found[name] = score([row for row in data if getattr(row, field) == name], fit(others))
+Sets = dict[str, list[Row]]
+
+
+def left_out(sets: Sets, field: str) -> dict[str, dict[str, Score]]:
+    """Scores on each model's (`base`) or card's (`kind`) rows by set, with the constants fitted to
+    the rows of all others."""
+    everything = [row for data in sets.values() for row in data]
+    start = fit(everything)
+    found: dict[str, dict[str, Score]] = {name: {} for name in sets}
+    for value in sorted({getattr(row, field) for row in everything}):
+        others = [row for row in everything if getattr(row, field) != value]
+        calibration = fit(others, start)
+        for name, data in sets.items():
+            if own := [row for row in data if getattr(row, field) == value]:
+                found[name][value] = score(own, calibration)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    data = rows()
-    print(f"{len(data)} rows, {len(cases(data))} cases with a choice")
-    for name, found in baselines(data).items():
-        print(found.line(name))
-    print(score(data).line("estimate"))
-    if quick:
+    parser.add_argument("--fit", action="store_true")
+    arguments = parser.parse_args()
+    sets = {"measured": measured_rows(), "composed": rows()}
+    for name, data in sets.items():
+        print(name)
+        for rule, found in baselines(data).items():
+            print(found.line(rule))
+        print(score(data).line("the product's constants"))
+    if arguments.fit:
+        fitted = fit([row for data in sets.values() for row in data])
+        for name, data in sets.items():
+            print(score(data, fitted).line(f"{name}: fitted now"))
+        print(f"  {fitted}")
+    if arguments.quick:
         return
-    fitted = fit(data)
-    print(score(data, fitted).line("estimate, fitted to all rows now"))
-    print(f"  {fitted}")
-    for field in ("gpu", "model"):
-        parts = left_out(data, field)
-        for name, found in parts.items():
-            print(found.line(f"  without {name.split('/')[-1][:24]}"))
-        print(sum(parts.values(), Score(())).line(f"estimate, each {field} left out"))
+    for field in ("base", "kind"):
+        for name, parts in left_out(sets, field).items():
+            print(f"{name}, each {'model' if field == 'base' else 'kind of card'} left out")
+            for value, found in parts.items():
+                print(found.line(value))
+            print(sum(parts.values(), Score()).line("pooled"))
 
 
 if __name__ == "__main__":
