@@ -1,6 +1,6 @@
 """The input of every engine's memory estimate: a GPU's memory, and a service's parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from roles.hardware import Gpu, find_card, usable_memory_mib
@@ -39,7 +39,7 @@ class EngineParams:
     min_concurrency: int = 1
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
-    eager: bool = False
+    eager: bool | None = None
     kv_cache_dtype: str = "auto"
     engine_version: str | None = None
     data_parallel_size: int = 1
@@ -49,6 +49,32 @@ class EngineParams:
     measured_kv_gib: float | None = None
     quantization: str | None = None
     options: tuple[tuple[str, Argument], ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the plan sets of an engine's parameters so that a model fits; None leaves the service's
+    own."""
+
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    gpu_memory_utilization: float | None = None
+    enforce_eager: bool = False
+
+    def applied(self, params: EngineParams) -> EngineParams:
+        """The parameters with these changes."""
+        if self == NO_CHANGES:
+            return params
+        return replace(
+            params,
+            max_num_seqs=self.max_num_seqs or params.max_num_seqs,
+            max_num_batched_tokens=self.max_num_batched_tokens or params.max_num_batched_tokens,
+            utilization=self.gpu_memory_utilization or params.utilization,
+            eager=self.enforce_eager or params.eager,
+        )
+
+
+NO_CHANGES = Changes()
 
 
 @lru_cache(maxsize=1024)

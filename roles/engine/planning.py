@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from roles.engine.calibration import Calibration
-from roles.engine.params import Argument, EngineParams, GpuMemory
+from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
 from roles.hardware import Gpu
 from roles.models import Model
 from roles.plan import MemorySum, Shape
@@ -95,8 +95,9 @@ class Planning(Protocol):
         """Tokens per step, and concurrent requests."""
         ...
 
-    def fewer_requests(self, params: EngineParams) -> EngineParams | None:
-        """The parameters with fewer concurrent requests, if that could make the model fit."""
+    def tighter(self, params: EngineParams) -> tuple[Changes, ...]:
+        """Changes that need less memory, the cheapest first; each keeps those before it. What the
+        service sets stays."""
         ...
 
     def unsupported(

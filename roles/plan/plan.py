@@ -89,8 +89,9 @@ class MemorySum:
 class Replica:
     """One engine process group: one unit, one port, some GPUs of one host.
 
-    `number` counts the host's replicas from 0. `max_num_seqs` limits the requests of one step if
-    the engine's default would leave no memory, else None. `dtype` is "half" if the card has no
+    `number` counts the host's replicas from 0. `max_num_seqs` and `max_num_batched_tokens` limit
+    the requests and tokens of one step, and `enforce_eager` does without CUDA graphs, if the
+    engine's default would leave no memory. `dtype` is "half" if the card has no
     bfloat16, else None. `weight` is its share of requests relative to other replicas. `expected` is
     its estimate, None without a stated load. `engine` is the kind of its engine.
     """
@@ -107,6 +108,8 @@ class Replica:
     memory: MemorySum
     engine: str
     max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    enforce_eager: bool = False
     dtype: str | None = None
     weight: int = 1
     expected: Estimate | None = None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from roles.engine.params import EngineParams, GpuMemory, gpu_memory
+from roles.engine.params import NO_CHANGES, Changes, EngineParams, GpuMemory, gpu_memory
 from roles.engine.planning import Planning
 from roles.hardware import Gpu, Hardware
 from roles.models import Model
@@ -29,15 +29,15 @@ class Candidate:
     """Equal replicas of one shape on some GPUs of a host, with the estimate of each.
 
     `expected` is the estimate of one replica under its part of the load; None without a load, or if
-    a card's rates are unknown. `max_num_seqs` are the requests per step if the planner sets fewer
-    than the engine's default.
+    a card's rates are unknown. `changed` is what the planner sets of the engine's parameters so
+    that it fits.
     """
 
     shape: Shape
     groups: tuple[tuple[Gpu, ...], ...]
     memory: MemorySum
     link: str | None
-    max_num_seqs: int | None = None
+    changed: Changes = NO_CHANGES
     expected: Estimate | None = None
 
     @property
@@ -81,40 +81,38 @@ def candidates(
 ) -> tuple[list[Candidate], list[RejectedShape]]:
     """The shapes that fit on equal GPUs, in the order of `shapes`, and the rejected ones.
 
-    Each candidate has as many replicas as the GPUs allow. Pipelines are tried only if no
-    tensor-parallel shape fits: they idle with few requests. `first_only` stops at the first fit.
+    Each candidate has as many replicas as the GPUs allow, and the cheapest changes of the engine's
+    parameters with which it fits. `first_only` stops at the first of `_preferred`.
     """
-    found: list[Candidate] = []
-    refused: list[RejectedShape] = []
-    for shape in engine.shapes(len(gpus)):
-        if shape.pipeline_parallel > 1 and any(one.shape.pipeline_parallel == 1 for one in found):
+    found: dict[int, Candidate] = {}
+    refused: dict[int, RejectedShape] = {}
+    shapes = engine.shapes(len(gpus))
+    for order, changed in _preferred(shapes, (NO_CHANGES, *engine.tighter(params))):
+        rejected = refused.get(order)
+        if order in found or (rejected and rejected.memory is None):
             continue
-        tried = _try_shape(engine, model, params, gpus, hardware, shape)
+        tried = _try_shape(engine, model, params, gpus, hardware, shapes[order], changed)
         if isinstance(tried, RejectedShape):
-            refused.append(tried)
+            refused.setdefault(order, tried)
             continue
-        found.append(tried)
+        found[order] = with_load(engine, tried, model, params, hardware, load)
         if first_only:
             break
-    if not first_only:
-        found = [one for one in found if one.shape.pipeline_parallel == 1] or found
-    return [with_load(engine, one, model, params, hardware, load) for one in found], refused
+    rejected_shapes = [refused[order] for order in sorted(refused.keys() - found.keys())]
+    return [found[order] for order in sorted(found)], rejected_shapes
 
 
-def with_enough_cache(options: Sequence[Candidate], load: Load) -> list[Candidate]:
-    """The candidates whose promised KV cache holds all concurrent requests, else whose predicted
-    one does.
-
-    Other requests would wait or be recomputed. If no candidate holds them all, returns all.
-    """
-    certain = [one for one in options if one.memory.promised_kv_tokens >= _held(one, load)]
-    likely = [one for one in options if one.memory.kv_tokens >= _held(one, load)]
-    return certain or likely or list(options)
-
-
-def _held(candidate: Candidate, load: Load) -> float:
-    """Tokens in the KV cache of a replica under its part of the load."""
-    return load.concurrency / candidate.replicas * (load.input_tokens + load.output_tokens)
+def _preferred(
+    shapes: Sequence[Shape], changes: Sequence[Changes]
+) -> Iterator[tuple[int, Changes]]:
+    """Each shape's index with each change. Pipelines come after tensor parallel, because they idle
+    with few requests, and a lack of CUDA graphs comes last; then the cheapest change is first."""
+    ranked = sorted(
+        (changed.enforce_eager, shape.pipeline_parallel > 1, level, order)
+        for level, changed in enumerate(changes)
+        for order, shape in enumerate(shapes)
+    )
+    return ((order, changes[level]) for _, _, level, order in ranked)
 
 
 def with_fewer_replicas(candidate: Candidate) -> Iterator[Candidate]:
@@ -139,11 +137,13 @@ def with_load(
     rates = group_rates(group, hardware)
     if rates is None:
         return candidate
+    own = candidate.changed.applied(params)
     workload = Workload(
         load.input_tokens,
         load.output_tokens,
         load.concurrency / candidate.replicas,
-        _batch_limit(engine, candidate, group[0], params, load),
+        _batch_limit(engine, candidate, group[0], own, load),
+        bool(own.eager),
     )
     expected = estimate(
         model_costs(model, params.kv_cache_dtype),
@@ -175,20 +175,22 @@ def _try_shape(
     gpus: Sequence[Gpu],
     hardware: Hardware,
     shape: Shape,
+    changed: Changes,
 ) -> Candidate | RejectedShape:
     if shape.gpus > 1 and gpus[0].mig_profile:
         return RejectedShape(shape, "slices of a GPU do not work together")
     shape, objections = engine.check_shape(model, shape)
     if objections:
         return RejectedShape(shape, "; ".join(objections))
-    shape, memory = placed(engine, model, (gpu_memory(gpus[0]),) * shape.gpus, shape, params)
+    memories = (gpu_memory(gpus[0]),) * shape.gpus
+    shape, memory = placed(engine, model, memories, shape, changed.applied(params))
     if not memory.fits:
         return RejectedShape(shape, "", memory)
     found = groups(gpus, shape.gpus, hardware)
     if not found:
         return RejectedShape(shape, "; ".join(broken_links(hardware, gpus)), links_broken=True)
     _, link = slowest_group(found, hardware)
-    return Candidate(shape, tuple(found), memory, link)
+    return Candidate(shape, tuple(found), memory, link, changed)
 
 
 @lru_cache(maxsize=4096)

@@ -47,6 +47,19 @@ class Objective:
         return option.replicas * option.estimate.tokens_per_s
 
 
+# Few measurements have pipelines, so the range of their estimates is not known: one replaces tensor
+# parallel only where its estimate is better by this factor.
+PIPELINE_LEAD = 1.25
+
+
+def leads(one: Option, other: Option, objective: Objective) -> bool:
+    """Whether a pipeline is estimated to be so much better that it replaces tensor parallel."""
+    excess, others = objective.excess(one.estimate), objective.excess(other.estimate)
+    if others > excess * PIPELINE_LEAD:
+        return True
+    return excess <= others and objective.merit(one) > objective.merit(other) * PIPELINE_LEAD
+
+
 def best(options: Sequence[Option], objective: Objective) -> int:
     """The index of the best option under the same total load.
 

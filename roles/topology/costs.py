@@ -84,13 +84,14 @@ class Workload:
 
     `concurrency` may be below 1: few requests on many replicas leave some idle. `batch_limit`: the
     maximum number of running requests (max_num_seqs, or what the KV cache holds); others wait. None
-    means no limit.
+    means no limit. `eager`: the engine launches every kernel by itself, without CUDA graphs.
     """
 
     input_tokens: int
     output_tokens: int
     concurrency: float
     batch_limit: int | None = None
+    eager: bool = False
 
     def __post_init__(self) -> None:
         if self.input_tokens < 1 or self.output_tokens < 1 or self.concurrency <= 0:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from roles.engine.params import EngineParams
+from roles.engine.params import Changes, EngineParams
 from roles.hardware import Gpu
 from roles.topology.candidates import Candidate, Load, RejectedShape
+from roles.topology.choice import PIPELINE_LEAD
 from roles.topology.rates import gpu_rates
 from roles.topology.spec import ServiceSpec
 
@@ -13,6 +14,7 @@ LAYERS_TAKE_TURNS = "layers take turns: of the cards of one replica one works at
 SECONDS_A_MONTH = 365.25 / 12 * 86400
 # The last ones are kept: shapes that fit, and before them the largest that do not.
 MAX_REJECTED = 12
+MAX_OTHERS = 6
 
 
 def chosen_reason(
@@ -49,11 +51,20 @@ def spare_gpus_reason(candidate: Candidate) -> str:
     return f"GPUs that are left over serve too: {replica_count(candidate)}"
 
 
-def fewer_seqs(candidate: Candidate) -> tuple[str, ...]:
-    """The note that a step has fewer requests than the engine's default; empty if not."""
-    if candidate.max_num_seqs is None:
-        return ()
-    return (f"a step holds at most {candidate.max_num_seqs} requests (max-num-seqs)",)
+def changes(changed: Changes) -> tuple[str, ...]:
+    """The notes of what is set so that the model fits; empty if the defaults do."""
+    notes = []
+    if changed.max_num_seqs:
+        notes.append(f"a step holds at most {changed.max_num_seqs} requests (max-num-seqs)")
+    if changed.max_num_batched_tokens:
+        tokens = changed.max_num_batched_tokens
+        notes.append(f"a step holds at most {tokens} tokens (max-num-batched-tokens)")
+    if changed.gpu_memory_utilization:
+        share = changed.gpu_memory_utilization
+        notes.append(f"it takes {share:.0%} of a GPU's memory (gpu-memory-utilization)")
+    if changed.enforce_eager:
+        notes.append("it runs without CUDA graphs, so decoding is slower (enforce-eager)")
+    return tuple(notes)
 
 
 def rejected(
@@ -67,11 +78,7 @@ def rejected(
     """Why each other shape was rejected: fitting ones by their estimates, others by their
     reason."""
     reasons = [rejected_reason(gpu, spec.params, one) for one in refused_shapes]
-    seen = {chosen.shape}
-    for option in options:
-        if option.shape in seen:
-            continue
-        seen.add(option.shape)
+    for option in _others(spec, chosen, options):
         if option.expected is None or chosen.expected is None:
             reasons.append(f"{replica_count(option)}: would fit too")
         else:
@@ -79,9 +86,30 @@ def rejected(
             each = "; ".join(cost([option], spec.price_per_month))
             reasons.append(
                 f"{replica_count(option)}: an estimated {figures(option)}{link_phrase(option)}"
-                f"{shortfall}{'; ' + each if each else ''}"
+                f"{shortfall}{'; ' + each if each else ''}{_pipeline_lead(spec, option, chosen)}"
             )
     return tuple(reasons[-MAX_REJECTED:])
+
+
+def _others(
+    spec: ServiceSpec, chosen: Candidate, options: Sequence[Candidate]
+) -> Sequence[Candidate]:
+    """One option of each other shape, the best by estimate if there are many."""
+    others = {one.shape: one for one in reversed(options) if one.shape != chosen.shape}
+    found = list(reversed(others.values()))
+    if len(found) <= MAX_OTHERS or any(one.expected is None for one in found):
+        return found
+    ranked = sorted(found, key=spec.objective.merit, reverse=True)[:MAX_OTHERS]
+    return [one for one in found if one in ranked]
+
+
+def _pipeline_lead(spec: ServiceSpec, option: Candidate, chosen: Candidate) -> str:
+    """The note that a pipeline's better estimate is not enough; "" where it is not better."""
+    if option.shape.pipeline_parallel == 1 or chosen.shape.pipeline_parallel > 1:
+        return ""
+    if spec.objective.merit(option) <= spec.objective.merit(chosen):
+        return ""
+    return f"; a pipeline is taken only where it leads by {PIPELINE_LEAD - 1:.0%}"
 
 
 def _room_shortfall(candidate: Candidate, load: Load | None) -> str:

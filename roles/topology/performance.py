@@ -19,6 +19,9 @@ from roles.topology.costs import GpuRates, ModelCosts, ReplicaLinks, Workload
 ACTIVATION_BYTES = 2
 
 
+# Launching a layer's kernels one by one from Python; a rough figure, for no row is without CUDA
+# graphs.
+EAGER_LAYER_US = 200.0
 # Columns that a fused MoE kernel computes at once by default (vLLM's fused_moe.py, BLOCK_SIZE_N).
 EXPERT_TILE = 64
 
@@ -135,10 +138,8 @@ def _step(replica: _Replica, workload: Workload, decoding: float, prompts: float
     links_s = 2 * costs.layers * all_reduce_s(message_bytes, replica.gpus, *link)
     if replica.stages > 1:
         links_s += (replica.stages - 1) * hand_over_s(message_bytes, *link)
-    overhead_us = (
-        costs.layers * calibration.layer_overhead_us
-        + costs.moe_layers * calibration.moe_layer_overhead_us
-    )
+    layer_us = max(calibration.layer_overhead_us, EAGER_LAYER_US if workload.eager else 0.0)
+    overhead_us = costs.layers * layer_us + costs.moe_layers * calibration.moe_layer_overhead_us
     return _Step(
         weights=dense_read_s + expert_read_s,
         kv=_kv_read_s(replica, workload, decoding),

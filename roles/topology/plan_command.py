@@ -106,6 +106,9 @@ _OUTPUT = {
             "tensor_split": "with llama.cpp: GiB of room of each card, or its number of layers",
             "enable_expert_parallel": "true or false",
             "max_num_seqs": "integer; null is vLLM's own",
+            "max_num_batched_tokens": "integer; null is vLLM's own",
+            "gpu_memory_utilization": "number; null is vLLM's own",
+            "enforce_eager": "true or false",
             "kv_cache_tokens": "integer",
         }
     ],
@@ -250,7 +253,7 @@ def _replica(one: Candidate, group: tuple[Gpu, ...]) -> dict[str, Any]:
         "tensor_parallel_size": one.shape.tensor_parallel,
         "pipeline_parallel_size": one.shape.pipeline_parallel,
         "enable_expert_parallel": one.shape.expert_parallel,
-        "max_num_seqs": one.max_num_seqs,
+        **asdict(one.changed),
         "kv_cache_tokens": one.memory.kv_tokens,
         "expected": asdict(one.expected) if one.expected else None,
     }

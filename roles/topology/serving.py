@@ -16,11 +16,10 @@ from roles.topology.candidates import (
     Load,
     RejectedShape,
     candidates,
-    with_enough_cache,
     with_fewer_replicas,
     with_load,
 )
-from roles.topology.choice import TIE, Objective, best
+from roles.topology.choice import TIE, Objective, best, leads
 from roles.topology.grouping import broken_links, groups
 from roles.topology.mixed import MixedReplica, alternative_engine, describe_mixed, mixed_replicas
 from roles.topology.rates import gpu_rates
@@ -142,18 +141,11 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
     found, refused_shapes = candidates(
         own, spec.model, spec.params, gpus, hardware, load, first_only=first_only
     )
-    params = own.fewer_requests(spec.params)
-    if not found and params is not None:
-        # A small card may only lack the memory for a step of many requests.
-        found, _ = candidates(own, spec.model, params, gpus, hardware, load, first_only=first_only)
-        found = [replace(one, max_num_seqs=params.max_num_seqs) for one in found]
-        spec = replace(spec, params=params) if found else spec
     if not found:
         return _no_plan(spec, gpus, refused_shapes, hardware)
-    all_options = _options(spec, found, hardware, load)
-    options = with_enough_cache(all_options, load) if load is not None else all_options
+    options = _options(spec, found, hardware, load)
     chosen = options[_chosen(spec, options)]
-    rest = _fill_spare_gpus(spec, gpus, chosen, found, hardware, load)
+    rest = _fill_spare_gpus(spec, gpus, chosen, hardware, load)
     if rest and load is not None:
         left = sum(len(group) for one in rest for group in one.groups) / len(gpus)
         rest_load = replace(load, concurrency=load.concurrency * (1 - left))
@@ -167,9 +159,9 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
         *(messages.spare_gpus_reason(one) for one in rest),
     )
     reasons += messages.broken_groups(broken_links(hardware, gpus))
-    reasons += messages.fewer_seqs(chosen)
+    reasons += messages.changes(chosen.changed)
     warnings = messages.unknown_rates(spec, gpus[0])
-    rejected = messages.rejected(spec, gpus[0], chosen, all_options, refused_shapes, load)
+    rejected = messages.rejected(spec, gpus[0], chosen, options, refused_shapes, load)
     return Serving((chosen, *rest), reasons, rejected, warnings, ())
 
 
@@ -193,7 +185,7 @@ def _options(
 
 def _chosen(spec: ServiceSpec, options: Sequence[Candidate]) -> int:
     if all(option.expected is not None for option in options):
-        return best(options, spec.objective)
+        return _best_estimate(spec.objective, options)
     if spec.single_endpoint:
         return max(
             range(len(options)),
@@ -205,11 +197,22 @@ def _chosen(spec: ServiceSpec, options: Sequence[Candidate]) -> int:
     return 0
 
 
+def _best_estimate(objective: Objective, options: Sequence[Candidate]) -> int:
+    """The best option by estimate; a pipeline only where it leads by far."""
+    parts = [
+        [index for index, one in enumerate(options) if (one.shape.pipeline_parallel > 1) is piped]
+        for piped in (False, True)
+    ]
+    firsts = [part[best([options[i] for i in part], objective)] for part in parts if part]
+    if len(firsts) == 2 and leads(options[firsts[1]], options[firsts[0]], objective):
+        return firsts[1]
+    return firsts[0]
+
+
 def _fill_spare_gpus(
     spec: ServiceSpec,
     gpus: Sequence[Gpu],
     chosen: Candidate,
-    found: Sequence[Candidate],
     hardware: Hardware,
     load: Load | None,
 ) -> list[Candidate]:
@@ -218,17 +221,15 @@ def _fill_spare_gpus(
         return []
     used = {gpu.index for group in chosen.groups for gpu in group}
     left = tuple(gpu for gpu in gpus if gpu.index not in used)
-    smallest = min(one.shape.gpus for one in found)
-    if len(left) < smallest or groups(left, chosen.shape.gpus, hardware):
+    if not left or groups(left, chosen.shape.gpus, hardware):
         return []
-    part = None
-    if load is not None:
-        served = len(left) - len(left) % smallest
-        part = replace(load, concurrency=load.concurrency * served / len(gpus))
-    more, _ = candidates(
-        engine(spec.engine), spec.model, spec.params, left, hardware, part, first_only=True
-    )
-    return [replace(one, max_num_seqs=chosen.max_num_seqs) for one in more[:1]]
+    own = engine(spec.engine)
+    more, _ = candidates(own, spec.model, spec.params, left, hardware, None, first_only=True)
+    if load is None or not more:
+        return more
+    served = sum(len(group) for one in more for group in one.groups)
+    part = replace(load, concurrency=load.concurrency * served / len(gpus))
+    return [with_load(own, one, spec.model, spec.params, hardware, part) for one in more]
 
 
 def _is_worse(objective: Objective, alone: list[Candidate], together: list[Candidate]) -> bool:

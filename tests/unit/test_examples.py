@@ -16,10 +16,10 @@ EXAMPLES = ROOT / "examples"
 PLANNED = {
     "two-4090s": {"chat": ("TP2", 1)},
     "mixed-4090-3090": {"chat": ("layers over 2 GPUs", 1)},
-    "two-services": {"chat": ("PP3", 2), "code": ("one GPU", 2)},
+    "two-services": {"chat": ("TP4", 1), "code": ("one GPU", 2)},
     "amd": {"chat": ("TP2", 2)},
     "mig": {"chat": ("one GPU", 4)},
-    "air-gapped": {"chat": ("PP2", 4)},
+    "air-gapped": {"chat": ("TP4", 2)},
     "ci-staging": {"smoke": ("one GPU", 1)},
 }
 

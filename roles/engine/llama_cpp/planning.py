@@ -9,7 +9,7 @@ from roles.engine.llama_cpp.context import Context, context_of, memory_options
 from roles.engine.llama_cpp.converted import gguf_type, shape_of
 from roles.engine.llama_cpp.memory import Part
 from roles.engine.llama_cpp.split import parts_of, tensor_split
-from roles.engine.params import GIB, Argument, EngineParams, GpuMemory, gpu_memory
+from roles.engine.params import GIB, Argument, Changes, EngineParams, GpuMemory, gpu_memory
 from roles.hardware import Gpu
 from roles.models import Model
 from roles.plan import MemorySum, Shape
@@ -91,9 +91,9 @@ class LlamaCpp:
         context = context_of(params, length)
         return context.tokens, context.slots
 
-    def fewer_requests(self, params: EngineParams) -> EngineParams | None:
-        """None: the number of slots is the requested one already."""
-        return None
+    def tighter(self, params: EngineParams) -> tuple[Changes, ...]:
+        """Nothing: the number of slots is the requested one already."""
+        return ()
 
     def unsupported(
         self,

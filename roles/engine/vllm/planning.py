@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from itertools import accumulate
+from typing import Any
 
 from roles.engine.arguments import option_names, unknown_options
 from roles.engine.calibration import CALIBRATION, Calibration
-from roles.engine.params import Argument, EngineParams, GpuMemory
+from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
 from roles.engine.vllm.arguments import OPTIONS, check_arguments
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
@@ -22,10 +24,17 @@ from roles.hardware import Gpu
 from roles.models import Model
 from roles.plan import MemorySum, Shape
 
-# Requests per step if vLLM's default leaves no memory for KV cache.
+# Requests and tokens per step, and the part of the memory, if vLLM's defaults leave no memory for
+# KV cache.
 FEWER_SEQS = 64
+FEWER_TOKENS = 2048
+MORE_MEMORY = 0.95
 # FP8 in hardware (Ada, Hopper and newer).
 FP8_CACHE_CAPABILITY = 8.9
+
+
+def _both(one: Changes, other: Changes) -> Changes:
+    return Changes(*(b or a for a, b in zip(astuple(one), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -82,11 +91,20 @@ class Vllm:
         """Tokens per step, and concurrent requests."""
         return batch(gpu, params, length)
 
-    def fewer_requests(self, params: EngineParams) -> EngineParams | None:
-        """The parameters with fewer requests per step, unless the service sets their number."""
-        if params.max_num_seqs is not None:
-            return None
-        return replace(params, max_num_seqs=max(FEWER_SEQS, params.min_concurrency))
+    def tighter(self, params: EngineParams) -> tuple[Changes, ...]:
+        """Fewer requests per step, then fewer tokens, then more of the memory, and last no CUDA
+        graphs, which slows decoding down most."""
+        seqs = max(FEWER_SEQS, params.min_concurrency)
+        steps: list[dict[str, Any]] = []
+        if params.max_num_seqs is None:
+            steps.append({"max_num_seqs": seqs})
+        if params.max_num_batched_tokens is None:
+            steps.append({"max_num_batched_tokens": max(FEWER_TOKENS, params.max_num_seqs or seqs)})
+        if params.utilization is None and params.kv_cache_memory_bytes is None:
+            steps.append({"gpu_memory_utilization": MORE_MEMORY})
+        if params.eager is None:
+            steps.append({"enforce_eager": True})
+        return tuple(accumulate((Changes(**step) for step in steps), _both))
 
     def unsupported(
         self,
@@ -151,11 +169,12 @@ class Vllm:
         """The parameters, with the arguments that affect memory."""
         tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
         method = arguments.get("quantization", arguments.get("q"))
+        eager = arguments.get("enforce-eager")
         return replace(
             params,
             max_num_batched_tokens=int(tokens) if tokens else None,
             max_num_seqs=int(requests) if requests else None,
-            eager=bool(arguments.get("enforce-eager")),
+            eager=None if eager is None else bool(eager),
             kv_cache_dtype=str(arguments.get("kv-cache-dtype", "auto")),
             quantization=None if method is None else str(method),
         )

@@ -80,6 +80,12 @@ def options_of(replica: Replica, served: Served, placement: Placement) -> dict[s
         **({"enable-expert-parallel": True} if replica.shape.expert_parallel else {}),
         **({"dtype": replica.dtype} if replica.dtype else {}),
         **({"max-num-seqs": replica.max_num_seqs} if replica.max_num_seqs else {}),
+        **(
+            {"max-num-batched-tokens": replica.max_num_batched_tokens}
+            if replica.max_num_batched_tokens
+            else {}
+        ),
+        **({"enforce-eager": True} if replica.enforce_eager else {}),
         "max-model-len": replica.max_model_len,
         "gpu-memory-utilization": replica.gpu_memory_utilization,
         # vLLM's custom all-reduce uses P2P, as NCCL does.

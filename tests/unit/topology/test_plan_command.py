@@ -83,8 +83,9 @@ def test_links_and_load_decide():
     assert large["expected"]["tokens_per_s"] > 0
     assert "an estimated" in large["why"][0]
     assert any("2 replicas of TP4: an estimated" in text for text in large["rejected"])
+    # Without an estimate no pipeline replaces a tensor parallel shape that fits.
     unstated = plan("meta-llama/Llama-3.1-70B-Instruct", [H100] * 8, links="nvlink")
-    assert len(shapes(unstated)) == 4
+    assert [(tp, pp) for tp, pp, _ in shapes(unstated)] == [(4, 1)] * 2
     assert "no concurrency is stated" in unstated["why"][0]
 
 
@@ -213,7 +214,7 @@ def test_regret_on_recorded_estimates():
             )
         )
         cases[key][row["tensor_parallel_size"]] = row
-    regrets, errors = [], []
+    regrets, errors, queueing = [], [], 0
     for (gpu, links, memory, model, inputs, outputs, each), rows in cases.items():
         fitting = {tp: row["tokens_per_s_per_gpu"] for tp, row in rows.items() if row["fits"]}
         if len(fitting) < 2:
@@ -223,14 +224,19 @@ def test_regret_on_recorded_estimates():
             host={"gpus": [{"name": gpu, "memory_gib": memory}] * 8, "links": links},
             workload={"input_tokens": inputs, "output_tokens": outputs, "concurrency": 8 * each},
         )
-        chosen = answer["replicas"][0]["tensor_parallel_size"]
-        # A size that is not listed, or does not fit by the record, counts as all lost.
+        replica = answer["replicas"][0]
+        chosen = replica["tensor_parallel_size"]
+        if replica["pipeline_parallel_size"] > 1 or (chosen in rows and chosen not in fitting):
+            # The record has no pipelines, and no requests that wait for room.
+            queueing += 1
+            continue
+        # A size that is not listed counts as all lost.
         regrets.append(1 - fitting.get(chosen, 0) / max(fitting.values()))
         if chosen in fitting:
             errors.append(abs(answer["expected"]["tokens_per_s"] / 8 / fitting[chosen] - 1))
     regrets.sort()
     errors.sort()
-    assert len(regrets) > 190
+    assert len(regrets) + queueing > 190 and queueing < 15
     assert sum(regrets) / len(regrets) <= 0.03
     assert regrets[int(0.9 * len(regrets))] <= 0.08
     assert errors[len(errors) // 2] <= 0.25
