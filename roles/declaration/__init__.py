@@ -5,6 +5,9 @@ from roles.declaration.declaration import GPU_HOSTS as GPU_HOSTS
 from roles.declaration.declaration import ROLES as ROLES
 from roles.declaration.declaration import Declaration as Declaration
 from roles.declaration.declaration import DeclaredHost as DeclaredHost
+from roles.declaration.files import InventoryFileError as InventoryFileError
+from roles.declaration.files import file_problem as file_problem
+from roles.declaration.files import inventory_file as inventory_file
 from roles.declaration.problems import DeclarationError as DeclarationError
 from roles.declaration.problems import merged as merged
 from roles.declaration.problems import problems_of as problems_of

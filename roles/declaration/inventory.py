@@ -1,15 +1,20 @@
 """Reads inventory files as pyinfra does; no host is contacted."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyinfra.api import Inventory, State
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state
+from pyinfra_cli.exceptions import UnexpectedExternalError
 from pyinfra_cli.inventory import make_inventory_from_files
 from pyinfra_cli.util import exec_file
 
 from roles.declaration.declaration import Declaration, DeclaredHost
+from roles.declaration.files import InventoryFileError, file_error, inventory_file
 from roles.declaration.plain import missing_check, own_data
 from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
@@ -24,10 +29,11 @@ _CALLED = "pyinfra_llm_called"
 def read(file: str, group_data: Sequence[str] = ()) -> Declaration:
     """What an inventory file declares, with additional folders of group data.
 
-    Raises DeclarationError where its shape is wrong, FileNotFoundError where there is no file.
+    Raises DeclarationError where its shape is wrong, InventoryFileError where it does not run or is
+    no file.
     """
-    path = Path(file).resolve()
-    return declaration(path, _inventory(file, path, group_data))
+    path = inventory_file(file)
+    return declaration(path, _inventory(path, group_data))
 
 
 def read_hosts(file: str) -> Inventory:
@@ -35,17 +41,14 @@ def read_hosts(file: str) -> Inventory:
 
     Raises as `read` does.
     """
-    return _inventory(file, Path(file).resolve(), ())
+    return _inventory(inventory_file(file), ())
 
 
-def _inventory(file: str, path: Path, group_data: Sequence[str]) -> Inventory:
-    if not path.is_file():
-        # pyinfra would use the name of a missing file as the name of a host.
-        raise FileNotFoundError(f"{file}: there is no such inventory file")
+def _inventory(path: Path, group_data: Sequence[str]) -> Inventory:
     # A state of its own, because pyinfra records the file that it runs in its state.
     state = State()
     setattr(state, _READING, str(path))
-    with ctx_state.use(state):
+    with ctx_state.use(state), _errors_named(path, state):
         problems = shape_problems(exec_file(str(path), return_locals=True))
         problems += missing_check(getattr(state, _CALLED, False))
         if problems:
@@ -55,10 +58,29 @@ def _inventory(file: str, path: Path, group_data: Sequence[str]) -> Inventory:
         )
 
 
+@contextlib.contextmanager
+def _errors_named(path: Path, state: State) -> Iterator[None]:
+    """Whatever an inventory file, or one of group data, raises becomes an InventoryFileError; it
+    may not even end the run."""
+    try:
+        yield
+    except (DeclarationError, KeyboardInterrupt):
+        raise
+    except UnexpectedExternalError as error:
+        raise InventoryFileError(file_error(error.filename, error.exception)) from None
+    except PyinfraError as error:
+        name = os.path.relpath(path)
+        raise InventoryFileError(f"{name}: {error}\nNothing was done: fix it first.") from None
+    except BaseException as error:
+        # pyinfra keeps the name of a file that it could not compile.
+        file = state.current_exec_filename or str(path)
+        raise InventoryFileError(file_error(file, error)) from None
+
+
 def is_reading(file: str) -> bool:
     """Whether `read` runs this inventory file; records that the file has called `check`."""
     state = ctx_state.get()
-    if getattr(state, _READING, None) != str(Path(file).resolve()):
+    if getattr(state, _READING, None) != os.path.realpath(file):
         return False
     setattr(state, _CALLED, True)
     return True

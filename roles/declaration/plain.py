@@ -77,7 +77,9 @@ def _executed(path: Path) -> dict[str, Any] | None:
     attributes: dict[str, Any] = {"__file__": str(path), "__name__": _NAME}
     try:
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), attributes)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         # pyinfra runs the file again and reports the error.
         return None
     return attributes

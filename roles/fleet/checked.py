@@ -1,5 +1,6 @@
 """The inventory of a pyinfra run: checked before it connects, and passed on to the deploy."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +10,25 @@ import click
 from pyinfra.api import State
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_state
-from pyinfra_cli.exceptions import CliError, UnexpectedExternalError
+from pyinfra_cli.exceptions import CliError
 from pyinfra_cli.util import parse_cli_arg
 
-from roles.declaration import Declaration, DeclarationError, saved_plan
+from roles.declaration import (
+    Declaration,
+    DeclarationError,
+    InventoryFileError,
+    inventory_file,
+    saved_plan,
+)
 from roles.declaration.inventory import is_reading, read
 from roles.fleet.build import build, unknown_hosts
 from roles.fleet.command_line import (
     Command,
     data_problems,
-    file_problem,
     folder_problems,
     host_problems,
 )
 from roles.fleet.fleet import Fleet
-from roles.fleet.inventory import file_error
 from roles.fleet.saved_plan import saved_plan_problem
 
 # The attribute of pyinfra's state that holds the checked inventory for the deploy.
@@ -61,8 +66,6 @@ def check_command() -> None:
     if command is None:
         return
     _refuse([*data_problems(command, parse_cli_arg), *folder_problems(command)])
-    if problem := file_problem(command):
-        raise RefusedError(f"{command.inventory}: {problem}\nNothing was done.")
     if command.deploys:
         _check(command.inventory, command)
 
@@ -71,7 +74,7 @@ def check_in_pyinfra(file: str) -> None:
     """Check the inventory file that pyinfra runs, if that was not done; see
     `roles.fleet.inventory.check`."""
     known = getattr(ctx_state.get(), _CHECKED, None)
-    if is_reading(file) or (known is not None and known.file == Path(file).resolve()):
+    if is_reading(file) or (known is not None and known.file == Path(os.path.realpath(file))):
         return
     command = _command() or Command(file)
     if command.deploys:
@@ -118,16 +121,10 @@ def _checked(file: str, command: Command) -> CheckedInventory:
         # A damaged saved plan is refused before any host is contacted.
         saved_plan(Path(file))
         return CheckedInventory(
-            Path(file).resolve(), declaration, build(declaration, hardware=command.needs_hardware)
+            inventory_file(file), declaration, build(declaration, hardware=command.needs_hardware)
         )
-    except DeclarationError as error:
+    except (DeclarationError, InventoryFileError) as error:
         raise RefusedError(str(error)) from None
-    except UnexpectedExternalError as error:
-        raise RefusedError(file_error(error.filename, error.exception)) from None
-    except (SyntaxError, UnicodeDecodeError, OSError) as error:
-        raise RefusedError(file_error(file, error)) from None
-    except PyinfraError as error:
-        raise RefusedError(f"{file}: {error}\nNothing was done: correct it first.") from None
 
 
 def _command() -> Command | None:

@@ -64,17 +64,6 @@ def folder_problems(command: Command) -> Iterator[str]:
             yield f"--group-data {folder}: is not there; correct the path"
 
 
-def file_problem(command: Command) -> str | None:
-    """The problem of the inventory argument of one of our deploys; None where it is a file."""
-    if not command.deploys:
-        return None
-    if Path(command.inventory).is_dir():
-        return "is a folder; name the inventory file in it"
-    if not Path(command.inventory).is_file():
-        return "there is no such inventory file; correct the path"
-    return None
-
-
 def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
     """Patterns of `--limit` and `--exclude` that match no host or group, or that leave no host."""
     groups: dict[str, set[str]] = {"all": set(declaration.hosts), declaration.name: set()}

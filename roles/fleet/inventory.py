@@ -1,16 +1,11 @@
 """Checks an inventory file and builds its fleet, before pyinfra connects to a host."""
 
-import os
-from pathlib import Path
+import sys
 
-from roles.declaration import Declaration
+from roles.declaration import Declaration, inventory_file
 from roles.declaration.plain import is_read_plainly, read_plain
 from roles.fleet.build import build
 from roles.fleet.fleet import Fleet
-
-
-class InventoryFileError(ValueError):
-    """An inventory file that raises an error; the message names the file and the error."""
 
 
 def check(file: str) -> None:
@@ -19,6 +14,8 @@ def check(file: str) -> None:
     No host is contacted. The GPUs of a host may still be unknown, as deploys/discover.py records
     them.
     """
+    if file != sys._getframe(1).f_globals.get("__file__"):
+        raise ValueError("another file is given; write check(__file__)")
     if is_read_plainly():
         return
     # pyinfra runs the file. It is imported here only, as showing a plan does not need it.
@@ -30,38 +27,14 @@ def check(file: str) -> None:
 def load(file: str, secrets: bool = True, hardware: bool = True, clusters: bool = False) -> Fleet:
     """The fleet that an inventory file declares; no host is contacted. For the options see `build`.
 
-    Raises DeclarationError with every problem in it, InventoryFileError where it does not run,
-    FileNotFoundError where there is no file.
+    Raises DeclarationError with every problem in it, InventoryFileError where it does not run or is
+    no file.
     """
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"{file}: there is no such inventory file")
+    path = inventory_file(file)
     return build(read_plain(path) or _read_as_pyinfra_does(file), secrets, hardware, clusters)
 
 
-def file_error(file: str, error: Exception) -> str:
-    """Why an inventory file, or one that it runs, does not run: its path, the line and what was
-    raised."""
-    trace, line = error.__traceback__ or getattr(error, "_traceback", None), None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    if isinstance(error, SyntaxError):
-        file, line = error.filename or file, error.lineno
-    name = os.path.relpath(file)
-    place = f"{name}, line {line}" if line else name
-    return f"{place}: {type(error).__name__}: {error}\nNothing was done: fix this file first."
-
-
 def _read_as_pyinfra_does(file: str) -> Declaration:
-    from pyinfra_cli.exceptions import UnexpectedExternalError
-
     from roles.declaration.inventory import read
 
-    try:
-        return read(file)
-    except UnexpectedExternalError as error:
-        raise InventoryFileError(file_error(error.filename, error.exception)) from None
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise InventoryFileError(file_error(file, error)) from None
+    return read(file)

@@ -14,7 +14,6 @@ from paramiko.hostkeys import InvalidHostKey
 from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.sshuserclient.client import SSHClient
-from pyinfra_cli.exceptions import UnexpectedExternalError
 
 from roles.declaration import write_whole
 from roles.declaration.inventory import read_hosts
@@ -41,19 +40,11 @@ def trust(inventory: str, yes: bool) -> int:
     # paramiko logs tracebacks, which hold text of the other side.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     files: dict[Path, list[Host]] = {}
-    for host in _hosts(inventory):
+    for host in read_hosts(inventory):
         if not host.name.startswith("@"):
             files.setdefault(_file_of(host), []).append(host)
     # A list, so that each file is handled even if another one failed.
     return max([_trust(file, hosts, yes) for file, hosts in files.items()], default=0)
-
-
-def _hosts(inventory: str) -> list[Host]:
-    try:
-        return list(read_hosts(inventory))
-    except UnexpectedExternalError as error:
-        cause = error.exception
-        raise ValueError(f"{error.filename}: {type(cause).__name__}: {cause}") from None
 
 
 def _file_of(host: Host) -> Path:

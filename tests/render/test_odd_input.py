@@ -59,8 +59,8 @@ PLAN = "python -m roles.topology plan"
         (f"{PLAN} --schema >/dev/full", ("stdout", "No space left")),
         (f"{PLAN} --schema >&-", ("stdout is closed",)),
         ("python -m roles.topology fleet inventories/local.py >/dev/full", ("No space left",)),
-        ("python -m roles.topology fleet ODD", ("there is no such inventory file",)),
-        ("python -m roles.topology fleet ODD/pipe", ("there is no such inventory file",)),
+        ("python -m roles.topology fleet ODD", ("is a folder",)),
+        ("python -m roles.topology fleet ODD/pipe", ("is no regular file",)),
         ("python -m roles.topology fleet 'inventories/*.py'", ("there is no such inventory file",)),
     ],
 )
@@ -68,7 +68,8 @@ def test_what_cannot_be_read_is_refused(command: str, told: tuple[str, ...], odd
     status, stdout, stderr = run(command.replace("ODD", str(odd)))
     assert status == 1 and stdout == ""
     assert [part for part in told if part not in stderr] == [], stderr
-    assert "Traceback" not in stderr and len(stderr.splitlines()) == 1
+    first, *more = stderr.splitlines()
+    assert first and more in ([], ["Nothing was done."])
 
 
 @pytest.mark.parametrize(

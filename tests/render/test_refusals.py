@@ -35,6 +35,8 @@ CASES = {
     "an empty file": ((GOOD, ""), (PLAN,), "check(__file__): is not called"),
     "syntax": (("check(__file__)", "check("), (PLAN,), "site.py, line "),
     "an exception": (("check(__file__)", "1 / 0"), (PLAN,), "site.py, line "),
+    "an early end": (("check(__file__)", "raise SystemExit"), (PLAN,), "site.py, line "),
+    "an end in all": ((GOOD, "import sys; sys.exit(0)"), (PLAN,), "site.py, line 1: ends the"),
     "an odd host": (("\nbalancers = [", "\nbalancers = [('x', 1), "), (PLAN,), "hosts[x]: "),
     "unknown data": (("", ""), (PLAN, "--data", "acept_plan=true"), "--data acept_plan=true: "),
     "wrong data": (("", ""), (PLAN, "--data", "accept_plan=yes"), "--data accept_plan=yes: "),

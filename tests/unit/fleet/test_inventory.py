@@ -1,10 +1,11 @@
 """Inventory files as pyinfra reads them: levels of data, and refusal before it connects."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from roles.declaration import DeclarationError
+from roles.declaration import DeclarationError, InventoryFileError
 from roles.declaration.inventory import read_hosts
 from roles.fleet.inventory import load
 
@@ -81,6 +82,88 @@ def test_a_host_that_is_listed_twice_is_not_lost_in_silence(tmp_path: Path, key:
     host = '("gpu-1", {"ssh_hostname": "192.0.2.11"}),'
     with pytest.raises(DeclarationError, match="gpu_hosts: 'gpu-1' is listed 2 times"):
         load(written(tmp_path, text.replace(host, host * 2)))
+
+
+BAD_STR = "class Bad(Exception):\n    def __str__(self):\n        raise ValueError\n"
+# Lines that end a file early, and what the message has beside the file's name.
+ENDS = {
+    "import sys; sys.exit(0)": ("line 1:", "ends the program (SystemExit)", "remove that"),
+    "quit()": ("line 1:", "ends the program (SystemExit)"),
+    "\nraise SystemExit('bye')": ("line 2:", "ends the program (SystemExit)"),
+    "class X(BaseException): pass\nraise X": ("line 2:", "ends the program (X)"),
+    "raise GeneratorExit": ("line 1:", "ends the program (GeneratorExit)"),
+    "all = ([": ("line 1:", "SyntaxError"),
+    "import no_such_module": ("line 1:", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "raise ValueError('a\\nb\\x1b[31m')": ("line 1:", "ValueError: a b [31m"),
+    BAD_STR + "raise Bad": ("line 4:", "raises Bad"),
+    "x = " + "-" * 200_000 + "1": ("site.py", "MemoryError"),
+    "gpu_hosts = ['@vagrant']\nfrom roles.fleet.inventory import check; check(__file__)": (
+        "vagrant",
+    ),
+    "from roles.fleet.inventory import check; check('other.py')": ("line 1:", "check(__file__)"),
+    "from roles.fleet.inventory import check; check(5)": ("line 1:", "check(__file__)"),
+}
+
+
+def ends_well(message: str, words: tuple[str, ...]) -> bool:
+    """Whether a message is printable, and has the words and the remedy."""
+    lines = message.splitlines()
+    return (
+        all(map(str.isprintable, lines))
+        and all(word in lines[0] for word in words)
+        and lines[-1].startswith("Nothing was done: fix")
+    )
+
+
+@pytest.mark.parametrize(("text", "words"), ENDS.items(), ids=[text[:40] for text in ENDS])
+def test_a_file_that_ends_early_is_refused(tmp_path: Path, text: str, words: tuple[str, ...]):
+    file = written(tmp_path, text)
+    for read in (load, read_hosts):
+        with pytest.raises(InventoryFileError) as caught:
+            read(file)
+        assert ends_well(str(caught.value), ("site.py", *words)), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"import sys\nsys.exit(0)", ("line 2:", "ends the program (SystemExit)")),
+        (b"llm = {", ("line 1:", "SyntaxError")),
+        (b"\xff\xfe", ("UnicodeDecodeError",)),
+        (b"1 / 0", ("line 1:", "ZeroDivisionError")),
+    ],
+)
+def test_group_data_that_does_not_run_is_named(
+    tmp_path: Path, key: Path, text: bytes, words: tuple[str, ...]
+):
+    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data" / "gpu_hosts.py").write_bytes(text)
+    with pytest.raises(InventoryFileError) as caught:
+        load(written(tmp_path, INVENTORY.format(length=4096, key=key)))
+    assert ends_well(str(caught.value), ("group_data/gpu_hosts.py", *words)), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere.py", "there is no such inventory file"),
+        ("n" * 5000, "there is no such inventory file"),
+        ("a\0.py", "there is no such inventory file"),
+        ("folder", "is a folder"),
+        ("fifo", "is no regular file"),
+        ("loop", "is no regular file"),
+        ("@local", "there is no such inventory file"),
+        ("a,b", "there is no such inventory file"),
+    ],
+)
+def test_an_inventory_that_is_no_file_is_refused(tmp_path: Path, name: str, words: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "fifo")
+    for read in (load, read_hosts):
+        with pytest.raises(InventoryFileError, match=words) as caught:
+            read(str(tmp_path / name))
+        assert len(str(caught.value)) < 500
 
 
 RECORDED = (

@@ -15,7 +15,6 @@ from roles.fleet.command_line import (
     DEPLOYS,
     Command,
     data_problems,
-    file_problem,
     folder_problems,
     host_problems,
 )
@@ -98,13 +97,6 @@ def test_patterns_of_somebody_are_taken(folder: Path, limit: tuple[str, ...]):
     declaration = declaration_of(folder / "site.py", changed(folder))
     assert declaration is not None
     assert list(host_problems(Command("x.py", (LLM,), limit=limit), declaration)) == []
-
-
-@pytest.mark.parametrize("name", ["nowhere.py", "folder", "gpu-1", "@local", "a,b"])
-def test_an_inventory_that_is_no_file_is_refused(folder: Path, name: str):
-    assert file_problem(Command(str(folder / name), (LLM,)))
-    # What is not ours is pyinfra's.
-    assert file_problem(Command(str(folder / name), ("exec", "id"))) is None
 
 
 def test_folders_of_group_data_are_there(folder: Path):
