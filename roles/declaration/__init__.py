@@ -21,4 +21,6 @@ from roles.declaration.recordings import write_whole as write_whole
 from roles.declaration.settings import FleetSettings as FleetSettings
 from roles.declaration.settings import HostSettings as HostSettings
 from roles.declaration.settings import Service as Service
-from roles.declaration.shape import SSH as SSH
+from roles.declaration.ssh import SSH as SSH
+from roles.declaration.ssh import name_problem as name_problem
+from roles.declaration.ssh import value_problems as value_problems

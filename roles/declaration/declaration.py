@@ -10,11 +10,13 @@ ROLES = (GPU_HOSTS, BALANCERS)
 
 @dataclass(frozen=True)
 class DeclaredHost:
-    """A host as it is written: its groups, its `llm` data, and the address that ssh uses."""
+    """A host as it is written: its groups, its `llm` data, the address that ssh uses, and pyinfra's
+    data of ssh from all levels."""
 
     groups: frozenset[str]
     data: Mapping[str, Any]
     ssh_address: str
+    ssh: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pyinfra_cli.util import exec_file
 
 from roles.declaration.declaration import Declaration, DeclaredHost
 from roles.declaration.files import InventoryFileError, file_error, inventory_file
-from roles.declaration.plain import missing_check, own_data
+from roles.declaration.plain import missing_check, own_data, ssh_data
 from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
 from roles.declaration.shape import data_problems, shape_problems
@@ -107,5 +107,6 @@ def declaration(file: Path, inventory: Inventory) -> Declaration:
         own = inventory.get_host_data(host.name)
         data = merged(data, own_data(own))
         reached_by = str(own.get("ssh_hostname") or host.name)
-        hosts[host.name] = DeclaredHost(frozenset(host.groups), data, reached_by)
+        levels = (inventory.get_data(), *(groups[group] for group in host.groups), own)
+        hosts[host.name] = DeclaredHost(frozenset(host.groups), data, reached_by, ssh_data(*levels))
     return Declaration(file.stem, own_data(inventory.get_data()), hosts, recorded(file))

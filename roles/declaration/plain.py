@@ -13,6 +13,7 @@ from roles.declaration.declaration import Declaration, DeclaredHost
 from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
 from roles.declaration.shape import KEY, shape_problems
+from roles.declaration.ssh import SSH
 
 # The `__name__` of a file that is read here.
 _NAME = "pyinfra_llm_inventory"
@@ -73,6 +74,11 @@ def own_data(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return data.get(KEY, {})
 
 
+def ssh_data(*levels: Mapping[str, Any]) -> Mapping[str, Any]:
+    """pyinfra's data of ssh from levels, the last of which wins."""
+    return {key: level[key] for level in levels for key in SSH if key in level}
+
+
 def _executed(path: Path) -> dict[str, Any] | None:
     attributes: dict[str, Any] = {"__file__": str(path), "__name__": _NAME}
     try:
@@ -131,7 +137,8 @@ def _declaration(path: Path, groups: Mapping[str, Group]) -> Declaration:
             merged_data = merged(merged_data, levels[group])
         merged_data = merged(merged_data, own_data(host_data[name]))
         reached_by = str(host_data[name].get("ssh_hostname") or name)
-        hosts[name] = DeclaredHost(frozenset(found), merged_data, reached_by)
+        ssh = ssh_data(data, *(own[group][1] for group in found), host_data[name])
+        hosts[name] = DeclaredHost(frozenset(found), merged_data, reached_by, ssh)
     return Declaration(path.stem, own_data(data), hosts, recorded(path))
 
 

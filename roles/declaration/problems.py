@@ -8,6 +8,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from roles.checks import printable
+
 _TYPES = {"str", "int", "float", "bool", "[key]"}
 # The beginning of a message about a field of the model: "services[0].share: ".
 _PLACE = re.compile(r"([a-z_]+)[\w.\[\]]*: ")
@@ -61,7 +63,7 @@ def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> It
             continue
         if place in unions:
             path = _path(where, place) or "llm"
-            found[f"{path}: must be {unions[place]}, not {_printed(detail['input'])}"] = None
+            found[f"{path}: must be {unions[place]}, not {printed(detail['input'])}"] = None
             continue
         found[_line(_path(where, place), detail, kind)] = None
     yield from found
@@ -121,7 +123,7 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         return "is missing; set it (docs/settings.md says what it means)"
     if detail["type"] == "string_pattern_mismatch":
         return (
-            f"{_printed(detail['input'])} has characters that are not allowed here; it must match "
+            f"{printed(detail['input'])} has characters that are not allowed here; it must match "
             f"{detail.get('ctx', {}).get('pattern')}"
         )
     if detail["type"] == "too_short":
@@ -133,7 +135,7 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     message = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
     if detail["type"] in _EXPECTED:
         message = f"must be {_EXPECTED[detail['type']]}"
-    message += f", not {_printed(detail['input'])}"
+    message += f", not {printed(detail['input'])}"
     return f"{message}; {remedy}" if (remedy := _remedy(detail)) else message
 
 
@@ -177,12 +179,13 @@ def _closest_key(detail: ErrorDetails, kind: type[BaseModel]) -> str | None:
     return next(iter(difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)), None)
 
 
-def _printed(value: Any) -> str:
+def printed(value: Any) -> str:
+    """A value as Python writes it, shortened; its type where it cannot be written."""
     try:
-        return f"{value!r:.60}"
-    except ValueError:
-        # Python refuses to print integers of thousands of digits.
-        return "that"
+        return printable(f"{value!r:.60}")
+    except Exception:
+        # Integers of thousands of digits, and objects whose repr raises.
+        return f"a value of type {type(value).__name__}"
 
 
 def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:

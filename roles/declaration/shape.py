@@ -10,25 +10,13 @@ from types import ModuleType
 from typing import Any
 
 from roles.declaration.declaration import ROLES
+from roles.declaration.problems import printed
 from roles.declaration.settings import FleetSettings, HostSettings
+from roles.declaration.ssh import name_problem, ssh_problems
 
 KEY = "llm"
 GROUPS = (*ROLES, "all")
 _OUR_SETTINGS = frozenset({*FleetSettings.model_fields, *HostSettings.model_fields})
-# The keys that pyinfra's ssh connector knows.
-SSH = tuple(
-    f"ssh_{name}"
-    for name in (
-        *("hostname", "port", "user", "password", "key", "key_password", "allow_agent"),
-        *("look_for_keys", "forward_agent", "config_file", "known_hosts_file"),
-        *("strict_host_key_checking", "paramiko_connect_kwargs", "connect_retries"),
-        *("connect_retry_min_delay", "connect_retry_max_delay", "file_transfer_protocol"),
-    )
-)
-_SSH_TEXTS = tuple(
-    f"ssh_{name}" for name in ("hostname", "user", "key", "config_file", "known_hosts_file")
-)
-_CHECKING = ("yes", "accept-new", "ask", "no", "off")
 _EXAMPLE = '("gpu-1", {"ssh_hostname": "10.0.0.11"})'
 
 
@@ -50,11 +38,11 @@ def shape_problems(attributes: Mapping[str, Any]) -> list[str]:
 def data_problems(where: str, data: Any) -> list[str]:
     """The problems of the keys in the data of a level; `where` is all, a group or hosts[NAME]."""
     if not isinstance(data, Mapping):
-        return [f"{where}: its data is {_printed(data)}; write a mapping such as {{{KEY!r}: {{}}}}"]
+        return [f"{where}: its data is {printed(data)}; write a mapping such as {{{KEY!r}: {{}}}}"]
     problems = []
     for key in data:
         if not isinstance(key, str):
-            problems.append(f"{where}: the key {_printed(key)} is no text; write names as keys")
+            problems.append(f"{where}: the key {printed(key)} is no text; write names as keys")
         elif _resembles_key(key):
             problems.append(f"{where}: unknown key {key!r}; did you mean {KEY}?")
         elif key in _OUR_SETTINGS:
@@ -62,29 +50,12 @@ def data_problems(where: str, data: Any) -> list[str]:
                 f"{where}: {key!r} stands beside {KEY}; put it into {KEY}, or give data of your "
                 "own another name"
             )
-        elif key.startswith("ssh") and key not in SSH:
-            close = difflib.get_close_matches(key, SSH, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"pyinfra knows {', '.join(SSH)}"
-            problems.append(f"{where}: unknown key {key!r}; {hint}")
+        elif problem := name_problem(key):
+            problems.append(f"{where}: {problem}")
     if KEY in data and not isinstance(data[KEY], Mapping):
-        shown = _printed(data[KEY])
+        shown = printed(data[KEY])
         problems.append(f"{where}.{KEY}: must be a mapping of settings, not {shown}; write {{…}}")
-    return [*problems, *_ssh_problems(where, data)]
-
-
-def _ssh_problems(where: str, data: Mapping[str, Any]) -> Iterator[str]:
-    port, checking = data.get("ssh_port", 22), data.get("ssh_strict_host_key_checking", "yes")
-    for key in _SSH_TEXTS:
-        if key in data and not (isinstance(data[key], str) and data[key].strip()):
-            yield f"{where}.{key}: {_printed(data[key])} is no text; write it in quotes"
-    if checking not in _CHECKING:
-        known = ", ".join(_CHECKING)
-        yield (
-            f"{where}.ssh_strict_host_key_checking: {_printed(checking)} is unknown; use one of "
-            f"{known}"
-        )
-    if type(port) is not int or not 0 < port < 65536:
-        yield f"{where}.ssh_port: {_printed(port)} is no port; write a number from 1 to 65535"
+    return [*problems, *ssh_problems(where, data)]
 
 
 def _group(name: str, value: Any) -> list[str]:
@@ -96,7 +67,7 @@ def _group(name: str, value: Any) -> list[str]:
             return [f"{name}: is no group of hosts; write ([hosts], {{data}}){own}"]
         hosts, data = value
     if not isinstance(hosts, list):
-        return [f"{name}: is {_printed(value)}, no group of hosts; write a list, [{_EXAMPLE}]"]
+        return [f"{name}: is {printed(value)}, no group of hosts; write a list, [{_EXAMPLE}]"]
     problems = data_problems(name, data)
     for number, host in enumerate(hosts):
         problems += _host(f"{name}[{number}]", host)
@@ -107,7 +78,7 @@ def _host(where: str, host: Any) -> list[str]:
     if isinstance(host, str) and host:
         return []
     if not isinstance(host, tuple) or len(host) != 2 or not isinstance(host[0], str) or not host[0]:
-        return [f"{where}: {_printed(host)} is no host; write its name, or {_EXAMPLE}"]
+        return [f"{where}: {printed(host)} is no host; write its name, or {_EXAMPLE}"]
     return data_problems(f"hosts[{host[0]}]", host[1])
 
 
@@ -157,7 +128,3 @@ def _one_letter_off(text: str) -> bool:
         *(a + c + b[1:] for a, b in splits if b for c in letters),
         *(a + b[1] + b[0] + b[2:] for a, b in splits if len(b) > 1),
     }
-
-
-def _printed(value: Any) -> str:
-    return f"{value!r:.60}"

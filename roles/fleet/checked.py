@@ -14,6 +14,7 @@ from pyinfra_cli.exceptions import CliError
 from pyinfra_cli.util import parse_cli_arg
 
 from roles.declaration import (
+    SSH,
     Declaration,
     DeclarationError,
     InventoryFileError,
@@ -27,9 +28,11 @@ from roles.fleet.command_line import (
     data_problems,
     folder_problems,
     host_problems,
+    overrides,
 )
 from roles.fleet.fleet import Fleet
 from roles.fleet.saved_plan import saved_plan_problem
+from roles.fleet.ssh_files import ssh_file_problems
 
 # The attribute of pyinfra's state that holds the checked inventory for the deploy.
 _CHECKED = "pyinfra_llm_checked"
@@ -105,6 +108,7 @@ def checked(state: State) -> CheckedInventory:
 def _check(file: str, command: Command) -> None:
     found = _checked(file, command)
     problems = list(host_problems(command, found.declaration))
+    problems += ssh_file_problems(_ssh_data(found.declaration, command))
     if command.needs_hardware and not unknown_hosts(found.fleet.hosts):
         accepted = {"accept_hardware=true", "accept_plan=true"} & set(map(str.lower, command.data))
         problem = None if accepted else saved_plan_problem(found.file, found.fleet.plans)
@@ -127,6 +131,17 @@ def _checked(file: str, command: Command) -> CheckedInventory:
         raise RefusedError(str(error)) from None
 
 
+def _ssh_data(declaration: Declaration, command: Command) -> dict[str, Mapping[str, Any]]:
+    """The ssh data of the command line, and of each host what it does not override."""
+    given = overrides(command, parse_cli_arg)
+    hosts = {
+        f"hosts[{name}].": {key: value for key, value in host.ssh.items() if key not in given}
+        for name, host in declaration.hosts.items()
+        if not name.startswith("@")
+    }
+    return {"--data ": given, **hosts}
+
+
 def _command() -> Command | None:
     """The command of this pyinfra process; None where pyinfra is used as a library."""
     given = command_options()
@@ -135,7 +150,8 @@ def _command() -> Command | None:
     options = {
         name: tuple(given.get(name) or ()) for name in ("data", "limit", "exclude", "group_data")
     }
-    return Command(given["inventory"], tuple(given["operations"]), **options)
+    ssh = {name: given[name] for name in SSH if given.get(name)}
+    return Command(given["inventory"], tuple(given["operations"]), **options, ssh=ssh)
 
 
 def command_options() -> Mapping[str, Any]:

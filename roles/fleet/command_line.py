@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from roles.declaration import SSH, Declaration
+from roles.checks import printable
+from roles.declaration import SSH, Declaration, name_problem, value_problems
 
 # The names of `--data NAME=true` or `=false` that deploys know.
 SWITCHES = (
@@ -20,7 +21,10 @@ DISCOVER = "discover.py"
 
 @dataclass(frozen=True)
 class Command:
-    """A pyinfra command: its inventory, its operations, and the options that are checked here."""
+    """A pyinfra command: its inventory, its operations, and the options that are checked here.
+
+    `ssh` are the values of options such as --ssh-user, by the name that data have.
+    """
 
     inventory: str
     operations: Sequence[str] = ()
@@ -28,6 +32,7 @@ class Command:
     limit: Sequence[str] = ()
     exclude: Sequence[str] = ()
     group_data: Sequence[str] = ()
+    ssh: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def deploys(self) -> tuple[str, ...]:
@@ -46,15 +51,30 @@ def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[st
     """The problems of `--data` options; `parsed` reads a value as pyinfra does."""
     for word in command.data:
         name, equals, value = word.partition("=")
+        shown = f"--data {name}=…" if "password" in name else f"--data {printable(word)}"
         if not equals or not name:
-            yield f"--data {word}: has no value; write --data NAME=true or NAME=false"
+            yield f"{shown}: has no value; write --data NAME=true or NAME=false"
         elif name in SWITCHES:
             if command.deploys and not isinstance(parsed(value), bool):
-                yield f"--data {word}: say true or false, as in --data {name}=true"
+                yield f"{shown}: say true or false, as in --data {name}=true"
         elif command.deploys and name not in SSH and not name.startswith("_"):
             close = difflib.get_close_matches(name.lower().replace("-", "_"), SWITCHES, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(SWITCHES)}"
-            yield f"--data {word}: unknown name {name!r}; {hint}"
+            yield f"{shown}: unknown name {name!r}; {hint}"
+        elif command.deploys and (problem := name_problem(name)):
+            yield f"{shown}: {problem}"
+        elif command.deploys:
+            yield from (f"{shown}{problem}" for problem in value_problems(name, parsed(value)))
+    for name, value in command.ssh.items() if command.deploys else ():
+        option = f"--{name.replace('_', '-')}"
+        yield from (f"{option}{problem}" for problem in value_problems(name, value))
+
+
+def overrides(command: Command, parsed: Callable[[str], Any]) -> dict[str, Any]:
+    """The ssh data that a command has for all hosts, instead of the inventory's."""
+    words = (word.partition("=") for word in command.data)
+    given = {name: parsed(value) for name, _, value in words if name in SSH}
+    return given | dict(command.ssh)
 
 
 def folder_problems(command: Command) -> Iterator[str]:

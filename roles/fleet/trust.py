@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import paramiko
-from paramiko.hostkeys import InvalidHostKey
 from pyinfra.api import Host
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.sshuserclient.client import SSHClient
@@ -25,6 +24,7 @@ from roles.fleet.known_hosts import (
     known_name,
     with_new_keys,
 )
+from roles.fleet.ssh_files import ssh_file_problems
 
 TIMEOUT_S = 10
 _AT_ONCE = 16
@@ -39,10 +39,14 @@ def trust(inventory: str, yes: bool) -> int:
     """
     # paramiko logs tracebacks, which hold text of the other side.
     logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
+    hosts = [host for host in read_hosts(inventory) if not host.name.startswith("@")]
     files: dict[Path, list[Host]] = {}
-    for host in read_hosts(inventory):
-        if not host.name.startswith("@"):
-            files.setdefault(_file_of(host), []).append(host)
+    for host in hosts:
+        files.setdefault(_file_of(host), []).append(host)
+    if problems := list(
+        ssh_file_problems({f"hosts[{one.name}].": _named_files(one) for one in hosts})
+    ):
+        raise ValueError("\n".join([*problems, "Nothing was done."]))
     # A list, so that each file is handled even if another one failed.
     return max([_trust(file, hosts, yes) for file, hosts in files.items()], default=0)
 
@@ -55,6 +59,11 @@ def _file_of(host: Host) -> Path:
             "recorded in, and set ssh_strict_host_key_checking to yes"
         )
     return Path(str(file)).expanduser()
+
+
+def _named_files(host: Host) -> dict[str, Any]:
+    names = ("ssh_config_file", "ssh_known_hosts_file")
+    return {name: host.data.get(name) for name in names}
 
 
 def _trust(file: Path, hosts: Sequence[Host], yes: bool) -> int:
@@ -98,15 +107,7 @@ def _confirmed(file: Path, count: int, yes: bool) -> bool:
 
 
 def _recorded(file: Path) -> paramiko.HostKeys:
-    keys = paramiko.HostKeys()
-    if file.is_file():
-        try:
-            keys.load(str(file))
-        except (InvalidHostKey, paramiko.SSHException, UnicodeDecodeError):
-            raise ValueError(
-                f"{file}: holds what is no SSH key; remove that line (ssh-keygen -lf FILE names it)"
-            ) from None
-    return keys
+    return paramiko.HostKeys(str(file)) if file.is_file() else paramiko.HostKeys()
 
 
 def _scanned(host: Host, recorded: paramiko.HostKeys) -> ScannedHost:

@@ -44,6 +44,13 @@ CASES = {
     "a limit of nobody": (("", ""), (PLAN, "--limit", "gpu-2"), "--limit gpu-2: "),
     "group data that is not there": (("", ""), (PLAN, "--group-data", "gone"), "--group-data gone"),
     "unknown GPUs": (('"gpus": "2x NVIDIA L40S"', ""), (PLAN,), "hosts[gpu-1].gpus: "),
+    "a key that is not there": (
+        ('"ssh_hostname"', '"ssh_key": "nowhere.key", "ssh_hostname"'),
+        (PLAN,),
+        "hosts[gpu-1].ssh_key: nowhere.key is not there",
+    ),
+    "a key of the command line": (("", ""), (PLAN, "--key", "no.key"), "--data ssh_key: no.key"),
+    "a wrong port": (("", ""), (PLAN, "--port", "99999"), "--ssh-port: 99999"),
     "another verb": (("4096", "True"), ("exec", "--", "id"), "services[0].max_model_len: "),
 }
 

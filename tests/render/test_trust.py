@@ -154,7 +154,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: bytes):
     known.write_bytes(text)
     done = trust(inventory(tmp_path, 1), "--yes")
     assert (done.returncode, known.read_bytes()) == (1, text)
-    assert done.stderr.startswith(f"{known}: holds what is no SSH key")
+    assert done.stderr.startswith(f"hosts[gpu-1].ssh_known_hosts_file: {known} ")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: bytes):
         # It would be a key for every host.
         ("127.0.0.1", "*", "'*' is no name or address of a host"),
         ("127.0.0.1", "a b,c", "'a b,c' is no name or address of a host"),
-        ("gpu_hosts = [", "gpu_hosts = [oops", "site.py: NameError: name 'oops' is not defined"),
+        (
+            "gpu_hosts = [",
+            "gpu_hosts = [oops",
+            "site.py, line 4: NameError: name 'oops' is not defined",
+        ),
     ],
 )
 def test_what_is_no_host_or_has_no_file(tmp_path: Path, found: str, instead: str, told: str):

@@ -30,6 +30,59 @@ def second(key: str) -> Callable[[dict[str, Any]], Any]:
     return lambda names: names["all"][1].__setitem__(key, {"services": []})
 
 
+class Unprintable:
+    """An object whose repr raises."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+HUGE = 10**5000
+# pyinfra's own data of a host: a key, a wrong value, and words of the message.
+SSH: tuple[tuple[str, Any, str], ...] = (
+    ("ssh_hostname", "-x", "no name or address"),
+    ("ssh_hostname", "a b", "no name or address"),
+    ("ssh_user", "x\n", "is no text"),
+    ("ssh_user", "root; id", "is no name of a user"),
+    ("ssh_user", "a b", "is no name of a user"),
+    ("ssh_user", "-oProxyCommand=x", "is no name of a user"),
+    ("ssh_key", "a\0b", "is no text"),
+    ("ssh_password", 5, "it is no text"),
+    ("ssh_key_password", "", "it is no text"),
+    ("ssh_allow_agent", "no", "True or False"),
+    ("ssh_look_for_keys", 1, "True or False"),
+    ("ssh_forward_agent", None, "True or False"),
+    ("ssh_connect_retries", "3", "from 0 to 100"),
+    ("ssh_connect_retries", -1, "from 0 to 100"),
+    ("ssh_connect_retries", 10**9, "from 0 to 100"),
+    ("ssh_connect_retries", True, "from 0 to 100"),
+    ("ssh_connect_retry_min_delay", "x", "seconds from 0"),
+    ("ssh_connect_retry_max_delay", -5, "seconds from 0"),
+    ("ssh_connect_retry_max_delay", float("nan"), "seconds from 0"),
+    ("ssh_connect_retry_max_delay", float("inf"), "seconds from 0"),
+    ("ssh_file_transfer_protocol", "ftp", "sftp, scp"),
+    ("ssh_paramiko_connect_kwargs", "x", "is no mapping"),
+    ("ssh_paramiko_connect_kwargs", {"timeouts": 5}, "did you mean timeout?"),
+    ("ssh_paramiko_connect_kwargs", {5: 5}, "unknown name 5"),
+    ("ssh_port", HUGE, "from 1 to 65535"),
+    ("ssh_port", 0, "from 1 to 65535"),
+    ("_sudo", "yes", "True or False"),
+    ("_sudo_user", "", "is no text"),
+    ("_timeout", "never", "whole seconds"),
+    ("_shell_executable", 5, "is no text"),
+    ("_retries", -1, "from 0 to 100"),
+    ("_parallel", -1, "from 0 on"),
+    ("_env", "A=b", "is no mapping"),
+)
+MISSPELT = (
+    ("SSH_USER", "ssh_user"),
+    ("Ssh_key", "ssh_key"),
+    ("ssh-user", "ssh_user"),
+    ("_sudoo", "_sudo"),
+    ("_SUDO_USER", "_sudo_user"),
+)
+
+
 KEYS: tuple[Row, ...] = (
     *((second(key), "all", LLM) for key in ("LLM", "Llm", "lllm", "llms", "lm", "lml", "vllm")),
     *((second(key), "all", LLM) for key in ("llm ", "_llm", "llm_settings", "llm-config", "1lm")),
@@ -53,11 +106,27 @@ KEYS: tuple[Row, ...] = (
         f"{HOST}.ssh_strict_host_key_checking",
         "accept-new",
     ),
+    *((("gpu1." + key, value), f"{HOST}.{key}", words) for key, value, words in SSH),
+    *((("gpu1!" + key, 1), HOST, f"did you mean {meant}?") for key, meant in MISSPELT),
+    (
+        lambda names: names["all"][1].__setitem__("ssh_connect_retries", -1),
+        "all.ssh_connect_retries",
+    ),
     (("file.llm", {"services": []}), "llm", "stands alone; put it into all"),
     (("file.LLM", {}), "LLM", "stands alone; put it into all"),
     (("gpu1.ssh_port", "22"), f"{HOST}.ssh_port", "from 1 to 65535"),
     (("gpu1.ssh_port", True), f"{HOST}.ssh_port", "from 1 to 65535"),
     (("gpu1.ssh_port", 70000), f"{HOST}.ssh_port", "from 1 to 65535"),
+    (
+        ("gpu1.ssh_paramiko_connect_kwargs", {"timeout": "5"}),
+        f"{HOST}.ssh_paramiko_connect_kwargs.timeout",
+        "seconds",
+    ),
+    (("llm.launch", HUGE), "launch", "a value of type int"),
+    (("service.name", Unprintable()), "services[0].name", "a value of type Unprintable"),
+    (("gpu1llm.gpus", Unprintable()), f"{HOST}.gpus", "a value of type Unprintable"),
+    (("file.balancers", Unprintable()), "balancers", "a value of type Unprintable"),
+    (host(HUGE), "gpu_hosts[0]", NO_HOST),
     (("gpu1.llm", None), f"{HOST}.llm", "must be a mapping"),
     (("gpu1.llm", ["gpus"]), f"{HOST}.llm", "must be a mapping"),
     (("lb1.llm", "x"), "hosts[lb-1].llm", "must be a mapping"),

@@ -1,15 +1,19 @@
 """The command line of a deploy is judged first: --data, --limit, the inventory."""
 
 import ast
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from paramiko import SSHClient
+from pyinfra.api.arguments import all_argument_meta
 from pyinfra.connectors.ssh import ConnectorData
 
 from roles.declaration import SSH
 from roles.declaration.plain import declaration_of
+from roles.declaration.ssh import ARGUMENTS, PARAMIKO
 from roles.fleet import SWITCHES
 from roles.fleet.command_line import (
     DEPLOYS,
@@ -52,11 +56,33 @@ def parsed(value: str) -> Any:
         ('verbose="true"', "say true or false"),
         ("identifiers=[true]", "say true or false"),
         ("ssh_usr=deploy", "unknown name"),
+        ("ssh_port=0", "from 1 to 65535"),
+        ("ssh_port=abc", "from 1 to 65535"),
+        ("ssh_user=", "is no text"),
+        ("ssh_strict_host_key_checking=maybe", "accept-new"),
+        ("_sudo=maybe", "True or False"),
+        ("_sudoo=true", "did you mean _sudo?"),
+        ("ssh_connect_retries=-1", "from 0 to 100"),
     ],
 )
 def test_wrong_data_is_refused(word: str, expected: str):
     (problem,) = data_problems(Command("x.py", (LLM,), (word,)), parsed)
     assert problem.startswith(f"--data {word}:") and expected in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("ssh_port", 99999, "--ssh-port: 99999 is no port"), ("ssh_user", "a b", "--ssh-user: 'a b'")],
+)
+def test_wrong_options_of_ssh_are_refused(name: str, value: Any, expected: str):
+    command = Command("x.py", (LLM,), ssh={name: value})
+    (problem,) = data_problems(command, parsed)
+    assert problem.startswith(expected)
+
+
+def test_a_password_on_the_command_line_is_not_repeated():
+    (problem,) = data_problems(Command("x.py", (LLM,), ("ssh_password=12345",)), parsed)
+    assert problem.startswith("--data ssh_password=…: ") and "12345" not in problem
 
 
 @pytest.mark.parametrize(
@@ -129,3 +155,10 @@ def test_what_deploys_ask_for_is_what_is_known():
 
 def test_what_pyinfra_knows_of_ssh_is_known_here():
     assert set(ConnectorData.__annotations__) == set(SSH)
+
+
+def test_what_pyinfra_and_paramiko_take_as_arguments_is_known_here():
+    known = {name for name in all_argument_meta if name != "name"}
+    assert known == set(ARGUMENTS)
+    taken = list(inspect.signature(SSHClient.connect).parameters)
+    assert taken[:2] == ["self", "hostname"] and set(taken[2:]) == set(PARAMIKO)
