@@ -7,9 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from roles.engine.vllm.lock import lock_command
 from roles.engine.vllm.settings import VllmSettings
+
+# The options that are settings of an inventory under the same name.
+_CHECKED = ("requirement", "uv", "index_url", "wheelhouse")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Run the subcommand; 0, or 1 where something is wrong."""
     options = parser().parse_args(arguments)
+    if problems := _problems(options):
+        print("\n".join([*problems, "Nothing was done."]), file=sys.stderr)
+        return 1
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     if uv is None:
         print(f"uv is not installed here: python -m pip install {options.uv}", file=sys.stderr)
@@ -48,6 +58,46 @@ def main(arguments: list[str]) -> int:
         check=False,
     )
     return int(done.returncode != 0)
+
+
+def _problems(options: argparse.Namespace) -> list[str]:
+    """Why the options could not be those of an inventory, each with its option and a remedy."""
+    given = {name: value for name in _CHECKED if (value := getattr(options, name))}
+    folder = options.wheelhouse
+    if folder and "://" not in folder:
+        if not Path(folder).is_dir():
+            return [f"--wheelhouse: {folder} is no folder here; correct it, or give a URL"]
+        del given["wheelhouse"]
+    urls = (options.index_url, *options.extra_index_url, folder)
+    given["extra_index_urls"] = options.extra_index_url
+    given["python"] = f"python{options.python}"
+    # The hashes in the lock come from there; what is installed must equal them.
+    given["allow_http_from"] = [_host(url) for url in urls if url]
+    try:
+        VllmSettings.model_validate(given)
+    except ValidationError as error:
+        return [f"{_option(one)}: {_cause(one)}" for one in error.errors()]
+    return []
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _option(error: ErrorDetails) -> str:
+    name = str(error["loc"][0]) if error["loc"] else "python"
+    name = name.removesuffix("s") if name.startswith("extra") else name
+    return name if name == "requirement" else f"--{name.replace('_', '-')}"
+
+
+def _cause(error: ErrorDetails) -> str:
+    # The text that does not match is not repeated: it may hold a password.
+    if error["type"] == "string_pattern_mismatch":
+        return f"is not of the form {error['ctx']['pattern']}; correct it"  # type: ignore
+    return error["msg"].removeprefix("Value error, ")
 
 
 if __name__ == "__main__":

