@@ -1,11 +1,16 @@
 """Settings of validation."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from roles.host import StrictSettings, check_path, check_url
 from roles.models import Count
+
+# File systems of the kernel.
+_NOT_FOR_FILES = ("/proc", "/sys", "/dev")
 
 
 class ValidationSettings(StrictSettings):
@@ -68,11 +73,15 @@ class ValidationSettings(StrictSettings):
     @field_validator("report_dir")
     @classmethod
     def _can_be_a_folder(cls, value: str) -> str:
-        folder = check_path(value)
+        folder = Path(os.path.expanduser(check_path(value)))
+        if folder.parts[0].startswith("~"):
+            raise ValueError(f"{value} is in the home of a user that is not there; correct it")
         for part in (folder, *folder.parents):
-            if part.exists() and not part.is_dir():
-                raise ValueError(f"{part} is a file; name a folder")
-        return value
+            if os.path.lexists(part) and not part.is_dir():
+                raise ValueError(f"{part} is a file, or a link to no folder; name a folder")
+        if os.path.realpath(folder).startswith(_NOT_FOR_FILES):
+            raise ValueError(f"{value} is no place for files; name another folder")
+        return str(folder)
 
     @model_validator(mode="after")
     def _idle_below_busy(self) -> "ValidationSettings":

@@ -1,5 +1,7 @@
 """What an inventory may say about validation."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -28,3 +30,8 @@ def test_what_makes_no_sense_is_refused(data: dict[str, object]) -> None:
 
 def test_every_setting_is_described() -> None:
     assert all(field.description for field in ValidationSettings.model_fields.values())
+
+
+def test_reports_may_lie_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert ValidationSettings(report_dir="~/reports").report_dir == f"{tmp_path}/reports"
