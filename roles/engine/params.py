@@ -31,7 +31,8 @@ class EngineParams:
     `options` are the service's arguments that only its own engine includes in the estimate.
     `kv_cache_memory_bytes` fixes the KV cache of each GPU; `utilization` then has no effect.
     `measured_kv_gib` is a logged KV cache that replaces the prediction. `other_used_gib` is what
-    other processes use on each GPU. `quantization` is the engine's option of this name.
+    other processes use on each GPU. `quantization` and `performance_mode` are the engine's options
+    of these names; `offline` is a start by the engine's Python class, not as a server.
     """
 
     utilization: float | None = None
@@ -48,6 +49,8 @@ class EngineParams:
     kv_cache_memory_bytes: int | None = None
     measured_kv_gib: float | None = None
     quantization: str | None = None
+    performance_mode: str = "balanced"
+    offline: bool = False
     options: tuple[tuple[str, Argument], ...] = ()
 
 

@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import cast
+from typing import Literal, cast
 
 from roles.models.model import VOCABULARY_PADDING, Format, Model, Weight
 
+Mxfp4Padding = Literal["marlin", "triton", "none"]
 _MIB = 2**20
 # The allocator rounds to 512 bytes. Large blocks come in segments of 2 MiB, whose rest stays unused
 # if it is at most 1 MiB.
@@ -50,16 +51,19 @@ def weights_per_gpu(
     *,
     expert_parallel: bool = False,
     data_parallel_size: int = 1,
+    mxfp4_padding: Mxfp4Padding = "marlin",
 ) -> int:
     """Bytes of the loaded weights on a GPU of one stage, or of the largest stage.
 
     With `data_parallel_size` above 1 experts are split over all its GPUs and the rest is copied.
+    `mxfp4_padding` is the kernel whose layout MXFP4 experts are stored in.
     """
     stages = range(pipeline_parallel_size) if stage is None else (stage,)
     split = _Split(
         tensor_parallel_size,
         tensor_parallel_size * data_parallel_size,
         expert_parallel,
+        mxfp4_padding,
     )
     return max(_stage_bytes(model, split, pipeline_parallel_size, one) for one in stages)
 
@@ -126,11 +130,12 @@ def _sum_bytes(model: Model, split: "_Split") -> tuple[tuple[int, ...], _Ends]:
 
 @dataclass(frozen=True)
 class _Split:
-    """How tensors are split: over `tensor` GPUs, experts over `all_gpus`."""
+    """How tensors are split and stored: over `tensor` GPUs, experts over `all_gpus`."""
 
     tensor: int
     all_gpus: int
     expert_parallel: bool
+    mxfp4_padding: Mxfp4Padding
 
 
 @lru_cache(maxsize=4096)
@@ -153,16 +158,25 @@ def _bytes(split: _Split, weight: Weight) -> int:
         outputs += weight.kv_outputs * max(1, weight.kv_heads / parts) / weight.kv_heads
     outputs, inputs = math.ceil(outputs), math.ceil(inputs)
     if weight.experts and weight.format.name == "mxfp4":
-        outputs, inputs = _padded_mxfp4(weight, outputs, inputs)
+        outputs, inputs = _padded_mxfp4(weight, outputs, inputs, split.mxfp4_padding)
     return _allocated_matrix(weight.format, matrices, outputs, inputs)
 
 
-def _padded_mxfp4(weight: Weight, outputs: int, inputs: int) -> tuple[int, int]:
-    """The padded sizes of MXFP4 experts for Marlin and TRT-LLM (`fused_moe/oracle/mxfp4.py`).
+def _padded_mxfp4(
+    weight: Weight, outputs: int, inputs: int, padding: Mxfp4Padding
+) -> tuple[int, int]:
+    """The padded sizes of MXFP4 experts.
 
-    The intermediate size is a multiple of 128, the hidden size of 256. Hopper's Triton kernel pads
-    less by its code, but its logs are within 3 % of this.
+    Marlin and TRT-LLM (`fused_moe/oracle/mxfp4.py`) take an intermediate size of whole 128s and a
+    hidden size of whole 256s. Triton's layout on Hopper (`triton_kernels`, `hopper_value.py`) has
+    inputs of whole 128s and outputs of whole 256s.
     """
+    if padding == "none":
+        return outputs, inputs
+    if padding == "triton" and weight.split == "outputs":
+        return _round_up(2 * _round_up(math.ceil(outputs / 2), 64), 256), _round_up(inputs, 128)
+    if padding == "triton":
+        return _round_up(outputs, 256), _round_up(_round_up(inputs, 64), 128)
     if weight.split == "outputs":
         # Gate and up are stacked, each padded.
         return 2 * _round_up(math.ceil(outputs / 2), 128), _round_up(inputs, 256)

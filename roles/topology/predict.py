@@ -29,6 +29,9 @@ class CaseSettings(ModelCase):
     max_num_seqs: Count | None = None
     max_num_batched_tokens: Count | None = None
     enforce_eager: bool | None = None
+    offline: bool | None = Field(
+        default=None, description="started by the Python class LLM, not by `vllm serve`"
+    )
     engine_version: EngineVersion | None = Field(
         default=None, description="vLLM's, the newest if null"
     )
@@ -118,6 +121,7 @@ def _asked(case: CaseSettings) -> EngineParams:
         max_num_seqs=case.max_num_seqs,
         max_num_batched_tokens=case.max_num_batched_tokens,
         eager=bool(case.enforce_eager),
+        offline=bool(case.offline),
         kv_cache_dtype=case.kv_cache_dtype or "auto",
         engine_version=case.engine_version,
         data_parallel_size=case.data_parallel_size or 1,

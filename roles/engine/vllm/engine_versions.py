@@ -8,12 +8,16 @@ import re
 from dataclasses import dataclass
 
 from roles.engine.needs import Version
+from roles.models import Mxfp4Padding
 
 LATEST: Version = (0, 33, 0)
 V1: Version = (0, 8)
 
 _VERSION = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 _SMALL_BATCH = re.compile(r"a100|\bgb10\b", re.IGNORECASE)
+_FIRST_LARGE = re.compile(r"h100|h200", re.IGNORECASE)
+# From this version on a default step is never larger than all requests at their longest.
+LIMITED_BY_REQUESTS: Version = (0, 9)
 _GIB_MIB = 1024
 
 
@@ -71,26 +75,49 @@ def rules(version: Version) -> Rules:
 
 
 def batch_defaults(
-    name: str, memory_mib: float, version: Version = LATEST, max_model_len: int = 0
+    name: str,
+    memory_mib: float,
+    version: Version = LATEST,
+    max_model_len: int = 0,
+    *,
+    offline: bool = False,
 ) -> tuple[int, int]:
     """vLLM's defaults for a GPU: (tokens per step, concurrent requests).
 
-    A100 and GB10 count as small regardless of their memory (`engine/arg_utils.py`). Before 0.8 a
+    `offline` is the Python class `LLM`, which takes larger steps than `vllm serve`. Before 0.8 a
     step took whole prompts: its tokens were the longest request, or 512 (2048 from 0.6.4) if
-    requests were longer than 32768, which were processed in chunks.
+    requests were longer than 32768, which were processed in chunks. Sources: `engine/arg_utils.py`
+    of several versions, pull requests 16158 (256 requests on most cards) and 17885 (A100).
     """
     if version < V1:
         cut = max_model_len > 32768
         whole = 512 if version < (0, 6, 4) else 2048
         return (whole if cut else max(max_model_len, 2048)), 256
-    memory_gib = memory_mib / _GIB_MIB
-    small = bool(_SMALL_BATCH.search(name))
-    if memory_gib >= 160 and not small and version >= (0, 17):
+    if memory_mib >= 160 * _GIB_MIB and version >= (0, 17) and not _SMALL_BATCH.search(name):
         return 16384, 1024
-    if memory_gib >= 70 and not small:
-        return 8192, 1024
+    if _is_large(name, memory_mib, version):
+        return 16384 if offline else 8192, 1024
     # The first releases of V1 allowed 1024 requests on any GPU.
-    return 2048, 1024 if version < (0, 8, 5) else 256
+    return 8192 if offline else 2048, 1024 if version < (0, 8, 4) else 256
+
+
+def _is_large(name: str, memory_mib: float, version: Version) -> bool:
+    """Whether a GPU gets large steps: by name at first, then by memory, since 0.9 not an A100."""
+    if version < (0, 8, 5):
+        return bool(_FIRST_LARGE.search(name))
+    small = version >= (0, 9) and bool(_SMALL_BATCH.search(name))
+    return memory_mib >= 70 * _GIB_MIB and not small
+
+
+def mxfp4_padding(version: Version, capability: float | None) -> Mxfp4Padding:
+    """The layout of MXFP4 experts: on Hopper Triton's, which pads since torch 2.8.1.
+
+    Before, its swizzled layout was off (`mxfp4_utils.py`), and starts logged the checkpoint's own
+    size. From 0.19 on logs are as near to Marlin's layout, which is the larger one.
+    """
+    if capability is None or not 9 <= capability < 10 or version >= (0, 19):
+        return "marlin"
+    return "triton" if version >= (0, 11, 1) else "none"
 
 
 def engine_memory_gib(version: Version, tensor: int, datacenter_links: bool) -> float:

@@ -10,9 +10,11 @@ from functools import lru_cache
 
 from roles.engine.params import GIB, EngineParams, GpuMemory, gpu_memory
 from roles.engine.vllm.engine_versions import (
+    LIMITED_BY_REQUESTS,
     Rules,
     batch_defaults,
     engine_memory_gib,
+    mxfp4_padding,
     parse_version,
     rules,
 )
@@ -44,9 +46,14 @@ PROMISE_SHARE, MIN_PROMISE_MARGIN_GIB = 0.03, 0.5
 def batch(gpu: GpuMemory, params: EngineParams, model_len: int) -> tuple[int, int]:
     """Tokens per step and concurrent requests; vLLM limits its default of requests to the
     tokens."""
+    version = parse_version(params.engine_version)
     tokens, requests = batch_defaults(
-        gpu.name, gpu.total_mib, parse_version(params.engine_version), model_len
+        gpu.name, gpu.total_mib, version, model_len, offline=params.offline
     )
+    factor = 2 if params.performance_mode == "throughput" else 1
+    tokens, requests = factor * tokens, params.max_num_seqs or factor * requests
+    if version >= LIMITED_BY_REQUESTS:
+        tokens = min(tokens, requests * model_len)
     tokens = params.max_num_batched_tokens or tokens
     return tokens, params.max_num_seqs or min(requests, tokens)
 
@@ -218,6 +225,7 @@ def _weights_gib(engine: _Engine, number: int) -> float:
         number,
         expert_parallel=engine.shape.expert_parallel,
         data_parallel_size=engine.params.data_parallel_size,
+        mxfp4_padding=mxfp4_padding(engine.version_rules.version, engine.step.capability),
     )
     weights = loaded * (1 + engine.model.margin) / GIB
     if not engine.params.cpu_offload_gib:

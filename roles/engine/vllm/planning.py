@@ -176,6 +176,7 @@ class Vllm:
             max_num_seqs=int(requests) if requests else None,
             eager=None if eager is None else bool(eager),
             kv_cache_dtype=str(arguments.get("kv-cache-dtype", "auto")),
+            performance_mode=str(arguments.get("performance-mode", "balanced")),
             quantization=None if method is None else str(method),
         )
 

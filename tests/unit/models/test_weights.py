@@ -156,3 +156,17 @@ def test_more_gpus_never_hold_more_each(name: str, tensor: int):
     model = published(name)
     assert weights_per_gpu(model, 2 * tensor) < weights_per_gpu(model, tensor)
     assert weights_per_gpu(model, tensor) * tensor >= 0.999 * checkpoint_bytes(model)
+
+
+def test_mxfp4_experts_are_as_large_as_their_kernels_layout():
+    model = published("gpt-oss-120b")
+    sizes = {
+        padding: weights_per_gpu(model, 1, mxfp4_padding=padding) / GIB
+        for padding in ("none", "triton", "marlin")
+    }
+    # Logs: vLLM 0.14.1 on an H100, and one without Triton's kernels.
+    assert sizes["triton"] == pytest.approx(64.38, rel=5e-3)
+    assert sizes["marlin"] == pytest.approx(65.9651, rel=2e-3)
+    small = weights_per_gpu(published("gpt-oss-20b"), 1, mxfp4_padding="none") / GIB
+    # A log of the first release on an RTX 3090.
+    assert small == pytest.approx(12.8848, rel=3e-3)

@@ -13,6 +13,7 @@ from roles.engine.vllm.transients import Step, forward_bytes, graph_sizes, sampl
 from roles.hardware import Gpu
 from roles.models import find
 from roles.plan import MemorySum, Shape
+from roles.topology.named_gpus import named_gpu
 from tests.unit.models.published import published
 
 GIB = 2**30
@@ -49,6 +50,13 @@ def test_versions(text: str | None, expected: tuple[int, ...]):
         ("NVIDIA GB10", 122570, LATEST, 4096, (2048, 256)),
         ("NVIDIA GB100", 122570, LATEST, 4096, (8192, 1024)),
         ("NVIDIA L40S", 46068, LATEST, 4096, (2048, 256)),
+        # Large steps by name, by memory, then by memory without A100.
+        ("NVIDIA H100 80GB HBM3", 81559, (0, 8, 4), 4096, (8192, 1024)),
+        ("AMD Instinct MI300X", 196592, (0, 8, 4), 4096, (2048, 256)),
+        ("AMD Instinct MI300X", 196592, (0, 8, 5), 4096, (8192, 1024)),
+        ("NVIDIA A100-SXM4-80GB", 81920, (0, 8, 5), 4096, (8192, 1024)),
+        ("NVIDIA A100-SXM4-80GB", 81920, (0, 9, 0), 4096, (2048, 256)),
+        ("NVIDIA A10G", 23028, (0, 8, 4), 4096, (2048, 256)),
         # V1's first releases, and V0 with whole prompts and with cut ones.
         ("NVIDIA L4", 23034, (0, 8, 3), 4096, (2048, 1024)),
         ("NVIDIA L4", 23034, (0, 6, 3), 20000, (20000, 256)),
@@ -274,3 +282,54 @@ def test_longer_requests_are_never_more(model, gpu: GpuMemory, params: EnginePar
     longer = replace(params, max_model_len=(params.max_model_len or 0) + more)
     concurrency = memory_sum(model, gpu, Shape(8), params).max_concurrency
     assert memory_sum(model, gpu, Shape(8), longer).max_concurrency <= concurrency
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_mib", "expected"),
+    [
+        ("NVIDIA B200", 183359, (16384, 1024)),
+        ("NVIDIA H100 80GB HBM3", 81559, (16384, 1024)),
+        ("NVIDIA L40S", 46068, (8192, 256)),
+    ],
+)
+def test_batch_defaults_of_the_python_class(name: str, memory_mib: int, expected: tuple[int, int]):
+    assert batch_defaults(name, memory_mib, offline=True) == expected
+
+
+def test_a_default_step_follows_the_requests_that_are_set():
+    few = EngineParams(max_num_seqs=4)
+    assert batch(H100, few, 256) == (1024, 4)
+    assert batch(H100, few, 8192) == (8192, 4)
+    more = EngineParams(performance_mode="throughput")
+    assert batch(H100, more, 8192) == (16384, 2048)
+    assert batch(H100, replace(more, max_num_seqs=8), 8192) == (16384, 8)
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "version", "length"),
+    [
+        # `vllm serve openai/gpt-oss-120b --max-model-len 32768`, measured under load.
+        ("openai/gpt-oss-120b", "H100 80GB", "0.10.2", 32768),
+        ("openai/gpt-oss-120b", "H100 80GB", "0.11.0", 32768),
+        ("openai/gpt-oss-120b", "A100 80GB", "0.11.0", 32768),
+        ("Qwen/Qwen2.5-7B-Instruct", "A10G", "0.8.4", 32768),
+        ("Qwen/Qwen2.5-7B-Instruct", "A10G", None, 32768),
+    ],
+)
+def test_starts_that_people_run(model: str, card: str, version: str | None, length: int):
+    params = EngineParams(max_model_len=length, engine_version=version)
+    assert memory_sum(find(model), named_gpu(card, None), Shape(1), params).starts
+
+
+@pytest.mark.parametrize(
+    ("version", "length"),
+    [
+        # "can't run on H100" at the model's whole context, and out of memory after an upgrade.
+        ("0.10.2", 131072),
+        ("0.14.1", 32768),
+    ],
+)
+def test_starts_of_gpt_oss_that_failed(version: str, length: int):
+    params = EngineParams(max_model_len=length, engine_version=version)
+    model = find("openai/gpt-oss-120b")
+    assert not memory_sum(model, named_gpu("H100 80GB", None), Shape(1), params).starts
