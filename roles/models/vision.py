@@ -6,10 +6,11 @@ known is taken for an ordinary vision transformer.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from roles.models.fields import Fields
-from roles.models.model import Encoder, Split, Weight
+from roles.models.model import Encoder, Model, Split, Weight
 from roles.models.parameters import Builder
 
 _GATED = frozenset(("qwen2_5_vl", "qwen2_5_omni_vision_encoder", "pixtral", "gemma4_vision"))
@@ -44,6 +45,12 @@ def vision_encoder(config: Mapping[str, Any]) -> Encoder | None:
     if not inner and fields.get("mlp_ratio"):
         inner = int(_width(kind, fields) * fields.get("mlp_ratio"))
     return Encoder(heads, inner)
+
+
+def with_whole_encoder(model: Model) -> Model:
+    """The model with its encoders whole on every GPU, as with `--mm-encoder-tp-mode data`."""
+    whole = tuple(replace(weight, split="replicated") for weight in model.everywhere)
+    return replace(model, encoder=None, everywhere=whole)
 
 
 def _source(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -103,7 +103,7 @@ def plan_fleet(
         return Plan(service.name, service.model.id, _with_relative_weights(hosts))
     able = {host: machine for host, machine in hardware.items() if _runs_on(service, machine)}
     found, problems = clusters(
-        engine(service.kind), service.model, service.engine_params, able, network_gbit_s
+        engine(service.kind), service.planned_model, service.engine_params, able, network_gbit_s
     )
     return Plan(service.name, service.model.id, tuple(hosts), found, problems)
 
@@ -208,7 +208,7 @@ def spec_of(
     if load is not None:
         load = replace(load, concurrency=max(load.concurrency * share, 1e-6))
     return ServiceSpec(
-        service.model,
+        service.planned_model,
         service.engine_params,
         service.shape_objective,
         load,

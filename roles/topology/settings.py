@@ -27,6 +27,7 @@ from roles.models import (
     is_known,
     model_of_file,
     recipe_of,
+    with_whole_encoder,
 )
 from roles.topology.candidates import Load
 from roles.topology.choice import Objective, ObjectiveKind
@@ -255,6 +256,13 @@ class ServiceSettings(StrictSettings):
             min_concurrency=self.min_concurrency,
         )
         return engine(self.kind).with_arguments(params, self.arguments)
+
+    @property
+    def planned_model(self) -> Model:
+        """The model as the service's options have it split."""
+        if self.arguments.get("mm-encoder-tp-mode") == "data":
+            return with_whole_encoder(self.model)
+        return self.model
 
     @property
     def model_recipe(self) -> Recipe | None:

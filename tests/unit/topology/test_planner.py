@@ -336,3 +336,20 @@ def test_a_single_endpoint_is_on_one_host():
     plan = plan_fleet(declared, machines)
     assert [(one.host, str(one.shape)) for one in plan.replicas] == [("a", "TP2")]
     assert "a is the single endpoint" in plan.hosts[0].warnings[0]
+
+
+def test_an_encoder_that_is_not_split_allows_more_gpus():
+    """As the refusal says: `--mm-encoder-tp-mode data` keeps the encoder whole on each GPU."""
+    gpus = declared_hardware("8x NVIDIA L40S", "pcie")
+    split = service("Qwen/Qwen2.5-VL-3B-Instruct", 4096, single_endpoint=True)
+    assert plan_host(split, "h", gpus).replicas[0].shape.tensor_parallel < 8
+    whole = service(
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        4096,
+        single_endpoint=True,
+        arguments={"mm-encoder-tp-mode": "data"},
+    )
+    (replica,) = plan_host(whole, "h", gpus).replicas
+    assert replica.shape.tensor_parallel == 8
+    # Its 0.67 billion parameters are not divided.
+    assert replica.memory.weights_gib > 1.2 + 6.2 / 8
