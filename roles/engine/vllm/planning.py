@@ -18,6 +18,7 @@ from roles.engine.vllm.support import (
     MIN_CAPABILITY_OF_ANY_BUILD,
     kernel_problem,
     planned_dtype,
+    plugins,
     unsupported,
 )
 from roles.hardware import Gpu
@@ -122,8 +123,8 @@ class Vllm:
         return planned_dtype(model, dtype, gpu)
 
     def doubts(self, model: Model) -> tuple[str, ...]:
-        """Warnings about a model of an unknown kind."""
-        return model.warnings
+        """Warnings about a model of an unknown kind, and of formats that need a plugin."""
+        return (*model.warnings, *plugins(model))
 
     def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
         """What a card has no kernels for, and the nearest form that it runs."""

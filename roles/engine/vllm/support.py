@@ -37,6 +37,12 @@ _METHODS = {
     "int8_per_channel": "int8-weights",
     "gguf": "gguf",
 }
+# Formats that vLLM no longer has itself, by the beginning of their names (0.32's
+# `layers/quantization/` and its extra `extra-quant`).
+_PLUGINS = {
+    "gguf": "a plugin reads GGUF files: install vllm[extra-quant], or leave them to llama_cpp",
+    "nf4": "bitsandbytes is not part of vLLM any more: install its plugin, or use an AWQ form",
+}
 # What to use in place of a format, the nearest first: by bits a weight.
 _FOUR_BITS = (("awq", "AWQ or GPTQ"), ("nvfp4", "NVFP4"), ("fp8", "FP8"), ("int8", "INT8"))
 _EIGHT_BITS = (("fp8", "FP8"), ("int8", "INT8"), ("awq", "AWQ or GPTQ"))
@@ -118,6 +124,15 @@ def _subjects(model: Model, params: EngineParams) -> tuple[str, ...]:
     named = [_METHODS[key] for key in _METHODS if (params.quantization or "").startswith(key)]
     formats = (_subject(name) for name in model.weight_formats)
     return tuple(dict.fromkeys((*formats, *named[-1:])))
+
+
+def plugins(model: Model) -> tuple[str, ...]:
+    """What vLLM needs besides itself for the formats of a model's weights."""
+    return tuple(
+        f"vLLM 0.33: {text}"
+        for beginning, text in _PLUGINS.items()
+        if any(name.startswith(beginning) for name in model.weight_formats)
+    )
 
 
 def _subject(format_name: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from roles.engine.params import EngineParams
 from roles.engine.vllm.kernels import ROWS
+from roles.engine.vllm.planning import VLLM
 from roles.engine.vllm.support import kernel_problem
 from roles.models import Model, find, parse_config
 from roles.topology.named_gpus import named_gpu
@@ -106,6 +107,15 @@ def test_sparse_latent_attention_by_card(gpu: str, starts: bool):
 def test_a_method_that_the_service_sets_is_looked_up_too():
     assert problem(find(QWEN), "MI300X", quantization="bitsandbytes")
     assert problem(find(QWEN), "MI300X", quantization="fp8") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "plugin"),
+    [("gguf q4_k_m", "vllm[extra-quant]"), ("bitsandbytes", "its plugin"), ("awq", None)],
+)
+def test_formats_that_need_a_plugin_are_warned_of(method: str, plugin: str | None):
+    found = VLLM.doubts(form(method))
+    assert any(plugin in text for text in found) if plugin else found == ()
 
 
 def test_weight_only_integers_run_where_w8a8_does_not():
