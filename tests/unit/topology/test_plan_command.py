@@ -340,3 +340,10 @@ def test_limits_that_no_shape_keeps_are_said_to_be_missed():
 def test_a_form_without_kernels_for_the_card_is_refused_with_one_that_has(model, gpu, instead):
     answer = plan(model, [gpu])
     assert instead in answer["remedies"][0]
+
+
+@pytest.mark.parametrize("length", [8192, 32768, 131072])
+def test_gpt_oss_120b_is_planned_on_one_h100(length: int):
+    """At its whole context with fewer requests a step than vLLM's default."""
+    answer = plan("openai/gpt-oss-120b", [H100], max_model_len=length, min_concurrency=1)
+    assert shapes(answer) == [(1, 1, [0])]
