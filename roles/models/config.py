@@ -18,8 +18,8 @@ from roles.models.families import (
     TIED_BY_DEFAULT,
     UNGATED,
     expert_count,
+    latent_size,
     layer_count,
-    rope_size,
     unknown_experts,
 )
 from roles.models.fields import MAX_INTEGER, Fields, text_fields
@@ -322,7 +322,7 @@ def _rope_bytes(fields: Fields, layers: tuple[Layer, ...]) -> int:
         scaled = (own.get("rope_type") or own.get("type")) == "linear"
         positions = min(limits, default=2048) * (float(own.get("factor") or 1) if scaled else 1)
         if mixer.kind == "mla":
-            size, part = rope_size(fields), 1.0
+            size, part = latent_size(fields, "qk_rope_head_dim"), 1.0
         else:
             size = mixer.head_size
         # Gemma 4 keeps full rows even for layers with partial rotation.

@@ -33,8 +33,9 @@ ENCODER_DECODERS = _names("""
     t5 mt5 umt5 longt5 switch_transformers bart mbart pegasus bigbird_pegasus m2m_100 marian led
     blenderbot plbart prophetnet florence2
     """)
-# The rotary part of latent attention is 64 by their classes' default, or in all published models.
-_ROPE_64 = _names("""
+# Parts of a head of latent attention, by their classes' defaults or as in all published models.
+_LATENT_SIZES = {"qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
+_LATENT = _names("""
     deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa kimi_k2 kimi_linear longcat_flash
     """)
 # Defaults of transformers for keys that published configs omit.
@@ -141,10 +142,11 @@ def unknown_experts(fields: Fields) -> str:
     )
 
 
-def rope_size(fields: Fields) -> int:
-    """The rotary part of a head of latent attention; ValueError where an unknown kind says none."""
-    default = 64 if fields.model_type in _ROPE_64 else None
-    return fields.integer("qk_rope_head_dim", default=default)
+def latent_size(fields: Fields, part: str) -> int:
+    """The size of a part of a head of latent attention; ValueError where an unknown kind says
+    none."""
+    default = _LATENT_SIZES[part] if fields.model_type in _LATENT else None
+    return fields.integer(part, default=default)
 
 
 def kv_head_count(fields: Fields, heads: int) -> int:

@@ -14,8 +14,8 @@ from roles.models.families import (
     attention_kinds,
     expert_count,
     kv_head_count,
+    latent_size,
     mlp_kinds,
-    rope_size,
 )
 from roles.models.fields import Fields
 from roles.models.model import Attention, Dense, Experts, Layer, Recurrent, Weight
@@ -146,7 +146,7 @@ def _latent(build: Builder, index: int) -> tuple[Attention, list[Weight]]:
     fields = build.fields
     path = build.at("self_attn.")
     heads = fields.integer("num_attention_heads")
-    size = fields.integer("kv_lora_rank") + rope_size(fields)
+    size = fields.integer("kv_lora_rank") + latent_size(fields, "qk_rope_head_dim")
     weights = parameters.latent_attention(path, heads)
     if fields.model_type == "minicpm3":
         # vLLM caches full keys and values, of the queries' length.

@@ -5,7 +5,7 @@ Sources: vLLM 0.33 `model_executor/models/` and `layers/linear.py`.
 
 from dataclasses import dataclass
 
-from roles.models.families import rope_size
+from roles.models.families import latent_size
 from roles.models.fields import Fields
 from roles.models.model import Format, Split, Weight
 from roles.models.quantization import Formats
@@ -92,10 +92,12 @@ def latent_attention(build: Builder, heads: int) -> list[Weight]:
     """
     fields = build.fields
     latent = fields.integer("kv_lora_rank")
-    rope = rope_size(fields)
-    nope = fields.integer("qk_nope_head_dim", default=128)
-    own = fields.integer("hidden_size") // heads if fields.model_type == "minicpm3" else 128
-    value = fields.integer("v_head_dim", default=own)
+    rope = latent_size(fields, "qk_rope_head_dim")
+    nope = latent_size(fields, "qk_nope_head_dim")
+    if fields.model_type == "minicpm3":
+        value = fields.integer("v_head_dim", default=fields.integer("hidden_size") // heads)
+    else:
+        value = latent_size(fields, "v_head_dim")
     rank = fields.get("q_lora_rank")
     made: list[Weight] = []
     if rank:

@@ -466,6 +466,10 @@ T5 = {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16, "vocab_s
         ),
         # Latent attention whose rotary part is not said.
         (SIZES | {"model_type": "novel", "kv_lora_rank": 512}, "qk_rope_head_dim"),
+        (
+            SIZES | {"model_type": "novel", "kv_lora_rank": 512, "qk_rope_head_dim": 64},
+            "qk_nope_head_dim",
+        ),
         (T5 | {"model_type": "t5", "is_encoder_decoder": True}, "is_encoder_decoder"),
         (T5 | {"model_type": "mt5"}, "encoder-decoder"),
         (T5 | {"architectures": ["T5ForConditionalGeneration"]}, "encoder-decoder"),
