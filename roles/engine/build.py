@@ -16,9 +16,9 @@ from pydantic import (
 
 from roles.engine.needs import Device
 from roles.engine.params import Argument, EngineParams
-from roles.hardware import Gpu
 from roles.host import LocalFile, Several, StrictSettings, check_private, check_url, read_text
 from roles.models import Model
+from roles.plan import HostPlan
 
 Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
@@ -148,9 +148,9 @@ class Build(StrictSettings, ABC):
         model: Model,
         params: EngineParams,
         arguments: Mapping[str, Argument],
-        gpus: Sequence[Gpu],
+        plan: HostPlan,
     ) -> str | None:
-        """What this version does not have of what a service needs on some GPUs, and the remedy."""
+        """What this version does not have of what a service needs on a host, and the remedy."""
         return None
 
     def is_older(self, version: Sequence[int]) -> bool:

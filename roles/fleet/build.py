@@ -308,9 +308,7 @@ def _lacking(
             build = host.engines.get(service.name)
             if build is None or own is None or not own.replicas:
                 continue
-            used = {index for replica in own.replicas for index in replica.gpus}
-            gpus = [gpu for gpu in own.gpus if gpu.index in used]
-            arguments = service.all_arguments
+            params, arguments = service.engine_params, service.all_arguments
             recipe = service.model_recipe
             if recipe is not None and build.is_older(recipe.least_version):
                 yield (
@@ -318,7 +316,7 @@ def _lacking(
                     f"by {recipe}, and {build.version_name} is older; set a newer "
                     f"engines.{build.kind}.requirement, or services[{number}].recipe: False"
                 )
-            elif problem := build.lacks(service.model, service.engine_params, arguments, gpus):
+            elif problem := build.lacks(service.planned_model, params, arguments, own):
                 yield f"services[{number}].arguments: {problem}"
 
 

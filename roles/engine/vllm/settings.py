@@ -13,13 +13,16 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 
 from roles.engine.build import Build, Source
 from roles.engine.needs import Version
-from roles.engine.params import Argument, EngineParams, gpu_memory
+from roles.engine.params import Argument, EngineParams, GpuMemory, gpu_memory
+from roles.engine.vllm.engine_versions import LATEST
 from roles.engine.vllm.lock import lock_remedy, problem_of, shipped
+from roles.engine.vllm.memory import memory_sum
 from roles.engine.vllm.parsers import parser_problem
+from roles.engine.vllm.planning import FEWER_SEQS
 from roles.engine.vllm.support import kernel_problem
-from roles.hardware import Gpu
 from roles.host import LocalFile, Several, read_text
 from roles.models import Model
+from roles.plan import HostPlan, Shape
 
 Requirement = Annotated[
     str,
@@ -197,15 +200,49 @@ class VllmSettings(Build):
         model: Model,
         params: EngineParams,
         arguments: Mapping[str, Argument],
-        gpus: Sequence[Gpu],
+        plan: HostPlan,
     ) -> str | None:
-        """A parser that this version does not have, or kernels for a card."""
+        """A parser that this version does not have, kernels for a card, or memory by its rules."""
         if problem := parser_problem(arguments, self.numbers):
             return problem
-        own = replace(params, engine_version=".".join(map(str, self.numbers)))
-        cards = () if self.device == "cpu" else dict.fromkeys(map(gpu_memory, gpus))
-        found = (kernel_problem(model, own, card) for card in cards)
+        if self.device == "cpu":
+            return None
+        cards = {gpu.index: gpu_memory(gpu) for gpu in plan.gpus}
+        starts = {
+            (cards[one.gpus[0]], one.shape, one.max_num_seqs, one.gpu_memory_utilization)
+            for one in plan.replicas
+        }
+        found = (self._no_start(model, params, *start) for start in starts)
         return next((problem for problem in found if problem), None)
+
+    def _no_start(
+        self,
+        model: Model,
+        params: EngineParams,
+        card: GpuMemory,
+        shape: Shape,
+        requests: int | None,
+        utilization: float,
+    ) -> str | None:
+        """Why this version would not start a planned replica, and the remedy."""
+        version = ".".join(map(str, self.numbers))
+        own = replace(
+            params,
+            engine_version=version,
+            max_num_seqs=requests or params.max_num_seqs,
+            utilization=utilization,
+        )
+        if problem := kernel_problem(model, own, card):
+            return problem
+        memory = memory_sum(model, card, shape, own)
+        if self.numbers >= LATEST or memory.fits:
+            return None
+        short = memory.reason or f"{memory.kv_cache_gib:.1f} GiB are left for KV cache"
+        return (
+            f"vLLM {version} has less memory for requests on {card.name} than the plan's newer "
+            f'rules say ({short}); set {{"max-num-seqs": {FEWER_SEQS}}}, or a newer '
+            "engines.vllm.requirement"
+        )
 
     def is_older(self, version: Sequence[int]) -> bool:
         """Whether this vLLM is older than a version."""

@@ -584,3 +584,18 @@ def test_a_version_without_kernels_for_a_card_is_refused(key: Path):
     old = vllm({"requirement": "vllm==0.15.1", "allow_unhashed": True})
     (problem,) = problems(declared(key, hosts, service=service, **old))
     assert "no kernels for Tesla T4" in problem
+
+
+def test_a_version_whose_defaults_leave_too_little_memory_is_refused(key: Path):
+    """The plan is by the newest rules; vLLM 0.8.3 takes 1024 requests a step on any card."""
+    hosts = HOSTS | {"gpu-1": ("gpu_hosts", {"gpus": "1x NVIDIA A10G"}, "10.0.0.11")}
+    del hosts["gpu-2"]
+    service = {"model": "Qwen/Qwen2.5-7B-Instruct", "max_model_len": 4096, "min_concurrency": 2}
+    old = vllm({"requirement": "vllm==0.8.3", "allow_unhashed": True})
+    (problem,) = problems(declared(key, hosts, service=service, **old))
+    assert problem.startswith("services[0].arguments: vLLM 0.8.3")
+    assert '{"max-num-seqs": 64}' in problem
+    fewer = service | {"arguments": {"max-num-seqs": 64}}
+    assert build(declared(key, hosts, service=fewer, **old)).plans[0].replicas
+    newer = vllm({"requirement": "vllm==0.8.4", "allow_unhashed": True})
+    assert build(declared(key, hosts, service=service, **newer)).plans[0].replicas
