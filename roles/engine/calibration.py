@@ -5,16 +5,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LinkCalibration:
-    """Global constants of the links, the same for every card.
+    """Global constants of the links, the same for every card. `efficiency` is the part of a link's
+    rate, one direction, that an all-reduce reaches."""
 
-    Fitted by tests/benchmarks/throughput_regret.py on the rows of tests/data/throughput.jsonl
-    (one NVLink 3 system, one NVLink 4 system, one PCIe Gen4 system). `efficiency` is the part of
-    a link's rate, one direction, that an all-reduce reaches.
-    """
-
-    latency_us: float = 7.3
-    latency_per_peer_us: float = 1.0
-    efficiency: float = 0.45
+    latency_us: float = 6.3
+    latency_per_peer_us: float = 1.17
+    efficiency: float = 0.514
 
 
 LINK_CALIBRATION = LinkCalibration()
@@ -24,21 +20,27 @@ LINK_CALIBRATION = LinkCalibration()
 class Calibration:
     """Global constants of the estimate, the same for every card and model.
 
-    Fitted by tests/benchmarks/throughput_regret.py on tests/data/throughput.jsonl, which prints
-    their errors on GPUs and models left out of the fit. Efficiencies are fractions of the
-    datasheet's rate.
+    Fitted by tests/benchmarks/throughput_regret.py to the measured rows and the composed rows under
+    tests/data; it prints their errors on cards and models left out of the fit. Efficiencies are
+    fractions of the datasheet's rate. `conversion_ps`: converting one weight of a weight-only
+    format. `matrix_overhead_us`: each multiplication by a dense matrix, with what runs beside it.
+    `prompt_layer_overhead_us`: each layer of a step with a prompt, which the engine runs without a
+    whole CUDA graph. `request_overhead_us`: scheduling and sampling for each request of a step.
+    `prompt_wait`: how many prompts a prompt waits for, for each doubling of the requests.
     """
 
-    weight_read_efficiency: float = 0.76
+    weight_read_efficiency: float = 0.80
     expert_read_efficiency: float = 0.87
-    kv_read_efficiency: float = 0.67
-    gemm_efficiency: float = 0.70
-    expert_gemm_efficiency: float = 0.36
-    prefill_attention_efficiency: float = 0.60
-    layer_overhead_us: float = 29.0
-    moe_layer_overhead_us: float = 27.0
-    first_token_layer_overhead_us: float = 910.0
-    prompt_wait_per_doubling: float = 0.13
+    kv_read_efficiency: float = 0.68
+    gemm_efficiency: float = 0.76
+    expert_gemm_efficiency: float = 0.41
+    prefill_attention_efficiency: float = 0.57
+    conversion_ps: float = 0.117
+    matrix_overhead_us: float = 9.3
+    moe_layer_overhead_us: float = 28.6
+    prompt_layer_overhead_us: float = 108.0
+    request_overhead_us: float = 3.5
+    prompt_wait: float = 0.96
     links: LinkCalibration = LINK_CALIBRATION
 
 

@@ -146,7 +146,7 @@ def with_load(
         bool(own.eager),
     )
     expected = estimate(
-        model_costs(model, params.kv_cache_dtype),
+        model_costs(model),
         rates,
         group_links(group, hardware),
         candidate.shape.tensor_parallel,

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 LinkKind = Literal["nvlink", "pcie"]
+# What a multiplication takes: weights and activations alike, MXFP4 weights with FP8 activations, or
+# weights that are converted to 16 bits first.
+Compute = Literal["16 bit", "fp8", "fp4", "mxfp4", "weight only"]
 
 
 @dataclass(frozen=True)
@@ -13,8 +16,8 @@ class GpuRates:
     """Peak rates of one GPU, as in its datasheet, without sparsity.
 
     `nvlink_gb_s` is the total of both directions of one GPU, as in datasheets; None without NVLink.
-    `pcie_gb_s` is one direction (32 for Gen4 x16, 64 for Gen5 x16). `fp8_tflops` is None if the
-    tensor cores have no FP8.
+    `pcie_gb_s` is one direction (32 for Gen4 x16, 64 for Gen5 x16). `fp8_tflops` and `fp4_tflops`
+    are None if the tensor cores have no FP8 or FP4.
     """
 
     memory_bandwidth_gb_s: float
@@ -22,12 +25,24 @@ class GpuRates:
     fp8_tflops: float | None
     nvlink_gb_s: float | None
     pcie_gb_s: float
+    fp4_tflops: float | None = None
 
     def __post_init__(self) -> None:
         rates = (self.memory_bandwidth_gb_s, self.bf16_tflops, self.pcie_gb_s)
-        optional = (rate for rate in (self.fp8_tflops, self.nvlink_gb_s) if rate is not None)
-        if min(*rates, *optional) <= 0:
+        some = (self.fp8_tflops, self.nvlink_gb_s, self.fp4_tflops)
+        if min(*rates, *(rate for rate in some if rate is not None)) <= 0:
             raise ValueError(f"a GPU's rates must be above 0: {self}")
+
+    def tflops(self, compute: Compute) -> float | None:
+        """The rate of multiplications whose operands are so; None if the tensor cores lack it."""
+        if compute == "fp8":
+            return self.fp8_tflops
+        if compute == "fp4":
+            return self.fp4_tflops
+        if compute == "mxfp4":
+            # The activations are FP8.
+            return self.fp8_tflops if self.fp4_tflops else None
+        return self.bf16_tflops if compute == "16 bit" else None
 
 
 @dataclass(frozen=True)
@@ -51,9 +66,11 @@ class ModelCosts:
     `dense_bytes` and `dense_parameters`: the weights that every token uses (attention, dense
     MLPs, shared experts, routers), without embeddings and LM head. `head_bytes` and
     `head_parameters`: the LM head, tied or not. `expert_bytes` and `expert_parameters`: one
-    routed expert of one layer. `kv_bytes_per_token_layer`: K and V of one token in one layer.
-    Layers with linear attention or a state-space block count in `layers` alone. `fp8_compute`:
-    weights and activations are FP8, so that a card with FP8 multiplies at that rate.
+    routed expert of one layer. `dense_matrices`: the number of matrices in `dense_parameters`.
+    `kv_bytes_per_token_layer`: K and V of one token in one layer, in 16 bits: measured engines read
+    an FP8 cache no faster by token. `state_bytes`: a request's state in one of the
+    `recurrent_layers` (linear attention, state space). `dense_compute` and `expert_compute`: how
+    they multiply on a card that can.
     """
 
     layers: int
@@ -75,7 +92,11 @@ class ModelCosts:
     experts_per_token: int = 0
     expert_bytes: float = 0.0
     expert_parameters: float = 0.0
-    fp8_compute: bool = False
+    dense_matrices: int = 0
+    recurrent_layers: int = 0
+    state_bytes: float = 0.0
+    dense_compute: Compute = "16 bit"
+    expert_compute: Compute = "16 bit"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """A roofline estimate of how fast one replica serves: prefill, decode, and both together.
 
 Every operation takes the longer of reading its bytes and computing its FLOPs, at a global part
-of the card's peak rates; a layer adds a constant for its kernel launches and tensor parallelism
-two all-reduces. The constants are the same for every card and model. It is an estimate: no
-request was measured.
+of the card's peak rates. Weights of weight-only formats are converted first. Each matrix adds a
+constant for its kernels, and tensor parallelism two all-reduces a layer; a step with a prompt runs
+without a whole CUDA graph. The constants are the same for every card and model. It is an estimate:
+no request was measured.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.plan import Bound, Estimate
 from roles.topology.collectives import all_reduce_s, hand_over_s
-from roles.topology.costs import GpuRates, ModelCosts, ReplicaLinks, Workload
+from roles.topology.costs import Compute, GpuRates, ModelCosts, ReplicaLinks, Workload
 
 # Activations travel between GPUs in 16 bits, whatever the weights are.
 ACTIVATION_BYTES = 2
@@ -24,6 +25,8 @@ ACTIVATION_BYTES = 2
 EAGER_LAYER_US = 200.0
 # Columns that a fused MoE kernel computes at once by default (vLLM's fused_moe.py, BLOCK_SIZE_N).
 EXPERT_TILE = 64
+# Tokens choose experts unevenly and alike; the exponent is a round figure.
+EXPERT_SKEW = 0.9
 
 
 class _Step(NamedTuple):
@@ -51,10 +54,14 @@ class _Replica:
     stages: int
     calibration: Calibration
 
-    @property
-    def flops_per_s(self) -> float:
-        fp8 = self.rates.fp8_tflops if self.costs.fp8_compute else None
-        return (fp8 or self.rates.bf16_tflops) * 1e12 * self.gpus
+    def flops_per_s(self, compute: Compute) -> float:
+        return (self.rates.tflops(compute) or self.rates.bf16_tflops) * 1e12 * self.gpus
+
+    def conversion_s(self, parameters: float, compute: Compute) -> float:
+        """Seconds to convert weights that the card does not multiply as they are."""
+        if self.rates.tflops(compute) is not None:
+            return 0.0
+        return parameters * self.calibration.conversion_ps * 1e-12 / self.gpus
 
     @property
     def bytes_per_s(self) -> float:
@@ -118,13 +125,11 @@ def _decode_step(replica: _Replica, workload: Workload, batch: float) -> _Step:
 
 
 def _first_token_s(replica: _Replica, workload: Workload, batch: float) -> float:
-    """Seconds until the first token: the prompt's step beside the others' decoding, the kernel
-    launches of the first pass, and waiting for other prompts, which grows slowly with the batch."""
-    calibration = replica.calibration
-    launch_s = replica.costs.layers * calibration.first_token_layer_overhead_us * 1e-6
-    own_s = _step(replica, workload, batch - 1, 1.0).total + launch_s
-    other_s = _step(replica, workload, 0.0, 1.0).total + launch_s
-    return own_s + calibration.prompt_wait_per_doubling * math.log2(batch) * other_s
+    """Seconds until the first token: the prompt's step beside the others' decoding, and waiting for
+    other prompts, which grows slowly with the batch."""
+    own_s = _step(replica, workload, batch - 1, 1.0).total
+    other_s = _step(replica, workload, 0.0, 1.0).total
+    return own_s + replica.calibration.prompt_wait * math.log2((1 + batch) / 2) * other_s
 
 
 def _step(replica: _Replica, workload: Workload, decoding: float, prompts: float) -> _Step:
@@ -138,8 +143,6 @@ def _step(replica: _Replica, workload: Workload, decoding: float, prompts: float
     links_s = 2 * costs.layers * all_reduce_s(message_bytes, replica.gpus, *link)
     if replica.stages > 1:
         links_s += (replica.stages - 1) * hand_over_s(message_bytes, *link)
-    layer_us = max(calibration.layer_overhead_us, EAGER_LAYER_US if workload.eager else 0.0)
-    overhead_us = costs.layers * layer_us + costs.moe_layers * calibration.moe_layer_overhead_us
     return _Step(
         weights=dense_read_s + expert_read_s,
         kv=_kv_read_s(replica, workload, decoding),
@@ -147,8 +150,22 @@ def _step(replica: _Replica, workload: Workload, decoding: float, prompts: float
         + expert_compute_s
         + prompts * _prompt_attention_s(replica, workload.input_tokens),
         links=links_s,
-        overhead=overhead_us * 1e-6,
+        overhead=_overhead_s(replica, workload, decoding, prompts),
     )
+
+
+def _overhead_s(replica: _Replica, workload: Workload, decoding: float, prompts: float) -> float:
+    """Seconds of launching kernels, scheduling and sampling."""
+    costs, calibration = replica.costs, replica.calibration
+    kernels_us = (
+        costs.dense_matrices * calibration.matrix_overhead_us
+        + costs.moe_layers * calibration.moe_layer_overhead_us
+    )
+    if prompts:
+        kernels_us += costs.layers * calibration.prompt_layer_overhead_us
+    if workload.eager:
+        kernels_us = max(kernels_us, costs.layers * EAGER_LAYER_US)
+    return (kernels_us + calibration.request_overhead_us * (decoding + prompts)) * 1e-6
 
 
 def _longer(read_s: float, compute_s: float) -> tuple[float, float]:
@@ -161,46 +178,52 @@ def _dense_s(replica: _Replica, tokens: float, sequences: float) -> tuple[float,
     each sequence's last token."""
     costs, calibration = replica.costs, replica.calibration
     read = (costs.dense_bytes + costs.head_bytes) / replica.bytes_per_s
+    converted_s = replica.conversion_s(costs.dense_parameters, costs.dense_compute)
     flops = 2 * (costs.dense_parameters * tokens + costs.head_parameters * sequences)
     return _longer(
-        read / calibration.weight_read_efficiency,
-        flops / (replica.flops_per_s * calibration.gemm_efficiency),
+        read / calibration.weight_read_efficiency + converted_s,
+        flops / (replica.flops_per_s(costs.dense_compute) * calibration.gemm_efficiency),
     )
 
 
 def _experts_s(replica: _Replica, tokens: float) -> tuple[float, float]:
     """Seconds to read and compute routed experts: a pass reads only those that a token chose.
 
-    With k of E experts for each of t tokens, alike likely, E(1 - (1 - k/E)^t) are read. A GPU's
-    part of an expert counts in whole tiles of the kernel.
+    With k of E experts for each of t tokens, alike likely, E(1 - (1 - k/E)^t) are read; as some are
+    chosen more often, t counts as t^0.9. A GPU's part of an expert counts in whole tiles of the
+    kernel.
     """
     costs, calibration = replica.costs, replica.calibration
     if not costs.moe_layers or not costs.experts:
         return 0.0, 0.0
-    unread = (1 - min(1.0, costs.experts_per_token / costs.experts)) ** tokens
-    read = costs.moe_layers * costs.experts * (1 - unread) * costs.expert_bytes
+    share = min(1.0, costs.experts_per_token / costs.experts)
+    read_experts = costs.moe_layers * costs.experts * (1 - (1 - share) ** (tokens**EXPERT_SKEW))
     chosen = costs.moe_layers * costs.experts_per_token * costs.expert_parameters
     width = costs.expert_parameters / (3 * costs.hidden_size) / replica.gpus
     tiles = math.ceil(width / EXPERT_TILE) * EXPERT_TILE / width if width > 0 else 1.0
-    return _longer(
-        tiles * read / (replica.bytes_per_s * calibration.expert_read_efficiency),
-        tiles * 2 * chosen * tokens / (replica.flops_per_s * calibration.expert_gemm_efficiency),
+    rate = replica.bytes_per_s * calibration.expert_read_efficiency
+    read_s = read_experts * costs.expert_bytes / rate + replica.conversion_s(
+        read_experts * costs.expert_parameters, costs.expert_compute
     )
+    peak = replica.flops_per_s(costs.expert_compute) * calibration.expert_gemm_efficiency
+    return _longer(tiles * read_s, tiles * 2 * chosen * tokens / peak)
 
 
 def _kv_read_s(replica: _Replica, workload: Workload, decoding: float) -> float:
-    """Seconds to read the KV cache of the decoding requests, at half of their output.
+    """Seconds to read the KV cache of the decoding requests, at half of their output, and to read
+    and write the state of recurrent layers.
 
-    It is split by KV heads, and replicated beyond them; a latent cache (MLA) is not split.
+    The cache is split by KV heads, and replicated beyond them; a latent cache (MLA) is not split.
     """
     costs = replica.costs
     context = workload.input_tokens + workload.output_tokens / 2
     rows = costs.full_attention_layers * context
     rows += costs.window_layers * min(context, costs.window_tokens)
     parts = 1 if costs.latent_attention else min(replica.gpus, costs.kv_heads)
-    read_bytes = decoding * rows * costs.kv_bytes_per_token_layer / parts
+    each = rows * costs.kv_bytes_per_token_layer / parts
+    each += 2 * costs.recurrent_layers * costs.state_bytes / replica.gpus
     rate = replica.rates.memory_bandwidth_gb_s * 1e9 * replica.calibration.kv_read_efficiency
-    return read_bytes / rate
+    return decoding * each / rate
 
 
 def _prompt_attention_s(replica: _Replica, prompt_tokens: int) -> float:

@@ -20,16 +20,22 @@ from roles.models import (
     CacheOptions,
     Experts,
     Model,
+    Recurrent,
     Weight,
     token_bytes,
     weight_bytes,
 )
-from roles.topology.costs import GpuRates, ModelCosts, ReplicaLinks
+from roles.topology.costs import Compute, GpuRates, ModelCosts, ReplicaLinks
 
 # One direction of 16 lanes, GB/s (PCI-SIG: 1 GB/s a lane in generation 3, doubled by each next).
 _PCIE_X16_GB_S = {1: 4, 2: 8, 3: 16, 4: 32, 5: 64, 6: 128}
 # Traffic between sockets also crosses their bus: practitioners see half the rate.
 _ACROSS_SOCKETS = 0.5
+FP4_CAPABILITY = 10.0
+# Formats whose weights are converted to 16 bits before they are multiplied.
+_WEIGHT_ONLY = ("int4", "awq", "gptq", "nf4", "gguf")
+_CACHE = CacheOptions(kv_cache_dtype="bfloat16")
+_CACHE_BYTES = 2
 
 
 def card_of(gpu: Gpu) -> Card | None:
@@ -56,7 +62,15 @@ def gpu_rates(gpu: Gpu) -> GpuRates | None:
         fp8_tflops=card.fp8_dense_tflops * share if card.fp8_dense_tflops else None,
         nvlink_gb_s=card.nvlink_gb_s,
         pcie_gb_s=_pcie_gb_s(gpu, card.pcie_generation or 4, card.pcie_lanes or 16),
+        fp4_tflops=_fp4_tflops(card, share),
     )
+
+
+def _fp4_tflops(card: Card, share: float) -> float | None:
+    """Twice the rate of FP8, where the tensor cores have FP4 (NVIDIA, since Blackwell)."""
+    if card.fp8_dense_tflops is None or (card.compute_capability or 0) < FP4_CAPABILITY:
+        return None
+    return 2 * card.fp8_dense_tflops * share
 
 
 def _pcie_gb_s(gpu: Gpu, card_generation: int, card_lanes: int) -> float:
@@ -125,37 +139,45 @@ def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> ReplicaLinks:
 
 
 @lru_cache(maxsize=256)
-def model_costs(model: Model, kv_cache_dtype: str = "auto") -> ModelCosts:
+def model_costs(model: Model) -> ModelCosts:
     """The costs of a model's forward pass, from its layers and parameters."""
-    dense_bytes = dense_parameters = 0.0
-    for layer in model.layers:
-        for weight in layer.weights:
-            if not weight.experts and not weight.name.endswith("absorbed"):
-                dense_bytes += weight_bytes(weight)
-                dense_parameters += _parameters(weight)
+    dense = [
+        weight
+        for layer in model.layers
+        for weight in layer.weights
+        if not weight.experts and not weight.name.endswith("absorbed")
+    ]
     head = max((*model.last, *model.first), key=_parameters)
     attentions = [layer.mixer for layer in model.layers if isinstance(layer.mixer, Attention)]
+    states = [layer.mixer for layer in model.layers if isinstance(layer.mixer, Recurrent)]
     windows = [mixer for mixer in attentions if mixer.window]
     first = attentions[0] if attentions else None
-    cache = CacheOptions(kv_cache_dtype=kv_cache_dtype)
     costs = ModelCosts(
         layers=len(model.layers),
         hidden_size=model.hidden_size,
-        dense_bytes=dense_bytes,
-        dense_parameters=dense_parameters,
+        dense_bytes=sum(map(weight_bytes, dense)),
+        dense_parameters=sum(map(_parameters, dense)),
         head_bytes=weight_bytes(head),
         head_parameters=_parameters(head),
         query_heads=first.heads if first else 1,
         kv_heads=first.kv_heads if first else 1,
         head_size=first.head_size if first else 1,
-        kv_bytes_per_token_layer=token_bytes(model, first, cache) if first else 0.0,
+        kv_bytes_per_token_layer=token_bytes(model, first, _CACHE) if first else 0.0,
         full_attention_layers=len(attentions) - len(windows),
         window_layers=len(windows),
         window_tokens=windows[0].window if windows else 0,
         latent_attention=first is not None and first.kind == "mla",
-        fp8_compute=_computes_in_fp8(model),
+        dense_matrices=sum(min(one.inputs, one.outputs + one.kv_outputs) > 1 for one in dense),
+        recurrent_layers=len(states),
+        state_bytes=max(map(_state_bytes, states), default=0.0),
+        dense_compute=_compute(dense),
     )
     return _with_experts(costs, model)
+
+
+def _state_bytes(state: Recurrent) -> float:
+    convolution = (state.conv_kernel - 1) * state.conv_channels * _CACHE_BYTES
+    return state.state_elements * state.state_bytes + convolution
 
 
 def _with_experts(costs: ModelCosts, model: Model) -> ModelCosts:
@@ -171,6 +193,7 @@ def _with_experts(costs: ModelCosts, model: Model) -> ModelCosts:
         experts_per_token=mixture.per_token,
         expert_bytes=sum(map(weight_bytes, routed)) / mixture.count,
         expert_parameters=sum(map(_parameters, routed)) / mixture.count,
+        expert_compute=_compute(routed),
     )
 
 
@@ -178,10 +201,14 @@ def _parameters(weight: Weight) -> float:
     return float((weight.outputs + weight.kv_outputs) * weight.inputs * max(1, weight.experts))
 
 
-def _computes_in_fp8(model: Model) -> bool:
-    """Whether weights and activations are FP8: weight-only formats compute in 16 bits."""
-    return bool(
-        model.quantization
-        and not model.quantization.experts_only
-        and model.quantization.linear.name.startswith("fp8")
-    )
+def _compute(weights: Sequence[Weight]) -> Compute:
+    """How most of some weights multiply, by their format."""
+    sizes: dict[str, float] = {}
+    for weight in weights:
+        sizes[weight.format.name] = sizes.get(weight.format.name, 0.0) + _parameters(weight)
+    name = max(sizes, key=lambda name: sizes[name], default="")
+    if name.startswith(("fp8", "mxfp8")):
+        return "fp8"
+    if name in ("nvfp4", "mxfp4"):
+        return "fp4" if name == "nvfp4" else "mxfp4"
+    return "weight only" if name.startswith(_WEIGHT_ONLY) else "16 bit"

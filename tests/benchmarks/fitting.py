@@ -16,23 +16,25 @@ PRIOR = Calibration(
     gemm_efficiency=0.65,
     expert_gemm_efficiency=0.4,
     prefill_attention_efficiency=0.5,
-    layer_overhead_us=35,
+    conversion_ps=0.2,
+    matrix_overhead_us=3,
     moe_layer_overhead_us=20,
-    first_token_layer_overhead_us=900,
-    prompt_wait_per_doubling=0.14,
+    prompt_layer_overhead_us=50,
+    request_overhead_us=10,
+    prompt_wait=0.15,
     links=LinkCalibration(
         latency_us=8,
         latency_per_peer_us=1,
         efficiency=0.6,
     ),
 )
-PRIOR_WEIGHT = 0.1
+PRIOR_WEIGHT = 0.05
 TTFT_WEIGHT = 0.1
 # Estimates of a peer count less than measurements.
 COMPOSED_WEIGHT = 0.5
 # Residuals beyond this count less than their square: no outlier decides.
-OUTLIER = 0.1
-STEPS = 8
+OUTLIER = 0.15
+STEPS = 15
 # A step that changes no constant by more than this part is the last.
 CONVERGED = 0.01
 

@@ -11,8 +11,9 @@ from roles.engine.calibration import Calibration, LinkCalibration
 from roles.plan import Estimate
 from roles.topology.choice import Objective, best
 from roles.topology.collectives import all_reduce_s
-from roles.topology.costs import GpuRates, ModelCosts, ReplicaLinks, Workload
+from roles.topology.costs import Compute, GpuRates, ModelCosts, ReplicaLinks, Workload
 from roles.topology.performance import estimate
+from tests.benchmarks.measured_rows import measured_rows
 from tests.benchmarks.throughput_cases import Row, costs_of, estimates, rates_of, rows
 from tests.benchmarks.throughput_regret import Option, baselines, quantile, score
 
@@ -41,7 +42,9 @@ DEEPSEEK_V3 = ModelCosts(
     experts_per_token=8,
     expert_bytes=3 * 7168 * 2048,
     expert_parameters=3 * 7168 * 2048,
-    fp8_compute=True,
+    dense_matrices=61 * 7,
+    dense_compute="fp8",
+    expert_compute="fp8",
 )
 MODELS = [
     LLAMA_8B,
@@ -98,9 +101,7 @@ def test_more_requests_never_lower_throughput(costs, rates, link, tensor, pipeli
     more = replace(load, concurrency=load.concurrency * factor)
     before = estimate(costs, rates, link, tensor, pipeline, load)
     after = estimate(costs, rates, link, tensor, pipeline, more)
-    # Where prompts are nearly all of the work, waiting for others' prompts counts a little twice:
-    # b / (b + 0.13 log2 b) of a lone request's rate, at least 0.935.
-    assert after.tokens_per_s >= before.tokens_per_s * 0.93
+    assert after.tokens_per_s >= before.tokens_per_s * (1 - 1e-9)
 
 
 @given(models, gpu_rates, sizes, sizes, loads)
@@ -121,7 +122,7 @@ def test_longer_outputs_take_longer(costs, rates, link, tensor, pipeline, load, 
     assert after.requests_per_s <= before.requests_per_s
 
 
-PLAIN = Calibration(1, 1, 1, 1, 1, 1, 0, 0, 0, 0, LinkCalibration(0, 0, 1))
+PLAIN = Calibration(1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, LinkCalibration(0, 0, 1))
 # 1 GB/s and 1 TFLOP/s: times in seconds can be read off.
 UNIT = GpuRates(1, 1, 2, 4, 1)
 ONE_LAYER = ModelCosts(
@@ -171,7 +172,7 @@ def test_prefill_by_hand():
     load = Workload(10_000, 1, 1)
     made = estimate(ONE_LAYER, UNIT, NVLINK, 1, 1, load, PLAIN)
     assert made.ttft_ms == pytest.approx((30 + 0.001 + 0.008) * 1e3)
-    halved = estimate(replace(ONE_LAYER, fp8_compute=True), UNIT, NVLINK, 1, 1, load, PLAIN)
+    halved = estimate(replace(ONE_LAYER, dense_compute="fp8"), UNIT, NVLINK, 1, 1, load, PLAIN)
     assert halved.ttft_ms == pytest.approx((15 + 0.0005 + 0.008) * 1e3)
 
 
@@ -197,12 +198,12 @@ def test_requests_over_the_limit_wait():
     ("gpus", "link", "microseconds"),
     [
         (1, NVLINK, 0),
-        (2, NVLINK, 7.3 + 1 + 1000 / (450 * 0.45)),
-        (8, NVLINK, 7.3 + 7 + 1750 / (450 * 0.45)),
-        (2, PCIE, 7.3 + 1 + 1000 / (64 * 0.45)),
+        (2, NVLINK, 6.3 + 1.17 + 1000 / (450 * 0.514)),
+        (8, NVLINK, 6.3 + 7 * 1.17 + 1750 / (450 * 0.514)),
+        (2, PCIE, 6.3 + 1.17 + 1000 / (64 * 0.514)),
         # No peers, or more than a pair: all GPUs' traffic on one path.
-        (2, ReplicaLinks("pcie", peers=False), 7.3 + 1 + 2 * 1000 / (64 * 0.45)),
-        (4, PCIE, 7.3 + 3 + 4 * 1500 / (64 * 0.45)),
+        (2, ReplicaLinks("pcie", peers=False), 6.3 + 1.17 + 2 * 1000 / (64 * 0.514)),
+        (4, PCIE, 6.3 + 3 * 1.17 + 4 * 1500 / (64 * 0.514)),
     ],
 )
 def test_all_reduce_of_a_megabyte(gpus, link, microseconds):
@@ -309,13 +310,29 @@ def recorded() -> list[Row]:
     return rows()
 
 
+@pytest.fixture(scope="module")
+def measured() -> list[Row]:
+    return measured_rows()
+
+
 def test_regret_and_error_on_the_recorded_rows(recorded):
     """The bar of the choice and of the estimate, with the tie rule applied."""
     found = score(recorded)
     assert len(found.regrets) == 199
     assert found.mean_regret <= 0.03
     assert quantile(found.regrets) <= 0.08
-    assert quantile(found.errors, 0.5) <= 0.25
+    assert quantile(found.errors, 0.5) <= 0.12
+
+
+def test_regret_and_error_on_the_measured_rows(measured):
+    """The bars of what was measured end to end; the benchmark prints what is left out of a fit."""
+    found = score(measured)
+    assert (len(found.ratios), len(found.regrets)) == (728, 155)
+    assert abs(found.bias) <= 0.05
+    assert quantile(found.errors, 0.5) <= 0.12
+    assert quantile(found.errors) <= 0.30
+    assert found.mean_regret <= 0.02
+    assert quantile(found.regrets) <= 0.05
 
 
 def test_simple_rules_lose_what_is_known_of_them(recorded):
@@ -331,9 +348,71 @@ def test_simple_rules_lose_what_is_known_of_them(recorded):
     }
 
 
-def test_latencies_of_the_recorded_rows(recorded):
-    pairs = list(zip(estimates(recorded), recorded, strict=True))
+def test_latencies_of_the_rows(recorded, measured):
+    """The composed rows' first token is a peer's formula, and is not held."""
+    made, composed = estimates(measured), estimates(recorded)
+    pairs = list(zip(made, measured, strict=True))
     ttft = [abs(one.ttft_ms / row.ttft_ms - 1) for one, row in pairs]
     tpot = [abs(one.tpot_ms / row.tpot_ms - 1) for one, row in pairs]
+    others = [abs(a.tpot_ms / b.tpot_ms - 1) for a, b in zip(composed, recorded, strict=True)]
     assert quantile(ttft, 0.5) <= 0.25
-    assert quantile(tpot, 0.5) <= 0.25
+    assert quantile(tpot, 0.5) <= 0.10
+    assert quantile(others, 0.5) <= 0.25
+
+
+def test_weights_that_a_card_cannot_multiply_are_converted():
+    """Two GPUs convert 1.5e9 weights at 1 ns each in 0.75 s."""
+    converting = replace(PLAIN, conversion_ps=1000)
+    load = Workload(100, 100, 1)
+
+    def tpot_s(rates: GpuRates, compute: Compute) -> float:
+        costs = replace(ONE_LAYER, dense_compute=compute)
+        return estimate(costs, rates, NVLINK, 2, 1, load, converting).tpot_ms / 1e3
+
+    plain = tpot_s(UNIT, "16 bit")
+    native = replace(UNIT, fp4_tflops=4)
+    assert tpot_s(UNIT, "weight only") == pytest.approx(plain + 0.75)
+    assert tpot_s(UNIT, "fp4") == tpot_s(UNIT, "mxfp4") == tpot_s(UNIT, "weight only")
+    assert tpot_s(native, "fp4") == tpot_s(native, "mxfp4") == pytest.approx(plain)
+    assert tpot_s(native, "weight only") > plain
+
+
+def test_each_matrix_prompt_and_request_has_its_overhead():
+    costs = replace(ONE_LAYER, dense_matrices=4, moe_layers=1)
+    base = replace(PLAIN, matrix_overhead_us=1e6, moe_layer_overhead_us=2e6)
+    one = estimate(costs, UNIT, NVLINK, 1, 1, Workload(100, 100, 1), base)
+    assert one.tpot_ms == pytest.approx((4 + 0.15 + 4 + 2) * 1e3)
+    prompts = replace(PLAIN, prompt_layer_overhead_us=3e6, request_overhead_us=1e6)
+    made = estimate(costs, UNIT, NVLINK, 1, 1, Workload(100, 1, 1), prompts)
+    plain = estimate(costs, UNIT, NVLINK, 1, 1, Workload(100, 1, 1), PLAIN)
+    assert made.ttft_ms - plain.ttft_ms == pytest.approx((3 + 1) * 1e3)
+
+
+def test_a_recurrent_layer_reads_and_writes_its_state():
+    costs = replace(ONE_LAYER, recurrent_layers=2, state_bytes=1e9)
+    made = estimate(costs, UNIT, NVLINK, 1, 1, Workload(100, 100, 1), PLAIN)
+    assert made.tpot_ms == pytest.approx((4 + 0.15 + 2 * 2) * 1e3)
+
+
+@pytest.mark.parametrize(
+    ("model", "dense", "experts"),
+    [
+        ("meta-llama/Llama-3.1-8B", "16 bit", "16 bit"),
+        ("nvidia/Llama-3.1-70B-Instruct-FP8", "fp8", "16 bit"),
+        ("openai/gpt-oss-20b", "16 bit", "mxfp4"),
+        ("moonshotai/Kimi-K2.5", "16 bit", "weight only"),
+        ("nvidia/Kimi-K2.6-NVFP4", "16 bit", "fp4"),
+        ("Qwen/Qwen3-32B-AWQ", "weight only", "16 bit"),
+    ],
+)
+def test_how_a_model_multiplies(model: str, dense: Compute, experts: Compute):
+    costs = costs_of(model)
+    assert (costs.dense_compute, costs.expert_compute) == (dense, experts)
+
+
+@pytest.mark.parametrize(
+    ("card", "fp4"),
+    [("NVIDIA B200", 9000), ("NVIDIA H100 80GB HBM3", None), ("AMD Instinct MI300X", None)],
+)
+def test_which_cards_multiply_fp4(card: str, fp4: float | None):
+    assert rates_of(card).fp4_tflops == fp4
