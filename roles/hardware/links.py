@@ -6,6 +6,7 @@ group limits them.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 
 from roles.hardware.gpus import Links, LinkVerdict
@@ -29,6 +30,7 @@ _NOT_WORKING = {
 }
 
 
+@lru_cache(maxsize=256)
 def nvlink_count(label: str) -> int:
     """18 of "NV18", 1 (there is one) of a declared "NV" and of AMD's "XGMI", else 0."""
     match = re.fullmatch(r"NV(\d*)|XGMI", label)
@@ -49,6 +51,7 @@ def worst_link(links: Links, group: Iterable[int]) -> str | None:
     return max((known[pair] for pair in pairs), key=link_slowness, default=None)
 
 
+@lru_cache(maxsize=256)
 def link_slowness(label: str) -> tuple[int, int]:
     """The sort key of a label: smaller for faster links, largest for unknown ones."""
     count = nvlink_count(label)

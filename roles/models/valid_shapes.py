@@ -18,7 +18,7 @@ _GROUPED = frozenset(("awq", "gptq", "int4", "gptq-int8"))
 
 
 # Planning asks for few shapes, and for each of them on every kind of card.
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def shape_problems(
     model: Model,
     tensor_parallel_size: int,

@@ -87,10 +87,17 @@ def candidates(
     found: dict[int, Candidate] = {}
     refused: dict[int, RejectedShape] = {}
     shapes = engine.shapes(len(gpus))
-    for order, changed in _preferred(shapes, (NO_CHANGES, *engine.tighter(params))):
-        rejected = refused.get(order)
-        if order in found or (rejected and rejected.memory is None):
+    changes = (NO_CHANGES, *engine.tighter(params))
+    hopeless: set[int] = set()
+    for order, changed in _preferred(shapes, changes):
+        if order in found or order in hopeless:
             continue
+        if order in refused and changed == changes[1]:
+            # What does not fit with all changes fits with none of them.
+            most = _try_shape(engine, model, params, gpus, hardware, shapes[order], changes[-1])
+            if isinstance(most, RejectedShape):
+                hopeless.add(order)
+                continue
         tried = _try_shape(engine, model, params, gpus, hardware, shapes[order], changed)
         if isinstance(tried, RejectedShape):
             refused.setdefault(order, tried)
@@ -186,11 +193,17 @@ def _try_shape(
     shape, memory = placed(engine, model, memories, shape, changed.applied(params))
     if not memory.fits:
         return RejectedShape(shape, "", memory)
-    found = groups(gpus, shape.gpus, hardware)
+    found = _groups(tuple(gpus), shape.gpus, hardware)
     if not found:
         return RejectedShape(shape, "; ".join(broken_links(hardware, gpus)), links_broken=True)
     _, link = slowest_group(found, hardware)
-    return Candidate(shape, tuple(found), memory, link, changed)
+    return Candidate(shape, found, memory, link, changed)
+
+
+@lru_cache(maxsize=256)
+def _groups(gpus: tuple[Gpu, ...], size: int, hardware: Hardware) -> tuple[tuple[Gpu, ...], ...]:
+    """The groups of GPUs, once for all shapes of a size."""
+    return tuple(groups(gpus, size, hardware))
 
 
 @lru_cache(maxsize=4096)
