@@ -11,7 +11,8 @@ class Estimate:
     """An estimate, not a measurement, of one replica under its load.
 
     `tokens_per_s` counts output tokens. `tpot_ms` is the mean time between a request's output
-    tokens, including pauses for other prompts. `bound_by` is what takes most of that time.
+    tokens, including pauses for other prompts. `bound_by` is what takes most of that time. Eight of
+    ten measurements of such replicas lie between `tokens_per_s_low` and `tokens_per_s_high`.
     """
 
     tokens_per_s: float
@@ -20,6 +21,8 @@ class Estimate:
     ttft_ms: float
     tpot_ms: float
     bound_by: Bound
+    tokens_per_s_low: float
+    tokens_per_s_high: float
 
     @property
     def request_ms(self) -> float:

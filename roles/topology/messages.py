@@ -188,9 +188,48 @@ def figures(candidate: Candidate) -> str:
     """The figures of an estimate: rates of all replicas, and times of a request."""
     one = candidate.estimate
     return (
-        f"{candidate.replicas * one.tokens_per_s:.0f} tokens/s, "
+        f"{candidate.replicas * one.tokens_per_s:.0f} tokens/s ({throughput_range(candidate)}), "
         f"{candidate.replicas * one.requests_per_s:.3g} requests/s, first token after "
         f"{one.ttft_ms:.0f} ms, {one.tpot_ms:.1f} ms a token (bound by {one.bound_by})"
+    )
+
+
+def throughput_range(candidate: Candidate) -> str:
+    """The range of the throughput of all replicas."""
+    count, one = candidate.replicas, candidate.estimate
+    return f"{count * one.tokens_per_s_low:.0f} to {count * one.tokens_per_s_high:.0f}"
+
+
+def undecided(
+    spec: ServiceSpec, chosen: Candidate, options: Sequence[Candidate], load: Load | None
+) -> tuple[str, ...]:
+    """The note that the next best shape may be the better one, and what would decide; empty where
+    the ranges do not overlap."""
+    excess = spec.objective.excess
+    others = [one for one in options if one.shape != chosen.shape and one.expected is not None]
+    if load is None or chosen.expected is None:
+        return ()
+    merit = spec.objective.merit
+    within = [
+        one
+        for one in others
+        if excess(one.estimate) <= excess(chosen.estimate)
+        # Pipelines have so wide a range that each would be named.
+        and (one.shape.pipeline_parallel == 1 or merit(one) > merit(chosen))
+    ]
+    rival = max(within, key=merit, default=None)
+    if rival is None:
+        return ()
+    low, high = chosen.estimate, rival.estimate
+    worst = merit(chosen) * low.tokens_per_s_low / low.tokens_per_s
+    best = merit(rival) * high.tokens_per_s_high / high.tokens_per_s
+    if best < worst:
+        return ()
+    return (
+        f"{replica_count(rival)} may be better, for the ranges overlap ({throughput_range(rival)} "
+        f"tokens/s); to decide, serve with one and then the other, and measure each at "
+        f"{_count(load.concurrency)} requests at once of {load.input_tokens} + "
+        f"{load.output_tokens} tokens",
     )
 
 

@@ -11,7 +11,14 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from roles.engine.calibration import CALIBRATION, Calibration
+from roles.engine.calibration import (
+    CALIBRATION,
+    CONVERTED_SPREAD,
+    SPREAD,
+    UNSURE_SPREAD,
+    Calibration,
+    Spread,
+)
 from roles.plan import Bound, Estimate
 from roles.topology.collectives import all_reduce_s, hand_over_s
 from roles.topology.costs import Compute, GpuRates, ModelCosts, ReplicaLinks, Workload
@@ -100,6 +107,7 @@ def estimate(
     requests_per_s = running / (first_token_s + output * decode.total)
     waiting_s = (workload.concurrency - running) / requests_per_s
     tokens_per_s = requests_per_s * output
+    spread = _spread(replica, waits=running < workload.concurrency)
     return Estimate(
         tokens_per_s=tokens_per_s,
         tokens_per_s_per_gpu=tokens_per_s / (tensor_parallel_size * pipeline_parallel_size),
@@ -107,13 +115,31 @@ def estimate(
         ttft_ms=(waiting_s + first_token_s) * 1e3,
         tpot_ms=decode.total * 1e3,
         bound_by=_bound(decode),
+        tokens_per_s_low=spread.low * tokens_per_s,
+        tokens_per_s_high=spread.high * tokens_per_s,
     )
+
+
+def _spread(replica: _Replica, waits: bool) -> Spread:
+    """How far measurements lie from the estimate."""
+    over_pcie = replica.gpus > 1 and replica.links.kind == "pcie"
+    if waits or over_pcie or replica.stages > 1:
+        return UNSURE_SPREAD
+    computes = (replica.costs.dense_compute, replica.costs.expert_compute)
+    converted = any(replica.rates.tflops(compute) is None for compute in computes)
+    return CONVERTED_SPREAD if converted else SPREAD
+
+
+def _waited_prompts(replica: _Replica, batch: float) -> float:
+    """The prompts that a request waits for before its own: they grow slowly with the batch."""
+    return min(batch - 1, replica.calibration.prompt_wait * math.log2((1 + batch) / 2))
 
 
 def _decode_step(replica: _Replica, workload: Workload, batch: float) -> _Step:
     """The mean step of a decoding request: some steps include prompts of the batch's other
-    requests."""
-    prompts_per_step = (batch - 1) / workload.output_tokens
+    requests, but for those that it waited for."""
+    prompts = batch - 1 - _waited_prompts(replica, batch)
+    prompts_per_step = prompts / workload.output_tokens
     mixed_part = min(1.0, prompts_per_step)
     plain = _step(replica, workload, batch, 0.0)
     if not mixed_part:
@@ -125,11 +151,11 @@ def _decode_step(replica: _Replica, workload: Workload, batch: float) -> _Step:
 
 
 def _first_token_s(replica: _Replica, workload: Workload, batch: float) -> float:
-    """Seconds until the first token: the prompt's step beside the others' decoding, and waiting for
-    other prompts, which grows slowly with the batch."""
+    """Seconds until the first token: the prompts that it waits for, and its own prompt's step
+    beside the others' decoding."""
     own_s = _step(replica, workload, batch - 1, 1.0).total
     other_s = _step(replica, workload, 0.0, 1.0).total
-    return own_s + replica.calibration.prompt_wait * math.log2((1 + batch) / 2) * other_s
+    return own_s + _waited_prompts(replica, batch) * other_s
 
 
 def _step(replica: _Replica, workload: Workload, decoding: float, prompts: float) -> _Step:

@@ -266,6 +266,8 @@ def _expected(chosen: Iterable[Candidate]) -> dict[str, float] | None:
         return None
     return {
         "tokens_per_s": sum(count * one.tokens_per_s for count, one in known),
+        "tokens_per_s_low": sum(count * one.tokens_per_s_low for count, one in known),
+        "tokens_per_s_high": sum(count * one.tokens_per_s_high for count, one in known),
         "requests_per_s": sum(count * one.requests_per_s for count, one in known),
         "ttft_ms": max(one.ttft_ms for _, one in known),
         "tpot_ms": max(one.tpot_ms for _, one in known),

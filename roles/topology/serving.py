@@ -158,6 +158,7 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
         messages.chosen_reason(spec, gpus, chosen, load),
         *(messages.spare_gpus_reason(one) for one in rest),
     )
+    reasons += messages.undecided(spec, chosen, options, load)
     reasons += messages.broken_groups(broken_links(hardware, gpus))
     reasons += messages.changes(chosen.changed)
     warnings = messages.unknown_rates(spec, gpus[0])

@@ -76,8 +76,12 @@ class Row:
     @property
     def concurrency(self) -> float:
         """The requests of one replica."""
-        gpus = self.tensor_parallel_size * self.pipeline_parallel_size
-        return self.concurrency_per_gpu * gpus
+        return self.concurrency_per_gpu * self.gpus
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs of one replica."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
     @property
     def measured(self) -> bool:

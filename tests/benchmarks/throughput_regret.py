@@ -34,13 +34,19 @@ class Option:
 
 @dataclass(frozen=True)
 class Score:
-    """Regrets of the cases with a choice, and estimate over measurement of all rows' throughput."""
+    """Regrets of the cases with a choice; of all rows, estimate over measured throughput, and
+    whether the estimate's range holds it."""
 
     regrets: tuple[float, ...] = ()
     ratios: tuple[float, ...] = ()
+    within: tuple[bool, ...] = ()
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(self.regrets + other.regrets, self.ratios + other.ratios)
+        return Score(
+            self.regrets + other.regrets,
+            self.ratios + other.ratios,
+            self.within + other.within,
+        )
 
     @property
     def mean_regret(self) -> float:
@@ -51,6 +57,11 @@ class Score:
         return tuple(abs(ratio - 1) for ratio in self.ratios)
 
     @property
+    def coverage(self) -> float:
+        """The part of the measurements that lie in their estimate's range."""
+        return sum(self.within) / len(self.within)
+
+    @property
     def bias(self) -> float:
         return math.exp(sum(map(math.log, self.ratios)) / len(self.ratios)) - 1
 
@@ -59,7 +70,8 @@ class Score:
         if self.ratios:
             text += (
                 f"{len(self.ratios):>4} rows: bias {self.bias:+6.1%}, error median "
-                f"{quantile(self.errors, 0.5):5.1%}, nine of ten {quantile(self.errors):6.1%}; "
+                f"{quantile(self.errors, 0.5):5.1%}, nine of ten {quantile(self.errors):6.1%}, "
+                f"in range {self.coverage:4.0%}; "
             )
         if self.regrets:
             text += (
@@ -103,7 +115,11 @@ def score(data: Sequence[Row], calibration: Calibration = CALIBRATION) -> Score:
         one.tokens_per_s_per_gpu / row.tokens_per_s_per_gpu
         for one, row in zip(made, data, strict=True)
     )
-    return Score(regrets(data, choose), tuple(ratios))
+    within = (
+        one.tokens_per_s_low <= row.tokens_per_s_per_gpu * row.gpus <= one.tokens_per_s_high
+        for one, row in zip(made, data, strict=True)
+    )
+    return Score(regrets(data, choose), tuple(ratios), tuple(within))
 
 
 def baselines(data: Sequence[Row]) -> dict[str, Score]:

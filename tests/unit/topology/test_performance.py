@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.engine.calibration import Calibration, LinkCalibration
+from roles.engine.calibration import (
+    CONVERTED_SPREAD,
+    SPREAD,
+    UNSURE_SPREAD,
+    Calibration,
+    LinkCalibration,
+)
 from roles.plan import Estimate
 from roles.topology.choice import Objective, best
 from roles.topology.collectives import all_reduce_s
@@ -198,12 +204,12 @@ def test_requests_over_the_limit_wait():
     ("gpus", "link", "microseconds"),
     [
         (1, NVLINK, 0),
-        (2, NVLINK, 6.3 + 1.17 + 1000 / (450 * 0.514)),
-        (8, NVLINK, 6.3 + 7 * 1.17 + 1750 / (450 * 0.514)),
-        (2, PCIE, 6.3 + 1.17 + 1000 / (64 * 0.514)),
+        (2, NVLINK, 6.7 + 1.2 + 1000 / (450 * 0.468)),
+        (8, NVLINK, 6.7 + 7 * 1.2 + 1750 / (450 * 0.468)),
+        (2, PCIE, 6.7 + 1.2 + 1000 / (64 * 0.468)),
         # No peers, or more than a pair: all GPUs' traffic on one path.
-        (2, ReplicaLinks("pcie", peers=False), 6.3 + 1.17 + 2 * 1000 / (64 * 0.514)),
-        (4, PCIE, 6.3 + 3 * 1.17 + 4 * 1500 / (64 * 0.514)),
+        (2, ReplicaLinks("pcie", peers=False), 6.7 + 1.2 + 2 * 1000 / (64 * 0.468)),
+        (4, PCIE, 6.7 + 3 * 1.2 + 4 * 1500 / (64 * 0.468)),
     ],
 )
 def test_all_reduce_of_a_megabyte(gpus, link, microseconds):
@@ -274,7 +280,8 @@ def test_what_bounds_one_gpu(costs, load, bound):
 
 def made(per_gpu: float, ttft_ms: float = 100, tpot_ms: float = 10) -> Estimate:
     """An estimate of requests of 100 tokens."""
-    return Estimate(per_gpu, per_gpu, per_gpu / 100, ttft_ms, tpot_ms, "weights")
+    rates = (per_gpu, per_gpu, per_gpu / 100)
+    return Estimate(*rates, ttft_ms, tpot_ms, "weights", 0.8 * per_gpu, 1.2 * per_gpu)
 
 
 @pytest.mark.parametrize(
@@ -331,6 +338,7 @@ def test_regret_and_error_on_the_measured_rows(measured):
     assert abs(found.bias) <= 0.05
     assert quantile(found.errors, 0.5) <= 0.12
     assert quantile(found.errors) <= 0.30
+    assert found.coverage >= 0.80
     assert found.mean_regret <= 0.02
     assert quantile(found.regrets) <= 0.05
 
@@ -386,6 +394,25 @@ def test_each_matrix_prompt_and_request_has_its_overhead():
     made = estimate(costs, UNIT, NVLINK, 1, 1, Workload(100, 1, 1), prompts)
     plain = estimate(costs, UNIT, NVLINK, 1, 1, Workload(100, 1, 1), PLAIN)
     assert made.ttft_ms - plain.ttft_ms == pytest.approx((3 + 1) * 1e3)
+
+
+@pytest.mark.parametrize(
+    ("model", "links", "tensor", "pipeline", "load", "spread"),
+    [
+        ("meta-llama/Llama-3.1-8B", NVLINK, 2, 1, Workload(512, 256, 8), SPREAD),
+        ("Qwen/Qwen3-32B-AWQ", NVLINK, 2, 1, Workload(512, 256, 8), CONVERTED_SPREAD),
+        ("meta-llama/Llama-3.1-8B", NVLINK, 1, 2, Workload(512, 256, 8), UNSURE_SPREAD),
+        ("meta-llama/Llama-3.1-8B", PCIE, 2, 1, Workload(512, 256, 8), UNSURE_SPREAD),
+        ("meta-llama/Llama-3.1-8B", PCIE, 1, 1, Workload(512, 256, 8), SPREAD),
+        ("meta-llama/Llama-3.1-8B", NVLINK, 1, 1, Workload(512, 256, 8, 4), UNSURE_SPREAD),
+    ],
+)
+def test_what_the_range_depends_on(model, links, tensor, pipeline, load, spread):
+    found = estimate(costs_of(model), H100, links, tensor, pipeline, load)
+    parts = (found.tokens_per_s_low, found.tokens_per_s_high)
+    assert parts == pytest.approx(
+        (spread.low * found.tokens_per_s, spread.high * found.tokens_per_s)
+    )
 
 
 def test_a_recurrent_layer_reads_and_writes_its_state():

@@ -150,3 +150,15 @@ def test_a_pipeline_that_leads_by_less_is_named():
     ]
     plain = [one for one in found if one.chosen[0].shape.pipeline_parallel == 1]
     assert any("only where it leads by 25%" in text for one in plain for text in one.rejected)
+
+
+def test_shapes_whose_ranges_overlap_are_named_with_what_would_decide():
+    hardware = machine("NVIDIA H100 80GB HBM3", 8, "nvlink")
+
+    def undecided(model: str, concurrency: int) -> list[str]:
+        found = serve(spec(model, Load(concurrency, 1024, 256)), hardware)
+        return [text for text in found.reasons if "may be better" in text]
+
+    (near,) = undecided("Qwen/Qwen3-8B", 200)
+    assert "to decide" in near and "200 requests at once of 1024 + 256 tokens" in near
+    assert undecided("Qwen/Qwen3-32B", 1) == []
