@@ -64,6 +64,17 @@ class Changes:
     gpu_memory_utilization: float | None = None
     enforce_eager: bool = False
 
+    @property
+    def words(self) -> str:
+        """The changes as the engine names them."""
+        named = {
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+        }
+        words = [f"{name} {value}" for name, value in named.items() if value is not None]
+        return " and ".join([*words, *(["enforce_eager"] if self.enforce_eager else [])])
+
     def applied(self, params: EngineParams) -> EngineParams:
         """The parameters with these changes."""
         if self == NO_CHANGES:
@@ -89,3 +100,11 @@ def gpu_memory(gpu: Gpu) -> GpuMemory:
     links = bool(card and card.nvlink_gb_s and not card.nvlink_optional)
     gfx = card.gfx if card else None
     return GpuMemory(gpu.name, gpu.memory_mib, usable, capability, links, gfx)
+
+
+def missing(needed_gib: float, available_gib: float) -> str:
+    """How much memory is missing, in words; what is negative is missing, too."""
+    short_gib = needed_gib - available_gib
+    return (
+        f"{short_gib:.1f} GiB are missing" if short_gib >= 0.1 else "less than 0.1 GiB is missing"
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from roles.engine.params import Changes, EngineParams
+from roles.engine.params import Changes, EngineParams, missing
 from roles.hardware import Gpu
 from roles.topology.candidates import Candidate, Load, RejectedShape
 from roles.topology.choice import PIPELINE_LEAD
@@ -130,13 +130,14 @@ def rejected_reason(gpu: Gpu, params: EngineParams, one: RejectedShape) -> str:
     if memory.weights_gib > room:
         return (
             f"{one.shape} does not fit {gpu.name}: {memory.weights_gib:.1f} GiB of weights, "
-            f"{room:.1f} GiB usable"
+            f"{room:.1f} GiB usable: {missing(memory.weights_gib, room)}"
         )
     if not memory.starts:
         return f"{one.shape} does not fit {gpu.name}: {memory.reason}"
+    short = missing(memory.kv_needed_gib, memory.kv_cache_gib)
     return (
-        f"{one.shape} does not fit {gpu.name}: {max(memory.kv_cache_gib, 0):.1f} GiB are left for "
-        f"KV cache, {memory.kv_needed_gib:.1f} needed for {_requests(params)}"
+        f"{one.shape} does not fit {gpu.name}: {short} "
+        f"for the KV cache of {_requests(params)}, {memory.kv_needed_gib:.1f} GiB"
     )
 
 

@@ -81,17 +81,19 @@ def plan_fleet(
     ports: Mapping[str, Sequence[int]] | None = None,
     prices: Mapping[str, float] | None = None,
     network_gbit_s: Mapping[str, float] | None = None,
+    advise: bool = True,
 ) -> Plan:
     """Plan one service over all hosts that have GPUs, in the order of `hardware`.
 
     The expected load is divided in proportion to the memory bandwidth of the hosts' GPUs. `ports`
     are a host's ports in the order of its replicas; by default they count up from `first_port`.
-    `prices` are the hosts' monthly prices, `network_gbit_s` the hosts' network speeds. Raises
-    ValueError with a line for each host whose `ports` are too few or too many.
+    `prices` are the hosts' monthly prices, `network_gbit_s` the hosts' network speeds. Without
+    `advise` no remedies are looked for, which takes less time. Raises ValueError with a line for
+    each host whose `ports` are too few or too many.
     """
     service, reason = _with_engine(service)
     hardware = {host: plannable(machine) for host, machine in hardware.items()}
-    hosts = _hosts(service, hardware, ports or {}, prices or {})
+    hosts = _hosts(service, hardware, ports or {}, prices or {}, advise)
     first, notes = (reason,) if reason else (), service.recipe_notes
     hosts = [
         replace(host, reasons=(*first, *(notes if host.replicas else ()), *host.reasons))
@@ -124,6 +126,7 @@ def _hosts(
     hardware: Mapping[str, Hardware],
     ports: Mapping[str, Sequence[int]],
     prices: Mapping[str, float],
+    advise: bool,
 ) -> list[HostPlan]:
     """The plan of each host; one ValueError with the port problems of all hosts.
 
@@ -138,7 +141,9 @@ def _hosts(
         key = machine, own_ports and tuple(own_ports), shares[host], price
         try:
             if key not in planned:
-                planned[key] = plan_host(service, host, machine, own_ports, shares[host], price)
+                planned[key] = plan_host(
+                    service, host, machine, own_ports, shares[host], price, advise
+                )
         except ValueError as error:
             problems.append(f"hosts[{host}].ports: {error}")
         else:
@@ -163,13 +168,14 @@ def plan_host(
     ports: Sequence[int] | None = None,
     share: float = 1.0,
     price: float | None = None,
+    advise: bool = True,
 ) -> HostPlan:
     """Plan one host: on each set of equal cards the best shape, with as many replicas as fit.
 
     `share` is this host's fraction of the service's load, `price` its monthly price. Raises
     ValueError if the number of `ports` is not that of the replicas.
     """
-    spec = spec_of(service, share, price)
+    spec = replace(spec_of(service, share, price), advise=advise)
     serving = serve(spec, plannable(hardware))
     replicas = _replicas(service, host, serving, ports, hardware)
     reasons = serving.reasons + _without_p2p(replicas, hardware) + _slow_links(serving, hardware)

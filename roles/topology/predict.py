@@ -76,7 +76,7 @@ def predict(case: CaseSettings) -> Answer:
         plain = start.model.quantization is None
         forms = [find(name) for name in variants(start.model.id)] if plain else []
         found = remedies(start, forms)
-        reason += "; fits with: " + ", or ".join(found) if found else ""
+        reason += "; fits with: " + ", or ".join(map(str, found)) if found else ""
     finite = memory.max_concurrency < float("inf")
     return Answer(
         id=case.id,

@@ -1,10 +1,16 @@
-"""The changes that would make a model fit, the smallest first."""
+"""The changes that would make a model fit, the least painful first.
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+Changes of the service are combined, because one alone often costs too much: fewer requests with
+room at once, or shorter ones, after an FP8 KV cache and a quantised form of the model.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from roles.engine.engine import DEFAULT_KIND, engine
-from roles.engine.params import EngineParams, GpuMemory
+from roles.engine.params import NO_CHANGES, EngineParams, GpuMemory
 from roles.engine.planning import Planning
 from roles.hardware import usable_memory_mib
 from roles.models import Model
@@ -16,17 +22,25 @@ MIN_LENGTH = 256
 SIZES_GIB = (24, 32, 48, 80, 141, 180)
 COUNTS = (1, 2, 4, 8, 16)
 MAX_STAGES = 8
+MAX_REMEDIES = 3
+# How much each change hurts, against the others: an order, no measure. Halving counts once more.
+PAIN = {"memory": 1.0, "cache": 1.5, "requests": 2.0, "length": 3.0, "model": 4.0, "GPUs": 30.0}
+PAIN_OF_HALVING = 1.5
 
 
 @dataclass(frozen=True)
 class FitCase:
-    """What must fit: a model on GPUs of one kind in a shape, with an engine's parameters."""
+    """What must fit: a model on GPUs of one kind in a shape, with an engine's parameters.
+
+    `is_planned`: the planner tightens what the parameters leave open, where it must.
+    """
 
     model: Model
     gpu: GpuMemory
     shape: Shape
     params: EngineParams
     kind: str = DEFAULT_KIND
+    is_planned: bool = False
 
     @property
     def engine(self) -> Planning:
@@ -47,24 +61,93 @@ class FitCase:
     @property
     def fits(self) -> bool:
         """Whether it starts and holds the requested number of requests."""
-        return self.memory().fits
+        if self.memory().fits or not self.is_planned:
+            return self.memory().fits
+        tightest = (NO_CHANGES, *self.engine.tighter(self.params))[-1]
+        return replace(self, params=tightest.applied(self.params)).memory().fits
 
 
-def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[str, ...]:
-    """Descriptions of changes, each of which alone makes the case fit; empty if none does.
+@dataclass(frozen=True)
+class Remedy:
+    """Changes after which a case fits: the kinds of change, in words, and the case with them.
 
-    `variants` are quantised forms of the model.
+    `pain` orders remedies. `others` are equal cases on other cards, each in the words as well.
+    """
+
+    kinds: tuple[str, ...]
+    words: tuple[str, ...]
+    case: FitCase
+    pain: float
+    others: tuple[FitCase, ...] = field(default=())
+
+    def __str__(self) -> str:
+        return " and ".join(self.words)
+
+
+def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[Remedy, ...]:
+    """At most three ways to make a case fit, the least painful first; empty if there is none.
+
+    `variants` are quantised forms of the model. One of the ways is of GPUs, where that helps.
     """
     case = replace(case, params=replace(case.params, measured_kv_gib=None))
-    return (
-        *_utilization(case),
-        *_length(case),
-        *_sequences(case),
-        *_concurrency(case),
-        *_cache_dtype(case),
-        *_variants(case, variants),
-        *_more_gpus(case),
-        *_other_gpus(case),
+    of_settings = _least_painful(_of_settings(case, list(variants)))
+    # A host has eight of most cards; more of them are the last resort.
+    of_gpus = [*_more_gpus(case, COUNTS[:-1]), *_other_gpus(case), *_more_gpus(case, COUNTS)][:1]
+    kept = of_settings[: MAX_REMEDIES - len(of_gpus)]
+    return (*kept, *of_gpus)
+
+
+def _least_painful(found: Iterable[Remedy]) -> list[Remedy]:
+    """In order of pain, without those that do more than another one of the same kinds."""
+    kept: list[Remedy] = []
+    for remedy in sorted(found, key=lambda one: one.pain):
+        if not any(set(one.kinds) <= set(remedy.kinds) for one in kept):
+            kept.append(remedy)
+    return kept
+
+
+def _of_settings(case: FitCase, variants: Sequence[Model]) -> Iterator[Remedy]:
+    """Every combination of at most three changes, the last of which goes as far as it must."""
+    steps = [*_memory(case), *_cache(case), *_models(case, variants)]
+    for count in range(3):
+        for chosen in combinations(steps, count):
+            if len({step.kind for step in chosen}) < count:
+                continue
+            start = Remedy((), (), case, 0.0)
+            for step in chosen:
+                start = _after(start, step)
+            if start.case.fits:
+                if chosen:
+                    yield start
+                continue
+            for last in (*_requests(start.case), *_length(start.case)):
+                yield _after(start, last)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One change: its kind, in words, what it changes, and how much it hurts."""
+
+    kind: str
+    words: str
+    params: dict[str, object] = field(default_factory=dict)
+    model: Model | None = None
+    pain: float = 0.0
+
+    def applied(self, case: FitCase) -> FitCase:
+        return replace(
+            case,
+            model=self.model or case.model,
+            params=replace(case.params, **self.params),
+        )
+
+
+def _after(remedy: Remedy, step: _Step) -> Remedy:
+    return Remedy(
+        (*remedy.kinds, step.kind),
+        (*remedy.words, step.words),
+        step.applied(remedy.case),
+        remedy.pain + PAIN[step.kind] + step.pain,
     )
 
 
@@ -72,41 +155,52 @@ def _with(case: FitCase, **params: object) -> FitCase:
     return replace(case, params=replace(case.params, **params))
 
 
-def _utilization(case: FitCase) -> Iterator[str]:
-    """A lower utilization, if not all memory is free at start."""
+def _memory(case: FitCase) -> Iterator[_Step]:
+    """What leaves more memory: less of it where not all is free at start, fewer requests of a
+    step, or what the planner sets by itself."""
     share = case.engine.lower_utilization(case.gpu, case.params)
-    if share is not None and _with(case, utilization=share).fits:
-        yield f"gpu_memory_utilization {share}"
+    if share is not None:
+        yield _Step("memory", f"gpu_memory_utilization {share}", {"utilization": share})
+    if requests := _fewest_seqs(case):
+        yield _Step("memory", f"max_num_seqs {requests}", {"max_num_seqs": requests})
+    planned = () if case.is_planned else case.engine.tighter(case.params)
+    for level, changed in enumerate(planned):
+        after = changed.applied(case.params)
+        yield _Step("memory", changed.words, _differences(case.params, after), pain=level / 4)
 
 
-def _length(case: FitCase) -> Iterator[str]:
-    requested = case.params.max_model_len or case.model.context_limit_tokens
-    low, high = MIN_LENGTH // 16 - 1, min(requested - 1, case.model.context_limit_tokens) // 16
-    if high <= low or not _with(case, max_model_len=MIN_LENGTH).fits:
-        return
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _with(case, max_model_len=middle * 16).fits:
-            low = middle
-        else:
-            high = middle - 1
-    if low * 16 >= MIN_LENGTH:
-        yield f"max_model_len {low * 16}"
-
-
-def _sequences(case: FitCase) -> Iterator[str]:
+def _fewest_seqs(case: FitCase) -> int | None:
+    """The most requests of a step, halved as often as needed, with which the case fits."""
     length = case.params.max_model_len or case.model.context_limit_tokens
     requests = case.engine.batch(case.gpu, case.params, length)[1]
     while requests > 1:
         requests //= 2
         if _with(case, max_num_seqs=requests).fits:
-            yield f"max_num_seqs {requests}"
-            return
+            return requests
+    return None
 
 
-def _concurrency(case: FitCase) -> Iterator[str]:
+def _differences(before: EngineParams, after: EngineParams) -> dict[str, object]:
+    return {name: value for name, value in vars(after).items() if vars(before)[name] != value}
+
+
+def _cache(case: FitCase) -> Iterator[_Step]:
+    smaller = case.engine.smaller_cache(case.gpu, case.params)
+    if smaller is not None:
+        yield _Step("cache", smaller[0], _differences(case.params, smaller[1]))
+
+
+def _models(case: FitCase, variants: Sequence[Model]) -> Iterator[_Step]:
+    """The quantised form of the most bytes that runs on the card and whose weights fit."""
+    able = [one for one in variants if not case.engine.kernel_problem(one, case.params, case.gpu)]
+    for form in sorted(able, key=lambda one: (-(one.weights_bytes or 0), one.id)):
+        yield _Step("model", f"the quantised model {form.id}", model=form)
+
+
+def _requests(case: FitCase) -> Iterator[_Step]:
     """Fewer requests that must have room at once, as many as have."""
-    low, high = 0, case.params.min_concurrency - 1
+    asked = case.params.min_concurrency
+    low, high = 0, asked - 1
     while low < high:
         middle = (low + high + 1) // 2
         if _with(case, min_concurrency=middle).fits:
@@ -114,59 +208,72 @@ def _concurrency(case: FitCase) -> Iterator[str]:
         else:
             high = middle - 1
     if low:
-        yield f"min_concurrency {low}"
+        pain = PAIN_OF_HALVING * math.log2(asked / low)
+        yield _Step("requests", f"min_concurrency {low}", {"min_concurrency": low}, pain=pain)
 
 
-def _cache_dtype(case: FitCase) -> Iterator[str]:
-    smaller = case.engine.smaller_cache(case.gpu, case.params)
-    if smaller is not None and replace(case, params=smaller[1]).fits:
-        yield smaller[0]
+def _length(case: FitCase) -> Iterator[_Step]:
+    """The longest request that fits."""
+    asked, longest = _asked_length(case), longest_request(case)
+    if longest is not None:
+        pain = PAIN_OF_HALVING * math.log2(asked / longest)
+        yield _Step("length", f"max_model_len {longest}", {"max_model_len": longest}, pain=pain)
 
 
-def _variants(case: FitCase, variants: Iterable[Model]) -> Iterator[str]:
-    fitting = [
-        one
-        for one in variants
-        if not case.engine.kernel_problem(one, case.params, case.gpu)
-        and replace(case, model=one).fits
-    ]
-    if fitting:
-        # Prefer the variant with the most bytes.
-        best = max(fitting, key=lambda variant: (variant.weights_bytes or 0, variant.id))
-        yield f"the quantised model {best.id}"
+def longest_request(case: FitCase) -> int | None:
+    """The tokens of the longest request that fits, a multiple of 16; None if that is shorter than
+    is of use."""
+    limit = case.model.context_limit_tokens
+    low, high = MIN_LENGTH // 16 - 1, min(_asked_length(case) - 1, limit) // 16
+    if high <= low or not _with(case, max_model_len=MIN_LENGTH).fits:
+        return None
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _with(case, max_model_len=middle * 16).fits:
+            low = middle
+        else:
+            high = middle - 1
+    return low * 16 if low * 16 >= MIN_LENGTH else None
 
 
-def _more_gpus(case: FitCase) -> Iterator[str]:
-    for count in COUNTS:
-        shape = _fitting(case, count) if count > case.shape.gpus else None
-        if shape:
-            yield f"{shape.gpus} GPUs like this ({shape})"
+def _asked_length(case: FitCase) -> int:
+    return case.params.max_model_len or case.model.context_limit_tokens
+
+
+def _more_gpus(case: FitCase, counts: Sequence[int]) -> Iterator[Remedy]:
+    for count in counts:
+        placed = _fitting(case, count) if count > case.shape.gpus else None
+        if placed:
+            words = f"{count} GPUs like this ({placed.placed})"
+            yield Remedy(("GPUs",), (words,), placed, PAIN["GPUs"])
             return
 
 
-def _fitting(case: FitCase, count: int) -> Shape | None:
-    """A shape over this many GPUs that fits; None if there is none. Pipelines are used if the
-    heads do not divide."""
+def _fitting(case: FitCase, count: int) -> FitCase | None:
+    """The case in a shape over this many GPUs that fits; None if there is none. Pipelines are used
+    if the heads do not divide."""
     for shape_option in case.engine.shapes(count):
         if shape_option.gpus != count or shape_option.pipeline_parallel > MAX_STAGES:
             continue
         shape, objections = case.engine.check_shape(case.model, shape_option)
-        if not objections:
-            own = replace(case, shape=shape)
-            return own.placed if own.fits else None
+        if not objections and (own := replace(case, shape=shape)).fits:
+            return own
     return None
 
 
-def _other_gpus(case: FitCase) -> Iterator[str]:
+def _other_gpus(case: FitCase) -> Iterator[Remedy]:
     """The smallest number of GPUs of each size, without sizes that need as many as a smaller
     one."""
-    found: dict[int, int] = {}
+    found: dict[int, tuple[int, FitCase]] = {}
     for size in SIZES_GIB:
         usable = usable_memory_mib(size * 1024)
         gpu = replace(case.gpu, name=f"{size} GiB", total_mib=size * 1024, usable_mib=usable)
         other = replace(case, gpu=gpu)
-        count = next((count for count in COUNTS if _fitting(other, count)), None)
-        if count and count not in found.values():
-            found[size] = count
+        fits = ((count, _fitting(other, count)) for count in COUNTS)
+        first = next(((count, fitting) for count, fitting in fits if fitting), None)
+        if first and first[0] not in found:
+            found[first[0]] = size, first[1]
     if found:
-        yield "GPUs: " + ", ".join(f"{count} of {size} GiB" for size, count in found.items())
+        words = ", ".join(f"{count} of {size} GiB" for count, (size, _) in found.items())
+        cases = tuple(fitting for _, fitting in found.values())
+        yield Remedy(("GPUs",), (f"GPUs: {words}",), cases[0], PAIN["GPUs"], cases[1:])

@@ -256,8 +256,10 @@ def _no_plan(
         return Serving((), (*fits_nowhere, summary), (), (), ("GPUs that work together",))
     fitting_shapes = [one.shape for one in refused_shapes if one.memory is not None] or [Shape(1)]
     widest = max(fitting_shapes, key=lambda shape: (shape.gpus, shape.tensor_parallel))
-    case = FitCase(spec.model, gpu_memory(gpus[0]), widest, spec.params, spec.engine)
-    fixes = remedies(case, _variants(spec.model.id))
+    case = FitCase(
+        spec.model, gpu_memory(gpus[0]), widest, spec.params, spec.engine, is_planned=True
+    )
+    fixes = tuple(map(str, remedies(case, _variants(spec.model.id)))) if spec.advise else ()
     summary = messages.no_fit(spec, gpus, fixes)
     return Serving((), (*fits_nowhere, summary), (), (), fixes)
 

@@ -103,7 +103,7 @@ def hardware_of(card: Card, count: int) -> Hardware:
 
 def _size(service: ServiceSettings, card: Card, gpus: int, hosts: int) -> Size:
     names = [f"host{number}" for number in range(1, hosts + 1)]
-    plan = plan_fleet(service, dict.fromkeys(names, hardware_of(card, gpus)))
+    plan = plan_fleet(service, dict.fromkeys(names, hardware_of(card, gpus)), advise=False)
     size = Size(card.name, gpus, hosts)
     if plan.clusters:
         return _of_cluster(size, plan, service)

@@ -16,6 +16,7 @@ class ServiceSpec:
     `load` is this host's part, None if none is stated. `price_per_month` is the host's. `engine` is
     the kind of engine; `least_capability` is the minimum compute capability of its build, None for
     the newest build's. `dtype` is the engine's dtype; None or "auto" leaves it to the engine.
+    Without `advise` no remedies are looked for where the model does not fit.
     """
 
     model: Model
@@ -27,3 +28,4 @@ class ServiceSpec:
     dtype: str | None = None
     least_capability: float | None = None
     engine: str = DEFAULT_KIND
+    advise: bool = True

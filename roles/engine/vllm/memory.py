@@ -8,7 +8,7 @@ did not allocate.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from roles.engine.params import GIB, EngineParams, GpuMemory, gpu_memory
+from roles.engine.params import GIB, EngineParams, GpuMemory, gpu_memory, missing
 from roles.engine.vllm.engine_versions import (
     LIMITED_BY_REQUESTS,
     Rules,
@@ -318,10 +318,9 @@ def _too_little_kv(engine: _Engine, tightest: _Stage, capacity: KvCapacity) -> s
     # An encoder has no KV cache, so it needs no block.
     if capacity.num_blocks >= needed or not capacity.blocks_per_request:
         return None
-    return (
-        f"{max(0.0, tightest.kv_cache):.2f} GiB are left for KV cache, one request needs "
-        f"{_gib(needed, capacity):.2f} GiB"
-    )
+    request_gib = _gib(needed, capacity)
+    short = missing(request_gib, tightest.kv_cache)
+    return f"{short} for the KV cache of one request, {request_gib:.2f} GiB"
 
 
 def _whole_model(engine: _Engine, stages: list[_Stage]) -> str | None:

@@ -59,10 +59,12 @@ def test_spare_gpus_are_named():
 def test_what_does_not_fit_says_what_would():
     plan = plan_host(service(length=32768), "h", declared_hardware("2x NVIDIA A10G", None))
     assert plan.replicas == ()
-    assert plan.remedies[0].startswith("max_model_len ")
-    length = int(plan.remedies[0].split()[1])
+    assert plan.remedies[0].startswith("min_concurrency ")
+    requests = int(plan.remedies[0].split()[1])
     assert plan_host(
-        service(length=length), "h", declared_hardware("2x NVIDIA A10G", None)
+        service(length=32768, min_concurrency=requests),
+        "h",
+        declared_hardware("2x NVIDIA A10G", None),
     ).replicas
 
 

@@ -1,21 +1,30 @@
 """What makes a model fit: as practitioners say for real cases, and true when done."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.engine.params import EngineParams
-from roles.models import find, variants
+from roles.hardware import declared_hardware
+from roles.models import Model, find, variants
 from roles.plan import Shape
+from roles.topology import ServiceSettings, plan_host
 from roles.topology.named_gpus import named_gpu
-from roles.topology.remedies import FitCase, remedies
+from roles.topology.remedies import FitCase, longest_request, remedies
 from tests.unit.models.published import published
 
 
 def case(model: str, gpu: str, tp: int = 1, **params) -> FitCase:
     return FitCase(published(model), named_gpu(gpu, None), Shape(tp), EngineParams(**params))
+
+
+def texts(tried: FitCase, forms: Sequence[Model] = ()) -> list[str]:
+    return [str(found) for found in remedies(tried, forms)]
 
 
 @pytest.mark.parametrize(
@@ -38,19 +47,18 @@ def case(model: str, gpu: str, tp: int = 1, **params) -> FitCase:
 )
 def test_remedies_of_real_cases(params: FitCase, remedy: str):
     assert not params.fits
-    assert any(remedy in found for found in remedies(params))
+    assert any(remedy in found for found in texts(params))
 
 
 def test_the_longest_request_is_near_vllms_own_estimate():
     params = case("Qwen3-4B", "RTX 5080", max_model_len=40960, utilization=0.9)
-    (length,) = [int(x.split()[1]) for x in remedies(params) if x.startswith("max_model_len")]
-    assert length == pytest.approx(35600, rel=0.07)
+    assert longest_request(params) == pytest.approx(35600, rel=0.07)
 
 
 def test_fp8_cache_only_where_the_gpu_has_it():
     for gpu, expected in (("RTX 3090", False), ("RTX 4090", True)):
         params = case("Qwen3-8B", gpu, max_model_len=40960, max_num_seqs=16, utilization=0.9)
-        assert ("kv_cache_dtype fp8" in remedies(params)) is expected
+        assert any("kv_cache_dtype fp8" in x for x in texts(params)) is expected
 
 
 def test_a_quantised_form_is_named():
@@ -59,12 +67,12 @@ def test_a_quantised_form_is_named():
     params = FitCase(
         model, named_gpu("RTX 4070 12GB", None), Shape(1), EngineParams(max_model_len=4096)
     )
-    assert any(form.id in found for found in remedies(params, forms) for form in forms)
+    assert any(form.id in found for found in texts(params, forms) for form in forms)
 
 
 def test_what_nothing_helps_has_no_remedy():
     wide = case("phi-4", "H100 80G", max_model_len=2**30)
-    assert [found for found in remedies(wide) if not found.startswith("max_model_len")] == []
+    assert [found for found in texts(wide) if not found.startswith("max_model_len")] == []
 
 
 @given(st.integers(6, 40), st.integers(1024, 16384), st.integers(1, 8))
@@ -73,8 +81,91 @@ def test_the_longest_request_fits_and_a_longer_one_does_not(gib: int, length: in
     tried = FitCase(published("Qwen3-8B"), named_gpu(None, gib), Shape(1), params)
     if tried.fits:
         return
-    for found in remedies(tried):
-        if found.startswith("max_model_len"):
-            most = int(found.split()[1])
-            assert replace(tried, params=replace(params, max_model_len=most)).fits
-            assert not replace(tried, params=replace(params, max_model_len=most + 16)).fits
+    most = longest_request(tried)
+    if most is not None:
+        assert replace(tried, params=replace(params, max_model_len=most)).fits
+        assert not replace(tried, params=replace(params, max_model_len=most + 16)).fits
+
+
+def changed(service: dict[str, Any], gpus: str, remedy: str) -> list[tuple[dict[str, Any], Any]]:
+    """The inventory after a remedy, as its words say: the service and the GPUs; several of them
+    where the words name several."""
+    service, hosts = dict(service), [gpus]
+    name = gpus.partition(" ")[2]
+    for words in remedy.split(" and "):
+        if found := re.fullmatch(r"(max_model_len|min_concurrency) (\d+)", words):
+            service[found[1]] = int(found[2])
+        elif words == "kv_cache_dtype fp8":
+            service["arguments"] = {"kv-cache-dtype": "fp8"}
+        elif found := re.fullmatch(r"the quantised model (\S+)", words):
+            service["model"] = found[1]
+        elif found := re.fullmatch(r"(\d+) GPUs like this \(.*\)", words):
+            hosts = [f"{found[1]}x {name}"]
+        elif words.startswith("GPUs: "):
+            sizes = re.findall(r"(\d+) of (\d+) GiB", words)
+            hosts = [
+                [{"name": f"of {gib} GiB", "memory_mib": int(gib) * 1024, "count": int(count)}]
+                for count, gib in sizes
+            ]
+        else:
+            raise AssertionError(words)
+    return [(service, host) for host in hosts]
+
+
+@pytest.mark.parametrize("model", ["Llama-3.1-8B-Instruct", "Llama-3.3-70B-Instruct"])
+@given(st.data())
+def test_the_inventory_after_a_remedy_is_planned(model: str, data: st.DataObject):
+    card = data.draw(st.sampled_from(["NVIDIA L4", "NVIDIA L40S", "NVIDIA A100-SXM4-80GB"]))
+    gpus = f"{data.draw(st.sampled_from([1, 2, 3, 4]))}x {card}"
+    service = {
+        "name": "s",
+        "model": f"meta-llama/{model}",
+        "max_model_len": data.draw(st.sampled_from([512, 4096, 8000, 65536, 131072])),
+        "min_concurrency": data.draw(st.sampled_from([1, 4, 100, 5000])),
+    }
+    remedied = plan_host(
+        ServiceSettings.model_validate(service), "h", declared_hardware(gpus, None)
+    ).remedies
+    assert len(remedied) <= 3
+    for remedy in remedied:
+        assert len(remedy.split(" and ")) <= 3
+        for after, hosts in changed(service, gpus, remedy):
+            plan = plan_host(ServiceSettings.model_validate(after), "h", declared_hardware(hosts))
+            assert plan.replicas, (gpus, service, remedy, plan.reasons)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "settings", "remedy"),
+    [
+        # No form of fewer bits fits with all of the requests.
+        (
+            "meta-llama/Llama-3.3-70B-Instruct",
+            "2x NVIDIA GeForce RTX 4090",
+            {"max_model_len": 8192},
+            r"kv_cache_dtype fp8 and the quantised model \S+ and min_concurrency \d",
+        ),
+        (
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "1x NVIDIA RTX A4000",
+            {"max_model_len": 8192},
+            r"the quantised model \S+AWQ\S+",
+        ),
+        # Eight serve it, sixteen are not needed.
+        (
+            "deepseek-ai/DeepSeek-V3",
+            "1x NVIDIA RTX PRO 6000 Blackwell Server Edition",
+            {"max_model_len": 8192},
+            r"8 GPUs like this .*",
+        ),
+        (
+            "Qwen/Qwen2.5-7B-Instruct",
+            "1x NVIDIA L40S",
+            {"max_model_len": 8192, "min_concurrency": 10_000},
+            r"min_concurrency \d\d",
+        ),
+    ],
+)
+def test_changes_are_combined(model: str, gpus: str, settings: dict[str, Any], remedy: str):
+    service = ServiceSettings.model_validate({"name": "s", "model": model, **settings})
+    found = plan_host(service, "h", declared_hardware(gpus, None)).remedies
+    assert any(re.fullmatch(remedy, one) for one in found), found

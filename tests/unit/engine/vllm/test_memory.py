@@ -139,10 +139,10 @@ def test_the_sum_as_logged(name: str, shape: Shape, weights: float, kv_gib: floa
     [
         ({"max_model_len": 131073}, "more than the model's 131072"),
         ({"other_used_gib": 10.0}, "are free at start"),
-        ({"utilization": 0.2}, "left for KV cache"),
+        ({"utilization": 0.2}, "missing for the KV cache of one request"),
         ({"kv_cache_memory_bytes": 70 * GIB}, "with the requested KV cache"),
-        ({"kv_cache_memory_bytes": GIB // 2}, "left for KV cache"),
-        ({"measured_kv_gib": 0.5}, "left for KV cache"),
+        ({"kv_cache_memory_bytes": GIB // 2}, "missing for the KV cache of one request"),
+        ({"measured_kv_gib": 0.5}, "missing for the KV cache of one request"),
     ],
 )
 def test_what_does_not_start(params: dict, reason: str):
