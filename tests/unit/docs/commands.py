@@ -121,9 +121,9 @@ def _pyinfra(arguments: list[str]) -> str:
             given = context.params
     except click.ClickException as error:
         return error.format_message()
-    options = {name: tuple(given[name] or ()) for name in ("data", "limit", "exclude")}
+    data, limit, exclude = (tuple(given[name] or ()) for name in ("data", "limit", "exclude"))
     first, *rest = given["operations"]
-    command = Command(given["inventory"], tuple(given["operations"]), **options)
+    command = Command(given["inventory"], tuple(given["operations"]), data, limit, exclude)
     found = [*data_problems(command, parse_cli_arg), *_inventory_problems(command)]
     if first == "exec":
         found.append(problem(rest))
