@@ -22,7 +22,7 @@ from roles.topology.candidates import (
 from roles.topology.choice import TIE, Objective, best, leads
 from roles.topology.grouping import broken_links, groups
 from roles.topology.mixed import MixedReplica, alternative_engine, describe_mixed, mixed_replicas
-from roles.topology.rates import gpu_rates
+from roles.topology.rates import gpu_rates, group_links, group_rates
 from roles.topology.remedies import FitCase, remedies
 from roles.topology.spec import ServiceSpec
 
@@ -169,7 +169,8 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
 def _options(
     spec: ServiceSpec, found: Sequence[Candidate], hardware: Hardware, load: Load | None
 ) -> list[Candidate]:
-    """The candidates: each shape with all replicas; under a stated load also with fewer."""
+    """The candidates: each shape with all replicas; under a stated load also with fewer, if the
+    groups' links differ: then a slow group may be left out."""
     own = engine(spec.engine)
     if spec.single_endpoint:
         single = [replace(one, groups=one.groups[:1], expected=None) for one in found]
@@ -179,9 +180,19 @@ def _options(
     less = [
         with_load(own, one, spec.model, spec.params, hardware, load)
         for candidate in found
+        if not _alike(candidate, hardware)
         for one in with_fewer_replicas(candidate)
     ]
     return [*found, *less]
+
+
+def _alike(candidate: Candidate, hardware: Hardware) -> bool:
+    """Whether all replicas are as fast."""
+    first, *others = candidate.groups
+    known = group_links(first, hardware), group_rates(first, hardware)
+    return all(
+        (group_links(group, hardware), group_rates(group, hardware)) == known for group in others
+    )
 
 
 def _chosen(spec: ServiceSpec, options: Sequence[Candidate]) -> int:

@@ -1,13 +1,16 @@
 """How long plans take, printed; the test's condition is growth within one run, never a time."""
 
+import json
+import random
 import resource
 import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 from roles.hardware import Gpu, Hardware
 from roles.topology import ServiceSettings, plan_fleet
+from roles.topology.plan_command import answers
 from roles.topology.serving import serve
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +63,41 @@ def test_a_plan_grows_linearly_with_the_fleet(capsys):
     assert large < 30 * small
 
 
+def test_a_thousand_random_plans(capsys):
+    chance = random.Random(1)
+    lines = [
+        json.dumps(
+            {
+                "model": chance.choice(MODELS),
+                "host": {
+                    "gpus": [{"name": chance.choice(CARDS)}] * chance.choice([1, 2, 3, 4, 8]),
+                    "links": chance.choice(["nvlink", "pcie"]),
+                },
+                "max_model_len": chance.randint(2000, 16000),
+                "workload": {
+                    "input_tokens": chance.randint(100, 1000),
+                    "output_tokens": chance.randint(50, 800),
+                    "concurrency": chance.randint(1, 500),
+                },
+            }
+        )
+        for _ in range(1000)
+    ]
+    begun = process_time()
+    planned = [answer for answer in answers(lines) if "error" not in answer]
+    with capsys.disabled():
+        print(f"\n1,000 random plans, {len(planned)} fit: {process_time() - begun:.2f} s of CPU")
+    assert len(planned) > 500
+
+
+MODELS = (
+    *("Qwen/Qwen3-8B", "Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B", "openai/gpt-oss-20b"),
+    *("nvidia/Llama-3.1-70B-Instruct-FP8", "deepseek-ai/DeepSeek-R1", "openai/gpt-oss-120b"),
+)
+CARDS = (
+    *("NVIDIA L40S", "NVIDIA H100 80GB HBM3", "NVIDIA A10G", "NVIDIA GeForce RTX 4090"),
+    *("NVIDIA B200", "NVIDIA H200"),
+)
 KINDS = (
     "8x NVIDIA H100 80GB HBM3",
     "4x NVIDIA A100-SXM4-80GB",
