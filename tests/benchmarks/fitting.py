@@ -28,6 +28,11 @@ PRIOR = Calibration(
         efficiency=0.6,
     ),
 )
+# The constants by name, those of the links last.
+NAMES = (
+    *(name for name in Calibration.__dataclass_fields__ if name != "links"),
+    *LinkCalibration.__dataclass_fields__,
+)
 PRIOR_WEIGHT = 0.05
 TTFT_WEIGHT = 0.1
 # Estimates of a peer count less than measurements.
@@ -41,28 +46,43 @@ CONVERGED = 0.01
 Vector = list[float]
 
 
-def fit(data: Sequence[Row], begin: Calibration = PRIOR) -> Calibration:
-    """The constants that fit these rows, searched from `begin`. Composed rows with more requests
-    than output tokens stay out (the peer limits what runs there, see throughput_cases)."""
+def fit(
+    data: Sequence[Row],
+    begin: Calibration = PRIOR,
+    prior: Calibration = PRIOR,
+    names: Sequence[str] = NAMES,
+) -> Calibration:
+    """The constants that fit these rows, searched from `begin`; those not in `names` stay.
+
+    Composed rows with more requests than output tokens stay out (the peer limits what runs there,
+    see throughput_cases).
+    """
     kept = [row for row in data if row.measured or row.concurrency <= row.output_tokens]
-    prior = _logarithms(PRIOR)
+    varied = [NAMES.index(name) for name in names]
+    held, near = _logarithms(begin), _logarithms(prior)
+
+    def whole(point: Vector) -> Calibration:
+        found = list(held)
+        for index, value in zip(varied, point, strict=True):
+            found[index] = value
+        return _calibration(found)
 
     def residuals(point: Vector) -> Vector:
         found: Vector = []
-        for row, made in zip(kept, estimates(kept, _calibration(point)), strict=True):
+        for row, made in zip(kept, estimates(kept, whole(point)), strict=True):
             weight = 1.0 if row.measured else COMPOSED_WEIGHT
             found.append(weight * math.log(made.tokens_per_s_per_gpu / row.tokens_per_s_per_gpu))
             found.append(weight * TTFT_WEIGHT * math.log(made.ttft_ms / row.ttft_ms))
-        near = (PRIOR_WEIGHT * (a - b) for a, b in zip(point, prior, strict=True))
-        return [*found, *near]
+        drawn = (near[index] for index in varied)
+        return [*found, *(PRIOR_WEIGHT * (a - b) for a, b in zip(point, drawn, strict=True))]
 
-    point = _logarithms(begin)
+    point = [held[index] for index in varied]
     for _ in range(STEPS):
         step = _step(residuals, point)
         point = [value + move for value, move in zip(point, step, strict=True)]
         if max(map(abs, step)) < CONVERGED:
             break
-    return _calibration(point)
+    return whole(point)
 
 
 def _logarithms(calibration: Calibration) -> Vector:
@@ -72,10 +92,10 @@ def _logarithms(calibration: Calibration) -> Vector:
 
 
 def _calibration(point: Vector) -> Calibration:
-    names = [name for name in Calibration.__dataclass_fields__ if name != "links"]
     values = [math.exp(value) for value in point]
-    links = LinkCalibration(*values[len(names) :])
-    return Calibration(**dict(zip(names, values, strict=False)), links=links)
+    own = len(NAMES) - len(LinkCalibration.__dataclass_fields__)
+    links = LinkCalibration(*values[own:])
+    return Calibration(*values[:own], links=links)
 
 
 def _step(residuals: Callable[[Vector], Vector], point: Vector, width: float = 1e-3) -> Vector:

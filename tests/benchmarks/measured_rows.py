@@ -92,7 +92,10 @@ def _row(row: dict[str, Any]) -> Row:
         tpot_ms=row["tpot_ms"],
         batch_limit=_batch_limit(
             name, quantization, gpu, tensor, stages, input_tokens, output_tokens
-        ),
+        )
+        # SGLang's memory is not known to the planner.
+        if row["engine"] == "vllm"
+        else None,
         setup=f"{row['source']} {row.get('engine_version')}",
     )
 

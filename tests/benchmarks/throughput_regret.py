@@ -137,21 +137,38 @@ def baselines(data: Sequence[Row]) -> dict[str, Score]:
 
 
 Sets = dict[str, list[Row]]
+Fit = Callable[[Sequence[Row]], Calibration]
+
+# What differs most between the engines; for all else SGLang has vLLM's constants.
+OF_SGLANG = ("moe_layer_overhead_us", "expert_read_efficiency")
 
 
-def left_out(sets: Sets, field: str) -> dict[str, dict[str, Score]]:
+def fit_sglang(data: Sequence[Row]) -> Calibration:
+    """The product's constants, a few of them fitted to SGLang's rows."""
+    return fit(data, CALIBRATION, CALIBRATION, OF_SGLANG)
+
+
+def left_out(sets: Sets, field: str, fitted: Fit) -> dict[str, dict[str, Score]]:
     """Scores on each model's (`base`) or card's (`kind`) rows by set, with the constants fitted to
     the rows of all others."""
     everything = [row for data in sets.values() for row in data]
-    start = fit(everything)
     found: dict[str, dict[str, Score]] = {name: {} for name in sets}
     for value in sorted({getattr(row, field) for row in everything}):
-        others = [row for row in everything if getattr(row, field) != value]
-        calibration = fit(others, start)
+        calibration = fitted([row for row in everything if getattr(row, field) != value])
         for name, data in sets.items():
             if own := [row for row in data if getattr(row, field) == value]:
                 found[name][value] = score(own, calibration)
     return found
+
+
+def show_left_out(sets: Sets, fitted: Fit) -> None:
+    """Print the scores of each model and each kind of card left out, and pooled."""
+    for field in ("base", "kind"):
+        for name, parts in left_out(sets, field, fitted).items():
+            print(f"{name}, each {'model' if field == 'base' else 'kind of card'} left out")
+            for value, found in parts.items():
+                print(found.line(value))
+            print(sum(parts.values(), Score()).line("pooled"))
 
 
 def main() -> None:
@@ -172,12 +189,13 @@ def main() -> None:
         print(f"  {fitted}")
     if arguments.quick:
         return
-    for field in ("base", "kind"):
-        for name, parts in left_out(sets, field).items():
-            print(f"{name}, each {'model' if field == 'base' else 'kind of card'} left out")
-            for value, found in parts.items():
-                print(found.line(value))
-            print(sum(parts.values(), Score()).line("pooled"))
+    start = fit([row for data in sets.values() for row in data])
+    show_left_out(sets, lambda data: fit(data, start))
+    sglang = measured_rows("sglang")
+    print("SGLang, measured")
+    print(score(sglang).line("vLLM's constants"))
+    print(score(sglang, fit_sglang(sglang)).line("with a few of its own"))
+    show_left_out({"SGLang, measured": sglang}, fit_sglang)
 
 
 if __name__ == "__main__":
