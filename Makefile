@@ -65,6 +65,7 @@ format: $(READY) ## format the code, and mend what lint can
 benchmark: $(READY) ## count and compare; decides nothing
 	$(BIN)/pytest tests/benchmarks
 
-# The tables of settings, from the settings themselves.
-reference: $(READY) ## write the tables of docs/settings.md anew
+# The tables of settings, from the settings themselves, and those of sizes, from the planner.
+reference: $(READY) ## write docs/settings.md and docs/sizing.md anew
 	$(BIN)/python -m roles.declaration.reference docs/settings.md
+	$(BIN)/python -m roles.topology.size_reference docs/sizing.md

@@ -2,9 +2,11 @@
 
 from roles.hardware import readings as readings
 from roles.hardware.cards import Card as Card
+from roles.hardware.cards import close_names as close_names
 from roles.hardware.cards import find_card as find_card
 from roles.hardware.cards import is_amd_gpu as is_amd_gpu
 from roles.hardware.cards import is_integrated as is_integrated
+from roles.hardware.cards import known_cards as known_cards
 from roles.hardware.cards import usable_memory_mib as usable_memory_mib
 from roles.hardware.cuda import cuda_fault as cuda_fault
 from roles.hardware.declared import declared_hardware as declared_hardware

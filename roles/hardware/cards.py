@@ -108,7 +108,7 @@ class Card(BaseModel):
 
 
 @cache
-def cards() -> tuple[Card, ...]:
+def known_cards() -> tuple[Card, ...]:
     """Every card of the table, ordered by name."""
     text = Path(__file__).with_name("cards.yaml").read_text(encoding="utf-8")
     return tuple(Card.model_validate(row) for row in yaml.load(text, Loader=_LOADER))
@@ -217,13 +217,13 @@ def _contains(words: NameWords, part: NameWords) -> bool:
 
 @cache
 def _by_words() -> dict[NameWords, Card]:
-    return {name_words(name): card for card in cards() for name in (card.name, *card.aliases)}
+    return {name_words(name): card for card in known_cards() for name in (card.name, *card.aliases)}
 
 
 @cache
 def _families() -> dict[NameWords, tuple[Card, ...]]:
     families: defaultdict[NameWords, list[Card]] = defaultdict(list)
-    for card in cards():
+    for card in known_cards():
         for name in (*card.family_names, *([card.prints_as] if card.prints_as else [])):
             families[name_words(name)].append(card)
     return {words: tuple(family) for words, family in families.items()}
@@ -232,7 +232,7 @@ def _families() -> dict[NameWords, tuple[Card, ...]]:
 @cache
 def _by_pci_id() -> dict[str, tuple[Card, ...]]:
     ids: defaultdict[str, list[Card]] = defaultdict(list)
-    for card in cards():
+    for card in known_cards():
         for device_id in card.pci_device_ids:
             ids[device_id].append(card)
     return {device_id: tuple(found) for device_id, found in ids.items()}

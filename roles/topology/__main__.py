@@ -109,8 +109,15 @@ def _fleet(inventory: str, save: bool, as_json: bool) -> int:
 
 def _size(options: argparse.Namespace) -> int:
     """Print the sizes of a service; on errors return 1."""
+    # Imported here, so that other subcommands start faster.
+    from roles.fleet.inventory import load
+
     try:
-        print(size_command.size(options))
+        services = []
+        if options.inventory is not None and options.model is None:
+            fleet = load(options.inventory, secrets=False, clusters=True)
+            services = [service for service, _ in fleet.services]
+        print(size_command.size(options, services))
     except (ValueError, OSError) as error:
         return _refused(error)
     return 0

@@ -9,14 +9,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from roles.hardware.cards import Card, cards, close_names, find_card
+from roles.hardware import Card, close_names, find_card, known_cards
 from roles.host import parse_yaml, read_text
 from roles.models import describe_errors
 from roles.topology.explain import table
 from roles.topology.settings import ServiceSettings
 from roles.topology.sizing import GPU_COUNTS, HOST_COUNTS, Size, affordable, sizes
 
-HEADER = ("GPUs", "shape", "at once", "tokens/s", "TTFT ms", "ITL ms", "a month", "1000 requests")
+HEADER = ("GPUs", "shape", "at once", "tokens/s", "range", "TTFT ms", "ITL ms")
+PRICED_HEADER = (*HEADER, "a month", "1000 requests")
 # Version of the JSON. Any change of its fields raises it.
 SCHEMA = 1
 _PRICES: TypeAdapter[dict[str, float]] = TypeAdapter(
@@ -44,11 +45,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument("--json", action="store_true", help="for programs")
 
 
-def size(options: argparse.Namespace) -> str:
-    """The answer; ValueError says what is wrong with the options."""
+def size(options: argparse.Namespace, declared: Sequence[ServiceSettings] = ()) -> str:
+    """The answer; ValueError says what is wrong with the options. `declared` are the services of
+    the inventory that they name."""
     if options.budget is not None and options.prices is None:
         raise ValueError("--budget needs prices: name their file by --prices")
-    service = _service(options)
+    service = _service(options, declared)
     prices = _prices(Path(options.prices)) if options.prices else {}
     found: Sequence[Size] = sizes(
         service, _cards(options.cards), prices, options.gpus, options.hosts
@@ -68,11 +70,11 @@ def _counts(most: int) -> Any:
     return counts
 
 
-def _service(options: argparse.Namespace) -> ServiceSettings:
+def _service(options: argparse.Namespace, declared: Sequence[ServiceSettings]) -> ServiceSettings:
     if (options.model is None) == (options.inventory is None):
         raise ValueError("name a model or an --inventory, one of both")
     if options.inventory is not None:
-        return _of_inventory(options)
+        return _of_inventory(options, declared)
     if options.service is not None:
         raise ValueError("--service needs the --inventory that has it")
     given = {
@@ -88,17 +90,15 @@ def _service(options: argparse.Namespace) -> ServiceSettings:
         raise ValueError(describe_errors(error, ServiceSettings)) from None
 
 
-def _of_inventory(options: argparse.Namespace) -> ServiceSettings:
-    from roles.fleet.inventory import load
-
+def _of_inventory(
+    options: argparse.Namespace, declared: Sequence[ServiceSettings]
+) -> ServiceSettings:
     loads = ("concurrency", "input_tokens", "output_tokens", "max_model_len")
     given = [f"--{name.replace('_', '-')}" for name in loads if getattr(options, name) is not None]
     if given:
         raise ValueError(f"{', '.join(given)}: the inventory's service says it; leave it out")
-    fleet = load(options.inventory, secrets=False, clusters=True)
-    services = [service for service, _ in fleet.services]
-    names = ", ".join(service.name for service in services)
-    chosen = [one for one in services if options.service in (None, one.name)]
+    names = ", ".join(service.name for service in declared)
+    chosen = [one for one in declared if options.service in (None, one.name)]
     if len(chosen) != 1:
         wrong = "several services" if options.service is None else f"no {options.service!r}"
         raise ValueError(f"{options.inventory} has {wrong}: name one by --service: {names}")
@@ -108,14 +108,21 @@ def _of_inventory(options: argparse.Namespace) -> ServiceSettings:
 def _cards(wanted: str | None) -> tuple[Card, ...]:
     """The cards whose names have one of the wanted parts; all without one."""
     if wanted is None:
-        return cards()
+        return known_cards()
     found: dict[str, Card] = {}
     for part in (part.strip() for part in wanted.split(",")):
-        matching = [card for card in cards() if part and part.lower() in card.name.lower()]
+        like = [card for card in known_cards() if part and part.lower() in card.name.lower()]
+        matching = [card for card in like if part.lower() == _short(card.name)] or like
         if not matching:
             raise ValueError(f"--cards: no card is named like {part!r}{_meant(part)}")
         found |= {card.name: card for card in matching}
     return tuple(found.values())
+
+
+def _short(name: str) -> str:
+    """A card's name as people write it: without its vendor."""
+    words = name.lower().split()
+    return " ".join(word for word in words if word not in ("nvidia", "geforce", "amd", "instinct"))
 
 
 def _prices(file: Path) -> dict[str, float]:
@@ -165,10 +172,13 @@ def _as_text(service: ServiceSettings, found: Sequence[Size], is_whole: bool) ->
         named = {one.card for one in fitting}
         left = [one for one in _largest_of_each(left) if one.card not in named]
     parts = [f"{service.model.id}, {_load(service)}", ""]
-    parts += [table([HEADER, *map(_row, shown)]), ""] if shown else []
-    parts += [f"not on {_name(one)}: {one.problem}" for one in left]
+    header = PRICED_HEADER if any(one.price_per_month for one in found) else HEADER
+    if shown:
+        parts += [table([header, *(_row(one)[: len(header)] for one in shown)]), ""]
+    if left:
+        parts += [*(f"not on {_name(one)}: {one.problem}" for one in left), ""]
     if len(shown) < len(fitting):
-        parts += ["", f"The best of each card; --all shows all {len(found)} rows."]
+        parts += [f"The best of each card; --all shows all {len(found)} rows."]
     return "\n".join(parts).rstrip()
 
 
@@ -208,6 +218,7 @@ def _row(one: Size) -> tuple[str, ...]:
         f"{one.replicas} x {one.shape}" if one.replicas > 1 else one.shape,
         str(one.requests_at_once),
         shown(one.tokens_per_s),
+        f"{shown(one.tokens_per_s_low)}-{shown(one.tokens_per_s_high)}" if one.tokens_per_s else "",
         shown(one.ttft_ms),
         shown(one.tpot_ms, ".1f"),
         shown(one.price_per_month),

@@ -20,8 +20,9 @@ class Size:
 
     `shape` is "" and `problem` says why where the service does not fit. `requests_at_once` is the
     number of requests of the service's load that surely have room. Figures are for all hosts
-    together, times those of the slowest replica; None where no rates are known. `price_per_month`
-    and `cost_per_1000_requests` (at full load) are None without a price.
+    together, times those of the slowest replica; None where no rates are known.
+    `tokens_per_s_low` and `tokens_per_s_high` are the range of the estimate. `price_per_month` and
+    `cost_per_1000_requests` (at full load) are None without a price.
     """
 
     card: str
@@ -31,6 +32,8 @@ class Size:
     replicas: int = 0
     requests_at_once: int = 0
     tokens_per_s: float | None = None
+    tokens_per_s_low: float | None = None
+    tokens_per_s_high: float | None = None
     requests_per_s: float | None = None
     ttft_ms: float | None = None
     tpot_ms: float | None = None
@@ -140,6 +143,8 @@ def _of_replicas(size: Size, replicas: Sequence[Replica], service: ServiceSettin
     return replace(
         size,
         tokens_per_s=sum(one.tokens_per_s for one in known),
+        tokens_per_s_low=sum(one.tokens_per_s_low for one in known),
+        tokens_per_s_high=sum(one.tokens_per_s_high for one in known),
         requests_per_s=sum(one.requests_per_s for one in known),
         ttft_ms=max(one.ttft_ms for one in known),
         tpot_ms=max(one.tpot_ms for one in known),

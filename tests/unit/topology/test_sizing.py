@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from roles.hardware.cards import cards, find_card
+from roles.hardware import find_card, known_cards
 from roles.topology import ServiceSettings, plan_fleet
 from roles.topology.__main__ import main
+from roles.topology.size_reference import page
 from roles.topology.sizing import Size, hardware_of, ranked, sizes
 
 MODEL = "meta-llama/Llama-3.3-70B-Instruct"
@@ -23,7 +24,7 @@ def service(model: str = MODEL, **more: Any) -> ServiceSettings:
 
 
 def of_cards(*names: str, **options: Any) -> dict[tuple[str, int, int], Size]:
-    wanted = [card for card in cards() if card.name in names]
+    wanted = [card for card in known_cards() if card.name in names]
     found = sizes(service(), wanted, **options)
     return {(one.card, one.gpus_per_host, one.hosts): one for one in found}
 
@@ -39,6 +40,8 @@ def test_each_number_of_gpus_and_hosts_is_planned_as_a_fleet_of_it_would_be():
     assert size.replicas == len(plan.replicas) and size.shape == str(plan.replicas[0].shape)
     each = [replica.expected for replica in plan.replicas]
     assert size.tokens_per_s == pytest.approx(sum(one.tokens_per_s for one in each if one))
+    low, high = size.tokens_per_s_low, size.tokens_per_s_high
+    assert size.tokens_per_s and low and high and low < size.tokens_per_s < high
     assert size.ttft_ms == max(one.ttft_ms for one in each if one)
 
 
@@ -93,6 +96,10 @@ def test_a_price_is_of_all_gpus_and_its_cost_of_full_load():
 )
 def test_the_best_comes_first(first: Size, second: Size):
     assert ranked([second, first], 16) == (first, second)
+
+
+def test_the_docs_have_what_the_command_prints():
+    assert (ROOT / "docs/sizing.md").read_text() == page(), "run `make reference`"
 
 
 def run(*arguments: str) -> int:
@@ -188,5 +195,5 @@ def test_a_wrong_number_of_gpus_is_refused(counts: str):
 
 
 def test_every_card_has_its_row():
-    found = sizes(service(), cards(), gpu_counts=(8,), host_counts=(1,))
-    assert {one.card for one in found} == {card.name for card in cards() if card.memory_mib}
+    found = sizes(service(), known_cards(), gpu_counts=(8,), host_counts=(1,))
+    assert {one.card for one in found} == {card.name for card in known_cards() if card.memory_mib}
