@@ -1,14 +1,18 @@
 """Jinja2 templates of nginx's files, and checks of an inventory's own template."""
 
 import re
+import sys
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from roles.balancer.nginx.paths import KEYS, SELF_SIGNED, UPSTREAMS
 from roles.host import read_text
@@ -24,6 +28,10 @@ OUR_TARGET = re.compile(rf"[\"']?https?://{UPSTREAM_PREFIX}[A-Za-z0-9._-]+(/[^\s
 QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\$\{\w+\}")
 # In nginx `#` begins a comment only where a word could begin.
 COMMENT = re.compile(rf"(?m){START}#.*$")
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+# Sites of a few kilobytes take milliseconds.
+_RENDER_S = 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,38 @@ SAMPLE = site_values(
 )
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Limits a template's loops, and what it makes by repetition."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """The result of an operation on numbers; others could fill the memory."""
+        if operator == "**" or not all(isinstance(one, int | float) for one in (left, right)):
+            raise SecurityError(f"{operator} of these values is not allowed here")
+        return super().call_binop(context, operator, left, right)
+
+
+@contextmanager
+def _time_limit(limit_s: float) -> Iterator[None]:
+    """TimeoutError in Python code that is called here and runs longer.
+
+    A trace needs no signal, which only a main thread may take, and no process.
+    """
+    end, before = time.monotonic() + limit_s, sys.gettrace()
+
+    def trace(frame: object, event: str, argument: object) -> Any:
+        if time.monotonic() > end:
+            raise TimeoutError(f"it takes longer than {limit_s:g} s to render; shorten its loops")
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
 def rendered(text: str, **values: Any) -> str:
     """A rendered template; jinja2.TemplateError where it is wrong, or a variable is unknown."""
     return _compiled(text).render(managed=MANAGED, **values)
@@ -81,7 +121,7 @@ def rendered(text: str, **values: Any) -> str:
 @lru_cache(maxsize=8)
 def _compiled(text: str) -> Template:
     # An inventory's own template is not trusted: the sandbox limits its loops.
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
@@ -95,14 +135,17 @@ def check_template(path: Path) -> None:
     """ValueError where an inventory's template cannot be rendered, or its site ignores drains."""
     text = read_text(path)
     try:
-        site = rendered(text, **SAMPLE)
+        with _time_limit(_RENDER_S):
+            site = rendered(text, **SAMPLE)
     except Exception as error:  # a template may raise anything
-        message = getattr(error, "message", None) or str(error)
+        message = getattr(error, "message", None) or str(error) or type(error).__name__
         if message == "'servers' is undefined":
             message = f"{message}: {_INCLUDE_REMEDY}"
         raise ValueError(f"{path}, line {_line(error)}: {message}") from error
     if problem := drain_problem(site):
         raise ValueError(f"{path}: {problem}")
+    if unprintable := _UNPRINTABLE.search(site):
+        raise ValueError(f"{path}: it has the control character {unprintable[0]!r}; remove it")
 
 
 _INCLUDE_REMEDY = (
