@@ -38,7 +38,9 @@ def internal_clashes(
     settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
 ) -> Iterator[str]:
     """Ports that are in the range that replicas' processes use among themselves, on any host."""
-    most = max((len(host.hardware.gpus) for host in hosts if host.hardware), default=1)
+    # A host's list of GPUs may lack some of those that the driver counts.
+    gpus = [gpu for host in hosts if host.hardware for gpu in host.hardware.gpus]
+    most = max((gpu.index + 1 for gpu in gpus), default=1)
     first, last = (
         settings.launch.internal_ports_from,
         internal_ports(settings.launch, [most - 1])[1],

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from roles.hardware.cards import find_card
 from roles.hardware.difference import gpu_findings
 from roles.hardware.gpus import Gpu, Hardware, LinkOutcome, Links, LinkVerdict
 from roles.hardware.outputs.topo import LINK_LABELS, P2P_LABELS
@@ -44,11 +45,11 @@ class RecordedGpu(BaseModel):
 
     model_config = _STRICT
 
-    index: SmallCount | None = None
+    index: Annotated[int, Field(ge=0, lt=MAX_GPUS)] | None = None
     name: str
     memory_mib: Annotated[int, Field(ge=1, le=2**20)]
     reserved_mib: SmallCount | None = None
-    compute_capability: Annotated[float, Field(ge=1, lt=100)] | None = None
+    compute_capability: Annotated[float, Field(ge=1, lt=20)] | None = None
     pci_address: Annotated[str, Field(pattern=_PCI_ADDRESS)] | None = None
     pci_device_id: Annotated[str, Field(pattern=_PCI_DEVICE)] | None = None
     numa_node: SmallCount | None = None
@@ -103,6 +104,11 @@ def recorded_hardware(data: Any) -> Hardware:
         )
         raise ValueError("; ".join(errors)) from None
     gpus = tuple(_gpu(index, gpu) for index, gpu in enumerate(host.gpus))
+    for gpu in gpus:
+        card = find_card(gpu.name)
+        # Slices and partitions have less; rebuilt cards have up to four times as much.
+        if card and card.memory_mib and gpu.memory_mib > 4 * card.memory_mib:
+            raise ValueError(f"gpus: {gpu.memory_mib} MiB is more than a {gpu.name} has")
     for before, gpu in pairwise(gpus):
         if gpu.index <= before.index:
             raise ValueError(f"gpus: index {gpu.index} stands behind {before.index}")

@@ -137,6 +137,8 @@ class Vllm:
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """The fraction that is free at start: the whole budget must be free."""
         usable = gpu.usable_mib / 1024
+        if usable <= 0:
+            return None
         percent = math.floor((usable - params.other_used_gib - CONTEXT_GIB) / usable * 100)
         budget = params.utilization or rules(parse_version(params.engine_version)).utilization
         return percent / 100 if 0 < percent < budget * 100 else None

@@ -214,3 +214,28 @@ def test_the_examples_refuse_hosts_that_are_not_known(name: str):
     for host in read_hosts(str(ROOT / f"inventories/{name}.py")):
         assert host.data.ssh_strict_host_key_checking == "yes"
         assert host.data.ssh_known_hosts_file
+
+
+@pytest.mark.parametrize(
+    ("gpu", "words"),
+    [
+        ("name: NVIDIA L40S, memory_mib: 1", "fits no host"),
+        ("name: NVIDIA L40S, memory_mib: 400", "fits no host"),
+        ("name: NVIDIA L40S, memory_mib: 1000000", "is more than a NVIDIA L40S has"),
+        ("name: NVIDIA L40S, memory_mib: 46068, compute_capability: 99", "gpus.0.compute"),
+        ("index: 400, name: NVIDIA L40S, memory_mib: 46068", "gpus.0.index"),
+        ("index: 255, name: NVIDIA L40S, memory_mib: 46068", "launch.internal_ports_from"),
+    ],
+)
+def test_a_recording_of_no_gpu_is_refused(tmp_path: Path, key: Path, gpu: str, words: str):
+    file = recorded(tmp_path, key, f"gpu-1:\n  gpus:\n  - {{{gpu}}}\n")
+    text = Path(file).read_text()
+    second = '("gpu-2", {"ssh_hostname": "192.0.2.12", "llm": {"gpus": "2x NVIDIA L40S"}}),'
+    text = (
+        text.replace(second, "")
+        .replace('"gpu-2", ', "")
+        .replace('"balancer": {', '"launch": {"internal_ports_from": 45000}, "balancer": {')
+    )
+    with pytest.raises(DeclarationError) as caught:
+        load(written(tmp_path, text))
+    assert words in str(caught.value)

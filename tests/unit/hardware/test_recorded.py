@@ -69,7 +69,7 @@ def hardware(draw: st.DrawFn) -> Hardware:
         Gpu(
             index,
             draw(st.sampled_from(["NVIDIA L40S", "Tesla V100-SXM2-32GB", "NVIDIA A100 MIG 1g"])),
-            draw(st.integers(1, 300_000)),
+            draw(st.integers(1, 80_000)),
             numa_node=draw(st.none() | st.integers(0, 7)),
             mig_profile=draw(st.none() | st.just("1g.5gb")),
         )
