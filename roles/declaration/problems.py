@@ -136,14 +136,15 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
     if detail["type"] in _EXPECTED:
         message = f"must be {_EXPECTED[detail['type']]}"
     message += f", not {printed(detail['input'])}"
-    return f"{message}; {remedy}" if (remedy := _remedy(detail)) else message
+    return f"{message}; {remedy}" if (remedy := _remedy(detail, kind)) else message
 
 
-def _remedy(detail: ErrorDetails) -> str | None:
+def _remedy(detail: ErrorDetails, kind: type[BaseModel]) -> str | None:
     """What to write where a value is of another type."""
     value, number = detail["input"], detail["type"] in ("int_type", "float_type")
     if value is None:
-        return "leave the setting out, or give it a value"
+        needed = _is_required(kind, detail["loc"])
+        return "give it a value" if needed else "leave the setting out, or give it a value"
     if number and isinstance(value, bool):
         return f"{value} is no number; write one"
     if number and isinstance(value, str) and value.strip().replace(".", "", 1).isdigit():
@@ -212,6 +213,13 @@ def _nearest(
             return kind, False
         kind = inner
     return kind, True
+
+
+def _is_required(kind: type[BaseModel], location: tuple[int | str, ...]) -> bool:
+    """Whether a place holds a setting that cannot be left out."""
+    nearest, _ = _nearest(kind, location[:-1])
+    field = nearest.model_fields.get(str(location[-1])) if location else None
+    return field is not None and field.is_required()
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -20,7 +20,19 @@ from roles.host import LocalFile, Several, StrictSettings, check_private, check_
 from roles.models import Model
 from roles.plan import HostPlan
 
-Package = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
+
+def _check_package(name: str) -> str:
+    # To apt, a last "-" or "+" is an order to remove or to install.
+    if name.endswith("-") or (name.endswith("+") and not name.endswith("++")):
+        raise ValueError(f"{name!r} is no package: leave its last {name[-1]} out")
+    return name
+
+
+Package = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]+$", max_length=100),
+    AfterValidator(_check_package),
+]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 
 

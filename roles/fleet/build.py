@@ -3,7 +3,6 @@ named in settings are read."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any
 
 from roles.balancer import generated_key_file, read_key, route_conflicts
@@ -19,6 +18,14 @@ from roles.declaration import (
 )
 from roles.driver import DriverSettings
 from roles.engine import ENGINE_SETTINGS, Build
+from roles.fleet.contradictions import (
+    ignored_routes,
+    shared_addresses,
+    shared_endpoints,
+    shared_keys,
+    shared_user,
+    ssh_port_problems,
+)
 from roles.fleet.fleet import Fleet, Host
 from roles.fleet.hosts import Defaults, Problems, as_mapping, check_host, validated
 from roles.fleet.ports import internal_clashes, port_clashes
@@ -53,9 +60,12 @@ def build(
     if not declaration.hosts:
         problems.append(f"hosts: there is none; list some in {GPU_HOSTS} and {BALANCERS}")
     if len(hosts) == len(declaration.hosts):
-        problems += [*_roles_missing(settings, hosts), *_shared_addresses(hosts)]
+        problems += [*_roles_missing(settings, hosts), *shared_addresses(hosts)]
+        problems += shared_endpoints(declaration)
+        problems += shared_user(declaration, settings)
     if settings is not None:
-        problems += [*_keys_missing(settings), *_route_problems(settings)]
+        problems += [*_keys_missing(settings), *shared_keys(settings), *_route_problems(settings)]
+        problems += ignored_routes(settings)
         settings, found = _with_engine_key(settings, declaration.name, secrets)
         problems += found
     if settings is None or problems:
@@ -67,6 +77,7 @@ def build(
     problems = [*map(_unknown_hardware, unknown), *problems]
     problems += _unplaced_services(settings, plans, clusters)
     problems += port_clashes(settings, hosts, plans)
+    problems += ssh_port_problems(declaration, settings, hosts, plans)
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
     problems += dict.fromkeys(_lacking(settings, hosts, plans))
@@ -181,6 +192,8 @@ def _roles_missing(settings: FleetSettings | None, hosts: tuple[Host, ...]) -> I
     for role in ROLES if not alone else (GPU_HOSTS,):
         if hosts and role not in there:
             yield f"{role}: no host is in this group; add one"
+    if alone and settings and settings.balancer is not None and BALANCERS not in there:
+        yield f"{BALANCERS}: no host is in this group; add one, or leave balancer out"
     if settings is not None and settings.balancer is None and (not alone or BALANCERS in there):
         yield (
             "balancer: is missing; set it, or make every service a single_endpoint and leave the "
@@ -224,22 +237,6 @@ def _route_problems(settings: FleetSettings) -> list[str]:
         return []
     routes = {number: one.route for number, one in enumerate(settings.services)}
     return route_conflicts(routes, settings.balancer)
-
-
-def _shared_addresses(hosts: tuple[Host, ...]) -> Iterator[str]:
-    seen: dict[str, str] = {}
-    for host in hosts:
-        if len(hosts) > 1 and ip_address(host.address).is_loopback:
-            yield (
-                f"hosts[{host.name}].address: {host.address} reaches nobody but the host itself; "
-                "give the one by which the other hosts reach it"
-            )
-        if host.address in seen:
-            yield (
-                f"hosts[{host.name}].address: {host.address} is also that of "
-                f"{seen[host.address]}; give each host its own"
-            )
-        seen.setdefault(host.address, host.name)
 
 
 def _plans(settings: FleetSettings, hosts: tuple[Host, ...]) -> tuple[tuple[Plan, ...], Problems]:

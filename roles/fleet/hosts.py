@@ -37,7 +37,10 @@ from roles.tuning import TuningSettings, with_mig
 HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 # Settings that have no meaning on a host without GPUs.
-_OF_GPU_HOSTS = ("gpus", "links", "ports", "pinned_gpus", "network_gbit_s", "drained")
+_OF_GPU_HOSTS = (
+    *("gpus", "links", "ports", "pinned_gpus", "network_gbit_s", "drained", "retired"),
+    "price_per_month",
+)
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Problems = list[str]

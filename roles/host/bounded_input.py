@@ -65,10 +65,17 @@ def read_bytes(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """A file of at most `max_bytes` bytes."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = b"" if size > max_bytes else file.read(max_bytes + 1)
+        try:
+            content = b"" if size > max_bytes else file.read(max_bytes + 1)
+        except OSError as error:
+            raise _error_of(path, f"cannot be read ({error.strerror}); name another file") from None
     if size > max_bytes or len(content) > max_bytes:
-        raise _error_of(path, f"is larger than {max_bytes >> 20} MiB; name another file")
+        raise _error_of(path, f"is larger than {_size(max_bytes)}; name another file")
     return content
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 2**20 else f"{count >> 10} KiB"
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:

@@ -12,6 +12,9 @@ from roles.host import DAY_S, HostNetwork, Several, StrictSettings
 
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
 
+# Users that a system has for other programs.
+_TAKEN = {"bin", "backup", "daemon", "mail", "man", "nobody", "sshd", "sync", "sys", "www-data"}
+
 
 class LaunchSettings(StrictSettings):
     """How replicas run as units, and who may reach them."""
@@ -55,4 +58,6 @@ class LaunchSettings(StrictSettings):
     def _not_root(cls, value: str) -> str:
         if value == "root":
             raise ValueError("engines must not run as root; name a system user, it will be made")
+        if value in _TAKEN:
+            raise ValueError(f"{value} is another program's user; name one of its own")
         return value

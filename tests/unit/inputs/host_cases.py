@@ -20,6 +20,12 @@ def without_balancers(names: dict[str, Any]) -> None:
     names["balancers"], names["all"][0] = [], ["gpu-1", "gpu-2"]
 
 
+def without_second(names: dict[str, Any]) -> None:
+    """The second host with GPUs is not there."""
+    names["gpu_hosts"].pop()
+    names["all"][0] = ["gpu-1"]
+
+
 def host(value: Any) -> Callable[[dict[str, Any]], Any]:
     """Another thing in place of the first host."""
     return lambda names: names["gpu_hosts"].__setitem__(0, value)
@@ -341,6 +347,40 @@ def services(*more: dict[str, Any]) -> tuple[str, Any]:
 
 TOKENS = tuple((f"service.{name}_tokens", 4000) for name in ("input", "output"))
 CONTRADICTIONS: tuple[Row, ...] = (
+    (("lb1.ssh_port", 443), "hosts[lb-1].ssh_port", "balancer.port is 443", "set another"),
+    (
+        (("lb1.ssh_port", 8443), ("service.route.port", 8443)),
+        "hosts[lb-1].ssh_port",
+        "services[0].route.port is 8443",
+    ),
+    (("gpu1.ssh_port", 8001), "hosts[gpu-1].ssh_port", "q-0 is 8001", "set another"),
+    (
+        (("gpu2.ssh_hostname", "10.0.0.11"), ("gpu2llm.address", "10.0.0.13")),
+        "hosts[gpu-2].ssh_hostname",
+        "is also that of gpu-1",
+    ),
+    (
+        ("balancer.engine_key_file", "{files}/api.key"),
+        "balancer.engine_key_file",
+        "is also the key of clients",
+    ),
+    (
+        ("service.route.engine_key_file", "{files}/api.key"),
+        "services[0].route.engine_key_file",
+        "is also the key of clients",
+    ),
+    (
+        (
+            *(("service.single_endpoint", True), ("llm.balancer", GONE), without_balancers),
+            *(("gpu1llm.gpus", "1x NVIDIA L40S"), without_second),
+            ("service.route", {"api_key_file": "{files}/api.key", "path_prefix": "/a"}),
+        ),
+        "services[0].route.path_prefix",
+        "no balancer",
+    ),
+    (("gpu1.ssh_user", "llm-engine"), "launch.user", "hosts[gpu-1].ssh_user"),
+    (("lb1llm.retired", True), "hosts[lb-1].retired", "put it there"),
+    (("lb1llm.price_per_month", 5), "hosts[lb-1].price_per_month", "put it there"),
     (("service.first_port", 29050), "services[0].first_port", "internal ports", "set another"),
     (("service.first_port", 28999), "services[0].first_port", "would listen on 29000"),
     (("balancer.port", 29100), "balancer.port", "internal ports", "launch.internal_ports_from"),

@@ -23,6 +23,7 @@ ROOTS: Mapping[str, tuple[Any, ...]] = {
     "tuning": ("all", 1, "llm", "tuning"),
     "gpu1": ("gpu_hosts", 0, 1),
     "gpu1llm": ("gpu_hosts", 0, 1, "llm"),
+    "gpu2": ("gpu_hosts", 1, 1),
     "gpu2llm": ("gpu_hosts", 1, 1, "llm"),
     "lb1": ("balancers", 0, 1),
     "lb1llm": ("balancers", 0, 1, "llm"),

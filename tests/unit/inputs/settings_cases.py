@@ -262,6 +262,15 @@ NAMES: tuple[Row, ...] = (
 
 ENGINES: tuple[Row, ...] = (
     *(
+        ("vllm.packages", [name], f"{VLLM}.packages[0]", f"leave its last {name[-1]} out")
+        for name in ("gcc-", "nginx-", "python3+")
+    ),
+    ("vllm.packages", ["g" * 5000], f"{VLLM}.packages[0]", "at most 100"),
+    ("launch.user", "www-data", "launch.user", "another program's"),
+    ("launch.user", "sshd", "launch.user", "another program's"),
+    ("service.name", None, f"{SERVICE}.name", "give it a value"),
+    ("service.max_model_len", None, f"{SERVICE}.max_model_len", "give it a value"),
+    *(
         ("vllm.requirement", f"vllm=={version}", f"{VLLM}.requirement", "is no version")
         for version in ("0", "0.33.0..1", "0.33.0+cu!!", "0.33.x", "1!0.33.0", "0.33.0+")
     ),
