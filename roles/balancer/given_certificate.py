@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
     from cryptography.x509 import Certificate
 
+# OpenSSL 3 takes no less by default.
+_MIN_RSA_BITS = 2048
 _CERTIFICATE, _REQUEST, _KEY = "CERTIFICATE-----", "CERTIFICATE REQUEST-----", "PRIVATE KEY-----"
 
 
@@ -29,6 +32,8 @@ def check_certificate(certificate: Path, key: Path, server_name: str, now: datet
             problem = f"{key} is not the key of {certificate}: give its own"
         raise ValueError(f"certificate_key_file: {problem}")
     problem = next(filter(None, (_time_problem(one, now) for one in chain)), None)
+    problem = problem or next(filter(None, map(_weakness, chain)), None)
+    problem = problem or _use_problem(chain[0]) or _order_problem(chain)
     problem = problem or _name_problem(chain[0], server_name)
     if problem:
         raise ValueError(f"certificate_file: {certificate} {problem}")
@@ -92,6 +97,37 @@ def _time_problem(certificate: "Certificate", now: datetime) -> str | None:
     if certificate.not_valid_after_utc < now:
         return f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}; renew it"
     return None
+
+
+def _weakness(certificate: "Certificate") -> str | None:
+    """Why TLS libraries refuse a certificate's key."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    key = certificate.public_key()
+    if isinstance(key, RSAPublicKey) and key.key_size < _MIN_RSA_BITS:
+        return f"has an RSA key of {key.key_size} bits; have one made of {_MIN_RSA_BITS} or more"
+    return None
+
+
+def _use_problem(certificate: "Certificate") -> str | None:
+    """Why clients refuse a certificate as a server's."""
+    from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID as Usage
+
+    try:
+        uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return None
+    if {Usage.SERVER_AUTH, Usage.ANY_EXTENDED_KEY_USAGE} & set(uses):
+        return None
+    return "is for no server (extendedKeyUsage lacks serverAuth); have one made that is"
+
+
+def _order_problem(chain: "Sequence[Certificate]") -> str | None:
+    """Why clients cannot follow a chain."""
+    if all(one.issuer == following.subject for one, following in pairwise(chain)):
+        return None
+    return "is not in order: let each certificate be followed by the one that signed it"
 
 
 def _name_problem(certificate: "Certificate", server_name: str) -> str | None:

@@ -1,6 +1,7 @@
 """Reads inventory files as pyinfra does; no host is contacted."""
 
 import contextlib
+import difflib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +14,12 @@ from pyinfra_cli.exceptions import UnexpectedExternalError
 from pyinfra_cli.inventory import make_inventory_from_files
 from pyinfra_cli.util import exec_file
 
-from roles.declaration.declaration import Declaration, DeclaredHost
+from roles.declaration.declaration import ROLES, Declaration, DeclaredHost
 from roles.declaration.files import InventoryFileError, file_error, inventory_file
 from roles.declaration.plain import missing_check, own_data, ssh_data
 from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
-from roles.declaration.shape import data_problems, shape_problems
+from roles.declaration.shape import KEY, data_problems, shape_problems
 
 # The attribute of pyinfra's state that holds the file which `read` reads.
 _READING = "pyinfra_llm_reading"
@@ -77,6 +78,16 @@ def _errors_named(path: Path, state: State) -> Iterator[None]:
         raise InventoryFileError(file_error(file, error)) from None
 
 
+def _lost_group_data(inventory: Inventory) -> Iterator[str]:
+    """Group data of ours for groups without a host, which pyinfra would ignore."""
+    groups = {name for host in inventory for name in host.groups}
+    for name, data in inventory.group_data.items():
+        if KEY in data and name not in groups:
+            close = difflib.get_close_matches(name, {*groups, *ROLES}, n=1)
+            hint = f"did you mean {close[0]}?" if close else "correct the name, or remove it"
+            yield f"group_data/{name}.py: no host is in the group {name}; {hint}"
+
+
 def is_reading(file: str) -> bool:
     """Whether `read` runs this inventory file; records that the file has called `check`."""
     state = ctx_state.get()
@@ -95,6 +106,7 @@ def declaration(file: Path, inventory: Inventory) -> Declaration:
     groups = {name: inventory.get_group_data(name) for host in inventory for name in host.groups}
     for name, data in groups.items():
         problems += data_problems(name, data)
+    problems += _lost_group_data(inventory)
     for host in inventory:
         problems += data_problems(f"hosts[{host.name}]", inventory.get_host_data(host.name))
     if problems:

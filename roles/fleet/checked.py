@@ -28,6 +28,7 @@ from roles.fleet.command_line import (
     data_problems,
     folder_problems,
     host_problems,
+    option_problems,
     overrides,
 )
 from roles.fleet.fleet import Fleet
@@ -68,6 +69,7 @@ def check_command() -> None:
     command = _command()
     if command is None:
         return
+    _refuse(option_problems(command_options()))
     _refuse([*data_problems(command, parse_cli_arg), *folder_problems(command)])
     if command.deploys:
         _check(command.inventory, command)

@@ -1,6 +1,7 @@
 """Checks of the command line of a pyinfra run, made before anything is done. Pure."""
 
 import difflib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -78,10 +79,26 @@ def overrides(command: Command, parsed: Callable[[str], Any]) -> dict[str, Any]:
 
 
 def folder_problems(command: Command) -> Iterator[str]:
-    """Folders of `--group-data` that do not exist, which pyinfra would ignore."""
-    for folder in command.group_data:
-        if not Path(folder).exists():
+    """Folders of group data that are none, or hold what pyinfra would ignore."""
+    inventory = Path(os.path.realpath(command.inventory)).parent
+    usual = [Path("group_data"), inventory / "group_data"]
+    for folder in map(Path, command.group_data):
+        if not folder.exists() or folder == Path():
             yield f"--group-data {folder}: is not there; correct the path"
+    for folder in (*usual, *map(Path, command.group_data)):
+        if folder.is_file() and folder.suffix != ".py":
+            yield f"{folder}: is a file; make it a folder, with a file GROUP.py for each group"
+        for file in sorted(folder.iterdir()) if folder.is_dir() and folder != Path() else ():
+            if file.suffix in (".yaml", ".yml", ".json"):
+                yield f"{file}: pyinfra reads files of Python alone; write it as {file.stem}.py"
+
+
+def option_problems(options: Mapping[str, Any]) -> Iterator[str]:
+    """Options of pyinfra, by name, with values that it would not survive."""
+    for name in ("parallel", "fail_percent", "retry", "retry_delay"):
+        value = options.get(name)
+        if value is not None and value < 0:
+            yield f"--{name.replace('_', '-')} {value}: is below 0; write a number from 0 on"
 
 
 def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
@@ -104,7 +121,15 @@ def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
                 yield f"{option} {pattern}: no host or group has this name; {near}"
     limited = set().union(*matches["--limit"]) if command.limit else groups["all"]
     if not lost and not limited - set().union(*matches["--exclude"]):
-        yield f"--exclude {' '.join(command.exclude)}: leaves no host; exclude fewer"
+        given = [f"--exclude {one}" for one in command.exclude]
+        yield (
+            f"{' '.join(given)}: leaves no host; exclude fewer"
+            if given
+            else f"--limit {' '.join(command.limit)}: leaves no host; name some"
+            if command.limit
+            else f"{declaration.name}: no host is in it; list some, and name the file otherwise "
+            "than a group"
+        )
 
 
 def _matching(pattern: str, groups: Mapping[str, set[str]]) -> set[str]:

@@ -51,6 +51,7 @@ CASES = {
     ),
     "a key of the command line": (("", ""), (PLAN, "--key", "no.key"), "--data ssh_key: no.key"),
     "a wrong port": (("", ""), (PLAN, "--port", "99999"), "--ssh-port: 99999"),
+    "an option below zero": (("", ""), (PLAN, "--parallel", "-1"), "--parallel -1: "),
     "another verb": (("4096", "True"), ("exec", "--", "id"), "services[0].max_model_len: "),
 }
 

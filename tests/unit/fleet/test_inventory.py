@@ -70,6 +70,13 @@ def test_group_data_files_count_too(tmp_path: Path, key: Path):
     assert [len(host.gpus) for host in fleet.plans[0].hosts] == [4, 2]
 
 
+def test_group_data_of_a_misspelt_group_is_not_lost(tmp_path: Path, key: Path):
+    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data" / "gpu_host.py").write_text("llm = {'drained': True}\n")
+    with pytest.raises(DeclarationError, match=r"group_data/gpu_host\.py: .*mean gpu_hosts\?"):
+        load(written(tmp_path, INVENTORY.format(length=4096, key=key)))
+
+
 def test_secrets_are_needed_to_deploy_but_not_to_plan(tmp_path: Path):
     file = written(tmp_path, INVENTORY.format(length=4096, key=tmp_path / "nowhere"))
     assert load(file, secrets=False).plans[0].replicas

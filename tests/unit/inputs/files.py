@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 KEY = "k" * 32
 PROXY = "proxy_pass http://llm_q;"
@@ -108,7 +109,21 @@ def _certificates(folder: Path) -> None:
     now = datetime.now(UTC)
     good = certificate(key, now - timedelta(days=1), now + timedelta(days=30))
     authority = certificate(other, now - timedelta(days=1), now + timedelta(days=30))
+    weak = rsa.generate_private_key(65537, 1024)
+    private(
+        folder / "weak-tls.key",
+        weak.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
     certificates = {
+        "weak.crt": certificate(weak, now - timedelta(days=1), now + timedelta(days=30)),
+        "client.crt": certificate(
+            key, now - timedelta(days=1), now + timedelta(days=30), use="CLIENT_AUTH"
+        ),
+        "server.crt": certificate(
+            key, now - timedelta(days=1), now + timedelta(days=30), use="SERVER_AUTH"
+        ),
+        "foreign.crt": good
+        + certificate(other, now - timedelta(days=1), now + timedelta(days=30), subject="other"),
         "tls.crt": good,
         "expired.crt": certificate(key, now - timedelta(days=90), now - timedelta(days=2)),
         "future.crt": certificate(key, now + timedelta(days=2), now + timedelta(days=90)),
@@ -127,15 +142,17 @@ def _certificates(folder: Path) -> None:
 
 
 def certificate(
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
     first: datetime,
     last: datetime,
     names: tuple[str, ...] = ("llm.example.com", "*.chat.example.com"),
+    use: str | None = None,
+    subject: str = "llm.example.com",
 ) -> bytes:
-    """A self-signed certificate for names (and 10.0.0.10), as PEM."""
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "llm.example.com")])
+    """A self-signed certificate for names (and 10.0.0.10) and a use, as PEM."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
     builder = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(first)
         .not_valid_after(last)
     )
@@ -144,6 +161,9 @@ def certificate(
         address = x509.IPAddress(ip_address("10.0.0.10"))
         extension = x509.SubjectAlternativeName([*alternative, address])
         builder = builder.add_extension(extension, critical=False)
+    if use:
+        uses = x509.ExtendedKeyUsage([getattr(ExtendedKeyUsageOID, use)])
+        builder = builder.add_extension(uses, critical=False)
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
 
 

@@ -21,6 +21,7 @@ from roles.fleet.command_line import (
     data_problems,
     folder_problems,
     host_problems,
+    option_problems,
 )
 from tests.unit.inputs.inventories import changed
 
@@ -129,6 +130,23 @@ def test_folders_of_group_data_are_there(folder: Path):
     command = Command("x.py", (LLM,), group_data=(str(folder), str(folder / "gone")))
     (problem,) = folder_problems(command)
     assert problem.startswith(f"--group-data {folder}/gone:")
+
+
+def test_group_data_that_pyinfra_would_ignore_is_refused(tmp_path: Path):
+    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data" / "all.yaml").write_text("llm: {}\n")
+    (tmp_path / "other").write_text("llm = {}\n")
+    inventory, other = str(tmp_path / "x.py"), str(tmp_path / "other")
+    ignored, file = folder_problems(Command(inventory, (LLM,), group_data=(other,)))
+    assert ignored.startswith(f"{tmp_path}/group_data/all.yaml: ") and "all.py" in ignored
+    assert file.startswith(f"{other}: is a file")
+
+
+@pytest.mark.parametrize("name", ["parallel", "fail_percent", "retry", "retry_delay"])
+def test_options_below_zero_are_refused(name: str):
+    (problem,) = option_problems({name: -1})
+    assert problem.startswith(f"--{name.replace('_', '-')} -1: ")
+    assert list(option_problems({name: 1, "other": -1})) == []
 
 
 @pytest.mark.parametrize(

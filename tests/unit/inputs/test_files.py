@@ -54,11 +54,12 @@ def test_a_certificate_is_for_the_names_of_routes_too(folder: Path):
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
-def test_a_certificate_of_the_name_is_taken(folder: Path, name: str):
+@pytest.mark.parametrize("file", ["tls.crt", "server.crt"])
+def test_a_certificate_of_the_name_is_taken(folder: Path, name: str, file: str):
     given = changed(
         folder,
         ("balancer.server_name", name),
-        ("balancer.certificate_file", "{files}/tls.crt"),
+        ("balancer.certificate_file", f"{{files}}/{file}"),
         ("balancer.certificate_key_file", "{files}/tls.key"),
     )
     assert problems(folder, given) == []
