@@ -192,8 +192,6 @@ def _roles_missing(settings: FleetSettings | None, hosts: tuple[Host, ...]) -> I
     for role in ROLES if not alone else (GPU_HOSTS,):
         if hosts and role not in there:
             yield f"{role}: no host is in this group; add one"
-    if alone and settings and settings.balancer is not None and BALANCERS not in there:
-        yield f"{BALANCERS}: no host is in this group; add one, or leave balancer out"
     if settings is not None and settings.balancer is None and (not alone or BALANCERS in there):
         yield (
             "balancer: is missing; set it, or make every service a single_endpoint and leave the "

@@ -92,14 +92,15 @@ class Simulation:
         # pyinfra orders operations by the lines that call them; their text only takes time to read.
         monkeypatch.setattr("pyinfra.api.util.stack", _stack)
         monkeypatch.setattr("pyinfra.api.util.getframeinfo", _place)
-        key = folder / "api.key"
-        key.write_text("k" * 32)
-        key.chmod(0o600)
+        key, engine_key = folder / "api.key", folder / "engines.key"
+        for file in (key, engine_key):
+            file.write_text("k" * 32)
+            file.chmod(0o600)
         self.file = folder / "site.py"
         self.hosts = hosts
         self.settings = {
             "services": [SERVICE],
-            "balancer": {"api_key_file": str(key), "engine_key_file": str(key)},
+            "balancer": {"api_key_file": str(key), "engine_key_file": str(engine_key)},
             "interconnect": {"measure": False},
             **settings,
         }
@@ -147,7 +148,8 @@ class Simulation:
         for name, own in self.hosts.items():
             group = "gpu_hosts" if name.startswith("gpu") else "balancers"
             address = f"10.0.0.{len(hosts) + 1}"
-            hosts[name] = DeclaredHost(frozenset({group}), own, address)
+            ssh = {"ssh_hostname": address}
+            hosts[name] = DeclaredHost(frozenset({group}), own, address, ssh)
         return Declaration("site", self.settings, hosts, recorded(self.file))
 
     def fleet(self):
