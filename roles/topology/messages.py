@@ -246,7 +246,8 @@ def link_phrase(candidate: Candidate) -> str:
     if not label or candidate.shape.gpus == 1:
         return ""
     if label.startswith("NV"):
-        return " over NVLink"
+        rates = gpu_rates(candidate.groups[0][0])
+        return " over PCIe" if rates and rates.nvlink_gb_s is None else " over NVLink"
     return " over XGMI" if label == "XGMI" else " over PCIe"
 
 

@@ -181,7 +181,8 @@ def plan_host(
     reasons = serving.reasons + _without_p2p(replicas, hardware) + _slow_links(serving, hardware)
     reasons += messages.cost(serving.chosen, price)
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
-    warnings = _warnings(hardware.gpus, replicas, spare) + serving.warnings
+    warnings = _warnings(hardware.gpus, replicas, spare) + _impossible_links(hardware)
+    warnings += serving.warnings
     warnings += service.doubts
     return HostPlan(
         host,
@@ -292,6 +293,24 @@ def _without_p2p(replicas: Sequence[Replica], hardware: Hardware) -> tuple[str, 
         for name, fault in faults.items()
         if fault is not None
     )
+
+
+def _impossible_links(hardware: Hardware) -> tuple[str, ...]:
+    """NVLink between cards that have none, as a declaration may say."""
+    names = {gpu.index: gpu.name for gpu in hardware.gpus if _has_no_nvlink(gpu)}
+    pairs = (hardware.links or ()) if names else ()
+    wrong = dict.fromkeys(
+        names[i] for i, _, label in pairs if label.startswith("NV") and i in names
+    )
+    return tuple(
+        f"{name} has no NVLink: planned as over PCIe; set links to pcie, or correct the card"
+        for name in wrong
+    )
+
+
+def _has_no_nvlink(gpu: Gpu) -> bool:
+    card = card_of(gpu)
+    return card is not None and card.nvlink_gb_s is None
 
 
 def _slow_links(serving: Serving, hardware: Hardware) -> tuple[str, ...]:

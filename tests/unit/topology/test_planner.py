@@ -123,8 +123,8 @@ def test_a_host_that_serves_nothing_needs_no_ports():
     [("pcie", "TP2 over PCIe is"), ("nvlink", "TP2 over NVLink is"), (None, "TP2 is")],
 )
 def test_the_reason_of_a_shape_names_the_links(links: str | None, said: str):
-    plan = plan_host(service(), "h", declared_hardware("2x NVIDIA A10G", links))
-    assert f"{said} the smallest shape that fits NVIDIA A10G" in plan.reasons[-1]
+    plan = plan_host(service(), "h", declared_hardware("2x NVIDIA GeForce RTX 3090", links))
+    assert f"{said} the smallest shape that fits NVIDIA GeForce RTX 3090" in plan.reasons[-1]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +223,16 @@ def test_odd_models_on_64_gpus_are_planned(sizes: dict, gib: int, needs: tuple[i
     hardware = Hardware(tuple(Gpu(i, "odd", gib * 1024) for i in range(64)))
     plan = plan_host(declared, "h", hardware)
     assert plan.reasons and (plan.replicas or plan.warnings)
+
+
+@pytest.mark.parametrize(
+    ("card", "has_nvlink"),
+    [("NVIDIA GeForce RTX 4090", False), ("NVIDIA GeForce RTX 3090", True)],
+)
+def test_nvlink_of_a_card_that_has_none_is_warned_of(card: str, has_nvlink: bool):
+    plan = plan_host(service(), "h", declared_hardware(f"2x {card}", "nvlink"))
+    assert any("has no NVLink" in warning for warning in plan.warnings) is not has_nvlink
+    assert (" over NVLink" in plan.reasons[0]) is has_nvlink
 
 
 def test_fleet_keeps_the_order_of_hosts():
