@@ -27,6 +27,8 @@ from roles.models import (
     parse_config,
 )
 
+# Of a request whose size is not said.
+INPUT_TOKENS, OUTPUT_TOKENS = 1024, 256
 # More GPUs than any replica has.
 Parallel = Annotated[int, Field(ge=1, le=4096)]
 Short = Annotated[str, StringConstraints(max_length=200)]

@@ -14,6 +14,8 @@ from roles.models import Count
 from roles.topology import messages
 from roles.topology.candidates import Candidate, Load
 from roles.topology.cases import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
     STRICT,
     GpuSettings,
     ModelCase,
@@ -29,8 +31,6 @@ from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
 from roles.topology.spec import ServiceSpec
 
 _PROFILE = re.compile(r"([1-7]c\.)?[1-7]g\.[1-9][0-9]{0,2}gb([+-][a-z.]{1,20})*")
-# Defaults for the length of requests.
-_INPUT_TOKENS, _OUTPUT_TOKENS = 1024, 256
 
 
 class HostCase(BaseModel):
@@ -135,8 +135,8 @@ def _planned(case: PlanCase) -> dict[str, Any]:
 
 def _spec(case: PlanCase) -> ServiceSpec:
     work = case.workload
-    output = work.output_tokens or _OUTPUT_TOKENS
-    inputs = work.input_tokens or _INPUT_TOKENS
+    output = work.output_tokens or OUTPUT_TOKENS
+    inputs = work.input_tokens or INPUT_TOKENS
     length = case.max_model_len or inputs + output
     model = model_of(case, length)
     if length > model.context_limit_tokens > 0:

@@ -5,9 +5,9 @@ room at once, or shorter ones, after an FP8 KV cache and a quantised form of the
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import chain, combinations, islice
 
 from roles.engine.engine import DEFAULT_KIND, engine
 from roles.engine.params import NO_CHANGES, EngineParams, GpuMemory
@@ -71,14 +71,13 @@ class FitCase:
 class Remedy:
     """Changes after which a case fits: the kinds of change, in words, and the case with them.
 
-    `pain` orders remedies. `others` are equal cases on other cards, each in the words as well.
+    `pain` orders remedies. Of several cards that the words name, the case has the first.
     """
 
     kinds: tuple[str, ...]
     words: tuple[str, ...]
     case: FitCase
     pain: float
-    others: tuple[FitCase, ...] = field(default=())
 
     def __str__(self) -> str:
         return " and ".join(self.words)
@@ -92,7 +91,8 @@ def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[Remedy, ...
     case = replace(case, params=replace(case.params, measured_kv_gib=None))
     of_settings = _least_painful(_of_settings(case, list(variants)))
     # A host has eight of most cards; more of them are the last resort.
-    of_gpus = [*_more_gpus(case, COUNTS[:-1]), *_other_gpus(case), *_more_gpus(case, COUNTS)][:1]
+    ways = chain(_more_gpus(case, COUNTS[:-1]), _other_gpus(case), _more_gpus(case, COUNTS))
+    of_gpus = list(islice(ways, 1))
     kept = of_settings[: MAX_REMEDIES - len(of_gpus)]
     return (*kept, *of_gpus)
 
@@ -171,7 +171,7 @@ def _memory(case: FitCase) -> Iterator[_Step]:
 
 def _fewest_seqs(case: FitCase) -> int | None:
     """The most requests of a step, halved as often as needed, with which the case fits."""
-    length = case.params.max_model_len or case.model.context_limit_tokens
+    length = _asked_length(case)
     requests = case.engine.batch(case.gpu, case.params, length)[1]
     while requests > 1:
         requests //= 2
@@ -200,13 +200,7 @@ def _models(case: FitCase, variants: Sequence[Model]) -> Iterator[_Step]:
 def _requests(case: FitCase) -> Iterator[_Step]:
     """Fewer requests that must have room at once, as many as have."""
     asked = case.params.min_concurrency
-    low, high = 0, asked - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if _with(case, min_concurrency=middle).fits:
-            low = middle
-        else:
-            high = middle - 1
+    low = _most(0, asked - 1, lambda requests: _with(case, min_concurrency=requests).fits)
     if low:
         pain = PAIN_OF_HALVING * math.log2(asked / low)
         yield _Step("requests", f"min_concurrency {low}", {"min_concurrency": low}, pain=pain)
@@ -227,13 +221,20 @@ def longest_request(case: FitCase) -> int | None:
     low, high = MIN_LENGTH // 16 - 1, min(_asked_length(case) - 1, limit) // 16
     if high <= low or not _with(case, max_model_len=MIN_LENGTH).fits:
         return None
+    low = _most(low, high, lambda blocks: _with(case, max_model_len=blocks * 16).fits)
+    return low * 16 if low * 16 >= MIN_LENGTH else None
+
+
+def _most(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The largest number from `low` to `high` that fits, where smaller ones do; `low` does not
+    have to."""
     while low < high:
         middle = (low + high + 1) // 2
-        if _with(case, max_model_len=middle * 16).fits:
+        if fits(middle):
             low = middle
         else:
             high = middle - 1
-    return low * 16 if low * 16 >= MIN_LENGTH else None
+    return low
 
 
 def _asked_length(case: FitCase) -> int:
@@ -275,5 +276,5 @@ def _other_gpus(case: FitCase) -> Iterator[Remedy]:
             found[first[0]] = size, first[1]
     if found:
         words = ", ".join(f"{count} of {size} GiB" for count, (size, _) in found.items())
-        cases = tuple(fitting for _, fitting in found.values())
-        yield Remedy(("GPUs",), (f"GPUs: {words}",), cases[0], PAIN["GPUs"], cases[1:])
+        first_case = next(fitting for _, fitting in found.values())
+        yield Remedy(("GPUs",), (f"GPUs: {words}",), first_case, PAIN["GPUs"])

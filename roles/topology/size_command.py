@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from roles.hardware import Card, close_names, find_card, known_cards
 from roles.host import parse_yaml, read_text
 from roles.models import describe_errors
+from roles.topology.cases import INPUT_TOKENS, OUTPUT_TOKENS
 from roles.topology.explain import table
 from roles.topology.settings import ServiceSettings
 from roles.topology.sizing import GPU_COUNTS, HOST_COUNTS, Size, affordable, sizes
@@ -30,8 +31,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     what = command.add_argument_group("the service: a model and a load, or one of an inventory")
     what.add_argument("model", nargs="?", help="an id of the catalog, or a file of `roles.models`")
     what.add_argument("--concurrency", type=float, help="requests at once (1)")
-    what.add_argument("--input-tokens", type=int, help="of each request (1024)")
-    what.add_argument("--output-tokens", type=int, help="of each request (256)")
+    what.add_argument("--input-tokens", type=int, help=f"of each request ({INPUT_TOKENS})")
+    what.add_argument("--output-tokens", type=int, help=f"of each request ({OUTPUT_TOKENS})")
     what.add_argument("--max-model-len", type=int, help="the longest request (input + output)")
     what.add_argument("--inventory", help="for instance inventories/prod.py")
     what.add_argument("--service", help="its name, where the inventory has several")
@@ -79,8 +80,8 @@ def _service(options: argparse.Namespace, declared: Sequence[ServiceSettings]) -
         raise ValueError("--service needs the --inventory that has it")
     given = {
         "concurrency": 1.0 if options.concurrency is None else options.concurrency,
-        "input_tokens": 1024 if options.input_tokens is None else options.input_tokens,
-        "output_tokens": 256 if options.output_tokens is None else options.output_tokens,
+        "input_tokens": INPUT_TOKENS if options.input_tokens is None else options.input_tokens,
+        "output_tokens": OUTPUT_TOKENS if options.output_tokens is None else options.output_tokens,
     }
     length = options.max_model_len or given["input_tokens"] + given["output_tokens"]
     settings = {"name": "size", "model": options.model, "max_model_len": length, **given}
