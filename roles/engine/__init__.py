@@ -3,6 +3,7 @@
 from roles.engine.build import HUB as HUB
 from roles.engine.build import Build as Build
 from roles.engine.deployment import VISIBLE_DEVICES as VISIBLE_DEVICES
+from roles.engine.deployment import Ability as Ability
 from roles.engine.deployment import Deployment as Deployment
 from roles.engine.deployment import Installation as Installation
 from roles.engine.deployment import Phase as Phase

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from roles.engine.build import Build
 from roles.engine.needs import EngineNeeds
@@ -56,6 +56,17 @@ class Placement:
     internal_port: int
     drain_timeout_s: int
     devices: Mapping[int, str] = field(default_factory=dict)
+
+
+# What a replica recognises in what its model writes.
+Ability = Literal["tool_call", "reasoning"]
+
+
+def parser_abilities(served: Served) -> tuple[Ability, ...]:
+    """What the parsers recognise that a service's options name, for engines that call them so."""
+    options: dict[str, Ability] = {"tool-call-parser": "tool_call", "reasoning-parser": "reasoning"}
+    named = {option for option in options if served.arguments.get(option) not in (None, "none")}
+    return tuple(options[option] for option in options if option in named)
 
 
 def own_environment(replica: Replica, build: Build, placement: Placement) -> dict[str, str]:
@@ -149,6 +160,10 @@ class Deployment(Protocol):
 
     def start(self, replica: Replica, served: Served, build: Any, placement: Placement) -> Start:
         """How a replica starts."""
+        ...
+
+    def abilities(self, served: Served) -> tuple[Ability, ...]:
+        """What replicas of a service must recognise in what its model writes."""
         ...
 
     def all_reduce_python(self, build: Any) -> str | None:

@@ -8,6 +8,7 @@ from roles.fleet.fleet import Fleet as Fleet
 from roles.fleet.fleet import Host as Host
 from roles.fleet.hosts import hardware_from as hardware_from
 from roles.fleet.launching import host_launch as host_launch
+from roles.fleet.launching import served as served
 from roles.fleet.routing import members_by_service as members_by_service
 from roles.fleet.routing import routes as routes
 from roles.fleet.saved_plan import saved_plan_problem as saved_plan_problem

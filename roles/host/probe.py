@@ -212,6 +212,25 @@ def chat(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=PROMPT, cont
     }
 
 
+def message(base_url, key, body, timeout_s=30.0):
+    """Request one chat completion of `body`, which has `max_tokens`; returns a dict with ok and
+    message, or error. The message is untrusted JSON, a dict."""
+    most = MAX_BYTES + MAX_TOKEN_BYTES * body["max_tokens"]
+    try:
+        with request(_url(base_url), key, timeout_s, body, most) as response:
+            if response.status // 100 != 2:
+                return _refused(response)
+            answer = parsed(response.read())
+        found = answer["choices"][0]["message"]
+        if not isinstance(found, dict):
+            raise ValueError("the answer is not a chat completion")
+    except (LookupError, TypeError):
+        return _failure(ValueError("the answer is not a chat completion"))
+    except ERRORS as error:
+        return _failure(error)
+    return {"ok": True, "status": 200, "message": found}
+
+
 def _url(base_url):
     return base_url + "/v1/chat/completions"
 

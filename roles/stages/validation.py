@@ -7,13 +7,15 @@ from pyinfra import host
 from roles.balancer import balancer_of, base_url, certificate_paths
 from roles.checks.deploy import report_at_end
 from roles.declaration import BALANCERS, Service
+from roles.engine import deployment
 from roles.fleet import Fleet, Host
+from roles.fleet import served as served_by
 from roles.hardware import driver_indexes, readings
 from roles.host.paths import unit_name
 from roles.plan import Plan, Replica
 from roles.stages.messages import wants
 from roles.stages.run import Run
-from roles.validation import Endpoint, PlannedReplica
+from roles.validation import RECOGNITION_TOKENS, Endpoint, PlannedReplica
 from roles.validation.deploy import validate_balancer, validate_host
 
 
@@ -59,14 +61,16 @@ def served(fleet: Fleet) -> tuple[tuple[Service, Plan], ...]:
 def planned_replicas(fleet: Fleet, this_host: Host) -> list[PlannedReplica]:
     """A host's replicas of all services, as validation expects them."""
     return [
-        _planned(this_host, replica, plan.model, fleet.settings.keys(service).engine or "")
+        _planned(fleet, this_host, service, replica, plan.model)
         for service, plan in fleet.services
         for replica in plan.replicas
         if replica.host == this_host.name
     ]
 
 
-def _planned(this_host: Host, replica: Replica, model: str, key: str) -> PlannedReplica:
+def _planned(
+    fleet: Fleet, this_host: Host, service: Service, replica: Replica, model: str
+) -> PlannedReplica:
     assert this_host.hardware is not None
     index = driver_indexes(this_host.hardware)
     slices = {gpu.index for gpu in this_host.hardware.gpus if gpu.mig_profile}
@@ -74,12 +78,15 @@ def _planned(this_host: Host, replica: Replica, model: str, key: str) -> Planned
     def by_driver(gpus: Iterable[int]) -> tuple[int, ...]:
         return tuple(dict.fromkeys(index[gpu] for gpu in gpus))
 
+    build = fleet.engine_of(this_host.name, service.name)
+    long_enough = replica.max_model_len >= RECOGNITION_TOKENS
     return PlannedReplica(
         name=replica.name,
         unit=unit_name(replica.name),
         base_url=f"http://127.0.0.1:{replica.port}",
         model=model,
-        key=key,
+        key=fleet.settings.keys(service).engine or "",
+        abilities=deployment(build).abilities(served_by(service)) if long_enough else (),
         gpus=by_driver(replica.gpus),
         tensor_parallel=replica.shape.tensor_parallel,
         pipeline_parallel=replica.shape.pipeline_parallel,

@@ -11,6 +11,8 @@ import subprocess
 import threading
 import time
 
+from roles.validation.recognition import recognise
+
 PROC = "/proc"
 COMMAND_TIMEOUT_S = 20
 # Where a vendor's tool may be beside the PATH of sudo.
@@ -106,6 +108,16 @@ def load(seen, replicas, task, chat, in_parallel):
     }
 
 
+def recognitions(replicas, timeout_s, in_parallel):
+    """What each replica recognises of what it must, by its name and by ability."""
+
+    def one(replica):
+        asked = (replica["base_url"], replica["key"], replica["model"], timeout_s)
+        return replica["name"], {name: recognise(name, *asked) for name in replica["abilities"]}
+
+    return {name: found for name, found in in_parallel(one, replicas) if found}
+
+
 def gather(seen, task, chat, chat_stream, in_parallel):
     """Fill `seen` step by step, so that it can be printed at any time."""
     replicas, timeout_s = task["replicas"], task["completion_timeout_s"]
@@ -121,6 +133,7 @@ def gather(seen, task, chat, chat_stream, in_parallel):
     seen["units_before"] = units(names)
     seen["completions"] = ask(chat)
     seen["streams"] = ask(chat_stream)
+    seen["recognised"] = recognitions(replicas, timeout_s, in_parallel)
     asked = task["gpus"]
     seen["vendor"] = asked["vendor"]
     seen["gpus"] = {name: run_command(*command) for name, command in asked["commands"].items()}

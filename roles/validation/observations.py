@@ -7,12 +7,16 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from roles.engine import Ability
 from roles.hardware import readings
 
 # Bounds of the numbers that a host may report, as sums and rates are computed from them.
 Amount = Annotated[int, Field(ge=0, lt=2**53)]
 Seconds = Annotated[float, Field(ge=0, lt=1e9, allow_inf_nan=False)]
 _MAX_SAMPLES = 5000
+# Model lengths from which a replica is asked for a tool call and for reasoning: the question with
+# its tool, and the 512 tokens of an answer, must fit into any model's chat template.
+RECOGNITION_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class PlannedReplica:
     `unit` is its systemd unit, `base_url` its URL on its own host (`http://127.0.0.1:8001`),
     `model` the name under which it serves, `gpus` the driver's indexes. Of the GPUs in `sliced` it
     has only a MIG slice, so other replicas may use them too. A layer split counts as pipeline
-    parallel, as its GPUs take turns. `key` is the one that its engine expects.
+    parallel, as its GPUs take turns. `abilities` are what it must recognise in what its model
+    writes. `key` is the one that its engine expects.
     """
 
     name: str
@@ -47,6 +52,7 @@ class PlannedReplica:
     tensor_parallel: int
     pipeline_parallel: int = 1
     sliced: tuple[int, ...] = ()
+    abilities: tuple[Ability, ...] = ()
     key: str = field(default="", repr=False)
 
 
@@ -66,6 +72,22 @@ class Completion:
     model: str | None = None
     fingerprint: str | None = None
     replica: str | None = None
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What an engine recognised in an answer that should hold a tool call, or reasoning.
+
+    `found` is what it recognised, "" for nothing; `text` is the answer's text, and `marked` says
+    that marks of the model stand in it, which a fitting parser takes out.
+    """
+
+    ok: bool
+    error: str = ""
+    status: Amount | None = None
+    found: str = ""
+    text: str = ""
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,12 +148,14 @@ class GpuUse:
 class HostObservations:
     """Everything that was observed on one host, by replica name, unit name or GPU index.
 
-    `gpu_tool` is the program that reads its GPUs. `gpu_error` says why GPUs could not be read,
-    `process_error` why their processes could not. `unfinished` says why the program ended early.
+    `recognised` has a replica's answers by ability. `gpu_tool` is the program that reads its GPUs.
+    `gpu_error` says why GPUs could not be read, `process_error` why their processes could not.
+    `unfinished` says why the program ended early.
     """
 
     completions: Mapping[str, Completion] = field(default_factory=dict)
     streams: Mapping[str, Completion] = field(default_factory=dict)
+    recognised: Mapping[str, Mapping[str, Recognition]] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)
     before: Mapping[str, UnitStatus] = field(default_factory=dict)
     after: Mapping[str, UnitStatus] = field(default_factory=dict)
@@ -158,6 +182,7 @@ class _Printed:
     samples: Annotated[Sequence[str], Field(max_length=_MAX_SAMPLES)] = ()
     completions: Mapping[str, Completion] = field(default_factory=dict)
     streams: Mapping[str, Completion] = field(default_factory=dict)
+    recognised: Mapping[str, Mapping[str, Recognition]] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)
     units_before: Mapping[str, str] = field(default_factory=dict)
     units_after: Mapping[str, str] = field(default_factory=dict)
@@ -173,6 +198,7 @@ def parse_observations(text: str) -> HostObservations:
     return HostObservations(
         completions=printed.completions,
         streams=printed.streams,
+        recognised=printed.recognised,
         loads=printed.loads,
         before={unit: parse_unit(text) for unit, text in printed.units_before.items()},
         after={unit: parse_unit(text) for unit, text in printed.units_after.items()},

@@ -30,6 +30,7 @@ from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_host, judge_unobserved
 
 PROGRAM = Path(__file__).with_name("host_program.py")
+RECOGNITION = Path(__file__).with_name("recognition.py")
 Record = Callable[[Sequence[Check]], None]
 Verification = Generator[FunctionCommand, None, None]
 
@@ -43,7 +44,9 @@ def host_program(
 
     `tool` reads the host's GPUs.
     """
-    deadline_s = 3 * settings.completion_timeout_s + settings.load_s + 60
+    # A completion, a stream, the end of the load, and each ability.
+    answers = 3 + max((len(one.abilities) for one in replicas), default=0)
+    deadline_s = answers * settings.completion_timeout_s + settings.load_s + 60
     task = {
         "replicas": [
             {
@@ -52,6 +55,7 @@ def host_program(
                 "base_url": one.base_url,
                 "model": one.model,
                 "key": one.key,
+                "abilities": list(one.abilities),
             }
             for one in replicas
         ],
@@ -68,7 +72,7 @@ def host_program(
         "deadline_s": deadline_s,
     }
     run = "main(TASK, chat, chat_stream, in_parallel)"
-    return bundle([PROBE, PROGRAM], task, run), deadline_s
+    return bundle([PROBE, RECOGNITION, PROGRAM], task, run), deadline_s
 
 
 @operation()

@@ -10,6 +10,7 @@ from roles.validation.observations import (
     GpuUse,
     HostObservations,
     PlannedReplica,
+    Recognition,
 )
 from roles.validation.settings import ValidationSettings
 
@@ -54,6 +55,8 @@ def _replica_checks(
         found += judge_identity(replica, completion)
     if stream := seen.streams.get(replica.name):
         found += [judge_completion("stream", replica.name, stream, _see_log(replica))]
+    for ability, answer in seen.recognised.get(replica.name, {}).items():
+        found += [judge_recognition(ability, replica.name, answer)]
     if seen.gpus:
         found += [judge_processes(replica, seen, settings), judge_memory(replica, seen, settings)]
     if replica.name in seen.loads:
@@ -77,6 +80,31 @@ def judge_completion(name: str, subject: str, answer: Completion, remedy: str) -
     if answer.chunks is not None:
         return Check(name, subject, "pass", f"{answer.chunks} chunks")
     return Check(name, subject, "pass", f"{answer.tokens} token in {answer.seconds} s")
+
+
+# The option that names the parser, and what is expected of an answer.
+_PARSERS = {
+    "tool_call": ("tool-call-parser", "a tool call"),
+    "reasoning": ("reasoning-parser", "reasoning"),
+}
+
+
+def judge_recognition(ability: str, subject: str, answer: Recognition) -> Check:
+    """Whether a replica recognised a tool call, or reasoning, in what its model wrote.
+
+    A model that did neither gets a warning: that says nothing of the parser.
+    """
+    option, wanted = _PARSERS.get(ability, (ability, ability))
+    remedy = f"Set the {option} of this model in the service's arguments, or take it out there."
+    if not answer.ok:
+        return Check(ability, subject, "fail", answer.error, remedy)
+    if answer.found:
+        return Check(ability, subject, "pass", answer.found)
+    evidence = f"the answer has {wanted} in its text: {answer.text!r}"
+    if answer.marked:
+        return Check(ability, subject, "fail", evidence, remedy)
+    evidence = f"asked for {wanted}, the model wrote {answer.text!r}"
+    return Check(ability, subject, "warn", evidence, "Try it with a prompt of your own.")
 
 
 def judge_identity(replica: PlannedReplica, answer: Completion) -> list[Check]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from roles.host.probe import chat, chat_stream, in_parallel
+from roles.host.probe import chat, chat_stream, in_parallel, message
 from tests.unit.launch.stand_in import GOOD, Reply, engine, send
 
 
@@ -107,3 +107,27 @@ def test_a_stream_that_trickles_ends_in_time() -> None:
 def test_results_keep_the_order_of_items() -> None:
     assert in_parallel(lambda number: number * 2, range(5)) == [0, 2, 4, 6, 8]
     assert in_parallel(str, []) == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "part"),
+    [
+        (send(400, "no parser"), "HTTP 400: no parser"),
+        (send(200, "[]"), "not a chat completion"),
+        (send(200, '{"choices": []}'), "not a chat completion"),
+        (send(200, '{"choices": [{"message": "x"}]}'), "not a chat completion"),
+        (send(200, "7"), "not a chat completion"),
+        (send(200, "{"), "Expecting"),
+    ],
+)
+def test_a_message_that_is_none_says_why(reply: Reply, part: str) -> None:
+    with engine(reply) as url:
+        answer = message(url, "k", {"model": "m", "messages": [], "max_tokens": 1}, timeout_s=60)
+    assert not answer["ok"] and part in answer["error"]
+
+
+def test_a_message_is_returned_whole() -> None:
+    found = {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}
+    with engine(send(200, json.dumps({"choices": [{"message": found}]}))) as url:
+        answer = message(url, "k", {"model": "m", "messages": [], "max_tokens": 1}, timeout_s=60)
+    assert answer == {"ok": True, "status": 200, "message": found}

@@ -1,5 +1,6 @@
 """The host program, run as a host runs it: fed to a Python's standard input."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from roles.hardware.readings import AMD, NVIDIA, Tool
 from roles.validation.observations import HostObservations, PlannedReplica, parse_observations
 from roles.validation.operations import host_program
+from roles.validation.recognition import MAX_TOKENS
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_host
 from tests.unit.launch.stand_in import chat_engine, engine, send
@@ -98,6 +100,29 @@ def test_a_host_without_the_programs_says_so(tmp_path: Path) -> None:
     }
     assert list(failed) == ["gpus", "stability"]
     assert "No such file" in failed["gpus"]
+
+
+def test_what_parsers_must_recognise_is_asked_for(tmp_path: Path) -> None:
+    call = {"function": {"name": "get_weather", "arguments": "{}"}}
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, object]) -> None:
+        if "tools" in body:
+            message = {"content": None, "tool_calls": [call]}
+        elif body["max_tokens"] == MAX_TOKENS:
+            message = {"content": "<think>17 times 23"}
+        else:
+            return chat_engine("chat", tp=2)(handler, body)
+        send(200, json.dumps({"choices": [{"message": message}]}))(handler, body)
+
+    path = programs(tmp_path, **{"nvidia-smi": NVIDIA_SMI, "systemctl": SYSTEMCTL})
+    with engine(reply) as url:
+        replicas = [replace(REPLICA, base_url=url, abilities=("tool_call", "reasoning"))]
+        observed = run(replicas, tmp_path, path)
+    outcomes = {
+        check.name: check.outcome for check in judge_host("gpu1", replicas, observed, SETTINGS)
+    }
+    assert (outcomes.pop("tool_call"), outcomes.pop("reasoning")) == ("pass", "fail")
+    assert set(outcomes.values()) == {"pass"}
 
 
 def test_a_hung_engine_does_not_hang_the_host(tmp_path: Path) -> None:

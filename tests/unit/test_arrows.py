@@ -28,6 +28,7 @@ INSIDE = {
     ("launch", "roles.host.legacy"),
     ("launch", "roles.host.probe"),
     ("launch", "roles.host.serving"),
+    ("validation", "roles.host.probe"),
     # What imports pyinfra cannot be offered by an `__init__`.
     ("fleet", "roles.declaration.inventory"),
     ("stages", "roles.declaration.inventory"),

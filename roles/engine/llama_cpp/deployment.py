@@ -4,6 +4,7 @@ import re
 import shlex
 
 from roles.engine.deployment import (
+    Ability,
     Busy,
     Installation,
     KeyFile,
@@ -85,6 +86,10 @@ class LlamaCppDeployment:
             busy=Busy("/metrics", ("llamacpp:requests_processing", "llamacpp:requests_deferred")),
             phases=PHASES,
         )
+
+    def abilities(self, served: Served) -> tuple[Ability, ...]:
+        """None that a setting names: it reads what it must recognise from the chat template."""
+        return ()
 
     def all_reduce_python(self, build: LlamaCppSettings) -> str | None:
         """None: its GPUs work in turn, without collectives."""

@@ -1,6 +1,13 @@
 """The deployment of vLLM: its requirements, installation and start."""
 
-from roles.engine.deployment import Installation, Placement, Served, Start
+from roles.engine.deployment import (
+    Ability,
+    Installation,
+    Placement,
+    Served,
+    Start,
+    parser_abilities,
+)
 from roles.engine.needs import EngineNeeds
 from roles.engine.vllm import install, needs, start
 from roles.engine.vllm.settings import VllmSettings
@@ -28,6 +35,13 @@ class VllmDeployment:
     ) -> Start:
         """Start `vllm serve` with a file of options."""
         return start.start(replica, served, build, placement)
+
+    def abilities(self, served: Served) -> tuple[Ability, ...]:
+        """Those of its parsers of tool calls and of reasoning."""
+        found = parser_abilities(served)
+        if served.arguments.get("enable-auto-tool-choice"):
+            return found
+        return tuple(one for one in found if one != "tool_call")
 
     def all_reduce_python(self, build: VllmSettings) -> str | None:
         """The environment's own Python: its torch is the one that replicas reduce with."""

@@ -30,6 +30,19 @@ def test_each_service_is_proved_on_its_own_gpus(tmp_path: Path, monkeypatch: pyt
     ]
 
 
+@pytest.mark.parametrize(
+    ("length", "abilities"), [(4096, ("tool_call",)), (1024, ())], ids=["long", "short"]
+)
+def test_what_a_recipe_has_a_parser_of_is_proved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, abilities: tuple[str, ...]
+):
+    parser = {"enable-auto-tool-choice": True, "tool-call-parser": "hermes"}
+    service = BASE | {"name": "a", "arguments": parser, "recipe": False, "max_model_len": length}
+    found = fleet(tmp_path, monkeypatch, services=[service])
+    asked = planned_replicas(found, found.host("gpu1"))
+    assert {one.abilities for one in asked} == {abilities}
+
+
 def test_slices_are_proved_by_the_gpu_that_the_driver_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
