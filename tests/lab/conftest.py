@@ -276,10 +276,26 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return llama_inventory(tmp_path_factory.mktemp("llama") / "lab.py")
 
 
+@dataclass(frozen=True)
+class UnderLoad:
+    """A run, and the statuses of the completions that were asked for meanwhile."""
+
+    run: Run
+    statuses: list[int]
+
+
 @pytest.fixture(scope="session")
-def llama_run(lab: Fleet, llama: Path) -> Run:
+def to_llama(lab: Fleet, llama: Path) -> UnderLoad:
     """The run that brings the hosts to llama.cpp, from vLLM where it is what they run."""
-    return lab.deploy(inventory=llama)
+    with lab.asking() as statuses:
+        run = lab.deploy(inventory=llama)
+    return UnderLoad(run, statuses)
+
+
+@pytest.fixture(scope="session")
+def llama_run(to_llama: UnderLoad) -> Run:
+    """The run that brings the hosts to llama.cpp."""
+    return to_llama.run
 
 
 @pytest.fixture(scope="session")
