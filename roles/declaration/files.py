@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from roles.checks import printable
+from roles.declaration.time_limit import LoadTimeoutError
 
 _LENGTH = 500
 
@@ -56,6 +57,8 @@ def _place(file: str, trace: TracebackType | None) -> tuple[str, int | None]:
 
 def _what(error: BaseException) -> str:
     kind = type(error).__name__
+    if isinstance(error, LoadTimeoutError):
+        return str(error)
     if not isinstance(error, Exception):
         return f"ends the program ({kind}); remove that, an inventory only declares"
     try:

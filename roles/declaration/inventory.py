@@ -14,6 +14,7 @@ from pyinfra_cli.exceptions import UnexpectedExternalError
 from pyinfra_cli.inventory import make_inventory_from_files
 from pyinfra_cli.util import exec_file
 
+from roles.declaration import time_limit
 from roles.declaration.declaration import ROLES, Declaration, DeclaredHost
 from roles.declaration.files import InventoryFileError, file_error, inventory_file
 from roles.declaration.plain import missing_check, own_data, ssh_data
@@ -64,7 +65,8 @@ def _errors_named(path: Path, state: State) -> Iterator[None]:
     """Whatever an inventory file, or one of group data, raises becomes an InventoryFileError; it
     may not even end the run."""
     try:
-        yield
+        with time_limit.load_limit(time_limit.LOAD_S):
+            yield
     except (DeclarationError, KeyboardInterrupt):
         raise
     except UnexpectedExternalError as error:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from roles.declaration import time_limit
 from roles.declaration.declaration import Declaration, DeclaredHost
+from roles.declaration.files import InventoryFileError, file_error
 from roles.declaration.problems import DeclarationError, merged
 from roles.declaration.recordings import recorded
 from roles.declaration.shape import KEY, shape_problems
@@ -82,9 +84,12 @@ def ssh_data(*levels: Mapping[str, Any]) -> Mapping[str, Any]:
 def _executed(path: Path) -> dict[str, Any] | None:
     attributes: dict[str, Any] = {"__file__": str(path), "__name__": _NAME}
     try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), attributes)
+        with time_limit.load_limit(time_limit.LOAD_S):
+            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), attributes)
     except KeyboardInterrupt:
         raise
+    except time_limit.LoadTimeoutError as error:
+        raise InventoryFileError(file_error(str(path), error)) from None
     except BaseException:
         # pyinfra runs the file again and reports the error.
         return None

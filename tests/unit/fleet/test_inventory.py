@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from roles.declaration import DeclarationError, InventoryFileError
+from roles.declaration import DeclarationError, InventoryFileError, time_limit
 from roles.declaration.inventory import read_hosts
 from roles.fleet.inventory import load
 
@@ -129,6 +129,27 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path, text: str, words: tup
         with pytest.raises(InventoryFileError) as caught:
             read(file)
         assert ends_well(str(caught.value), ("site.py", *words)), str(caught.value)
+
+
+ENDLESS = {
+    "\nwhile True: pass": "line 2:",
+    "import time\ntime.sleep(99)": "line 2:",
+    "import socket\na, b = socket.socketpair()\na.recv(1)": "line 3:",
+    "while True:\n    try:\n        x = 1\n    except Exception:\n        pass": "line",
+}
+
+
+@pytest.mark.parametrize(("text", "line"), ENDLESS.items())
+def test_a_file_that_never_ends_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, line: str
+):
+    monkeypatch.setattr(time_limit, "LOAD_S", 0.1)
+    file = written(tmp_path, text)
+    for read in (load, read_hosts):
+        with pytest.raises(InventoryFileError) as caught:
+            read(file)
+        words = ("site.py", line, "takes longer than 0.1 s to load", "end its loop")
+        assert ends_well(str(caught.value), words), str(caught.value)
 
 
 @pytest.mark.parametrize(
