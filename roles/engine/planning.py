@@ -146,8 +146,9 @@ class Planning(Protocol):
         none."""
         ...
 
-    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
-        """ValueError for an invalid option, or one that another setting decides."""
+    def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
+        """ValueError for an invalid option, one that another setting decides, or one that the
+        model's files contradict."""
         ...
 
     def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from roles.driver import DriverSettings
 from roles.engine import ENGINE_SETTINGS, Build
 from roles.fleet.contradictions import (
     ignored_routes,
+    names_of_groups,
     shared_addresses,
     shared_endpoints,
     shared_keys,
@@ -61,7 +62,7 @@ def build(
         problems.append(f"hosts: there is none; list some in {GPU_HOSTS} and {BALANCERS}")
     if len(hosts) == len(declaration.hosts):
         problems += [*_roles_missing(settings, hosts), *shared_addresses(hosts)]
-        problems += shared_endpoints(declaration)
+        problems += [*shared_endpoints(declaration), *names_of_groups(declaration)]
         problems += shared_user(declaration, settings)
     if settings is not None:
         problems += [*_keys_missing(settings), *shared_keys(settings), *_route_problems(settings)]

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from roles.declaration import BALANCERS, Declaration, FleetSettings
+from roles.declaration import BALANCERS, ROLES, Declaration, FleetSettings
 from roles.fleet.fleet import Host
 from roles.fleet.known_hosts import SSH_PORT
 from roles.plan import Plan
@@ -40,6 +40,18 @@ def shared_endpoints(declaration: Declaration) -> Iterator[str]:
                 "give each host its own, or put one host into both groups"
             )
         seen.setdefault(at, name)
+
+
+def names_of_groups(declaration: Declaration) -> Iterator[str]:
+    """Hosts that are called as a group, which --limit and --exclude would take them for."""
+    groups = {*ROLES, "all", *(name for one in declaration.hosts.values() for name in one.groups)}
+    # In an inventory of one host, the file's own name means the same.
+    groups -= {declaration.name} if len(declaration.hosts) == 1 else set()
+    for name in groups & declaration.hosts.keys():
+        yield (
+            f"hosts[{name}]: {name} is also a group, and --limit {name} would mean the group; name "
+            "the host otherwise"
+        )
 
 
 def shared_user(declaration: Declaration, settings: FleetSettings | None) -> Iterator[str]:

@@ -14,6 +14,7 @@ from roles.models.kv_groups import CacheOptions as CacheOptions
 from roles.models.kv_groups import token_bytes as token_bytes
 from roles.models.model import Attention as Attention
 from roles.models.model import Experts as Experts
+from roles.models.model import FileFormat as FileFormat
 from roles.models.model import Layer as Layer
 from roles.models.model import Model as Model
 from roles.models.model import Recurrent as Recurrent

@@ -111,6 +111,7 @@ def gguf_shape(header: Header, where: str) -> GgufShape:
     """The shape of a file from its header; the ValueError names what is missing or wrong."""
     keys = _Keys(header.metadata, where)
     count = keys.count("block_count", most=MAX_LAYERS)
+    _check_blocks(header.tensors, count, where)
     own = [0] * count
     ends = {"embeddings": 0, "output": 0}
     for tensor in header.tensors:
@@ -144,6 +145,16 @@ def gguf_shape(header: Header, where: str) -> GgufShape:
         experts_used=max(keys.by_layer("expert_used_count", count)),
         experts_length=keys.count("expert_feed_forward_length", default=0),
     )
+
+
+def _check_blocks(tensors: tuple[Tensor, ...], count: int, where: str) -> None:
+    blocks = {int(block[1]) for block in (_BLOCK.match(one.name) for one in tensors) if block}
+    missing = min(set(range(count)) - blocks, default=None)
+    if missing is not None:
+        raise ValueError(
+            f"{where}: block {missing} of {count} has no tensors: the file is incomplete; "
+            "download it again"
+        )
 
 
 def _run_length_encoded(layers: list[GgufLayers]) -> Iterator[GgufLayers]:

@@ -200,6 +200,14 @@ class ServiceSettings(StrictSettings):
                 "at "
                 "once over the whole fleet"
             )
+        most = self.engine_params.max_num_seqs
+        if "min_concurrency" in self.model_fields_set and (most or self.min_concurrency) < (
+            self.min_concurrency
+        ):
+            raise ValueError(
+                f"min_concurrency: {self.min_concurrency} requests are to run at once, and "
+                f"max-num-seqs in arguments allows {most}; make them agree"
+            )
         total_tokens = (self.input_tokens or 0) + (self.output_tokens or 0)
         if total_tokens > self.max_model_len:
             raise ValueError(
@@ -213,7 +221,7 @@ class ServiceSettings(StrictSettings):
     @classmethod
     def _check_arguments(cls, value: dict[str, OptionValue], info: Any) -> dict[str, OptionValue]:
         if model := info.data.get("model"):
-            engine(chosen_engine(info.data.get("engine"), model).kind).check_arguments(value)
+            engine(chosen_engine(info.data.get("engine"), model).kind).check_arguments(value, model)
         return value
 
     @field_validator("kv_cache_memory_bytes")

@@ -157,7 +157,7 @@ class LlamaCpp:
             return None
         return f"{weights!r} is no GGUF file on the hosts; set its whole path, /…/NAME.gguf"
 
-    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
+    def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(arguments)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from roles.engine.arguments import check_one_of, check_opposites, check_value
 from roles.engine.params import Argument
+from roles.models import FileFormat
 
 # What the newest version that was looked at knows.
 OPTIONS = Path(__file__).with_name("options-0.33.txt")
@@ -73,18 +74,26 @@ QUANTIZATIONS = (
     *("mxfp4", "mxfp8", "nvfp4_per_token", "online", "petit_nvfp4", "ptpc_fp8", "qqq", "quark"),
     *("rtn", "squeezellm", "torchao"),
 )
+# Of vLLM 0.32 (`model_executor/model_loader/__init__.py`), and of its plugins for formats.
+LOAD_FORMATS = (
+    *("auto", "bitsandbytes", "dummy", "fastsafetensors", "gguf", "hf", "instanttensor"),
+    *("ipc_cache", "mistral", "modelexpress", "npcache", "pt", "runai_streamer"),
+    *("runai_streamer_sharded", "safetensors", "sharded_state", "tensorizer"),
+)
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 # Far above what the largest GPUs can do in a step.
 _MAX_COUNTS = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
 MEMORY_OPTIONS = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
 
-def check_arguments(arguments: dict[str, Argument]) -> None:
-    """ValueError for an unknown option, one that another setting decides, or one that the memory
-    estimate cannot include; it says what to do."""
+def check_arguments(arguments: dict[str, Argument], files: FileFormat = "safetensors") -> None:
+    """ValueError for an unknown option, one that another setting decides, one that the memory
+    estimate cannot include, or one for files of another format; it says what to do."""
     for name, value in arguments.items():
         _check_name(name)
         _check_value(name, value)
+    if "load-format" in arguments:
+        _check_load_format(arguments["load-format"], files)
     check_opposites(arguments)
     tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
     if isinstance(tokens, int) and isinstance(requests, int) and tokens < requests:
@@ -105,6 +114,16 @@ def _check_name(name: str) -> None:
     for option in MEMORY_OPTIONS:
         if option != positive and option.startswith(positive):
             raise ValueError(f"{name!r} is no whole option; write `{option}`")
+
+
+def _check_load_format(value: Argument, files: FileFormat) -> None:
+    check_one_of("load-format", value, LOAD_FORMATS)
+    if value == "dummy":
+        raise ValueError(
+            "load-format: dummy gives random weights, whose answers mean nothing; leave it out"
+        )
+    if (value == "gguf") != (files == "gguf") and value != "auto":
+        raise ValueError(f"load-format: {value}, but the model's files are {files}; leave it out")
 
 
 def _check_value(name: str, value: Argument) -> None:

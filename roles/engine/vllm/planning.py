@@ -155,9 +155,10 @@ class Vllm:
         """None: any folder or name on the hub is accepted; the default is the model's name."""
         return None
 
-    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
-        """ValueError for an invalid option, or one that another setting decides."""
-        check_arguments(dict(arguments))
+    def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
+        """ValueError for an invalid option, one that another setting decides, or one that the
+        model's files contradict."""
+        check_arguments(dict(arguments), model.format)
 
     def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
         """Which options vLLM 0.33 does not know; it takes beginnings of options, too."""

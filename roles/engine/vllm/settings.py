@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from roles.engine.build import Build, Source
 from roles.engine.needs import Version
@@ -20,7 +27,7 @@ from roles.engine.vllm.memory import memory_sum
 from roles.engine.vllm.parsers import parser_problem
 from roles.engine.vllm.planning import FEWER_SEQS
 from roles.engine.vllm.support import kernel_problem
-from roles.host import LocalFile, Several, read_text
+from roles.host import LocalFile, Several, check_address, check_host_name, read_text
 from roles.models import Model
 from roles.plan import HostPlan, Shape
 
@@ -63,6 +70,20 @@ def _with_version(requirement: str) -> str:
     return requirement
 
 
+def _check_host(name: str) -> str:
+    try:
+        return str(check_address(name)) if ":" in name else check_host_name(name).lower()
+    except ValueError:
+        raise ValueError(
+            f"{name!r:.60} is no host; write a name or an address alone, without scheme, brackets, "
+            "port or mask"
+        ) from None
+
+
+# A host as the URLs of packages have it.
+IndexHost = Annotated[str, AfterValidator(_check_host)]
+
+
 def _normalized(package: str) -> str:
     """A package's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", package).lower()
@@ -99,7 +120,7 @@ class VllmSettings(Build):
         "`python -m roles.engine lock` prints it; installed as it is, with no dependency added; "
         "for the usual requirement there is one",
     )
-    allow_http_from: Several[str] = Field(
+    allow_http_from: Several[IndexHost] = Field(
         default=(),
         description="hosts from which packages may come over plain http, which anybody on the way "
         "can change",
@@ -152,8 +173,8 @@ class VllmSettings(Build):
         cls, value: str | tuple[str, ...] | None, info: ValidationInfo
     ) -> str | tuple[str, ...] | None:
         for url in (value,) if isinstance(value, str) else value or ():
-            host = urlsplit(url).hostname
-            if url.startswith("http://") and host not in info.data.get("allow_http_from", ()):
+            host = _check_host(urlsplit(url).hostname or "") if url.startswith("http://") else None
+            if host is not None and host not in info.data.get("allow_http_from", (host,)):
                 raise ValueError(
                     f"{url} can be changed on its way; use https, or name {host} in allow_http_from"
                 )

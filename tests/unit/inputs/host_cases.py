@@ -345,8 +345,21 @@ def services(*more: dict[str, Any]) -> tuple[str, Any]:
     return "llm.services", all_of_them
 
 
+def renamed(name: str) -> Any:
+    """A change: the first host is called `name`."""
+
+    def change(names: dict[str, Any]) -> None:
+        names["gpu_hosts"][0][0] = names["all"][0][0] = name
+
+    return change
+
+
 TOKENS = tuple((f"service.{name}_tokens", 4000) for name in ("input", "output"))
 CONTRADICTIONS: tuple[Row, ...] = (
+    *(
+        (renamed(group), f"hosts[{group}]", "is also a group", "name the host otherwise")
+        for group in ("all", "gpu_hosts", "balancers", "site")
+    ),
     (("lb1.ssh_port", 443), "hosts[lb-1].ssh_port", "balancer.port is 443", "set another"),
     (
         (("lb1.ssh_port", 8443), ("service.route.port", 8443)),

@@ -304,6 +304,30 @@ ENGINES: tuple[Row, ...] = (
     ("service.arguments.tensor-parallel-size", 2, OPTIONS, "leave it to the plan"),
     ("service.arguments.--dtype", "half", OPTIONS, "is no option"),
     ("service.arguments.max_num_seqs", 8, OPTIONS, "is no option"),
+    ("service.arguments.load-format", "nonsense", OPTIONS, "load-format", "safetensors"),
+    ("service.arguments.load-format", "safetensor", OPTIONS, "did you mean safetensors?"),
+    ("service.arguments.load-format", "gguf", OPTIONS, "load-format", "files are safetensors"),
+    ("service.arguments.load-format", "dummy", OPTIONS, "load-format", "random weights"),
+    *(
+        ("vllm.allow_http_from", [host], f"{VLLM}.allow_http_from[0]", "is no host", "without")
+        for host in (
+            *("", " ", "*", "a b", "a;b", "a b;c\n", "http://10.0.0.1:8080/", "10.0.0.1:80"),
+            *("10.0.0.0/8", "10.0.0.0/99", "10.0.0.256", "10.0.0", "0.0.0.0", "[::1]", "::1%lo"),
+            *("[2001:db8::1]:80", "2001:db8::/32", "::ffff:10.0.0.0/104", ":::", "user@a", "a..b"),
+        )
+    ),
+    (
+        "service",
+        {
+            "name": "q",
+            "model": "Qwen/Qwen2.5-14B-Instruct",
+            "max_model_len": 4096,
+            "min_concurrency": 64,
+            "arguments": {"max-num-seqs": 4},
+        },
+        f"{SERVICE}.min_concurrency",
+        "max-num-seqs in arguments allows 4",
+    ),
     (
         "service.arguments",
         {"enforce-eager": True, "no-enforce-eager": True},

@@ -86,7 +86,7 @@ def gguf(version: int = 3) -> bytes:
     }
     metadata = {"general.architecture": "llama", **{f"llama.{k}": v for k, v in numbers.items()}}
     metadata["tokenizer.ggml.tokens"] = [f"t{i}" for i in range(100)]
-    tensors = {"a": ((256,), "Q4_K"), "b": ((5, 2), "F32")}
+    tensors = {"blk.0.a": ((256,), "Q4_K"), "b": ((5, 2), "F32")}
     head, size = header(metadata, tensors, version=version)
     return head + bytes(size)
 

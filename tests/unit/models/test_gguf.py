@@ -148,6 +148,22 @@ def test_a_header_that_is_cut_off_is_named(length: int):
         parse(HEAD[:length])
 
 
+@pytest.mark.parametrize(
+    ("left", "block"),
+    [
+        (["token_embd.weight"], 0),
+        (["token_embd.weight", "blk.0.attn_q.weight"], 1),
+        (["token_embd.weight", "rope_freqs.weight", "blk.1.attn_q.weight"], 0),
+    ],
+)
+def test_a_file_without_tensors_of_a_block_is_refused(left: list[str], block: int):
+    own = {name: TENSORS[name] for name in left} | {"blk.99.attn_q.weight": ((64, 64), "F16")}
+    raw, size = header(METADATA, own)
+    found = parse(raw, len(raw) + size)
+    with pytest.raises(ValueError, match=rf"m\.gguf: block {block} of 2 has no tensors.*download"):
+        gguf_shape(found, "m.gguf")
+
+
 def test_data_that_is_cut_off_is_named():
     with pytest.raises(ValueError, match=r"cut off: blk\.1\.attn_q\.weight ends at byte"):
         parse(HEAD, len(HEAD) + SIZE - 1)

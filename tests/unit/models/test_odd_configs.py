@@ -324,7 +324,7 @@ GGUF: dict[str, Any] = {
     ],
 )
 def test_a_gguf_file_of_odd_metadata(tmp_path: Path, change: dict[str, Any], told: str):
-    head, size = header(GGUF | change, {"a": ((256,), "Q4_K")})
+    head, size = header(GGUF | change, {"blk.0.a": ((256,), "Q4_K")})
     (tmp_path / "m.gguf").write_bytes(head + bytes(size))
     with pytest.raises(ValueError, match=r"m\.gguf") as error:
         read_folder(tmp_path / "m.gguf").model()

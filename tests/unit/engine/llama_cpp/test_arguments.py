@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from roles.engine.engine import engine
+from tests.gguf_models import gguf_model
 
 
 def check(**arguments: Any) -> None:
-    engine("llama_cpp").check_arguments({k.replace("_", "-"): v for k, v in arguments.items()})
+    given = {name.replace("_", "-"): value for name, value in arguments.items()}
+    engine("llama_cpp").check_arguments(given, gguf_model("Qwen3-0.6B"))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_what_a_service_may_set(arguments: dict[str, Any]):
 )
 def test_what_another_setting_decides_is_refused(name: str, instead: str):
     with pytest.raises(ValueError, match="follows from the plan or another setting") as error:
-        engine("llama_cpp").check_arguments({name: 1})
+        check(**{name: 1})
     assert instead in str(error.value)
 
 
