@@ -130,6 +130,8 @@ def _message(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         return f"has too few entries, at least {detail['ctx']['min_length']}; add one"  # type: ignore
     if detail["type"] == "too_long":
         return f"at most {detail['ctx']['max_length']} here; remove the others"  # type: ignore
+    if detail["type"] == "value_error" and "integer string conversion" in detail["msg"]:
+        return "the number has thousands of digits; write a smaller one"
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     message = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"

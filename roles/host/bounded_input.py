@@ -110,6 +110,8 @@ def parse_json(text: str | bytes) -> Any:
     try:
         text = text.decode() if isinstance(text, bytes) else text
         text.encode()
+        # Windows' editors begin UTF-8 text with this mark.
+        text = text.removeprefix("\ufeff")
         value = json.loads(text, object_pairs_hook=_unique_keys)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import requests
 
-from roles.host import parse_json
+from roles.host import check_url, parse_json
 from roles.models import checkpoint
 from roles.models.settings import RecordedModel, nvidia_quantization
 
@@ -39,7 +39,11 @@ def read_hub(
     if not _NAME.fullmatch(path):
         raise HubError(f"{name!r} is no name on the hub: write org/name or org/name@revision")
     if not _ENDPOINT.fullmatch(endpoint):
-        raise HubError("the hub's endpoint must be an URL without credentials: https://HOST")
+        raise HubError("the hub's endpoint must be a URL without credentials: https://HOST")
+    try:
+        check_url(endpoint)
+    except ValueError as error:
+        raise HubError(f"the hub's endpoint {error}") from None
     if token and not endpoint.startswith("https://"):
         raise HubError(
             f"the token goes over TLS alone, and not to {endpoint}: give --endpoint https://HOST, "

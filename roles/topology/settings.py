@@ -1,7 +1,6 @@
 """The settings of a service: its model, request length, concurrency and objective."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,7 +16,7 @@ from pydantic import (
 
 from roles.engine.engine import engine
 from roles.engine.params import EngineParams
-from roles.host import StrictSettings
+from roles.host import StrictSettings, check_path
 from roles.models import (
     Count,
     Model,
@@ -177,7 +176,7 @@ class ServiceSettings(StrictSettings):
             )
         if not isinstance(value, str):
             return declared_model(value)
-        return model_of_file(Path(value)) if value.endswith(".json") else _of_catalog(value)
+        return model_of_file(check_path(value)) if value.endswith(".json") else _of_catalog(value)
 
     @field_validator("max_model_len")
     @classmethod

@@ -162,10 +162,16 @@ def test_a_revision_may_have_slashes(endpoint: str):
 
 
 @pytest.mark.parametrize("wrong", ["hub.example", "ftp://hub", "https://me:secret@hub", ""])
-def test_an_endpoint_is_an_url_without_credentials(wrong: str):
-    with pytest.raises(HubError, match="must be an URL without credentials") as error:
+def test_an_endpoint_is_a_url_without_credentials(wrong: str):
+    with pytest.raises(HubError, match="must be a URL without credentials") as error:
         read_hub("org/any", endpoint=wrong)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", ["https://[::1", "https://a:99999", "https://..", "https://a:b"])
+def test_an_endpoint_has_a_host_and_a_port(wrong: str):
+    with pytest.raises(HubError, match="the hub's endpoint .* is no URL: .*; write https://HOST"):
+        read_hub("org/any", endpoint=wrong)
 
 
 def test_the_token_goes_with_every_request(secure: tuple[str, str]):

@@ -107,7 +107,16 @@ KEYS: tuple[Row, ...] = (
     ("service.engine", True, f"{SERVICE}.engine", "no kind of engine"),
 )
 
+HUGE = 10**5000
 SIZES: tuple[Row, ...] = (
+    ("service.model", HUGE, f"{SERVICE}.model", "thousands of digits"),
+    ("service.engine", HUGE, f"{SERVICE}.engine", "thousands of digits"),
+    ("balancer.api_key_file", HUGE, "balancer.api_key_file", "thousands of digits"),
+    ("launch.allow_from", [HUGE], "launch.allow_from[0]", "thousands of digits"),
+    ("driver.version", HUGE, "driver.version", "thousands of digits"),
+    ("gpu1llm.address", HUGE, "hosts[gpu-1].address", "thousands of digits"),
+    ("gpu1llm.ports", [HUGE], "hosts[gpu-1].ports[0]", "thousands of digits"),
+    ("service.model", "a\0.json", f"{SERVICE}.model", "characters that no path"),
     ("service.kv_cache_memory_bytes", 2**49, f"{SERVICE}.kv_cache_memory_bytes", "less than"),
     ("service.kv_cache_memory_bytes", 16, f"{SERVICE}.kv_cache_memory_bytes", "1048576"),
     ("service.kv_cache_memory_bytes", 100 * 2**30, f"{SERVICE}.kv_cache_memory_bytes", "any GPU"),
