@@ -7,6 +7,7 @@ from roles.checks.check import failed as failed
 from roles.checks.check import of_host as of_host
 from roles.checks.check import rank as rank
 from roles.checks.check import worst as worst
+from roles.checks.files import replace_file as replace_file
 from roles.checks.report import brief as brief
 from roles.checks.report import clean as clean
 from roles.checks.report import printable as printable

@@ -2,7 +2,6 @@
 files."""
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from roles.checks.check import OUTCOMES, Check, Outcome, failed, grouped, rank
+from roles.checks.files import replace_file
 
 # Version of the JSON that docs/report.schema.json describes. Any change of its fields raises it.
 SCHEMA = 1
@@ -161,13 +161,9 @@ def write_reports(
     folder: Path, name: str, checks: Sequence[Check], run: str | None = None
 ) -> list[Path]:
     """Write NAME.json and NAME.xml, each by a rename, and return their paths. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, text in (("json", to_json(checks, run)), ("xml", to_junit(checks))):
         path = folder / f"{name}.{suffix}"
-        # Two runs at once must not write into one file.
-        partial = folder / f".{name}.{suffix}.{os.getpid()}"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        replace_file(path, text)
         paths.append(path)
     return paths

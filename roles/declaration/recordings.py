@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from roles.checks import replace_file
 from roles.declaration.problems import DeclarationError
 from roles.hardware import read_recording, recorded_hardware, recording_with
 from roles.host import path_exists, read_text
@@ -95,13 +96,7 @@ def check_entry(name: str, entry: Any) -> None:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a file atomically; ValueError where it cannot be written."""
-    partial = file.with_suffix(".partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        replace_file(file, text)
     except OSError as error:
         raise ValueError(f"{file} cannot be written: {error.strerror}; make room for it") from None

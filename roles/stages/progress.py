@@ -1,7 +1,6 @@
 """Progress lines of a run: what it waits for, once a step takes longer than some seconds."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ import gevent
 from pyinfra.api import State
 from pyinfra.api.state import StateStage
 
+from roles.checks import replace_file
 from roles.host.outcome import PHASES
 from roles.stages.answers import has_answered
 from roles.stages.members import planned_on
@@ -194,6 +194,4 @@ def write_durations(folder: Path, durations: Mapping[Key, float], hosts: Iterabl
     for (host, work), seconds in sorted(durations.items()):
         if host in names:
             data.setdefault(host, {})[work] = round(seconds)
-    partial = folder / f".{DURATIONS}.{os.getpid()}"
-    partial.write_text(json.dumps(data, indent=1) + "\n")
-    partial.replace(folder / DURATIONS)
+    replace_file(folder / DURATIONS, json.dumps(data, indent=1) + "\n")

@@ -170,7 +170,7 @@ def test_an_endpoint_is_a_url_without_credentials(wrong: str):
 
 @pytest.mark.parametrize("wrong", ["https://[::1", "https://a:99999", "https://..", "https://a:b"])
 def test_an_endpoint_has_a_host_and_a_port(wrong: str):
-    with pytest.raises(HubError, match="the hub's endpoint .* is no URL: .*; write https://HOST"):
+    with pytest.raises(HubError, match=r"the hub's endpoint .* is no URL: .*; write https://HOST"):
         read_hub("org/any", endpoint=wrong)
 
 
