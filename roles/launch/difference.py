@@ -4,9 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from roles.launch.fingerprints import differing
 from roles.launch.state import Change
 
 Entry = Mapping[str, Any]
+# More names would fill the screen.
+_NAMED = 8
 # Keys of a manifest's entry that a change names, each with the words before its value. An entry of
 # an earlier version of this project lacks some of them.
 _LABELS = (
@@ -63,10 +66,23 @@ def _change(id: str, change: Change, before: Entry | None, now: Entry) -> Replic
         for key, word in _LABELS
         if key in before and key in now and before[key] != now[key]
     ]
+    if not differs and change.kind == "move" and (names := _other_settings(before, now)):
+        return ReplicaChange(id, f"{change.reason}: {', '.join(names)}")
     keys, words = [key for key, _ in differs], [text for _, text in differs]
     if change.kind == "start" or not words:
         words.append(change.reason)
     return ReplicaChange(id, "; ".join(words), placement_changes="shape" in keys or "gpus" in keys)
+
+
+def _other_settings(before: Entry, now: Entry) -> list[str]:
+    """The settings that differ; none where an earlier version of this project kept no digests."""
+    known = isinstance(before.get("settings"), Mapping) and "settings" in now
+    if not known:
+        return []
+    # Of these there are no digests.
+    names = differing(before["settings"], now["settings"]) or ["keys or secrets"]
+    more = len(names) - _NAMED
+    return names if more <= 0 else [*names[:_NAMED], f"{more} more"]
 
 
 def grouped(changes: Sequence[ReplicaChange]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from roles.engine import Build, Deployment, Phase, Placement, Served, Start
 from roles.host.paths import FIREWALL_RULES, FIREWALL_TABLE, FIREWALL_UNIT, UNITS
 from roles.host.templates import quoted, render
+from roles.launch.fingerprints import fingerprints
 from roles.launch.settings import LaunchSettings
 from roles.plan import Replica
 
@@ -98,6 +99,7 @@ def replica_files(
         "unit.conf": FolderFile(unit_conf(start, build, launch)),
         **_engine_files(start, assignment.key),
     }
+    own = fingerprints(start, unit=files["unit.conf"].text, template=shared)
     entry = _entry(assignment, start)
     digest = _digest(files, assignment.key, shared)
     about = json.dumps({**entry, "digest": digest}, indent=1) + "\n"
@@ -108,7 +110,7 @@ def replica_files(
         assignment.key,
         {**files, "replica.json": FolderFile(about)},
         digest,
-        {**entry, "digest": digest},
+        {**entry, "digest": digest, "settings": own},
         start.phases,
     )
 

@@ -34,6 +34,8 @@ def told(change: Change, before: dict[str, Any] | None) -> list[ReplicaChange]:
         (MOVE, NOW, "runs from other settings", False),
         # An older deploy's manifest does not say the shape.
         (MOVE, {"name": "a", "port": 8002, "gpus": [0, 1]}, "port 8002 → 8001", False),
+        (MOVE, NOW | {"settings": {}}, "runs from other settings", False),
+        (MOVE, NOW | {"settings": []}, "runs from other settings", False),
         (MOVE, None, "runs from other settings", False),
         (START, None, "new: PP2 on GPUs 0,1, port 8001", True),
         (START, NOW, "is failed", False),
@@ -47,6 +49,18 @@ def test_a_change_is_told_by_what_differs(
 ):
     expected = [] if words is None else [ReplicaChange("gpu1/a", words, laid_out)]
     assert told(change, before) == expected
+
+
+def test_settings_that_differ_are_named():
+    digests = {"max-num-seqs": "1", "VLLM_PORT": "2"}
+    before = NOW | {"settings": {"max-num-seqs": "0", "VLLM_PORT": "2", "dtype": "4"}}
+    (change,) = replica_changes("gpu1", [MOVE], {"a": before}, {"a": NOW | {"settings": digests}})
+    assert change == ReplicaChange("gpu1/a", "runs from other settings: dtype, max-num-seqs")
+    (change,) = replica_changes("gpu1", [MOVE], {"a": before}, {"a": before})
+    assert change.message == "runs from other settings: keys or secrets"
+    many = NOW | {"settings": {f"s{number}": "1" for number in range(10)}}
+    (change,) = replica_changes("gpu1", [MOVE], {"a": many}, {"a": NOW | {"settings": {}}})
+    assert change.message.endswith("s0, s1, s2, s3, s4, s5, s6, s7, 2 more")
 
 
 def test_equal_differences_are_one_line():

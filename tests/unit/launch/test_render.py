@@ -16,6 +16,7 @@ from roles.host.templates import quoted
 from roles.interconnect import InterconnectSettings
 from roles.interconnect.program import program
 from roles.launch import HostLaunch, LaunchSettings
+from roles.launch.fingerprints import differing
 from roles.launch.render import ReplicaFiles, firewall_files
 from roles.models import catalog_config
 from tests.unit.launch.assignments import KEY, launch, plan
@@ -39,6 +40,21 @@ def test_a_replica_gets_its_gpus_port_and_shape():
     assert found["model"] == found["served-model-name"] == "Qwen/Qwen2.5-14B-Instruct"
     assert (found["port"], found["tensor-parallel-size"]) == (8002, 2)
     assert (found["max-model-len"], found["gpu-memory-utilization"]) == (4096, 0.92)
+
+
+def test_the_settings_of_a_replica_are_told_apart_by_name():
+    def settings(**more: Any) -> dict[str, str]:
+        return launch(**more).replicas[0].entry["settings"]
+
+    changed = {"arguments": {"max-num-seqs": 8, "override-generation-config": "{}"}}
+    assert differing(settings(), settings(**changed)) == [
+        "max-num-seqs",
+        "override-generation-config",
+    ]
+    other = {"arguments": {"max-num-seqs": 9, "override-generation-config": "{}"}}
+    assert differing(settings(**changed), settings(**other)) == ["max-num-seqs"]
+    secret = settings(build=VllmSettings(environment={"A_TOKEN": "x", "B": "y"}))
+    assert differing(settings(), secret) == ["B"] and max(map(len, secret.values())) == 4
 
 
 def test_each_device_has_its_own_variable():
