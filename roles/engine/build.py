@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -164,6 +164,10 @@ class Build(StrictSettings, ABC):
     ) -> str | None:
         """What this version does not have of what a service needs on a host, and the remedy."""
         return None
+
+    def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
+        """Which options this version does not know, in words, each with the nearest one."""
+        return ()
 
     def is_older(self, version: Sequence[int]) -> bool:
         """Whether this build is older than a version of its engine."""

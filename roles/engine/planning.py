@@ -151,11 +151,6 @@ class Planning(Protocol):
         model's files contradict."""
         ...
 
-    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
-        """Which options a version does not know whose options were listed, in words: another
-        version may."""
-        ...
-
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:

@@ -1,7 +1,7 @@
 """Builds the fleet, checked and planned, from what an inventory declares. Pure, except that files
 named in settings are read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -246,9 +246,35 @@ def _plans(settings: FleetSettings, hosts: tuple[Host, ...]) -> tuple[tuple[Plan
     pinned = {host.name: host.pinned_gpus for host in planned if host.pinned_gpus}
     speeds = {h.name: h.network_gbit_s for h in planned if h.network_gbit_s is not None}
     try:
-        return plan_services(settings.services, hardware, ports, prices, pinned, speeds), []
+        plans = plan_services(settings.services, hardware, ports, prices, pinned, speeds)
+        return _with_unknown_options(settings.services, hosts, plans), []
     except ValueError as error:
         return _no_plans(settings), str(error).splitlines()
+
+
+def _with_unknown_options(
+    services: Sequence[Service], hosts: tuple[Host, ...], plans: tuple[Plan, ...]
+) -> tuple[Plan, ...]:
+    """The plans, which warn of options that the version of a host's engine does not know."""
+    builds = {host.name: host.engines for host in hosts}
+    return tuple(
+        replace(
+            plan,
+            hosts=tuple(
+                replace(
+                    one,
+                    warnings=(
+                        *one.warnings,
+                        *builds[one.host][service.name].unknown_options(service.arguments),
+                    ),
+                )
+                for one in plan.hosts
+            ),
+        )
+        if service.arguments
+        else plan
+        for service, plan in zip(services, plans, strict=True)
+    )
 
 
 def _no_plans(settings: FleetSettings) -> tuple[Plan, ...]:

@@ -1,4 +1,4 @@
-"""A short digest of each setting that a replica starts from, so that a later run can name those that
+"""A short digest of each setting that a replica starts from: a later run can name those that
 differ without their values, which may be private. Pure."""
 
 import hashlib

@@ -319,14 +319,12 @@ class ServiceSettings(StrictSettings):
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What an engine may not find or know on a host, in words."""
-        unknown = engine(self.kind).unknown_arguments(self.arguments)
+        """What an engine may not find on a host, in words."""
         if self.weights is not None or self.model.revision is not None or is_known(self.model.id):
-            return unknown
+            return ()
         return (
             f"hosts will look for {self.model.id} on the hub: if it is not there, set "
             "services[].weights to its folder on the hosts",
-            *unknown,
         )
 
     @property

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from roles.engine.arguments import option_names, unknown_options
-from roles.engine.llama_cpp.arguments import OPTIONS, check_arguments
+from roles.engine.llama_cpp.arguments import check_arguments
 from roles.engine.llama_cpp.context import Context, context_of, memory_options
 from roles.engine.llama_cpp.converted import gguf_type, shape_of
 from roles.engine.llama_cpp.memory import Part
@@ -160,11 +159,6 @@ class LlamaCpp:
     def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(arguments)
-
-    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
-        """Which options llama-server b11434 does not know."""
-        known = option_names(OPTIONS)
-        return unknown_options(arguments, known, "llama-server b11434", abbreviated=False)
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

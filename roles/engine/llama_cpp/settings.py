@@ -1,11 +1,14 @@
 """The settings of llama.cpp: the build and its archive."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from roles.engine.arguments import option_names, unknown_options
 from roles.engine.build import Build, Source
+from roles.engine.llama_cpp.arguments import OPTIONS
 
 
 class LlamaCppSettings(Build):
@@ -37,6 +40,11 @@ class LlamaCppSettings(Build):
         if self.archive is not None:
             return None
         return "archive", "is missing; give a .tar.gz with llama-server, and its sha256"
+
+    def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
+        """Which options build b11434 does not know, in words; no other build's were read."""
+        known = option_names(OPTIONS)
+        return unknown_options(arguments, known, "llama-server b11434", abbreviated=False)
 
     @property
     def version_name(self) -> str:

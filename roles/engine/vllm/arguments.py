@@ -1,14 +1,22 @@
 """The options of `vllm serve` that a service may set, and those that affect memory."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from roles.engine.arguments import check_one_of, check_opposites, check_value
+from roles.engine.arguments import (
+    check_one_of,
+    check_opposites,
+    check_value,
+    option_names,
+    unknown_options,
+)
+from roles.engine.needs import Version
 from roles.engine.params import Argument
 from roles.models import FileFormat
 
-# What the newest version that was looked at knows.
-OPTIONS = Path(__file__).with_name("options-0.33.txt")
+# The options of versions whose parser was read.
+_OPTIONS = {one: Path(__file__).with_name(f"options-{one}.txt") for one in ("0.32", "0.33")}
 _THE_PLAN = "leave it to the plan"
 _ONE_HOST = "a replica runs on one host; leave it out"
 _TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"
@@ -84,6 +92,21 @@ COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 # Far above what the largest GPUs can do in a step.
 _MAX_COUNTS = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
 MEMORY_OPTIONS = (*COUNTS, "enforce-eager", "kv-cache-dtype")
+
+
+def unknown_by(version: Version, arguments: Iterable[str]) -> tuple[str, ...]:
+    """Which options a version of vLLM does not know, in words; it takes beginnings of options, too.
+
+    Of a version whose options were not read, those count that no version has.
+    """
+    numbers = ".".join(map(str, version[:2]))
+    own = _OPTIONS.get(numbers)
+    lists = [own] if own else list(_OPTIONS.values())
+    listed = frozenset().union(*map(option_names, lists))
+    # Version 0.33 takes them still, though its parser lists `disable-` in their place.
+    known = listed | {f"no-{name}" for name in listed if name.startswith("enable-")}
+    name = f"vLLM {numbers if own else ' or '.join(_OPTIONS)}"
+    return unknown_options(arguments, known, name, abbreviated=True)
 
 
 def check_arguments(arguments: dict[str, Argument], files: FileFormat = "safetensors") -> None:

@@ -6,10 +6,9 @@ from dataclasses import astuple, dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from roles.engine.arguments import option_names, unknown_options
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
-from roles.engine.vllm.arguments import OPTIONS, check_arguments
+from roles.engine.vllm.arguments import check_arguments
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
 from roles.engine.vllm.shapes import check_shape, shapes
@@ -159,13 +158,6 @@ class Vllm:
         """ValueError for an invalid option, one that another setting decides, or one that the
         model's files contradict."""
         check_arguments(dict(arguments), model.format)
-
-    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
-        """Which options vLLM 0.33 does not know; it takes beginnings of options, too."""
-        listed = option_names(OPTIONS)
-        # Accepted still, though the parser lists `disable-` in its place.
-        known = listed | {f"no-{name}" for name in listed if name.startswith("enable-")}
-        return unknown_options(arguments, known, "vLLM 0.33", abbreviated=True)
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

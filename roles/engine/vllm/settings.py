@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydantic import (
 from roles.engine.build import Build, Source
 from roles.engine.needs import Version
 from roles.engine.params import Argument, EngineParams, GpuMemory, gpu_memory
+from roles.engine.vllm.arguments import unknown_by
 from roles.engine.vllm.engine_versions import LATEST
 from roles.engine.vllm.lock import lock_remedy, problem_of, shipped
 from roles.engine.vllm.memory import memory_sum
@@ -264,6 +265,10 @@ class VllmSettings(Build):
             f'rules say ({short}); set {{"max-num-seqs": {FEWER_SEQS}}}, or a newer '
             "engines.vllm.requirement"
         )
+
+    def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
+        """Which options this version does not know, in words."""
+        return unknown_by(self.numbers, arguments)
 
     def is_older(self, version: Sequence[int]) -> bool:
         """Whether this vLLM is older than a version."""

@@ -89,6 +89,17 @@ def test_a_service_has_the_last_word_on_its_engine(key: Path):
     assert len(fleet.engines_on("gpu-1")) == 1
 
 
+def test_a_plan_warns_of_options_by_the_version_of_the_host(key: Path):
+    older = {"vllm": {"requirement": "vllm==0.32.0", "allow_unhashed": True}}
+    group, own, address = HOSTS["gpu-1"]
+    hosts = HOSTS | {"gpu-1": (group, own | {"engines": older}, address)}
+    service = {"arguments": {"watchdog-config": "{}"}}
+    plan = build(declared(key, hosts, service=service)).plans[0]
+    warned = {one.host: one.warnings for one in plan.hosts}
+    assert any("vLLM 0.32 does not know `watchdog-config`" in one for one in warned["gpu-1"])
+    assert not any("watchdog-config" in one for one in warned["gpu-2"])
+
+
 def test_services_of_one_host_may_run_two_builds(key: Path):
     old = {
         "engine": {"vllm": {"requirement": "vllm==0.19.1", "allow_unhashed": True}},

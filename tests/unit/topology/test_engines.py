@@ -40,13 +40,6 @@ def test_a_model_that_fits_one_card_has_a_replica_on_each():
     assert {one.engine for one in plan.replicas} == {"llama_cpp"}
 
 
-def test_an_option_that_llama_server_does_not_know_is_warned_of():
-    (warning,) = planned(RTX_4090, name="Llama-3.1-8B-Instruct", arguments={"thread": 4}).warnings
-    assert "`thread`" in warning and "did you mean threads?" in warning
-    known = planned(RTX_4090, name="Llama-3.1-8B-Instruct", arguments={"threads": 4})
-    assert known.warnings == ()
-
-
 def test_layers_lie_over_mixed_cards_where_none_holds_the_model():
     (replica,) = planned(RTX_4090, RTX_3090).replicas
     assert replica.gpus == (0, 1)

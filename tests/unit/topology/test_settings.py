@@ -190,25 +190,3 @@ def test_a_plan_warns_that_hosts_will_look_for_a_local_model_on_the_hub(recorded
         {},
     ):
         assert plan_host(service(**known), "h", L40S).warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("option", "close"),
-    [("enforce-eagr", "enforce-eager"), ("enable-prefix-cachin-x", "enable-prefix-caching")],
-)
-def test_a_plan_warns_of_an_option_that_vllm_does_not_know(option: str, close: str):
-    (warning,) = plan_host(service(arguments={option: True}), "h", L40S).warnings
-    assert f"`{option}`" in warning and f"did you mean {close}?" in warning
-    assert "vLLM 0.33" in warning
-
-
-def test_a_plan_warns_of_an_option_that_is_like_none():
-    (warning,) = plan_host(service(arguments={"zzzzqqqq": 1}), "h", L40S).warnings
-    assert "`zzzzqqqq`" in warning and "did you mean" not in warning
-
-
-@pytest.mark.parametrize(
-    "option", ["enforce-eager", "no-enable-prefix-caching", "enable-prefix-cach", "asc"]
-)
-def test_what_vllm_takes_is_not_warned_of(option: str):
-    assert plan_host(service(arguments={option: True}), "h", L40S).warnings == ()
