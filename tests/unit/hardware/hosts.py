@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from roles.hardware import PART
+from roles.hardware import PART, HardwareReport
+from roles.hardware.facts import HostReport as HostReportFact
 from roles.host import parse_answers
 
 DATA = Path(__file__).parents[2] / "data" / "gpu-outputs"
@@ -16,6 +17,28 @@ FABRIC_MANAGER = "LoadState=loaded\nActiveState={}\nFabric Manager version is : 
 SWITCHES = "\n".join(
     f"0000:0{n}:00.0 0x068000 0x10de 0x22a3 numa=0 driver=nvidia width=2/2" for n in range(5, 9)
 )
+
+AMD_STATIC = """[
+ {"gpu": 0, "asic": {"market_name": "AMD Instinct MI300X"}, "bus": {"bdf": "0000:0c:00.0"},
+  "vram": {"size": {"value": 196592, "unit": "MB"}}},
+ {"gpu": 1, "asic": {"market_name": "AMD Instinct MI300X"}, "bus": {"bdf": "0000:22:00.0"},
+  "vram": {"size": {"value": 196592, "unit": "MB"}}}
+]"""
+AMD_TOPOLOGY = """[
+ {"gpu": 0, "bdf": "0000:0c:00.0", "links": [
+  {"gpu": 0, "bdf": "0000:0c:00.0", "weight": 0, "link_type": "SELF", "num_hops": 0},
+  {"gpu": 1, "bdf": "0000:22:00.0", "weight": 15, "link_type": "XGMI", "num_hops": 1}]},
+ {"gpu": 1, "bdf": "0000:22:00.0", "links": [
+  {"gpu": 0, "bdf": "0000:0c:00.0", "weight": 15, "link_type": "XGMI", "num_hops": 1},
+  {"gpu": 1, "bdf": "0000:22:00.0", "weight": 0, "link_type": "SELF", "num_hops": 0}]}
+]"""
+NO_DRIVER = {
+    "query": "",
+    "query_status": "missing",
+    "nvidia_loaded": "",
+    "nvidia_installed": "",
+    "nvidia_license": "",
+}
 
 
 def data(name: str) -> str:
@@ -98,3 +121,13 @@ def output(**parts: str) -> list[str]:
 def sections(**parts: str) -> dict[str, str]:
     """The same as the parser of questions hands it on."""
     return parse_answers(output(**parts)).get(PART.name, {})
+
+
+def process(**parts: str) -> HardwareReport:
+    """The report of a host with these parts of its answer."""
+    return HostReportFact().process(output(**parts))
+
+
+def kinds(report: HardwareReport) -> list[str]:
+    """The kinds of a report's faults."""
+    return [fault.kind for fault in report.faults]
