@@ -1,4 +1,4 @@
-"""What stops a host, and what a person should know of its GPUs: its report's faults and warnings."""
+"""What stops a host, and what a person should know of its GPUs: faults and warnings of a report."""
 
 import pytest
 
