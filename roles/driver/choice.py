@@ -308,7 +308,7 @@ def _too_old(needs: EngineNeeds, gpus: Sequence[Gpu]):
         others = (
             f"an engine built for CUDA 12 does, for instance {older.name}"
             if older and has >= older.compute_capability
-            else "there is no build of it for this card: choose another engine, or take the card "
+            else "there is no build of it for this GPU: choose another engine, or take the GPU "
             "out of the host or of the inventory"
         )
         yield (

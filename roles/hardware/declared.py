@@ -69,7 +69,7 @@ def _short_entry(part: str) -> GpuDeclaration:
     match = _SHORT_FORM.fullmatch(part)
     if match is None:
         raise ValueError(
-            f"{part!r} does not say how many of which card: write e.g. 2x NVIDIA L40S, "
+            f"{part!r} does not say how many of which GPU: write e.g. 2x NVIDIA L40S, "
             "or several kinds joined by ' + '"
         )
     name = check_card_name(match[2])
@@ -116,7 +116,7 @@ def _unknown_card_message(entry: GpuDeclaration) -> str:
     close = close_names(entry.name)
     guess = f"did you mean {' or '.join(close)}? " if close else ""
     return (
-        f"unknown card {entry.name!r}: {guess}For a card that is not in the table declare "
+        f"unknown GPU {entry.name!r}: {guess}For a GPU that is not in the table declare "
         "memory_mib, as nvidia-smi reports memory.total: "
         f'gpus: [{{"name": "{entry.name}", "memory_mib": ..., "count": {entry.count}}}]'
     )

@@ -281,7 +281,7 @@ def driver_log_faults(answers: ToolAnswers) -> Iterator[Fault]:
             fault.kind,
             "warning",
             f"the kernel log of this boot says of the GPU at {fault.pci or '?'}: {fault.message}",
-            "look at the kernel log; if it comes again, check the card's seat, power and cooling",
+            "look at the kernel log; if it comes again, check the GPU's seat, power and cooling",
         )
 
 

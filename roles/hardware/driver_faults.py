@@ -87,11 +87,11 @@ def _no_driver(answers: ToolAnswers, system: System) -> Fault:
             "no-gpu",
             "stop",
             "no nvidia-smi, and no NVIDIA or AMD GPU on the PCI bus",
-            "check that the host has its cards",
+            "check that the host has its GPUs",
         )
     nvidia = has_nvidia(answers, system)
     if answers.amd_gpus is not None and not nvidia:
-        problem = "amdgpu drives none of the AMD cards on the PCI bus"
+        problem = "amdgpu drives none of the AMD GPUs on the PCI bus"
         return Fault("driver-missing", "stop", problem, "install amdgpu-dkms, reboot")
     if not answers.amd.missing and not nvidia:
         return _amd_fails(answers, system)

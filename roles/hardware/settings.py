@@ -20,7 +20,7 @@ def check_card_name(name: str) -> str:
     stripped = name.strip(" ")
     if not _CARD_NAME.fullmatch(stripped):
         raise ValueError(
-            f"{name!r} is no card's name: write it as nvidia-smi prints it "
+            f"{name!r} is no GPU's name: write it as nvidia-smi prints it "
             "(letters, digits, spaces and . , _ - + / ( ) [ ], at most 100 characters)"
         )
     return stripped
@@ -36,10 +36,10 @@ def fit_card_name(name: str) -> str:
 class GpuDeclaration(StrictSettings):
     """Some equal GPUs of a host, in the long form of `gpus`."""
 
-    name: str = Field(description="the card as nvidia-smi prints it, e.g. NVIDIA L40S")
+    name: str = Field(description="the GPU as nvidia-smi prints it, e.g. NVIDIA L40S")
     memory_mib: int | None = Field(
         default=None,
-        description="memory.total of nvidia-smi in MiB; needed where the card is not in the table "
+        description="memory.total of nvidia-smi in MiB; needed where the GPU is not in the table "
         "roles/hardware/cards.yaml",
     )
     count: int = Field(default=1, ge=1, le=64, description="how many of them follow each other")

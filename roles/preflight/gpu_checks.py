@@ -53,7 +53,7 @@ def planned_gpus(context: CheckContext) -> Check:
         return stop(
             "gpus",
             f"{summary(expected.gpus)} in the inventory; the host has no GPU on its PCI bus",
-            "check that the host has its cards (a virtual machine: that they are passed through)",
+            "check that the host has its GPUs (a virtual machine: that they are passed through)",
         )
     if different := bus_difference(expected, report):
         return stop("gpus", different, "")
@@ -146,7 +146,7 @@ def capability(context: CheckContext) -> Iterator[Check]:
             f"no driver changes that: {_older_card_remedy(engine.needs, found)}",
         )
     if not known:
-        yield skipped("compute-capability", "it is not known for these cards")
+        yield skipped("compute-capability", "it is not known for these GPUs")
     elif not old:
         yield ok("compute-capability", f"{least} or more")
 
@@ -154,8 +154,8 @@ def capability(context: CheckContext) -> Iterator[Check]:
 def _older_card_remedy(needs: EngineNeeds, capability: float) -> str:
     older = needs.older_build
     if older and capability >= older.compute_capability:
-        return f"use newer cards, or {older.name}"
-    return "use newer cards"
+        return f"use newer GPUs, or {older.name}"
+    return "use newer GPUs"
 
 
 def faults(context: CheckContext) -> Iterator[Check]:

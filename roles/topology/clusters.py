@@ -140,7 +140,7 @@ def _hosts_by_gpus(hardware: Mapping[str, Hardware]) -> list[list[str]]:
 
 
 def _too_few(names: Sequence[str], machine: Hardware) -> str:
-    what = "mixed cards do not work together" if not machine.matched else "it is too large"
+    what = "mixed GPUs do not work together" if not machine.matched else "it is too large"
     return f"no cluster of {len(names)} times {summary(machine.gpus)}: {what}"
 
 

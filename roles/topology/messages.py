@@ -10,7 +10,7 @@ from roles.topology.rates import gpu_rates
 from roles.topology.spec import ServiceSpec
 
 # The cost of splitting layers over several cards.
-LAYERS_TAKE_TURNS = "layers take turns: of the cards of one replica one works at a time"
+LAYERS_TAKE_TURNS = "layers take turns: of the GPUs of one replica one works at a time"
 SECONDS_A_MONTH = 365.25 / 12 * 86400
 # The last ones are kept: shapes that fit, and before them the largest that do not.
 MAX_REJECTED = 12

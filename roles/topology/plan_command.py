@@ -97,13 +97,13 @@ def schema() -> dict[str, Any]:
 
 _OUTPUT = {
     "id": "of the case",
-    "engine": "vllm, or llama.cpp for cards that differ and hold the model only together",
+    "engine": "vllm, or llama.cpp for GPUs that differ and hold the model only together",
     "replicas": [
         {
             "gpus": "indexes, in the host's order",
             "tensor_parallel_size": "integer",
             "pipeline_parallel_size": "integer",
-            "tensor_split": "with llama.cpp: GiB of room of each card, or its number of layers",
+            "tensor_split": "with llama.cpp: GiB of room of each GPU, or its number of layers",
             "enable_expert_parallel": "true or false",
             "max_num_seqs": "integer; null is vLLM's own",
             "max_num_batched_tokens": "integer; null is vLLM's own",
@@ -241,9 +241,7 @@ def _mixed_answer(case: PlanCase, mixed: MixedReplica, serving: Serving) -> dict
         "expected": None,
         "why": [describe_mixed(mixed), f"it loads {mixed.files}"],
         "rejected": list(serving.reasons),
-        "warnings": [
-            f"{engine(DEFAULT_KIND).name} wants equal cards; {messages.LAYERS_TAKE_TURNS}"
-        ],
+        "warnings": [f"{engine(DEFAULT_KIND).name} wants equal GPUs; {messages.LAYERS_TAKE_TURNS}"],
     }
 
 

@@ -303,7 +303,7 @@ def _impossible_links(hardware: Hardware) -> tuple[str, ...]:
         names[i] for i, _, label in pairs if label.startswith("NV") and i in names
     )
     return tuple(
-        f"{name} has no NVLink: planned as over PCIe; set links to pcie, or correct the card"
+        f"{name} has no NVLink: planned as over PCIe; set links to pcie, or correct the GPU"
         for name in wrong
     )
 

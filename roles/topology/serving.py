@@ -299,7 +299,7 @@ def _part_loads(load: Load | None, parts: Sequence[Sequence[Gpu]]) -> list[Load 
 
 
 def speed(gpus: Sequence[Gpu], shape: Shape | None = None) -> float:
-    """The memory bandwidth of some GPUs in GB/s; an unknown card counts as a slow one.
+    """The memory bandwidth of some GPUs in GB/s; an unknown GPU counts as a slow one.
 
     In a shape of whole layers the GPUs work in turn, each on its part.
     """

@@ -125,12 +125,12 @@ class ServiceSettings(StrictSettings):
     ttft_limit_ms: Annotated[float, Field(ge=1, le=3_600_000)] | None = Field(
         # A light's way to the next host and back takes one; nobody waits an hour.
         default=None,
-        description="the first token should come within this time",
+        description="limit of the time to first token",
     )
     itl_limit_ms: Annotated[float, Field(ge=0.1, le=60_000)] | None = Field(
         # No GPU reads its weights in less; nobody waits a minute for a token.
         default=None,
-        description="tokens should follow each other within this time",
+        description="limit of the time between tokens",
     )
     single_endpoint: bool = Field(
         default=False, description="one replica in all, as large as it goes, and no balancer"

@@ -14,11 +14,11 @@ HEAD = """# Sizing
 
 <!-- made by `make reference`, do not edit -->
 
-On which cards a model runs, how many of them it takes, and how fast it is there. Each table is what
-the command above it prints; [Planning](planning.md#sizing) says what its columns mean, and
-[how good the figures are](planning.md#how-good-the-figures-are). The range holds four of five
-measurements of cards and models that the estimate has not seen. For other models, loads, cards and
-your own prices, run the command yourself.
+On which cards (kinds of GPU) a model runs, how many of them it takes, and how fast it is there.
+Each table is what the command above it prints; [Planning](planning.md#sizing) says what its
+columns mean, and [how good the figures are](planning.md#how-good-the-figures-are). The range holds
+four of five measurements of cards and models that the estimate has not seen. For other models,
+loads, cards and your own prices, run the command yourself.
 """
 COMMON = "L4,L40S,RTX 4090,RTX 5090,RTX PRO 6000 Blackwell Server,A100-SXM4-80GB,H100 80GB HBM3"
 LARGE = "H100 80GB HBM3,H200,B200,MI300X,MI325X"

@@ -36,7 +36,7 @@ def with_mig(hardware: Hardware, mig: Mig | None) -> Hardware:
         if " MIG " in whole.name:
             raise ValueError(
                 f"mig[{index}]: GPU {index} is declared as a slice ({whole.name}); declare the "
-                "whole cards in gpus, the slices follow from mig"
+                "whole GPUs in gpus, the slices follow from mig"
             )
         card = find_card(whole.name, whole.memory_mib or None)
         if problem := layout_problem(card, mig[index]):

@@ -108,7 +108,7 @@ class LlamaCpp:
         if capability is not None and capability < least:
             return (
                 f"{gpu.name} has compute capability {capability:.1f}, llama.cpp needs {least}; "
-                "use a newer card"
+                "use a newer GPU"
             )
         return self.kernel_problem(model, params, gpu_memory(gpu))
 

@@ -39,7 +39,7 @@ class Row:
     source: str = ""
 
     def runs_on(self, gpu: GpuMemory) -> bool:
-        """Whether a card runs it; an unknown card does."""
+        """Whether a card runs it; an unknown GPU does."""
         if gpu.gfx is not None:
             return gpu.gfx.startswith(self.amd)
         if gpu.compute_capability is None:
@@ -49,9 +49,9 @@ class Row:
     def cards(self, gpu: GpuMemory) -> str:
         """The cards of the same vendor that run it, in words."""
         if gpu.gfx is not None:
-            return f"AMD's {', '.join(self.amd)}" if self.amd else "no AMD card"
+            return f"AMD's {', '.join(self.amd)}" if self.amd else "no AMD GPU"
         if self.least == math.inf:
-            return "no NVIDIA card"
+            return "no NVIDIA GPU"
         until = "" if self.below == math.inf else f" and below {self.below:.1f}"
         return f"compute capability {self.least:.1f} or more{until}"
 
@@ -103,7 +103,7 @@ ROWS = (
         *("mxfp8", "MXFP8 weights", 7.5),
         amd=("gfx950",),
         since=(0, 16),
-        source="kernels/linear/mxfp8: Marlin; other AMD cards unpack them to bfloat16",
+        source="kernels/linear/mxfp8: Marlin; other AMD GPUs unpack them to bfloat16",
     ),
     Row("nvfp4", "NVFP4 weights", 8.0, amd=(), source="kernels/linear/nvfp4: AMD only emulates it"),
     Row(

@@ -77,11 +77,11 @@ def unsupported(
         has = f"{gpu.name} has compute capability {capability:.1f}"
         if capability < least:
             engine = "vLLM 0.33" if least >= ENGINE_CAPABILITY else "vLLM"
-            return f"{has}, {engine} needs {least}; use a newer card"
+            return f"{has}, {engine} needs {least}; use a newer GPU"
         if _lacks_bfloat16(model, gpu) and model.model_type.startswith(NO_HALF):
             return (
                 f"{has}, bfloat16 needs {BFLOAT16_CAPABILITY}, and {model.model_type} does not run "
-                "in float16; use a newer card"
+                "in float16; use a newer GPU"
             )
         if capability < BFLOAT16_CAPABILITY and dtype == "bfloat16":
             return (
@@ -158,7 +158,7 @@ def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -
     """The nearest form that runs on a card."""
     version = parse_version(params.engine_version)
     if subject in ("card", "sparse mla"):
-        return "use another card"
+        return "use another GPU"
     if subject.startswith("kv "):
         kept = "bfloat16" if runs("dtype bfloat16", version, gpu) else "float16"
         return f'set arguments: {{"kv-cache-dtype": "{kept}"}}'

@@ -24,7 +24,7 @@ class SmiError:
     others: tuple["SmiError", ...] = ()
 
 
-_REBOOT = "reboot the host; if it recurs, check the card's seat, power and cooling, and dmesg"
+_REBOOT = "reboot the host; if it recurs, check the GPU's seat, power and cooling, and dmesg"
 
 # The most specific first: if several lines or rules match, the first rule determines the fault.
 _RULES = (
@@ -46,7 +46,7 @@ _RULES = (
     (
         "insufficient-power",
         r"insufficiently powered|insufficient external power",
-        "connect all of the card's power cables, seat them well, and start the host again",
+        "connect all of the GPU's power cables, seat them well, and start the host again",
     ),
     (
         "gpu-interrupts",
@@ -109,22 +109,22 @@ _RULES = (
     (
         "no-vgpu",
         r"^(?:no|not) supported devices in vgpu mode",
-        "the host runs no vGPU manager for its cards: ask this of the hypervisor, or leave it out",
+        "the host runs no vGPU manager for its GPUs: ask this of the hypervisor, or leave it out",
     ),
     (
         "no-mig",
         r"^no mig-(?:supported|enabled|capable) devices (?:were )?found",
-        "MIG is off or the cards have none: turn it on (nvidia-smi -mig 1) if it is needed",
+        "MIG is off or the GPUs have none: turn it on (nvidia-smi -mig 1) if it is needed",
     ),
     (
         "no-devices",
         r"^no devices (?:were )?found|no adapters were found|no cuda-capable device is detected",
-        "the driver sees no GPU: check the card's seat and power, and dmesg",
+        "the driver sees no GPU: check the GPU's seat and power, and dmesg",
     ),
     (
         "inforom-corrupted",
         r"inforom is corrupted",
-        "the card's settings storage is damaged: reset the GPU; if it stays, replace the card",
+        "the GPU's settings storage is damaged: reset the GPU; if it stays, replace the GPU",
     ),
     (
         "device-handle",

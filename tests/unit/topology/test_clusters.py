@@ -63,7 +63,7 @@ def test_a_host_without_its_like_is_no_cluster_that_is_too_small():
 def test_mixed_cards_within_a_host_make_no_cluster():
     mixed = declared_hardware("4x NVIDIA H100 80GB HBM3 + 4x NVIDIA A100-SXM4-80GB")
     found, (problem,) = clusters(VLLM, DEEPSEEK, ASKED, hosts(a=mixed, b=mixed))
-    assert found == () and "mixed cards do not work together" in problem
+    assert found == () and "mixed GPUs do not work together" in problem
 
 
 def test_a_fleet_says_which_cluster_would_hold_the_model():

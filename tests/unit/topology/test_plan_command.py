@@ -289,7 +289,7 @@ def test_an_old_card_computes_in_half_or_is_refused():
     assert "error" not in plan(small, ["Tesla T4"] * 4)
     told = plan(small, ["Tesla T4"] * 4, dtype="bfloat16")
     assert told["remedies"] == ['set arguments: {"dtype": "half"}']
-    told = "has compute capability 7.0, vLLM 0.33 needs 7.5; use a newer card"
+    told = "has compute capability 7.0, vLLM 0.33 needs 7.5; use a newer GPU"
     assert told in plan(small, ["Tesla V100-SXM2-32GB"])["error"]
 
 

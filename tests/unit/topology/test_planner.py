@@ -135,7 +135,7 @@ def test_the_reason_of_a_shape_names_the_links(links: str | None, said: str):
         (
             "1x P100-PCIE-16GB",
             {"dtype": "half"},
-            "has compute capability 6.0, vLLM needs 7.0; use a newer card",
+            "has compute capability 6.0, vLLM needs 7.0; use a newer GPU",
         ),
         ("8x Tesla T4", {}, None),
         (

@@ -150,7 +150,7 @@ def test_layouts_that_a_card_does_not_take(card: str, profiles: list[str], told:
 def test_a_slice_is_not_sliced_again():
     slices = Gpu(0, "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40448)
     declared = Hardware((slices, replace(slices, index=1)))
-    with pytest.raises(ValueError, match=r"^mig\[0\]: GPU 0 is declared as a slice.*whole cards"):
+    with pytest.raises(ValueError, match=r"^mig\[0\]: GPU 0 is declared as a slice.*whole GPUs"):
         with_mig(declared, {0: ("3g.40gb", "3g.40gb")})
 
 
