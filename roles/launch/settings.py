@@ -36,8 +36,8 @@ class LaunchSettings(StrictSettings):
         default=10,
         ge=1,
         le=100,
-        description="most batches of a rolling update; while there are fewer hosts than this, each "
-        "batch has one host; at least two",
+        description="most batches of a rolling update, 1 counting as 2; up to this many hosts "
+        "move one by one",
     )
     internal_ports_from: int = Field(
         default=29000,

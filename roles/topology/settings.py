@@ -109,8 +109,8 @@ class ServiceSettings(StrictSettings):
     )
     concurrency: Annotated[float, Field(ge=0.01, le=1_000_000)] | None = Field(
         default=None,
-        description="requests expected at once, over the whole fleet; without it the shape with "
-        "the most replicas that fits is chosen",
+        description="requests expected at once, over the whole fleet, each host taking its part; "
+        "without it the most replicas are planned that fit by the engine's defaults",
     )
     input_tokens: Count | None = Field(
         default=None, description="tokens of a usual prompt; 1024, or what max_model_len leaves"

@@ -333,6 +333,34 @@ def test_the_load_is_shared_by_what_hosts_can_read():
     assert {host.host: host for host in plan.hosts} == {host.host: host for host in backwards.hosts}
 
 
+def test_the_concurrency_is_that_of_the_whole_fleet():
+    sizes = {"input_tokens": 512, "output_tokens": 128}
+    machine = declared_hardware("4x NVIDIA L40S")
+    fleet = plan_fleet(service(concurrency=128, **sizes), {"a": machine, "b": machine})
+    alone = plan_host(service(concurrency=64, **sizes), "a", machine)
+    assert [one.expected for one in fleet.hosts[0].replicas] == [
+        one.expected for one in alone.replicas
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "replicas"),
+    [
+        ("Qwen/Qwen3-8B", "NVIDIA L40S", 8),
+        ("meta-llama/Llama-3.1-70B-Instruct", "NVIDIA A100-SXM4-80GB", 2),
+        ("meta-llama/Llama-3.1-70B-Instruct", "NVIDIA H200", 4),
+    ],
+)
+def test_without_a_load_the_most_replicas_that_fit_are_chosen(model: str, card: str, replicas: int):
+    found = plan_host(service(model), "h", declared_hardware(f"8x {card}"))
+    assert len(found.replicas) == replicas
+    fewer_gpus = 8 // replicas // 2
+    if fewer_gpus:
+        smaller = plan_host(service(model), "h", declared_hardware(f"{fewer_gpus}x {card}"))
+        # Fewer GPUs hold it with fewer requests at once alone, or not at all.
+        assert all(one.max_num_seqs for one in smaller.replicas)
+
+
 def test_the_cost_of_requests_follows_from_the_price():
     declared = service("Qwen/Qwen3-8B", concurrency=64, input_tokens=512, output_tokens=128)
     host = plan_host(declared, "h", declared_hardware("2x NVIDIA L40S"), price=1000.0)
