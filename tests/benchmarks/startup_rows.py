@@ -67,8 +67,8 @@ class Row:
     @property
     def cpu_offload_gib(self) -> float | None:
         """Weights kept in the host's memory, as the notes say."""
-        said = re.search(r"cpu.offload.gb[= ](\d+)", str(self["notes"]))
-        return float(said[1]) if said else None
+        printed = re.search(r"cpu.offload.gb[= ](\d+)", str(self["notes"]))
+        return float(printed[1]) if printed else None
 
     @property
     def case(self) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def _row(fields: dict[str, Any]) -> Row:
 
 def _foreign_gib(quote: str) -> float:
     """What others hold where a failed allocation says total and own memory."""
-    said = re.search(r"([\d.]+) GiB total capacity; ([\d.]+) GiB already allocated", quote)
-    return float(said[1]) - float(said[2]) if said else 0.0
+    printed = re.search(r"([\d.]+) GiB total capacity; ([\d.]+) GiB already allocated", quote)
+    return float(printed[1]) - float(printed[2]) if printed else 0.0
 
 
 def _is_of(config: dict[str, Any], quantization: str) -> bool:

@@ -108,7 +108,7 @@ def _model(name: str, method: str | None) -> Model:
     config = json.loads(path.read_text())
     base = entry["relation"] == "base_of_quantised"
     hf_quant = path.with_suffix(".hf_quant.json")
-    said = json.loads(hf_quant.read_text()) if hf_quant.is_file() and not base else None
+    printed = json.loads(hf_quant.read_text()) if hf_quant.is_file() and not base else None
     if (base and method) or "unquantised" in entry["note"] or "ignore its" in entry["note"]:
         config.pop("quantization_config", None)
         config.get("text_config", {}).pop("quantization_config", None)
@@ -116,7 +116,7 @@ def _model(name: str, method: str | None) -> Model:
         config["intermediate_size"] = 29568
     if any(part in name for part in EMBEDDING_MODELS):
         config["architectures"] = ["MistralModel"]
-    return parse_config(config, model_id=name, quantization=method, hf_quant=said)
+    return parse_config(config, model_id=name, quantization=method, hf_quant=printed)
 
 
 def weights_cases() -> Iterator[Case]:

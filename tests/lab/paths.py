@@ -116,8 +116,8 @@ def sh(argv: Sequence[str | Path], **options: Any) -> subprocess.CompletedProces
     check = options.pop("check", True)
     result = subprocess.run([str(part) for part in argv], **options)
     if check and result.returncode:
-        said = ((result.stdout or "") + (result.stderr or "")).strip()
-        raise LabError(f"{' '.join(map(str, argv))}: exit {result.returncode}\n{said[-2000:]}")
+        printed = ((result.stdout or "") + (result.stderr or "")).strip()
+        raise LabError(f"{' '.join(map(str, argv))}: exit {result.returncode}\n{printed[-2000:]}")
     return result
 
 

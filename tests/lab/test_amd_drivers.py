@@ -40,8 +40,12 @@ def fleet(bare_lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def ready(run: Run, name: str) -> None:
-    said = f"[{name}] GPUs are ready: {GPUS[name]} ({SIZES[name]} MiB), driver {amd.MODULE_VERSION}"
-    assert [line.strip() for line in run.text.splitlines() if said in line] == [said], run.text
+    printed = (
+        f"[{name}] GPUs are ready: {GPUS[name]} ({SIZES[name]} MiB), driver {amd.MODULE_VERSION}"
+    )
+    assert [line.strip() for line in run.text.splitlines() if printed in line] == [printed], (
+        run.text
+    )
 
 
 def test_amdgpu_is_installed_loaded_and_asked_as_root(fleet: Amd):
@@ -90,12 +94,12 @@ def test_an_upgrade_comes_when_it_is_asked_for_and_serves_after_a_reboot(fleet: 
     assert kept.status == 0 and f"driver {amd.OLD_MODULE_VERSION}" in kept.text, kept.text
 
     upgrade = ("--data", "upgrade_driver=true")
-    told = f"amdgpu {amd.PACKAGE} was installed, and the one before it is loaded"
+    output = f"amdgpu {amd.PACKAGE} was installed, and the one before it is loaded"
     run = fleet.deploy(*upgrade)
     assert run.status == 0, run.text
-    assert run.text.count(f"[bare3] serves, but should be rebooted ({told}). Allow it") == 1
+    assert run.text.count(f"[bare3] serves, but should be rebooted ({output}). Allow it") == 1
     run = fleet.deploy(reboot="when-needed")
-    assert run.status == 0 and f"[bare3] is rebooted: {told}" in run.text, run.text
+    assert run.status == 0 and f"[bare3] is rebooted: {output}" in run.text, run.text
     ready(run, "bare3")
     again = fleet.deploy(*upgrade, reboot="when-needed")
     assert (again.status, again.changes) == (0, 0), again.text

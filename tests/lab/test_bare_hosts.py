@@ -68,8 +68,10 @@ def test_the_repository_is_refused_without_its_key(bare: Fleet):
     swap = (
         f"sudo mv {KEYRING} {KEYRING}.aside && sudo cp /etc/apt/trusted.gpg.d/*12-stable* {KEYRING}"
     )
-    said = hosts.ssh("bare2", f"{swap} && sudo rm -r /var/lib/apt/lists/*Packages* ; {APT} update")
-    assert "NO_PUBKEY" in said.stderr
+    printed = hosts.ssh(
+        "bare2", f"{swap} && sudo rm -r /var/lib/apt/lists/*Packages* ; {APT} update"
+    )
+    assert "NO_PUBKEY" in printed.stderr
     bare.ssh("bare2", f"sudo mv {KEYRING}.aside {KEYRING} && {APT} update")
 
 
@@ -83,8 +85,8 @@ def test_nouveau_gives_way_at_the_boot_after_it_was_blocked(bare: Fleet):
     assert f"nvidia/{NEW}" in bare.ssh("bare1", "sudo dkms status")
     assert bare.ssh("bare1", "/sbin/modinfo -F version nvidia").strip() == NEW
     assert bare.ssh("bare1", "/sbin/modinfo -F license nvidia").strip() == "Dual MIT/GPL"
-    status, said = failed("bare1", "nvidia-smi")
-    assert status == 9 and "couldn't communicate with the NVIDIA driver" in said
+    status, printed = failed("bare1", "nvidia-smi")
+    assert status == 9 and "couldn't communicate with the NVIDIA driver" in printed
     assert "No such device" in failed("bare1", "sudo modprobe nvidia")[1]
     hosts.reboot("bare1")
     assert loaded(bare, "bare1") == {"nouveau"}
@@ -103,9 +105,9 @@ def test_a_partial_upgrade_ends_in_a_mismatch_until_the_reboot(bare: Fleet):
     hosts.reboot("bare1")
     assert OLD in bare.ssh("bare1", "nvidia-smi --version")
     driver_faults.partial_upgrade("bare1", NEW)
-    status, said = failed("bare1", "nvidia-smi -L")
-    assert status == 18 and "Driver/library version mismatch" in said
-    assert "580.105" in said
+    status, printed = failed("bare1", "nvidia-smi -L")
+    assert status == 18 and "Driver/library version mismatch" in printed
+    assert "580.105" in printed
     assert bare.ssh("bare1", "/sbin/modinfo -F version nvidia").strip() == OLD
     bare.ssh("bare1", at(NEW))
     # The module on disk is right now, the loaded one is still the old.
@@ -123,8 +125,8 @@ def test_the_fabric_needs_a_manager_of_the_drivers_version(bare: Fleet):
     assert bare.ssh("bare2", state).strip() == "Completed, Success"
     assert "NV18" in bare.ssh("bare2", "nvidia-smi topo -m")
     assert bare.ssh("bare2", "nvidia-smi nvlink -s").count("26.562 GB/s") == 144
-    said = bare.ssh("bare2", "nv-fabricmanager --version").strip()
-    assert said == f"Fabric Manager version is : {NEW}"
+    printed = bare.ssh("bare2", "nv-fabricmanager --version").strip()
+    assert printed == f"Fabric Manager version is : {NEW}"
     assert "in use" in failed("bare2", "sudo modprobe -r nvidia")[1]
     driver_faults.fabric_manager("bare2", OLD)
     assert failed("bare2", "systemctl is-active nvidia-fabricmanager")[1].strip() == "failed"

@@ -183,8 +183,8 @@ def test_a_rolling_update_that_failed_and_both_ways_out(fleet: Operator):
 
 def test_logs_are_where_the_page_says(fleet: Operator):
     assert " checks: " in fleet.follow("reading-logs", "What a run did")
-    said = fleet.follow("reading-logs", "What an engine says")
-    assert "listening on http:" in said, said
+    printed = fleet.follow("reading-logs", "What an engine says")
+    assert "listening on http:" in printed, printed
     runs = fleet.follow("reading-logs", "What runs")
     assert all(replica in runs for replica in BOTH), runs
     assert '"request_id"' in fleet.follow("reading-logs", "Requests")

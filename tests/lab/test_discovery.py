@@ -115,8 +115,12 @@ def test_the_facts_of_live_hosts_as_json(lab: Fleet):
     )
     assert shown.status == 0, shown.text
     text = shown.text[shown.text.index("{") : shown.text.rindex("}") + 1]
-    said = json.loads(text)
-    host = next(iter(next(iter(said.values())).values())) if "gpu1" not in said else said["gpu1"]
+    printed = json.loads(text)
+    host = (
+        next(iter(next(iter(printed.values())).values()))
+        if "gpu1" not in printed
+        else printed["gpu1"]
+    )
     assert [gpu["name"] for gpu in host["hardware"]["gpus"]] == ["NVIDIA L40S"] * 2
     assert host["system"]["os"] == "debian 12"
 

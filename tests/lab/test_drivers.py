@@ -65,8 +65,8 @@ class Bare:
         """See that the run made these hosts ready, and what they say themselves."""
         assert run.status == 0, run.text
         for name in names or GPUS:
-            said = re.findall(r"GPUs are ready: .*", run.text)
-            assert READY[name].format(version) in said, run.text
+            message = re.findall(r"GPUs are ready: .*", run.text)
+            assert READY[name].format(version) in message, run.text
             smi = "nvidia-smi --query-gpu=driver_version,persistence_mode --format=csv,noheader"
             assert set(self.lab.ssh(name, smi).splitlines()) == {f"{version}, Enabled"}
 
@@ -112,17 +112,17 @@ def test_what_cannot_be_is_refused_before_a_host_is_touched(bare: Bare):
         ),
         ({"version": "570.86.15"}, "driver.version: 570.86.15 is older than vllm 0.33.0 needs"),
     ]
-    for settings, said in cases:
+    for settings, message in cases:
         run = bare.deploy(**settings)
-        assert run.status == 1 and said in run.text and "Connecting" not in run.text, run.text
+        assert run.status == 1 and message in run.text and "Connecting" not in run.text, run.text
 
 
 def test_a_host_that_must_not_reboot_says_that_it_needs_it(bare: Bare, first: Run):
     assert first.status == 1
-    said = (
+    message = (
         "[bare1] needs a reboot (the kernel's nouveau driver still holds the GPUs). Allow it with"
     )
-    assert said in first.text, first.text
+    assert message in first.text, first.text
     # A Hopper is none of nouveau's: its module is loaded at once.
     assert READY["bare2"].format(OLD) in first.text, first.text
 
@@ -187,10 +187,10 @@ def test_a_power_cut_in_an_upgrade_and_a_host_that_does_not_come_back_from_one(r
     hosts.power_off("bare2")
     output, _ = run.communicate(timeout=900)
     assert run.returncode == 1 and "Traceback" not in output, output
-    said = re.search(
+    message = re.search(
         r"\[bare1\] did not come back within 40 s of its reboot. Last seen: (.*)", output
     )
-    assert said and re.search(r"after \d+ s: Could not connect", said[1]), output
+    assert message and re.search(r"after \d+ s: Could not connect", message[1]), output
     driver_faults.boots("bare1")
     hosts.power_on("bare2")
     hosts.wait_for_boot("bare1", "")
@@ -220,14 +220,14 @@ def test_a_driver_that_serves_and_has_lost_its_module_is_made_whole(ready: Bare)
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "message"),
     [
         (Mirror.MISSING, "HTTP 404"),
         (Mirror.REFUSED, "the connection was refused"),
     ],
 )
 def test_a_repository_that_does_not_answer_is_named_and_the_old_driver_goes_on(
-    ready: Bare, state: Mirror, said: str
+    ready: Bare, state: Mirror, message: str
 ):
     driver_faults.mirror(state)
     try:
@@ -235,7 +235,7 @@ def test_a_repository_that_does_not_answer_is_named_and_the_old_driver_goes_on(
         same = ready.deploy("bare1")
     finally:
         driver_faults.mirror(Mirror.WELL)
-    assert run.status == 1 and said in run.text and MIRROR in run.text, run.text
+    assert run.status == 1 and message in run.text and MIRROR in run.text, run.text
     # Who wants nothing new needs no repository.
     ready.well(same, OLD, "bare1")
 

@@ -122,8 +122,8 @@ class AmdHost:
             with connection:
                 wanted = connection.recv(64).decode()
                 busy = self.busy if wanted == "all" else [0] * len(self.busy)
-                told = {"processes": self.holds, "utilization": busy}
-                connection.sendall(json.dumps(told).encode())
+                output = {"processes": self.holds, "utilization": busy}
+                connection.sendall(json.dumps(output).encode())
 
     def smi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(self.program), *arguments]

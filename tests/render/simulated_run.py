@@ -91,12 +91,12 @@ def answers(host: Host, parts: tuple[Part, ...], **_: Any) -> dict[str, dict[str
     now = str(int(time.time()))
     busy = host.name in SCENARIO.get("busy", ())
     deploys = "412 345 20261130T032409Z-4f2a" if busy else ""
-    said = parse_answers(preflight_output(clock=now, clock_end=now, deploys=deploys))
-    said = {**said, HARDWARE.name: hardware(host)}
+    printed = parse_answers(preflight_output(clock=now, clock_end=now, deploys=deploys))
+    printed = {**printed, HARDWARE.name: hardware(host)}
     asked = {part.name for part in parts} | {SUDO}
     if LAUNCH.name in asked:
-        said[LAUNCH.name] = launch_sections(host)
-    return {name: sections for name, sections in said.items() if name in asked}
+        printed[LAUNCH.name] = launch_sections(host)
+    return {name: sections for name, sections in printed.items() if name in asked}
 
 
 def launch_sections(host: Host) -> dict[str, str]:

@@ -215,8 +215,8 @@ def shows_environment(torch: Any, test: Any, rank: int, folder: str, say: Any) -
         file.write("x NCCL INFO Channel 00 : 0[0] -> 1[1] via SHM/direct/direct\nx other\n")
     say({"ready": True})
     with open("/proc/self/comm") as file:
-        told = [file.read().strip(), *(os.environ.get(name) for name in names)]
-    raise RuntimeError(" ".join(map(str, told)))
+        output = [file.read().strip(), *(os.environ.get(name) for name in names)]
+    raise RuntimeError(" ".join(map(str, output)))
 
 
 def test_ranks_have_their_gpus_and_way_and_leave_the_log(ranks_do: Any, monkeypatch: Any):
@@ -291,8 +291,8 @@ def test_gpus_in_use_are_seen_before_torch_is_loaded(monkeypatch: Any, capsys: A
     def lines(*held: str) -> list[Any]:
         monkeypatch.setattr(sys, "argv", ["-", *held])
         all_reduce.main()
-        told = capsys.readouterr().out.splitlines()
-        return [json.loads(line.removeprefix(all_reduce.MARK)) for line in told]
+        output = capsys.readouterr().out.splitlines()
+        return [json.loads(line.removeprefix(all_reduce.MARK)) for line in output]
 
     busy, others = {"gpus": [0, 1], "busy": True}, {"gpus": [2, 3], "busy": True}
     assert lines("1", "GPU-2") == [busy, others, {"done": True}]

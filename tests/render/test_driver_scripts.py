@@ -181,7 +181,7 @@ def test_a_kernel_that_came_along_must_have_a_module(built: str, ok: bool, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "refusal"),
+    ("expected_message", "status", "refusal"),
     [
         ("Inst nvidia-utils-580-server", 0, None),
         (
@@ -191,9 +191,11 @@ def test_a_kernel_that_came_along_must_have_a_module(built: str, ok: bool, tmp_p
         ),
     ],
 )
-def test_apt_is_asked_first(said: str, status: int, refusal: str | None, tmp_path: Path):
+def test_apt_is_asked_first(
+    expected_message: str, status: int, refusal: str | None, tmp_path: Path
+):
     tool = tmp_path / "apt-get"
-    tool.write_text(f"#!/bin/sh\ncat <<'EOF'\n{said}\nEOF\nexit {status}\n")
+    tool.write_text(f"#!/bin/sh\ncat <<'EOF'\n{expected_message}\nEOF\nexit {status}\n")
     tool.chmod(0o755)
     command = Refusal().command(["a=1", "b"])
     assert " -s " in command and command.count("a=1 b") == 1
@@ -272,10 +274,10 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("said", "means"), ERRORS)
-def test_errors_are_told_in_words(said: str, means: str, tmp_path: Path):
+@pytest.mark.parametrize(("expected_message", "means"), ERRORS)
+def test_errors_are_told_in_words(expected_message: str, means: str, tmp_path: Path):
     tool = tmp_path / "apt-get"
-    tool.write_text(f"#!/bin/sh\ncat <<'EOF'\nReading lists\n{said}\nEOF\nexit 100\n")
+    tool.write_text(f"#!/bin/sh\ncat <<'EOF'\nReading lists\n{expected_message}\nEOF\nexit 100\n")
     tool.chmod(0o755)
     script = scripts.explaining_script(["run apt-get install x", "echo went on"])
     done = subprocess.run(
@@ -286,8 +288,8 @@ def test_errors_are_told_in_words(said: str, means: str, tmp_path: Path):
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert means in done.stderr.splitlines()[-1]
-    assert said.splitlines()[-1] in done.stderr
-    assert done.stderr.splitlines()[-1] == f"driver: {scripts.meaning_of(said)}"
+    assert expected_message.splitlines()[-1] in done.stderr
+    assert done.stderr.splitlines()[-1] == f"driver: {scripts.meaning_of(expected_message)}"
 
 
 def test_an_unknown_error_is_shown_as_it_is(tmp_path: Path):
@@ -297,7 +299,7 @@ def test_an_unknown_error_is_shown_as_it_is(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("status", "said", "ok"),
+    ("status", "expected_message", "ok"),
     [
         (0, "Hit:1 http://m InRelease", True),
         (100, "Err:1 http://m Release\n  404  Not Found", False),
@@ -306,7 +308,7 @@ def test_an_unknown_error_is_shown_as_it_is(tmp_path: Path):
     ],
 )
 def test_a_repository_is_written_only_once_its_index_was_read(
-    status: int, said: str, ok: bool, tmp_path: Path
+    status: int, expected_message: str, ok: bool, tmp_path: Path
 ):
     """With a stand-in for apt-get, below a folder in place of the root."""
     from roles.host import HostFile, archive
@@ -315,7 +317,7 @@ def test_a_repository_is_written_only_once_its_index_was_read(
     wanted, preferences = whole.repository, whole.preferences
     assert wanted is not None and preferences is not None
     tool = tmp_path / "apt-get"
-    tool.write_text(f"#!/bin/sh\ncat <<'EOF'\n{said}\nEOF\nexit {status}\n")
+    tool.write_text(f"#!/bin/sh\ncat <<'EOF'\n{expected_message}\nEOF\nexit {status}\n")
     tool.chmod(0o755)
     root = tmp_path / "root"
     script = scripts.repository_script(whole, DEBIAN)

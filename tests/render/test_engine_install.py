@@ -66,10 +66,10 @@ def test_a_package_that_is_not_the_locked_one_is_not_installed(tmp_path: Path, c
     assert (done.returncode == 0, complete, ran.exists()) == (
         (True, True, False) if changed == "nothing" else (False, False, False)
     ), done.stderr
-    said = [line.removeprefix(PROGRESS).partition(" ") for line in done.stdout.splitlines()]
-    assert {name for name, _, _ in said} == {settings.version_name}
+    printed = [line.removeprefix(PROGRESS).partition(" ") for line in done.stdout.splitlines()]
+    assert {name for name, _, _ in printed} == {settings.version_name}
     whole = ["environment", "download and install packages", "first start"]
-    phases = [phase for _, _, phase in said]
+    phases = [phase for _, _, phase in printed]
     assert phases == whole[: len(phases)] and (changed != "nothing" or phases == whole)
     if changed != "nothing":
         assert "hash" in done.stderr.lower()

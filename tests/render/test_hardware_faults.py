@@ -20,7 +20,7 @@ GROUPS = "User is missing the following required groups: render, video. Please a
 
 
 @pytest.mark.parametrize(
-    ("parts", "kind", "told"),
+    ("parts", "kind", "message"),
     [
         # What ROCm 7.0 says to a login outside of the groups, and amdsmi without its module.
         (
@@ -65,11 +65,11 @@ GROUPS = "User is missing the following required groups: render, video. Please a
         ),
     ],
 )
-def test_an_amd_tool_that_lists_no_gpu(parts: dict[str, str], kind: str, told: str):
+def test_an_amd_tool_that_lists_no_gpu(parts: dict[str, str], kind: str, message: str):
     report = process(**NO_DRIVER, lspci="", pci=ON_BUS, **{"amd_smi": "", **parts})
     (fault,) = report.faults
     assert (fault.kind, fault.severity) == (kind, "stop")
-    assert told in str(fault)
+    assert message in str(fault)
 
 
 def test_graphics_are_known_by_the_bus_where_the_tool_does_not_tell_the_id():
@@ -111,8 +111,12 @@ def test_blackwell_with_the_proprietary_modules_is_told_of_the_open_ones():
 def test_an_nvidia_host_without_its_driver_is_told_of_that_one():
     """Whatever amd-smi says of the graphics of its processor."""
     bus = ON_BUS.replace("0x1002 0x74a1", "0x10de 0x2684")
-    for said in ({"amd_smi": "[]"}, {"amd_smi": GRAPHICS}, {"amd_smi": "x", "amd_smi_status": "1"}):
-        report = process(**NO_DRIVER, modules="amdgpu", lspci="", pci=bus, **said)
+    for output in (
+        {"amd_smi": "[]"},
+        {"amd_smi": GRAPHICS},
+        {"amd_smi": "x", "amd_smi_status": "1"},
+    ):
+        report = process(**NO_DRIVER, modules="amdgpu", lspci="", pci=bus, **output)
         assert [str(fault) for fault in report.faults if "the NVIDIA driver is not" in str(fault)]
 
 
@@ -132,8 +136,11 @@ def test_a_processors_graphics_beside_amds_cards_are_no_gpu():
 
 def test_what_amd_smi_says_before_its_json_is_passed_over():
     """ROCm 6.4 warns so, 7.1 and newer name the devices; both go on."""
-    for said in (f"WARNING: {GROUPS}", "Permission needed to access required GPU device node(s):"):
-        report = process(**NO_DRIVER, modules="amdgpu", lspci="", amd_smi=f"{said}\n{AMD_STATIC}")
+    for output in (
+        f"WARNING: {GROUPS}",
+        "Permission needed to access required GPU device node(s):",
+    ):
+        report = process(**NO_DRIVER, modules="amdgpu", lspci="", amd_smi=f"{output}\n{AMD_STATIC}")
         assert report.hardware is not None and len(report.hardware.gpus) == 2
         assert report.faults == ()
 
@@ -147,7 +154,7 @@ HGX = [row(i, "NVIDIA H100 80GB HBM3", total="81559", capability="9.0") for i in
 
 
 @pytest.mark.parametrize(
-    ("parts", "kind", "told"),
+    ("parts", "kind", "message"),
     [
         (NO_DRIVER, "driver-missing", "the NVIDIA driver is not installed"),
         (NO_DRIVER | {"lspci": "00:00.0 Host bridge [0600]: X [1022:14a4]"}, "no-gpu", "its cards"),
@@ -222,15 +229,15 @@ HGX = [row(i, "NVIDIA H100 80GB HBM3", total="81559", capability="9.0") for i in
         ),
     ],
 )
-def test_what_stops_a_host_is_named(parts: dict[str, str], kind: str, told: str):
+def test_what_stops_a_host_is_named(parts: dict[str, str], kind: str, message: str):
     report = process(**parts)
     fault = next(fault for fault in report.faults if fault.kind == kind)
-    assert fault.severity == "stop" and told in str(fault)
+    assert fault.severity == "stop" and message in str(fault)
     assert report.blocking_faults
 
 
 @pytest.mark.parametrize(
-    ("parts", "kind", "told"),
+    ("parts", "kind", "message"),
     [
         ({"nvidia_installed": "580.105.08"}, "driver-not-reloaded", "580.105.08 is installed"),
         ({"query": query(row(0), row(1, persistence="Disabled"))}, "persistence-off", "on GPU 1"),
@@ -266,10 +273,10 @@ def test_what_stops_a_host_is_named(parts: dict[str, str], kind: str, told: str)
         ({"topo": "GPU0 GPU1\nGPU0 X"}, "unreadable-output", "topo"),
     ],
 )
-def test_what_a_person_should_know_is_a_warning(parts: dict[str, str], kind: str, told: str):
+def test_what_a_person_should_know_is_a_warning(parts: dict[str, str], kind: str, message: str):
     report = process(**parts)
     fault = next(fault for fault in report.faults if fault.kind == kind)
-    assert fault.severity == "warning" and told in str(fault)
+    assert fault.severity == "warning" and message in str(fault)
     assert report.blocking_faults == ()
 
 

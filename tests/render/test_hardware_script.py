@@ -291,8 +291,8 @@ def test_no_garbage_ends_a_run(at: int, garbage: str):
 
 
 def test_the_fact_for_a_person_is_json():
-    said = HardwareFact().process(output())
-    shown = json.loads(json.dumps(said, default=json_encode))
+    found = HardwareFact().process(output())
+    shown = json.loads(json.dumps(found, default=json_encode))
     assert shown["hardware"]["gpus"][0]["name"] == "NVIDIA L40S"
     assert shown["faults"] == [] and shown["system"]["kernel"] == "6.8.0-60-generic"
 
@@ -330,8 +330,8 @@ def test_the_script_on_a_host_with_gpus(tmp_path: Path):
 def test_amd_smi_is_asked_as_root_where_the_login_may(tmp_path: Path):
     program(tmp_path, "nvidia-smi", "exit 127")
     static, topology = f"cat <<'END'\n{AMD_STATIC}\nEND", f"cat <<'END'\n{AMD_TOPOLOGY}\nEND"
-    told = f'case "$1" in static) {static}\n;; topology) {topology}\n;; esac'
-    program(tmp_path, "amd-smi", f'if [ -z "$AS_ROOT" ]; then exit 1; fi\n{told}')
+    answer = f'case "$1" in static) {static}\n;; topology) {topology}\n;; esac'
+    program(tmp_path, "amd-smi", f'if [ -z "$AS_ROOT" ]; then exit 1; fi\n{answer}')
     assert run_script(tmp_path).hardware is None
     program(tmp_path, "sudo", 'shift; AS_ROOT=yes exec "$@"')
     report = run_script(tmp_path)
@@ -365,9 +365,9 @@ def test_a_host_without_room_for_the_answers_says_so(tmp_path: Path):
 def test_a_tool_that_prints_without_end_is_cut(tmp_path: Path):
     program(tmp_path, "lspci", "yes | head -c 9000000; exit 3")
     script = f'PATH="{tmp_path}:$PATH"\n' + HostReportFact().command()
-    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=90).stdout
-    assert 4_000_000 < len(said) < 4_100_000
-    lines = said.splitlines()
+    output = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=90).stdout
+    assert 4_000_000 < len(output) < 4_100_000
+    lines = output.splitlines()
     at = lines.index("@@ lspci")
     assert next(line for line in lines[at:] if line.startswith("@@= ")) == "@@= 3"
 

@@ -165,8 +165,8 @@ def test_any_json_is_a_completion_of_the_right_types_or_none(answer: object) -> 
     except probe.ERRORS:
         return
     assert type(tokens) is int
-    for said in (model, fingerprint):
-        assert said is None or (said.isprintable() and len(said) <= probe.MAX_TEXT_LENGTH)
+    for printed in (model, fingerprint):
+        assert printed is None or (printed.isprintable() and len(printed) <= probe.MAX_TEXT_LENGTH)
 
 
 @pytest.mark.parametrize(

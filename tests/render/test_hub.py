@@ -212,7 +212,7 @@ def test_a_hub_that_leads_to_plain_http_is_left(
 
 
 @pytest.mark.parametrize(
-    ("name", "token", "said"),
+    ("name", "token", "message"),
     [
         ("org/gated", None, "give a token"),
         ("org/gated", "bad-secret", "accept the model's terms"),
@@ -227,9 +227,9 @@ def test_a_hub_that_leads_to_plain_http_is_left(
     ],
 )
 def test_what_goes_wrong_is_said_without_the_token(
-    secure: tuple[str, str], name: str, token: str | None, said: str
+    secure: tuple[str, str], name: str, token: str | None, message: str
 ):
-    with pytest.raises(HubError, match=said) as error:
+    with pytest.raises(HubError, match=message) as error:
         read_hub(name, token=token, endpoint=secure[0])
     assert "bad-secret" not in str(error.value)
 
@@ -275,8 +275,8 @@ def test_the_command_prints_what_an_inventory_takes(secure: tuple[str, str], tmp
     }
     file = tmp_path / "gated.json"
     file.write_text(done.stdout)
-    said = {"name": "s", "model": str(file), "max_model_len": 4096}
-    model = ServiceSettings.model_validate(said).model
+    message = {"name": "s", "model": str(file), "max_model_len": 4096}
+    model = ServiceSettings.model_validate(message).model
     assert (model.id, model.weights_bytes) == ("org/gated", 16_060_522_496)
 
 
@@ -295,7 +295,7 @@ def test_a_token_file_goes_before_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("source", "token", "said"),
+    ("source", "token", "message"),
     [
         ("org/gated", "", "give a token of an account that may read it (HF_TOKEN or --token-file)"),
         ("org/gated", "bad-secret", "accept the model's terms"),
@@ -306,11 +306,11 @@ def test_a_token_file_goes_before_the_environment(
     ],
 )
 def test_the_command_says_what_is_wrong(
-    secure: tuple[str, str], source: str, token: str, said: str, command: Command
+    secure: tuple[str, str], source: str, token: str, message: str, command: Command
 ):
     done = command(source, "--endpoint", secure[0], token=token)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"{source}: ") and said in done.stderr
+    assert done.stderr.startswith(f"{source}: ") and message in done.stderr
     assert "bad-secret" not in done.stderr
 
 

@@ -148,14 +148,14 @@ def test_a_lock_can_be_made(repository: Repository):
 def test_a_wrong_inventory_is_refused(repository: Repository):
     repository.write("inventories/wrong.py", INVENTORY.replace("4096", "True"))
     deploy = repository.packages / "deploys/llm.py"
-    said = repository.pyinfra("inventories/wrong.py", str(deploy), status=1)
-    assert "services[0].max_model_len: " in said and "Connecting" not in said
+    printed = repository.pyinfra("inventories/wrong.py", str(deploy), status=1)
+    assert "services[0].max_model_len: " in printed and "Connecting" not in printed
 
 
 def test_without_our_config_nothing_is_begun(repository: Repository):
     arguments = ("inventories/site.py", "deploys/llm.py", "--config", "gone.py")
-    said = repository.pyinfra(*arguments, status=1)
-    assert "gone.py: " in said and "configure()" in said and "Connecting" not in said
+    printed = repository.pyinfra(*arguments, status=1)
+    assert "gone.py: " in printed and "configure()" in printed and "Connecting" not in printed
 
 
 def test_this_machine_is_asked_and_compared(repository: Repository):
@@ -163,8 +163,8 @@ def test_this_machine_is_asked_and_compared(repository: Repository):
     here = INVENTORY.replace('"box", {"ssh_hostname": "192.0.2.21", ', '"@local", {')
     here = here.replace('"box"', '"@local"').replace("2x NVIDIA", "7x NVIDIA")
     repository.write("inventories/here.py", here)
-    said = repository.pyinfra("inventories/here.py", "deploys/plan.py", status=1)
-    (verdict,) = (line for line in said.splitlines() if line.startswith("@local  FAILED"))
+    printed = repository.pyinfra("inventories/here.py", "deploys/plan.py", status=1)
+    (verdict,) = (line for line in printed.splitlines() if line.startswith("@local  FAILED"))
     assert "7x NVIDIA L40S" in verdict
 
 

@@ -159,21 +159,21 @@ def test_the_self_signed_certificate(tmp_path: Path):
     path = make_certificate(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    said = subprocess.run(
+    message = subprocess.run(
         ["sh", "-c", names_command(str(path))], capture_output=True, text=True, check=True
     )
-    assert parse_names(said.stdout) == set(NAMES)
+    assert parse_names(message.stdout) == set(NAMES)
     path.write_text("broken")
-    said = subprocess.run(
+    message = subprocess.run(
         ["sh", "-c", names_command(str(path))], capture_output=True, text=True, check=True
     )
-    assert said.stdout == ""
+    assert message.stdout == ""
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [("", ""), ("nonsense on;\n", 'unknown directive "nonsense" in {live}')]
+    ("change", "message"), [("", ""), ("nonsense on;\n", 'unknown directive "nonsense" in {live}')]
 )
-def test_the_check_sees_the_new_files_with_the_live_ones(tmp_path: Path, change: str, said: str):
+def test_the_check_sees_the_new_files_with_the_live_ones(tmp_path: Path, change: str, message: str):
     """The check is run as `roles.host.operations.present` does, over a copy of a host's files."""
     program("nginx")
     folder, stage = tmp_path / "host", tmp_path / "stage"
@@ -191,7 +191,7 @@ def test_the_check_sees_the_new_files_with_the_live_ones(tmp_path: Path, change:
         text=True,
     )
     assert done.returncode == (1 if change else 0), done.stderr
-    assert said.format(live=live) in done.stderr
+    assert message.format(live=live) in done.stderr
     assert live.read_text() == before and staged.read_text() == before + change
 
 
@@ -276,8 +276,8 @@ def test_an_engine_speaks_for_itself_alone(balancer: Balancer):
     assert response.headers.get_all("X-LLM-Replica") != [LIES["X-LLM-Replica"]]
     assert len(response.headers.get_all("X-LLM-Replica")) == 1
     assert response.headers.get_all("Server") == ["nginx"]
-    said = {name.lower(): text for name, text in response.headers.items()}
-    assert not [name for name, text in LIES.items() if said.get(name.lower()) == text]
+    message = {name.lower(): text for name, text in response.headers.items()}
+    assert not [name for name, text in LIES.items() if message.get(name.lower()) == text]
 
 
 def test_what_an_engine_has_begun_is_not_executed_twice(balancer: Balancer):

@@ -46,7 +46,7 @@ PLAN = "python -m roles.topology plan"
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         (f"{READ} ODD/config", ("config.json is a named pipe", "name a regular file")),
         (f"{READ} ODD/pipe.gguf", ("pipe.gguf is a named pipe",)),
@@ -64,10 +64,10 @@ PLAN = "python -m roles.topology plan"
         ("python -m roles.topology fleet 'inventories/*.py'", ("there is no such inventory file",)),
     ],
 )
-def test_what_cannot_be_read_is_refused(command: str, told: tuple[str, ...], odd: Path):
+def test_what_cannot_be_read_is_refused(command: str, message: tuple[str, ...], odd: Path):
     status, stdout, stderr = run(command.replace("ODD", str(odd)))
     assert status == 1 and stdout == ""
-    assert [part for part in told if part not in stderr] == [], stderr
+    assert [part for part in message if part not in stderr] == [], stderr
     first, *more = stderr.splitlines()
     assert first and more in ([], ["Nothing was done."])
 
@@ -86,7 +86,7 @@ def test_a_reader_that_has_enough_is_no_error(command: str):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (b'{"id": "\xff"}', "line 2 is no UTF-8 text"),
         (b'{"id": "\\udc00"}', "line 2 is no UTF-8 text"),
@@ -96,12 +96,12 @@ def test_a_reader_that_has_enough_is_no_error(command: str):
         (b"nonsense \x00", "line 2 is no JSON"),
     ],
 )
-def test_a_line_that_cannot_be_read_harms_no_other(line: bytes, told: str):
+def test_a_line_that_cannot_be_read_harms_no_other(line: bytes, message: str):
     status, stdout, stderr = run(PLAN, stdin=b"\n".join((LINE.encode(), line, LINE.encode())))
     first, wrong, last = map(json.loads, stdout.splitlines())
     assert (status, stderr) == (1, "")
     assert first == last and "error" not in first
-    assert told in wrong["error"] and "give one JSON object a line" in wrong["error"]
+    assert message in wrong["error"] and "give one JSON object a line" in wrong["error"]
 
 
 def test_a_terminal_of_another_encoding_is_no_error():

@@ -64,13 +64,13 @@ def test_a_host_answers_all_roles_at_once_although_its_driver_hangs(tmp_path: Pa
 
 
 def test_without_sudo_only_what_needs_root_is_missing(tmp_path: Path):
-    said = "sudo: a password is required"
-    answers = ask(tmp_path, **{"sudo": f"echo {said} >&2; exit 1", "nvidia-smi": "exit 9"})
+    printed = "sudo: a password is required"
+    answers = ask(tmp_path, **{"sudo": f"echo {printed} >&2; exit 1", "nvidia-smi": "exit 9"})
     assert set(answers) == {HARDWARE.name, USER, SUDO}
     report = parse_report(sections(answers, HARDWARE.name))
     assert not report.passwordless_sudo
     found = parse_preflight(answers)
-    assert (found.root, found.sudo_message) == (False, said)
+    assert (found.root, found.sudo_message) == (False, printed)
     for parse, name in ((parse_driver, DRIVER.name), (parse_tuning, TUNING.name)):
         with pytest.raises(ValueError, match="no answer"):
             parse(sections(answers, name), report)

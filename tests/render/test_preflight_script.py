@@ -228,7 +228,7 @@ def test_a_url_says_nothing_else_to_curl(end: str, shell: str, server: str, tmp_
 
 def test_python_says_what_curl_says(server: str):
     """Without curl the host's Python asks."""
-    told = {}
+    output = {}
     for path in ("/there", "/get-only", "/missing"):
         done = subprocess.run(
             [sys.executable, str(ROLE / "fetch.py")],
@@ -237,8 +237,8 @@ def test_python_says_what_curl_says(server: str):
             text=True,
             timeout=300,
         )
-        told[path] = done.stdout.strip()
-    assert told == {
+        output[path] = done.stdout.strip()
+    assert output == {
         "/there": "python 0 200",
         "/get-only": "python 0 200",
         "/missing": "python 0 404",

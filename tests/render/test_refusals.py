@@ -72,12 +72,16 @@ def refused(folder: Path, inventory: Path, *arguments: str) -> str:
     """The first line of ours of a run that is refused, with nothing written and nobody asked."""
     before = sorted(folder.rglob("*"))
     done = run(folder, str(inventory), *arguments)
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert "Traceback" not in said and "Connecting" not in said and "pyinfra error" not in said
-    assert "Nothing was done" in said
+    printed = done.stdout + done.stderr
+    assert done.returncode == 1, printed
+    assert (
+        "Traceback" not in printed
+        and "Connecting" not in printed
+        and "pyinfra error" not in printed
+    )
+    assert "Nothing was done" in printed
     assert sorted(folder.rglob("*")) == before
-    return next(line for line in said.splitlines() if not line.startswith("--> Loading"))
+    return next(line for line in printed.splitlines() if not line.startswith("--> Loading"))
 
 
 @pytest.fixture

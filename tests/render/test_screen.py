@@ -198,8 +198,8 @@ def test_hosts_that_fail_alike_are_not_told_at_length(site: Site):
     assert done.status == 1
     assert len(done.lines) <= MOST_WITH_TWO_FAULTS
     lines = [line.strip() for line in done.lines]
-    told = [[one for one in LOG if f"[{host}] {one}".strip() in lines] for host in HOSTS[:2]]
-    assert sorted(map(len, told)) == [3, len(LOG)]
+    output = [[one for one in LOG if f"[{host}] {one}".strip() in lines] for host in HOSTS[:2]]
+    assert sorted(map(len, output)) == [3, len(LOG)]
     for host in HOSTS[:2]:
         assert f"[{host}] {LOG[-1]}" in done.log
         assert done.verdict[host][:2] == ("0 / 2", "FAILED")
@@ -218,8 +218,8 @@ def test_a_change_is_one_line_a_step(site: Site):
 def test_what_takes_long_is_said_with_its_replicas(site: Site):
     done = site.run(old={"gpu1": {}}, slow_s={"gpu1": 7})
     assert done.status == 0, done.stderr
-    told = [line for line in done.lines if line.startswith("... ")]
-    assert told == ["... Launch | Move batch 1: gpu1 (chat-0, chat-1) 5 s"]
+    output = [line for line in done.lines if line.startswith("... ")]
+    assert output == ["... Launch | Move batch 1: gpu1 (chat-0, chat-1) 5 s"]
 
 
 SLOW = """
@@ -312,11 +312,11 @@ def test_a_bug_of_ours_shows_no_traceback(site: Site, raises: str, place: str, o
     assert done.status == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert len(done.lines) <= MOST_UNCHANGED
-    said = [line for line in done.lines if "an error of ours" in line]
-    assert said == ["--> This is a bug of pyinfra-llm: RuntimeError: an error of ours"]
+    printed = [line for line in done.lines if "an error of ours" in line]
+    assert printed == ["--> This is a bug of pyinfra-llm: RuntimeError: an error of ours"]
     assert any(line.strip().startswith(place) for line in done.lines)
     assert {row[1] for row in done.verdict.values()} == {outcome}
-    assert "Traceback (most recent call last)" in done.log and said[0] in done.log
+    assert "Traceback (most recent call last)" in done.log and printed[0] in done.log
     assert not (site.folder / "pyinfra-debug.log").exists()
 
 

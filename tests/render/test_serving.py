@@ -45,9 +45,9 @@ ROOT_CAUSE = "AssertionError: shape"
 
 @pytest.fixture
 def fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def failed(**said: str) -> str:
+    def failed(**message: str) -> str:
         """How the failure of a unit whose starts logged that is told."""
-        texts = {"systemctl": SYSTEMCTL, "journalctl": JOURNALCTL.format(said=said)}
+        texts = {"systemctl": SYSTEMCTL, "journalctl": JOURNALCTL.format(message=message)}
         for name, text in texts.items():
             (tmp_path / name).write_text(f"#!{sys.executable}\n{text}")
             (tmp_path / name).chmod(0o755)
@@ -171,15 +171,17 @@ def test_who_listens_and_is_not_ready_is_loading_still(
     with engine(loading(3)) as url:
         port = int(url.rpartition(":")[2])
         wait({"name": "chat-0", "port": port, "model": "m", "phases": phases}, "k", 30)
-    said = [line.removeprefix(f"{PROGRESS}chat-0 ") for line in capfd.readouterr().out.splitlines()]
-    assert said == ["load", "first token", "load 7 of 9", "serves"]
+    message = [
+        line.removeprefix(f"{PROGRESS}chat-0 ") for line in capfd.readouterr().out.splitlines()
+    ]
+    assert message == ["load", "first token", "load 7 of 9", "serves"]
 
 
 def test_replicas_that_start_together_share_one_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    said = "ActiveState=active\nNRestarts=0\nResult=success\nExecMainStatus=0\nInvocationID=a"
-    (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho '{said}'\n")
+    message = "ActiveState=active\nNRestarts=0\nResult=success\nExecMainStatus=0\nInvocationID=a"
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho '{message}'\n")
     (tmp_path / "journalctl").write_text("#!/bin/sh\n")
     for name in ("systemctl", "journalctl"):
         (tmp_path / name).chmod(0o755)

@@ -66,12 +66,12 @@ def inventory(folder: Path, port: int) -> Path:
     return file
 
 
-def run(*command: str, said: str = "") -> subprocess.CompletedProcess[str]:
+def run(*command: str, expected_message: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         cwd=ROOT,
         env=dict(os.environ),
-        input=said,
+        input=expected_message,
         capture_output=True,
         text=True,
         timeout=300,
@@ -79,8 +79,18 @@ def run(*command: str, said: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-def trust(file: Path, *options: str, said: str = "") -> subprocess.CompletedProcess[str]:
-    return run(sys.executable, "-m", "roles.fleet", "trust", str(file), *options, said=said)
+def trust(
+    file: Path, *options: str, expected_message: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return run(
+        sys.executable,
+        "-m",
+        "roles.fleet",
+        "trust",
+        str(file),
+        *options,
+        expected_message=expected_message,
+    )
 
 
 def connected(file: Path) -> str:
@@ -99,12 +109,12 @@ def test_a_key_is_recorded_once_and_any_other_is_refused(tmp_path: Path, server:
     assert "python -m roles.fleet trust" in connected(file)
 
     # Without a word nothing is recorded.
-    for said in ("", "n\n"):
-        refused = trust(file, said=said)
+    for expected_message in ("", "n\n"):
+        refused = trust(file, expected_message=expected_message)
         assert (refused.returncode, known.exists()) == (1, False)
         assert fingerprint in refused.stdout
 
-    done = trust(file, said="y\n")
+    done = trust(file, expected_message="y\n")
     assert (done.returncode, done.stderr) == (0, "")
     text = known.read_text()
     assert text.startswith(f"[127.0.0.1]:{port} ecdsa-sha2-nistp256 ")
@@ -143,8 +153,8 @@ def test_what_is_no_ssh_server_is_named_without_its_words(tmp_path: Path):
 
         threading.Thread(target=answer, daemon=True).start()
         done = trust(inventory(tmp_path, port), "--yes")
-    told = f"gpu-1: [127.0.0.1]:{port} does not answer as an SSH server\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+    message = f"gpu-1: [127.0.0.1]:{port} does not answer as an SSH server\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
 
 
 @pytest.mark.parametrize("text", [b"[127.0.0.1]:1 ssh-rsa AAA%\n", b"\xff\xfe\n"])
@@ -158,7 +168,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: bytes):
 
 
 @pytest.mark.parametrize(
-    ("found", "instead", "told"),
+    ("found", "instead", "message"),
     [
         ('"ssh_known_hosts_file"', '"other"', "hosts[gpu-1].ssh_known_hosts_file: is missing"),
         # It would be a key for every host.
@@ -171,9 +181,9 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: bytes):
         ),
     ],
 )
-def test_what_is_no_host_or_has_no_file(tmp_path: Path, found: str, instead: str, told: str):
+def test_what_is_no_host_or_has_no_file(tmp_path: Path, found: str, instead: str, message: str):
     file = inventory(tmp_path, 22)
     file.write_text(file.read_text().replace(found, instead))
     done = trust(file, "--yes")
-    assert done.returncode == 1 and told in done.stderr
+    assert done.returncode == 1 and message in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "known").exists()

@@ -13,8 +13,8 @@ from tests.render.test_launch import EXPECTED, needs
 from tests.render.test_launch import rendered as engine_files
 
 
-def rendered(**said) -> dict[str, str]:
-    settings = TuningSettings.model_validate(said)
+def rendered(**message) -> dict[str, str]:
+    settings = TuningSettings.model_validate(message)
     return {file.path: file.content for file in gpu_files(settings)}
 
 

@@ -28,8 +28,8 @@ def card(tmp_path: Path):
     made.server.close()
 
 
-def boot_script(**said: Any) -> str:
-    files = {file.path: file.content for file in gpu_files(TuningSettings.model_validate(said))}
+def boot_script(**message: Any) -> str:
+    files = {file.path: file.content for file in gpu_files(TuningSettings.model_validate(message))}
     return files[SCRIPT]
 
 
@@ -118,17 +118,17 @@ class Host:
         (self.card.bin / "id").chmod(0o755)
         files = self.card.folder / "host"
         command = fact().command().replace("/etc/llm", f"{files}/etc/llm")
-        said = self.card.run(command)
-        assert said.returncode == 0
-        return fact().process(said.stdout.splitlines())
+        message = self.card.run(command)
+        assert message.returncode == 0
+        return fact().process(message.stdout.splitlines())
 
     def noop(self, why: str) -> None:
         self.noops.append(why)
 
 
-def commands(card: Card, **said: Any) -> list[Any]:
+def commands(card: Card, **message: Any) -> list[Any]:
     with ctx_host.use(Host(card)):
-        wanted = TuningSettings.model_validate(said)
+        wanted = TuningSettings.model_validate(message)
         return list(
             operations.tuned._inner(
                 settings=wanted, gpus_together=1, found=lambda: None, changed=lambda: None

@@ -109,23 +109,23 @@ def live(wanted: str) -> dict:
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(SOCKET)
             link.sendall(wanted.encode())
-            told: dict = json.loads(b"".join(iter(lambda: link.recv(65536), b"")))
+            output: dict = json.loads(b"".join(iter(lambda: link.recv(65536), b"")))
     except (OSError, ValueError):
         raise SmiError("ERROR:root:Unable to get devices, driver not initialized") from None
     faults = json.loads((kernel.STATE / "faults.json").read_text())
-    told["processes"] += faults.get("foreign", [])
-    return told
+    output["processes"] += faults.get("foreign", [])
+    return output
 
 
 def uses(wanted: str = "all") -> list[tuple[dict, int, list[dict]]]:
     """Each GPU with its utilization in percent and the processes that hold memory of it."""
-    told = live(wanted)
+    output = live(wanted)
     places = {card["uuid"]: place for place, card in enumerate(kernel.profile()["amd"])}
     found = []
     for gpu in devices():
         place = places[gpu["uuid"]]
-        held = [process for process in told["processes"] if process["gpu"] == place]
-        found.append((gpu, told["utilization"][place], held))
+        held = [process for process in output["processes"] if process["gpu"] == place]
+        found.append((gpu, output["utilization"][place], held))
     return found
 
 
@@ -144,12 +144,12 @@ def metric(options: list[str]) -> dict:
     if "--json" not in options or set(asked) - set(known):
         raise unknown("metric", options)
     parts = dict.fromkeys(known[option] for option in asked) or {usage: None, memory: None}
-    told = []
+    output = []
     for index, one in enumerate(uses()):
-        told.append({"gpu": index})
+        output.append({"gpu": index})
         for part in parts:
-            told[-1] |= part(*one)
-    return {"gpu_data": told}
+            output[-1] |= part(*one)
+    return {"gpu_data": output}
 
 
 def usage(gpu: dict, busy: int, held: list[dict]) -> dict:
@@ -177,12 +177,12 @@ def memory(gpu: dict, busy: int, held: list[dict]) -> dict:
 
 def process() -> list[dict]:
     """The processes on each GPU."""
-    told = []
+    output = []
     for index, (_, _, held) in enumerate(uses("processes")):
         listed: list[dict] = [{"process_info": process_info(one)} for one in held]
         none = [{"process_info": "No running processes detected"}]
-        told.append({"gpu": index, "process_list": listed or none})
-    return told
+        output.append({"gpu": index, "process_list": listed or none})
+    return output
 
 
 def process_info(one: dict) -> dict:

@@ -182,8 +182,8 @@ def show_compute_nodes(devices: list[dict]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     if not devices:
         return
-    told = {gpu["address"]: gpu for gpu in profile()["amd"]}
-    nodes = [(0, 0, 0), *((int(d["ids"][5:], 16), *sizes(told[d["address"]])) for d in devices)]
+    output = {gpu["address"]: gpu for gpu in profile()["amd"]}
+    nodes = [(0, 0, 0), *((int(d["ids"][5:], 16), *sizes(output[d["address"]])) for d in devices)]
     for number, (device_id, simd_count, size) in enumerate(nodes):
         node = root / "topology/nodes" / str(number)
         (node / "mem_banks/0").mkdir(parents=True)

@@ -191,8 +191,8 @@ class Gpus:
 
     def power_limit(self, index: int) -> float:
         """What was set, in watts, else what the profile says."""
-        said = self.set.get("power", {}).get(str(index))
-        return said if said is not None else watts(self.field("power.limit [W]", index))
+        printed = self.set.get("power", {}).get(str(index))
+        return printed if printed is not None else watts(self.field("power.limit [W]", index))
 
     def can_slice(self) -> bool:
         """Whether the card knows MIG: others have no such mode, neither on nor off."""
@@ -200,8 +200,12 @@ class Gpus:
 
     def mig_mode(self, index: int, when: str = "current") -> bool:
         """The MIG mode now, or after the next reset (`pending`)."""
-        said = self.kept.get(str(index), {}).get(when)
-        return self.profile["fields"].get(f"mig.mode.{when}") == "Enabled" if said is None else said
+        printed = self.kept.get(str(index), {}).get(when)
+        return (
+            self.profile["fields"].get(f"mig.mode.{when}") == "Enabled"
+            if printed is None
+            else printed
+        )
 
     def slices(self, index: int) -> list[dict]:
         """The slices of a GPU in MIG mode, in the order of their instances."""

@@ -21,16 +21,16 @@ used=$(smi -i "$gpu" --query-compute-apps=pid,process_name --format=csv,noheader
 fail "GPU $gpu does not say who uses it: $used"
 [ -z "$used" ] || fail "GPU $gpu cannot be sliced while processes use it: $used"
 if [ "$(field "$gpu" mig.mode.current)" != Enabled ]; then
-said=$(smi -i "$gpu" -mig 1 2>&1) || fail "GPU $gpu takes no MIG mode: $said"
+output=$(smi -i "$gpu" -mig 1 2>&1) || fail "GPU $gpu takes no MIG mode: $output"
 [ "$(field "$gpu" mig.mode.current)" = Enabled ] ||
 fail "GPU $gpu takes MIG mode with its next reset: reboot the host, or stop what holds the GPU" \
-"(monitoring such as nvidia-dcgm too) and run nvidia-smi --gpu-reset -i $gpu. It said: $said"
+"(monitoring such as nvidia-dcgm too) and run nvidia-smi --gpu-reset -i $gpu. Its output: $output"
 fi
 # What has no compute instance is not listed, and in the way all the same.
 smi mig -i "$gpu" -dci >/dev/null 2>&1 || true
 smi mig -i "$gpu" -dgi >/dev/null 2>&1 || true
 profiles=$(printf '%s,' "$@")
-said=$(smi mig -i "$gpu" -cgi "${profiles%,}" -C 2>&1) || fail "GPU $gpu takes no such slices: $said"
+output=$(smi mig -i "$gpu" -cgi "${profiles%,}" -C 2>&1) || fail "GPU $gpu takes no such slices: $output"
 [ "$(layout "$gpu")" = "$wanted" ] || fail "GPU $gpu was sliced otherwise: $(layout "$gpu")"
 }
 
@@ -42,4 +42,4 @@ for access in /proc/driver/nvidia/capabilities/gpu*/mig/gi*/access \
 [ ! -e "$access" ] || nvidia-modprobe -f "$access" || true
 done
 power_limit_w=500
-said=$(smi -pl "$power_limit_w" 2>&1) || fail "$said"
+output=$(smi -pl "$power_limit_w" 2>&1) || fail "$output"

@@ -101,7 +101,7 @@ NO_FILE: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "told"), NO_FILE)
+@pytest.mark.parametrize(("make", "message"), NO_FILE)
 @pytest.mark.parametrize(
     ("read", "place", "remedy"),
     [
@@ -114,7 +114,7 @@ def test_a_file_beside_the_inventory_that_is_none(
     place: Callable[[Path], Path],
     remedy: str,
     make: Callable[[Path], object],
-    told: str,
+    message: str,
     tmp_path: Path,
 ):
     file = place(tmp_path / "site.py")
@@ -123,7 +123,7 @@ def test_a_file_beside_the_inventory_that_is_none(
     with pytest.raises(DeclarationError) as error:
         read(tmp_path / "site.py")
     (problem,) = error.value.problems
-    assert problem.startswith(f"{file} ") and told in problem and remedy in problem
+    assert problem.startswith(f"{file} ") and message in problem and remedy in problem
 
 
 @pytest.mark.parametrize("content", ["version: 2\na: {gpus: []}\n", "a: []\n", "a:\n", "a: text\n"])

@@ -41,7 +41,7 @@ def test_what_no_inventory_may_say_is_refused(
     capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], place: str, words: str
 ):
     assert main(["lock", "--", *arguments] if arguments[0][0] == "-" else ["lock", *arguments]) == 1
-    told = capfd.readouterr()
-    first, *_, last = told.err.splitlines()
+    output = capfd.readouterr()
+    first, *_, last = output.err.splitlines()
     assert first.startswith(f"{place}: ") and words in first and last == "Nothing was done."
-    assert told.out == "" and "S3CRET" not in told.err
+    assert output.out == "" and "S3CRET" not in output.err

@@ -514,13 +514,13 @@ def test_what_the_fleet_says_of_nvidias_driver_is_not_for_hosts_with_amds_cards(
     assert fleet.host("gpu-1").driver.branch == 580
     assert fleet.host("gpu-3").driver.branch is None
     assert fleet.host("gpu-3").driver.reboot == "when-needed"
-    told = problems(declared(key, with_amd(driver={"branch": 580})))
-    assert any("hosts[gpu-3].driver.branch: is NVIDIA's" in line for line in told)
+    output = problems(declared(key, with_amd(driver={"branch": 580})))
+    assert any("hosts[gpu-3].driver.branch: is NVIDIA's" in line for line in output)
 
 
 def test_batches_are_of_the_fleet(key: Path):
-    told = problems(declared(key, with_amd(driver={"reboot_batches": 2})))
-    assert any("reboot_batches is of the fleet" in line for line in told)
+    output = problems(declared(key, with_amd(driver={"reboot_batches": 2})))
+    assert any("reboot_batches is of the fleet" in line for line in output)
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ def test_hardware_that_is_not_declared_is_what_is_recorded(tmp_path: Path, key: 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected_message"),
     [
         ("gpu-1: {", "delete the file and record it anew: deploys/discover.py"),
         (RECORDED.replace("23028", "0"), "gpus.0.memory_mib"),
@@ -223,11 +223,11 @@ def test_hardware_that_is_not_declared_is_what_is_recorded(tmp_path: Path, key: 
     ],
 )
 def test_a_recording_that_cannot_be_read_says_what_to_do(
-    tmp_path: Path, key: Path, text: str, told: str
+    tmp_path: Path, key: Path, text: str, expected_message: str
 ):
     with pytest.raises(DeclarationError) as caught:
         load(recorded(tmp_path, key, text), hardware=False)
-    assert told in str(caught.value)
+    assert expected_message in str(caught.value)
 
 
 def test_hosts_may_be_unknown_until_they_are_recorded(tmp_path: Path, key: Path):

@@ -122,7 +122,7 @@ def test_usable_memory_of_an_unknown_card_and_of_another_memory():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"compute_capability": None}, "compute_capability is NVIDIA's"),
         ({"gfx": "gfx942"}, "gfx is AMD's"),
@@ -131,7 +131,7 @@ def test_usable_memory_of_an_unknown_card_and_of_another_memory():
         ({"tflops": 362}, "Extra inputs"),
     ],
 )
-def test_a_row_that_is_not_whole_is_refused(change: dict, said: str):
+def test_a_row_that_is_not_whole_is_refused(change: dict, message: str):
     l40s = {
         "name": "NVIDIA L40S",
         "vendor": "nvidia",
@@ -141,7 +141,7 @@ def test_a_row_that_is_not_whole_is_refused(change: dict, said: str):
         "source": "data sheet",
     }
     assert Card.model_validate(l40s).name == "NVIDIA L40S"
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=message):
         Card.model_validate(l40s | change)
 
 

@@ -24,19 +24,19 @@ RECORDED = Hardware(
 )
 
 
-def told(expected: Hardware, observed: Hardware) -> list[str]:
+def differences(expected: Hardware, observed: Hardware) -> list[str]:
     return list(findings(expected, observed))
 
 
 def test_equal_hardware_differs_in_nothing():
     assert difference(DECLARED, parse_report(sections())) is None
-    assert told(RECORDED, RECORDED) == []
+    assert differences(RECORDED, RECORDED) == []
 
 
 @pytest.mark.parametrize("memory_mib", [46068 - 460, 46068 + 460])
 def test_memory_may_differ_by_one_percent(memory_mib: int):
     found = (replace(L40S, memory_mib=memory_mib), DECLARED.gpus[1])
-    assert told(DECLARED, Hardware(found)) == []
+    assert differences(DECLARED, Hardware(found)) == []
 
 
 def test_a_missing_gpu_shows_both_sides():
@@ -59,13 +59,13 @@ def test_a_missing_gpu_shows_both_sides():
     ],
 )
 def test_each_kind_of_difference(found: tuple[Gpu, ...], finding: list[str]):
-    assert told(DECLARED, Hardware(found)) == finding
+    assert differences(DECLARED, Hardware(found)) == finding
 
 
 def test_a_lost_gpu_is_named_by_its_place_not_by_its_number():
     left = [gpu for gpu in RECORDED.gpus if gpu.index != 1]
     found = tuple(replace(gpu, index=index) for index, gpu in enumerate(left))
-    assert told(RECORDED, Hardware(found, driver_version="580.95.05")) == [
+    assert differences(RECORDED, Hardware(found, driver_version="580.95.05")) == [
         "GPU 1 (NVIDIA L40S at 0000:02:00.0) is missing"
     ]
 
@@ -74,33 +74,35 @@ def test_a_missing_partition_is_seen_although_all_share_one_address():
     partitions = tuple(
         Gpu(i, "AMD Instinct MI300X", 24576, pci_address="0000:0c:00.0") for i in range(8)
     )
-    assert told(Hardware(partitions), Hardware(partitions[:7])) == [
+    assert differences(Hardware(partitions), Hardware(partitions[:7])) == [
         "GPU 7 (AMD Instinct MI300X at 0000:0c:00.0) is missing"
     ]
 
 
 def test_gpus_in_other_slots_are_the_same_gpus():
     moved = tuple(replace(gpu, pci_address=f"0000:8{gpu.index}:00.0") for gpu in RECORDED.gpus)
-    assert told(RECORDED, replace(RECORDED, gpus=moved)) == []
+    assert differences(RECORDED, replace(RECORDED, gpus=moved)) == []
 
 
 def test_changed_links_and_drivers():
     links = tuple((i, j, "SYS") for i in range(4) for j in range(i + 1, 4))
-    assert told(RECORDED, replace(RECORDED, links=links, driver_version="595.80")) == [
+    assert differences(RECORDED, replace(RECORDED, links=links, driver_version="595.80")) == [
         "GPUs 0 and 1 are linked by SYS, not PHB",
         "GPUs 2 and 3 are linked by SYS, not PHB",
         "the driver is 595.80, not 580.95.05",
     ]
-    assert told(RECORDED, replace(RECORDED, links=None)) == []
+    assert differences(RECORDED, replace(RECORDED, links=None)) == []
 
 
 def test_many_changed_links_are_counted():
     every = tuple((i, j, "NODE") for i in range(4) for j in range(i + 1, 4))
-    assert told(RECORDED, replace(RECORDED, links=every))[-1] == "and 2 more links have changed"
+    assert (
+        differences(RECORDED, replace(RECORDED, links=every))[-1] == "and 2 more links have changed"
+    )
 
 
 @pytest.mark.parametrize(
-    ("said", "label", "differs"),
+    ("expected_message", "label", "differs"),
     [
         ("nvlink", "NV18", False),
         ("nvlink", "XGMI", False),
@@ -110,15 +112,15 @@ def test_many_changed_links_are_counted():
         ("pcie", "NV4", True),
     ],
 )
-def test_declared_links_are_compared_in_kind(said: str, label: str, differs: bool):
-    declared = declared_hardware("2x NVIDIA L40S", said)
+def test_declared_links_are_compared_in_kind(expected_message: str, label: str, differs: bool):
+    declared = declared_hardware("2x NVIDIA L40S", expected_message)
     found = Hardware(declared.gpus, ((0, 1, label),))
-    assert bool(told(declared, found)) == differs
+    assert bool(differences(declared, found)) == differs
 
 
 def test_the_order_of_kinds_counts():
     mixed = declared_hardware("1x L4 + 1x L40S")
-    assert told(mixed, declared_hardware("1x L40S + 1x L4"))
+    assert differences(mixed, declared_hardware("1x L40S + 1x L4"))
 
 
 def test_faults_of_the_driver_are_named():
@@ -149,18 +151,18 @@ def test_summary_keeps_the_order():
 
 
 @pytest.mark.parametrize(
-    ("declared", "told"),
+    ("declared", "differences"),
     [
         ("2x NVIDIA L40S", None),
         ("3x NVIDIA L40S", "2 GPUs are on the bus, not 3"),
         ("2x NVIDIA L4", "GPU 0 is NVIDIA L40S by its PCI id, not NVIDIA L4"),
     ],
 )
-def test_a_host_without_a_driver_is_compared_by_its_bus(declared: str, told: str | None):
+def test_a_host_without_a_driver_is_compared_by_its_bus(declared: str, differences: str | None):
     report = parse_report(sections(query="", query_status="missing"))
     assert report.hardware is None
     found = bus_difference(declared_hardware(declared), report)
-    assert found is None if told is None else told in (found or "")
+    assert found is None if differences is None else differences in (found or "")
 
 
 def test_a_slice_stands_for_its_gpu_on_the_bus():

@@ -28,22 +28,22 @@ GPU1\t{link}\t X \t0-63\t0\t\tN/A
 
 
 def process(name: str = "NVIDIA L40S", gpus: int = 2, **parts: str) -> HardwareReport:
-    told = {
+    printed = {
         "query": query(*(row(i, name) for i in range(gpus))),
         "topo": TOPO.format(link="PIX") if gpus == 2 else "",
         "virtualization": "none",
         "paths": PATHS.format(iommu="identity"),
         "numa_balancing": "0",
     }
-    return HostReportFact().process(output(**told | parts))
+    return HostReportFact().process(output(**printed | parts))
 
 
 def kinds(report: HardwareReport) -> list[str]:
     return [fault.kind for fault in report.faults]
 
 
-def acs(*bridges: str, said: str = ON) -> str:
-    return "\n".join(f"{bridge} {said}" for bridge in bridges)
+def acs(*bridges: str, message: str = ON) -> str:
+    return "\n".join(f"{bridge} {message}" for bridge in bridges)
 
 
 def test_a_bridge_between_two_gpus_that_redirects_is_named():
@@ -83,10 +83,12 @@ def test_where_it_does_not_matter_nothing_is_said(more: dict[str, Any]):
 
 
 def test_bridges_that_let_requests_through():
-    assert kinds(process(acs=acs("0000:11:00.0", said=OFF))) == []
+    assert kinds(process(acs=acs("0000:11:00.0", message=OFF))) == []
     only_source = OFF.replace("SrcValid-", "SrcValid+")
-    assert kinds(process(acs=acs("0000:11:00.0", said=only_source))) == []
-    assert kinds(process(acs=acs("0000:11:00.0", said=OFF.replace("CmpltRedir-", "CmpltRedir+"))))
+    assert kinds(process(acs=acs("0000:11:00.0", message=only_source))) == []
+    assert kinds(
+        process(acs=acs("0000:11:00.0", message=OFF.replace("CmpltRedir-", "CmpltRedir+")))
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,8 @@ def test_bridges_that_let_requests_through():
     ],
 )
 def test_numa_balancing_of_several_nodes(more: dict[str, Any], named: bool):
-    told: dict[str, Any] = {"numa_balancing": "1", **more}
-    assert kinds(process(**told)) == ["numa-balancing"] * named
+    printed: dict[str, Any] = {"numa_balancing": "1", **more}
+    assert kinds(process(**printed)) == ["numa-balancing"] * named
 
 
 def test_an_older_report_says_less():
@@ -127,14 +129,14 @@ def test_the_script_asks_the_bridges_above_gpus(tmp_path: Path):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     script = HostReportFact().command().replace("/sys/bus/pci/devices", str(devices))
-    said = subprocess.run(
+    message = subprocess.run(
         ["dash", "-c", script],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    system = HostReportFact().process(said.stdout.splitlines()).system
+    system = HostReportFact().process(message.stdout.splitlines()).system
     assert system.virtualization == "none"
     assert system.gpu_paths[1].bridges[-3:] == ("0000:00:01.1", "0000:10:00.0", "0000:11:01.0")
     assert {path.iommu for path in system.gpu_paths} == {"DMA-FQ"}

@@ -95,7 +95,7 @@ def test_identifiers_are_recorded_where_asked():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"gpus": "2x L40S"}, "gpus"),
         ({"gpus": [{"name": "NVIDIA L40S"}]}, "gpus.0.memory_mib"),
@@ -125,8 +125,8 @@ def test_identifiers_are_recorded_where_asked():
         ({"gpus": [{"name": "A", "memory_mib": 1, "index": i} for i in (2, 1)]}, "1 stands behind"),
     ],
 )
-def test_a_damaged_entry_is_refused_with_its_place(change: dict, told: str):
-    with pytest.raises(ValueError, match=told):
+def test_a_damaged_entry_is_refused_with_its_place(change: dict, message: str):
+    with pytest.raises(ValueError, match=message):
         recorded_hardware({**entry(L40S), **change})
 
 

@@ -10,7 +10,7 @@ from roles.host import parse_json, parse_yaml, read_bytes, read_text
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda file: None, "is not there: create it"),
         (Path.mkdir, "is a folder; name a regular file"),
@@ -23,16 +23,16 @@ from roles.host import parse_json, parse_yaml, read_bytes, read_text
         (lambda file: file.write_bytes(b"\xc3"), "is no UTF-8 text (byte 0); save it as UTF-8"),
     ],
 )
-def test_what_is_no_file_of_text(make: Callable[[Path], object], told: str, tmp_path: Path):
+def test_what_is_no_file_of_text(make: Callable[[Path], object], message: str, tmp_path: Path):
     file = tmp_path / "given"
     make(file)
     with pytest.raises(ValueError) as error:
         read_text(file, 10)
-    assert str(error.value).startswith(f"{file} ") and told in str(error.value)
+    assert str(error.value).startswith(f"{file} ") and message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("a\0b", "has a NUL; remove it"),
         ("x" * 300, "cannot be read (File name too long)"),
@@ -41,10 +41,10 @@ def test_what_is_no_file_of_text(make: Callable[[Path], object], told: str, tmp_
         ("\udcff\n", "is not there"),
     ],
 )
-def test_a_name_of_no_file(name: str, told: str):
+def test_a_name_of_no_file(name: str, message: str):
     with pytest.raises(ValueError) as error:
         read_bytes(Path(name))
-    assert told in str(error.value) and str(error.value).isprintable()
+    assert message in str(error.value) and str(error.value).isprintable()
 
 
 def test_a_file_that_grows_as_it_is_read_has_its_bound():
@@ -55,7 +55,7 @@ def test_a_file_that_grows_as_it_is_read_has_its_bound():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("\n \t", "is empty"),
@@ -72,10 +72,10 @@ def test_a_file_that_grows_as_it_is_read_has_its_bound():
         ('{"a":' * 10**6, "is nested deeper than 64 levels"),
     ],
 )
-def test_what_is_no_json(text: str | bytes, told: str):
+def test_what_is_no_json(text: str | bytes, message: str):
     with pytest.raises(ValueError) as error:
         parse_json(text)
-    assert str(error.value).startswith(told) or told in str(error.value).split(" of ")[-1]
+    assert str(error.value).startswith(message) or message in str(error.value).split(" of ")[-1]
 
 
 def test_json_is_read():
@@ -88,7 +88,7 @@ def test_a_byte_order_mark_is_skipped():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("a: [", "is no YAML"),
         ("a: 1\n---\nb: 1", "is no YAML"),
@@ -105,10 +105,10 @@ def test_a_byte_order_mark_is_skipped():
         ("&a [*a]", "is nested deeper than 64 levels"),
     ],
 )
-def test_what_is_no_yaml(text: str, told: str):
+def test_what_is_no_yaml(text: str, message: str):
     with pytest.raises(ValueError) as error:
         parse_yaml(text)
-    assert str(error.value).startswith(told) and "\n" not in str(error.value)
+    assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
 def test_yaml_is_read():

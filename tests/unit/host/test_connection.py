@@ -68,21 +68,21 @@ def test_a_host_whose_key_nobody_recorded_names_the_command_that_does(
 
 
 def test_what_replicas_are_at_is_heard_and_is_no_output():
-    said = [f"{PROGRESS}a-0 load\n", b"put back\n", f"{PROGRESS}a-0 first token\n".encode()]
+    printed = [f"{PROGRESS}a-0 load\n", b"put back\n", f"{PROGRESS}a-0 first token\n".encode()]
     host = SimpleNamespace(connector_data={PHASES: {}})
-    assert list(without_phases(said, host)) == [b"put back\n"]
+    assert list(without_phases(printed, host)) == [b"put back\n"]
     assert host.connector_data[PHASES] == {"a-0": "first token"}
 
 
 @pytest.mark.parametrize("host", [None, SimpleNamespace(connector_data={})])
 def test_without_a_command_that_says_so_all_is_output(host: object):
-    said = [f"{PROGRESS}a-0 load\n", "text\n"]
-    assert list(without_phases(said, host)) == said
+    printed = [f"{PROGRESS}a-0 load\n", "text\n"]
+    assert list(without_phases(printed, host)) == printed
 
 
 def test_a_host_cannot_say_too_much():
     host = SimpleNamespace(connector_data={PHASES: {}})
-    said = (f"{PROGRESS}{number}{'x' * 999} {'y' * 999}\n" for number in range(999))
-    assert list(without_phases(said, host)) == []
+    printed = (f"{PROGRESS}{number}{'x' * 999} {'y' * 999}\n" for number in range(999))
+    assert list(without_phases(printed, host)) == []
     phases = host.connector_data[PHASES]
     assert len(phases) <= 64 and all(len(k) + len(v) <= 120 for k, v in phases.items())

@@ -82,8 +82,8 @@ def limits(field: FieldInfo) -> st.SearchStrategy[Any] | None:
     outside = []
     added = [one for _, more in found for one in more]
     # What `Field` says within a type stands in an object of its own.
-    said = [one for of in added if isinstance(of, FieldInfo) for one in of.metadata]
-    for bound in (*field.metadata, *added, *said):
+    printed = [one for of in added if isinstance(of, FieldInfo) for one in of.metadata]
+    for bound in (*field.metadata, *added, *printed):
         match bound:
             case annotated_types.Le(most) | annotated_types.Lt(most):
                 outside.append(st.integers(min_value=int(most) + 1))  # type: ignore[call-overload]

@@ -49,7 +49,7 @@ class Host:
     def __init__(self, results: dict[tuple[int, ...], Results], executing: bool):
         self.results, self.state = results, State(executing)
         self.asked: list[Any] = []
-        self.said: list[str] = []
+        self.output: list[str] = []
 
     def get_fact(self, fact: Any, _stdin: Any, **_: Any) -> list[str]:
         line = next(line for line in _stdin[0].splitlines() if line.startswith("TASK = json"))
@@ -67,10 +67,10 @@ class Host:
             yield {"gpus": gpus, "p2p": p2p, "outcome": outcome, **rate}
 
     def noop(self, why: str) -> None:
-        self.said.append(why)
+        self.output.append(why)
 
     def log_styled(self, text: str, **_: Any) -> None:
-        self.said.append(text)
+        self.output.append(text)
 
 
 class Case:
@@ -155,9 +155,9 @@ def test_another_shape_stops_the_host_with_its_new_plan():
     (failing,) = case.run()
     assert failing.function(case.host.state, case.host, *failing.args) is False
     assert case.host in case.host.state.failed_hosts
-    assert "nothing was started or stopped here, run again" in case.host.said[0]
+    assert "nothing was started or stopped here, run again" in case.host.output[0]
     assert any(
-        "GPUs 0 and 1 hang in an all-reduce (driver 580.95.05)" in one for one in case.host.said
+        "GPUs 0 and 1 hang in an all-reduce (driver 580.95.05)" in one for one in case.host.output
     )
     assert case.outcomes() == {
         "GPUs 0,1": "fail",
@@ -185,7 +185,7 @@ def test_gpus_in_use_are_left_alone():
     case.results[0, 1] = BUSY
     assert case.run() == []
     assert [one.gpus for one in case.hardware.interconnect] == [(2, 3)]
-    assert "GPUs 0,1 were not measured, as replicas serve from them" in case.host.said[0]
+    assert "GPUs 0,1 were not measured, as replicas serve from them" in case.host.output[0]
     assert case.outcomes() == {"GPUs 0,1": "skipped", "GPUs 2,3": "pass"}
 
 
@@ -193,7 +193,7 @@ def test_all_gpus_in_use_are_told_of_once():
     case = Case("4x NVIDIA A10G")
     case.results = {(0, 1): BUSY, (2, 3): BUSY}
     assert case.run() == []
-    warning, verdicts = case.host.said
+    warning, verdicts = case.host.output
     assert warning.startswith("GPUs 0,1 and 2,3 were not measured, as replicas serve from them")
     assert verdicts == "0 verdicts"
 
@@ -225,4 +225,4 @@ def test_verdicts_that_cannot_be_kept_end_no_run():
 
     case.keep = full  # type: ignore[method-assign]
     assert case.run() == []
-    assert "could not be recorded: no space left" in case.host.said[0]
+    assert "could not be recorded: no space left" in case.host.output[0]

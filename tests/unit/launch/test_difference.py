@@ -15,7 +15,7 @@ RETIRE = Change("retire", "a", "is not in the plan")
 START = Change("start", "a", "is failed")
 
 
-def told(change: Change, before: dict[str, Any] | None) -> list[ReplicaChange]:
+def changes_of(change: Change, before: dict[str, Any] | None) -> list[ReplicaChange]:
     manifest = {"a": before} if before is not None else {}
     return replica_changes("gpu1", [change], manifest, {"a": NOW})
 
@@ -48,7 +48,7 @@ def test_a_change_is_told_by_what_differs(
     change: Change, before: dict[str, Any] | None, words: str | None, laid_out: bool
 ):
     expected = [] if words is None else [ReplicaChange("gpu1/a", words, laid_out)]
-    assert told(change, before) == expected
+    assert changes_of(change, before) == expected
 
 
 def test_settings_that_differ_are_named():

@@ -237,8 +237,8 @@ def test_the_recorded_revision_reaches_the_engine(
     commit: str | None, service: dict[str, Any], build: Build, expected: dict[str, str]
 ):
     (found, *_) = launch(build, model=recorded_at(commit), **service).replicas
-    said = options(found)
-    assert {name: said[name] for name in said if name.endswith("revision")} == expected
+    printed = options(found)
+    assert {name: printed[name] for name in printed if name.endswith("revision")} == expected
 
 
 def test_another_revision_restarts_the_services_replicas_alone():

@@ -78,7 +78,7 @@ def test_a_gguf_file_that_is_no_file(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["/dev/zero"], "/dev/zero/config.json is not there"),
         (["~nobody-there/model"], "home of a user that is not there"),
@@ -92,8 +92,8 @@ def test_a_gguf_file_that_is_no_file(
     ],
 )
 def test_arguments_that_name_no_model(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ):
     assert main(["read", *arguments]) == 1
     printed = capsys.readouterr()
-    assert printed.out == "" and told in printed.err and len(printed.err.splitlines()) == 1
+    assert printed.out == "" and message in printed.err and len(printed.err.splitlines()) == 1

@@ -195,7 +195,7 @@ def test_what_the_engine_is_told(method: str, format: str):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"hidden_size": "4096"}, "hidden_size is '4096'; it must be a whole number"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be a whole number from 1"),
@@ -210,8 +210,8 @@ def test_what_the_engine_is_told(method: str, format: str):
         ({"rope_scaling": 3}, "rope_scaling is 3; it must be a mapping"),
     ],
 )
-def test_a_config_that_cannot_be_says_which_key(change: dict[str, Any], said: str):
-    with pytest.raises(ValueError, match=said):
+def test_a_config_that_cannot_be_says_which_key(change: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
         parse_config(read("Llama-3.1-8B-Instruct") | change)
 
 

@@ -52,7 +52,7 @@ def test_nvidias_quantisation_lies_beside_the_config(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("config.json", b"{", "is no JSON"),
         ("config.json", b"[1]", "holds list"),
@@ -62,9 +62,9 @@ def test_nvidias_quantisation_lies_beside_the_config(folder: Path):
         ("model.safetensors.index.json", b'{"metadata": {}}', "no metadata.total_size"),
     ],
 )
-def test_a_damaged_file_is_named(folder: Path, name: str, content: bytes, said: str):
+def test_a_damaged_file_is_named(folder: Path, name: str, content: bytes, message: str):
     (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         read_folder(folder)
     assert name in str(error.value)
 
@@ -103,7 +103,7 @@ def test_a_gguf_file_says_all_by_itself(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"GGML", "no GGUF file"),
         (gguf(9), "version 9"),
@@ -111,8 +111,8 @@ def test_a_gguf_file_says_all_by_itself(tmp_path: Path):
         (gguf()[:-40], "cut off: b ends at byte"),
     ],
 )
-def test_a_gguf_file_that_is_none(tmp_path: Path, content: bytes, said: str):
+def test_a_gguf_file_that_is_none(tmp_path: Path, content: bytes, message: str):
     file = tmp_path / "m.gguf"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_folder(file)

@@ -200,7 +200,7 @@ def pair(kind: int, value: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         (b"GGUF" + struct.pack("<IQQ", 3, 2**40, 1), "1099511627776 tensors"),
         (pair(8, struct.pack("<Q", 2**60)), "a text would be"),
@@ -212,13 +212,13 @@ def pair(kind: int, value: bytes) -> bytes:
         (header({"k": 1, "general.alignment": 24}, {})[0], "no power of 2"),
     ],
 )
-def test_what_no_header_says(raw: bytes, said: str):
-    with pytest.raises(ValueError, match=said):
+def test_what_no_header_says(raw: bytes, message: str):
+    with pytest.raises(ValueError, match=message):
         parse(raw)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"block_count": 0}, "block_count is 0"),
         ({"block_count": 5000}, "block_count is 5000"),
@@ -226,8 +226,8 @@ def test_what_no_header_says(raw: bytes, said: str):
         ({"embedding_length": True}, "embedding_length is True"),
     ],
 )
-def test_a_wrong_key_is_named(change: dict[str, Any], said: str):
-    with pytest.raises(ValueError, match=f"m.gguf: llama.{said}"):
+def test_a_wrong_key_is_named(change: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=f"m.gguf: llama.{message}"):
         changed(**change)
 
 
@@ -242,8 +242,8 @@ def test_what_is_recorded_is_the_same_model(tmp_path: Path):
 
 
 def test_equal_layers_are_recorded_once():
-    said = json.loads(recorded("Llama-3.1-8B-Instruct").text())
-    assert said["gguf"]["layers"] == [
+    message = json.loads(recorded("Llama-3.1-8B-Instruct").text())
+    assert message["gguf"]["layers"] == [
         {
             "count": 32,
             "weights_bytes": 436_240_384,

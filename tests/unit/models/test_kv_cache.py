@@ -157,8 +157,8 @@ def test_bytes_of_a_token_by_dtype(dtype: str, per_token: int):
 
 
 def test_a_checkpoint_that_says_how_its_cache_is_kept():
-    said = kv_tokens(published("Llama-3.1-70B-Instruct-FP8"), GIB, max_model_len=4096)
-    assert said.bytes_per_token == 80 * 8 * 256
+    message = kv_tokens(published("Llama-3.1-70B-Instruct-FP8"), GIB, max_model_len=4096)
+    assert message.bytes_per_token == 80 * 8 * 256
 
 
 def test_sparse_latents_take_their_own_layout_and_an_index():
@@ -172,12 +172,12 @@ def test_sparse_latents_take_their_own_layout_and_an_index():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [({"kv_cache_dtype": "fp9"}, "use auto, fp8"), ({"max_model_len": 0}, "at least 1")],
 )
-def test_what_is_asked_wrongly(options: Any, said: str):
+def test_what_is_asked_wrongly(options: Any, message: str):
     asked: Any = {"max_model_len": 4096} | options
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         kv_tokens(published("Llama-3.1-8B-Instruct"), GIB, **asked)
 
 

@@ -185,16 +185,16 @@ WRONG: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "told"), WRONG)
+@pytest.mark.parametrize(("name", "change", "expected_message"), WRONG)
 def test_a_wrong_key_is_named_with_what_it_must_be(
-    name: str, change: dict[str, Any], told: tuple[str, ...]
+    name: str, change: dict[str, Any], expected_message: tuple[str, ...]
 ):
     model = {"id": "acme/mine", "config": read(name) | change}
     with pytest.raises(ValueError) as error:
         RecordedModel.model_validate(model).model()
     message = str(error.value)
     assert message.startswith("config: ") and "\n" not in message and len(message) < 400
-    assert [part for part in told if part not in message] == [], message
+    assert [part for part in expected_message if part not in message] == [], message
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ def test_a_mapping_that_is_no_config_makes_no_model(config: dict[str, Any]):
         parse_config(config)
 
 
-@pytest.mark.parametrize("said", [1, 29, 10**6, 2**49])
-def test_bytes_that_are_not_those_of_the_weights(said: int):
-    with pytest.raises(ValueError, match=rf"weights_bytes is {said}; it must be near to"):
-        parse_config(read(LLAMA), weights_bytes=said)
+@pytest.mark.parametrize("fragment", [1, 29, 10**6, 2**49])
+def test_bytes_that_are_not_those_of_the_weights(fragment: int):
+    with pytest.raises(ValueError, match=rf"weights_bytes is {fragment}; it must be near to"):
+        parse_config(read(LLAMA), weights_bytes=fragment)
 
 
 # Files beside each other in a folder: what is wrong with one, and what its error names.
@@ -246,15 +246,15 @@ FILES: list[tuple[str, bytes, tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "told"), FILES)
+@pytest.mark.parametrize(("name", "content", "expected_message"), FILES)
 def test_a_damaged_file_of_a_folder_is_named(
-    tmp_path: Path, name: str, content: bytes, told: tuple[str, ...]
+    tmp_path: Path, name: str, content: bytes, expected_message: tuple[str, ...]
 ):
     (tmp_path / "config.json").write_text(json.dumps(read("Qwen3-0.6B")))
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
         read_folder(tmp_path)
-    assert [part for part in told if part not in str(error.value)] == [], error.value
+    assert [part for part in expected_message if part not in str(error.value)] == [], error.value
 
 
 def safetensors(**tensors: Any) -> bytes:
@@ -263,7 +263,7 @@ def safetensors(**tensors: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected_message"),
     [
         (safetensors(a={"data_offsets": ["0", "8"]}), "'a' has data_offsets"),
         (safetensors(a={"data_offsets": [8, 0]}), "'a' has data_offsets"),
@@ -282,12 +282,12 @@ def safetensors(**tensors: Any) -> bytes:
         (b"", "ends within its first 8 bytes"),
     ],
 )
-def test_a_damaged_header_of_tensors(tmp_path: Path, content: bytes, told: str):
+def test_a_damaged_header_of_tensors(tmp_path: Path, content: bytes, expected_message: str):
     (tmp_path / "config.json").write_text(json.dumps(read("Qwen3-0.6B")))
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match=r"model\.safetensors.*download it again") as error:
         read_folder(tmp_path)
-    assert told in str(error.value)
+    assert expected_message in str(error.value)
 
 
 GGUF: dict[str, Any] = {
@@ -303,7 +303,7 @@ GGUF: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected_message"),
     [
         ({"llama.block_count": 10**9}, "llama.block_count"),
         ({"llama.block_count": 0}, "llama.block_count"),
@@ -323,12 +323,12 @@ GGUF: dict[str, Any] = {
         ({"split.count": 4}, "name the first one"),
     ],
 )
-def test_a_gguf_file_of_odd_metadata(tmp_path: Path, change: dict[str, Any], told: str):
+def test_a_gguf_file_of_odd_metadata(tmp_path: Path, change: dict[str, Any], expected_message: str):
     head, size = header(GGUF | change, {"blk.0.a": ((256,), "Q4_K")})
     (tmp_path / "m.gguf").write_bytes(head + bytes(size))
     with pytest.raises(ValueError, match=r"m\.gguf") as error:
         read_folder(tmp_path / "m.gguf").model()
-    assert told in str(error.value)
+    assert expected_message in str(error.value)
 
 
 def test_a_gguf_file_of_endless_texts_is_not_read_to_its_end(tmp_path: Path):
@@ -405,7 +405,7 @@ SHAPE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected_message"),
     [
         (b"{}", "id: is missing; set it"),
         (b"[]", "valid dictionary"),
@@ -426,12 +426,12 @@ SHAPE: dict[str, Any] = {
         (recorded_file(gguf=SHAPE | {"kind": "small"}), "gguf.kind: unknown key"),
     ],
 )
-def test_a_recorded_model_that_was_edited(tmp_path: Path, content: bytes, told: str):
+def test_a_recorded_model_that_was_edited(tmp_path: Path, content: bytes, expected_message: str):
     file = tmp_path / "m.json"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"m\.json: .*; correct it, or .*: python") as error:
         model_of_file(file)
-    assert told in str(error.value) and "\n" not in str(error.value)
+    assert expected_message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["a\0b.json", "x" * 300 + ".json", "~nobody-there/m.json"])

@@ -10,7 +10,7 @@ from tests.unit.models.published import published
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "options", "said"),
+    ("name", "shape", "options", "message"),
     [
         ("Qwen2.5-7B-Instruct", (4,), {}, None),
         ("Qwen2.5-7B-Instruct", (8,), {}, "28 attention heads do not divide by 8"),
@@ -43,10 +43,10 @@ from tests.unit.models.published import published
     ],
 )
 def test_what_vllm_refuses(
-    name: str, shape: tuple[int, ...], options: dict[str, Any], said: str | None
+    name: str, shape: tuple[int, ...], options: dict[str, Any], message: str | None
 ):
     problems = shape_problems(published(name), *shape, **options)
-    assert any(said in problem for problem in problems) if said else problems == ()
+    assert any(message in problem for problem in problems) if message else problems == ()
 
 
 def test_groups_of_a_quantised_checkpoint_are_not_cut():

@@ -131,10 +131,10 @@ def test_an_unknown_kind_is_planned_from_its_bytes_with_a_margin():
 def test_bytes_of_an_unquantised_checkpoint_that_the_engine_quantises():
     # --quantization fp8 on a bfloat16 checkpoint; the bytes are the checkpoint's.
     config = read("Llama-3.1-8B-Instruct")
-    said = parse_config(config, quantization="fp8", weights_bytes=16_060_522_496)
+    printed = parse_config(config, quantization="fp8", weights_bytes=16_060_522_496)
     unsaid = parse_config(config, quantization="fp8")
-    assert weights_per_gpu(said, 1) == weights_per_gpu(unsaid, 1)
-    assert weights_per_gpu(said, 1) / GIB == pytest.approx(8.46, abs=0.05)
+    assert weights_per_gpu(printed, 1) == weights_per_gpu(unsaid, 1)
+    assert weights_per_gpu(printed, 1) / GIB == pytest.approx(8.46, abs=0.05)
 
 
 names = st.sampled_from(["Llama-3.1-8B-Instruct", "Qwen3-30B-A3B", "DeepSeek-V3", "gemma-2-2b-it"])

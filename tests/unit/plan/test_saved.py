@@ -12,7 +12,7 @@ SERVICE = ServiceSettings.model_validate(
 
 
 def plan(**gpus: str) -> Plan:
-    return plan_fleet(SERVICE, {host: declared_hardware(said) for host, said in gpus.items()})
+    return plan_fleet(SERVICE, {host: declared_hardware(message) for host, message in gpus.items()})
 
 
 def test_a_saved_plan_is_made_to_be_read():
@@ -47,8 +47,8 @@ def test_a_file_of_before_several_engines_says_nothing_of_them():
 
 def test_what_differs_is_named():
     before = saved([plan(a="2x NVIDIA L40S", b="4x NVIDIA A10G")])
-    told = plan_differences(before, [plan(a="1x NVIDIA L40S", b="4x NVIDIA L40S")])
-    assert [line.split(" (")[0].split(":")[0] for line in told] == [
+    output = plan_differences(before, [plan(a="1x NVIDIA L40S", b="4x NVIDIA L40S")])
+    assert [line.split(" (")[0].split(":")[0] for line in output] == [
         "a/s-1 is gone",
         "b/s-0 has gpus [0], tensor_parallel_size 1, was gpus [0, 1], tensor_parallel_size 2",
         "b/s-1 has gpus [1], tensor_parallel_size 1, was gpus [2, 3], tensor_parallel_size 2",
@@ -64,7 +64,7 @@ def test_what_one_of_both_does_not_set_is_named():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("# a comment\n", "is empty"),
@@ -79,13 +79,13 @@ def test_what_one_of_both_does_not_set_is_named():
         ("a: {model: m, hosts: {h: {}, h: {}}}\n", "has h twice"),
     ],
 )
-def test_what_is_no_saved_plan_is_refused(text: str, said: str):
-    with pytest.raises(ValueError, match=said):
+def test_what_is_no_saved_plan_is_refused(text: str, message: str):
+    with pytest.raises(ValueError, match=message):
         plan_differences(text, [plan(a="1x NVIDIA L40S")])
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (("gpus: [0]", "gpus: []"), r"a\.s-0\.gpus"),
         (("gpus: [0]", "gpus: [zero]"), r"a\.s-0\.gpus\.0"),
@@ -97,11 +97,11 @@ def test_what_is_no_saved_plan_is_refused(text: str, said: str):
         (("  hosts:", "  host:"), r"s\.hosts"),
     ],
 )
-def test_a_saved_replica_is_read_strictly(change: tuple[str, str], said: str):
+def test_a_saved_replica_is_read_strictly(change: tuple[str, str], message: str):
     made = plan(a="1x NVIDIA L40S")
     text = saved([made])
     assert change[0] in text
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         plan_differences(text.replace(*change), [made])
 
 

@@ -85,7 +85,7 @@ def output(sudo: bool = True, **sections: str) -> list[str]:
     }
     root = dict.fromkeys(ROOT_SECTIONS, "") | {"umask": "0022", "hub": f"folder {HUB}"}
     own = {name: text for name, text in sections.items() if name in ROOT_SECTIONS}
-    said = {SUDO_SECTIONS[name]: text for name, text in sections.items() if name in SUDO_SECTIONS}
+    answer = {SUDO_SECTIONS[name]: text for name, text in sections.items() if name in SUDO_SECTIONS}
     driver = {"own_key": sections.get("own_key", "")}
     user |= {
         name: text
@@ -95,7 +95,7 @@ def output(sudo: bool = True, **sections: str) -> list[str]:
     lines = ["Welcome to the cluster", *_part(USER, user)]
     if sudo:
         lines += [*_part(ROOT, root | own), *_part(DRIVER.name, driver)]
-    return [*lines, *_part(SUDO, {"errors": ""} | said)]
+    return [*lines, *_part(SUDO, {"errors": ""} | answer)]
 
 
 def _part(name: str, sections: dict[str, str]) -> list[str]:

@@ -22,7 +22,7 @@ class Host:
         self.connector = SSHConnector.__new__(SSHConnector) if over_ssh else object()
         self.boot = boot or Boot("old")
         self.noops: list[str] = []
-        self.said: list[str] = []
+        self.output: list[str] = []
 
     def get_fact(self, fact: Any, **_: Any) -> Any:
         assert fact is CurrentBoot
@@ -32,7 +32,7 @@ class Host:
         self.noops.append(why)
 
     def log_styled(self, text: str, **_: Any) -> None:
-        self.said.append(text)
+        self.output.append(text)
 
 
 def run(host: Host, operation: Any, **arguments: Any) -> list[Any]:
@@ -76,7 +76,7 @@ def failure(host: Host, commands: list[Any]) -> str:
     (command,) = commands
     assert isinstance(command, FunctionCommand)
     assert command.function(host.state, host, *command.args) is False
-    return host.said[0]
+    return host.output[0]
 
 
 def test_nothing_is_rebooted_that_needs_none():
@@ -148,9 +148,9 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
     host, newer = Host(), ("kernel 6.2 waits",)
     known = reboots(host)
     assert run(host, check_reboot, need=need(allowed=False, recommended=newer), reboots=known) == []
-    told = "serves, but should be rebooted (kernel 6.2 waits)"
-    (message,) = host.said
-    assert message.startswith(told) and 'driver.reboot = "when-needed"' in message
+    expected_message = "serves, but should be rebooted (kernel 6.2 waits)"
+    (message,) = host.output
+    assert message.startswith(expected_message) and 'driver.reboot = "when-needed"' in message
     # Once: it is asked again at its turn.
     assert (
         run(
@@ -162,13 +162,13 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
         )
         == []
     )
-    assert len(host.said) == 1 and not known.reasons
+    assert len(host.output) == 1 and not known.reasons
     assert run(host, check_reboot, need=need(recommended=newer), reboots=known) == []
     assert known.reasons == {"gpu1": newer}
 
 
 @pytest.mark.parametrize(
-    ("over_ssh", "more", "told"),
+    ("over_ssh", "more", "expected_message"),
     [
         (True, {"drain_problem": "add --limit lb1"}, "(kernel 6.2 waits): add --limit lb1"),
         (
@@ -183,12 +183,12 @@ def test_a_wish_is_told_where_reboots_are_not_allowed_and_done_where_they_are():
         ),
     ],
 )
-def test_a_wish_that_cannot_be_had_fails_no_host(over_ssh: bool, more: Any, told: str):
+def test_a_wish_that_cannot_be_had_fails_no_host(over_ssh: bool, more: Any, expected_message: str):
     host = Host(over_ssh=over_ssh)
     known = reboots(host)
     wishing = need(recommended=("kernel 6.2 waits",), **more)
     assert run(host, check_reboot, need=wishing, reboots=known) == []
-    assert host.said[0].startswith("serves, but should be rebooted " + told)
+    assert host.output[0].startswith("serves, but should be rebooted " + expected_message)
     assert not known.restarting and not known.reasons
 
 
@@ -205,8 +205,8 @@ def test_a_host_that_serves_waits_for_its_turn():
 def test_a_host_that_nobody_would_pass_by_is_not_rebooted():
     host = Host()
     alone = need(("nouveau is loaded",), drain_problem="it serves, and …: add --limit lb1")
-    said = failure(host, run(host, check_reboot, need=alone, reboots=reboots(host)))
-    assert said == "needs a reboot (nouveau is loaded): it serves, and …: add --limit lb1"
+    output = failure(host, run(host, check_reboot, need=alone, reboots=reboots(host)))
+    assert output == "needs a reboot (nouveau is loaded): it serves, and …: add --limit lb1"
 
 
 def test_what_would_come_of_a_reboot_is_told_instead():
@@ -221,12 +221,14 @@ def test_a_wish_is_only_told_where_the_reboot_would_do_harm():
     host = Host()
     wished = need((), recommended=("a newer kernel",), blocker="no module")
     assert run(host, check_reboot, need=wished, reboots=reboots(host)) == []
-    assert host.noops == ["no reboot is needed"] and "a newer kernel" in host.said[0]
+    assert host.noops == ["no reboot is needed"] and "a newer kernel" in host.output[0]
 
 
 def test_a_host_whose_driver_waits_is_not_told_to_reboot_itself():
     host = Host()
     waiting = need((), allowed=False, waits=True)
-    told = failure(host, run(host, check_reboot, need=waiting, reboots=reboots(host)))
-    assert told.startswith("needs a reboot (its driver has to be changed). Allow it with")
-    assert "yourself" not in told
+    expected_message = failure(host, run(host, check_reboot, need=waiting, reboots=reboots(host)))
+    assert expected_message.startswith(
+        "needs a reboot (its driver has to be changed). Allow it with"
+    )
+    assert "yourself" not in expected_message

@@ -41,13 +41,13 @@ def test_a_degraded_system_is_back_too(system: str):
 
 
 @pytest.mark.parametrize(
-    "said", ["", "unknown", "offline", "initializing", "stopping", "Failed to connect to bus: x"]
+    "message", ["", "unknown", "offline", "initializing", "stopping", "Failed to connect to bus: x"]
 )
-def test_a_boot_whose_systemd_does_not_say_that_it_is_up_is_looked_at_again(said: str):
-    look = parse_boot(["boot new", f"system {said}"])
+def test_a_boot_whose_systemd_does_not_say_that_it_is_up_is_looked_at_again(message: str):
+    look = parse_boot(["boot new", f"system {message}"])
     back, waiting, _ = waited(look)
     assert not back
-    assert f"it is booting (systemd says {said or 'nothing'})" in waiting.last_seen()
+    assert f"it is booting (systemd says {message or 'nothing'})" in waiting.last_seen()
     assert waited(look, NEW)[0]
 
 

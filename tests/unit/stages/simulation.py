@@ -57,9 +57,9 @@ class Machine:
     def run(self, command: Any, _stdin: str = "", **_: Any) -> tuple[bool, CommandOutput]:
         text = command if isinstance(command, str) else command.get_raw_value()
         if self.fails(text):
-            said = [OutputLine("stdout", line) for line in self.last_words]
+            output = [OutputLine("stdout", line) for line in self.last_words]
             return False, CommandOutput(
-                [*said, *(OutputLine("stderr", e) for e in self.last_errors)]
+                [*output, *(OutputLine("stderr", e) for e in self.last_errors)]
             )
         self.commands.append(text)
         self.done(text, _stdin)

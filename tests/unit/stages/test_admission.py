@@ -22,8 +22,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Simul
         """Machines that report two L40S, but for those whose report is given."""
         simulation = Simulation(tmp_path, monkeypatch, hosts)
         for name, machine in simulation.machines.items():
-            said = {HARDWARE.name: reports.get(name) or sections()}
-            machine.facts = {Answers: lambda said=said, **_: said}
+            message = {HARDWARE.name: reports.get(name) or sections()}
+            machine.facts = {Answers: lambda message=message, **_: message}
         return simulation
 
     return made

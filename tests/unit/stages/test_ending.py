@@ -23,7 +23,7 @@ def ended(fleet: ServingFleet) -> dict[str, HostVerdict]:
     return {one.host: one for one in found}
 
 
-def told(fleet: ServingFleet) -> dict[str, tuple[str, int, int]]:
+def screen_text(fleet: ServingFleet) -> dict[str, tuple[str, int, int]]:
     """Outcome, replicas that serve and those that were not seen, by host."""
     return {name: (one.outcome, one.serving, one.unseen) for name, one in ended(fleet).items()}
 
@@ -35,7 +35,7 @@ def fails(command: str) -> bool:
 def test_hosts_that_moved_serve_and_changed(fleet: ServingFleet):
     fleet.update()
     gpu_hosts = dict.fromkeys(("gpu1", "gpu2", "gpu3"), ("changed", 2, 0))
-    assert told(fleet) == {**gpu_hosts, "lb1": ("changed", 0, 0)}
+    assert screen_text(fleet) == {**gpu_hosts, "lb1": ("changed", 0, 0)}
     assert all(one.next_step == "" for one in ended(fleet).values())
 
 
@@ -43,7 +43,7 @@ def test_nothing_to_do_changes_nothing(fleet: ServingFleet):
     fleet.planned("gpu1", "gpu2", "gpu3")
     fleet.update()
     gpu_hosts = dict.fromkeys(("gpu1", "gpu2", "gpu3"), ("unchanged", 2, 0))
-    assert told(fleet) == {**gpu_hosts, "lb1": ("unchanged", 0, 0)}
+    assert screen_text(fleet) == {**gpu_hosts, "lb1": ("unchanged", 0, 0)}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_host_that_fails_serves_only_where_it_says_so(
     fleet.machines["gpu2"].fails = fails
     fleet.machines["gpu2"].last_words = last_words
     fleet.update()
-    assert told(fleet) == {
+    assert screen_text(fleet) == {
         "gpu1": ("changed", 2, 0),
         "gpu2": ("FAILED", serving, unseen),
         "gpu3": ("not updated", 2, 0),
@@ -67,8 +67,8 @@ def test_a_host_that_fails_serves_only_where_it_says_so(
 
 def test_hosts_outside_the_run_are_named_and_not_seen(fleet: ServingFleet):
     fleet.update("gpu1", "lb1")
-    assert told(fleet)["gpu1"] == ("changed", 2, 0)
-    assert told(fleet)["gpu2"] == ("left out by --limit", 0, 2)
+    assert screen_text(fleet)["gpu1"] == ("changed", 2, 0)
+    assert screen_text(fleet)["gpu2"] == ("left out by --limit", 0, 2)
 
 
 def test_what_another_host_stopped_is_mended_there(fleet: ServingFleet):

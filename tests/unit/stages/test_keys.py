@@ -38,8 +38,8 @@ def test_a_deploy_makes_it_once_for_its_owner_alone(
     key = file.read_text().strip()
     assert len(key) == 64 and key != CLIENTS
     assert [oct(path.stat().st_mode & 0o777) for path in (file, file.parent)] == ["0o600", "0o700"]
-    said = capsys.readouterr().err
-    assert said.count(str(file)) == 1 and key not in said
+    output = capsys.readouterr().err
+    assert output.count(str(file)) == 1 and key not in output
     assert sorted(one.name for one in file.parent.iterdir()) == [".gitignore", "engines.key"]
     seen_to(simulation)
     assert file.read_text().strip() == key and capsys.readouterr().err == ""
@@ -78,13 +78,13 @@ def test_a_proof_of_what_others_deployed_makes_none(simulation: Simulation, tmp_
 
 
 # Replicas of the older one take one key, so that the service is interrupted, and told to be.
-@pytest.mark.parametrize(("requirement", "told"), [("vllm==0.33.0", 0), ("vllm==0.31.0", 1)])
+@pytest.mark.parametrize(("requirement", "message"), [("vllm==0.33.0", 0), ("vllm==0.31.0", 1)])
 def test_a_fleet_that_runs_with_the_clients_key_changes_it_by_a_rolling_update(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     requirement: str,
-    told: int,
+    message: int,
 ):
     vllm: dict[str, Any] = {"vllm": {"requirement": requirement, "allow_unhashed": True}}
     fleet = ServingFleet(tmp_path, monkeypatch, services=[SERVICE], engines=vllm)
@@ -98,7 +98,7 @@ def test_a_fleet_that_runs_with_the_clients_key_changes_it_by_a_rolling_update(
     assert fleet.update() == set()
     key = made_key(tmp_path).read_text().strip()
     assert sorted(host for host, _ in fleet.tasks) == ["gpu1", "gpu2", "gpu3"]
-    assert capsys.readouterr().err.count("s is interrupted") == told
+    assert capsys.readouterr().err.count("s is interrupted") == message
     assert {one["key"] for _, task in fleet.tasks for one in task["replicas"]} == {key}
     commands = [command for machine in fleet.machines.values() for command in machine.commands]
     assert commands and not any(key in command for command in commands)

@@ -37,7 +37,7 @@ class Connected:
         self.facts = {HostReportFact: report, CudaStart: cuda}
         self.asked: list[Any] = []
         self.state: Any = SimpleNamespace(is_executing=executing, failed_hosts=set())
-        self.said: list[str] = []
+        self.output: list[str] = []
 
     def get_fact(self, fact: Any, **_: Any) -> Any:
         self.asked.append(fact)
@@ -47,7 +47,7 @@ class Connected:
         pass
 
     def log_styled(self, text: str, **_: Any) -> None:
-        self.said.append(text)
+        self.output.append(text)
 
 
 def run(
@@ -76,7 +76,7 @@ def run(
         ("gpu1", "GPUs"),
         ("gpu1", "GPU 1"),
     }
-    return found, "".join(connected.said), {check.name: check.outcome for check in checks}
+    return found, "".join(connected.output), {check.name: check.outcome for check in checks}
 
 
 def test_a_new_driver_on_the_same_gpus_is_ready():

@@ -51,8 +51,8 @@ def test_progress_is_replaced_on_a_terminal_alone(
     if replaced:
         assert stream.getvalue() == f"... 5 s{clear}... 6 s{clear}{green}"
     else:
-        said = green if not is_terminal else "done\n"
-        assert stream.getvalue() == f"... 5 s\n... 6 s\n{said}"
+        printed = green if not is_terminal else "done\n"
+        assert stream.getvalue() == f"... 5 s\n... 6 s\n{printed}"
 
 
 def test_progress_is_not_in_the_log():

@@ -46,7 +46,7 @@ def test_a_part_keeps_its_links():
 
 
 @pytest.mark.parametrize(
-    ("pinned", "told"),
+    ("pinned", "message"),
     [
         ({"c": [0]}, "c is no service; it is one of a, b"),
         ({"a": [9]}, "a: the host has no GPU 9"),
@@ -54,8 +54,8 @@ def test_a_part_keeps_its_links():
         ({"a": [1, 1]}, "a names GPU 1 twice; remove one"),
     ],
 )
-def test_wrong_pins_are_refused(pinned: dict, told: str):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_pins_are_refused(pinned: dict, message: str):
+    with pytest.raises(ValueError, match=message):
         allocate(EIGHT, {"a": None, "b": None}, pinned)
 
 

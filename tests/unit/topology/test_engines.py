@@ -113,7 +113,7 @@ def test_layers_that_take_turns_weigh_less_than_cards_of_their_own():
 
 
 @pytest.mark.parametrize(
-    ("said", "model", "kind"),
+    ("message", "model", "kind"),
     [
         (None, "catalog", "vllm"),
         ("auto", "catalog", "vllm"),
@@ -124,8 +124,8 @@ def test_layers_that_take_turns_weigh_less_than_cards_of_their_own():
         ("vllm", "gguf", "vllm"),
     ],
 )
-def test_the_engine_goes_by_the_models_files(said: str | None, model: str, kind: str):
-    own: dict[str, Any] = {"engine": said} if said else {}
+def test_the_engine_goes_by_the_models_files(message: str | None, model: str, kind: str):
+    own: dict[str, Any] = {"engine": message} if message else {}
     if model == "catalog":
         own |= {"model": "Qwen/Qwen3-8B", "weights": "/srv/qwen"}
     declared = service(**own)
@@ -133,7 +133,7 @@ def test_the_engine_goes_by_the_models_files(said: str | None, model: str, kind:
     host = plan_fleet(declared, {"h": hardware(LARGE)}).hosts[0]
     assert {one.engine for one in host.replicas} == {kind}
     assert host.reasons[0].endswith("files" if model == "catalog" else "a GGUF file") is (
-        said == "auto"
+        message == "auto"
     )
 
 
@@ -145,7 +145,7 @@ def test_other_files_are_refused_with_what_to_do():
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"weights": "org/name"}, "no GGUF file on the hosts"),
         ({"arguments": {"max-num-seqs": 4, "ctx-size": 4}}, "min_concurrency"),
@@ -154,8 +154,8 @@ def test_other_files_are_refused_with_what_to_do():
         ({"max_model_len": 200_000}, "set at most 163840"),
     ],
 )
-def test_settings_are_checked_by_the_services_engine(more: dict[str, Any], said: str):
-    with pytest.raises(ValidationError, match=said):
+def test_settings_are_checked_by_the_services_engine(more: dict[str, Any], message: str):
+    with pytest.raises(ValidationError, match=message):
         service(**more)
 
 

@@ -189,8 +189,8 @@ def test_a_plan_and_its_file_say_that_p2p_is_off():
     assert "p2p" not in saved([before])
     assert "p2p: false" in saved([now])
     assert plan_differences(saved([now]), [now]) == []
-    (told,) = plan_differences(saved([before]), [now])
-    assert "p2p False, was" in told
+    (output,) = plan_differences(saved([before]), [now])
+    assert "p2p False, was" in output
 
 
 def test_only_p2p_is_taken_over_from_a_new_plan():

@@ -156,7 +156,7 @@ def test_slices_serve_one_by_one():
 
 
 @pytest.mark.parametrize(
-    ("case", "told"),
+    ("case", "message"),
     [
         ({}, "host"),
         ({"host": {"gpus": [{"name": "L40S"}]}}, "neither config nor model"),
@@ -177,10 +177,10 @@ def test_slices_serve_one_by_one():
         ),
     ],
 )
-def test_a_wrong_case_names_its_field(case: dict[str, Any], told: str):
+def test_a_wrong_case_names_its_field(case: dict[str, Any], message: str):
     answer = ask(id="x", **case)
     assert answer["id"] == "x" and answer["remedies"] == []
-    assert told in answer["error"]
+    assert message in answer["error"]
 
 
 def test_a_wrong_line_does_not_stop_the_others():
@@ -264,11 +264,11 @@ def test_no_gpu_is_in_two_replicas_and_more_gpus_serve_too(
 
 
 def test_null_is_the_default_everywhere():
-    said = plan("meta-llama/Llama-3.1-8B-Instruct", ["NVIDIA L40S"] * 2)
+    output = plan("meta-llama/Llama-3.1-8B-Instruct", ["NVIDIA L40S"] * 2)
     nulls = dict.fromkeys(
         ("workload", "objective", "max_model_len", "min_concurrency", "single_endpoint", "config")
     )
-    assert plan("meta-llama/Llama-3.1-8B-Instruct", ["NVIDIA L40S"] * 2, **nulls) == said
+    assert plan("meta-llama/Llama-3.1-8B-Instruct", ["NVIDIA L40S"] * 2, **nulls) == output
     kind = {"kind": None, "ttft_limit_ms": None, "itl_limit_ms": 50}
     assert "error" not in plan("meta-llama/Llama-3.1-8B-Instruct", ["L4"] * 2, objective=kind)
 
@@ -287,10 +287,10 @@ def test_a_model_that_keeps_nothing_of_its_tokens_is_planned():
 def test_an_old_card_computes_in_half_or_is_refused():
     small = "meta-llama/Llama-3.1-8B-Instruct"
     assert "error" not in plan(small, ["Tesla T4"] * 4)
-    told = plan(small, ["Tesla T4"] * 4, dtype="bfloat16")
-    assert told["remedies"] == ['set arguments: {"dtype": "half"}']
-    told = "has compute capability 7.0, vLLM 0.33 needs 7.5; use a newer GPU"
-    assert told in plan(small, ["Tesla V100-SXM2-32GB"])["error"]
+    message = plan(small, ["Tesla T4"] * 4, dtype="bfloat16")
+    assert message["remedies"] == ['set arguments: {"dtype": "half"}']
+    message = "has compute capability 7.0, vLLM 0.33 needs 7.5; use a newer GPU"
+    assert message in plan(small, ["Tesla V100-SXM2-32GB"])["error"]
 
 
 def test_heads_that_do_not_divide_are_remedied_by_pipelines():

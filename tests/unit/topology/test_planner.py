@@ -119,12 +119,12 @@ def test_a_host_that_serves_nothing_needs_no_ports():
 
 
 @pytest.mark.parametrize(
-    ("links", "said"),
+    ("links", "message"),
     [("pcie", "TP2 over PCIe is"), ("nvlink", "TP2 over NVLink is"), (None, "TP2 is")],
 )
-def test_the_reason_of_a_shape_names_the_links(links: str | None, said: str):
+def test_the_reason_of_a_shape_names_the_links(links: str | None, message: str):
     plan = plan_host(service(), "h", declared_hardware("2x NVIDIA GeForce RTX 3090", links))
-    assert f"{said} the smallest shape that fits NVIDIA GeForce RTX 3090" in plan.reasons[-1]
+    assert f"{message} the smallest shape that fits NVIDIA GeForce RTX 3090" in plan.reasons[-1]
 
 
 @pytest.mark.parametrize(
@@ -334,10 +334,12 @@ def test_the_load_is_shared_by_what_hosts_can_read():
 
 
 def test_the_concurrency_is_that_of_the_whole_fleet():
-    sizes = {"input_tokens": 512, "output_tokens": 128}
+    def loaded(requests: int) -> ServiceSettings:
+        return service(concurrency=requests, input_tokens=512, output_tokens=128)
+
     machine = declared_hardware("4x NVIDIA L40S")
-    fleet = plan_fleet(service(concurrency=128, **sizes), {"a": machine, "b": machine})
-    alone = plan_host(service(concurrency=64, **sizes), "a", machine)
+    fleet = plan_fleet(loaded(128), {"a": machine, "b": machine})
+    alone = plan_host(loaded(64), "a", machine)
     assert [one.expected for one in fleet.hosts[0].replicas] == [
         one.expected for one in alone.replicas
     ]

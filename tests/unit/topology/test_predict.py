@@ -63,8 +63,8 @@ def test_null_is_as_missing():
 def test_another_width_than_the_configs():
     # A config that says FP8, and an engine told NVFP4: half of the bytes.
     config = read("MiniMax-M2.7")
-    told = answer(config=config, quantization="nvfp4 (modelopt)", tensor_parallel_size=2)
-    assert told["weights_gib"] == pytest.approx(62.75, rel=0.03)
+    output = answer(config=config, quantization="nvfp4 (modelopt)", tensor_parallel_size=2)
+    assert output["weights_gib"] == pytest.approx(62.75, rel=0.03)
     own = answer(config=config, quantization="fp8", tensor_parallel_size=2)
     assert own["weights_gib"] > 100
 
@@ -76,7 +76,7 @@ def test_a_config_without_a_limit_takes_the_length_that_is_asked():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"tensor_parallel_size": 0}, "tensor_parallel_size"),
         ({"tensor_parallel_size": "2"}, "tensor_parallel_size"),
@@ -93,11 +93,11 @@ def test_a_config_without_a_limit_takes_the_length_that_is_asked():
         ({"utilization": 0.9}, "utilization"),
     ],
 )
-def test_a_wrong_field_is_named(change: dict[str, Any], said: str):
+def test_a_wrong_field_is_named(change: dict[str, Any], message: str):
     found = answer(**change)
     assert set(found) == {"id", "error"}
     assert found["id"] == "a"
-    assert said in found["error"]
+    assert message in found["error"]
 
 
 def test_the_command_answers_the_other_lines():

@@ -161,8 +161,8 @@ def test_what_cannot_be_sized_is_named(
     arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ):
     assert run(*arguments) == 1
-    said = capsys.readouterr()
-    assert named in said.err and "Traceback" not in said.err and not said.out
+    printed = capsys.readouterr()
+    assert named in printed.err and "Traceback" not in printed.err and not printed.out
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_a_wrong_price_is_named_with_its_file(
     file = tmp_path / "prices.yaml"
     file.write_text(text)
     assert run(MODEL, "--cards", "L40S", "--prices", str(file)) == 1
-    said = capsys.readouterr().err
-    assert named in said and "prices.yaml" in said
+    printed = capsys.readouterr().err
+    assert named in printed and "prices.yaml" in printed
 
 
 @pytest.mark.parametrize("counts", ["0", "x", "65", "1,,2", ""])

@@ -127,7 +127,7 @@ def test_layouts_that_a_card_takes(card: str, profiles: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("card", "profiles", "told"),
+    ("card", "profiles", "message"),
     [
         ("NVIDIA L40S", ["1g.10gb"], "NVIDIA L40S cannot be sliced"),
         ("AMD Instinct MI300X", ["1g.10gb"], "MI300X cannot be sliced"),
@@ -142,8 +142,8 @@ def test_layouts_that_a_card_takes(card: str, profiles: list[str]):
         ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", ["1g.24gb"] * 5, "it has 4 slices"),
     ],
 )
-def test_layouts_that_a_card_does_not_take(card: str, profiles: list[str], told: str):
-    with pytest.raises(ValueError, match=rf"^mig\[0\]: .*{told}"):
+def test_layouts_that_a_card_does_not_take(card: str, profiles: list[str], message: str):
+    with pytest.raises(ValueError, match=rf"^mig\[0\]: .*{message}"):
         with_mig(declared_hardware(f"1x {card}"), {0: profiles})
 
 
@@ -160,7 +160,7 @@ def test_a_gpu_that_is_not_there():
 
 
 @pytest.mark.parametrize(
-    ("mig", "told"),
+    ("mig", "message"),
     [
         ({0: []}, "GPU 0 has no slice"),
         ({0: ["4g.40gb", "4g.40gb"]}, "are 8 slices; a GPU has at most 7"),
@@ -168,8 +168,8 @@ def test_a_gpu_that_is_not_there():
         ({-1: ["3g.40gb"]}, "greater than or equal to 0"),
     ],
 )
-def test_settings_that_no_card_takes(mig: dict, told: str):
-    with pytest.raises(ValidationError, match=told):
+def test_settings_that_no_card_takes(mig: dict, message: str):
+    with pytest.raises(ValidationError, match=message):
         TuningSettings.model_validate({"mig": mig})
 
 

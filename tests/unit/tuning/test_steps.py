@@ -21,8 +21,8 @@ PLAIN = HostTuning(ram_mib=256 * GIB, shm_mib=128 * GIB, gpus=(L40S, replace(L40
 MIG = {"mig": {0: ["3g.40gb", "3g.40gb"]}}
 
 
-def settings(**said) -> TuningSettings:
-    return TuningSettings.model_validate(said)
+def settings(**expected_message) -> TuningSettings:
+    return TuningSettings.model_validate(expected_message)
 
 
 def done(wanted: TuningSettings, state: HostTuning) -> HostTuning:
@@ -32,7 +32,7 @@ def done(wanted: TuningSettings, state: HostTuning) -> HostTuning:
 
 
 @pytest.mark.parametrize(
-    ("said", "together", "ram_gib", "wanted_gib"),
+    ("expected_message", "together", "ram_gib", "wanted_gib"),
     [
         (None, 1, 256, 0),
         (None, 2, 256, 10),
@@ -42,9 +42,9 @@ def done(wanted: TuningSettings, state: HostTuning) -> HostTuning:
     ],
 )
 def test_how_large_shared_memory_must_be(
-    said: int | None, together: int, ram_gib: int, wanted_gib: int
+    expected_message: int | None, together: int, ram_gib: int, wanted_gib: int
 ):
-    assert shm_wanted_mib(said, together, ram_gib * GIB) == wanted_gib * GIB
+    assert shm_wanted_mib(expected_message, together, ram_gib * GIB) == wanted_gib * GIB
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_slices_are_made_once_and_stay_when_power_goes():
 
 
 @pytest.mark.parametrize(
-    ("said", "state", "told"),
+    ("expected_message", "state", "message"),
     [
         (
             {"power_limit_w": 900},
@@ -135,11 +135,11 @@ def test_slices_are_made_once_and_stay_when_power_goes():
     ],
 )
 def test_what_cannot_be_set_is_said_and_nothing_is_changed(
-    said: dict, state: HostTuning, told: str
+    expected_message: dict, state: HostTuning, message: str
 ):
-    todo = steps(settings(**said), state, 1)
+    todo = steps(settings(**expected_message), state, 1)
     assert todo == Steps(problems=todo.problems)
-    assert re.search(told, "; ".join(todo.problems))
+    assert re.search(message, "; ".join(todo.problems))
 
 
 OWN = {"fstab": "", "unit": "active\nenabled", "power-set": "300", "files": "", "end": ""}

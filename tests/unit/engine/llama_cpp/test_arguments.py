@@ -63,7 +63,7 @@ def test_what_another_setting_decides_is_refused(name: str, instead: str):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"ctk": "q8_0"}, "write `cache-type-k`"),
         ({"cache_type_k": "q3_k"}, "is no type"),
@@ -77,6 +77,6 @@ def test_what_another_setting_decides_is_refused(name: str, instead: str):
         ({"Rpc": "a"}, "is no option"),
     ],
 )
-def test_what_is_no_value(arguments: dict[str, Any], said: str):
-    with pytest.raises(ValueError, match=said):
+def test_what_is_no_value(arguments: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
         check(**arguments)

@@ -71,7 +71,7 @@ def test_the_usual_requirement_has_a_lock_with_hashes_of_everything():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", f"it has no {UV}"),
         (f"vllm==1 {HASH}\n", f"it has no {UV}"),
@@ -83,12 +83,12 @@ def test_the_usual_requirement_has_a_lock_with_hashes_of_everything():
         (f"vllm==1 # {HASH}\n{UV} {HASH}\n", "1 of its 2 packages have no hash"),
     ],
 )
-def test_a_lock_that_leaves_something_open_is_refused(tmp_path: Path, text: str, told: str):
+def test_a_lock_that_leaves_something_open_is_refused(tmp_path: Path, text: str, message: str):
     lock = tmp_path / "lock"
     lock.write_text(text)
     with pytest.raises(ValidationError) as caught:
         VllmSettings(lock=lock)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "python -m roles.engine lock vllm==0.33.0" in str(caught.value)
 
 

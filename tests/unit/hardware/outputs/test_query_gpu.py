@@ -174,8 +174,8 @@ def test_a_loop_counts_once_with_its_newest_row():
     )
     gpus = parse_query_gpu("timestamp, utilization.gpu [%]\n" + rows).gpus
     assert [gpu.utilization_percent for gpu in gpus] == [57, 67]
-    told = "index, memory.used [MiB]\n0, 1 MiB\n1, 2 MiB\n0, 3 MiB\n"
-    assert [(gpu.index, gpu.memory_used_mib) for gpu in parse_query_gpu(told).gpus] == [
+    printed = "index, memory.used [MiB]\n0, 1 MiB\n1, 2 MiB\n0, 3 MiB\n"
+    assert [(gpu.index, gpu.memory_used_mib) for gpu in parse_query_gpu(printed).gpus] == [
         (0, 3),
         (1, 2),
     ]
