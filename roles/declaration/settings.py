@@ -31,6 +31,9 @@ EnginesSettings = create_model(
     **{kind: (settings | None, None) for kind, settings in ENGINE_SETTINGS.items()},  # type: ignore
 )
 
+# What a prompt of the validation takes, with the lines that chat templates add.
+_PROMPT_TOKENS = 64
+
 
 class Service(ServiceSettings):
     """A service as an inventory declares it: what to plan, its engine, its route, its keys.
@@ -154,10 +157,11 @@ class FleetSettings(StrictSettings):
     def _load_fits(self) -> Self:
         tokens = self.validation.load_max_tokens
         for number, service in enumerate(self.services):
-            if tokens >= service.max_model_len:
+            if tokens + _PROMPT_TOKENS > service.max_model_len:
                 raise ValueError(
                     f"validation.load_max_tokens: {tokens} leaves no room for a prompt in "
-                    f"services[{number}].max_model_len {service.max_model_len}; set less"
+                    f"services[{number}].max_model_len {service.max_model_len}; set less: a prompt "
+                    f"takes up to {_PROMPT_TOKENS}"
                 )
         return self
 

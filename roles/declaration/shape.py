@@ -32,7 +32,28 @@ def shape_problems(attributes: Mapping[str, Any]) -> list[str]:
             problems.append(f"{name}: stands alone; put it into all: all = (hosts, {{{KEY!r}: …}})")
         if meant := _mistyped_group(name, value, attributes):
             problems.append(f"{name}: unknown group; did you mean {meant}?")
-    return problems
+    return problems or list(_left_out(attributes))
+
+
+def _left_out(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Hosts of a group that are not in `all`, which pyinfra would ignore."""
+    everybody = set(_names(attributes.get("all", [])))
+    # Without `all` everybody counts; connectors add hosts that are not known here.
+    if not everybody or any(name.startswith("@") for name in everybody):
+        return
+    for group, value in attributes.items():
+        hosts = value[0] if isinstance(value, tuple) and value else value
+        if group.startswith("_") or not _is_group(hosts):
+            continue
+        for number, name in enumerate(_names(hosts)):
+            if name not in everybody:
+                where = f"{group}[{number}]"
+                yield f"{where}: {name!r:.80} is not in all; add it there, or remove it here"
+
+
+def _names(group: Any) -> list[Any]:
+    hosts = group[0] if isinstance(group, tuple) else group
+    return [host[0] if isinstance(host, tuple) else host for host in hosts]
 
 
 def data_problems(where: str, data: Any) -> list[str]:

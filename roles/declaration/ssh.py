@@ -125,8 +125,11 @@ def name_problem(key: str) -> str | None:
     no name of pyinfra's."""
     if key.lower().startswith("ssh") and key not in SSH:
         return f"unknown key {key!r}; {_hint(key.lower(), SSH)}"
-    close = difflib.get_close_matches(key.lower(), ARGUMENTS, n=1, cutoff=0.85)
-    if key.startswith("_") and key not in ARGUMENTS and close:
+    if key in _RULES:
+        return None
+    known = ARGUMENTS if key.startswith("_") else SSH
+    close = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.85)
+    if close:
         return f"unknown key {key!r}; did you mean {close[0]}?"
     return None
 

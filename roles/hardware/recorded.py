@@ -203,7 +203,8 @@ def read_recording(text: str) -> dict[str, Any]:
     known = _read_parts(text)
     if known is not None:
         return {name: entry for name, (_, entry) in known.items()}
-    entries = parse_yaml(text) or {}
+    parsed = parse_yaml(text)
+    entries = {} if parsed is None else parsed
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
         raise ValueError("must map hosts to their hardware")
     return entries

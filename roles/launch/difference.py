@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from roles.checks import printable
 from roles.launch.fingerprints import differing
 from roles.launch.state import Change
 
@@ -82,7 +83,9 @@ def _other_settings(before: Entry, now: Entry) -> list[str]:
     # Of these there are no digests.
     names = differing(before["settings"], now["settings"]) or ["keys or secrets"]
     more = len(names) - _NAMED
-    return names if more <= 0 else [*names[:_NAMED], f"{more} more"]
+    # The host wrote some of the names.
+    shown = [printable(f"{name:.60}") for name in names[:_NAMED]]
+    return shown if more <= 0 else [*shown, f"{more} more"]
 
 
 def grouped(changes: Sequence[ReplicaChange]) -> list[str]:

@@ -13,7 +13,10 @@ from roles.host import DAY_S, HostNetwork, Several, StrictSettings
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
 
 # Users that a system has for other programs.
-_TAKEN = {"bin", "backup", "daemon", "mail", "man", "nobody", "sshd", "sync", "sys", "www-data"}
+_TAKEN = {
+    *("bin", "backup", "daemon", "mail", "man", "nginx", "nobody", "sshd", "sync", "sys"),
+    "www-data",
+}
 
 
 class LaunchSettings(StrictSettings):

@@ -57,6 +57,12 @@ def header_bytes(header: bytes, where: str, data_bytes: int = MAX_BYTES) -> int:
                 "numbers of "
                 "bytes are expected; download it again"
             )
+        shape = tensor.get("shape", [])
+        if not isinstance(shape, list) or not all(type(one) is int and one >= 0 for one in shape):
+            raise ValueError(
+                f"{where}: tensor {name[:100]!r} has the shape {short_repr(shape)}: a list of "
+                "sizes is expected; download it again"
+            )
         if offsets[1] > data_bytes:
             raise ValueError(
                 f"{where} is cut off: tensor {name[:100]!r} ends at byte {offsets[1]} of "

@@ -13,7 +13,7 @@ from roles.engine.arguments import (
 )
 from roles.engine.needs import Version
 from roles.engine.params import Argument
-from roles.models import FileFormat
+from roles.models import FileFormat, Model
 
 # The options of versions whose parser was read.
 _OPTIONS = {one: Path(__file__).with_name(f"options-{one}.txt") for one in ("0.32", "0.33")}
@@ -88,6 +88,15 @@ LOAD_FORMATS = (
     *("ipc_cache", "mistral", "modelexpress", "npcache", "pt", "runai_streamer"),
     *("runai_streamer_sharded", "safetensors", "sharded_state", "tensorizer"),
 )
+# Those that read a quantised checkpoint; others quantise while they load.
+_OF_CHECKPOINTS = frozenset(
+    (
+        *("aqlm", "auto-round", "auto_awq", "auto_gptq", "awq", "awq_marlin", "bitblas"),
+        *("compressed-tensors", "cpu_awq", "fbgemm_fp8", "gguf", "gptq", "gptq_bitblas"),
+        *("gptq_marlin", "gptq_marlin_24", "hqq", "marlin", "modelopt", "modelopt_fp4"),
+        *("moe_wna16", "quark", "squeezellm"),
+    )
+)
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 # Far above what the largest GPUs can do in a step.
 _MAX_COUNTS = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
@@ -109,14 +118,20 @@ def unknown_by(version: Version, arguments: Iterable[str]) -> tuple[str, ...]:
     return unknown_options(arguments, known, name, abbreviated=True)
 
 
-def check_arguments(arguments: dict[str, Argument], files: FileFormat = "safetensors") -> None:
+def check_arguments(arguments: dict[str, Argument], model: Model | None = None) -> None:
     """ValueError for an unknown option, one that another setting decides, one that the memory
-    estimate cannot include, or one for files of another format; it says what to do."""
+    estimate cannot include, or one that the model's files contradict; it says what to do."""
     for name, value in arguments.items():
         _check_name(name)
         _check_value(name, value)
     if "load-format" in arguments:
-        _check_load_format(arguments["load-format"], files)
+        _check_load_format(arguments["load-format"], model.format if model else "safetensors")
+    method = arguments.get("quantization", arguments.get("q"))
+    if model and not model.quantization and model.format != "gguf" and method in _OF_CHECKPOINTS:
+        raise ValueError(
+            f"quantization: {method}, but the files of {model.name} are not quantised; leave it "
+            "out, or name a model that is"
+        )
     check_opposites(arguments)
     tokens, requests = arguments.get("max-num-batched-tokens"), arguments.get("max-num-seqs")
     if isinstance(tokens, int) and isinstance(requests, int) and tokens < requests:

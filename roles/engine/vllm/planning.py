@@ -157,7 +157,7 @@ class Vllm:
     def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for an invalid option, one that another setting decides, or one that the
         model's files contradict."""
-        check_arguments(dict(arguments), model.format)
+        check_arguments(dict(arguments), model)
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

@@ -137,7 +137,7 @@ STEPS = (
             {},
             "gpus: Tesla P100-PCIE-16GB has compute capability 6.0, and vllm 0.33.0 (CUDA 13.0) "
             "needs 7.5: no driver changes that; there is no build of it for this GPU: choose "
-            "another engine, or take the card out of the host or of the inventory",
+            "another engine, or take the GPU out of the host or of the inventory",
         ),
         (
             ("1x Tesla P100-PCIE-16GB",),

@@ -132,7 +132,7 @@ def test_a_damaged_entry_is_refused_with_its_place(change: dict, message: str):
 
 @pytest.mark.parametrize(
     "text",
-    ["- a\n", "1: {}\n", "a: {", "just words", "a: " + "[" * 5000, "a: 2024-99-99"],
+    ["- a\n", "[]", "0", "1: {}\n", "a: {", "just words", "a: " + "[" * 5000, "a: 2024-99-99"],
 )
 def test_a_file_that_is_no_recording_is_refused(text: str):
     with pytest.raises(ValueError, match=r"no YAML|cannot be read|must map hosts"):

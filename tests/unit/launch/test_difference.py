@@ -58,6 +58,9 @@ def test_settings_that_differ_are_named():
     assert change == ReplicaChange("gpu1/a", "runs from other settings: dtype, max-num-seqs")
     (change,) = replica_changes("gpu1", [MOVE], {"a": before}, {"a": before})
     assert change.message == "runs from other settings: keys or secrets"
+    hostile = NOW | {"settings": {"\x1b[31m" + "x" * 999: "1"}}
+    (change,) = replica_changes("gpu1", [MOVE], {"a": hostile}, {"a": NOW | {"settings": {}}})
+    assert change.message.isprintable() and len(change.message) < 100
     many = NOW | {"settings": {f"s{number}": "1" for number in range(10)}}
     (change,) = replica_changes("gpu1", [MOVE], {"a": many}, {"a": NOW | {"settings": {}}})
     assert change.message.endswith("s0, s1, s2, s3, s4, s5, s6, s7, 2 more")

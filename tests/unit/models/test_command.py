@@ -84,7 +84,7 @@ def test_a_gguf_file_that_is_no_file(
         (["~nobody-there/model"], "home of a user that is not there"),
         (["/" + "x" * 300], "config.json"),
         (["a b"], "is no name on the hub"),
-        (["org/model", "--endpoint", "no address"], "must be an URL"),
+        (["org/model", "--endpoint", "no address"], "must be a URL"),
         (["org/model", "--token-file", "/dev/zero"], "/dev/zero is a device"),
         (["org/model", "--token-file", "/nowhere"], "/nowhere is not there"),
         (["org/model", "--token-file", "/tmp"], "/tmp is a folder"),

@@ -273,6 +273,8 @@ def safetensors(**tensors: Any) -> bytes:
         (safetensors(a={"data_offsets": [0, 8, 16]}), "'a' has data_offsets"),
         (safetensors(a={"data_offsets": 8}), "'a' has data_offsets"),
         (safetensors(a=5), "'a' has data_offsets"),
+        (safetensors(a={"data_offsets": [0, 8], "shape": [-4]}), "'a' has the shape [-4]"),
+        (safetensors(a={"data_offsets": [0, 8], "shape": "4"}), "'a' has the shape '4'"),
         (safetensors(a={"data_offsets": [0, 65]}), "is cut off: tensor 'a' ends at byte 65 of 64"),
         (safetensors(**{n: {"data_offsets": [0, 40]} for n in "ab"}), "tensors overlap"),
         (struct.pack("<Q", 2**62) + bytes(8), "would be"),
