@@ -1,5 +1,6 @@
 """The files of a GPU host, whole, read by systemd, nft and vLLM's own format's parser."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -48,11 +49,20 @@ def rendered(device: str = "cuda", **settings) -> dict[str, str]:
         ("/etc/llm/replicas/qwen-1/1/environment", "qwen-1.environment"),
         ("/etc/llm/replicas/qwen-1/1/unit.conf", "qwen-1.unit.conf"),
         ("/etc/llm/replicas/qwen-1/1/options.yaml", "qwen-1.options.yaml"),
-        ("/etc/llm/replicas/qwen-1/1/replica.json", "qwen-1.replica.json"),
     ],
 )
 def test_whole_files(path: str, expected: str):
     assert rendered()[path] == (EXPECTED / expected).read_text()
+
+
+def test_a_shell_finds_what_it_asks_of_a_replica():
+    # By lines with one blank before the key, as a host may have no program that reads JSON.
+    text = rendered()["/etc/llm/replicas/qwen-1/1/replica.json"]
+    about = json.loads(text)
+    for key in ("digest", "port", "engine"):
+        (line,) = [line for line in text.splitlines() if line.startswith(f' "{key}": ')]
+        assert line.strip(" ,") == f'"{key}": {json.dumps(about[key])}'
+    assert (about["port"], about["gpus"], about["shape"]) == (8002, [2, 3], "TP2")
 
 
 @pytest.mark.parametrize("device", ["cuda", "rocm", "cpu"])

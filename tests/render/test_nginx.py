@@ -3,6 +3,7 @@
 `python -m tests.render.test_nginx` writes the expected texts anew.
 """
 
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -102,13 +103,31 @@ def nginx_t(folder: Path, files: dict[str, str]) -> str:
     return done.stderr or ("" if done.returncode == 0 else "failed without a word")
 
 
-KEYS = [paths.client_keys("code-7b"), paths.engine_key("code-7b"), paths.engine_key("chat")]
-TEXTS = [SITE, UPSTREAMS, STATE, *KEYS]
-
-
-@pytest.mark.parametrize("path", TEXTS)
+@pytest.mark.parametrize("path", [SITE, UPSTREAMS, STATE])
 def test_text(tmp_path: Path, path: str):
     assert texts(tmp_path)[path] == (EXPECTED / Path(path).name).read_text()
+
+
+def test_only_the_key_of_the_service_is_right(tmp_path: Path):
+    pattern, right = texts(tmp_path)[paths.client_keys("code-7b")].rsplit(" ", 1)
+    assert right == "1;\n"
+    expression = pattern.strip('"').removeprefix("~")
+    key = "sk-test.client~key+0123/456789=="
+    for header in (f"code-7b Bearer {key}", f"code-7b bearer {key}"):
+        assert re.search(expression, header)
+    for header in (
+        f"chat Bearer {key}",
+        f"code-7b Bearer x{key}",
+        f"code-7b Bearer {key}=",
+        "code-7b",
+    ):
+        assert not re.search(expression, header)
+
+
+def test_engines_get_their_own_key_or_none(tmp_path: Path):
+    found = texts(tmp_path)
+    assert found[paths.engine_key("chat")].endswith(' "Bearer engine-key-0123456789";\n')
+    assert found[paths.engine_key("code-7b")].endswith(' "";\n')
 
 
 def test_what_anybody_may_read_holds_no_key(tmp_path: Path):
@@ -625,5 +644,5 @@ def test_an_old_balancer_is_taken_over_without_a_lost_request(tmp_path: Path):
 
 if __name__ == "__main__":
     with TemporaryDirectory() as scratch:
-        for target in TEXTS:
+        for target in (SITE, UPSTREAMS, STATE):
             (EXPECTED / Path(target).name).write_text(texts(Path(scratch))[target])
