@@ -18,7 +18,6 @@ one = (["a"], {"llm": {"tuning": {"dev_shm_gib": 1, "power_limit_w": 2}}})
 two = (["a"], {"llm": {"tuning": {"dev_shm_gib": 3}}})
 """,
     "all": f'gpu_hosts = ["a"]\nall = ([{HOST}, "b"], {{"llm": {{"services": []}}}})',
-    "hosts that all leaves out": 'gpu_hosts = ["a", "b"]\nall = ["a"]',
     "a group of the file's name": 'site = (["a"], {"llm": {"x": 1}})\ngpu_hosts = ["a", "b"]',
     "what is no group": '_hidden = ["c"]\nnumbers = [1]\nname = "d"\ngpu_hosts = ["a"]',
     "data in several places": f'one = [{HOST}]\ntwo = [("a", {{"llm": {{"drained": True}}}})]',
