@@ -21,7 +21,7 @@ gpu_hosts = [
             # "ssh_user": "deploy",
             # "ssh_key": "~/.ssh/id_ed25519",
             "llm": {
-                # How many of which card; several kinds are joined by " + ". Or leave gpus and links
+                # How many of which GPU; several kinds are joined by " + ". Or leave gpus and links
                 # out and record them: pyinfra inventories/prod.py deploys/discover.py -y
                 "gpus": "2x NVIDIA L40S",
                 # How the GPUs reach each other: "nvlink" (every pair), "pcie", or what
