@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from roles.engine.llama_cpp.context import Context
-from roles.engine.llama_cpp.memory import device_parts, host_part
-from roles.engine.llama_cpp.split import layer_counts
+from roles.engine.gguf.context import Context
+from roles.engine.gguf.memory import device_parts, host_part
+from roles.engine.gguf.split import layer_counts
 from roles.models import GgufShape
 from roles.models.folder import read_folder
 from tests.gguf_models import make

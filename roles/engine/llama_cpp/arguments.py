@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from roles.engine.arguments import check_opposites, check_value
-from roles.engine.llama_cpp.context import CACHE_BYTES
+from roles.engine.gguf.context import CACHE_BYTES
 from roles.engine.params import Argument
 
 # What the newest build that was looked at knows.

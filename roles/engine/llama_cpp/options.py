@@ -1,7 +1,7 @@
 """The command-line options of llama-server for a planned replica."""
 
 from roles.engine.deployment import Served
-from roles.engine.llama_cpp.context import Context
+from roles.engine.gguf.context import Context
 from roles.engine.params import Argument
 from roles.plan import Replica
 

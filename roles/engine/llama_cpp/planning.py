@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from roles.engine.gguf.context import Context, context_of, memory_options
+from roles.engine.gguf.converted import gguf_type, shape_of
+from roles.engine.gguf.memory import Part
+from roles.engine.gguf.split import parts_of, tensor_split
 from roles.engine.llama_cpp.arguments import check_arguments
-from roles.engine.llama_cpp.context import Context, context_of, memory_options
-from roles.engine.llama_cpp.converted import gguf_type, shape_of
-from roles.engine.llama_cpp.memory import Part
-from roles.engine.llama_cpp.split import parts_of, tensor_split
 from roles.engine.params import GIB, Argument, Changes, EngineParams, GpuMemory, gpu_memory
 from roles.hardware import Gpu
 from roles.models import Model

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.engine.llama_cpp.context import Context
-from roles.engine.llama_cpp.memory import device_parts
-from roles.engine.llama_cpp.split import layer_counts, parts_of, tensor_split
+from roles.engine.gguf.context import Context
+from roles.engine.gguf.memory import device_parts
+from roles.engine.gguf.split import layer_counts, parts_of, tensor_split
 from roles.engine.params import GIB
 from tests.gguf_models import shape
 

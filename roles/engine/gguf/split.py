@@ -8,8 +8,8 @@ import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from roles.engine.llama_cpp.context import Context
-from roles.engine.llama_cpp.memory import Part, device_parts, kv_bytes, output_weights
+from roles.engine.gguf.context import Context
+from roles.engine.gguf.memory import Part, device_parts, kv_bytes, output_weights
 from roles.engine.params import GIB
 from roles.models import GgufShape
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.engine.llama_cpp.context import Context
-from roles.engine.llama_cpp.memory import device_parts, host_part, kv_bytes
-from roles.engine.llama_cpp.split import layer_counts
+from roles.engine.gguf.context import Context
+from roles.engine.gguf.memory import device_parts, host_part, kv_bytes
+from roles.engine.gguf.split import layer_counts
 from tests.gguf_models import shape
 
 FOUR = Context(4, 8192)

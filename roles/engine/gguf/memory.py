@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from roles.engine.llama_cpp.context import CACHE_BYTES, Context
+from roles.engine.gguf.context import CACHE_BYTES, Context
 from roles.models import GgufLayers, GgufShape
 
 _FLOAT, _HALF = 4, 2
