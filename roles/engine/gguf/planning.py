@@ -1,4 +1,4 @@
-"""The planning that engines on llama.cpp share: GGUF files on one card, or whole layers over cards."""
+"""The planning that engines on llama.cpp share: GGUF files, on one card or by layers over cards."""
 
 from dataclasses import dataclass, replace
 

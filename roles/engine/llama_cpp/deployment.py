@@ -3,6 +3,7 @@
 import re
 import shlex
 
+from roles.engine.archive import Archive, archive_script
 from roles.engine.deployment import (
     Ability,
     Busy,
@@ -14,11 +15,10 @@ from roles.engine.deployment import (
     Start,
     own_environment,
 )
-from roles.engine.install import COMPLETE, report_phase
 from roles.engine.llama_cpp.options import options_of
 from roles.engine.llama_cpp.settings import LlamaCppSettings
 from roles.engine.needs import EngineNeeds, OlderBuild, cuda_needs
-from roles.host.paths import CACHE, ENGINES, engine_folder
+from roles.host.paths import CACHE, engine_folder
 from roles.plan import Replica
 
 KEYS = "keys"
@@ -108,40 +108,13 @@ def _environment(replica: Replica, build: LlamaCppSettings, placement: Placement
 
 
 def _script(build: LlamaCppSettings) -> str:
-    """Fetch the archive, check its digest, unpack it; the folder is valid once its last file
-    exists."""
-    new, archive = f"{ENGINES}/{build.version_name}", shlex.quote(build.archive or "")
-    fetch = (
-        # netrc holds the credentials that a URL must not hold.
-        'curl -fsSL --netrc-optional --retry 3 --max-time 1800 -o "$stage/archive" ' + archive
-        if (build.archive or "").startswith("http")
-        else f'cp {archive} "$stage/archive"'
-    )
-    return "\n".join(
-        [
-            "set -eu",
-            f"new={new}",
-            # Two concurrent deploys would remove each other's files.
-            f"mkdir -p {ENGINES}; exec 9>{ENGINES}/.lock",
-            "flock -n 9 || { echo 'another deploy installs an engine on this host; wait for it and "
-            "run again' >&2; exit 1; }",
-            "stage=$(mktemp -d -p " + ENGINES + " .stage-XXXXXX); trap 'rm -rf \"$stage\"' EXIT",
-            report_phase(build.version_name, "download"),
-            f"{fetch} >&2",
-            report_phase(build.version_name, "unpack"),
-            f'echo "{build.sha256}  $stage/archive" | sha256sum -c --quiet - >&2 || '
-            "{ echo 'the archive is not the one that sha256 names; nothing was installed' >&2; "
-            "exit 1; }",
-            'mkdir "$stage/unpacked"',
-            'tar -xzf "$stage/archive" -C "$stage/unpacked" --no-same-owner --no-same-permissions',
-            'server=$(find "$stage/unpacked" -type f -name llama-server | head -n 1)',
-            '[ -n "$server" ] || { echo "the archive holds no llama-server" >&2; exit 1; }',
-            'rm -rf "$new"; mv "$(dirname "$server")" "$new"; chmod -R u+rwX,go+rX,go-w "$new"',
-            'chmod 755 "$new/llama-server"',
-            report_phase(build.version_name, "first start"),
-            'LD_LIBRARY_PATH="$new" timeout 60 "$new/llama-server" --version >&2',
-            f'touch "$new/{COMPLETE}"',
-        ]
+    """Unpack the archive; the program's shared libraries are beside it."""
+    assert build.archive and build.sha256
+    return archive_script(
+        build.version_name,
+        [Archive(build.archive, build.sha256)],
+        "llama-server",
+        ['LD_LIBRARY_PATH="$new" timeout 60 "$new/llama-server" --version >&2'],
     )
 
 

@@ -1,0 +1,98 @@
+"""The installation of an engine that comes as an archive. Pure."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from roles.engine.install import COMPLETE, report_phase
+from roles.host.paths import ENGINES, engine_folder
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A .tar.gz or .tar.zst, by its URL or its path on the host, and its SHA-256."""
+
+    source: str
+    sha256: str
+
+
+def packages_of(archives: Sequence[Archive]) -> tuple[str, ...]:
+    """The distribution's packages by which archives are fetched and unpacked."""
+    compressed = ("zstd",) if any(one.source.endswith(".zst") for one in archives) else ()
+    return ("ca-certificates", "curl", *compressed)
+
+
+def archive_script(
+    version_name: str,
+    archives: Sequence[Archive],
+    program: str,
+    first_start: Sequence[str],
+    finish: Sequence[str] = (),
+) -> str:
+    """Fetch archives, check their digests and what system they are for, unpack them into one folder
+    and start the program once. Nothing that is installed is touched before all of that holds but
+    the last; the version's folder is valid once its last file exists.
+
+    `program` is the path of the engine's program below the root of what the first archive holds.
+    `first_start` is a script that runs in the new folder `$new`; `finish` is one that runs before
+    it in the unpacked `$root`.
+    """
+    folder = program.rpartition("/")[0]
+    root = '"${program%"/' + program + '"}"'
+    return "\n".join(
+        [
+            "set -eu",
+            f"new={engine_folder(version_name)}",
+            'fail() { echo "$*" >&2; exit 1; }',
+            # Two concurrent deploys would remove each other's files.
+            f"mkdir -p {ENGINES}; exec 9>{ENGINES}/.lock",
+            "flock -n 9 || fail 'another deploy installs an engine on this host; wait for it and "
+            "run again'",
+            "stage=$(mktemp -d -p " + ENGINES + " .stage-XXXXXX); trap 'rm -rf \"$stage\"' EXIT",
+            'mkdir "$stage/unpacked"',
+            *(line for one in archives for line in _unpack(version_name, one)),
+            f"program=$(find \"$stage/unpacked\" -type f -path '*/{program}' | head -n 1)",
+            f'[ -n "$program" ] || fail "the archive holds no {program}"',
+            *_SYSTEM,
+            f"root={root}",
+            *finish,
+            'rm -rf "$new"; mv "$root" "$new"; chmod -R u+rwX,go+rX,go-w "$new"',
+            f'chmod 755 "$new/{program}"' + (f' "$new/{folder}"' if folder else ""),
+            report_phase(version_name, "first start"),
+            *first_start,
+            f'touch "$new/{COMPLETE}"',
+        ]
+    )
+
+
+# What the first bytes of a program say about the system that it is for; a script says nothing.
+_SYSTEM = (
+    'bytes() { od -An -tx1 -j "$1" -N "$2" "$program" | tr -d \' \\n\'; }',
+    'case "$(bytes 0 4)$(bytes 18 2)" in',
+    "7f454c463e00) made_for=x86_64 ;; 7f454c46b700) made_for=aarch64 ;;",
+    "7f454c46*) made_for='another processor' ;; c[ef]faedfe*|cafebabe*) made_for=macOS ;;",
+    "4d5a*) made_for=Windows ;; *) made_for=$(uname -m) ;;",
+    "esac",
+    '[ "$made_for" = "$(uname -m)" ] || fail "the archive is for $made_for, and this host is '
+    '$(uname -s) on $(uname -m); name the one for it. Nothing was installed"',
+)
+
+
+def _unpack(version_name: str, archive: Archive) -> tuple[str, ...]:
+    source = shlex.quote(archive.source)
+    fetch = (
+        # netrc holds the credentials that a URL must not hold.
+        f'curl -fsSL --netrc-optional --retry 3 --max-time 1800 -o "$stage/archive" {source}'
+        if archive.source.startswith("http")
+        else f'cp {source} "$stage/archive"'
+    )
+    return (
+        report_phase(version_name, "download"),
+        f"{fetch} >&2",
+        report_phase(version_name, "unpack"),
+        f'echo "{archive.sha256}  $stage/archive" | sha256sum -c --quiet - >&2 || '
+        "fail 'the archive is not the one that sha256 names; nothing was installed'",
+        # tar finds out by itself how it is compressed.
+        'tar -xf "$stage/archive" -C "$stage/unpacked" --no-same-owner --no-same-permissions',
+        'rm "$stage/archive"',
+    )
