@@ -17,6 +17,7 @@ from pydantic import (
 from roles.engine.needs import Device
 from roles.engine.params import Argument, EngineParams
 from roles.host import LocalFile, Several, StrictSettings, check_private, check_url, read_text
+from roles.host.paths import CACHE
 from roles.models import Model
 from roles.plan import HostPlan
 
@@ -89,6 +90,8 @@ class Build(StrictSettings, ABC):
     """The settings of every kind of engine; each kind's own settings extend them."""
 
     kind: ClassVar[str]
+    asks_for_key: ClassVar[bool] = True
+    """Whether the engine refuses requests without its key."""
 
     device: Device = Field(
         default="cuda", description="what the engine computes on; chooses how GPUs are handed to it"
@@ -192,6 +195,24 @@ class Build(StrictSettings, ABC):
         if any(self.is_on(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")):
             return None
         return self.environment.get("HF_ENDPOINT", HUB).rstrip("/")
+
+    def hub_folder(self, source: str) -> str:
+        """Where the weights of a name on the hub are kept on the host, as huggingface_hub does."""
+        return f"{self._hub_cache}/models--{source.replace('/', '--')}"
+
+    def hub_page(self, source: str) -> tuple[str | None, str]:
+        """The hub that has a model by its name, None without one, and the path of a page there by
+        which it tells whether it has it."""
+        is_hub = "modelscope" not in (self.hub or "")
+        return self.hub, f"{source}/resolve/main/config.json" if is_hub else f"models/{source}"
+
+    @property
+    def _hub_cache(self) -> str:
+        """The cache of huggingface_hub, by the environment variables that it reads."""
+        for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+            if self.environment.get(name):
+                return self.environment[name].rstrip("/")
+        return f"{self.environment.get('HF_HOME', f'{CACHE}/hub').rstrip('/')}/hub"
 
     @property
     def plain_environment(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from roles.driver import DriverSettings
 from roles.engine import Build, EngineNeeds, engine_needs, strictest
 from roles.hardware import Hardware
-from roles.host.paths import CACHE, engine_folder
+from roles.host.paths import engine_folder
 from roles.models import Model, weights_per_gpu
 from roles.plan import Replica
 from roles.topology import ServiceSettings
@@ -21,7 +21,7 @@ class Weights:
 
     `size_bytes` is the size of the checkpoint, estimated from its shapes. `hub` is None for a
     folder, and where the engine is set to stay offline; `hub_token` says whether the engine has a
-    token for it.
+    token for it, and `hub_page` is the path of a page that tells whether it has the model.
     """
 
     source: str
@@ -29,6 +29,7 @@ class Weights:
     hub_folder: str | None = None
     hub: str | None = None
     hub_token: bool = False
+    hub_page: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,20 +157,13 @@ def _weights(service: ServiceSettings, build: Build) -> Weights:
     size = _size_bytes(service.model)
     if source.startswith("/"):
         return Weights(source, size)
-    folder = f"{_hub_cache(build.environment)}/models--{source.replace('/', '--')}"
-    return Weights(source, size, folder, build.hub, build.hub_token_file is not None)
+    token = build.hub_token_file is not None
+    hub, page = build.hub_page(source)
+    return Weights(source, size, build.hub_folder(source), hub, token, page)
 
 
 def _size_bytes(model: Model) -> int:
     return model.weights_bytes or weights_per_gpu(model, 1)
-
-
-def _hub_cache(environment: Mapping[str, str]) -> str:
-    """The cache of huggingface_hub, by the environment variables that it reads."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if environment.get(name):
-            return environment[name].rstrip("/")
-    return f"{environment.get('HF_HOME', f'{CACHE}/hub').rstrip('/')}/hub"
 
 
 def all_packages(needs: HostNeeds) -> Iterable[str]:

@@ -95,9 +95,7 @@ def _hub_pages(needs: HostNeeds) -> dict[str, list[Weights]]:
     engine, pages = needs.installed_engine, dict[str, list[Weights]]()
     for one in engine.weights if engine else ():
         if one.hub and one.hub_folder:
-            is_hub = "modelscope" not in one.hub
-            page = f"{one.source}/resolve/main/config.json" if is_hub else f"models/{one.source}"
-            pages.setdefault(f"{one.hub}/{page}", []).append(one)
+            pages.setdefault(f"{one.hub}/{one.hub_page}", []).append(one)
     return pages
 
 

@@ -19,7 +19,9 @@ from tests.unit.hardware.hosts import sections as report_sections
 
 HUB = "/var/cache/llm/hub/hub/models--Qwen--Qwen2.5-7B-Instruct"
 GIB = 2**30
-WEIGHTS = Weights("Qwen/Qwen2.5-7B-Instruct", 15 * GIB, HUB, "https://huggingface.co")
+MODEL = "Qwen/Qwen2.5-7B-Instruct"
+PAGE = f"{MODEL}/resolve/main/config.json"
+WEIGHTS = Weights(MODEL, 15 * GIB, HUB, "https://huggingface.co", hub_page=PAGE)
 LISTENER = 'LISTEN 0 511 0.0.0.0:{} 0.0.0.0:* users:(("{}",pid={},fd=6))'
 OUR_UNIT = "0::/system.slice/system-llm\\x2dengine.slice/llm-engine@qwen-0.service"
 URLS = ("index", "index-files", "hub-1", "hub-files", "distribution-1", "driver-repository")

@@ -170,7 +170,13 @@ OTHER_HUB = HUB.replace("/var/cache/llm/hub", "/data/hf")
 
 def test_each_model_is_judged_by_its_own_engine():
     """One is whole in its cache, the other one's engine stays offline and has nothing."""
-    offline = replace(WEIGHTS, source="a/b", hub_folder="/data/a", hub=None)
+    offline = replace(
+        WEIGHTS,
+        source="a/b",
+        hub_page="a/b/resolve/main/config.json",
+        hub_folder="/data/a",
+        hub=None,
+    )
     wanted = needs(weights=(WEIGHTS, offline))
     found = not_passed(
         wanted=wanted, hub=f"folder {HUB}\nfile {15 * GIB} -", reach_hub_1="curl 28 000"
@@ -183,7 +189,9 @@ def test_each_model_is_judged_by_its_own_engine():
 
 
 def test_a_whole_model_does_not_need_a_hub_that_another_one_needs():
-    other = replace(WEIGHTS, source="a/b", hub_folder="/data/a")
+    other = replace(
+        WEIGHTS, source="a/b", hub_page="a/b/resolve/main/config.json", hub_folder="/data/a"
+    )
     gone: Parts = {"reach_hub_1": "curl 28 000", "reach_hub_2": "curl 28 000"}
     whole = f"folder {HUB}\nfile {15 * GIB} -"
     found = not_passed(wanted=needs(weights=(WEIGHTS, other)), hub=whole, **gone)
@@ -191,7 +199,13 @@ def test_a_whole_model_does_not_need_a_hub_that_another_one_needs():
 
 
 def test_a_token_opens_the_models_of_its_own_engine():
-    gated = replace(WEIGHTS, source="a/b", hub_folder="/data/a", hub_token=True)
+    gated = replace(
+        WEIGHTS,
+        source="a/b",
+        hub_page="a/b/resolve/main/config.json",
+        hub_folder="/data/a",
+        hub_token=True,
+    )
     closed: Parts = {"reach_hub_1": "curl 0 401", "reach_hub_2": "curl 0 401"}
     assert list(not_passed(wanted=needs(weights=(gated, WEIGHTS)), **closed)) == ["reach-hub-2"]
 
