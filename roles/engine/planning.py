@@ -151,6 +151,11 @@ class Planning(Protocol):
         model's files contradict."""
         ...
 
+    def kv_cache_arguments(self, dtype: str) -> Mapping[str, Argument]:
+        """The options by which the KV cache has a type; ValueError for one that the engine does not
+        have."""
+        ...
+
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:

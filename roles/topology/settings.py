@@ -56,7 +56,7 @@ def _check_scalar(value: Any) -> Any:
 Weights = Annotated[
     str,
     # PATH_MAX of Linux.
-    StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@+-]*$", max_length=4095),
+    StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@:+-]*$", max_length=4095),
     AfterValidator(_check_path_parts),
 ]
 OptionName = Annotated[str, StringConstraints(max_length=128)]
@@ -65,6 +65,7 @@ _Number = Annotated[float, AllowInfNan()]
 OptionValue = Annotated[bool | int | _Number | str, BeforeValidator(_check_scalar)]
 # The largest GPUs have 288 GiB; less than 1 MiB holds no request.
 CacheBytes = Annotated[int, Field(ge=2**20, lt=2**40)]
+KvCacheDtype = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$", max_length=40)]
 # Engines handle some thousands of concurrent requests.
 Requests = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -143,7 +144,8 @@ class ServiceSettings(StrictSettings):
     weights: Weights | None = Field(
         default=None,
         description="where engines load the weights from: a folder on the hosts or a name on the "
-        "model hub, for llama_cpp a .gguf file on the hosts; the model's name unless said",
+        "model hub, for llama_cpp a .gguf file on the hosts, for ollama that or a model of a "
+        "registry; the model's name unless said",
     )
     first_port: int = Field(
         default=8001,
@@ -153,6 +155,11 @@ class ServiceSettings(StrictSettings):
     )
     kv_cache_memory_bytes: CacheBytes | None = Field(
         default=None, description="KV cache of each GPU in bytes instead of what vLLM measures"
+    )
+    kv_cache_dtype: KvCacheDtype | None = Field(
+        default=None,
+        description="type of the KV cache, by the engine's name for it (vllm: fp8 …; llama_cpp and "
+        "ollama: q8_0 …); the engine's own unless said",
     )
     arguments: dict[OptionName, OptionValue] = Field(
         default={},
@@ -216,11 +223,27 @@ class ServiceSettings(StrictSettings):
             )
         return self
 
+    @field_validator("kv_cache_dtype")
+    @classmethod
+    def _engine_has_cache_dtype(cls, value: str | None, info: Any) -> str | None:
+        if (model := info.data.get("model")) and value is not None:
+            own = engine(chosen_engine(info.data.get("engine"), model).kind)
+            own.kv_cache_arguments(value)
+        return value
+
     @field_validator("arguments")
     @classmethod
     def _check_arguments(cls, value: dict[str, OptionValue], info: Any) -> dict[str, OptionValue]:
         if model := info.data.get("model"):
-            engine(chosen_engine(info.data.get("engine"), model).kind).check_arguments(value, model)
+            own = engine(chosen_engine(info.data.get("engine"), model).kind)
+            own.check_arguments(value, model)
+            dtype = info.data.get("kv_cache_dtype")
+            for name, planned in (own.kv_cache_arguments(dtype) if dtype else {}).items():
+                if value.get(name, planned) != planned:
+                    raise ValueError(
+                        f"{name} contradicts kv_cache_dtype {dtype}, by which it is {planned}; "
+                        "leave one of them out"
+                    )
         return value
 
     @field_validator("kv_cache_memory_bytes")
@@ -262,7 +285,7 @@ class ServiceSettings(StrictSettings):
             max_model_len=self.max_model_len,
             min_concurrency=self.min_concurrency,
         )
-        return engine(self.kind).with_arguments(params, self.arguments)
+        return engine(self.kind).with_arguments(params, self._cache_arguments | self.arguments)
 
     @property
     def planned_model(self) -> Model:
@@ -282,11 +305,17 @@ class ServiceSettings(StrictSettings):
     def all_arguments(self) -> dict[str, OptionValue]:
         """The options of the engine: the service's, and those of the recipe that it does not
         set."""
-        own = self.arguments
+        own = self._cache_arguments | self.arguments
         recipe = dict(self.model_recipe.arguments) if self.model_recipe else {}
         if _TOOLS & own.keys():
             recipe = {name: value for name, value in recipe.items() if name not in _TOOLS}
         return recipe | own
+
+    @property
+    def _cache_arguments(self) -> dict[str, OptionValue]:
+        """The engine's options by which the KV cache has the declared type."""
+        dtype = self.kv_cache_dtype
+        return dict(engine(self.kind).kv_cache_arguments(dtype)) if dtype else {}
 
     @property
     def recipe_notes(self) -> tuple[str, ...]:

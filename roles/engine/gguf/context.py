@@ -23,6 +23,7 @@ CACHE_BYTES: Mapping[str, float] = {
     "q4_0": 18 / 32,
     "iq4_nl": 18 / 32,
 }
+UNQUANTISED = ("f32", "f16", "bf16")
 BATCH, MICRO_BATCH = 2048, 512
 # The arguments that affect memory, in the order of `EngineParams.options`.
 MEMORY_OPTIONS = (

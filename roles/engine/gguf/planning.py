@@ -1,12 +1,13 @@
 """The planning that engines on llama.cpp share: GGUF files, on one card or by layers over cards."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from roles.engine.gguf.context import Context, context_of, memory_options
+from roles.engine.gguf.context import CACHE_BYTES, UNQUANTISED, Context, context_of, memory_options
 from roles.engine.gguf.converted import gguf_type, shape_of
 from roles.engine.gguf.memory import Part
 from roles.engine.gguf.split import parts_of, tensor_split
-from roles.engine.params import GIB, Changes, EngineParams, GpuMemory, gpu_memory
+from roles.engine.params import GIB, Argument, Changes, EngineParams, GpuMemory, gpu_memory
 from roles.hardware import Gpu
 from roles.models import Model
 from roles.plan import MemorySum, Shape
@@ -29,6 +30,7 @@ class GgufPlanning:
     min_capability: float
     min_capability_of_any_build: float
     preferred_formats: tuple[str, ...] = ()
+    kv_cache_dtypes: tuple[str, ...] = tuple(CACHE_BYTES)
     mixed_cards: bool = True
     fills_memory: bool = False
     spans_hosts: bool = False
@@ -135,6 +137,14 @@ class GgufPlanning:
         if model.gguf is not None:
             return f"the GGUF file of {model.name}"
         return f"a GGUF file ({gguf_type(model)}) of {model.variant_of or model.name}"
+
+    def kv_cache_arguments(self, dtype: str) -> Mapping[str, Argument]:
+        """The same type for keys and values, with flash attention where it is quantised."""
+        if dtype not in self.kv_cache_dtypes:
+            known = ", ".join(self.kv_cache_dtypes)
+            raise ValueError(f"{dtype!r} is none of {self.name}'s: {known}")
+        quantised = {} if dtype in UNQUANTISED else {"flash-attn": "on"}
+        return {"cache-type-k": dtype, "cache-type-v": dtype, **quantised}
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """None: it takes what is planned, not a fraction of the memory."""

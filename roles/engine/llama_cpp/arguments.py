@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from roles.engine.arguments import check_opposites, check_value
-from roles.engine.gguf.context import CACHE_BYTES
+from roles.engine.gguf.context import CACHE_BYTES, UNQUANTISED
 from roles.engine.params import Argument
 
 # What the newest build that was looked at knows.
@@ -69,7 +69,7 @@ def check_arguments(arguments: Mapping[str, Argument]) -> None:
         _check_name(name)
         _check_value(name, value)
     check_opposites(arguments)
-    quantised = arguments.get("cache-type-v", "f16") not in ("f32", "f16", "bf16")
+    quantised = arguments.get("cache-type-v", "f16") not in UNQUANTISED
     if quantised and arguments.get("flash-attn") == "off":
         raise ValueError(
             "cache-type-v: a quantised V cache needs flash attention; leave flash-attn out"

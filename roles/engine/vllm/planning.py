@@ -8,7 +8,7 @@ from typing import Any
 
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
-from roles.engine.vllm.arguments import check_arguments
+from roles.engine.vllm.arguments import KV_ELEMENT_BYTES, check_arguments
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
 from roles.engine.vllm.shapes import check_shape, shapes
@@ -151,13 +151,21 @@ class Vllm:
         return "kv_cache_dtype fp8", replace(params, kv_cache_dtype="fp8")
 
     def weights_problem(self, weights: str | None) -> str | None:
-        """None: any folder or name on the hub is accepted; the default is the model's name."""
-        return None
+        """That a name is none of the hub's; any folder is accepted, and the model's own name."""
+        if weights is None or ":" not in weights:
+            return None
+        return f"{weights!r} is no folder and no name on the hub; write it without a colon"
 
     def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for an invalid option, one that another setting decides, or one that the
         model's files contradict."""
         check_arguments(dict(arguments), model)
+
+    def kv_cache_arguments(self, dtype: str) -> Mapping[str, Argument]:
+        """`--kv-cache-dtype`."""
+        if dtype not in KV_ELEMENT_BYTES:
+            raise ValueError(f"{dtype!r} is none of vLLM's: {', '.join(KV_ELEMENT_BYTES)}")
+        return {"kv-cache-dtype": dtype}
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
