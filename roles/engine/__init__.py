@@ -14,6 +14,7 @@ from roles.engine.llama_cpp.settings import LlamaCppSettings as LlamaCppSettings
 from roles.engine.needs import EngineNeeds as EngineNeeds
 from roles.engine.needs import PackageIndex as PackageIndex
 from roles.engine.needs import strictest as strictest
+from roles.engine.ollama.settings import OllamaSettings as OllamaSettings
 from roles.engine.registry import DEPLOYMENTS as DEPLOYMENTS
 from roles.engine.registry import deployment as deployment
 from roles.engine.registry import engine_needs as engine_needs

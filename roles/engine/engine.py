@@ -5,13 +5,16 @@ from types import MappingProxyType
 from typing import Literal
 
 from roles.engine.llama_cpp.planning import LLAMA_CPP
+from roles.engine.ollama.planning import OLLAMA
 from roles.engine.planning import Planning
 from roles.engine.vllm.planning import VLLM
 
-EngineKind = Literal["vllm", "llama_cpp"]
+EngineKind = Literal["vllm", "llama_cpp", "ollama"]
 # The engine of a model that any engine can load, unless an inventory names another.
 DEFAULT_KIND = VLLM.kind
-ENGINES: Mapping[str, Planning] = MappingProxyType({one.kind: one for one in (VLLM, LLAMA_CPP)})
+ENGINES: Mapping[str, Planning] = MappingProxyType(
+    {one.kind: one for one in (VLLM, LLAMA_CPP, OLLAMA)}
+)
 
 
 def engine(kind: str) -> Planning:

@@ -6,10 +6,11 @@ from roles.engine.build import Build
 from roles.engine.deployment import Deployment
 from roles.engine.llama_cpp.deployment import LlamaCppDeployment
 from roles.engine.needs import EngineNeeds
+from roles.engine.ollama.deployment import OllamaDeployment
 from roles.engine.vllm.deployment import VllmDeployment
 
 DEPLOYMENTS: Mapping[str, Deployment] = {
-    one.build.kind: one for one in (VllmDeployment(), LlamaCppDeployment())
+    one.build.kind: one for one in (VllmDeployment(), LlamaCppDeployment(), OllamaDeployment())
 }
 
 

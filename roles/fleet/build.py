@@ -81,6 +81,7 @@ def build(
     problems += ssh_port_problems(declaration, settings, hosts, plans)
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
+    problems += dict.fromkeys(_open_engines(settings, hosts, plans))
     problems += dict.fromkeys(_lacking(settings, hosts, plans))
     if problems:
         raise DeclarationError(declaration.name, problems)
@@ -318,6 +319,29 @@ def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterato
             if build is not None and build.missing:
                 setting, what = build.missing
                 yield f"engines.{build.kind}.{setting}: {what}"
+
+
+def _open_engines(
+    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
+) -> Iterator[str]:
+    """Engines that ask for no key, where nothing else does: whoever reaches one may use and change
+    it."""
+    for host in hosts:
+        for number, plan in enumerate(plans):
+            own = plan.on(host.name)
+            build = host.engines.get(plan.service) if own and own.replicas else None
+            if build is None or build.asks_for_key:
+                continue
+            where = f"services[{number}].engine: {build.kind} asks for no key, and"
+            if settings.balancer is None:
+                yield f"{where} there is no balancer, which would; add one, or take another engine"
+            if not settings.launch.firewall:
+                yield f"{where} launch.firewall is off; turn it on, or take another engine"
+            if settings.launch.allow_from:
+                yield (
+                    f"{where} launch.allow_from lets others than balancers reach it; leave it out, "
+                    "or take another engine"
+                )
 
 
 def _lacking(

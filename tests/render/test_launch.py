@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from roles.engine import VllmSettings
+from roles.engine import OllamaSettings, VllmSettings
+from roles.hardware import declared_hardware
 from roles.host.paths import UNIT_TEMPLATE
-from roles.launch import LaunchSettings
+from roles.launch import HostLaunch, LaunchSettings
 from roles.launch.render import shared_unit
-from tests.unit.launch.assignments import launch
+from roles.topology import plan_host
+from tests.gguf_models import gguf_model
+from tests.unit.launch.assignments import launch, service
 
 EXPECTED = Path(__file__).with_name("expected")
 
@@ -111,3 +115,43 @@ def test_the_configuration_is_yaml_with_known_options():
     options = yaml.safe_load(rendered()["/etc/llm/replicas/qwen-0/1/options.yaml"])
     table = Path(__file__).with_name("vllm-serve-options.txt").read_text().split()
     assert set(options) - {"model"} <= set(table)
+
+
+def ollama_launch() -> HostLaunch:
+    """What a host runs of a service on Ollama."""
+    own = service(engine="ollama", model=gguf_model("Llama-3.1-8B-Instruct"), weights="/srv/m.gguf")
+    host_plan = plan_host(own, "gpu3", declared_hardware("2x NVIDIA A10G", None))
+    build = OllamaSettings.model_validate({"archive": "/srv/ollama.tgz", "sha256": "a" * 64})
+    return launch(build, host_plan=host_plan, weights="/srv/m.gguf")
+
+
+def test_systemd_reads_a_unit_that_waits_before_it_stops(tmp_path: Path):
+    needs("systemd-analyze")
+    replica = ollama_launch().replicas[0]
+    unit = tmp_path / f"llm-engine@{replica.name}.service"
+    unit.write_text(shared_unit())
+    drop_in = tmp_path / f"{unit.name}.d" / "replica.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(replica.files["unit.conf"].text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True
+    )
+    ours = [line for line in done.stderr.splitlines() if "llm-" in line]
+    assert (done.returncode, ours) == (0, [])
+    assert "ExecStop=/usr/bin/python3 serve.py drain\n" in drop_in.read_text()
+
+
+def test_a_unit_is_exposed_to_little(tmp_path: Path):
+    needs("systemd-analyze")
+    # Offline it reads one file alone.
+    unit = tmp_path / "llm-engine@qwen-0.service"
+    drop_in = ollama_launch().replicas[0].files["unit.conf"].text
+    unit.write_text(f"{shared_unit()}\n{drop_in}")
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(unit)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (level,) = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert float(level) <= 2.5, done.stdout

@@ -13,6 +13,7 @@ from roles.fleet import Fleet, build, with_hardware
 from roles.fleet.launching import served
 from roles.hardware import LinkVerdict
 from roles.plan import HostPlan
+from tests.gguf_models import gguf_model
 
 HOSTS: dict[str, Any] = {
     "gpu-1": ("gpu_hosts", {"gpus": "2x NVIDIA L40S"}, "10.0.0.11"),
@@ -208,7 +209,7 @@ def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
         ({"services": []}, "services: "),
         ({"engine": {"device": "cpu"}}, "engine: move it under engines.vllm"),
         ({"engines": {"vlm": {}}}, "engines.vlm: unknown key; did you mean vllm?"),
-        ({"service": {"engine": "ollama"}}, "services[0].engine: 'ollama' is no kind of engine"),
+        ({"service": {"engine": "tgi"}}, "services[0].engine: 'tgi' is no kind of engine"),
         (
             {"service": {"engine": {"vllm": {"device": "tpu"}}}},
             "services[0].engine.vllm.device: input should be",
@@ -610,3 +611,40 @@ def test_a_version_whose_defaults_leave_too_little_memory_is_refused(key: Path):
     assert build(declared(key, hosts, service=fewer, **old)).plans[0].replicas
     newer = vllm({"requirement": "vllm==0.8.4", "allow_unhashed": True})
     assert build(declared(key, hosts, service=service, **newer)).plans[0].replicas
+
+
+def keyless(key: Path, **fleet: Any) -> Declaration:
+    """A service of an engine that asks for no key."""
+    service = {
+        "model": gguf_model("Llama-3.1-8B-Instruct"),
+        "engine": "ollama",
+        "weights": "/srv/m.gguf",
+        **fleet.pop("service", {}),
+    }
+    engines = {"ollama": {"archive": "/srv/ollama.tgz", "sha256": "a" * 64}}
+    return declared(key, service=service, engines=engines, **fleet)
+
+
+def test_an_engine_without_keys_serves_behind_a_balancer_and_a_firewall(key: Path):
+    assert build(keyless(key)).plans[0].replicas
+
+
+@pytest.mark.parametrize(
+    ("fleet", "said"),
+    [
+        ({"launch": {"firewall": False}}, "launch.firewall is off"),
+        ({"launch": {"allow_from": ["10.0.9.0/24"]}}, "launch.allow_from lets others"),
+    ],
+)
+def test_an_engine_without_keys_is_open_to_nobody_else(key: Path, fleet: dict[str, Any], said: str):
+    (problem,) = problems(keyless(key, **fleet))
+    assert (
+        problem.startswith("services[0].engine: ollama asks for no key, and ") and said in problem
+    )
+
+
+def test_an_engine_without_keys_needs_a_balancer(key: Path):
+    alone = {"single_endpoint": True, "route": {"api_key_file": str(key)}}
+    hosts = {name: one for name, one in HOSTS.items() if one[0] == "gpu_hosts"}
+    (problem,) = problems(keyless(key, service=alone, hosts=hosts, balancer=None))
+    assert "there is no balancer, which would" in problem

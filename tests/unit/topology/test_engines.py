@@ -149,7 +149,7 @@ def test_other_files_are_refused_with_what_to_do():
     [
         ({"weights": "org/name"}, "no GGUF file on the hosts"),
         ({"arguments": {"max-num-seqs": 4, "ctx-size": 4}}, "min_concurrency"),
-        ({"engine": "ollama"}, "engine"),
+        ({"engine": "tgi"}, "engine"),
         ({"kv_cache_memory_bytes": 2**30}, "set these instead"),
         ({"max_model_len": 200_000}, "set at most 163840"),
     ],
@@ -180,8 +180,8 @@ def test_each_engine_plans_by_its_kind():
         assert (engine(kind), one.kind) == (one, kind)
         # Every part of a sum that is shown is one, and together they are the whole.
         assert {part for part, _ in one.memory_parts} <= set(MemorySum.__dataclass_fields__)
-    with pytest.raises(ValueError, match="set one of vllm, llama_cpp"):
-        engine("ollama")
+    with pytest.raises(ValueError, match="set one of vllm, llama_cpp, ollama"):
+        engine("tgi")
 
 
 def test_parts_of_every_card_add_up_to_its_memory():

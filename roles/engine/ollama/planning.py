@@ -1,0 +1,92 @@
+"""The planning of Ollama: the memory of the llama-server that it starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from roles.engine.gguf.context import memory_options
+from roles.engine.gguf.planning import GgufPlanning
+from roles.engine.ollama.names import parse
+from roles.engine.params import Argument, EngineParams, GpuMemory
+from roles.models import Model
+
+# Ollama gives these one request at a time, whatever it is told (server/sched.go).
+SINGLE = frozenset(
+    (
+        *("mllama", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe", "qwen3next", "lfm2"),
+        *("lfm2moe", "nemotron_h", "nemotron_h_moe", "nemotron_h_omni"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Ollama(GgufPlanning):
+    """Ollama: it starts one llama-server for its model, with what the plan says of memory."""
+
+    kind: str = "ollama"
+    name: str = "Ollama"
+    # Source: docs/faq.mdx and docs/gpu.mdx of 0.33.
+    kv_cache_dtypes: tuple[str, ...] = ("f16", "q8_0", "q4_0")
+    min_capability: float = 5.0
+    min_capability_of_any_build: float = 5.0
+
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+        """That the model is no GGUF file, has a name that Ollama refuses, or takes one request at
+        a time."""
+        if problem := super().kernel_problem(model, params, gpu):
+            return problem
+        try:
+            parse(model.name)
+        except ValueError as error:
+            return f"clients ask Ollama for the model by its id: {error}; change id in its file"
+        kind = model.gguf.architecture if model.gguf else ""
+        if kind in SINGLE and params.min_concurrency > 1:
+            return (
+                f"Ollama works on one request of a {kind} model at a time; set min_concurrency 1, "
+                "or engine llama_cpp"
+            )
+        return None
+
+    def smaller_cache(
+        self, gpu: GpuMemory, params: EngineParams
+    ) -> tuple[str, EngineParams] | None:
+        """A KV cache of 8 bits, unless the service sets its type."""
+        if dict(params.options):
+            return None
+        smaller = self.kv_cache_arguments("q8_0")
+        return "kv_cache_dtype q8_0", replace(params, options=memory_options(smaller))
+
+    def weights_problem(self, weights: str | None) -> str | None:
+        """The weights must be a GGUF file on the hosts, or a model of a registry."""
+        remedy = "set a GGUF file's path on the hosts, /…/NAME.gguf, or a model of a registry"
+        if weights is None:
+            return f"is missing; {remedy}, as in llama3.2:3b"
+        if weights.startswith("/"):
+            return None if weights.endswith(".gguf") else f"{weights!r} is no GGUF file; {remedy}"
+        try:
+            parse(weights)
+        except ValueError as error:
+            return f"{error}; {remedy}"
+        return None
+
+    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
+        """ValueError for any option: Ollama takes none."""
+        if arguments:
+            raise ValueError(
+                f"{next(iter(arguments))}: Ollama takes no options; what it can be told follows "
+                "from max_model_len, min_concurrency and kv_cache_dtype, or stands in "
+                "engines.ollama.environment (OLLAMA_…); for options of llama-server set engine "
+                "llama_cpp"
+            )
+
+    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
+        """None: there are no options."""
+        return ()
+
+    def with_arguments(
+        self, params: EngineParams, arguments: Mapping[str, Argument]
+    ) -> EngineParams:
+        """The parameters, with what affects memory."""
+        return replace(params, options=memory_options(arguments))
+
+
+OLLAMA = Ollama()
