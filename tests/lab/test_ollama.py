@@ -1,4 +1,4 @@
-"""Two services on a stand-in of Ollama over real hosts: one of a file, one of a registry's model."""
+"""Services on a stand-in of Ollama over real hosts: one of a file, one of a registry's model."""
 
 import json
 from collections.abc import Iterator, Mapping
