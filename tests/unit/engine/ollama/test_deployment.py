@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from roles.driver import DriverSettings, good_enough, problems_of_declaration
 from roles.engine import ENGINE_SETTINGS, OllamaSettings, Placement, Served, Start, deployment
 from roles.engine.ollama.deployment import TASK
 from roles.hardware import declared_hardware
@@ -160,6 +161,18 @@ def test_what_a_build_needs_of_a_host(device: str, driver: int | None, capabilit
     assert (needs.name, needs.glibc) == ("Ollama 0.33.0", (2, 28))
     assert needs.archives == (settings().archive,)
     assert deployment(settings()).all_reduce_python(settings()) is None
+
+
+def test_an_older_driver_than_it_needs_is_refused():
+    needs, cards = (
+        deployment(settings()).needs(settings()),
+        declared_hardware("1x NVIDIA L40S", None),
+    )
+    for branch, good in ((535, False), (550, True), (580, True)):
+        assert good_enough(DriverSettings(), needs, f"{branch}.54.15") is good
+        found = problems_of_declaration(DriverSettings(branch=branch), needs, cards.gpus)
+        assert [one for one in found if "older than Ollama 0.33.0 needs" in one] == found
+        assert bool(found) is not good
 
 
 def test_compressed_archives_need_their_program():
