@@ -1,4 +1,4 @@
-"""The installation of an engine that comes as an archive. Pure."""
+"""The installation of an engine that comes as an archive, or is built from one. Pure."""
 
 import shlex
 from collections.abc import Sequence
@@ -23,19 +23,14 @@ def packages_of(archives: Sequence[Archive]) -> tuple[str, ...]:
 
 
 def archive_script(
-    version_name: str,
-    archives: Sequence[Archive],
-    program: str,
-    first_start: Sequence[str],
-    finish: Sequence[str] = (),
+    version_name: str, unpack: Sequence[str], program: str, first_start: Sequence[str]
 ) -> str:
-    """Fetch archives, check their digests and what system they are for, unpack them into one folder
-    and start the program once. Nothing that is installed is touched before all of that holds but
-    the last; the version's folder is valid once its last file exists.
+    """Unpack archives into one folder, check what system their program is for, and start it once.
+    The version's folder is valid once its last file exists; other versions stay.
 
-    `program` is the path of the engine's program below the root of what the first archive holds.
-    `first_start` is a script that runs in the new folder `$new`; `finish` is one that runs before
-    it in the unpacked `$root`.
+    `unpack` are the lines that fill `$stage/unpacked`, made by `unpacked`. `program` is the path of
+    the engine's program below the root of its folder, `first_start` a script that runs once that
+    folder is `$new`.
     """
     folder = program.rpartition("/")[0]
     root = '"${program%"/' + program + '"}"'
@@ -50,12 +45,11 @@ def archive_script(
             "run again'",
             "stage=$(mktemp -d -p " + ENGINES + " .stage-XXXXXX); trap 'rm -rf \"$stage\"' EXIT",
             'mkdir "$stage/unpacked"',
-            *(line for one in archives for line in _unpack(version_name, one)),
+            *unpack,
             f"program=$(find \"$stage/unpacked\" -type f -path '*/{program}' | head -n 1)",
             f'[ -n "$program" ] || fail "the archive holds no {program}"',
             *_SYSTEM,
             f"root={root}",
-            *finish,
             'rm -rf "$new"; mv "$root" "$new"; chmod -R u+rwX,go+rX,go-w "$new"',
             f'chmod 755 "$new/{program}"' + (f' "$new/{folder}"' if folder else ""),
             report_phase(version_name, "first start"),
@@ -76,6 +70,11 @@ _SYSTEM = (
     '[ "$made_for" = "$(uname -m)" ] || fail "the archive is for $made_for, and this host is '
     '$(uname -s) on $(uname -m); name the one for it. Nothing was installed"',
 )
+
+
+def unpacked(version_name: str, archives: Sequence[Archive]) -> tuple[str, ...]:
+    """The lines that fetch archives, check their digests, and unpack them into one folder."""
+    return tuple(line for one in archives for line in _unpack(version_name, one))
 
 
 def _unpack(version_name: str, archive: Archive) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import re
 import shlex
 
-from roles.engine.archive import Archive, archive_script
 from roles.engine.deployment import (
     Ability,
     Busy,
@@ -15,6 +14,7 @@ from roles.engine.deployment import (
     Start,
     own_environment,
 )
+from roles.engine.llama_cpp.install import script
 from roles.engine.llama_cpp.options import options_of
 from roles.engine.llama_cpp.settings import LlamaCppSettings
 from roles.engine.needs import EngineNeeds, OlderBuild, cuda_needs
@@ -58,8 +58,8 @@ class LlamaCppDeployment:
             cuda=cuda,
             driver_branch=of_cuda.driver_branch,
             compute_capability=of_cuda.compute_capability,
-            glibc=(2, 34),
-            archives=(build.archive,) if build.archive else (),
+            glibc=build.glibc,
+            archives=tuple(one.source for one in (*build.archives, *build.sources)),
             # An estimate: kernels for many cards; the build for CPUs took 0.03 GiB.
             installed_gib=1 if build.device == "cpu" else 2,
             older_build=_OLDER if cuda else None,
@@ -67,7 +67,7 @@ class LlamaCppDeployment:
 
     def installation(self, build: LlamaCppSettings) -> Installation:
         """Unpack the archive into its versioned folder."""
-        return Installation(build.version_name, build.system_packages, _script(build))
+        return Installation(build.version_name, build.system_packages, script(build))
 
     def start(
         self, replica: Replica, served: Served, build: LlamaCppSettings, placement: Placement
@@ -105,17 +105,6 @@ def _environment(replica: Replica, build: LlamaCppSettings, placement: Placement
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
         **build.plain_environment,
     }
-
-
-def _script(build: LlamaCppSettings) -> str:
-    """Unpack the archive; the program's shared libraries are beside it."""
-    assert build.archive and build.sha256
-    return archive_script(
-        build.version_name,
-        [Archive(build.archive, build.sha256)],
-        "llama-server",
-        ['LD_LIBRARY_PATH="$new" timeout 60 "$new/llama-server" --version >&2'],
-    )
 
 
 def _cuda(build: LlamaCppSettings) -> str:

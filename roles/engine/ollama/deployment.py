@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from roles.engine.archive import archive_script
+from roles.engine.archive import archive_script, unpacked
 from roles.engine.deployment import (
     VISIBLE_DEVICES,
     Installation,
@@ -70,7 +70,7 @@ class OllamaDeployment:
         """Unpack the archives into the versioned folder."""
         script = archive_script(
             build.version_name,
-            build.archives,
+            unpacked(build.version_name, build.archives),
             "bin/ollama",
             [
                 # It asks no server that may run here for its version.

@@ -157,6 +157,9 @@ def test_what_a_build_needs_of_a_host(device: str, cuda: str, branch: int, capab
         {"sha256": "A" * 64},
         {"sha256": "a" * 63},
         {"version": "11434"},
+        {"cudart_archive": "/srv/cudart.tar.gz"},
+        {"cudart_archive": "/srv/cudart.tar.gz", "cudart_sha256": "b" * 64, "device": "cpu"},
+        {"source": "/srv/source.tar.gz"},
         {"environment": {"PATH": "/opt/bin"}},
         {"version": "b1; id"},
         {"archive": "ftp://example.com/x.tar.gz"},
@@ -185,7 +188,7 @@ def test_the_folder_follows_from_what_is_installed():
     names = {
         settings().version_name,
         settings(sha256="b" * 64).version_name,
-        settings(version="b11435").version_name,
+        settings(version="b11435", archive="/srv/x.tar.gz").version_name,
         settings(device="cpu").version_name,
     }
     assert len(names) == 4 and all(name.startswith("llama_cpp-b1143") for name in names)
@@ -193,9 +196,60 @@ def test_the_folder_follows_from_what_is_installed():
     assert settings(archive="/srv/x.tar.gz").version_name == settings().version_name
 
 
-def archive(folder: Path, files: Mapping[str, str]) -> Path:
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"archive": "/srv/llama-b11434-bin-macos-arm64.tar.gz"}, "is for macos"),
+        ({"archive": "/srv/llama-b11434-bin-win-cuda-12.4-x64.zip"}, "is for win"),
+        (
+            {"archive": "/srv/llama-b11434-bin-ubuntu-rocm-7.2-x64.tar.gz"},
+            "is for rocm, and device",
+        ),
+        (
+            {"archive": "/srv/llama-b11434-bin-ubuntu-vulkan-x64.tar.gz"},
+            "is for vulkan, and device",
+        ),
+        (
+            {"archive": "/srv/llama-b11434-bin-ubuntu-cuda-12.8-x64.tar.gz", "device": "rocm"},
+            "is for cuda, and device is rocm",
+        ),
+        (
+            {"archive": "/srv/llama-b11434-bin-ubuntu-x64.tar.gz", "version": "b11000"},
+            "is build b11434, and version is b11000",
+        ),
+    ],
+)
+def test_an_archive_for_something_else_is_refused_by_its_name(values: dict[str, Any], said: str):
+    with pytest.raises(ValidationError, match=said):
+        settings(**values)
+
+
+CUDA_NAME = "llama-b11434-bin-ubuntu-cuda-12.8-x64.tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "source", "glibc"),
+    [
+        # Upstream builds these on Ubuntu 24.04.
+        (CUDA_NAME, "cuda", False, (2, 39)),
+        (CUDA_NAME, "cuda", True, (2, 34)),
+        ("llama-b11434-bin-ubuntu-rocm-7.2-x64.tar.gz", "rocm", False, (2, 34)),
+        ("llama-b11434-bin-ubuntu-x64.tar.gz", "cpu", False, (2, 34)),
+        ("llama-cu128.tar.gz", "cuda", False, (2, 34)),
+    ],
+)
+def test_the_archives_name_says_what_c_library_it_needs(
+    name: str, device: str, source: bool, glibc: tuple[int, int]
+):
+    more = {"source": "/srv/s.tar.gz", "source_sha256": "c" * 64} if source else {}
+    build = settings(archive=f"https://example.com/{name}", device=device, **more)
+    assert deployment(build).needs(build).glibc == glibc
+    assert ("cmake" in build.system_packages) is source
+
+
+def archive(folder: Path, files: Mapping[str, str], name: str = "llama.tar.gz") -> Path:
     """A .tar.gz with these files, all of them writable by anybody."""
-    path = folder / "llama.tar.gz"
+    path = folder / name
     with tarfile.open(path, "w:gz") as tar:
         for name, text in files.items():
             info = tarfile.TarInfo(name)
@@ -215,11 +269,14 @@ class Machine:
     def build(self, **values: Any) -> LlamaCppSettings:
         return settings(**{"archive": str(self.archive), "sha256": self.digest} | values)
 
-    def install(self, build: LlamaCppSettings) -> subprocess.CompletedProcess[str]:
+    def install(
+        self, build: LlamaCppSettings, path: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         script = deployment(build).installation(build).script
         assert ENGINES in script
         return subprocess.run(
             ["sh", "-c", script.replace(ENGINES, str(self.engines))],
+            env={**os.environ, "PATH": path or os.environ["PATH"]},
             capture_output=True,
             text=True,
         )
@@ -329,4 +386,104 @@ def test_two_deploys_do_not_install_at_once(machine: Machine):
     done = machine.install(machine.build())
     held.communicate(b"\n")
     assert done.returncode != 0 and "another deploy installs an engine" in done.stderr
+    assert machine.installed() == set()
+
+
+def test_libraries_of_their_own_archive_lie_beside_the_program(machine: Machine, tmp_path: Path):
+    more = archive(tmp_path, {"cudart/lib/libcudart.so.12": "x", "cudart/README": "x"}, "c.tar.gz")
+    digest = hashlib.sha256(more.read_bytes()).hexdigest()
+    build = machine.build(cudart_archive=str(more), cudart_sha256=digest)
+    done = machine.install(build)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (machine.engines / build.version_name).iterdir()}
+    assert names == {"llama-server", "libggml.so", "libcudart.so.12", ".complete"}
+    assert machine.install(
+        machine.build(cudart_archive=str(more), cudart_sha256="0" * 64)
+    ).returncode
+
+
+def test_an_archive_for_another_processor_is_not_installed(tmp_path: Path):
+    if os.uname().machine != "x86_64":
+        pytest.skip("the program in this archive is made up for x86_64")
+    head = "\x7fELF\2\1\1" + "\0" * 9 + "\2\0\x37\0"
+    machine = Machine(tmp_path, {"build/bin/llama-server": head})
+    done = machine.install(machine.build())
+    assert done.returncode != 0 and "the archive is for another processor" in done.stderr
+    assert machine.installed() == set()
+
+
+SOURCE = {
+    "llama.cpp-b11434/ggml/README": "",
+    "llama.cpp-b11434/main.c": "int main(void) { return 0; }\n",
+    "llama.cpp-b11434/CMakeLists.txt": """cmake_minimum_required(VERSION 3.14)
+project(llama C)
+if(NOT LLAMA_BUILD_NUMBER STREQUAL "11434" OR LLAMA_USE_PREBUILT_UI)
+  message(FATAL_ERROR "not the options that are meant")
+endif()
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")
+add_executable(llama-server main.c)
+""",
+}
+BUILT, UNPACKED = "build from source", "unpack"
+
+
+def with_source(machine: Machine, folder: Path, files: Mapping[str, str] = SOURCE, **values: Any):
+    """Settings with a small source that has llama.cpp's layout."""
+    source = archive(folder, files, "source.tar.gz")
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    return machine.build(**{"source": str(source), "source_sha256": digest} | values)
+
+
+needs_compilers = pytest.mark.skipif(
+    not all(map(shutil.which, ("cmake", "ninja", "cc"))), reason="no compilers here"
+)
+
+
+@needs_compilers
+@pytest.mark.parametrize(
+    ("archive_name", "device"), [(None, "cpu"), (CUDA_NAME.replace("12.8", "99"), "cuda")]
+)
+def test_it_is_built_where_no_archive_suits_the_host(
+    machine: Machine, tmp_path: Path, archive_name: str | None, device: str
+):
+    """Upstream's archives for CUDA need a newer C library than this host's, or so it says."""
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "getconf").write_text("#!/bin/sh\necho glibc 2.36\n")
+    (fake / "getconf").chmod(0o755)
+    named = machine.archive
+    if archive_name:
+        named = machine.archive.rename(tmp_path / archive_name)
+    values = {"archive": str(named)} if archive_name else {"archive": None, "sha256": None}
+    build = with_source(machine, tmp_path, device=device, **values)
+    done = machine.install(build, path=f"{fake}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert BUILT in done.stdout
+    assert (": the archive needs glibc 2.39" in done.stdout) is (archive_name is not None)
+    folder = machine.engines / build.version_name
+    assert (folder / "llama-server").read_bytes()[:4] == b"\x7fELF"
+    # On a host with a newer one the archive does.
+    if archive_name:
+        (fake / "getconf").write_text("#!/bin/sh\necho glibc 2.39\n")
+        shutil.rmtree(folder)
+        done = machine.install(build, path=f"{fake}:{os.environ['PATH']}")
+        assert done.returncode == 0 and BUILT not in done.stdout, done.stderr
+        assert (folder / "llama-server").read_text() == SERVER
+
+
+@needs_compilers
+@pytest.mark.parametrize(
+    ("files", "values", "said"),
+    [
+        ({**SOURCE, "llama.cpp-b11434/main.c": "no C"}, {}, "llama.cpp could not be built"),
+        ({"x/main.c": "x"}, {}, "the source holds no ggml"),
+        (SOURCE, {"source_sha256": "0" * 64}, "not the one that sha256 names"),
+    ],
+)
+def test_what_cannot_be_built_is_not_installed(
+    machine: Machine, tmp_path: Path, files: dict[str, str], values: dict[str, Any], said: str
+):
+    none = {"archive": None, "sha256": None, "device": "cpu"}
+    done = machine.install(with_source(machine, tmp_path, files, **none, **values))
+    assert done.returncode != 0 and said in done.stderr
     assert machine.installed() == set()
