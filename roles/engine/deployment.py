@@ -121,8 +121,9 @@ class Start:
     folder with `files`, which anybody on the host may read. `secrets` are environment variables
     that only root may read from disk. `credentials` are names of files (of `files` or the key file)
     that only the process reads, from `$CREDENTIALS_DIRECTORY`. `unit` are additional lines of the
-    unit's section Service. `phases` are what its log says while it starts; they change nothing of
-    how it starts.
+    unit's section Service. `phases` are what its log says while it starts, and `listens_first` is
+    for an engine that takes connections before it can answer, so that only its log tells; both
+    change nothing of how it starts.
     """
 
     command: str
@@ -134,6 +135,7 @@ class Start:
     unit: tuple[str, ...] = ()
     busy: Busy | None = None
     phases: tuple[Phase, ...] = ()
+    listens_first: bool = False
 
 
 class Deployment(Protocol):

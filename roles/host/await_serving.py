@@ -25,7 +25,8 @@ def _to_wait_for(name, known):
     """A replica, as its manifest or an earlier version has it, and its key."""
     key = key_of(known) if known else legacy_key()
     phases = TASK.get("phases", {}).get(name, ())
-    return dict(known or legacy_replica(name), phases=phases), key
+    first = name in TASK.get("listens_first", ())
+    return dict(known or legacy_replica(name), phases=phases, listens_first=first), key
 
 
 if __name__ == "__main__":

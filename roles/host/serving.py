@@ -159,8 +159,9 @@ class Progress:
             report_phase(self.replica["name"], phase)
 
     def _now(self, status):
-        # Some listen from their very begin, and say that they are not ready.
-        if status != 503 and listens(self.replica["port"]):
+        # Some listen from their very begin, and say that they are not ready, or nothing.
+        silent = status == 503 or self.replica.get("listens_first")
+        if not silent and listens(self.replica["port"]):
             return "first token"
         if time.monotonic() - self.read_at < READ_S:
             return self.phase

@@ -107,6 +107,7 @@ def _replica(files: ReplicaFiles) -> Mapping[str, Any]:
         "busy": files.entry.get("busy"),
         "key": files.key,
         "phases": phases_of(files),
+        "listens_first": files.listens_first,
         "manifest": dict(files.entry),
         "files": {
             name: {

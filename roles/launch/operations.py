@@ -137,6 +137,7 @@ def check_serving(
             "start_timeout_s": launch_plan.settings.start_timeout_s,
             "progress": True,
             "phases": {one.name: phases_of(one) for one in launch_plan.replicas},
+            "listens_first": [one.name for one in launch_plan.replicas if one.listens_first],
         },
     )
     with hearing_phases(host):

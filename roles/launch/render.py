@@ -55,7 +55,7 @@ class ReplicaFiles:
     """The numbered folder of a replica, which must restart when `digest` changes.
 
     `entry` is its entry in the manifest, without its folder and without secrets; `phases` are what
-    its log says while it starts.
+    its log says while it starts, and `listens_first` whether nothing else tells.
     """
 
     name: str
@@ -66,6 +66,7 @@ class ReplicaFiles:
     digest: str
     entry: Mapping[str, Any]
     phases: tuple[Phase, ...] = ()
+    listens_first: bool = False
 
     @property
     def key_digest(self) -> str:
@@ -112,6 +113,7 @@ def replica_files(
         digest,
         {**entry, "digest": digest, "settings": own},
         start.phases,
+        start.listens_first,
     )
 
 

@@ -18,6 +18,7 @@ PLANNED = {
     "mixed-4090-3090": {"chat": ("layers over 2 GPUs", 1)},
     "two-services": {"chat": ("TP4", 1), "code": ("one GPU", 2)},
     "amd": {"chat": ("TP2", 2)},
+    "ollama": {"chat": ("one GPU", 1)},
     "mig": {"chat": ("one GPU", 4)},
     "air-gapped": {"chat": ("TP4", 2)},
     "ci-staging": {"smoke": ("one GPU", 1)},

@@ -100,6 +100,7 @@ class OllamaDeployment:
                 f"TimeoutStopSec={placement.drain_timeout_s + 30}",
             ),
             phases=PHASES,
+            listens_first=True,
         )
 
     def all_reduce_python(self, build: OllamaSettings) -> str | None:

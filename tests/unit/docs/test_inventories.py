@@ -43,7 +43,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def record(piece: dict[str, Any]) -> None:
     """Write the model that a piece names, of the kind that its engine loads."""
     model = RecordedModel(id="acme/mine", config=read(MODEL))
-    found = recorded(MODEL) if "llama_cpp" in piece.get("engines", {}) else model
+    gguf = {"llama_cpp", "ollama"} & piece.get("engines", {}).keys()
+    found = recorded(MODEL) if gguf else model
     Path("inventories/models/mine.json").write_text(found.text())
 
 
