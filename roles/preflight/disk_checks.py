@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from roles.checks import Check
 from roles.driver import NEEDED_MIB
+from roles.engine import strictest
 from roles.host.paths import CACHE, ENGINES
 from roles.preflight.answers import Files, Folder
 from roles.preflight.context import (
@@ -147,13 +148,16 @@ def temporary_disk(context: CheckContext) -> Check:
     assert context.engine
     if not context.must_install_engine:
         return skipped("disk-temporary", "the engine is installed")
-    needed = context.engine.needs.installed_gib * GIB
+    wheels = [one for one in dict.fromkeys(context.engine.engines) if one.package_indexes]
+    if not wheels:
+        return skipped("disk-temporary", f"what is installed is unpacked in {ENGINES}")
+    needed = sum(one.installed_gib for one in wheels) * GIB
     folder, target = context.answers.folders.get("/tmp"), context.answers.folders.get(ENGINES)
     if folder and target and folder.mount == target.mount:
         # Files are linked, not copied, within one file system.
         return ok("disk-temporary", f"/tmp is on {folder.mount}, as {ENGINES}")
     found = _free_space(
-        context, "disk-temporary", "/tmp", needed, f"to unpack {context.engine.needs.name}"
+        context, "disk-temporary", "/tmp", needed, f"to unpack {strictest(wheels).name}"
     )
     if found.outcome != "fail" or folder is None or folder.free_bytes is None:
         return found

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from roles.engine import OllamaSettings, VllmSettings, engine_needs
 from roles.preflight.needs import Weights
 from tests.unit.preflight.hosts import (
     BARE,
@@ -180,3 +181,15 @@ def test_weights_that_are_not_whole(gib: float, outcome: str):
     weights = f"folder /srv/models/qwen\nreal /srv/models/qwen\nreadable yes\n{files}"
     found = all_checks(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)
     assert found["weights:/srv/models/qwen"].outcome == outcome
+
+
+def test_only_wheels_are_unpacked_in_the_temporary_folder():
+    """An archive is unpacked beside the engines, however little room /tmp has."""
+    small = disks(_tmp=disk("/tmp", "/tmp", 1))
+    archive = OllamaSettings(archive="/srv/ollama.tgz", sha256="a" * 64)
+    engines = (engine_needs(archive),)
+    found = all_checks(wanted=needs(engines=engines), disks=small)
+    assert found["disk-temporary"].outcome == "skipped"
+    both = needs(engines=(*engines, engine_needs(VllmSettings())))
+    told = all_checks(wanted=both, disks=small)["disk-temporary"]
+    assert told.outcome == "fail" and "12.0 GiB are needed to unpack vllm 0.33.0" in told.evidence
