@@ -8,6 +8,7 @@ from typing import Any
 from roles.engine.archive import archive_script, unpacked
 from roles.engine.deployment import (
     VISIBLE_DEVICES,
+    Ability,
     Installation,
     Phase,
     Placement,
@@ -102,6 +103,10 @@ class OllamaDeployment:
             phases=PHASES,
             listens_first=True,
         )
+
+    def abilities(self, served: Served) -> tuple[Ability, ...]:
+        """None that a setting names: it reads what it must recognise from the model's template."""
+        return ()
 
     def all_reduce_python(self, build: OllamaSettings) -> str | None:
         """None: its GPUs work in turn, without collectives."""

@@ -68,7 +68,7 @@ class Ollama(GgufPlanning):
             return f"{error}; {remedy}"
         return None
 
-    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
+    def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for any option: Ollama takes none."""
         if arguments:
             raise ValueError(
@@ -77,10 +77,6 @@ class Ollama(GgufPlanning):
                 "engines.ollama.environment (OLLAMA_…); for options of llama-server set engine "
                 "llama_cpp"
             )
-
-    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
-        """None: there are no options."""
-        return ()
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
