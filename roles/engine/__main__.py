@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from roles.engine.vllm.lock import lock_command
+from roles.engine.lock import lock_command
 from roles.engine.vllm.settings import VllmSettings
 
 # The options that are settings of an inventory under the same name.

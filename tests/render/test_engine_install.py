@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from roles.engine import VllmSettings
-from roles.engine.vllm.install import engine_script, installation
-from roles.engine.vllm.lock import entries, problem_of
+from roles.engine import VllmSettings, deployment
+from roles.engine.lock import entries, problem_of
 from roles.host import PROGRESS
 
 UV = "uv==0.13.8"
@@ -53,10 +52,11 @@ def test_a_package_that_is_not_the_locked_one_is_not_installed(tmp_path: Path, c
     settings = VllmSettings(lock=lock, wheelhouse=str(wheels), python="python3")
     if changed != "nothing":
         wheel(wheels, changed, versions[changed], f"touch {ran}\n{programs[changed]}")
-    script = engine_script(settings).replace("/opt/llm/engines", str(engines))
+    installation = deployment(settings).installation(settings)
+    script = installation.script.replace("/opt/llm/engines", str(engines))
     done = subprocess.run(
         ["sh", "-c", script],
-        input=installation(settings).stdin,
+        input=installation.stdin,
         env=dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,

@@ -1,5 +1,6 @@
 """The deployment of vLLM: its requirements, installation and start."""
 
+from roles.engine import packages_install
 from roles.engine.deployment import (
     Ability,
     Installation,
@@ -9,7 +10,7 @@ from roles.engine.deployment import (
     parser_abilities,
 )
 from roles.engine.needs import EngineNeeds
-from roles.engine.vllm import install, needs, start
+from roles.engine.vllm import needs, start
 from roles.engine.vllm.settings import VllmSettings
 from roles.host.paths import engine_folder
 from roles.plan import Replica
@@ -28,7 +29,7 @@ class VllmDeployment:
 
     def installation(self, build: VllmSettings) -> Installation:
         """Install with uv, from an index or a wheelhouse, with a lock if there is one."""
-        return install.installation(build)
+        return packages_install.installation(build, "vllm --version")
 
     def start(
         self, replica: Replica, served: Served, build: VllmSettings, placement: Placement

@@ -1,16 +1,18 @@
-"""The shell script that installs vLLM on a host. Pure."""
+"""The shell script that installs an engine of Python packages on a host. Pure."""
 
 import shlex
 
 from roles.engine.deployment import Installation
 from roles.engine.install import COMPLETE, report_phase
-from roles.engine.vllm.lock import entries
-from roles.engine.vllm.settings import VllmSettings
+from roles.engine.lock import entries
+from roles.engine.packages import PackagesBuild
 from roles.host.paths import ENGINES
 
 
-def engine_script(settings: VllmSettings) -> str:
+def engine_script(settings: PackagesBuild, first_start: str) -> str:
     """Install the engine into its versioned folder; the lock is read from the standard input.
+
+    `first_start` is a program of its environment, with arguments, that ends at once.
 
     The folder is valid only once its last file, `.complete`, exists. The rest of an interrupted run
     is removed first. Other versions stay: replicas use them until they restart.
@@ -41,13 +43,13 @@ def engine_script(settings: VllmSettings) -> str:
             f'"$new/bin/uv" pip install -q {hashes}--no-config --no-cache --compile-bytecode '
             f'--python "$new/bin/python" {sources} {what} >&2',
             report_phase(name, "first start"),
-            'timeout 600 "$new/bin/vllm" --version >&2',
+            f'timeout 600 "$new/bin/"{first_start} >&2',
             f'touch "$new/{COMPLETE}"',
         ]
     )
 
 
-def _installer(settings: VllmSettings) -> list[str]:
+def _installer(settings: PackagesBuild) -> list[str]:
     """Install uv, which installs the other packages; the lock has it, too."""
     pip = f'"$new/bin/python" -m pip install -q {pip_options(settings)}'
     if settings.allow_unhashed:
@@ -59,7 +61,7 @@ def _installer(settings: VllmSettings) -> list[str]:
     ]
 
 
-def source_options(settings: VllmSettings) -> list[str]:
+def source_options(settings: PackagesBuild) -> list[str]:
     """uv's options for the source of packages."""
     if settings.wheelhouse:
         return ["--no-index", "--find-links", settings.wheelhouse]
@@ -69,18 +71,18 @@ def source_options(settings: VllmSettings) -> list[str]:
     return options
 
 
-def pip_options(settings: VllmSettings) -> str:
+def pip_options(settings: PackagesBuild) -> str:
     """pip's options for uv, the only package that pip installs."""
     if settings.wheelhouse:
         return f"--no-index --find-links {shlex.quote(settings.wheelhouse)}"
     return f"--index-url {shlex.quote(settings.index_url)}" if settings.index_url else ""
 
 
-def installation(settings: VllmSettings) -> Installation:
+def installation(settings: PackagesBuild, first_start: str) -> Installation:
     """The installation of a build; the lock is the script's standard input."""
     return Installation(
         settings.version_name,
         settings.system_packages,
-        engine_script(settings),
+        engine_script(settings, first_start),
         settings.lock_text,
     )

@@ -7,11 +7,11 @@ import pytest
 from pydantic import ValidationError
 from pyinfra.api.exceptions import FactProcessError
 
-from roles.engine import VllmSettings
+from roles.engine import VllmSettings, deployment
 from roles.engine.facts import InstalledEngines
+from roles.engine.lock import entries, problem_of, shipped
+from roles.engine.packages_install import engine_script, source_options
 from roles.engine.state import Installed
-from roles.engine.vllm.install import engine_script, installation, source_options
-from roles.engine.vllm.lock import entries, problem_of, shipped
 
 UV = "uv==0.13.8"
 HASH = "--hash=sha256:" + "0" * 64
@@ -52,7 +52,7 @@ def test_sources(settings: dict, expected: list[str]):
 def test_a_lock_is_installed_as_it_is(tmp_path):
     lock = tmp_path / "lock"
     lock.write_text("vllm==0.33.0\n")
-    script = engine_script(VllmSettings(lock=lock, allow_unhashed=True))
+    script = engine_script(VllmSettings(lock=lock, allow_unhashed=True), "vllm --version")
     assert '-r "$new/requirements.lock" --no-deps' in script
     assert "--require-hashes" not in script
     # Half-installed folders do not count: the mark comes last.
@@ -63,11 +63,12 @@ def test_the_usual_requirement_has_a_lock_with_hashes_of_everything():
     usual = VllmSettings()
     assert problem_of(usual.lock_text, usual.uv) == ""
     assert {usual.requirement, usual.uv} <= entries(usual.lock_text).keys()
-    assert usual.missing is None and installation(usual).stdin == usual.lock_text
+    assert usual.missing is None and deployment(usual).installation(usual).stdin == usual.lock_text
     assert VllmSettings(allow_unhashed=True).lock_text == ""
+    locks = VllmSettings.locks
     # Its builds are in another index.
     assert VllmSettings(device="rocm").lock_text == ""
-    assert shipped("vllm==0.33.0", "uv==0.0.1") == shipped("vllm==0.0.1", UV) == ""
+    assert shipped(locks, "vllm==0.33.0", "uv==0.0.1") == shipped(locks, "vllm==0.0.1", UV) == ""
 
 
 @pytest.mark.parametrize(

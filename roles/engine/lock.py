@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
-_SHIPPED = Path(__file__).with_name("locks")
 _COMMENT = re.compile(r"(^|\s)#.*")
 _HASH = re.compile(r"--hash=sha(256|384|512):[0-9a-f]{64,128}(?![0-9a-f])")
 
 
 @cache
-def shipped(requirement: str, uv: str) -> str:
-    """The shipped lock for a requirement and an installer; "" if there is none."""
-    file = _SHIPPED / f"{requirement.replace('==', '-')}.txt"
+def shipped(folder: Path, requirement: str, uv: str) -> str:
+    """The lock in a folder for a requirement and an installer; "" if there is none."""
+    file = folder / f"{requirement.replace('==', '-')}.txt"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return "" if problem_of(text, uv) else text
 
