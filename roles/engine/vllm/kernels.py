@@ -7,53 +7,17 @@ requests.
 """
 
 import math
-from dataclasses import dataclass
 
+from roles.engine.kernels import Row
 from roles.engine.needs import Version
 from roles.engine.params import GpuMemory
 
 # Cards that no newer release has code for are served by this one.
 _LAST_WITH_VOLTA: Version = (0, 19, 0)
 _VOLTA_NEEDS_OLDER = 7.5
-_EVERY_AMD = ("gfx90a", "gfx942", "gfx950", "gfx11", "gfx12")
 _FP8_AMD = ("gfx942", "gfx950", "gfx12")
 _MATRIX_FP4_AMD = ("gfx942", "gfx950")
 _DOCS = "docs.vllm.ai features/quantization, "
-
-
-@dataclass(frozen=True)
-class Row:
-    """The cards on which something runs.
-
-    `least` is the minimum compute capability of NVIDIA's cards, `below` the first that is too new.
-    `amd` are beginnings of AMD's gfx names, empty where none runs it. `since` is the first version
-    of vLLM for which this row holds.
-    """
-
-    subject: str
-    name: str
-    least: float
-    below: float = math.inf
-    amd: tuple[str, ...] = _EVERY_AMD
-    since: Version = (0, 0)
-    source: str = ""
-
-    def runs_on(self, gpu: GpuMemory) -> bool:
-        """Whether a card runs it; an unknown GPU does."""
-        if gpu.gfx is not None:
-            return gpu.gfx.startswith(self.amd)
-        if gpu.compute_capability is None:
-            return True
-        return self.least <= gpu.compute_capability < self.below
-
-    def cards(self, gpu: GpuMemory) -> str:
-        """The cards of the same vendor that run it, in words."""
-        if gpu.gfx is not None:
-            return f"AMD's {', '.join(self.amd)}" if self.amd else "no AMD GPU"
-        if self.least == math.inf:
-            return "no NVIDIA GPU"
-        until = "" if self.below == math.inf else f" and below {self.below:.1f}"
-        return f"compute capability {self.least:.1f} or more{until}"
 
 
 ROWS = (

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
+from roles.engine.kernels import Row
 from roles.engine.params import EngineParams, GpuMemory, gpu_memory
 from roles.engine.vllm.engine_versions import LATEST, parse_version
-from roles.engine.vllm.kernels import Row, row, runs
+from roles.engine.vllm.kernels import row, runs
 from roles.engine.vllm.memory import batch
 from roles.hardware import Gpu
 from roles.models import Model, find, variants
