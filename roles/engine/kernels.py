@@ -1,11 +1,18 @@
 """The cards on which something of an engine runs, by compute capability and AMD's gfx names."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from roles.engine.needs import Version
 from roles.engine.params import GpuMemory
+from roles.models import Model, find, variants
 
+# What to use in place of a format, the nearest first: by bits a weight.
+_FOUR_BITS = (("awq", "AWQ or GPTQ"), ("nvfp4", "NVFP4"), ("fp8", "FP8"), ("int8", "INT8"))
+_EIGHT_BITS = (("fp8", "FP8"), ("int8", "INT8"), ("awq", "AWQ or GPTQ"))
+_SMALL = ("awq", "gptq", "int4", "mxfp4", "nvfp4", "nf4", "gguf")
 EVERY_AMD = ("gfx90a", "gfx942", "gfx950", "gfx11", "gfx12")
 
 
@@ -42,3 +49,30 @@ class Row:
             return "no NVIDIA GPU"
         until = "" if self.below == math.inf else f" and below {self.below:.1f}"
         return f"compute capability {self.least:.1f} or more{until}"
+
+
+def subject_of(format_name: str) -> str:
+    """The subject of a format of weights in a table of kernels."""
+    families = (name for name in ("fp8", "gptq", "gguf") if format_name.startswith(name))
+    return next(families, format_name)
+
+
+def nearest_form(
+    model: Model, subject: str, runs: Callable[[str], bool], loads: Callable[[Model], bool]
+) -> str:
+    """What to do about a format that a card does not run: the nearest form that it runs.
+
+    `runs` is whether it runs a subject, `loads` whether it runs all of a model.
+    """
+    forms = _FOUR_BITS if subject in _SMALL else _EIGHT_BITS
+    able = [name for form, name in forms if form != subject and runs(form)]
+    whole = model.variant_of or model.id
+    known = [one.id for one in _forms(whole) if loads(one)]
+    named = f", such as {known[0]}" if known else ""
+    form = f"in {able[0]} or unquantised" if able else "unquantised"
+    return f"use a form of {whole or 'the model'} {form}{named}"
+
+
+@cache
+def _forms(name: str) -> tuple[Model, ...]:
+    return tuple(map(find, variants(name)))

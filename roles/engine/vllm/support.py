@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 
-from roles.engine.kernels import Row
+from roles.engine.kernels import Row, nearest_form, subject_of
 from roles.engine.params import EngineParams, GpuMemory, gpu_memory
 from roles.engine.vllm.engine_versions import LATEST, parse_version
 from roles.engine.vllm.kernels import row, runs
 from roles.engine.vllm.memory import batch
 from roles.hardware import Gpu
-from roles.models import Model, find, variants
+from roles.models import Model
 
 # The wheel of vLLM 0.33 has code for 7.5 and newer, those for CUDA 12 for 7.0 and newer; bfloat16
 # needs 8.0 (`platforms/cuda.py`).
@@ -44,10 +43,6 @@ _PLUGINS = {
     "gguf": "a plugin reads GGUF files: install vllm[extra-quant], or leave them to llama_cpp",
     "nf4": "bitsandbytes is not part of vLLM any more: install its plugin, or use an AWQ form",
 }
-# What to use in place of a format, the nearest first: by bits a weight.
-_FOUR_BITS = (("awq", "AWQ or GPTQ"), ("nvfp4", "NVFP4"), ("fp8", "FP8"), ("int8", "INT8"))
-_EIGHT_BITS = (("fp8", "FP8"), ("int8", "INT8"), ("awq", "AWQ or GPTQ"))
-_SMALL = ("awq", "gptq", "int4", "mxfp4", "nvfp4", "nf4", "gguf")
 # Models whose numbers overflow in float16 (`config/model.py`, _FLOAT16_NOT_SUPPORTED_MODELS).
 NO_HALF = ("gemma2", "gemma3", "plamo2", "glm4")
 
@@ -123,7 +118,7 @@ def _lacking(model: Model, params: EngineParams, gpu: GpuMemory) -> Row | None:
 def _subjects(model: Model, params: EngineParams) -> tuple[str, ...]:
     """The subjects of the formats of the weights."""
     named = [_METHODS[key] for key in _METHODS if (params.quantization or "").startswith(key)]
-    formats = (_subject(name) for name in model.weight_formats)
+    formats = (subject_of(name) for name in model.weight_formats)
     return tuple(dict.fromkeys((*formats, *named[-1:])))
 
 
@@ -134,11 +129,6 @@ def plugins(model: Model) -> tuple[str, ...]:
         for beginning, text in _PLUGINS.items()
         if any(name.startswith(beginning) for name in model.weight_formats)
     )
-
-
-def _subject(format_name: str) -> str:
-    families = (name for name in ("fp8", "gptq", "gguf") if format_name.startswith(name))
-    return next(families, format_name)
 
 
 def _attention(model: Model, params: EngineParams) -> Iterator[str]:
@@ -163,20 +153,14 @@ def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -
     if subject.startswith("kv "):
         kept = "bfloat16" if runs("dtype bfloat16", version, gpu) else "float16"
         return f'set arguments: {{"kv-cache-dtype": "{kept}"}}'
-    forms = _FOUR_BITS if subject in _SMALL else _EIGHT_BITS
-    able = [name for form, name in forms if form != subject and runs(form, version, gpu)]
-    whole = model.variant_of or model.id
-    known = [one.id for one in _forms(whole) if not _lacking(one, _plain(params), gpu)]
-    named = f", such as {known[0]}" if known else ""
-    form = f"in {able[0]} or unquantised" if able else "unquantised"
-    return f"use a form of {whole or 'the model'} {form}{named}"
+    return nearest_form(
+        model,
+        subject,
+        lambda form: runs(form, version, gpu),
+        lambda one: not _lacking(one, _plain(params), gpu),
+    )
 
 
 def _plain(params: EngineParams) -> EngineParams:
     """The parameters, without the service's method: another form has its own."""
     return replace(params, quantization=None)
-
-
-@cache
-def _forms(name: str) -> tuple[Model, ...]:
-    return tuple(map(find, variants(name)))
