@@ -8,10 +8,10 @@ from typing import Any
 
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
+from roles.engine.shapes import check_shape, shapes
 from roles.engine.vllm.arguments import KV_ELEMENT_BYTES, check_arguments
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
-from roles.engine.vllm.shapes import check_shape, shapes
 from roles.engine.vllm.support import (
     ENGINE_CAPABILITY,
     MIN_CAPABILITY_OF_ANY_BUILD,

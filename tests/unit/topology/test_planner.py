@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.engine.shapes import shapes
 from roles.engine.vllm.memory import memory_sum
-from roles.engine.vllm.shapes import shapes
 from roles.hardware import Gpu, Hardware, declared_hardware
 from roles.models import DeclaredModel, Model, shape_problems
 from roles.topology import ServiceSettings, plan_fleet, plan_host
