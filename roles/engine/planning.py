@@ -95,6 +95,13 @@ class Planning(Protocol):
         """Tokens per step, and concurrent requests."""
         ...
 
+    def utilization(
+        self, model: Model, gpu: GpuMemory, shape: Shape, params: EngineParams
+    ) -> float | None:
+        """The share of a GPU's memory that the engine is given where nobody sets one; None: the
+        default of the service's setting."""
+        ...
+
     def tighter(self, params: EngineParams) -> tuple[Changes, ...]:
         """Changes that need less memory, the cheapest first; each keeps those before it. What the
         service sets stays."""

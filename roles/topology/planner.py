@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from roles.engine.engine import engine
+from roles.engine.params import gpu_memory
 from roles.hardware import Gpu, Hardware, describe_verdict, p2p_fault
 from roles.plan import HostPlan, Plan, Replica
 from roles.topology import messages
@@ -271,8 +272,7 @@ def _replica(
         shape=candidate.shape,
         port=ports[number] if ports is not None else service.first_port + number,
         max_model_len=service.max_model_len,
-        gpu_memory_utilization=candidate.changed.gpu_memory_utilization
-        or service.gpu_memory_utilization,
+        gpu_memory_utilization=_utilization(service, candidate, gpus[0]),
         memory=candidate.memory,
         max_num_seqs=candidate.changed.max_num_seqs,
         max_num_batched_tokens=candidate.changed.max_num_batched_tokens,
@@ -282,6 +282,17 @@ def _replica(
         expected=candidate.expected,
         p2p=p2p_fault(hardware.interconnect, indexes) is None,
         engine=service.kind,
+    )
+
+
+def _utilization(service: ServiceSettings, candidate: Candidate, gpu: Gpu) -> float:
+    """The share of a GPU's memory: the plan's or the service's, else the engine's own."""
+    params = candidate.changed.applied(service.engine_params)
+    own = engine(service.kind)
+    return (
+        params.utilization
+        or own.utilization(service.planned_model, gpu_memory(gpu), candidate.shape, params)
+        or service.gpu_memory_utilization
     )
 
 

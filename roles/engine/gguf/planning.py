@@ -93,6 +93,12 @@ class GgufPlanning:
         context = context_of(params, length)
         return context.tokens, context.slots
 
+    def utilization(
+        self, model: Model, gpu: GpuMemory, shape: Shape, params: EngineParams
+    ) -> float | None:
+        """None: the service's setting."""
+        return None
+
     def tighter(self, params: EngineParams) -> tuple[Changes, ...]:
         """Nothing: the number of slots is the requested one already."""
         return ()

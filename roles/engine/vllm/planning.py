@@ -91,6 +91,12 @@ class Vllm:
         """Tokens per step, and concurrent requests."""
         return batch(gpu, params, length)
 
+    def utilization(
+        self, model: Model, gpu: GpuMemory, shape: Shape, params: EngineParams
+    ) -> float | None:
+        """None: the service's setting."""
+        return None
+
     def tighter(self, params: EngineParams) -> tuple[Changes, ...]:
         """Fewer requests per step, then fewer tokens, then more of the memory, and last no CUDA
         graphs, which slows decoding down most."""
