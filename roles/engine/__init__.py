@@ -18,6 +18,7 @@ from roles.engine.ollama.settings import OllamaSettings as OllamaSettings
 from roles.engine.registry import DEPLOYMENTS as DEPLOYMENTS
 from roles.engine.registry import deployment as deployment
 from roles.engine.registry import engine_needs as engine_needs
+from roles.engine.sglang.settings import SglangSettings as SglangSettings
 from roles.engine.state import Installed as Installed
 from roles.engine.state import parse_installed as parse_installed
 from roles.engine.state import part as part

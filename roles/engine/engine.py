@@ -7,13 +7,14 @@ from typing import Literal
 from roles.engine.llama_cpp.planning import LLAMA_CPP
 from roles.engine.ollama.planning import OLLAMA
 from roles.engine.planning import Planning
+from roles.engine.sglang.planning import SGLANG
 from roles.engine.vllm.planning import VLLM
 
-EngineKind = Literal["vllm", "llama_cpp", "ollama"]
+EngineKind = Literal["vllm", "llama_cpp", "sglang", "ollama"]
 # The engine of a model that any engine can load, unless an inventory names another.
 DEFAULT_KIND = VLLM.kind
 ENGINES: Mapping[str, Planning] = MappingProxyType(
-    {one.kind: one for one in (VLLM, LLAMA_CPP, OLLAMA)}
+    {one.kind: one for one in (VLLM, LLAMA_CPP, SGLANG, OLLAMA)}
 )
 
 

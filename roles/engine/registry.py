@@ -7,11 +7,11 @@ from roles.engine.deployment import Deployment
 from roles.engine.llama_cpp.deployment import LlamaCppDeployment
 from roles.engine.needs import EngineNeeds
 from roles.engine.ollama.deployment import OllamaDeployment
+from roles.engine.sglang.deployment import SglangDeployment
 from roles.engine.vllm.deployment import VllmDeployment
 
-DEPLOYMENTS: Mapping[str, Deployment] = {
-    one.build.kind: one for one in (VllmDeployment(), LlamaCppDeployment(), OllamaDeployment())
-}
+_ALL = (VllmDeployment(), LlamaCppDeployment(), SglangDeployment(), OllamaDeployment())
+DEPLOYMENTS: Mapping[str, Deployment] = {one.build.kind: one for one in _ALL}
 
 
 def deployment(build: Build) -> Deployment:

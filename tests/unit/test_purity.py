@@ -112,7 +112,7 @@ ENGINE_NEUTRAL = (
     *("checks", "host", "rolling", "launch", "balancer", "validation", "preflight", "reboot"),
     *("interconnect", "tuning", "fleet", "stages", "plan", "driver"),
 )
-ENGINES = re.compile(r"vllm|llama", re.IGNORECASE)
+ENGINES = re.compile(r"vllm|llama|sglang", re.IGNORECASE)
 # Reads hosts in the state of before several engines, which are all of one.
 OF_BEFORE = {"host/legacy.py"}
 

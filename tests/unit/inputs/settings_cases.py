@@ -91,7 +91,7 @@ KEYS: tuple[Row, ...] = (
     ("tuning.shm", 1, "tuning.shm", "known keys: dev_shm_gib"),
     ("vllm.requirements", "vllm==0.33.0", f"{VLLM}.requirements", "did you mean requirement?"),
     ("vllm.version", "0.33.0", f"{VLLM}.version", "known keys"),
-    ("llm.engines.sglang", {}, "engines.sglang", "known keys"),
+    ("llm.engines.tgi", {}, "engines.tgi", "known keys"),
     ("llm.service", [], "service", "did you mean services?"),
     ("llm.balancers", {}, "balancers", "did you mean balancer?"),
     ("llm.tunning", {}, "tunning", "did you mean tuning?"),

@@ -1,0 +1,1 @@
+"""SGLang: its memory, its options, its installation and start. Pure code only."""

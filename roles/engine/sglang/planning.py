@@ -1,0 +1,196 @@
+"""The planning of SGLang."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from roles.engine.arguments import option_names, unknown_options
+from roles.engine.calibration import Calibration
+from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, gpu_memory
+from roles.engine.sglang.arguments import KV_DTYPES, OPTIONS, check_arguments
+from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
+from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
+from roles.engine.shapes import check_shape, shapes
+from roles.hardware import Gpu
+from roles.models import Model, Recurrent
+from roles.plan import MemorySum, Shape
+
+# Tokens and requests of a step if SGLang's defaults leave no memory for KV cache.
+FEWER_TOKENS, FEWER_SEQS = 2048, 64
+# FP8 in hardware (Ada, Hopper and newer).
+FP8_CACHE_CAPABILITY = 8.9
+# Fitted to SGLang's measured rows by tests/benchmarks/throughput_regret.py; for all else it has the
+# constants of the other rows.
+CALIBRATION = Calibration(expert_read_efficiency=0.611, moe_layer_overhead_us=29.5)
+
+
+@dataclass(frozen=True)
+class Sglang:
+    """SGLang: equal cards, tensor and pipeline parallel, weights and KV cache in a fixed share of
+    the memory."""
+
+    kind: str = "sglang"
+    name: str = "SGLang"
+    # It serves where a service says so.
+    preferred_formats: tuple[str, ...] = ()
+    mixed_cards: bool = False
+    fills_memory: bool = True
+    spans_hosts: bool = False
+    has_recipes: bool = False
+    calibration: Calibration = CALIBRATION
+    min_capability_of_any_build: float = ENGINE_CAPABILITY
+    memory_parts: tuple[tuple[str, str], ...] = (
+        ("driver_gib", "driver"),
+        ("headroom_gib", "steps and CUDA graphs"),
+        ("weights_gib", "weights"),
+        ("workspace_gib", "workspace"),
+        ("kv_cache_gib", "KV cache"),
+    )
+
+    def memory(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
+    ) -> MemorySum:
+        """The memory of a GPU of the limiting pipeline stage: all GPUs are equal."""
+        return memory_sum(model, gpus[0], shape, params)
+
+    def memories(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
+    ) -> tuple[MemorySum, ...]:
+        """The memory of the limiting stage, for each GPU."""
+        return (self.memory(model, gpus, shape, params),) * len(gpus)
+
+    def shapes(self, gpus: int) -> tuple[Shape, ...]:
+        """Every TP × PP."""
+        return shapes(gpus)
+
+    def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
+        """The shape, with expert parallel if only that makes it valid, and its problems."""
+        return check_shape(model, shape)
+
+    def placed(
+        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
+    ) -> Shape:
+        """The unchanged shape: SGLang itself distributes layers."""
+        return shape
+
+    def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
+        """Tokens per step, and concurrent requests."""
+        tokens = step(gpu.total_mib, 1, params).prefill_tokens
+        return tokens, params.max_num_seqs or REQUESTS
+
+    def utilization(
+        self, model: Model, gpu: GpuMemory, shape: Shape, params: EngineParams
+    ) -> float | None:
+        """The share for weights and KV cache: what SGLang's reserve leaves."""
+        return static_fraction(model, gpu.total_mib, shape, params)
+
+    def tighter(self, params: EngineParams) -> tuple[Changes, ...]:
+        """Fewer tokens per step, then fewer requests, and last no CUDA graphs, which slows decoding
+        down most. A set share of the memory depends on none of them."""
+        if params.utilization is not None or params.kv_cache_memory_bytes is not None:
+            return ()
+        steps: list[Changes] = []
+        if params.max_num_batched_tokens is None:
+            steps.append(Changes(max_num_batched_tokens=FEWER_TOKENS))
+        if params.max_num_seqs is None:
+            steps.append(Changes(max_num_seqs=max(FEWER_SEQS, params.min_concurrency)))
+        if params.eager is None:
+            steps.append(Changes(enforce_eager=True))
+        return tuple(accumulate(steps, _both))
+
+    def unsupported(
+        self,
+        model: Model,
+        params: EngineParams,
+        dtype: str | None,
+        gpu: Gpu,
+        least: float | None = None,
+    ) -> str | None:
+        """Why SGLang would not start on a card, and the remedy."""
+        least = ENGINE_CAPABILITY if least is None else least
+        capability = gpu_memory(gpu).compute_capability
+        if capability is not None and capability < least:
+            return (
+                f"{gpu.name} has compute capability {capability:.1f}, SGLang needs {least}; "
+                "use a newer card, or engine vllm or llama_cpp"
+            )
+        return self.kernel_problem(model, params, gpu_memory(gpu))
+
+    def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
+        """None: every card that it runs on has bfloat16."""
+        return None
+
+    def doubts(self, model: Model) -> tuple[str, ...]:
+        """Warnings about a model of an unknown kind, and about states of a fixed size, for which
+        SGLang has a pool of its own."""
+        if not any(isinstance(layer.mixer, Recurrent) for layer in model.layers):
+            return model.warnings
+        return (
+            *model.warnings,
+            f"{model.name}: SGLang shares its memory between states and KV cache by a rule of its "
+            "own, which the plan does not know; see max_total_num_tokens in its log",
+        )
+
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+        """What a card has no kernels for, and the nearest form that it runs."""
+        return kernel_problem(model, params, gpu)
+
+    def files_of(self, model: Model) -> str:
+        """The model's own files."""
+        return f"the files of {model.name}"
+
+    def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
+        """None: the share is of what is free at start."""
+        return None
+
+    def smaller_cache(
+        self, gpu: GpuMemory, params: EngineParams
+    ) -> tuple[str, EngineParams] | None:
+        """An FP8 KV cache, if the card computes in FP8."""
+        if (gpu.compute_capability or 0) < FP8_CACHE_CAPABILITY or params.kv_cache_dtype != "auto":
+            return None
+        words = 'arguments {"kv-cache-dtype": "fp8_e4m3"}'
+        return words, replace(params, kv_cache_dtype="fp8_e4m3")
+
+    def weights_problem(self, weights: str | None) -> str | None:
+        """That the weights are a GGUF file."""
+        if weights is None or not weights.endswith(".gguf"):
+            return None
+        return f"{weights!r} is a GGUF file, which SGLang does not serve here; set engine llama_cpp"
+
+    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
+        """ValueError for an invalid option, or one that another setting decides."""
+        check_arguments(arguments)
+
+    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
+        """Which options SGLang 0.5.23 does not know; it takes beginnings of options, too."""
+        return unknown_options(arguments, option_names(OPTIONS), "SGLang 0.5.23", abbreviated=True)
+
+    def with_arguments(
+        self, params: EngineParams, arguments: Mapping[str, Argument]
+    ) -> EngineParams:
+        """The parameters, with the arguments that affect memory."""
+        tokens = arguments.get("chunked-prefill-size")
+        requests = arguments.get("max-running-requests")
+        graph = arguments.get("cuda-graph-max-bs-decode")
+        method, eager = arguments.get("quantization"), arguments.get("disable-cuda-graph")
+        return replace(
+            params,
+            max_num_batched_tokens=int(tokens) if tokens else None,
+            max_num_seqs=int(requests) if requests else None,
+            eager=None if eager is None else bool(eager),
+            kv_cache_dtype=KV_DTYPES[str(arguments.get("kv-cache-dtype", "auto"))],
+            quantization=None if method is None else str(method),
+            options=(("cuda-graph-max-bs-decode", graph),) if graph else (),
+        )
+
+
+SGLANG = Sglang()
+
+
+def _both(one: Changes, other: Changes) -> Changes:
+    return Changes(
+        max_num_seqs=other.max_num_seqs or one.max_num_seqs,
+        max_num_batched_tokens=other.max_num_batched_tokens or one.max_num_batched_tokens,
+        enforce_eager=other.enforce_eager or one.enforce_eager,
+    )
