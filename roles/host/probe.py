@@ -25,6 +25,7 @@ PROMPT = "Say hello."
 # Maximum bytes of an answer with its headers, and for each token of it, with its JSON.
 MAX_BYTES, MAX_TOKEN_BYTES = 1 << 20, 1024
 MAX_TEXT_LENGTH = 500
+MAX_MODELS = 100
 # http.client's errors on a broken answer are not OSErrors, and deep JSON is a RecursionError.
 ERRORS = (OSError, http.client.HTTPException, ValueError, RecursionError)
 
@@ -271,6 +272,19 @@ def chat_stream(base_url, key, model, timeout_s=30.0, max_tokens=8, prompt=PROMP
     if not done or first is None or chunks < 2:
         return {"ok": False, "status": 200, "error": f"{chunks} chunks, [DONE] {done}"}
     return {"ok": True, "status": 200, "chunks": chunks, "first_chunk_s": round(first, 3)}
+
+
+def served_models(base_url, key, timeout_s=30.0):
+    """The names of the models that an engine says it serves; empty where it does not say.
+
+    Some engines answer to any name, and repeat it in a completion.
+    """
+    try:
+        with request(base_url + "/v1/models", key, timeout_s) as response:
+            answer = parsed(response.read()) if response.status == 200 else {}
+        return [plain(one["id"]) for one in answer["data"][:MAX_MODELS]]
+    except (*ERRORS, KeyError, TypeError):
+        return []
 
 
 def in_parallel(function, items):

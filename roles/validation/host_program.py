@@ -118,7 +118,7 @@ def recognitions(replicas, timeout_s, in_parallel):
     return {name: found for name, found in in_parallel(one, replicas) if found}
 
 
-def gather(seen, task, chat, chat_stream, in_parallel):
+def gather(seen, task, chat, chat_stream, served_models, in_parallel):
     """Fill `seen` step by step, so that it can be printed at any time."""
     replicas, timeout_s = task["replicas"], task["completion_timeout_s"]
     names = [replica["unit"] for replica in replicas]
@@ -130,8 +130,12 @@ def gather(seen, task, chat, chat_stream, in_parallel):
 
         return dict(in_parallel(one, replicas))
 
+    def listed(base_url, key, model, timeout_s):
+        return served_models(base_url, key, min(timeout_s, COMMAND_TIMEOUT_S))
+
     seen["units_before"] = units(names)
     seen["completions"] = ask(chat)
+    seen["models"] = ask(listed)
     seen["streams"] = ask(chat_stream)
     seen["recognised"] = recognitions(replicas, timeout_s, in_parallel)
     asked = task["gpus"]
@@ -144,14 +148,14 @@ def gather(seen, task, chat, chat_stream, in_parallel):
     seen["units_after"] = units(names)
 
 
-def main(task, chat, chat_stream, in_parallel):
+def main(task, chat, chat_stream, served_models, in_parallel):
     """Gather observations in a thread, and print them when it is done or time is up."""
     seen = {}
     os.environ["PATH"] = os.environ.get("PATH", "") + ":" + TOOL_FOLDERS
 
     def work():
         try:
-            gather(seen, task, chat, chat_stream, in_parallel)
+            gather(seen, task, chat, chat_stream, served_models, in_parallel)
         except Exception as error:
             seen["unfinished"] = f"{type(error).__name__}: {error}"
 

@@ -148,12 +148,14 @@ class GpuUse:
 class HostObservations:
     """Everything that was observed on one host, by replica name, unit name or GPU index.
 
-    `recognised` has a replica's answers by ability. `gpu_tool` is the program that reads its GPUs.
-    `gpu_error` says why GPUs could not be read, `process_error` why their processes could not.
-    `unfinished` says why the program ended early.
+    `models` are the names that a replica says it serves, empty where it does not say. `recognised`
+    has a replica's answers by ability. `gpu_tool` is the program that reads its GPUs. `gpu_error`
+    says why GPUs could not be read, `process_error` why their processes could not. `unfinished`
+    says why the program ended early.
     """
 
     completions: Mapping[str, Completion] = field(default_factory=dict)
+    models: Mapping[str, Sequence[str]] = field(default_factory=dict)
     streams: Mapping[str, Completion] = field(default_factory=dict)
     recognised: Mapping[str, Mapping[str, Recognition]] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)
@@ -181,6 +183,7 @@ class _Printed:
     cgroups: Mapping[str, str | None] = field(default_factory=dict)
     samples: Annotated[Sequence[str], Field(max_length=_MAX_SAMPLES)] = ()
     completions: Mapping[str, Completion] = field(default_factory=dict)
+    models: Mapping[str, Sequence[str]] = field(default_factory=dict)
     streams: Mapping[str, Completion] = field(default_factory=dict)
     recognised: Mapping[str, Mapping[str, Recognition]] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)
@@ -197,6 +200,7 @@ def parse_observations(text: str) -> HostObservations:
     samples = _samples(tool, printed.samples) if tool else {}
     return HostObservations(
         completions=printed.completions,
+        models=printed.models,
         streams=printed.streams,
         recognised=printed.recognised,
         loads=printed.loads,

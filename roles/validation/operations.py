@@ -71,7 +71,7 @@ def host_program(
         "completion_timeout_s": settings.completion_timeout_s,
         "deadline_s": deadline_s,
     }
-    run = "main(TASK, chat, chat_stream, in_parallel)"
+    run = "main(TASK, chat, chat_stream, served_models, in_parallel)"
     return bundle([PROBE, RECOGNITION, PROGRAM], task, run), deadline_s
 
 

@@ -52,7 +52,7 @@ def _replica_checks(
     found = []
     if completion := seen.completions.get(replica.name):
         found += [judge_completion("completion", replica.name, completion, _see_log(replica))]
-        found += judge_identity(replica, completion)
+        found += judge_identity(replica, completion, seen.models.get(replica.name, ()))
     if stream := seen.streams.get(replica.name):
         found += [judge_completion("stream", replica.name, stream, _see_log(replica))]
     for ability, answer in seen.recognised.get(replica.name, {}).items():
@@ -107,16 +107,20 @@ def judge_recognition(ability: str, subject: str, answer: Recognition) -> Check:
     return Check(ability, subject, "warn", evidence, "Try it with a prompt of your own.")
 
 
-def judge_identity(replica: PlannedReplica, answer: Completion) -> list[Check]:
+def judge_identity(
+    replica: PlannedReplica, answer: Completion, names: Sequence[str] = ()
+) -> list[Check]:
     """Whether the engine that answered serves the planned model in the planned shape.
 
-    Some engines name version and TP in `system_fingerprint`; for others the shape is not checked.
+    `names` are what it says it serves: some engines answer to any name, and repeat it. Some name
+    version and TP in `system_fingerprint`; for others the shape is not checked.
     """
     found = []
-    if answer.model is not None:
-        evidence = f"serves {answer.model}, planned {replica.model}"
+    serves = names or ([] if answer.model is None else [answer.model])
+    if serves:
+        evidence = f"serves {', '.join(serves)}, planned {replica.model}"
         remedy = "Another engine has the port: ss -ltnp."
-        good = answer.model == replica.model
+        good = replica.model in serves
         found.append(_pass_or_fail("model", replica.name, good, evidence, remedy))
     if match := re.search(r"-tp([0-9]{1,4})(?:-|\Z)", answer.fingerprint or ""):
         planned = replica.tensor_parallel

@@ -11,6 +11,8 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import pytest
+
 from roles.hardware.readings import AMD, NVIDIA, Tool
 from roles.validation.observations import HostObservations, PlannedReplica, parse_observations
 from roles.validation.operations import host_program
@@ -63,6 +65,30 @@ def test_a_host_as_planned_passes(tmp_path: Path) -> None:
     assert len(observed.gpus[0].utilization_percent) >= 2
     # Each worker asks again and again.
     assert observed.loads["chat-0"].completed >= 3 * SETTINGS.load_concurrency
+
+
+@pytest.mark.parametrize(
+    ("listed", "names", "outcome"),
+    [
+        (b'{"data": [{"id": "chat"}, {"id": "an adapter"}]}', ["chat", "an adapter"], "pass"),
+        (b'{"data": [{"id": "other"}]}', ["other"], "fail"),
+        # What it repeats counts where it does not say.
+        (b'{"data": 5}', [], "pass"),
+        (b'{"data": [{"id": "a\\u001b[2Jb"}]}', ["a [2Jb"], "fail"),
+        (b"[" * 100_000, [], "pass"),
+        (b'{"data": [{}]}', [], "pass"),
+    ],
+)
+def test_an_engine_that_answers_to_any_name_says_itself_what_it_serves(
+    tmp_path: Path, listed: bytes, names: list[str], outcome: str
+) -> None:
+    path = programs(tmp_path, **{"nvidia-smi": NVIDIA_SMI, "systemctl": SYSTEMCTL})
+    with engine(chat_engine("chat", tp=2), listed=listed) as url:
+        replicas = [replace(REPLICA, base_url=url)]
+        observed = run(replicas, tmp_path, path, load_s=0)
+    assert observed.models == {"chat-0": names}
+    found = {one.name: one for one in judge_host("gpu1", replicas, observed, SETTINGS)}
+    assert found["model"].outcome == outcome
 
 
 def test_a_host_of_amd_passes_too(tmp_path: Path) -> None:

@@ -14,10 +14,22 @@ Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], None]
 
 
 @contextmanager
-def engine(reply: Reply, context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """The base URL of a server that answers each POST by `reply(handler, body)`."""
+def engine(
+    reply: Reply, context: ssl.SSLContext | None = None, listed: bytes | None = None
+) -> Iterator[str]:
+    """The base URL of a server that answers each POST by `reply(handler, body)`.
+
+    `listed` is its answer to the question for its models; without one it knows no GET.
+    """
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if listed is None or self.path != "/v1/models":
+                return self.send_error(501)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(listed)
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             reply(self, json.loads(body))

@@ -76,6 +76,13 @@ CASES = [
         "serves other, planned chat",
     ),
     (
+        "another model behind an engine that answers to any name",
+        {"models": {"chat-0": ["other"]}},
+        "model",
+        "fail",
+        "serves other, planned chat",
+    ),
+    (
         "TP1 by mistake",
         {"completions": {"chat-0": replace(ANSWER, fingerprint="vllm-0.32.0-tp1-x")}},
         "shape",
