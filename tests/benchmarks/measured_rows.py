@@ -91,11 +91,8 @@ def _row(row: dict[str, Any]) -> Row:
         ttft_ms=row["ttft_ms"],
         tpot_ms=row["tpot_ms"],
         batch_limit=_batch_limit(
-            name, quantization, gpu, tensor, stages, input_tokens, output_tokens
-        )
-        # SGLang's memory is not known to the planner.
-        if row["engine"] == "vllm"
-        else None,
+            row["engine"], name, quantization, gpu, tensor, stages, input_tokens, output_tokens
+        ),
         setup=f"{row['source']} {row.get('engine_version')}",
     )
 
@@ -107,6 +104,7 @@ def _links(row: dict[str, Any], gpu: str) -> Any:
 
 @cache
 def _batch_limit(
+    kind: str,
     name: str,
     quantization: str | None,
     gpu: str,
@@ -115,11 +113,13 @@ def _batch_limit(
     input_tokens: int,
     output_tokens: int,
 ) -> int:
-    """The requests that the KV cache holds and vLLM's default allows."""
+    """The requests that the KV cache holds and the engine's default allows."""
     card = find_card(gpu)
     memory = gpu_memory(Gpu(0, gpu, card.memory_mib or 0 if card else 0))
-    params = EngineParams(max_model_len=2 * (input_tokens + output_tokens), utilization=0.95)
-    own, shape = engine("vllm"), Shape(tensor, stages)
+    # Who measures gives vLLM more of the memory than its default; SGLang's is by the card.
+    share = 0.95 if kind == "vllm" else None
+    params = EngineParams(max_model_len=2 * (input_tokens + output_tokens), utilization=share)
+    own, shape = engine(kind), Shape(tensor, stages)
     found = own.memory(model_of(name, quantization), (memory,) * shape.gpus, shape, params)
     held = found.kv_tokens / (input_tokens + output_tokens / 2)
     return max(1, min(own.batch(memory, params, params.max_model_len or 1)[1], int(held)))
