@@ -99,6 +99,7 @@ HOSTS = {
         Host("lb5", "10.99.0.27", spare=True),
         Host("gpu5", "10.99.0.21", "l40s-2x", spare=True),
         Host("gpu6", "10.99.0.22", "a10g-4x", spare=True),
+        Host("gpu9", "10.99.0.28", "a10g-4x", spare=True),
     )
 }
 

@@ -13,6 +13,8 @@ as everybody may use the real device files. It knows nothing but /proc:
 - Memory is a real engine's, scaled to the card: a CUDA context while the engine starts, and the
   share `--gpu-memory-utilization` (vLLM's default otherwise) once its server listens, which vLLM's
   does only after weights and KV cache are in place.
+- A process that calls itself `sglang::scheduler…` is an engine of one rank: the i-th of a server
+  holds the i-th GPU that is visible to it, with the share `--mem-fraction-static`.
 - A `llama-server` is an engine, too: one process that holds all GPUs that are visible to it, each
   with a CUDA context and what it really has in memory. With `--rpc` the i-th `ggml-rpc-server` that
   it names stands for the i-th of them: its memory and its work are the GPU's.
@@ -133,7 +135,7 @@ def holders(profile: dict) -> list[Holder]:
         if is_program(engine, "llama-server"):
             visible = visible_gpus(root_of(engine, known).visible, uuids)
             found += llama_holders(engine, visible, known)
-        if not engine.title.startswith("VLLM::EngineCore"):
+        if not engine.title.startswith(("VLLM::EngineCore", "sglang::scheduler")):
             continue
         root = root_of(engine, known)
         visible = visible_gpus(root.visible, uuids)
@@ -198,7 +200,9 @@ def memory_share(root: Process) -> float:
     if config:
         with contextlib.suppress(OSError):
             text += Path(f"/proc/{root.pid}/root{config[1]}").read_text()
-    share = re.search(r"gpu[-_]memory[-_]utilization[=: ]+([0-9.]+)", text)
+    share = re.search(
+        r"(?:gpu[-_]memory[-_]utilization|mem[-_]fraction[-_]static)[=: ]+([0-9.]+)", text
+    )
     return float(share[1]) if share else DEFAULT_SHARE
 
 
