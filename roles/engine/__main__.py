@@ -2,6 +2,7 @@
 hashes."""
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
@@ -12,24 +13,36 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from roles.engine.lock import lock_command
-from roles.engine.vllm.settings import VllmSettings
+from roles.engine.lock import lock_command, lock_environment
+from roles.engine.packages import PackagesBuild
+from roles.engine.registry import DEPLOYMENTS
 
 # The options that are settings of an inventory under the same name.
 _CHECKED = ("requirement", "uv", "index_url", "wheelhouse")
+
+
+_BUILDS = tuple(one.build for one in DEPLOYMENTS.values() if issubclass(one.build, PackagesBuild))
+_NAMES = " or ".join(one.engine_name for one in _BUILDS)
 
 
 def parser() -> argparse.ArgumentParser:
     """The commands and what they take."""
     top = argparse.ArgumentParser(prog="python -m roles.engine", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    lock = commands.add_parser("lock", help="print a lock of vLLM's packages with their hashes")
-    lock.add_argument("requirement", help="for instance vllm==0.33.0")
+    lock = commands.add_parser(
+        "lock", help=f"print a lock of the packages of {_NAMES} with their hashes"
+    )
+    example = _BUILDS[0].model_fields["requirement"].default
+    lock.add_argument("requirement", help=f"for instance {example}")
     lock.add_argument("--python", default="3.11", help="the oldest Python of the hosts; 3.11")
     lock.add_argument("--index-url", help="package index instead of the public one")
     lock.add_argument("--extra-index-url", action="append", default=[], help="one more index")
     lock.add_argument("--wheelhouse", help="folder or URL with all wheels; no index is asked")
-    lock.add_argument("--uv", default=VllmSettings().uv, help="the installer to lock with them")
+    lock.add_argument(
+        "--uv",
+        default=_BUILDS[0].model_fields["uv"].default,
+        help="the installer to lock with them",
+    )
     return top
 
 
@@ -54,6 +67,7 @@ def main(arguments: list[str]) -> int:
             remade_by,
         ),
         input=f"{options.requirement}\n{options.uv}\n",
+        env=lock_environment(os.environ),
         text=True,
         check=False,
     )
@@ -73,8 +87,12 @@ def _problems(options: argparse.Namespace) -> list[str]:
     given["python"] = f"python{options.python}"
     # The hashes in the lock come from there; what is installed must equal them.
     given["allow_http_from"] = [host for url in urls if url and (host := _host(url))]
+    requirement = options.requirement
+    build = next((one for one in _BUILDS if one.owns(requirement)), None)
+    if build is None and "==" in requirement:
+        return [f"requirement: {requirement!r} is another package than {_NAMES}"]
     try:
-        VllmSettings.model_validate(given)
+        (build or _BUILDS[0]).model_validate(given)
     except ValidationError as error:
         found = (one for one in error.errors() if one["loc"][:1] != ("allow_http_from",))
         return [f"{_option(one)}: {_cause(one)}" for one in found]

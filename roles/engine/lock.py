@@ -6,6 +6,8 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 _COMMENT = re.compile(r"(^|\s)#.*")
+# Variables of uv that change nothing of what is chosen.
+_KEPT = ("UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_OFFLINE")
 _HASH = re.compile(r"--hash=sha(256|384|512):[0-9a-f]{64,128}(?![0-9a-f])")
 
 
@@ -40,6 +42,19 @@ def problem_of(text: str, uv: str) -> str:
 def lock_remedy(requirement: str, uv: str) -> str:
     """The command that creates the lock of a requirement."""
     return f"python -m roles.engine lock {requirement} --uv {uv} > FILE"
+
+
+def lock_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables for the command: without those by which uv would take packages from elsewhere.
+
+    An index or folder of this machine's may have another build under the same version, such as
+    torch for CPUs: the lock would name its hashes, and hosts would refuse or miss the real one.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("UV_") or name in _KEPT
+    }
 
 
 def lock_command(

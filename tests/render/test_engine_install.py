@@ -1,15 +1,21 @@
 """The script that installs vLLM, run here: nothing but what is locked gets in."""
 
+import contextlib
+import functools
 import hashlib
 import os
 import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from roles.engine import VllmSettings, deployment
+from roles.engine.__main__ import main
 from roles.engine.lock import entries, problem_of
 from roles.host import PROGRESS
 
@@ -91,3 +97,48 @@ def test_a_lock_is_made_by_a_command(tmp_path: Path):
     assert problem_of(done.stdout, UV) == "" and found.keys() == {"vllm==0.33.0", UV}
     assert all(digest in found[f"{name}=={v}"] for (name, digest), v in
                zip(digests.items(), ("0.33.0", "0.13.8"), strict=True))  # fmt: skip
+
+
+@contextlib.contextmanager
+def index(folder: Path) -> Iterator[str]:
+    """The URL of an index: its folders list the wheels of each package."""
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "variable", ["UV_FIND_LINKS", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_OVERRIDE", "UV_CONSTRAINT"]
+)
+def test_a_lock_has_nothing_that_this_machine_alone_would_take(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+):
+    """A build for CPUs of the same version, where uv is told to look here."""
+    wheels, local, digests = tmp_path / "wheels", tmp_path / "local", list[str]()
+    for name in ("uv", "sglang"):
+        (wheels / name).mkdir(parents=True)
+        digests.append(wheel(wheels / name, name, "0.13.8", "true"))
+    (local / "sglang").mkdir(parents=True)
+    other = wheel(local / "sglang", "sglang", "0.13.8", "echo for CPUs")
+    (local / "versions").write_text("sglang==0.0.1\n")
+    with index(wheels) as url, index(local) as local_url:
+        values = {"UV_FIND_LINKS": str(local / "sglang")}
+        usual = local_url if "INDEX" in variable else str(local / "versions")
+        monkeypatch.setenv(variable, values.get(variable, usual))
+        assert main(["lock", "sglang==0.13.8", "--index-url", url]) == 0
+    text = capfd.readouterr().out
+    assert all(digest in text for digest in digests) and other not in text
+    assert problem_of(text, UV) == ""

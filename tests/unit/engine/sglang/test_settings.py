@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from roles.engine import SglangSettings, deployment, engine_needs
+from roles.engine.lock import entries, problem_of
 from roles.engine.params import EngineParams
 from roles.hardware import declared_hardware
 from roles.models import find
@@ -59,6 +60,17 @@ def test_what_a_build_needs_of_a_host(
     assert (needs.cuda, needs.driver_branch, needs.python) == (cuda, branch, python)
     assert needs.compute_capability == (8.0 if cuda else None)
     assert needs.glibc == (2, 34) and needs.name.startswith("sglang 0.5.")
+
+
+def test_the_usual_requirement_has_a_lock_with_hashes_of_everything():
+    usual = SglangSettings()
+    locked = entries(usual.lock_text)
+    assert problem_of(usual.lock_text, usual.uv) == "" and usual.missing is None
+    assert {usual.requirement, usual.uv, "torch==2.14.1", "sglang-kernel==0.4.10"} <= locked.keys()
+    # Builds for CPUs have a version of their own, "+cpu", or no libraries of CUDA.
+    assert not any("+" in name for name in locked) and "nvidia-cublas" in usual.lock_text
+    other = SglangSettings(requirement="sglang==0.5.24")
+    assert other.missing is not None and "lock sglang==0.5.24" in other.missing[1]
 
 
 def test_its_first_start_is_part_of_the_installation():
