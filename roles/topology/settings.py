@@ -154,7 +154,8 @@ class ServiceSettings(StrictSettings):
         description="port of a host's first replica; the next take the next",
     )
     kv_cache_memory_bytes: CacheBytes | None = Field(
-        default=None, description="KV cache of each GPU in bytes instead of what vLLM measures"
+        default=None,
+        description="KV cache of each GPU in bytes instead of what the engine measures",
     )
     kv_cache_dtype: KvCacheDtype | None = Field(
         default=None,
@@ -163,7 +164,7 @@ class ServiceSettings(StrictSettings):
     )
     arguments: dict[OptionName, OptionValue] = Field(
         default={},
-        description="more options of `vllm serve` or llama-server, without the leading dashes",
+        description="more options of the engine's own server, without the leading dashes",
     )
 
     recipe: bool = Field(
