@@ -1,5 +1,6 @@
 """The input of every engine's memory estimate: a GPU's memory, and a service's parameters."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -64,16 +65,18 @@ class Changes:
     gpu_memory_utilization: float | None = None
     enforce_eager: bool = False
 
-    @property
-    def words(self) -> str:
-        """The changes as the engine names them."""
+    def words(self, names: Mapping[str, str]) -> str:
+        """The changes as the engine names them; `names` are those that differ from the fields'."""
         named = {
             "max_num_seqs": self.max_num_seqs,
             "max_num_batched_tokens": self.max_num_batched_tokens,
             "gpu_memory_utilization": self.gpu_memory_utilization,
         }
-        words = [f"{name} {value}" for name, value in named.items() if value is not None]
-        return " and ".join([*words, *(["enforce_eager"] if self.enforce_eager else [])])
+        words = [
+            f"{names.get(name, name)} {value}" for name, value in named.items() if value is not None
+        ]
+        eager = [names.get("enforce_eager", "enforce_eager")] if self.enforce_eager else []
+        return " and ".join([*words, *eager])
 
     def applied(self, params: EngineParams) -> EngineParams:
         """The parameters with these changes."""

@@ -65,6 +65,11 @@ class Planning(Protocol):
         """The parts of this engine's memory sum: (attribute, name for people)."""
         ...
 
+    @property
+    def change_names(self) -> Mapping[str, str]:
+        """The engine's names of the fields of `Changes`, where they differ."""
+        ...
+
     def memory(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:

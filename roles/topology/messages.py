@@ -1,6 +1,6 @@
 """The reasons of a plan as text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from roles.engine.params import Changes, EngineParams, missing
 from roles.hardware import Gpu
@@ -51,19 +51,29 @@ def spare_gpus_reason(candidate: Candidate) -> str:
     return f"GPUs that are left over serve too: {replica_count(candidate)}"
 
 
-def changes(changed: Changes) -> tuple[str, ...]:
-    """The notes of what is set so that the model fits; empty if the defaults do."""
+def changes(changed: Changes, names: Mapping[str, str]) -> tuple[str, ...]:
+    """The notes of what is set so that the model fits; empty if the defaults do.
+
+    `names` are the engine's names of the changes, where they differ.
+    """
     notes = []
+
+    def named(field: str) -> str:
+        return names.get(field, field.replace("_", "-"))
+
     if changed.max_num_seqs:
-        notes.append(f"a step holds at most {changed.max_num_seqs} requests (max-num-seqs)")
+        notes.append(
+            f"a step holds at most {changed.max_num_seqs} requests ({named('max_num_seqs')})"
+        )
     if changed.max_num_batched_tokens:
         tokens = changed.max_num_batched_tokens
-        notes.append(f"a step holds at most {tokens} tokens (max-num-batched-tokens)")
+        notes.append(f"a step holds at most {tokens} tokens ({named('max_num_batched_tokens')})")
     if changed.gpu_memory_utilization:
         share = changed.gpu_memory_utilization
-        notes.append(f"it takes {share:.0%} of a GPU's memory (gpu-memory-utilization)")
+        notes.append(f"it takes {share:.0%} of a GPU's memory ({named('gpu_memory_utilization')})")
     if changed.enforce_eager:
-        notes.append("it runs without CUDA graphs, so decoding is slower (enforce-eager)")
+        eager = named("enforce_eager")
+        notes.append(f"it runs without CUDA graphs, so decoding is slower ({eager})")
     return tuple(notes)
 
 

@@ -162,11 +162,17 @@ def _memory(case: FitCase) -> Iterator[_Step]:
     if share is not None:
         yield _Step("memory", f"gpu_memory_utilization {share}", {"utilization": share})
     if requests := _fewest_seqs(case):
-        yield _Step("memory", f"max_num_seqs {requests}", {"max_num_seqs": requests})
+        name = case.engine.change_names.get("max_num_seqs", "max_num_seqs")
+        yield _Step("memory", f"{name} {requests}", {"max_num_seqs": requests})
     planned = () if case.is_planned else case.engine.tighter(case.params)
     for level, changed in enumerate(planned):
         after = changed.applied(case.params)
-        yield _Step("memory", changed.words, _differences(case.params, after), pain=level / 4)
+        yield _Step(
+            "memory",
+            changed.words(case.engine.change_names),
+            _differences(case.params, after),
+            pain=level / 4,
+        )
 
 
 def _fewest_seqs(case: FitCase) -> int | None:

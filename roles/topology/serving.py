@@ -160,7 +160,7 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
     )
     reasons += messages.undecided(spec, chosen, options, load)
     reasons += messages.broken_groups(broken_links(hardware, gpus))
-    reasons += messages.changes(chosen.changed)
+    reasons += messages.changes(chosen.changed, own.change_names)
     warnings = messages.unknown_rates(spec, gpus[0])
     rejected = messages.rejected(spec, gpus[0], chosen, options, refused_shapes, load)
     return Serving((chosen, *rest), reasons, rejected, warnings, ())

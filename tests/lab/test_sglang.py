@@ -31,6 +31,7 @@ class Two(Services):
             "model": MODELS[name],
             "weights": MODEL_PATH,
             "engine": engine,
+            "first_port": 8001 if name == "one" else 8002,
             "min_concurrency": 2,
             # 56 KiB a token by the plan; the tiny model takes 512 bytes.
             "kv_cache_memory_bytes": 2**29,

@@ -45,6 +45,11 @@ class GgufPlanning:
         ("kv_cache_gib", "KV cache"),
     )
 
+    @property
+    def change_names(self) -> Mapping[str, str]:
+        """None: it changes nothing."""
+        return {}
+
     def memory(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:

@@ -21,6 +21,11 @@ FEWER_TOKENS, FEWER_SEQS = 2048, 64
 FP8_CACHE_CAPABILITY = 8.9
 # Fitted to SGLang's measured rows by tests/benchmarks/throughput_regret.py; for all else it has the
 # constants of the other rows.
+_CHANGE_NAMES = {
+    "max_num_seqs": "max-running-requests",
+    "max_num_batched_tokens": "chunked-prefill-size",
+    "enforce_eager": "disable-cuda-graph",
+}
 CALIBRATION = Calibration(expert_read_efficiency=0.678, moe_layer_overhead_us=30.2)
 
 
@@ -46,6 +51,11 @@ class Sglang:
         ("workspace_gib", "workspace"),
         ("kv_cache_gib", "KV cache"),
     )
+
+    @property
+    def change_names(self) -> Mapping[str, str]:
+        """SGLang's own options."""
+        return _CHANGE_NAMES
 
     def memory(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams

@@ -61,6 +61,11 @@ class Vllm:
         ("kv_cache_gib", "KV cache"),
     )
 
+    @property
+    def change_names(self) -> Mapping[str, str]:
+        """None: the fields are called as its options."""
+        return {}
+
     def memory(
         self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
     ) -> MemorySum:

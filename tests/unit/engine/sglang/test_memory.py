@@ -2,7 +2,7 @@
 
 import pytest
 
-from roles.engine.params import GIB, EngineParams, GpuMemory
+from roles.engine.params import GIB, Changes, EngineParams, GpuMemory
 from roles.engine.sglang.memory import (
     COLLECTIVES_GIB,
     CONTEXT_GIB,
@@ -15,8 +15,10 @@ from roles.engine.sglang.memory import (
     step,
 )
 from roles.engine.sglang.planning import SGLANG
+from roles.hardware import declared_hardware
 from roles.models import find, weights_per_gpu
 from roles.plan import Shape
+from roles.topology import ServiceSettings, plan_host
 from roles.topology.named_gpus import named_gpu
 
 LLAMA = find("meta-llama/Llama-3.1-8B-Instruct")
@@ -131,3 +133,12 @@ def test_each_change_of_the_plan_leaves_more_memory():
     assert before < caches[0] and caches == sorted(caches) and len(caches) == 3
     # A share that the service sets stays.
     assert SGLANG.tighter(EngineParams(utilization=0.8)) == ()
+
+
+def test_a_plan_and_its_remedies_name_sglangs_own_options():
+    given = {"name": "chat", "model": "Qwen/Qwen2.5-14B-Instruct", "engine": "sglang"}
+    service = ServiceSettings.model_validate(given | {"max_model_len": 4096, "min_concurrency": 2})
+    plan = plan_host(service, "gpu1", declared_hardware("2x NVIDIA A10G", None))
+    assert "(chunked-prefill-size)" in " ".join(plan.reasons)
+    told = Changes(max_num_seqs=8, enforce_eager=True).words(SGLANG.change_names)
+    assert told == "max-running-requests 8 and disable-cuda-graph"
