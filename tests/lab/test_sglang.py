@@ -45,7 +45,8 @@ class Two(Services):
 
     def both(self) -> Path:
         services = [self.own("one"), self.own("two")]
-        return self.inventory(services, GPUS, launch={"start_timeout_s": 600})
+        engines = {"sglang": sglang.settings()}
+        return self.inventory(services, GPUS, launch={"start_timeout_s": 600}, engines=engines)
 
     def asked(self, name: str, model: str | None = None) -> int:
         """The status of a completion through the balancer."""
@@ -61,6 +62,8 @@ def two(lab: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
     sglang.serve_wheels()
     with hosts.booted(BALANCER, HOST):
         made = Two(tmp_path_factory.mktemp("sglang"))
+        # It is larger unpacked than a tmpfs of half the host's memory may hold.
+        made.ssh(HOST, "sudo mount -o remount,size=4G /tmp")
         made.apply(made.both())
         yield made
 
