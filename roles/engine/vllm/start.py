@@ -1,5 +1,6 @@
 """The start of a vLLM replica: its options, environment and unit settings. Pure."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,12 +10,14 @@ import yaml
 
 from roles.engine.deployment import KeyFile, Phase, Placement, Served, Start, own_environment
 from roles.engine.vllm.settings import MODELSCOPE, VllmSettings
-from roles.host.paths import CACHE, engine_folder
+from roles.host.paths import CACHE, STATE, engine_folder
 from roles.plan import Replica
 
 OPTIONS = "options.yaml"
 # From this version on vLLM's log hides keys among the options (`_SENSITIVE_ARG_FIELDS`).
 KEYS_HIDDEN = (0, 32)
+# From this version on it has a watchdog, which writes and kills nothing.
+WATCHDOG = (0, 33)
 
 # Source: vLLM 0.32 (weight_utils.py, gpu_model_runner.py, cpu/model_runner.py, backends.py,
 # kv_cache_utils.py, kernel_warmup.py).
@@ -37,7 +40,9 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
         # ModelScope's commits differ from those of the hub that the model was recorded from.
         served = replace(served, revision=None)
     program = f"{engine_folder(build.version_name)}/bin/vllm"
-    options = yaml.safe_dump(options_of(replica, served, placement), sort_keys=False)
+    options = yaml.safe_dump(
+        watchdog_of(replica, build) | options_of(replica, served, placement), sort_keys=False
+    )
     token = {"HF_TOKEN": build.hub_token} if build.hub_token else {}
     several = hides_keys(build)
     if several:
@@ -65,6 +70,14 @@ def hides_keys(build: VllmSettings) -> bool:
     """Whether this version hides keys in its log."""
     version = build.requirement.partition("==")[2]
     return tuple(map(int, re.findall(r"\d+", version)[:2])) >= KEYS_HIDDEN
+
+
+def watchdog_of(replica: Replica, build: VllmSettings) -> dict[str, str]:
+    """The option by which an engine that stands still writes its threads' stacks into its own
+    folder; older versions have none."""
+    if build.numbers < WATCHDOG:
+        return {}
+    return {"watchdog-config": json.dumps({"dump_dir": f"{STATE}/{replica.name}"})}
 
 
 def options_of(replica: Replica, served: Served, placement: Placement) -> dict[str, Any]:

@@ -1,6 +1,11 @@
 """The options that vLLM starts with."""
 
-from roles.engine import Placement, Served
+import json
+
+import pytest
+import yaml
+
+from roles.engine import Placement, Served, VllmSettings, deployment
 from roles.engine.vllm.start import options_of
 from roles.hardware import declared_hardware
 from roles.topology import ServiceSettings, plan_host
@@ -26,3 +31,26 @@ def test_what_the_plan_changes_so_that_a_model_fits_is_set():
     assert changed(4096) == [64, None, 0.92, None]
     assert changed(8192) == [64, 2048, 0.95, None]
     assert changed(9600) == [64, 2048, 0.95, True]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "folder"),
+    [("vllm==0.33.0", "/var/lib/llm/s-0"), ("vllm==0.32.0", None)],
+)
+def test_stacks_of_an_engine_that_stands_still_are_in_its_own_folder(
+    requirement: str, folder: str | None
+):
+    service = ServiceSettings.model_validate(
+        {"name": "s", "model": "Qwen/Qwen2.5-7B-Instruct", "max_model_len": 4096}
+    )
+    (replica,) = plan_host(service, "h", declared_hardware("1x NVIDIA L40S", None)).replicas
+    build = VllmSettings(requirement=requirement)
+    start = deployment(build).start(
+        replica, Served("m", "/w", 2), build, Placement("127.0.0.1", 29000, 60)
+    )
+    options = yaml.safe_load(start.files["options.yaml"])
+    found = json.loads(options.get("watchdog-config", '{"dump_dir": null}'))
+    assert found == {"dump_dir": folder}
+    # It ends its requests itself before systemd ends it.
+    (stop,) = (line for line in start.unit if line.startswith("TimeoutStopSec="))
+    assert options["shutdown-timeout"] < int(stop.partition("=")[2])
