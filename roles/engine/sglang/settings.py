@@ -30,7 +30,7 @@ class SglangSettings(PackagesBuild):
 
     kind: ClassVar[str] = "sglang"
     engine_name: ClassVar[str] = "SGLang"
-    packages_pattern: ClassVar[str] = r"sglang([-_.].+)?"
+    packages_pattern: ClassVar[str] = "sglang"
     locks: ClassVar[Path] = Path(__file__).with_name("locks")
 
     requirement: Requirement = Field(

@@ -19,6 +19,7 @@ QWEN = "Qwen/Qwen2.5-7B-Instruct"
     ("values", "words"),
     [
         ({"requirement": "vllm==0.33.0"}, "another package than SGLang"),
+        ({"requirement": "sglang-kernel==0.4.10"}, "another package than SGLang"),
         ({"requirement": "sglang"}, "should match pattern"),
         ({"requirement": "sglang==0"}, "is no version of a package"),
         ({"requirement": "sglang>=0.5"}, "should match pattern"),
