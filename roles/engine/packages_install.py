@@ -1,6 +1,7 @@
 """The shell script that installs an engine of Python packages on a host. Pure."""
 
 import shlex
+from collections.abc import Sequence
 
 from roles.engine.deployment import Installation
 from roles.engine.install import COMPLETE, report_phase
@@ -9,10 +10,11 @@ from roles.engine.packages import PackagesBuild
 from roles.host.paths import ENGINES
 
 
-def engine_script(settings: PackagesBuild, first_start: str) -> str:
+def engine_script(settings: PackagesBuild, first_start: str, after: Sequence[str] = ()) -> str:
     """Install the engine into its versioned folder; the lock is read from the standard input.
 
-    `first_start` is a program of its environment, with arguments, that ends at once.
+    `first_start` is a program of its environment, with arguments, that ends at once; `after` are
+    lines that come before it, once the packages are there.
 
     The folder is valid only once its last file, `.complete`, exists. The rest of an interrupted run
     is removed first. Other versions stay: replicas use them until they restart.
@@ -42,6 +44,7 @@ def engine_script(settings: PackagesBuild, first_start: str) -> str:
             # Compiled once here: the units may not write into this folder.
             f'"$new/bin/uv" pip install -q {hashes}--no-config --no-cache --compile-bytecode '
             f'--python "$new/bin/python" {sources} {what} >&2',
+            *after,
             report_phase(name, "first start"),
             f'timeout 600 "$new/bin/"{first_start} >&2',
             f'touch "$new/{COMPLETE}"',
@@ -78,11 +81,13 @@ def pip_options(settings: PackagesBuild) -> str:
     return f"--index-url {shlex.quote(settings.index_url)}" if settings.index_url else ""
 
 
-def installation(settings: PackagesBuild, first_start: str) -> Installation:
+def installation(
+    settings: PackagesBuild, first_start: str, after: Sequence[str] = ()
+) -> Installation:
     """The installation of a build; the lock is the script's standard input."""
     return Installation(
         settings.version_name,
         settings.system_packages,
-        engine_script(settings, first_start),
+        engine_script(settings, first_start, after),
         settings.lock_text,
     )

@@ -12,6 +12,12 @@ from roles.plan import Replica
 # By wheel metadata 0.5.19 is the last for CUDA 12.
 _CUDA_13 = (0, 5, 20)
 _OLDER = OlderBuild(ENGINE_CAPABILITY, "SGLang 0.5.19, the last for CUDA 12")
+_FIRST_START = "python -c 'import sglang; print(sglang.__version__)'"
+# It compiles kernels at run time; a host need not have a compiler of CUDA's, its packages do.
+LINK_CUDA = (
+    'nvcc=$(find "$new/lib" -path "*/nvidia/cu1*/bin/nvcc" | head -n 1); '
+    '[ -z "$nvcc" ] || ln -sfn "${nvcc%/bin/nvcc}" "$new/cuda"'
+)
 # Estimates: torch, CUDA's libraries and kernels; the build for CPUs took 2.4 GiB.
 _INSTALLED_GIB = {"cuda": 14, "rocm": 24, "cpu": 3}
 
@@ -44,7 +50,8 @@ class SglangDeployment:
 
     def installation(self, build: SglangSettings) -> Installation:
         """Install with uv, from an index or a wheelhouse, with a lock if there is one."""
-        return installation(build, "python -c 'import sglang; print(sglang.__version__)'")
+        after = (LINK_CUDA,) if build.device == "cuda" else ()
+        return installation(build, _FIRST_START, after)
 
     def start(
         self, replica: Replica, served: Served, build: SglangSettings, placement: Placement

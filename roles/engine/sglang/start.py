@@ -161,7 +161,7 @@ def logging_config() -> dict[str, Any]:
 
 def environment_of(replica: Replica, build: SglangSettings, placement: Placement) -> dict[str, str]:
     """The environment of a replica, without secrets."""
-    cache = f"{CACHE}/{replica.name}"
+    cache, folder = f"{CACHE}/{replica.name}", engine_folder(build.version_name)
     return {
         **own_environment(replica, build, placement),
         "HF_HOME": f"{CACHE}/hub",
@@ -179,7 +179,8 @@ def environment_of(replica: Replica, build: SglangSettings, placement: Placement
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
         **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
-        "PATH": f"{engine_folder(build.version_name)}/bin:"
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+        # The compiler of its own packages, see the installation.
+        **({"CUDA_HOME": f"{folder}/cuda"} if build.device == "cuda" else {}),
+        "PATH": f"{folder}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
         **build.plain_environment,
     }

@@ -1,5 +1,7 @@
 """What an inventory may say of SGLang, and what a build needs of a host."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 from roles.engine import SglangSettings, deployment, engine_needs
 from roles.engine.lock import entries, problem_of
 from roles.engine.params import EngineParams
+from roles.engine.sglang.deployment import LINK_CUDA
 from roles.hardware import declared_hardware
 from roles.models import find
 from roles.topology import ServiceSettings, plan_host
@@ -79,7 +82,20 @@ def test_its_first_start_is_part_of_the_installation():
     found = deployment(build).installation(build)
     assert "sglang==0.5.23" in found.script and "import sglang" in found.script
     assert found.script.splitlines()[-1] == 'touch "$new/.complete"'
+    on_cpus = SglangSettings(device="cpu", wheelhouse="/srv/w", allow_unhashed=True)
+    assert "nvcc" in found.script and "nvcc" not in deployment(on_cpus).installation(on_cpus).script
     assert found.version_name.startswith("sglang-0.5.23-cuda-")
+
+
+@pytest.mark.parametrize("has_compiler", [True, False])
+def test_the_compiler_of_its_packages_is_found_by_one_name(tmp_path: Path, has_compiler: bool):
+    toolkit = tmp_path / "lib/python3.11/site-packages/nvidia/cu13"
+    (toolkit / "bin").mkdir(parents=True)
+    if has_compiler:
+        (toolkit / "bin/nvcc").touch()
+    script = f"set -eu\nnew={tmp_path}\n{LINK_CUDA}\n{LINK_CUDA}\n"
+    subprocess.run(["sh", "-c", script], check=True)
+    assert (tmp_path / "cuda/bin/nvcc").exists() is has_compiler
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,7 @@ def test_a_replica_sees_its_own_gpus_alone_and_talks_to_nobody_else():
     found = start(replica()).environment
     assert (found["CUDA_VISIBLE_DEVICES"], found["CUDA_DEVICE_ORDER"]) == ("0,1,2,3", "PCI_BUS_ID")
     assert {found[n] for n in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")} == {"lo"}
+    assert found["CUDA_HOME"] == f"/opt/llm/engines/{SglangSettings().version_name}/cuda"
     own = SglangSettings(environment={"SGLANG_TORCH_PROFILER_DIR": "/var/cache/llm/x"})
     assert start(build=own).environment["SGLANG_TORCH_PROFILER_DIR"] == "/var/cache/llm/x"
 
