@@ -1,6 +1,13 @@
 """The deployment of SGLang: its requirements, installation and start."""
 
-from roles.engine.deployment import Installation, Placement, Served, Start
+from roles.engine.deployment import (
+    Ability,
+    Installation,
+    Placement,
+    Served,
+    Start,
+    parser_abilities,
+)
 from roles.engine.needs import EngineNeeds, OlderBuild, cuda_needs
 from roles.engine.packages_install import installation
 from roles.engine.sglang import start
@@ -58,6 +65,10 @@ class SglangDeployment:
     ) -> Start:
         """Start `sglang.launch_server` with a file of options."""
         return start.start(replica, served, build, placement)
+
+    def abilities(self, served: Served) -> tuple[Ability, ...]:
+        """Those of its parsers of tool calls and of reasoning."""
+        return parser_abilities(served)
 
     def all_reduce_python(self, build: SglangSettings) -> str | None:
         """The environment's own Python: its torch is the one that replicas reduce with."""

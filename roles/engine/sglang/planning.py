@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from roles.engine.arguments import option_names, unknown_options
 from roles.engine.calibration import Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, gpu_memory
-from roles.engine.sglang.arguments import KV_DTYPES, OPTIONS, check_arguments
+from roles.engine.sglang.arguments import KV_DTYPES, check_arguments
 from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
 from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
 from roles.engine.shapes import check_shape, shapes
@@ -19,13 +18,13 @@ from roles.plan import MemorySum, Shape
 FEWER_TOKENS, FEWER_SEQS = 2048, 64
 # FP8 in hardware (Ada, Hopper and newer).
 FP8_CACHE_CAPABILITY = 8.9
-# Fitted to SGLang's measured rows by tests/benchmarks/throughput_regret.py; for all else it has the
-# constants of the other rows.
 _CHANGE_NAMES = {
     "max_num_seqs": "max-running-requests",
     "max_num_batched_tokens": "chunked-prefill-size",
     "enforce_eager": "disable-cuda-graph",
 }
+# Fitted to SGLang's measured rows by tests/benchmarks/throughput_regret.py; for all else it has the
+# constants of the other rows.
 CALIBRATION = Calibration(expert_read_efficiency=0.678, moe_layer_overhead_us=30.2)
 
 
@@ -168,13 +167,15 @@ class Sglang:
             return None
         return f"{weights!r} is a GGUF file, which SGLang does not serve here; set engine llama_cpp"
 
-    def check_arguments(self, arguments: Mapping[str, Argument]) -> None:
+    def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(arguments)
 
-    def unknown_arguments(self, arguments: Mapping[str, Argument]) -> tuple[str, ...]:
-        """Which options SGLang 0.5.23 does not know; it takes beginnings of options, too."""
-        return unknown_options(arguments, option_names(OPTIONS), "SGLang 0.5.23", abbreviated=True)
+    def kv_cache_arguments(self, dtype: str) -> Mapping[str, Argument]:
+        """`--kv-cache-dtype`."""
+        if dtype not in KV_DTYPES:
+            raise ValueError(f"{dtype!r} is none of SGLang's: {', '.join(KV_DTYPES)}")
+        return {"kv-cache-dtype": dtype}
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

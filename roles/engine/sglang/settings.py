@@ -1,15 +1,16 @@
 """The settings of SGLang: the build, and where it is installed from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from roles.engine.arguments import option_names, unknown_options
 from roles.engine.needs import Version
 from roles.engine.packages import PackagesBuild, Requirement
 from roles.engine.params import Argument, EngineParams
-from roles.engine.sglang.planning import SGLANG
+from roles.engine.sglang.arguments import OPTIONS
 from roles.models import Model
 from roles.plan import HostPlan
 
@@ -63,7 +64,11 @@ class SglangSettings(PackagesBuild):
         """An option that this version does not know."""
         if self.numbers != _LISTED:
             return None
-        return next(iter(SGLANG.unknown_arguments(arguments)), None)
+        return next(iter(self.unknown_options(arguments)), None)
+
+    def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
+        """Which options 0.5.23 does not know, in words; it takes beginnings of options, too."""
+        return unknown_options(arguments, option_names(OPTIONS), "SGLang 0.5.23", abbreviated=True)
 
     @classmethod
     def planned(cls) -> dict[str, str]:

@@ -454,7 +454,9 @@ def test_it_is_built_where_no_archive_suits_the_host(
     named = machine.archive
     if archive_name:
         named = machine.archive.rename(tmp_path / archive_name)
-    values = {"archive": str(named)} if archive_name else {"archive": None, "sha256": None}
+    values: dict[str, Any] = {"archive": str(named)}
+    if archive_name is None:
+        values = {"archive": None, "sha256": None}
     build = with_source(machine, tmp_path, device=device, **values)
     done = machine.install(build, path=f"{fake}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ from roles.engine.arguments import option_names
 from roles.engine.params import EngineParams
 from roles.engine.sglang.arguments import COUNTS, OPTIONS, PLANNED, check_arguments
 from roles.engine.sglang.planning import SGLANG
+from roles.engine.sglang.settings import SglangSettings
 from roles.engine.sglang.start import _SEVERAL
 
 KNOWN = option_names(OPTIONS)
@@ -26,7 +27,7 @@ def test_each_option_is_taken_or_refused_with_a_remedy(name: str):
         check_arguments({name: value})
     except ValueError as error:
         assert name in str(error) and ("follows from" in str(error) or "; " in str(error))
-    assert SGLANG.unknown_arguments({name: value}) == ()
+    assert SglangSettings().unknown_options({name: value}) == ()
 
 
 @pytest.mark.parametrize(
@@ -77,13 +78,13 @@ def test_what_contradicts_the_plan_is_refused(name: str, value: object, words: s
 )
 def test_what_a_service_may_say(arguments: dict):
     check_arguments(arguments)
-    assert SGLANG.unknown_arguments(arguments) == ()
+    assert SglangSettings().unknown_options(arguments) == ()
 
 
 def test_an_unknown_option_comes_with_the_nearest():
-    (found,) = SGLANG.unknown_arguments({"tool-cal-parser": "qwen"})
+    (found,) = SglangSettings().unknown_options({"tool-cal-parser": "qwen"})
     assert "SGLang 0.5.23 does not know `tool-cal-parser`; did you mean tool-call-parser?" in found
-    (found,) = SGLANG.unknown_arguments({"max-num-seqs": 8})
+    (found,) = SglangSettings().unknown_options({"max-num-seqs": 8})
     assert "does not know `max-num-seqs`" in found
 
 
