@@ -47,7 +47,8 @@ def names_of_groups(declaration: Declaration) -> Iterator[str]:
     groups = {*ROLES, "all", *(name for one in declaration.hosts.values() for name in one.groups)}
     # In an inventory of one host, the file's own name means the same.
     groups -= {declaration.name} if len(declaration.hosts) == 1 else set()
-    for name in groups & declaration.hosts.keys():
+    # pyinfra gives hosts of a connector (`@local`) a group of their name.
+    for name in (one for one in declaration.hosts if one in groups and not one.startswith("@")):
         yield (
             f"hosts[{name}]: {name} is also a group, and --limit {name} would mean the group; name "
             "the host otherwise"

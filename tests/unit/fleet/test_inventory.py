@@ -131,6 +131,11 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path, text: str, words: tup
         assert ends_well(str(caught.value), ("site.py", *words)), str(caught.value)
 
 
+def test_the_inventory_of_one_machine_is_taken():
+    (host,) = load("inventories/local.py", secrets=False).hosts
+    assert host.name == "@local"
+
+
 ENDLESS = {
     "\nwhile True: pass": "line 2:",
     "import time\ntime.sleep(99)": "line 2:",
