@@ -180,7 +180,7 @@ def test_each_engine_plans_by_its_kind():
         assert (engine(kind), one.kind) == (one, kind)
         # Every part of a sum that is shown is one, and together they are the whole.
         assert {part for part, _ in one.memory_parts} <= set(MemorySum.__dataclass_fields__)
-    with pytest.raises(ValueError, match="set one of vllm, llama_cpp, ollama"):
+    with pytest.raises(ValueError, match="set one of vllm, llama_cpp, sglang, ollama"):
         engine("tgi")
 
 
