@@ -1,6 +1,6 @@
 """The engines by kind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
@@ -23,3 +23,14 @@ def engine(kind: str) -> Planning:
     if kind not in ENGINES:
         raise ValueError(f"{kind!r} is no engine; set one of {', '.join(ENGINES)}")
     return ENGINES[kind]
+
+
+def options_of_others(kind: str, names: Iterable[str]) -> dict[str, str]:
+    """Options that an engine does not know and another one does, with that one's name."""
+    return {
+        name: other.name
+        for name in names
+        if not engine(kind).knows(name)
+        for other in ENGINES.values()
+        if other.knows(name)
+    }

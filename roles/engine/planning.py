@@ -163,6 +163,10 @@ class Planning(Protocol):
         model's files contradict."""
         ...
 
+    def knows(self, option: str) -> bool:
+        """Whether a version whose options were read has one of this name."""
+        ...
+
     def kv_cache_arguments(self, dtype: str) -> Mapping[str, Argument]:
         """The options by which the KV cache has a type; ValueError for one that the engine does not
         have."""

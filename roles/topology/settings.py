@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from roles.engine.engine import engine
+from roles.engine.engine import engine, options_of_others
 from roles.engine.params import EngineParams
 from roles.host import StrictSettings, check_path
 from roles.models import (
@@ -238,6 +238,11 @@ class ServiceSettings(StrictSettings):
         if model := info.data.get("model"):
             own = engine(chosen_engine(info.data.get("engine"), model).kind)
             own.check_arguments(value, model)
+            for name, other in options_of_others(own.kind, value).items():
+                raise ValueError(
+                    f"{name} is an option of {other}, and {own.name} has none of that name; leave "
+                    "it out, or change engine"
+                )
             dtype = info.data.get("kv_cache_dtype")
             for name, planned in (own.kv_cache_arguments(dtype) if dtype else {}).items():
                 if value.get(name, planned) != planned:

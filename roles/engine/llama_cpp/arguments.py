@@ -1,10 +1,10 @@
 """The options of llama-server that a service may set, and those that affect memory."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from roles.engine.arguments import check_opposites, check_value
+from roles.engine.arguments import check_opposites, check_value, option_names, unknown_options
 from roles.engine.gguf.context import CACHE_BYTES, UNQUANTISED
 from roles.engine.params import Argument
 
@@ -60,6 +60,12 @@ _SHORT_NAMES: Mapping[str, str] = {
 }
 _COUNTS = ("batch-size", "ubatch-size")
 _FLASH = ("on", "off", "auto")
+
+
+def unknown_by(arguments: Iterable[str]) -> tuple[str, ...]:
+    """Which options build b11434 does not know, in words; no other build's were read."""
+    known = option_names(OPTIONS)
+    return unknown_options(arguments, known, "llama-server b11434", abbreviated=False)
 
 
 def check_arguments(arguments: Mapping[str, Argument]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from roles.engine.gguf.context import memory_options
 from roles.engine.gguf.planning import GgufPlanning
-from roles.engine.llama_cpp.arguments import check_arguments
+from roles.engine.llama_cpp.arguments import check_arguments, unknown_by
 from roles.engine.params import Argument, EngineParams
 from roles.models import Model
 
@@ -30,6 +30,10 @@ class LlamaCpp(GgufPlanning):
     def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(arguments)
+
+    def knows(self, option: str) -> bool:
+        """Whether b11434 has an option of this name."""
+        return not unknown_by([option])
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

@@ -8,9 +8,8 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from roles.engine.archive import Archive, packages_of
-from roles.engine.arguments import option_names, unknown_options
 from roles.engine.build import Build, Source
-from roles.engine.llama_cpp.arguments import OPTIONS
+from roles.engine.llama_cpp.arguments import unknown_by
 from roles.engine.needs import Version
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -121,8 +120,7 @@ class LlamaCppSettings(Build):
 
     def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """Which options build b11434 does not know, in words; no other build's were read."""
-        known = option_names(OPTIONS)
-        return unknown_options(arguments, known, "llama-server b11434", abbreviated=False)
+        return unknown_by(arguments)
 
     @property
     def version_name(self) -> str:

@@ -136,7 +136,6 @@ def task_of(
         "on_gpus": on_gpus,
         "private_port": placement.internal_port,
         "fetch_timeout_s": build.fetch_timeout_s,
-        "start_timeout_s": build.fetch_timeout_s,
         "drain_timeout_s": placement.drain_timeout_s,
     }
 

@@ -78,6 +78,10 @@ class Ollama(GgufPlanning):
                 "llama_cpp"
             )
 
+    def knows(self, option: str) -> bool:
+        """Never: it has no options."""
+        return False
+
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:

@@ -197,7 +197,7 @@ def load(task, main):
     await_server(address, lambda: os.path.exists("/proc/%d" % main))
     say("load the model")
     body = {"model": task["model"], "keep_alive": -1}
-    call(address, "POST", "/api/generate", body, task["start_timeout_s"]).read()
+    call(address, "POST", "/api/generate", body, task["fetch_timeout_s"]).read()
     found = json.loads(call(address, "GET", "/api/ps").read()).get("models", [])
     say("the model is loaded: " + checked(found, task))
 

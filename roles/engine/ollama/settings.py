@@ -71,7 +71,8 @@ class OllamaSettings(Build):
         default=600, description="how long the load of the model may stand still"
     )
     fetch_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = Field(
-        default=7200, description="how long fetching the model, or copying its file, may take"
+        default=7200,
+        description="how long fetching the model, or copying its file, may take, and then its load",
     )
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=512, description="requests that wait for the model; further ones get 503"

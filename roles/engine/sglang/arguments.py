@@ -1,10 +1,16 @@
 """The options of `sglang.launch_server` that a service may set, and those that affect memory."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from roles.engine.arguments import check_one_of, check_opposites, check_value
+from roles.engine.arguments import (
+    check_one_of,
+    check_opposites,
+    check_value,
+    option_names,
+    unknown_options,
+)
 from roles.engine.params import Argument
 
 # What the newest version that was looked at knows.
@@ -72,6 +78,11 @@ COUNTS = ("max-running-requests", "chunked-prefill-size", "cuda-graph-max-bs-dec
 # Far above what the largest GPUs can do in a step.
 _MAX_COUNTS = dict(zip(COUNTS, (2**17, 2**21, 2**13), strict=True))
 MEMORY_OPTIONS = (*COUNTS, "kv-cache-dtype", "disable-cuda-graph")
+
+
+def unknown_by(arguments: Iterable[str]) -> tuple[str, ...]:
+    """Which options 0.5.23 does not know, in words; it takes beginnings of options, too."""
+    return unknown_options(arguments, option_names(OPTIONS), "SGLang 0.5.23", abbreviated=True)
 
 
 def check_arguments(arguments: Mapping[str, Argument]) -> None:

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 from roles.engine.calibration import Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, gpu_memory
-from roles.engine.sglang.arguments import KV_DTYPES, check_arguments
+from roles.engine.sglang.arguments import KV_DTYPES, check_arguments, unknown_by
 from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
 from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
 from roles.engine.shapes import check_shape, shapes
@@ -170,6 +170,10 @@ class Sglang:
     def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(arguments)
+
+    def knows(self, option: str) -> bool:
+        """Whether 0.5.23 has an option of this name, or beginning."""
+        return not unknown_by([option])
 
     def kv_cache_arguments(self, dtype: str) -> Mapping[str, Argument]:
         """`--kv-cache-dtype`."""

@@ -6,11 +6,10 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from roles.engine.arguments import option_names, unknown_options
 from roles.engine.needs import Version
 from roles.engine.packages import PackagesBuild, Requirement
 from roles.engine.params import Argument, EngineParams
-from roles.engine.sglang.arguments import OPTIONS
+from roles.engine.sglang.arguments import unknown_by
 from roles.models import Model
 from roles.plan import HostPlan
 
@@ -68,7 +67,7 @@ class SglangSettings(PackagesBuild):
 
     def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """Which options 0.5.23 does not know, in words; it takes beginnings of options, too."""
-        return unknown_options(arguments, option_names(OPTIONS), "SGLang 0.5.23", abbreviated=True)
+        return unknown_by(arguments)
 
     @classmethod
     def planned(cls) -> dict[str, str]:

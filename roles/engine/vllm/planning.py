@@ -9,7 +9,7 @@ from typing import Any
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
 from roles.engine.shapes import check_shape, shapes
-from roles.engine.vllm.arguments import KV_ELEMENT_BYTES, check_arguments
+from roles.engine.vllm.arguments import KV_ELEMENT_BYTES, check_arguments, unknown_by
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
 from roles.engine.vllm.support import (
@@ -171,6 +171,10 @@ class Vllm:
         """ValueError for an invalid option, one that another setting decides, or one that the
         model's files contradict."""
         check_arguments(dict(arguments), model)
+
+    def knows(self, option: str) -> bool:
+        """Whether a version whose options were read has one of this name, or beginning."""
+        return not unknown_by((), [option])
 
     def kv_cache_arguments(self, dtype: str) -> Mapping[str, Argument]:
         """`--kv-cache-dtype`."""

@@ -152,6 +152,14 @@ def test_other_files_are_refused_with_what_to_do():
         ({"engine": "tgi"}, "engine"),
         ({"kv_cache_memory_bytes": 2**30}, "set these instead"),
         ({"max_model_len": 200_000}, "set at most 163840"),
+        (
+            {"arguments": {"max-num-seqs": 4}},
+            "max-num-seqs is an option of vLLM, and llama.cpp has none",
+        ),
+        (
+            {"model": "Qwen/Qwen3-8B", "arguments": {"threads-http": 4}},
+            "threads-http is an option of llama.cpp, and vLLM has none",
+        ),
     ],
 )
 def test_settings_are_checked_by_the_services_engine(more: dict[str, Any], message: str):

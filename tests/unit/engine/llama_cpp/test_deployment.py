@@ -454,9 +454,8 @@ def test_it_is_built_where_no_archive_suits_the_host(
     named = machine.archive
     if archive_name:
         named = machine.archive.rename(tmp_path / archive_name)
-    values: dict[str, Any] = {"archive": str(named)}
-    if archive_name is None:
-        values = {"archive": None, "sha256": None}
+    none = {"archive": None, "sha256": None}
+    values: dict[str, Any] = {"archive": str(named)} if archive_name else none
     build = with_source(machine, tmp_path, device=device, **values)
     done = machine.install(build, path=f"{fake}:{os.environ['PATH']}")
     assert done.returncode == 0, done.stderr
@@ -485,7 +484,7 @@ def test_it_is_built_where_no_archive_suits_the_host(
 def test_what_cannot_be_built_is_not_installed(
     machine: Machine, tmp_path: Path, files: dict[str, str], values: dict[str, Any], said: str
 ):
-    none = {"archive": None, "sha256": None, "device": "cpu"}
+    none: dict[str, Any] = {"archive": None, "sha256": None, "device": "cpu"}
     done = machine.install(with_source(machine, tmp_path, files, **none, **values))
     assert done.returncode != 0 and said in done.stderr
     assert machine.installed() == set()

@@ -10,8 +10,8 @@ from roles.engine.engine import engine
 from roles.engine.params import EngineParams, gpu_memory
 from roles.hardware import declared_hardware
 from roles.models import Model
-from roles.plan import HostPlan
-from roles.topology import ServiceSettings, plan_host
+from roles.plan import HostPlan, Shape
+from roles.topology import ServiceSettings, plan_fleet, plan_host
 from tests.gguf_models import gguf_model
 
 LLAMA = "Llama-3.1-8B-Instruct"
@@ -98,3 +98,15 @@ def test_what_it_serves_one_request_of_at_a_time_is_refused_for_more():
     found = problem(single, min_concurrency=8)
     assert found is not None and "min_concurrency 1" in found
     assert problem(single, min_concurrency=1) is None
+
+
+def test_no_shape_over_hosts_or_of_tensors_is_offered():
+    hosts = {name: declared_hardware("1x NVIDIA L40S", None) for name in ("a", "b")}
+    plan = plan_fleet(service(model=gguf_model("Llama-3.1-70B-Instruct")), hosts)
+    assert (plan.replicas, plan.clusters) == ((), ())
+    assert plan.cluster_problems == ("Ollama serves on one host alone",)
+    own = engine("ollama")
+    assert {shape.tensor_parallel for shape in own.shapes(8)} == {1}
+    model = gguf_model(LLAMA)
+    assert own.check_shape(model, Shape(2))[1] == ("tensors are not split, layers are",)
+    assert "too few for 40 GPUs" in own.check_shape(model, Shape(1, 40))[1][0]
