@@ -35,7 +35,8 @@ class EngineNeeds:
     """The requirements of a build; None means no requirement, such as CUDA on CPUs.
 
     Engines are installed from `package_indexes` and from `archives` (URLs or paths on the host),
-    and take about `installed_gib` on disk.
+    and take about `installed_gib` on disk. With a C library older than `built_below` one is built
+    on the host from its source.
     """
 
     name: str
@@ -48,6 +49,7 @@ class EngineNeeds:
     package_indexes: tuple[PackageIndex, ...] = ()
     archives: tuple[str, ...] = ()
     installed_gib: int = 12
+    built_below: Version | None = None
     older_build: OlderBuild | None = None
 
 

@@ -97,7 +97,12 @@ def glibc(context: CheckContext) -> Check:
             f"{format_version(found)}, {context.engine.needs.name} needs {format_version(least)}",
             "upgrade the distribution",
         )
-    return ok("glibc", format_version(found))
+    notes = [
+        f"{one.name} is built from its source, as its archive needs {format_version(least)}"
+        for one in dict.fromkeys(context.engine.engines)
+        if (least := one.built_below) and found < least
+    ]
+    return ok("glibc", "; ".join([format_version(found), *notes]))
 
 
 def pythons(context: CheckContext) -> Iterator[Check]:

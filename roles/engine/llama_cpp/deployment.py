@@ -59,6 +59,7 @@ class LlamaCppDeployment:
             driver_branch=of_cuda.driver_branch,
             compute_capability=of_cuda.compute_capability,
             glibc=build.glibc,
+            built_below=build.archive_glibc if build.archive and build.source else None,
             archives=tuple(one.source for one in (*build.archives, *build.sources)),
             # An estimate: kernels for many cards; the build for CPUs took 0.03 GiB.
             installed_gib=1 if build.device == "cpu" else 2,

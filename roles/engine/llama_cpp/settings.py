@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from roles.engine.archive import Archive, packages_of
 from roles.engine.build import Build, Source
 from roles.engine.llama_cpp.arguments import unknown_by
-from roles.engine.needs import Version
+from roles.engine.needs import EngineNeeds, Version
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 COMPILERS = ("cmake", "ninja-build", "g++")
@@ -116,7 +116,7 @@ class LlamaCppSettings(Build):
     @property
     def glibc(self) -> Version:
         """The C library that hosts need: with a source any will do."""
-        return _GLIBC if self.source else self.archive_glibc
+        return EngineNeeds.glibc if self.source else self.archive_glibc
 
     def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """Which options build b11434 does not know, in words; no other build's were read."""

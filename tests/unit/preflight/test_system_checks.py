@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from roles.engine import LlamaCppSettings, engine_needs
 from roles.preflight.checks import checks, clock_difference
 from tests.unit.preflight.hosts import (
     REPORTED,
@@ -257,3 +258,22 @@ def test_a_container_has_the_clock_of_its_machine():
     of_lxc = report(virtualization="lxc")
     assert all_checks(of_lxc, **alone)["clock-synchronised"].outcome == "skipped"
     assert all_checks(report(virtualization="kvm"), **alone)["clock-synchronised"].remedy
+
+
+def test_what_is_built_on_the_host_is_said_before():
+    archive = "https://example.com/llama-b11434-bin-ubuntu-cuda-12.8-x64.tar.gz"
+    given = {
+        "archive": archive,
+        "sha256": "a" * 64,
+        "source": "/srv/s.tgz",
+        "source_sha256": "b" * 64,
+    }
+    wanted = needs(engines=(engine_needs(LlamaCppSettings.model_validate(given)),))
+    old, new = (
+        all_checks(wanted=wanted, glibc=f"glibc {version}")["glibc"] for version in ("2.36", "2.39")
+    )
+    assert {old.outcome, new.outcome} == {"pass"}
+    assert old.evidence == (
+        "2.36; llama.cpp b11434 is built from its source, as its archive needs 2.39"
+    )
+    assert new.evidence == "2.39"
