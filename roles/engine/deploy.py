@@ -16,7 +16,7 @@ def install(
     changed: Callable[[], None],
 ) -> None:
     """Install builds beside those in use; a replica changes to its build when it restarts."""
-    names = ", ".join(one.version_name for one in installations)
+    names = ", ".join(dict.fromkeys(one.version_name for one in installations))
     operations.installed(
         name=f"Install {names}", installations=installations, found=found, changed=changed
     )

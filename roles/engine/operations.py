@@ -9,7 +9,7 @@ from pyinfra.api import operation
 from roles.engine.deployment import Installation
 from roles.engine.facts import InstalledEngines
 from roles.engine.install import packages_script
-from roles.engine.state import Installed
+from roles.engine.state import Installed, missing_builds
 from roles.host.outcome import PhasedCommand
 
 
@@ -31,7 +31,7 @@ def installed(
     # A failed fact returns its default, an empty host, and pyinfra continues here.
     if host in host.state.failed_hosts:
         return
-    missing = [one for one in installations if one.version_name not in state.versions]
+    missing = missing_builds(installations, state)
     if not missing and not state.missing_packages:
         host.noop(f"{', '.join(one.version_name for one in installations)}: installed")
         return

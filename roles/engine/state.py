@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from roles.engine.deployment import Installation
 from roles.engine.install import COMPLETE
 from roles.host.paths import ENGINES
 from roles.host.question import Part, Sections, require
@@ -22,6 +23,15 @@ class Installed:
 
     versions: tuple[str, ...] = ()
     missing_packages: tuple[str, ...] = ()
+
+
+def missing_builds(
+    installations: Iterable[Installation], state: Installed
+) -> tuple[Installation, ...]:
+    """The installations that a host lacks, one for each folder: builds may differ in settings of
+    their replicas alone."""
+    wanted = {one.version_name: one for one in installations}
+    return tuple(one for name, one in wanted.items() if name not in state.versions)
 
 
 def part(packages: Iterable[str]) -> Part:

@@ -11,7 +11,7 @@ from roles.engine import VllmSettings, deployment
 from roles.engine.facts import InstalledEngines
 from roles.engine.lock import entries, problem_of, shipped
 from roles.engine.packages_install import engine_script, source_options
-from roles.engine.state import Installed
+from roles.engine.state import Installed, missing_builds
 
 UV = "uv==0.13.8"
 HASH = "--hash=sha256:" + "0" * 64
@@ -97,6 +97,15 @@ def test_a_lock_without_hashes_is_taken_where_that_is_said(tmp_path: Path):
     lock = tmp_path / "lock"
     lock.write_text("vllm==0.33.0\n")
     assert VllmSettings(lock=lock, allow_unhashed=True).lock_text == "vllm==0.33.0\n"
+
+
+def test_builds_that_share_a_folder_are_installed_once():
+    """Two services may differ in their replicas' environment alone."""
+    builds = [VllmSettings(environment=each) for each in ({}, {"OMP_NUM_THREADS": "1"})]
+    wanted = [deployment(one).installation(one) for one in builds]
+    found = missing_builds(wanted, Installed(("vllm-0.32.0-cuda-0",)))
+    assert [one.version_name for one in found] == [builds[0].version_name]
+    assert missing_builds(wanted, Installed((builds[0].version_name,))) == ()
 
 
 def test_the_fact_asks_for_whole_versions_only(tmp_path):
