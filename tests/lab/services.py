@@ -206,4 +206,8 @@ class Services(Fleet):
         }
 
 
-CURL = ("curl", "-sSk", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-K", "-")
+CURL = (
+    *("curl", "-sSk", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-K", "-"),
+    # As all clients of such an API send it; SGLang takes nothing else.
+    *("-H", "Content-Type: application/json"),
+)
