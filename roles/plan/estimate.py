@@ -1,9 +1,18 @@
-"""The performance estimate of one replica under its load."""
+"""The load of a service, and the performance estimate of one replica under its part of it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Bound = Literal["weights", "kv", "compute", "links"]
+
+
+@dataclass(frozen=True)
+class Load:
+    """The expected load of a fleet or a host: concurrent requests, all of one size."""
+
+    concurrency: float
+    input_tokens: int
+    output_tokens: int
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,11 @@ from roles.engine.params import NO_CHANGES, Changes, EngineParams, GpuMemory, gp
 from roles.engine.planning import Planning
 from roles.hardware import Gpu, Hardware
 from roles.models import Model
-from roles.plan import Estimate, MemorySum, Shape
+from roles.plan import Estimate, Load, MemorySum, Shape
 from roles.topology.costs import Workload
 from roles.topology.grouping import broken_links, groups
 from roles.topology.performance import estimate
 from roles.topology.rates import group_links, group_rates, model_costs, slowest_group
-
-
-@dataclass(frozen=True)
-class Load:
-    """The expected load of one host: concurrent requests, all of one size."""
-
-    concurrency: float
-    input_tokens: int
-    output_tokens: int
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from roles.engine.params import Changes, EngineParams, missing
 from roles.hardware import Gpu
-from roles.topology.candidates import Candidate, Load, RejectedShape
+from roles.plan import Load
+from roles.topology.candidates import Candidate, RejectedShape
 from roles.topology.choice import PIPELINE_LEAD
 from roles.topology.rates import gpu_rates
 from roles.topology.spec import ServiceSpec

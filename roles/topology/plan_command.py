@@ -11,8 +11,9 @@ from roles.engine.engine import DEFAULT_KIND, engine
 from roles.engine.params import EngineParams
 from roles.hardware import Gpu, Hardware, declared_links, slice_memory_mib
 from roles.models import Count
+from roles.plan import Load
 from roles.topology import messages
-from roles.topology.candidates import Candidate, Load
+from roles.topology.candidates import Candidate
 from roles.topology.cases import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,

@@ -9,11 +9,10 @@ from roles.engine.engine import engine
 from roles.engine.params import gpu_memory
 from roles.hardware import Gpu, Hardware
 from roles.models import Model, find, variants
-from roles.plan import Shape
+from roles.plan import Load, Shape
 from roles.topology import messages
 from roles.topology.candidates import (
     Candidate,
-    Load,
     RejectedShape,
     candidates,
     with_fewer_replicas,

@@ -28,7 +28,7 @@ from roles.models import (
     recipe_of,
     with_whole_encoder,
 )
-from roles.topology.candidates import Load
+from roles.plan import Load
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.engines import EngineChoice, chosen_engine
 

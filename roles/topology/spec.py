@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from roles.engine.engine import DEFAULT_KIND
 from roles.engine.params import EngineParams
 from roles.models import Model
-from roles.topology.candidates import Load
+from roles.plan import Load
 from roles.topology.choice import Objective
 
 

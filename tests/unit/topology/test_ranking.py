@@ -11,7 +11,8 @@ from roles.engine.engine import engine
 from roles.engine.params import Changes, EngineParams
 from roles.hardware import Gpu, Hardware, declared_links, find_card
 from roles.models import find
-from roles.topology.candidates import Candidate, Load, candidates, with_fewer_replicas, with_load
+from roles.plan import Load
+from roles.topology.candidates import Candidate, candidates, with_fewer_replicas, with_load
 from roles.topology.choice import PIPELINE_LEAD, TIE, Objective
 from roles.topology.serving import Serving, serve
 from roles.topology.spec import ServiceSpec
