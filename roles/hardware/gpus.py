@@ -97,6 +97,14 @@ class Hardware:
     driver_version: str | None = None
     interconnect: tuple[LinkVerdict, ...] = ()
 
+    def __hash__(self) -> int:
+        # Plans hash hosts many times, and hosts have many links.
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.gpus, self.links, self.p2p, self.driver_version, self.interconnect))
+
     @cached_property
     def matched(self) -> bool:
         """Whether all GPUs are of one kind and size."""

@@ -43,12 +43,17 @@ def worst_link(links: Links, group: Iterable[int]) -> str | None:
     NV# (more is better) is faster than PIX, PXB, PHB, NODE and SYS; an unknown label is slowest.
     ValueError if a pair has no label.
     """
-    known = {(i, j): label for i, j, label in links}
+    known = _by_pair(links)
     pairs = list(combinations(sorted(set(group)), 2))
     if unknown := [pair for pair in pairs if pair not in known]:
         i, j = unknown[0]
         raise ValueError(f"nothing is known of the link of GPU {i} and GPU {j}")
     return max((known[pair] for pair in pairs), key=link_slowness, default=None)
+
+
+@lru_cache(maxsize=256)
+def _by_pair(links: Links) -> dict[tuple[int, int], str]:
+    return {(i, j): label for i, j, label in links}
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ no request was measured.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from roles.engine.calibration import (
@@ -75,6 +76,8 @@ class _Replica:
         return self.rates.memory_bandwidth_gb_s * 1e9 * self.gpus
 
 
+# Hosts that differ in their GPUs' memory alone have the same estimates where no request waits.
+@lru_cache(maxsize=16384)
 def estimate(
     costs: ModelCosts,
     rates: GpuRates,

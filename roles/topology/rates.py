@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import combinations
 
 from roles.hardware import (
     Card,
     Gpu,
     Hardware,
+    Links,
     find_card,
     link_slowness,
     measured_gb_s,
@@ -44,12 +46,24 @@ def card_of(gpu: Gpu) -> Card | None:
     return find_card(whole) or find_card(whole, gpu.memory_mib)
 
 
-@lru_cache(maxsize=512)
 def gpu_rates(gpu: Gpu) -> GpuRates | None:
     """Peak rates of a GPU from the table of cards; None if the table lacks it.
 
     A slice of a GPU in MIG mode has its share of the memory's bandwidth and of the cores.
     """
+    if not gpu.mig_profile and find_card(gpu.name) is not None:
+        # Whole cards of a name are as fast, whatever they report of their memory.
+        return _card_rates(gpu.name, gpu.pcie_generation, gpu.pcie_width)
+    return _rates(gpu)
+
+
+@lru_cache(maxsize=512)
+def _card_rates(name: str, generation: int | None, width: int | None) -> GpuRates | None:
+    return _rates(Gpu(0, name, 0, pcie_generation=generation, pcie_width=width))
+
+
+@lru_cache(maxsize=512)
+def _rates(gpu: Gpu) -> GpuRates | None:
     card = card_of(gpu)
     if card is None or card.memory_bandwidth_gb_s is None or card.bf16_dense_tflops is None:
         return None
@@ -95,8 +109,13 @@ def group_link(gpus: Sequence[Gpu], hardware: Hardware) -> str | None:
     """The label of the slowest link of a group; None for one GPU, or if links are unknown."""
     if len(gpus) < 2 or hardware.links is None:
         return None
+    return _worst(hardware.links, tuple(gpu.index for gpu in gpus))
+
+
+@lru_cache(maxsize=4096)
+def _worst(links: Links, group: tuple[int, ...]) -> str | None:
     try:
-        return worst_link(hardware.links, [gpu.index for gpu in gpus])
+        return worst_link(links, group)
     except ValueError:
         return None
 
@@ -127,15 +146,19 @@ def group_links(gpus: Sequence[Gpu], hardware: Hardware) -> ReplicaLinks:
     nvlink = label.startswith("NV") or label == "XGMI" if label else False
     if label is None and card is not None:
         nvlink = card.nvlink_gb_s is not None and not card.nvlink_optional
-    names = {gpu.index: gpu.name for gpu in gpus}
-    indexes = sorted(names)
-    refused = any(
-        p2p_possible(names, hardware.p2p, i, j, label) is False
-        for i in indexes
-        for j in indexes
-        if i < j
-    )
+    names = tuple((gpu.index, gpu.name) for gpu in gpus)
+    refused = len(gpus) > 1 and _is_refused(names, hardware.p2p, label)
     return ReplicaLinks("nvlink" if nvlink and rate else "pcie", not refused, measured)
+
+
+@lru_cache(maxsize=4096)
+def _is_refused(names: tuple[tuple[int, str], ...], p2p: Links | None, label: str | None) -> bool:
+    """Whether the driver or the board forbids a pair to read each other's memory."""
+    by_index = dict(names)
+    return any(
+        p2p_possible(by_index, p2p, i, j, label) is False
+        for i, j in combinations(sorted(by_index), 2)
+    )
 
 
 @lru_cache(maxsize=256)

@@ -186,59 +186,76 @@ def _engine(model: Model, gpu: GpuMemory, shape: Shape, params: EngineParams) ->
 
 
 def _stages(engine: _Engine) -> list[_Stage]:
-    parts = pipeline_layers(len(engine.model.layers), engine.shape.pipeline_parallel)
-    return [_stage(engine, number, layers) for number, layers in enumerate(parts)]
-
-
-def _stage(engine: _Engine, number: int, layers: int) -> _Stage:
-    model, params, version_rules, step = (
-        engine.model,
-        engine.params,
-        engine.version_rules,
-        engine.step,
+    taken = _taken(
+        engine.model, engine.gpu.datacenter_links, engine.shape, engine.params, engine.step
     )
-    is_last = number == engine.shape.pipeline_parallel - 1
+    return [replace(stage, kv_cache=_left_gib(engine, stage)) for stage in taken]
+
+
+# What stages take depends on a card's kind alone, and hosts differ in their GPUs' memory.
+@lru_cache(maxsize=4096)
+def _taken(
+    model: Model, datacenter_links: bool, shape: Shape, params: EngineParams, step: Step
+) -> tuple[_Stage, ...]:
+    """The stages without KV cache."""
+    parts = pipeline_layers(len(model.layers), shape.pipeline_parallel)
+    return tuple(
+        _stage(model, datacenter_links, shape, params, step, number, layers)
+        for number, layers in enumerate(parts)
+    )
+
+
+def _stage(
+    model: Model,
+    datacenter_links: bool,
+    shape: Shape,
+    params: EngineParams,
+    step: Step,
+    number: int,
+    layers: int,
+) -> _Stage:
+    version_rules = rules(parse_version(params.engine_version))
+    is_last = number == shape.pipeline_parallel - 1
     transient = forward_bytes(model, step) + picture_bytes(model, step)
     if is_last:
         transient = max(transient, sampler_bytes(model, step, version_rules))
     logits = step.requests * model.padded_vocabulary_size if is_last else 0
     counted = version_rules.subtracts_graphs and not params.eager
-    stage = _Stage(
-        weights=_weights_gib(engine, number),
+    return _Stage(
+        weights=_weights_gib(model, shape, params, step, number),
         sampler=logits * version_rules.sampler_kept_bytes / GIB,
         activations=transient / GIB,
         graphs=graph_gib(model, step, layers) if counted else 0.0,
-        workspace=engine_memory_gib(
-            version_rules.version, step.tensor, engine.gpu.datacenter_links
-        ),
+        workspace=engine_memory_gib(version_rules.version, step.tensor, datacenter_links),
         kv_cache=0.0,
         layers=layers,
     )
-    return replace(stage, kv_cache=_left_gib(engine, stage))
 
 
-def _weights_gib(engine: _Engine, number: int) -> float:
+def _weights_gib(
+    model: Model, shape: Shape, params: EngineParams, step: Step, number: int
+) -> float:
+    version = rules(parse_version(params.engine_version)).version
     loaded = weights_per_gpu(
-        engine.model,
-        engine.shape.tensor_parallel,
-        engine.shape.pipeline_parallel,
+        model,
+        shape.tensor_parallel,
+        shape.pipeline_parallel,
         number,
-        expert_parallel=engine.shape.expert_parallel,
-        data_parallel_size=engine.params.data_parallel_size,
-        mxfp4_padding=mxfp4_padding(engine.version_rules.version, engine.step.capability),
+        expert_parallel=shape.expert_parallel,
+        data_parallel_size=params.data_parallel_size,
+        mxfp4_padding=mxfp4_padding(version, step.capability),
     )
-    weights = loaded * (1 + engine.model.margin) / GIB
-    if not engine.params.cpu_offload_gib:
+    weights = loaded * (1 + model.margin) / GIB
+    if not params.cpu_offload_gib:
         return weights
-    return max(min(weights, _never_offloaded_gib(engine)), weights - engine.params.cpu_offload_gib)
+    return max(min(weights, _never_offloaded_gib(model, shape)), weights - params.cpu_offload_gib)
 
 
-def _never_offloaded_gib(engine: _Engine) -> float:
+def _never_offloaded_gib(model: Model, shape: Shape) -> float:
     """GiB of the embedding and the head: only layers are offloaded to the CPU."""
-    model = engine.model
-    tables = 1 if model.tied_embeddings or engine.shape.pipeline_parallel > 1 else 2
+    tables = 1 if model.tied_embeddings or shape.pipeline_parallel > 1 else 2
     numbers = tables * model.padded_vocabulary_size * model.hidden_size
-    return numbers * model.dtype_bytes / engine.shape.tensor_parallel / GIB
+    return numbers * model.dtype_bytes / shape.tensor_parallel / GIB
 
 
 def _left_gib(engine: _Engine, stage: _Stage) -> float:
