@@ -3,4 +3,4 @@
 from roles.stages.admission import compare
 from roles.stages.load import load
 
-compare(load(whole=True))
+compare(load(shown=True))

@@ -19,8 +19,8 @@ _MOVED = {"engine": "move it under engines.vllm: each kind of engine has its set
 
 
 class DeclarationError(ValueError):
-    """An inventory that cannot be deployed; each of its `problems` is a line that begins with its
-    place."""
+    """An inventory that cannot be deployed; each of its `problems` begins with its place, and
+    may go on with indented lines."""
 
     def __init__(self, inventory: str, problems: list[str]) -> None:
         self.problems = list(dict.fromkeys(problems))

@@ -150,7 +150,8 @@ class Planning(Protocol):
     def smaller_cache(
         self, gpu: GpuMemory, params: EngineParams
     ) -> tuple[str, EngineParams] | None:
-        """A way to make the KV cache smaller at little loss: its description and the parameters."""
+        """A type of the KV cache that is smaller at little loss (`kv_cache_dtype` of a service),
+        and the parameters with it."""
         ...
 
     def weights_problem(self, weights: str | None) -> str | None:

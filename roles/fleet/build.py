@@ -297,17 +297,19 @@ def _unplaced_services(
         where = f"services[{number}].model"
         if not plan.hosts or plan.replicas or (clusters and plan.clusters):
             continue
+        remedies = dict.fromkeys(one for host in plan.hosts for one in host.remedies)
+        lines = "".join(f"\n    would fit with: {one}" for one in remedies)
         if plan.clusters:
-            yield f"{where}: {not_deployed_yet(plan)}"
+            yield f"{where}: {not_deployed_yet(plan)}{lines}"
             continue
-        reasons = dict.fromkeys(reason for host in plan.hosts for reason in host.reasons[-1:])
-        why = "; ".join(reasons) or "it gets no GPU; give it a share or pinned_gpus"
+        problems = dict.fromkeys(one for host in plan.hosts for one in host.problems)
+        why = "; ".join(problems) or "it gets no GPU; give it a share or pinned_gpus"
         utilization = settings.services[number].gpu_memory_utilization
         if utilization < _LOW_UTILIZATION:
             place = f"services[{number}].gpu_memory_utilization"
             yield f"{place}: {utilization:g} leaves {plan.model} too little; raise it: {why}"
             continue
-        yield f"{where}: {plan.model} fits no host: {why}"
+        yield f"{where}: {plan.model} fits no host: {why}{lines}"
 
 
 def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from roles.declaration import SSH, Declaration, name_problem, value_problems
 
 # The names of `--data NAME=true` or `=false` that deploys know.
 SWITCHES = (
-    *("accept_hardware", "accept_plan", "identifiers", "measure_interconnect"),
+    *("accept_hardware", "accept_plan", "explain", "identifiers", "measure_interconnect"),
     *("upgrade_driver", "validate", "verbose"),
 )
 DEPLOYS = Path(__file__).resolve().parents[2] / "deploys"

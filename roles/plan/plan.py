@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from roles.hardware import Gpu
-from roles.plan.estimate import Estimate
+from roles.plan.estimate import Estimate, Load
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,9 @@ class Replica:
 class HostPlan:
     """The replicas of one host, with reasons; without replicas it cannot serve the model.
 
-    `rejected` are the other shapes, each with the reason; `remedies` are changes that would make
-    the model fit.
+    `rejected` are the other shapes, each with the reason. `problems` say why a kind of card, or the
+    whole host, serves nothing; `remedies` are changes that would make the model fit. `links` says
+    how the GPUs are linked, in words.
     """
 
     host: str
@@ -137,6 +138,8 @@ class HostPlan:
     warnings: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    links: str = ""
 
 
 def with_p2p_of(old: HostPlan, new: HostPlan) -> HostPlan | None:
@@ -173,6 +176,8 @@ class Cluster:
 class Plan:
     """The fleet's plan for one service, hosts in the inventory's order.
 
+    `load` is what was asked, None if nothing was; `settings` are those of the service that the plan
+    follows from, in words.
     `clusters` are the hosts that could hold the model together where none does alone, and
     `cluster_problems` what speaks against those that could not.
     """
@@ -182,6 +187,8 @@ class Plan:
     hosts: tuple[HostPlan, ...]
     clusters: tuple[Cluster, ...] = ()
     cluster_problems: tuple[str, ...] = ()
+    load: Load | None = None
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def replicas(self) -> tuple[Replica, ...]:

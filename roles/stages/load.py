@@ -14,9 +14,9 @@ from roles.stages.run import Run
 from roles.topology import explain
 
 
-def load(whole: bool = False) -> Run:
-    """This run. Before anything is done its plan is logged, or printed with `whole` or pyinfra's
-    `-v`."""
+def load(shown: bool = False) -> Run:
+    """This run. Before anything is done its plan is logged as a whole; it is printed, too, with
+    `shown` or pyinfra's `-v`, in short unless --data explain=true."""
     run = Run.current()
     begin_run(run)
     with run.lock:
@@ -24,14 +24,21 @@ def load(whole: bool = False) -> Run:
             if wants("accept_hardware", default=False):
                 accept_hardware(run)
             _read_again(run)
-            plans = "".join(f"\n{explain(plan)}" for plan in run.fleet.plans)
-            if whole or run.state.print_noop_info:
-                click.echo(plans, err=True)
-            else:
-                note(run, plans)
+            whole = wants("explain", default=False)
+            is_shown = shown or run.state.print_noop_info
+            if is_shown:
+                click.echo(_plans(run, whole), err=True)
+            if is_shown and not whole:
+                click.echo("Memory sums and rejected shapes: --data explain=true", err=True)
+            if not is_shown or not whole:
+                note(run, _plans(run, whole=True))
             _hold_to_saved_plan(run)
             run.loaded = True
     return run
+
+
+def _plans(run: Run, whole: bool) -> str:
+    return "".join(f"\n{explain(plan, whole)}" for plan in run.fleet.plans)
 
 
 def _read_again(run: Run) -> None:

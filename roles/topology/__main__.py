@@ -28,10 +28,14 @@ def parser() -> argparse.ArgumentParser:
     fleet.add_argument(
         "--json", action="store_true", help="print it as docs/fleet.schema.json describes it"
     )
+    fleet.add_argument(
+        "--explain", action="store_true", help="with memory sums and rejected shapes"
+    )
     prediction = commands.add_parser("predict", help="memory of vLLM starts, JSON lines")
     prediction.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
     plan = commands.add_parser("plan", help="plans of single hosts, JSON lines")
     plan.add_argument("--schema", action="store_true", help="print the JSON schemas instead")
+    plan.add_argument("--explain", action="store_true", help="print whole plans as text instead")
     size_command.add_arguments(
         commands.add_parser(
             "size", help="the cards on which a service runs, at what speed and cost"
@@ -44,9 +48,11 @@ def main(arguments: list[str]) -> int:
     """Run one subcommand; 0, or 1 where something is wrong."""
     options = parser().parse_args(arguments)
     if options.command == "fleet":
-        return _fleet(options.inventory, options.save, options.json)
+        return _fleet(options.inventory, options.save, options.json, options.explain)
     if options.command == "size":
         return _size(options)
+    if options.command == "plan" and options.explain:
+        return _explain_lines()
     return _answer_lines(options.command, options.schema)
 
 
@@ -67,13 +73,24 @@ def _answer_lines(name: str, only_schema: bool) -> int:
     return int(any(wrong)) if wrong else _refused("stdin has no line; give one JSON object a line")
 
 
+def _explain_lines() -> int:
+    """Print the plan of every line of stdin as text; return 1 if a line was invalid."""
+    from roles.topology import plan_command
+
+    wrong = 0
+    for answer in plan_command.explained(stdin_lines()):
+        wrong += "error" in answer
+        print(answer.get("text") or f"{answer['error']}")
+    return int(wrong > 0)
+
+
 def _print_answer(answer: Mapping[str, Any]) -> bool:
     """Print an answer; return whether it is an error."""
     print(json.dumps(answer, ensure_ascii=False))
     return "error" in answer
 
 
-def _fleet(inventory: str, save: bool, as_json: bool) -> int:
+def _fleet(inventory: str, save: bool, as_json: bool, whole: bool) -> int:
     """Print the plan of an inventory and save it if requested; on errors return 1, with all on
     stderr."""
     # Imported here, so that the other subcommands start faster.
@@ -95,26 +112,29 @@ def _fleet(inventory: str, save: bool, as_json: bool) -> int:
         known = None if changes is None else str(file)
         print(json.dumps(fleet_json(plans, known, changes), indent=2))
         return 0
-    print("\n".join(map(explain, plans)), end="")
+    print("\n".join(explain(plan, whole) for plan in plans), end="")
+    if not whole:
+        print("\nMemory sums and rejected shapes: --explain")
     for plan in plans:
         if plan.clusters:
             print(f"\nnot deployed yet: {not_deployed_yet(plan)}")
     if save:
         print(f"saved in {file}")
     elif changes is not None:
-        difference_text = "\n".join([f"\nnot the plan saved in {file}:", *changes])
+        lines = [f"\nnot the plan saved in {file}:", *(f"  {one}" for one in changes)]
+        difference_text = "\n".join(lines)
         print(difference_text if changes else "as saved")
     return 0
 
 
 def _size(options: argparse.Namespace) -> int:
     """Print the sizes of a service; on errors return 1."""
-    # Imported here, so that other subcommands start faster.
-    from roles.fleet.inventory import load
-
     try:
         services = []
         if options.inventory is not None and options.model is None:
+            # Imported here, so that a table of a model starts faster.
+            from roles.fleet.inventory import load
+
             fleet = load(options.inventory, secrets=False, clusters=True)
             services = [service for service, _ in fleet.services]
         print(size_command.size(options, services))

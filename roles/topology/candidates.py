@@ -6,13 +6,21 @@ from functools import lru_cache
 
 from roles.engine.params import NO_CHANGES, Changes, EngineParams, GpuMemory, gpu_memory
 from roles.engine.planning import Planning
-from roles.hardware import Gpu, Hardware
+from roles.hardware import Gpu, Hardware, Links, LinkVerdict
 from roles.models import Model
 from roles.plan import Estimate, Load, MemorySum, Shape
-from roles.topology.costs import Workload
+from roles.topology.costs import GpuRates, ReplicaLinks, Workload
 from roles.topology.grouping import broken_links, groups
 from roles.topology.performance import estimate
 from roles.topology.rates import group_links, group_rates, model_costs, slowest_group
+
+
+@dataclass(frozen=True)
+class SlowestGroup:
+    """The rates of a GPU of the slowest replica, None if unknown, and its links."""
+
+    rates: GpuRates | None
+    links: ReplicaLinks
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class Candidate:
 
     `expected` is the estimate of one replica under its part of the load; None without a load, or if
     a card's rates are unknown. `changed` is what the planner sets of the engine's parameters so
-    that it fits.
+    that it fits. `slowest` is of its slowest group, once that is known.
     """
 
     shape: Shape
@@ -30,6 +38,7 @@ class Candidate:
     link: str | None
     changed: Changes = NO_CHANGES
     expected: Estimate | None = None
+    slowest: SlowestGroup | None = None
 
     @property
     def replicas(self) -> int:
@@ -75,6 +84,21 @@ def candidates(
     Each candidate has as many replicas as the GPUs allow, and the cheapest changes of the engine's
     parameters with which it fits. `first_only` stops at the first of `_preferred`.
     """
+    found, refused_shapes = fitting(engine, model, params, tuple(gpus), hardware, first_only)
+    estimated = [with_load(engine, one, model, params, hardware, load) for one in found]
+    return estimated, list(refused_shapes)
+
+
+@lru_cache(maxsize=4096)
+def fitting(
+    engine: Planning,
+    model: Model,
+    params: EngineParams,
+    gpus: tuple[Gpu, ...],
+    hardware: Hardware,
+    first_only: bool,
+) -> tuple[tuple[Candidate, ...], tuple[RejectedShape, ...]]:
+    """The candidates without estimates, which no load changes, and the rejected shapes."""
     found: dict[int, Candidate] = {}
     refused: dict[int, RejectedShape] = {}
     shapes = engine.shapes(len(gpus))
@@ -93,11 +117,11 @@ def candidates(
         if isinstance(tried, RejectedShape):
             refused.setdefault(order, tried)
             continue
-        found[order] = with_load(engine, tried, model, params, hardware, load)
+        found[order] = tried
         if first_only:
             break
-    rejected_shapes = [refused[order] for order in sorted(refused.keys() - found.keys())]
-    return [found[order] for order in sorted(found)], rejected_shapes
+    rejected_shapes = tuple(refused[order] for order in sorted(refused.keys() - found.keys()))
+    return tuple(found[order] for order in sorted(found)), rejected_shapes
 
 
 def _preferred(
@@ -116,7 +140,7 @@ def _preferred(
 def with_fewer_replicas(candidate: Candidate) -> Iterator[Candidate]:
     """The candidate with each smaller number of replicas, in decreasing order."""
     for count in range(candidate.replicas - 1, 0, -1):
-        yield replace(candidate, groups=candidate.groups[:count], expected=None)
+        yield replace(candidate, groups=candidate.groups[:count], expected=None, slowest=None)
 
 
 def with_load(
@@ -131,28 +155,35 @@ def with_load(
     if load is None or engine.calibration is None:
         return candidate
     # Estimate the slowest group: a request may go there.
-    group, _ = slowest_group(candidate.groups, hardware)
-    rates = group_rates(group, hardware)
+    slowest = candidate.slowest or _slowest(candidate, hardware)
+    rates, gpu = slowest.rates, candidate.groups[0][0]
     if rates is None:
         return candidate
     own = candidate.changed.applied(params)
+    concurrency = load.concurrency / candidate.replicas
+    limit = _batch_limit(engine, candidate, gpu, own, load)
     workload = Workload(
         load.input_tokens,
         load.output_tokens,
-        load.concurrency / candidate.replicas,
-        _batch_limit(engine, candidate, group[0], own, load),
+        concurrency,
+        limit if limit < concurrency else None,
         bool(own.eager),
     )
     expected = estimate(
         model_costs(model),
         rates,
-        group_links(group, hardware),
+        slowest.links,
         candidate.shape.tensor_parallel,
         candidate.shape.pipeline_parallel,
         workload,
         engine.calibration,
     )
-    return replace(candidate, expected=expected)
+    return replace(candidate, expected=expected, slowest=slowest)
+
+
+def _slowest(candidate: Candidate, hardware: Hardware) -> SlowestGroup:
+    group, _ = slowest_group(candidate.groups, hardware)
+    return SlowestGroup(group_rates(group, hardware), group_links(group, hardware))
 
 
 def _batch_limit(
@@ -191,10 +222,25 @@ def _try_shape(
     return Candidate(shape, found, memory, link, changed)
 
 
-@lru_cache(maxsize=256)
 def _groups(gpus: tuple[Gpu, ...], size: int, hardware: Hardware) -> tuple[tuple[Gpu, ...], ...]:
-    """The groups of GPUs, once for all shapes of a size."""
-    return tuple(groups(gpus, size, hardware))
+    """The groups of GPUs, found once for all hosts and shapes that differ in nothing that decides
+    them."""
+    places = tuple((gpu.index, gpu.numa_node) for gpu in gpus)
+    by_index = {gpu.index: gpu for gpu in gpus}
+    found = _grouped(places, size, hardware.links, hardware.interconnect)
+    return tuple(tuple(by_index[index] for index in group) for group in found)
+
+
+@lru_cache(maxsize=1024)
+def _grouped(
+    places: tuple[tuple[int, int | None], ...],
+    size: int,
+    links: Links | None,
+    interconnect: tuple[LinkVerdict, ...],
+) -> tuple[tuple[int, ...], ...]:
+    gpus = tuple(Gpu(index, "", 0, numa_node=node) for index, node in places)
+    found = groups(gpus, size, Hardware(gpus, links, interconnect=interconnect))
+    return tuple(tuple(gpu.index for gpu in group) for group in found)
 
 
 @lru_cache(maxsize=4096)

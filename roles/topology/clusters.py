@@ -43,7 +43,7 @@ def clusters(
     for names in matched:
         machine = hardware[names[0]]
         wide = all(speeds.get(name, 0) >= WIDE_GBIT_S for name in names)
-        smallest = _smallest(engine, model, params, machine, len(names), wide)
+        smallest = smallest_cluster(engine, model, params, machine, len(names), wide)
         if smallest is None and len(names) == 1:
             continue
         if smallest is None:
@@ -71,19 +71,23 @@ def describe_cluster(cluster: Cluster) -> str:
 
 def not_deployed_yet(plan: Plan) -> str:
     """That a plan's clusters are planned alone, and what can be deployed today."""
-    remedies = dict.fromkeys(remedy for host in plan.hosts for remedy in host.remedies)
-    on_one = f"hosts that hold it alone ({'; or '.join(remedies)})" if remedies else ""
     return (
         f"{plan.model} needs several hosts for one replica, and such replicas are planned, not "
-        f"deployed yet ({'; '.join(map(describe_cluster, plan.clusters))}); deploy it today on "
-        f"{on_one or 'a host that holds it alone'}, or serve a smaller model"
+        f"deployed yet ({'; '.join(map(describe_cluster, plan.clusters))}); deploy it today on a "
+        f"host that holds it alone, or serve a smaller model"
     )
 
 
-def _smallest(
-    engine: Planning, model: Model, params: EngineParams, machine: Hardware, hosts: int, wide: bool
+def smallest_cluster(
+    engine: Planning,
+    model: Model,
+    params: EngineParams,
+    machine: Hardware,
+    hosts: int,
+    wide: bool = False,
 ) -> tuple[int, int, Shape, MemorySum] | None:
-    """The smallest cluster: its number of hosts, data-parallel ranks, shape and memory."""
+    """The smallest cluster of such hosts: its number of hosts, data-parallel ranks, shape and
+    memory; `wide`: their network is fast enough for wide expert parallel."""
     if not machine.matched or not machine.gpus or machine.gpus[0].mig_profile:
         return None
     for count in range(2, min(hosts, MAX_HOSTS) + 1):
@@ -140,8 +144,8 @@ def _hosts_by_gpus(hardware: Mapping[str, Hardware]) -> list[list[str]]:
 
 
 def _too_few(names: Sequence[str], machine: Hardware) -> str:
-    what = "mixed GPUs do not work together" if not machine.matched else "it is too large"
-    return f"no cluster of {len(names)} times {summary(machine.gpus)}: {what}"
+    what = "they are too small together" if machine.matched else "mixed GPUs do not work together"
+    return f"{len(names)} hosts of {summary(machine.gpus)} each are no cluster for it: {what}"
 
 
 def _unmatched(matched: Sequence[Sequence[str]], hardware: Mapping[str, Hardware]) -> str:

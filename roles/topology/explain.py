@@ -1,29 +1,42 @@
-"""Prints a plan for a person to review."""
+"""Prints a plan for a person to review: in short, or with all that led to it."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from roles.engine.engine import engine
 from roles.hardware import summary
-from roles.plan import HostPlan, MemorySum, Plan
+from roles.plan import HostPlan, MemorySum, Plan, Replica
 from roles.topology.clusters import describe_cluster
+from roles.topology.head_line import head_line, requests_at_once
 
-HEADER = ("host", "GPUs", "replica", "on GPU", "shape", "port", "KV tokens", "requests at once")
+HEADER = ("host", "replica", "on GPU", "shape", "port", "KV tokens", "requests at once")
+WIDTH = 100
+_SHORT = (" with expert parallel", " EP")
+# Of equal hosts so many are named.
+MAX_NAMED = 6
 
 
-def explain(plan: Plan) -> str:
-    """The whole plan: a table of replicas, then each host's memory sums, reasons and warnings."""
-    rows = [row for host in plan.hosts for row in _rows(host)]
+def explain(plan: Plan, whole: bool = False) -> str:
+    """The plan: what was asked and is held, a table of replicas, then reasons and warnings by host.
+
+    `whole` adds memory sums and rejected shapes, and a row for each replica.
+    """
     count = f"{len(plan.replicas)} replica{'s' if len(plan.replicas) != 1 else ''}"
-    parts = [f"Plan for {plan.service}: {plan.model}, {count}", "", table([HEADER, *rows]), ""]
-    parts += [line for host in plan.hosts for line in _details(host)]
+    head = [head_line(plan)] if whole else _wrapped_head(head_line(plan))
+    parts = [f"Plan for {plan.service}: {plan.model}, {count}", *head, ""]
+    rows = [row for host in plan.hosts for row in _rows(host, whole)]
+    parts += [table([HEADER, *rows]), ""]
+    parts += _of_hosts(plan.hosts, whole)
     parts += [f"as a cluster: {describe_cluster(cluster)}" for cluster in plan.clusters]
     parts += [f"no cluster: {problem}" for problem in plan.cluster_problems]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def explain_host(host: HostPlan) -> str:
-    """The plan of one host: its replicas, memory sums, reasons and warnings."""
-    return "\n".join([table([HEADER, *_rows(host)]), "", *_details(host)]).rstrip() + "\n"
+    """The whole plan of one host: its replicas, memory sums, reasons and warnings."""
+    parts = [table([HEADER, *_rows(host, whole=True)]), "", *_of_hosts([host], whole=True)]
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
@@ -38,44 +51,76 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _rows(host: HostPlan) -> list[tuple[str, ...]]:
-    gpus = summary(host.gpus)
+def _rows(host: HostPlan, whole: bool) -> list[tuple[str, ...]]:
+    """The replicas of a host; in short those that differ only in number, GPUs and port are one."""
     if not host.replicas:
-        return [(host.host, gpus, "none", "", "", "", "", "")]
+        return [(host.host, "none", "", "", "", "", "")]
+    if whole:
+        return [_row([replica]) for replica in host.replicas]
     return [
-        (
-            host.host,
-            gpus,
-            replica.name,
-            ",".join(map(str, replica.gpus)),
-            str(replica.shape),
-            str(replica.port),
-            str(replica.memory.kv_tokens),
-            _requests(replica.memory),
-        )
-        for replica in host.replicas
+        _row(list(alike))
+        for _, alike in groupby(host.replicas, key=lambda one: (one.shape, one.memory))
     ]
 
 
-def _requests(memory: MemorySum) -> str:
-    """Concurrent requests of the maximum length; "any" for a model without KV cache."""
-    return str(int(memory.max_concurrency)) if memory.max_concurrency < 1e9 else "any"
+def _row(alike: Sequence[Replica]) -> tuple[str, ...]:
+    first, last = alike[0], alike[-1]
+    several = len(alike) > 1
+    ports = [replica.port for replica in alike]
+    in_order = several and ports == list(range(first.port, first.port + len(ports)))
+    at_once = requests_at_once(first)
+    return (
+        first.host,
+        f"{first.name} to {last.number}" if several else first.name,
+        " ".join(",".join(map(str, replica.gpus)) for replica in alike),
+        (f"{len(alike)} x " if several else "") + str(first.shape).replace(*_SHORT),
+        f"{first.port}-{last.port}" if in_order else ",".join(map(str, ports)),
+        str(first.memory.kv_tokens),
+        "any" if at_once is None else f"{at_once}{' each' if several else ''}",
+    )
 
 
-def _details(host: HostPlan) -> list[str]:
-    lines = [f"{host.host}:"]
-    sums = {str(replica.shape): replica for replica in host.replicas}
-    lines += [
-        f"  memory a GPU, {shape}: {memory_line(replica.memory, replica.engine)}"
+def _of_hosts(hosts: Iterable[HostPlan], whole: bool) -> list[str]:
+    """The reasons of each host; hosts with the same ones are one paragraph."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for host in hosts:
+        names.setdefault((summary(host.gpus), *_details(host, whole)), []).append(host.host)
+    lines: list[str] = []
+    for (gpus, *details), alike in names.items():
+        more = f" and {len(alike) - MAX_NAMED} more" if len(alike) > MAX_NAMED else ""
+        lines += [f"{', '.join(alike[:MAX_NAMED])}{more}: {gpus}", *details, ""]
+    return lines
+
+
+def _details(host: HostPlan, whole: bool) -> list[str]:
+    sums = {str(replica.shape): replica for replica in host.replicas} if whole else {}
+    memory = [
+        f"memory a GPU, {shape}: {memory_line(replica.memory, replica.engine)}"
         for shape, replica in sums.items()
     ]
-    lines += [f"  why: {reason}" for reason in host.reasons]
-    lines += [f"  rejected: {reason}" for reason in host.rejected]
-    # Omit remedies that a reason already names.
-    remaining = [one for one in host.remedies if not any(one in text for text in host.reasons)]
-    lines += [f"  would fit with: {remedy}" for remedy in remaining]
-    lines += [f"  warning: {warning}" for warning in host.warnings]
-    return [*lines, ""]
+    lines = [
+        *memory,
+        *(f"why: {reason}" for reason in host.reasons),
+        *(f"rejected: {reason}" for reason in host.rejected if whole),
+        *(f"does not serve: {problem}" for problem in host.problems),
+        *(f"warning: {warning}" for warning in host.warnings),
+    ]
+    if not whole:
+        lines = [part for line in lines for part in _wrapped(line)]
+    # What is there to be pasted stays on one line.
+    return [f"  {line}" for line in (*lines, *(f"would fit with: {one}" for one in host.remedies))]
+
+
+def _wrapped_head(line: str) -> list[str]:
+    """The head line, broken between its parts alone."""
+    parts = line.replace(" ", "\xa0").replace("\xa0·\xa0", "\xa0· ")
+    return [one.replace("\xa0", " ") for one in textwrap.wrap(parts, WIDTH)]
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(
+        line, WIDTH - 2, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def memory_line(memory: MemorySum, kind: str) -> str:

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from math import isfinite
 from typing import Any
 
 from roles.hardware import summary
 from roles.plan import Cluster, HostPlan, Plan, Replica
+from roles.topology.head_line import head_line, requests_at_once
 
 # Version of the JSON. Any change of its fields raises it.
-SCHEMA = 2
+SCHEMA = 3
 
 
 def fleet_json(
@@ -29,6 +29,7 @@ def _service(plan: Plan) -> dict[str, Any]:
     return {
         "service": plan.service,
         "model": plan.model,
+        "summary": head_line(plan),
         "hosts": [_host(host) for host in plan.hosts],
         "clusters": [_cluster(cluster) for cluster in plan.clusters],
         "cluster_problems": list(plan.cluster_problems),
@@ -55,12 +56,12 @@ def _host(host: HostPlan) -> dict[str, Any]:
         "rejected": list(host.rejected),
         "remedies": list(host.remedies),
         "warnings": list(host.warnings),
+        "problems": list(host.problems),
     }
 
 
 def _replica(replica: Replica) -> dict[str, Any]:
     shape, memory = replica.shape, replica.memory
-    at_once = memory.max_concurrency
     return {
         "name": replica.name,
         "engine": replica.engine,
@@ -77,6 +78,6 @@ def _replica(replica: Replica) -> dict[str, Any]:
         "enforce_eager": replica.enforce_eager,
         "p2p": replica.p2p,
         "kv_cache_tokens": memory.kv_tokens,
-        "requests_at_once": int(at_once) if isfinite(at_once) and at_once < 1e9 else None,
+        "requests_at_once": requests_at_once(replica),
         "expected": asdict(replica.expected) if replica.expected else None,
     }

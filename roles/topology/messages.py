@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from roles.engine.params import Changes, EngineParams, missing
 from roles.hardware import Gpu
-from roles.plan import Load
+from roles.plan import Bound, Load, MemorySum, Shape
 from roles.topology.candidates import Candidate, RejectedShape
 from roles.topology.choice import PIPELINE_LEAD
 from roles.topology.rates import gpu_rates
@@ -13,24 +13,36 @@ from roles.topology.spec import ServiceSpec
 # The cost of splitting layers over several cards.
 LAYERS_TAKE_TURNS = "layers take turns: of the GPUs of one replica one works at a time"
 SECONDS_A_MONTH = 365.25 / 12 * 86400
-# The last ones are kept: shapes that fit, and before them the largest that do not.
-MAX_REJECTED = 12
+# The largest shapes that do not fit are named.
+MAX_REJECTED = 6
 MAX_OTHERS = 6
+# What a step's time goes to.
+SPENT_ON: dict[Bound, str] = {
+    "weights": "reading weights",
+    "kv": "reading KV cache",
+    "compute": "computing, other requests' prompts included",
+    "links": "moving activations between GPUs",
+}
 
 
 def chosen_reason(
-    spec: ServiceSpec, gpus: Sequence[Gpu], chosen: Candidate, load: Load | None
+    spec: ServiceSpec,
+    gpus: Sequence[Gpu],
+    chosen: Candidate,
+    load: Load | None,
+    is_only: bool = False,
 ) -> str:
-    """Why this shape was chosen, and how many replicas."""
+    """Why this shape was chosen, and how many replicas; `is_only`: no other one fits."""
     memory, params = chosen.memory, spec.params
     room = (
         f"{memory.kv_cache_gib:.1f} GiB of KV cache a GPU, {memory.kv_needed_gib:.1f} needed for "
         f"{_requests(params)}"
     )
     if chosen.expected is not None and load is not None:
+        kind = "the only shape" if is_only else _objective_phrase(spec)
         return (
-            f"{replica_count(chosen)} is {_objective_phrase(spec)} that fits {gpus[0].name}"
-            f"{link_phrase(chosen)} at {_count(load.concurrency)} requests at once of "
+            f"{replica_count(chosen)} is {kind} that fits {gpus[0].name}"
+            f"{link_phrase(chosen)} at {requests(load.concurrency)} at once of "
             f"{load.input_tokens} + {load.output_tokens} tokens: an estimated {figures(chosen)}; "
             f"{room}{_missed_limits(spec, chosen)}{_room_shortfall(chosen, load)}"
         )
@@ -43,8 +55,14 @@ def chosen_reason(
         split = (
             f"{chosen.shape}{link_phrase(chosen)} is the smallest shape that fits {gpus[0].name}"
         )
-    stated = "" if load else "; no concurrency is stated, so more replicas win"
+    is_free = spec.load is None and chosen.replicas > 1
+    stated = "; no concurrency is stated, so most replicas win" if is_free else ""
     return f"{split}: {room}; so {replica_count(chosen)}{stated}"
+
+
+def half_precision(gpu: Gpu) -> str:
+    """That a card computes in float16 what the model has in bfloat16."""
+    return f"{gpu.name} has no bfloat16, so the model runs in float16 (half precision)"
 
 
 def spare_gpus_reason(candidate: Candidate) -> str:
@@ -53,7 +71,8 @@ def spare_gpus_reason(candidate: Candidate) -> str:
 
 
 def changes(changed: Changes, names: Mapping[str, str]) -> tuple[str, ...]:
-    """The notes of what is set so that the model fits; empty if the defaults do.
+    """The note of what is set so that the model fits, beside what is usual; empty if the defaults
+    do.
 
     `names` are the engine's names of the changes, where they differ.
     """
@@ -63,19 +82,17 @@ def changes(changed: Changes, names: Mapping[str, str]) -> tuple[str, ...]:
         return names.get(field, field.replace("_", "-"))
 
     if changed.max_num_seqs:
-        notes.append(
-            f"a step holds at most {changed.max_num_seqs} requests ({named('max_num_seqs')})"
-        )
+        usual = "" if "max_num_seqs" in names else ", usually 256"
+        notes.append(f"{named('max_num_seqs')} {changed.max_num_seqs} (requests a step{usual})")
     if changed.max_num_batched_tokens:
         tokens = changed.max_num_batched_tokens
-        notes.append(f"a step holds at most {tokens} tokens ({named('max_num_batched_tokens')})")
+        notes.append(f"{named('max_num_batched_tokens')} {tokens} (tokens a step)")
     if changed.gpu_memory_utilization:
-        share = changed.gpu_memory_utilization
-        notes.append(f"it takes {share:.0%} of a GPU's memory ({named('gpu_memory_utilization')})")
+        share = named("gpu_memory_utilization")
+        notes.append(f"{share} {changed.gpu_memory_utilization:g} (usually 0.9)")
     if changed.enforce_eager:
-        eager = named("enforce_eager")
-        notes.append(f"it runs without CUDA graphs, so decoding is slower ({eager})")
-    return tuple(notes)
+        notes.append(f"{named('enforce_eager')} (no CUDA graphs, so decoding is slower)")
+    return (f"set so that the model fits: {', '.join(notes)}",) if notes else ()
 
 
 def rejected(
@@ -88,18 +105,19 @@ def rejected(
 ) -> tuple[str, ...]:
     """Why each other shape was rejected: fitting ones by their estimates, others by their
     reason."""
-    reasons = [rejected_reason(gpu, spec.params, one) for one in refused_shapes]
+    reasons = rejected_reasons(gpu, spec.params, refused_shapes)
     for option in _others(spec, chosen, options):
         if option.expected is None or chosen.expected is None:
             reasons.append(f"{replica_count(option)}: would fit too")
         else:
             shortfall = _room_shortfall(option, load)
             each = "; ".join(cost([option], spec.price_per_month))
+            over = f";{link_phrase(option)}" if link_phrase(option) else ""
             reasons.append(
-                f"{replica_count(option)}: an estimated {figures(option)}{link_phrase(option)}"
+                f"{replica_count(option)}: an estimated {figures(option)}{over}"
                 f"{shortfall}{'; ' + each if each else ''}{_pipeline_lead(spec, option, chosen)}"
             )
-    return tuple(reasons[-MAX_REJECTED:])
+    return tuple(reasons)
 
 
 def _others(
@@ -129,34 +147,64 @@ def _room_shortfall(candidate: Candidate, load: Load | None) -> str:
         return ""
     request = load.input_tokens + load.output_tokens
     room = int(candidate.replicas * candidate.memory.promised_kv_tokens / request)
-    return f"; is sure to hold {room} requests at once" if room < load.concurrency else ""
+    return f"; surely room for {room} of them, others may wait" if room < load.concurrency else ""
 
 
-def rejected_reason(gpu: Gpu, params: EngineParams, one: RejectedShape) -> str:
-    """Why a shape was rejected."""
-    memory = one.memory
-    if memory is None:
-        return f"{one.shape} is not possible: {one.reason}"
+def rejected_reasons(
+    gpu: Gpu, params: EngineParams, refused_shapes: Sequence[RejectedShape]
+) -> list[str]:
+    """Why shapes were rejected: the impossible ones together, then a line for each that does not
+    fit, without the smallest if there are many."""
+    impossible = [one for one in refused_shapes if one.memory is None]
+    too_large = [
+        _too_large(gpu, params, one.shape, one.memory) for one in refused_shapes if one.memory
+    ]
+    return [*_impossible(impossible), *too_large[-MAX_REJECTED:]]
+
+
+def _impossible(refused_shapes: Sequence[RejectedShape]) -> list[str]:
+    """A line for each impossible shape; shapes for which the same does not divide are together."""
+    shapes: dict[str, list[Shape]] = {}
+    for one in refused_shapes:
+        first = one.reason if one.links_broken else one.reason.partition("; ")[0]
+        by = f" by {one.shape.tensor_parallel}"
+        key = f"{first.removesuffix(by)} by" if first.endswith(by) else f"{one.shape}: {first}"
+        shapes.setdefault(key, []).append(one.shape)
+    lines = []
+    for key, same in shapes.items():
+        if not key.endswith(" by"):
+            lines.append(key.replace(": ", " is not possible: ", 1))
+            continue
+        names, are = ", ".join(map(str, same)), "is" if len(same) == 1 else "are"
+        sizes = dict.fromkeys(str(shape.tensor_parallel) for shape in same)
+        lines.append(f"{names} {are} not possible: {key} {', '.join(sizes)}")
+    return lines
+
+
+def _too_large(gpu: Gpu, params: EngineParams, shape: Shape, memory: MemorySum) -> str:
+    """Why a shape does not fit."""
     room = memory.total_gib - memory.driver_gib - memory.headroom_gib
+    what = f"{shape} does not fit {gpu.name}"
+    if shape.gpus == 1:
+        what = f"the model does not fit one {gpu.name}"
     if memory.weights_gib > room:
         return (
-            f"{one.shape} does not fit {gpu.name}: {memory.weights_gib:.1f} GiB of weights, "
+            f"{what}: {memory.weights_gib:.1f} GiB of weights, "
             f"{room:.1f} GiB usable: {missing(memory.weights_gib, room)}"
         )
     if not memory.starts:
-        return f"{one.shape} does not fit {gpu.name}: {memory.reason}"
+        return f"{what}: {memory.reason}"
     short = missing(memory.kv_needed_gib, memory.kv_cache_gib)
     return (
-        f"{one.shape} does not fit {gpu.name}: {short} "
-        f"for the KV cache of {_requests(params)}, {memory.kv_needed_gib:.1f} GiB"
+        f"{what}: {short} for the KV cache of {_requests(params)}, {memory.kv_needed_gib:.1f} GiB"
     )
 
 
-def no_fit(spec: ServiceSpec, gpus: Sequence[Gpu], remedies: Sequence[str]) -> str:
-    """The message that a model does not fit some cards, with the remedies."""
+def no_fit(spec: ServiceSpec, gpus: Sequence[Gpu], is_hopeless: bool) -> str:
+    """The message that a model does not fit some cards; `is_hopeless`: no remedy was found."""
     name = f"{len(gpus)}x {gpus[0].name}"
-    would = f"it would with {'; or '.join(remedies)}" if remedies else "use another model"
-    return f"{spec.model.id} does not fit {name} as asked; {would}"
+    would = "; use another model" if is_hopeless else ""
+    return f"{spec.model.id} does not fit {name} as asked{would}"
 
 
 def no_working_group(spec: ServiceSpec, gpus: Sequence[Gpu], broken: Sequence[str]) -> str:
@@ -200,16 +248,16 @@ def figures(candidate: Candidate) -> str:
     """The figures of an estimate: rates of all replicas, and times of a request."""
     one = candidate.estimate
     return (
-        f"{candidate.replicas * one.tokens_per_s:.0f} tokens/s ({throughput_range(candidate)}), "
+        f"{candidate.replicas * one.tokens_per_s:,.0f} tokens/s ({throughput_range(candidate)}), "
         f"{candidate.replicas * one.requests_per_s:.3g} requests/s, first token after "
-        f"{one.ttft_ms:.0f} ms, {one.tpot_ms:.1f} ms a token (bound by {one.bound_by})"
+        f"{one.ttft_ms:,.0f} ms, {one.tpot_ms:.1f} ms a token, mostly {SPENT_ON[one.bound_by]}"
     )
 
 
 def throughput_range(candidate: Candidate) -> str:
     """The range of the throughput of all replicas."""
     count, one = candidate.replicas, candidate.estimate
-    return f"{count * one.tokens_per_s_low:.0f} to {count * one.tokens_per_s_high:.0f}"
+    return f"{count * one.tokens_per_s_low:,.0f}-{count * one.tokens_per_s_high:,.0f}"
 
 
 def undecided(
@@ -239,9 +287,8 @@ def undecided(
         return ()
     return (
         f"{replica_count(rival)} may be better, for the ranges overlap ({throughput_range(rival)} "
-        f"tokens/s); to decide, serve with one and then the other, and measure each at "
-        f"{_count(load.concurrency)} requests at once of {load.input_tokens} + "
-        f"{load.output_tokens} tokens",
+        f"tokens/s); to decide, measure both at {requests(load.concurrency)} at once of "
+        f"{load.input_tokens} + {load.output_tokens} tokens",
     )
 
 
@@ -277,9 +324,11 @@ def _missed_limits(spec: ServiceSpec, chosen: Candidate) -> str:
     return "; no shape is estimated to keep these limits, and this one misses them least"
 
 
-def _count(requests: float) -> str:
-    return f"{requests:.0f}" if requests >= 100 else f"{requests:.3g}"
+def requests(count: float) -> str:
+    """A number of requests, which need not be whole."""
+    shown = f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
+    return f"{shown} request{'' if shown == '1' else 's'}"
 
 
 def _requests(params: EngineParams) -> str:
-    return f"{params.min_concurrency} requests of {params.max_model_len} tokens"
+    return f"{requests(params.min_concurrency)} of {params.max_model_len} tokens"

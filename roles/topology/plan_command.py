@@ -2,16 +2,15 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
 from roles.engine.engine import DEFAULT_KIND, engine
-from roles.engine.params import EngineParams
 from roles.hardware import Gpu, Hardware, declared_links, slice_memory_mib
 from roles.models import Count
-from roles.plan import Load
+from roles.plan import HostPlan, Plan
 from roles.topology import messages
 from roles.topology.candidates import Candidate
 from roles.topology.cases import (
@@ -25,11 +24,13 @@ from roles.topology.cases import (
     without_nulls,
 )
 from roles.topology.choice import Objective, ObjectiveKind
+from roles.topology.explain import explain
+from roles.topology.head_line import head_line
 from roles.topology.mixed import MixedReplica, describe_mixed
 from roles.topology.named_gpus import named_gpu
+from roles.topology.planner import host_plan, plannable, spec_of
 from roles.topology.serving import Serving, serve
-from roles.topology.settings import DEFAULT_MIN_CONCURRENCY
-from roles.topology.spec import ServiceSpec
+from roles.topology.settings import DEFAULT_MIN_CONCURRENCY, ServiceSettings
 
 _PROFILE = re.compile(r"([1-7]c\.)?[1-7]g\.[1-9][0-9]{0,2}gb([+-][a-z.]{1,20})*")
 
@@ -118,6 +119,8 @@ _OUTPUT = {
     "why": "texts",
     "rejected": "texts",
     "warnings": "texts",
+    "problems": "texts: why a kind of card, or the whole host, serves nothing",
+    "summary": "what was asked, and what the plan holds and does",
     "error": "instead of a plan: why there is none",
     "remedies": "with error: what would make it fit",
 }
@@ -125,16 +128,26 @@ _OUTPUT = {
 
 def answers(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """The plan of each line; {"id", "error", "remedies"} if there is none."""
-    for answer in answered(lines, PlanCase, _planned):
+    for answer in answered(lines, PlanCase, lambda case: _answer(case, *_planned(case))):
         yield {"remedies": [], **answer} if "error" in answer else answer
 
 
-def _planned(case: PlanCase) -> dict[str, Any]:
-    hardware = _hardware(case.host)
-    return _answer(case, hardware, serve(_spec(case), hardware))
+def explained(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The whole plan of each line as text; {"id", "error"} for an invalid line."""
+    return answered(lines, PlanCase, lambda case: {"text": explain(_planned(case)[0], whole=True)})
 
 
-def _spec(case: PlanCase) -> ServiceSpec:
+def _planned(case: PlanCase) -> tuple[Plan, Serving]:
+    hardware, service = plannable(_hardware(case.host)), _service(case)
+    # The plan is for the newest build of the engine.
+    spec = replace(spec_of(service, price=case.price_per_month), least_capability=None)
+    host = host_plan(service, spec, "host", hardware)
+    plan = Plan(service.name, service.model.id, (host,), load=spec.load)
+    return plan, serve(spec, hardware)
+
+
+def _service(case: PlanCase) -> ServiceSettings:
+    """The service of a case; its fields are checked already, with wider limits."""
     work = case.workload
     output = work.output_tokens or OUTPUT_TOKENS
     inputs = work.input_tokens or INPUT_TOKENS
@@ -145,16 +158,22 @@ def _spec(case: PlanCase) -> ServiceSpec:
             f"requests of {length} tokens are more than {model.context_limit_tokens}, the model's "
             f"limit; lower {'max_model_len' if case.max_model_len else 'workload.input_tokens'}"
         )
-    load = Load(work.concurrency, inputs, output) if work.concurrency else None
-    params = EngineParams(max_model_len=length, min_concurrency=case.min_concurrency)
-    return ServiceSpec(
-        model,
-        params,
-        _objective(case),
-        load,
-        case.single_endpoint,
-        case.price_per_month,
-        case.dtype,
+    objective = _objective(case)
+    return ServiceSettings.model_construct(
+        name="service",
+        model=model,
+        engine=DEFAULT_KIND,
+        max_model_len=length,
+        min_concurrency=case.min_concurrency,
+        concurrency=work.concurrency,
+        input_tokens=inputs,
+        output_tokens=output,
+        objective=objective.kind,
+        ttft_limit_ms=objective.ttft_limit_ms,
+        itl_limit_ms=objective.itl_limit_ms,
+        single_endpoint=case.single_endpoint,
+        weights=case.model or "config.json",
+        arguments={"dtype": case.dtype} if case.dtype else {},
     )
 
 
@@ -203,30 +222,32 @@ def _slice(index: int, gpu: GpuSettings, whole: str, profile: str) -> Gpu:
     )
 
 
-def _answer(case: PlanCase, hardware: Hardware, serving: Serving) -> dict[str, Any]:
+def _answer(case: PlanCase, plan: Plan, serving: Serving) -> dict[str, Any]:
+    (host,) = plan.hosts
     if serving.alternative:
-        return _mixed_answer(case, serving.alternative, serving)
-    if not serving.chosen:
+        return _mixed_answer(case, serving.alternative, host)
+    if not host.replicas:
         return {
             "id": case.id,
-            "error": "; ".join(serving.reasons[-1:]),
-            "remedies": list(serving.remedies),
-            "why": list(serving.reasons),
+            "error": "; ".join(host.problems),
+            "remedies": list(host.remedies),
+            "why": [*host.rejected, *host.problems],
         }
-    cost = messages.cost(serving.chosen, case.price_per_month)
     return {
         "id": case.id,
         "engine": engine(DEFAULT_KIND).name.lower(),
         "replicas": [_replica(one, group) for one in serving.chosen for group in one.groups],
-        "spare_gpus": [gpu.index for gpu in hardware.gpus if gpu.index not in serving.used],
+        "spare_gpus": list(host.spare_gpus),
         "expected": _expected(serving.chosen),
-        "why": [*serving.reasons, *cost],
-        "rejected": list(serving.rejected),
-        "warnings": list(serving.warnings),
+        "why": list(host.reasons),
+        "rejected": list(host.rejected),
+        "warnings": list(host.warnings),
+        "problems": list(host.problems),
+        "summary": head_line(plan),
     }
 
 
-def _mixed_answer(case: PlanCase, mixed: MixedReplica, serving: Serving) -> dict[str, Any]:
+def _mixed_answer(case: PlanCase, mixed: MixedReplica, host: HostPlan) -> dict[str, Any]:
     """The answer for cards of different kinds that hold the model only together."""
     replica = {
         "gpus": [gpu.index for gpu in mixed.gpus],
@@ -241,7 +262,7 @@ def _mixed_answer(case: PlanCase, mixed: MixedReplica, serving: Serving) -> dict
         "spare_gpus": [gpu for gpu in range(len(case.host.gpus)) if gpu not in replica["gpus"]],
         "expected": None,
         "why": [describe_mixed(mixed), f"it loads {mixed.files}"],
-        "rejected": list(serving.reasons),
+        "rejected": [*host.rejected, *host.problems],
         "warnings": [f"{engine(DEFAULT_KIND).name} wants equal GPUs; {messages.LAYERS_TAKE_TURNS}"],
     }
 

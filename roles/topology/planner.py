@@ -1,6 +1,7 @@
 """The planner: from models, hardware and services to a plan. Pure: no host, clock or
 environment."""
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,8 +15,9 @@ from roles.topology.candidates import Candidate
 from roles.topology.clusters import clusters
 from roles.topology.collectives import measured_far_below
 from roles.topology.engines import chosen_engine
+from roles.topology.grouping import broken_links
 from roles.topology.rates import card_of, group_links, group_rates
-from roles.topology.serving import Serving, refused_card, serve, speed
+from roles.topology.serving import Serving, able_gpus, matched, refused_card, serve, speed
 from roles.topology.settings import ServiceSettings
 from roles.topology.spec import ServiceSpec
 
@@ -86,34 +88,39 @@ def plan_fleet(
 ) -> Plan:
     """Plan one service over all hosts that have GPUs, in the order of `hardware`.
 
-    The expected load is divided in proportion to the memory bandwidth of the hosts' GPUs. `ports`
-    are a host's ports in the order of its replicas; by default they count up from `first_port`.
-    `prices` are the hosts' monthly prices, `network_gbit_s` the hosts' network speeds. Without
-    `advise` no remedies are looked for, which takes less time. Raises ValueError with a line for
-    each host whose `ports` are too few or too many.
+    The expected load is shared by the hosts that can serve; see `load_shares`. `ports` are a host's
+    ports in the order of its replicas; by default they count up from `first_port`. `prices` are the
+    hosts' monthly prices, `network_gbit_s` the hosts' network speeds. Without `advise` no remedies
+    and no usual advice are looked at, which takes less time. Raises ValueError with a line for each
+    host whose `ports` are too few or too many.
     """
     service, reason = _with_engine(service)
     hardware = {host: plannable(machine) for host, machine in hardware.items()}
     hosts = _hosts(service, hardware, ports or {}, prices or {}, advise)
-    first, notes = (reason,) if reason else (), service.recipe_notes
-    hosts = [
-        replace(host, reasons=(*first, *(notes if host.replicas else ()), *host.reasons))
-        for host in hosts
-    ]
+    first = (reason,) if reason else ()
+    hosts = [replace(host, reasons=(*first, *host.reasons)) for host in hosts]
     if service.single_endpoint:
         hosts = _single_endpoint_only(hosts)
-    if any(host.replicas for host in hosts) or len(hosts) < 2:
-        return Plan(service.name, service.model.id, _with_relative_weights(hosts))
-    able = {host: machine for host, machine in hardware.items() if _runs_on(service, machine)}
+    plan = Plan(
+        service.name,
+        service.model.id,
+        _with_relative_weights(hosts),
+        load=service.load,
+        settings=service.planned_settings,
+    )
+    if plan.replicas or len(hosts) < 2:
+        return plan
+    spec = spec_of(service)
+    able = {host: machine for host, machine in hardware.items() if _runs_on(spec, machine)}
     found, problems = clusters(
         engine(service.kind), service.planned_model, service.engine_params, able, network_gbit_s
     )
-    return Plan(service.name, service.model.id, tuple(hosts), found, problems)
+    return replace(plan, clusters=found, cluster_problems=problems)
 
 
-def _runs_on(service: ServiceSettings, hardware: Hardware) -> bool:
+def _runs_on(spec: ServiceSpec, hardware: Hardware) -> bool:
     """Whether the engine runs on every card of a host at all."""
-    return not any(refused_card(spec_of(service), gpu) for gpu in hardware.gpus)
+    return not any(refused_card(spec, gpus[0]) for gpus in matched(hardware.gpus))
 
 
 def _with_engine(service: ServiceSettings) -> tuple[ServiceSettings, str]:
@@ -133,7 +140,7 @@ def _hosts(
 
     Hosts that differ only in their names are planned once.
     """
-    shares = _shares(hardware)
+    shares = load_shares(service, hardware)
     planned: dict[Hashable, HostPlan] = {}
     hosts: list[HostPlan] = []
     problems: list[str] = []
@@ -177,10 +184,22 @@ def plan_host(
     ValueError if the number of `ports` is not that of the replicas.
     """
     spec = replace(spec_of(service, share, price), advise=advise)
+    return host_plan(service, spec, host, hardware, ports)
+
+
+def host_plan(
+    service: ServiceSettings,
+    spec: ServiceSpec,
+    host: str,
+    hardware: Hardware,
+    ports: Sequence[int] | None = None,
+) -> HostPlan:
+    """The plan of one host by a service's spec there; see `plan_host`."""
     serving = serve(spec, plannable(hardware))
     replicas = _replicas(service, host, serving, ports, hardware)
     reasons = serving.reasons + _without_p2p(replicas, hardware) + _slow_links(serving, hardware)
-    reasons += messages.cost(serving.chosen, price)
+    reasons += messages.cost(serving.chosen, spec.price_per_month)
+    reasons += service.recipe_notes if replicas else ()
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
     warnings = _warnings(hardware.gpus, replicas, spare) + _impossible_links(hardware)
     warnings += serving.warnings
@@ -194,6 +213,8 @@ def plan_host(
         warnings,
         serving.rejected,
         serving.remedies,
+        serving.problems,
+        _links_summary(hardware),
     )
 
 
@@ -227,14 +248,34 @@ def spec_of(
         # own build.
         engine(service.kind).min_capability_of_any_build,
         service.kind,
+        arguments=tuple(sorted(service.arguments.items())),
     )
 
 
-def _shares(hardware: Mapping[str, Hardware]) -> dict[str, float]:
-    speeds = {host: speed(machine.gpus) for host, machine in hardware.items()}
+def load_shares(service: ServiceSettings, hardware: Mapping[str, Hardware]) -> dict[str, float]:
+    """Each host's part of the load: 0 where it cannot serve, all of it for a single endpoint.
+
+    The others share it in proportion to the memory bandwidth of the GPUs with which they can serve,
+    as balancers weigh replicas. Without a load every host has all of it, so that equal hosts are
+    planned once.
+    """
+    if service.load is None or service.single_endpoint:
+        return dict.fromkeys(hardware, 1.0)
+    spec = spec_of(service)
+    speeds = {host: speed(able_gpus(spec, machine)) for host, machine in hardware.items()}
     # Sorted, so that the float sum does not depend on the order of hosts.
     total = sum(sorted(speeds.values())) or 1.0
     return {host: speed / total for host, speed in speeds.items()}
+
+
+def _links_summary(hardware: Hardware) -> str:
+    """How many pairs of GPUs have which link, and what measurements say against links."""
+    pairs = Counter(label for _, _, label in hardware.links or ())
+    counted = [f"{count}x {label}" for label, count in sorted(pairs.items())]
+    fault = p2p_fault(hardware.interconnect, [gpu.index for gpu in hardware.gpus])
+    faults = [f"with P2P {describe_verdict(fault)}"] if fault else []
+    faults += broken_links(hardware, hardware.gpus)
+    return "; ".join([*([", ".join(counted)] if counted else []), *dict.fromkeys(faults)])
 
 
 def _replicas(
@@ -383,7 +424,7 @@ def _warnings(
         for name in dict.fromkeys(gpu.name for gpu in gpus if card_of(gpu) is None)
     ]
     if not replicas:
-        return ("this host serves nothing: the model does not run on its GPUs", *unknown)
+        return ("this host serves nothing", *unknown)
     if spare:
         return (f"spare GPUs: {', '.join(map(str, spare))}", *unknown)
     return tuple(unknown)

@@ -5,22 +5,35 @@ room at once, or shorter ones, after an FP8 KV cache and a quantised form of the
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain, combinations, islice
+from typing import Any
 
 from roles.engine.engine import DEFAULT_KIND, engine
-from roles.engine.params import NO_CHANGES, EngineParams, GpuMemory
+from roles.engine.params import NO_CHANGES, EngineParams, GpuMemory, gpu_memory
 from roles.engine.planning import Planning
-from roles.hardware import usable_memory_mib
+from roles.hardware import Gpu, Hardware, find_card
 from roles.models import Model
 from roles.plan import MemorySum, Shape
+from roles.topology.clusters import smallest_cluster
 
 # Shorter requests are of no use.
 MIN_LENGTH = 256
-# GPU sizes in GiB that can be bought or rented, and usual numbers of GPUs in a host.
-SIZES_GIB = (24, 32, 48, 80, 141, 180)
+# Cards that can be bought or rented, by their size in GiB, and usual numbers of GPUs in a host.
+CARDS = {
+    24: "NVIDIA L4",
+    32: "NVIDIA GeForce RTX 5090",
+    48: "NVIDIA L40S",
+    80: "NVIDIA H100 80GB HBM3",
+    141: "NVIDIA H200",
+    180: "NVIDIA B200",
+}
+AMD_CARDS = {192: "AMD Instinct MI300X", 256: "AMD Instinct MI325X"}
 COUNTS = (1, 2, 4, 8, 16)
+# Hosts of a cluster that a remedy names.
+MAX_CLUSTER = 4
 MAX_STAGES = 8
 MAX_REMEDIES = 3
 # How much each change hurts, against the others: an order, no measure. Halving counts once more.
@@ -71,27 +84,37 @@ class FitCase:
 class Remedy:
     """Changes after which a case fits: the kinds of change, in words, and the case with them.
 
-    `pain` orders remedies. Of several cards that the words name, the case has the first.
+    `pain` orders remedies. `settings` are those of an inventory's service, `gpus` the numbers of
+    cards of a host, of which each is enough; the case has the first. A cluster has neither.
     """
 
     kinds: tuple[str, ...]
     words: tuple[str, ...]
     case: FitCase
     pain: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    gpus: tuple[tuple[int, GpuMemory], ...] = ()
 
     def __str__(self) -> str:
         return " and ".join(self.words)
 
 
-def remedies(case: FitCase, variants: Iterable[Model] = ()) -> tuple[Remedy, ...]:
+def remedies(
+    case: FitCase, variants: Iterable[Model] = (), machine: Hardware | None = None
+) -> tuple[Remedy, ...]:
     """At most three ways to make a case fit, the least painful first; empty if there is none.
 
-    `variants` are quantised forms of the model. One of the ways is of GPUs, where that helps.
+    `variants` are quantised forms of the model. One of the ways is of GPUs, where that helps; for
+    the host of a plan (`machine`) it has at most eight, or is a cluster of such hosts.
     """
     case = replace(case, params=replace(case.params, measured_kv_gib=None))
     of_settings = _least_painful(_of_settings(case, list(variants)))
-    # A host has eight of most cards; more of them are the last resort.
-    ways = chain(_more_gpus(case, COUNTS[:-1]), _other_gpus(case), _more_gpus(case, COUNTS))
+    if machine is None:
+        # A host has eight of most cards; more of them are the last resort.
+        last, counts = _more_gpus(case, COUNTS), COUNTS
+    else:
+        last, counts = _cluster(case, machine), COUNTS[:-1]
+    ways = chain(_more_gpus(case, COUNTS[:-1]), _other_gpus(case, counts), last)
     of_gpus = list(islice(ways, 1))
     kept = of_settings[: MAX_REMEDIES - len(of_gpus)]
     return (*kept, *of_gpus)
@@ -126,11 +149,13 @@ def _of_settings(case: FitCase, variants: Sequence[Model]) -> Iterator[Remedy]:
 
 @dataclass(frozen=True)
 class _Step:
-    """One change: its kind, in words, what it changes, and how much it hurts."""
+    """One change: its kind, in words, what it changes of the engine's parameters and of an
+    inventory's service, and how much it hurts."""
 
     kind: str
     words: str
     params: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     model: Model | None = None
     pain: float = 0.0
 
@@ -148,7 +173,16 @@ def _after(remedy: Remedy, step: _Step) -> Remedy:
         (*remedy.words, step.words),
         step.applied(remedy.case),
         remedy.pain + PAIN[step.kind] + step.pain,
+        _merged(remedy.settings, step.settings),
     )
+
+
+def _merged(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a service, with the options of its engine together."""
+    both = {**before, **now}
+    if "arguments" in both:
+        both["arguments"] = {**before.get("arguments", {}), **now.get("arguments", {})}
+    return both
 
 
 def _with(case: FitCase, **params: object) -> FitCase:
@@ -160,10 +194,13 @@ def _memory(case: FitCase) -> Iterator[_Step]:
     step, or what the planner sets by itself."""
     share = case.engine.lower_utilization(case.gpu, case.params)
     if share is not None:
-        yield _Step("memory", f"gpu_memory_utilization {share}", {"utilization": share})
+        named: dict[str, Any] = {"gpu_memory_utilization": share}
+        yield _Step("memory", f"gpu_memory_utilization {share}", {"utilization": share}, named)
     if requests := _fewest_seqs(case):
-        name = case.engine.change_names.get("max_num_seqs", "max_num_seqs")
-        yield _Step("memory", f"{name} {requests}", {"max_num_seqs": requests})
+        fewer: dict[str, Any] = {"max_num_seqs": requests}
+        option = case.engine.change_names.get("max_num_seqs", "max-num-seqs")
+        named = {"arguments": {option: requests}}
+        yield _Step("memory", f"{option} {requests}", fewer, named)
     planned = () if case.is_planned else case.engine.tighter(case.params)
     for level, changed in enumerate(planned):
         after = changed.applied(case.params)
@@ -193,14 +230,17 @@ def _differences(before: EngineParams, after: EngineParams) -> dict[str, object]
 def _cache(case: FitCase) -> Iterator[_Step]:
     smaller = case.engine.smaller_cache(case.gpu, case.params)
     if smaller is not None:
-        yield _Step("cache", smaller[0], _differences(case.params, smaller[1]))
+        dtype, params = smaller
+        named = {"kv_cache_dtype": dtype}
+        yield _Step("cache", f"kv_cache_dtype {dtype}", _differences(case.params, params), named)
 
 
 def _models(case: FitCase, variants: Sequence[Model]) -> Iterator[_Step]:
     """The quantised form of the most bytes that runs on the card and whose weights fit."""
     able = [one for one in variants if not case.engine.kernel_problem(one, case.params, case.gpu)]
     for form in sorted(able, key=lambda one: (-(one.weights_bytes or 0), one.id)):
-        yield _Step("model", f"the quantised model {form.id}", model=form)
+        named = {"model": form.id}
+        yield _Step("model", f"the quantised model {form.id}", settings=named, model=form)
 
 
 def _requests(case: FitCase) -> Iterator[_Step]:
@@ -209,7 +249,8 @@ def _requests(case: FitCase) -> Iterator[_Step]:
     low = _most(0, asked - 1, lambda requests: _with(case, min_concurrency=requests).fits)
     if low:
         pain = PAIN_OF_HALVING * math.log2(asked / low)
-        yield _Step("requests", f"min_concurrency {low}", {"min_concurrency": low}, pain=pain)
+        changed: dict[str, Any] = {"min_concurrency": low}
+        yield _Step("requests", f"min_concurrency {low}", changed, changed, pain=pain)
 
 
 def _length(case: FitCase) -> Iterator[_Step]:
@@ -217,7 +258,8 @@ def _length(case: FitCase) -> Iterator[_Step]:
     asked, longest = _asked_length(case), longest_request(case)
     if longest is not None:
         pain = PAIN_OF_HALVING * math.log2(asked / longest)
-        yield _Step("length", f"max_model_len {longest}", {"max_model_len": longest}, pain=pain)
+        changed: dict[str, Any] = {"max_model_len": longest}
+        yield _Step("length", f"max_model_len {longest}", changed, changed, pain=pain)
 
 
 def longest_request(case: FitCase) -> int | None:
@@ -248,12 +290,26 @@ def _asked_length(case: FitCase) -> int:
 
 
 def _more_gpus(case: FitCase, counts: Sequence[int]) -> Iterator[Remedy]:
+    if " MIG " in case.gpu.name:
+        # Slices of a GPU do not work together.
+        return
     for count in counts:
         placed = _fitting(case, count) if count > case.shape.gpus else None
         if placed:
             words = f"{count} GPUs like this ({placed.placed})"
-            yield Remedy(("GPUs",), (words,), placed, PAIN["GPUs"])
+            yield Remedy(("GPUs",), (words,), placed, PAIN["GPUs"], gpus=((count, case.gpu),))
             return
+
+
+def _cluster(case: FitCase, machine: Hardware) -> Iterator[Remedy]:
+    """The fewest hosts like this one that hold the model together; no deploy starts it yet."""
+    if not case.engine.spans_hosts:
+        return
+    found = smallest_cluster(case.engine, case.model, case.params, machine, MAX_CLUSTER)
+    if found is not None:
+        count, _, shape, _ = found
+        words = f"a cluster of {count} hosts like this ({shape}): planned, not deployed yet"
+        yield Remedy(("GPUs",), (words,), replace(case, shape=shape), PAIN["GPUs"])
 
 
 def _fitting(case: FitCase, count: int) -> FitCase | None:
@@ -268,19 +324,31 @@ def _fitting(case: FitCase, count: int) -> FitCase | None:
     return None
 
 
-def _other_gpus(case: FitCase) -> Iterator[Remedy]:
-    """The smallest number of GPUs of each size, without sizes that need as many as a smaller
-    one."""
+def _other_gpus(case: FitCase, counts: Sequence[int]) -> Iterator[Remedy]:
+    """The smallest number of GPUs of each size of the same vendor, without sizes that need as many
+    as a smaller one."""
     found: dict[int, tuple[int, FitCase]] = {}
-    for size in SIZES_GIB:
-        usable = usable_memory_mib(size * 1024)
-        gpu = replace(case.gpu, name=f"{size} GiB", total_mib=size * 1024, usable_mib=usable)
+    for size, gpu in _cards(case.gpu.gfx is not None):
+        if case.engine.kernel_problem(case.model, case.params, gpu):
+            continue
         other = replace(case, gpu=gpu)
-        fits = ((count, _fitting(other, count)) for count in COUNTS)
+        fits = ((count, _fitting(other, count)) for count in counts)
         first = next(((count, fitting) for count, fitting in fits if fitting), None)
         if first and first[0] not in found:
             found[first[0]] = size, first[1]
     if found:
         words = ", ".join(f"{count} of {size} GiB" for count, (size, _) in found.items())
-        first_case = next(fitting for _, fitting in found.values())
-        yield Remedy(("GPUs",), (f"GPUs: {words}",), first_case, PAIN["GPUs"])
+        cases = [fitting for _, fitting in found.values()]
+        gpus = tuple((count, one.gpu) for count, one in zip(found, cases, strict=True))
+        yield Remedy(("GPUs",), (f"GPUs: {words}",), cases[0], PAIN["GPUs"], gpus=gpus)
+
+
+@cache
+def _cards(amd: bool) -> tuple[tuple[int, GpuMemory], ...]:
+    """The cards that can be bought, by their size in GiB."""
+    found = ((size, find_card(name)) for size, name in (AMD_CARDS if amd else CARDS).items())
+    return tuple(
+        (size, gpu_memory(Gpu(0, card.printed_name, card.memory_mib)))
+        for size, card in found
+        if card is not None and card.memory_mib is not None
+    )

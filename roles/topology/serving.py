@@ -10,16 +10,18 @@ from roles.engine.params import gpu_memory
 from roles.hardware import Gpu, Hardware
 from roles.models import Model, find, variants
 from roles.plan import Load, Shape
-from roles.topology import messages
+from roles.topology import advice, messages
 from roles.topology.candidates import (
     Candidate,
     RejectedShape,
     candidates,
+    fitting,
     with_fewer_replicas,
     with_load,
 )
 from roles.topology.choice import TIE, Objective, best, leads
 from roles.topology.grouping import broken_links, groups
+from roles.topology.inventory_lines import inventory_line, refusal_line, settings_line
 from roles.topology.mixed import MixedReplica, alternative_engine, describe_mixed, mixed_replicas
 from roles.topology.rates import gpu_rates, group_links, group_rates
 from roles.topology.remedies import FitCase, remedies
@@ -33,14 +35,16 @@ UNKNOWN_GB_S = 300.0
 class Serving:
     """How one host serves: replicas of one shape on each kind of card, with the reasons.
 
-    `alternative` is a replica of another engine if the cards differ and no kind serves alone.
+    `problems` say why a kind of card serves nothing. `alternative` is a replica of another engine
+    if the cards differ and no kind serves alone.
     """
 
-    chosen: tuple[Candidate, ...]
-    reasons: tuple[str, ...]
-    rejected: tuple[str, ...]
-    warnings: tuple[str, ...]
-    remedies: tuple[str, ...]
+    chosen: tuple[Candidate, ...] = ()
+    reasons: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     alternative: MixedReplica | None = None
 
     @property
@@ -53,11 +57,7 @@ class Serving:
 def serve(spec: ServiceSpec, hardware: Hardware) -> Serving:
     """How a host serves a model: each set of equal cards separately; then, if the engine can, the
     remaining cards together."""
-    kinds = matched(hardware.gpus)
-    parts = [
-        _serve_equal(replace(spec, load=load), gpus, hardware)
-        for gpus, load in zip(kinds, _part_loads(spec.load, kinds), strict=True)
-    ]
+    parts = [_serve_equal(spec, gpus, load, hardware) for gpus, load in _part_loads(spec, hardware)]
     if engine(spec.engine).mixed_cards and len(parts) > 1:
         parts = _add_mixed_replicas(spec, parts, hardware)
     if spec.single_endpoint:
@@ -82,12 +82,14 @@ def _merged(parts: Sequence[Serving]) -> Serving:
         tuple(text for part in parts for text in part.reasons),
         tuple(text for part in parts for text in part.rejected),
         tuple(text for part in parts for text in part.warnings),
-        tuple(text for part in parts for text in part.remedies),
+        tuple(dict.fromkeys(text for part in parts for text in part.remedies)),
+        tuple(text for part in parts for text in part.problems),
     )
 
 
 def _describe_alternative(alternative: MixedReplica) -> tuple[str, ...]:
-    return (f'engine "{alternative.kind}" and {alternative.files}: {describe_mixed(alternative)}',)
+    comment = f"with {alternative.files}: {describe_mixed(alternative)}"
+    return (settings_line({"engine": alternative.kind}, comment),)
 
 
 def _add_mixed_replicas(
@@ -100,16 +102,15 @@ def _add_mixed_replicas(
     able = [gpu for gpu in hardware.gpus if gpu.index not in used and not refused_card(spec, gpu)]
     found, problem = mixed_replicas(spec, able, hardware)
     if not found:
-        return [*parts, Serving((), (problem,), (), (), ())] if problem else parts
+        return [*parts, Serving(problems=(problem,))] if problem else parts
     chosen = tuple(one.candidate for one in found[: 1 if spec.single_endpoint else None])
     mixed = Serving(
-        chosen, tuple(map(describe_mixed, found)), (), (messages.LAYERS_TAKE_TURNS,), ()
+        chosen,
+        tuple(map(describe_mixed, found)),
+        warnings=(messages.LAYERS_TAKE_TURNS,),
     )
-    # The reasons against a kind of card alone become rejections.
-    alone = [
-        part if part.chosen else replace(part, reasons=(), rejected=part.reasons, remedies=())
-        for part in parts
-    ]
+    # That a kind of card does not serve alone is no problem any more.
+    alone = [part if part.chosen else replace(part, remedies=(), problems=()) for part in parts]
     return [*alone, mixed]
 
 
@@ -131,11 +132,16 @@ def matched(gpus: Sequence[Gpu]) -> list[tuple[Gpu, ...]]:
     return sorted(ordered, key=lambda group: group[0].index)
 
 
-def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -> Serving:
+def _serve_equal(
+    spec: ServiceSpec, gpus: tuple[Gpu, ...], load: Load | None, hardware: Hardware
+) -> Serving:
+    """How equal cards serve; `load` is their part."""
     if refused := refused_card(spec, gpus[0]):
-        return Serving((), (refused,), (), (), (refused.rpartition("; ")[2],))
+        remedy = refusal_line(refused.rpartition("; ")[2], dict(spec.arguments))
+        return Serving(problems=(refused,), remedies=(remedy,))
     own = engine(spec.engine)
-    load = spec.load if own.calibration and gpu_rates(gpus[0]) else None
+    if not own.calibration or gpu_rates(gpus[0]) is None:
+        load = None
     first_only = load is None and not spec.single_endpoint
     found, refused_shapes = candidates(
         own, spec.model, spec.params, gpus, hardware, load, first_only=first_only
@@ -154,15 +160,45 @@ def _serve_equal(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -
         else:
             chosen = relieved
     reasons = (
-        messages.chosen_reason(spec, gpus, chosen, load),
+        messages.chosen_reason(spec, gpus, chosen, load, is_only=len(found) == 1),
         *(messages.spare_gpus_reason(one) for one in rest),
     )
+    reasons += _advice(spec, gpus[0], chosen, options, hardware, load)
     reasons += messages.undecided(spec, chosen, options, load)
     reasons += messages.broken_groups(broken_links(hardware, gpus))
     reasons += messages.changes(chosen.changed, own.change_names)
+    if own.planned_dtype(spec.model, spec.dtype, gpus[0]) == "half":
+        reasons += (messages.half_precision(gpus[0]),)
     warnings = messages.unknown_rates(spec, gpus[0])
     rejected = messages.rejected(spec, gpus[0], chosen, options, refused_shapes, load)
-    return Serving((chosen, *rest), reasons, rejected, warnings, ())
+    return Serving((chosen, *rest), reasons, rejected, warnings)
+
+
+def _advice(
+    spec: ServiceSpec,
+    gpu: Gpu,
+    chosen: Candidate,
+    options: Sequence[Candidate],
+    hardware: Hardware,
+    load: Load | None,
+) -> tuple[str, ...]:
+    """Where the choice is not the usual one: why, and from which load on it would be another."""
+    if load is None or not spec.advise or chosen.expected is None:
+        return ()
+    if chosen.shape.pipeline_parallel > 1:
+        return advice.pipeline_over_tensor(spec, chosen, options)
+    usual = advice.replicas_over_tensor(spec, chosen, options)
+    single = next((one for one in options if one.shape.gpus == 1), None)
+    if single is None or chosen.shape.gpus == 1 or spec.single_endpoint:
+        return usual
+
+    def at(one: Candidate, requests: int) -> Candidate:
+        own = replace(load, concurrency=requests)
+        return with_load(engine(spec.engine), one, spec.model, spec.params, hardware, own)
+
+    tensor = [one for one in options if one.shape.pipeline_parallel == 1]
+    first = advice.replicas_win_from(tensor, chosen, single, at, spec.objective, load.concurrency)
+    return (advice.tensor_over_replicas(spec, gpu, chosen, single, load, first), *usual)
 
 
 def _options(
@@ -260,18 +296,21 @@ def _no_plan(
     refused_shapes: Sequence[RejectedShape],
     hardware: Hardware,
 ) -> Serving:
-    fits_nowhere = [messages.rejected_reason(gpus[0], spec.params, one) for one in refused_shapes]
+    rejected = tuple(messages.rejected_reasons(gpus[0], spec.params, refused_shapes))
     if any(one.links_broken for one in refused_shapes):
         summary = messages.no_working_group(spec, gpus, broken_links(hardware, gpus))
-        return Serving((), (*fits_nowhere, summary), (), (), ("GPUs that work together",))
+        return Serving(
+            rejected=rejected, problems=(summary,), remedies=("GPUs that work together",)
+        )
     fitting_shapes = [one.shape for one in refused_shapes if one.memory is not None] or [Shape(1)]
     widest = max(fitting_shapes, key=lambda shape: (shape.gpus, shape.tensor_parallel))
     case = FitCase(
         spec.model, gpu_memory(gpus[0]), widest, spec.params, spec.engine, is_planned=True
     )
-    fixes = tuple(map(str, remedies(case, _variants(spec.model.id)))) if spec.advise else ()
-    summary = messages.no_fit(spec, gpus, fixes)
-    return Serving((), (*fits_nowhere, summary), (), (), fixes)
+    found = remedies(case, _variants(spec.model.id), hardware) if spec.advise else ()
+    fixes = tuple(inventory_line(one, dict(spec.arguments), spec.load) for one in found)
+    summary = messages.no_fit(spec, gpus, is_hopeless=spec.advise and not fixes)
+    return Serving(rejected=rejected, problems=(summary,), remedies=fixes)
 
 
 @cache
@@ -286,15 +325,33 @@ def _best_part(parts: list[Serving]) -> list[Serving]:
     return [keep]
 
 
-def _part_loads(load: Load | None, parts: Sequence[Sequence[Gpu]]) -> list[Load | None]:
-    """The load of each set of equal cards, in proportion to their memory bandwidth."""
-    if load is None:
-        return [None] * len(parts)
-    speeds = [speed(gpus) for gpus in parts]
+def _part_loads(spec: ServiceSpec, hardware: Hardware) -> list[tuple[tuple[Gpu, ...], Load | None]]:
+    """Each set of equal cards with its load: those that can serve share it in proportion to their
+    memory bandwidth. One endpoint has all of it, wherever it is."""
+    kinds, load = matched(hardware.gpus), spec.load
+    if load is None or spec.single_endpoint or len(kinds) == 1:
+        return [(gpus, load) for gpus in kinds]
+    speeds = [speed(gpus) if _is_able(spec, gpus, hardware) else 0.0 for gpus in kinds]
     total = sum(speeds) or 1.0
     return [
-        replace(load, concurrency=load.concurrency * max(speed / total, 1e-6)) for speed in speeds
+        (gpus, replace(load, concurrency=load.concurrency * max(speed / total, 1e-6)))
+        for gpus, speed in zip(kinds, speeds, strict=True)
     ]
+
+
+@lru_cache(maxsize=4096)
+def able_gpus(spec: ServiceSpec, hardware: Hardware) -> tuple[Gpu, ...]:
+    """The cards of a host of those kinds that serve the model without others."""
+    kinds = matched(hardware.gpus)
+    return tuple(gpu for gpus in kinds if _is_able(spec, gpus, hardware) for gpu in gpus)
+
+
+def _is_able(spec: ServiceSpec, gpus: tuple[Gpu, ...], hardware: Hardware) -> bool:
+    """Whether equal cards serve the model in any shape."""
+    if refused_card(spec, gpus[0]):
+        return False
+    found, _ = fitting(engine(spec.engine), spec.model, spec.params, gpus, hardware, False)
+    return bool(found)
 
 
 def speed(gpus: Sequence[Gpu], shape: Shape | None = None) -> float:

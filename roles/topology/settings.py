@@ -81,6 +81,14 @@ _TOOLS = frozenset(
 )
 
 
+# The settings that decide what runs where; the model and its replicas' own fields say themselves.
+_PLANNED = {
+    *("min_concurrency", "gpu_memory_utilization", "concurrency", "input_tokens"),
+    *("output_tokens", "objective", "ttft_limit_ms", "itl_limit_ms", "single_endpoint", "share"),
+    *("max_model_len", "first_port", "arguments"),
+}
+
+
 class ServiceSettings(StrictSettings):
     """A model served under a name, with its requirements."""
 
@@ -292,6 +300,14 @@ class ServiceSettings(StrictSettings):
             min_concurrency=self.min_concurrency,
         )
         return engine(self.kind).with_arguments(params, self._cache_arguments | self.arguments)
+
+    @property
+    def planned_settings(self) -> tuple[tuple[str, str], ...]:
+        """What is set of all that a plan follows from, in words, by its place in the service."""
+        given = self.model_dump(include=_PLANNED, exclude_unset=True)
+        options = given.pop("arguments", {})
+        given |= {f"arguments.{name}": value for name, value in options.items()}
+        return tuple((name, str(value)) for name, value in given.items() if value is not None)
 
     @property
     def planned_model(self) -> Model:

@@ -163,8 +163,8 @@ def _room(tokens: float, service: ServiceSettings) -> int:
 
 def _problem(host: HostPlan) -> str:
     """Why a service does not run on a host, in short: what its largest shape lacks."""
-    reasons = [*host.rejected, *host.reasons]
-    return next((one for one in reversed(reasons[:-1]) if "does not fit" in one), reasons[-1])
+    too_large = [one for one in host.rejected if "does not fit" in one]
+    return (too_large or list(host.problems))[-1]
 
 
 def _priced(size: Size, gpu_price: float | None) -> Size:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from roles.engine.engine import DEFAULT_KIND
-from roles.engine.params import EngineParams
+from roles.engine.params import Argument, EngineParams
 from roles.models import Model
 from roles.plan import Load
 from roles.topology.choice import Objective
@@ -16,7 +16,8 @@ class ServiceSpec:
     `load` is this host's part, None if none is stated. `price_per_month` is the host's. `engine` is
     the kind of engine; `least_capability` is the minimum compute capability of its build, None for
     the newest build's. `dtype` is the engine's dtype; None or "auto" leaves it to the engine.
-    Without `advise` no remedies are looked for where the model does not fit.
+    `arguments` are the service's options of its engine, sorted. Without `advise` no remedies are
+    looked for where the model does not fit, and no word is lost on usual advice.
     """
 
     model: Model
@@ -29,3 +30,4 @@ class ServiceSpec:
     least_capability: float | None = None
     engine: str = DEFAULT_KIND
     advise: bool = True
+    arguments: tuple[tuple[str, Argument], ...] = ()

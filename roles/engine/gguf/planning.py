@@ -169,8 +169,7 @@ class GgufPlanning:
         if {"cache-type-k", "cache-type-v"} & options.keys() or options.get("flash-attn") == "off":
             return None
         smaller = options | {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
-        words = 'arguments {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}'
-        return words, replace(params, options=memory_options(smaller))
+        return "q8_0", replace(params, options=memory_options(smaller))
 
 
 def room_gib(gpu: GpuMemory, params: EngineParams) -> float:

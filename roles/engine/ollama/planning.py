@@ -53,7 +53,7 @@ class Ollama(GgufPlanning):
         if dict(params.options):
             return None
         smaller = self.kv_cache_arguments("q8_0")
-        return "kv_cache_dtype q8_0", replace(params, options=memory_options(smaller))
+        return "q8_0", replace(params, options=memory_options(smaller))
 
     def weights_problem(self, weights: str | None) -> str | None:
         """The weights must be a GGUF file on the hosts, or a model of a registry."""

@@ -158,8 +158,7 @@ class Sglang:
         """An FP8 KV cache, if the card computes in FP8."""
         if (gpu.compute_capability or 0) < FP8_CACHE_CAPABILITY or params.kv_cache_dtype != "auto":
             return None
-        words = 'arguments {"kv-cache-dtype": "fp8_e4m3"}'
-        return words, replace(params, kv_cache_dtype="fp8_e4m3")
+        return "fp8_e4m3", replace(params, kv_cache_dtype="fp8_e4m3")
 
     def weights_problem(self, weights: str | None) -> str | None:
         """That the weights are a GGUF file."""

@@ -6,10 +6,11 @@ Sources: vLLM's pull request 39878 (from 0.20 on plain wheels are built for CUDA
 
 from roles.engine.needs import EngineNeeds, OlderBuild, cuda_needs
 from roles.engine.vllm.settings import VllmSettings
+from roles.engine.vllm.support import MIN_CAPABILITY_OF_ANY_BUILD, OLDER_BUILD
 
 # No wheel has kernels for cards older than Volta.
-_MIN_CAPABILITY = 7.0
-_OLDER = OlderBuild(_MIN_CAPABILITY, "vLLM 0.32 as +cu129, or 0.19")
+_MIN_CAPABILITY = MIN_CAPABILITY_OF_ANY_BUILD
+_OLDER = OlderBuild(_MIN_CAPABILITY, OLDER_BUILD)
 # Estimates: torch, CUDA's libraries and vLLM took 8-10 GiB with wheels of 2026, ROCm's twice that.
 _INSTALLED_GIB = {"cuda": 12, "rocm": 24, "cpu": 3}
 

@@ -159,7 +159,7 @@ class Vllm:
         """An FP8 KV cache, if the card computes in FP8."""
         if (gpu.compute_capability or 0) < FP8_CACHE_CAPABILITY or params.kv_cache_dtype != "auto":
             return None
-        return "kv_cache_dtype fp8", replace(params, kv_cache_dtype="fp8")
+        return "fp8", replace(params, kv_cache_dtype="fp8")
 
     def weights_problem(self, weights: str | None) -> str | None:
         """That a name is none of the hub's; any folder is accepted, and the model's own name."""

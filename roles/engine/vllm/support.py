@@ -15,6 +15,7 @@ from roles.models import Model
 # needs 8.0 (`platforms/cuda.py`).
 ENGINE_CAPABILITY = 7.5
 MIN_CAPABILITY_OF_ANY_BUILD = 7.0
+OLDER_BUILD = "vLLM 0.32 as +cu129, or 0.19"
 BFLOAT16_CAPABILITY = 8.0
 # The subject of each `--quantization` in the table of kernels, by the beginning of its name.
 _METHODS = {
@@ -73,7 +74,9 @@ def unsupported(
         has = f"{gpu.name} has compute capability {capability:.1f}"
         if capability < least:
             engine = "vLLM 0.33" if least >= ENGINE_CAPABILITY else "vLLM"
-            return f"{has}, {engine} needs {least}; use a newer GPU"
+            older = capability >= MIN_CAPABILITY_OF_ANY_BUILD
+            build = f", or an engine built for CUDA 12 ({OLDER_BUILD})" if older else ""
+            return f"{has}, {engine} needs {least}; use a newer GPU{build}"
         if _lacks_bfloat16(model, gpu) and model.model_type.startswith(NO_HALF):
             return (
                 f"{has}, bfloat16 needs {BFLOAT16_CAPABILITY}, and {model.model_type} does not run "

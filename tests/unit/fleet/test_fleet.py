@@ -1,5 +1,6 @@
 """What an inventory declares: good ones become a fleet, bad ones are refused with path and cure."""
 
+import ast
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -356,7 +357,17 @@ def test_a_model_that_fits_nowhere_is_refused(key: Path):
     small = {"gpu-1": ("gpu_hosts", {"gpus": "1x NVIDIA A10G"}, "10.0.0.11"), "lb-1": HOSTS["lb-1"]}
     (problem,) = problems(declared(key, small))
     assert problem.startswith("services[0].model: Qwen/Qwen2.5-14B-Instruct fits no host: ")
-    assert "2 GPUs like this (TP2)" in problem
+    assert '\n    would fit with: "gpus": "2x NVIDIA A10G",  # ' in problem
+
+
+def test_a_refusal_names_every_kind_of_card_and_the_split_over_them(key: Path):
+    cards = "1x NVIDIA GeForce RTX 4090 + 1x NVIDIA GeForce RTX 3080 10GB"
+    mixed = {"gpu-1": ("gpu_hosts", {"gpus": cards}, "10.0.0.11"), "lb-1": HOSTS["lb-1"]}
+    (problem,) = problems(declared(key, mixed, service={"max_model_len": 1280}))
+    for card in ("1x NVIDIA GeForce RTX 4090", "1x NVIDIA GeForce RTX 3080"):
+        assert f"does not fit {card}" in problem
+    assert '"engine": "llama_cpp",  # with a GGUF file' in problem
+    assert "--tensor-split" in problem
 
 
 def test_too_many_requests_at_once_are_one_fault_with_how_many_would_fit(key: Path):
@@ -365,10 +376,14 @@ def test_too_many_requests_at_once_are_one_fault_with_how_many_would_fit(key: Pa
     hosts = {f"gpu-{n}": ("gpu_hosts", {"gpus": one}, f"10.0.0.2{n}") for n, one in enumerate(gpus)}
     hosts["lb-1"] = HOSTS["lb-1"]
     (problem,) = problems(declared(key, hosts, service={"min_concurrency": 500}))
-    most = re.search(r"min_concurrency (\d+)", problem)
-    assert most is not None and "cluster" not in problem
-    fleet = build(declared(key, hosts, service={"min_concurrency": int(most[1])}))
-    assert fleet.plans[0].replicas
+    assert "cluster" not in problem
+    lines = re.findall(r"would fit with: (.*)", problem)
+    settings = [ast.literal_eval(f"{{{line}\n}}") for line in lines]
+    pasted = [one for one in settings if "gpus" not in one]
+    assert pasted
+    for service in pasted:
+        fleet = build(declared(key, hosts, service={"min_concurrency": 500, **service}))
+        assert fleet.plans[0].replicas
 
 
 def test_balancer_and_engine_of_one_host_need_two_ports(key: Path):

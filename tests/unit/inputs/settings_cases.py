@@ -127,7 +127,7 @@ SIZES: tuple[Row, ...] = (
     ("service.max_model_len", 131072, f"{SERVICE}.max_model_len", "set at most 32768"),
     ("service.max_model_len", 0, f"{SERVICE}.max_model_len", "greater than 0"),
     ("service.min_concurrency", 10**6, f"{SERVICE}.min_concurrency", "100000"),
-    ("service.min_concurrency", 99_999, f"{SERVICE}.model", "it would with min_concurrency 7"),
+    ("service.min_concurrency", 99_999, f"{SERVICE}.model", 'with: "min_concurrency": 7'),
     ("service.min_concurrency", -8, f"{SERVICE}.min_concurrency", "greater than or equal to 1"),
     ("service.concurrency", 1e9, f"{SERVICE}.concurrency", "1000000"),
     ("service.concurrency", 0, f"{SERVICE}.concurrency", "0.01"),

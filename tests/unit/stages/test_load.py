@@ -10,6 +10,7 @@ from roles.declaration import record, recording_of, saved_plan_of, write_whole
 from roles.plan import saved
 from roles.stages.load import load
 from roles.stages.run import Run
+from roles.topology import explain
 from tests.unit.stages.simulation import HOSTS, Simulation
 
 
@@ -30,10 +31,21 @@ def test_all_hosts_share_one_run_whose_plan_is_printed_once_where_it_is_asked_fo
     simulation: Simulation, capsys: pytest.CaptureFixture[str], whole: bool
 ):
     runs: list[Run] = []
-    simulation.prepare(simulation.begin(), lambda _: runs.append(load(whole=whole)))
+    simulation.prepare(simulation.begin(), lambda _: runs.append(load(shown=whole)))
     assert len(runs) == len(HOSTS) and len(set(map(id, runs))) == 1
     printed = capsys.readouterr()
     assert (printed.out, printed.err.count("Plan for s")) == ("", int(whole))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_plan_is_printed_as_the_fleet_command_does(
+    simulation: Simulation, capsys: pytest.CaptureFixture[str], whole: bool
+):
+    run = simulation.begin(explain=whole)
+    simulation.prepare(run, lambda _: load(shown=True))
+    printed = capsys.readouterr().err
+    assert all(explain(plan, whole) in printed for plan in run.fleet.plans)
+    assert ("--data explain=true" in printed) is not whole
 
 
 def test_the_fleet_is_built_once(simulation: Simulation, monkeypatch: pytest.MonkeyPatch):

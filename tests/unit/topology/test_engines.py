@@ -53,10 +53,10 @@ def test_layers_lie_over_mixed_cards_where_none_holds_the_model():
 
 
 def test_the_plan_shows_each_cards_share_and_what_was_rejected():
-    text = explain(plan_fleet(service(), {"h": hardware(RTX_4090, RTX_3090)}))
+    text = explain(plan_fleet(service(), {"h": hardware(RTX_4090, RTX_3090)}), whole=True)
     assert "layers over 2 GPUs" in text and "--tensor-split 22.5,22.6" in text
     assert "GPU 0 (NVIDIA GeForce RTX 4090) holds 10.4 GiB of weights" in text
-    assert "rejected: one GPU does not fit NVIDIA GeForce RTX 4090" in text
+    assert "rejected: the model does not fit one NVIDIA GeForce RTX 4090" in text
     assert "sampler" not in text
 
 
@@ -75,15 +75,15 @@ def test_cards_left_over_serve_together():
 def test_a_model_too_large_for_all_cards_says_what_would_do():
     plan = planned(RTX_4090, RTX_3090, name="Llama-3.1-70B-Instruct")
     assert not plan.replicas
-    assert any(text.startswith("GPUs 0, 1 together do not hold it") for text in plan.reasons)
-    assert "8 GPUs like this (layers over 8 GPUs)" in plan.remedies
-    assert "129.5 GiB of weights, 10.0 of KV cache" in plan.reasons[0]
+    assert any(text.startswith("GPUs 0, 1 together do not hold it") for text in plan.problems)
+    assert any('"8x NVIDIA GeForce RTX 3090"' in text for text in plan.remedies)
+    assert "129.5 GiB of weights, 10.0 of KV cache" in plan.rejected[0]
 
 
 def test_fewer_requests_and_a_smaller_cache_are_remedies():
     plan = planned(RTX_3090, name="Llama-3.1-8B-Instruct", max_model_len=20000)
-    assert any(text.startswith("min_concurrency ") for text in plan.remedies)
-    assert 'arguments {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}' in plan.remedies
+    assert any(text.startswith('"min_concurrency": ') for text in plan.remedies)
+    assert '"arguments": {"cache-type-k": "q8_0", "cache-type-v": "q8_0"},' in plan.remedies
     smaller = {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
     plan = planned(RTX_3090, name="Llama-3.1-8B-Instruct", max_model_len=20000, arguments=smaller)
     assert len(plan.replicas) == 1

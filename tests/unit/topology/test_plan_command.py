@@ -62,7 +62,7 @@ def test_the_corrected_table_8b_does_not_fit_16_gb_cards_one_each():
     answer = plan("meta-llama/Llama-3.1-8B-Instruct", ["RTX 5080"])
     assert "15.0 GiB of weights" in " ".join(answer["why"])
     assert any("TP2" in remedy for remedy in answer["remedies"])
-    assert any("quantised model" in remedy for remedy in answer["remedies"])
+    assert any("a quantised form" in remedy for remedy in answer["remedies"])
     pair = plan("meta-llama/Llama-3.1-8B-Instruct", ["RTX 5080"] * 2)
     assert shapes(pair) == [(2, 1, [0, 1])]
 
@@ -288,7 +288,7 @@ def test_an_old_card_computes_in_half_or_is_refused():
     small = "meta-llama/Llama-3.1-8B-Instruct"
     assert "error" not in plan(small, ["Tesla T4"] * 4)
     message = plan(small, ["Tesla T4"] * 4, dtype="bfloat16")
-    assert message["remedies"] == ['set arguments: {"dtype": "half"}']
+    assert message["remedies"] == ['"arguments": {"dtype": "half"},']
     message = "has compute capability 7.0, vLLM 0.33 needs 7.5; use a newer GPU"
     assert message in plan(small, ["Tesla V100-SXM2-32GB"])["error"]
 
@@ -303,7 +303,7 @@ def test_heads_that_do_not_divide_are_remedied_by_pipelines():
         **{"max_position_embeddings": 16384, "torch_dtype": "bfloat16"},
     }
     refused = ask(config=config, host={"gpus": [{"name": "H200"}] * 2})
-    assert "8 GPUs like this (TP2×PP4)" in refused["remedies"]
+    assert any(re.match(r'"gpus": "8x .*TP2×PP4', one) for one in refused["remedies"])
     answer = ask(config=config, host={"gpus": [{"name": "H200"}] * 8})
     assert sum(tp * pp for tp, pp, _ in shapes(answer)) in (6, 8)
 

@@ -1,19 +1,20 @@
 """What makes a model fit: as practitioners say for real cases, and true when done."""
 
+import ast
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roles.engine.params import EngineParams
 from roles.hardware import declared_hardware
 from roles.models import Model, find, variants
 from roles.plan import Shape
-from roles.topology import ServiceSettings, plan_host
+from roles.topology import ServiceSettings, plan_fleet, plan_host
 from roles.topology.named_gpus import named_gpu
 from roles.topology.remedies import FitCase, longest_request, remedies
 from tests.unit.models.published import published
@@ -87,51 +88,66 @@ def test_the_longest_request_fits_and_a_longer_one_does_not(gib: int, length: in
         assert not replace(tried, params=replace(params, max_model_len=most + 16)).fits
 
 
-def changed(service: dict[str, Any], gpus: str, remedy: str) -> list[tuple[dict[str, Any], Any]]:
-    """The inventory after a remedy, as its words say: the service and the GPUs; several of them
-    where the words name several."""
-    service, hosts = dict(service), [gpus]
-    name = gpus.partition(" ")[2]
-    for words in remedy.split(" and "):
-        if found := re.fullmatch(r"(max_model_len|min_concurrency) (\d+)", words):
-            service[found[1]] = int(found[2])
-        elif words == "kv_cache_dtype fp8":
-            service["arguments"] = {"kv-cache-dtype": "fp8"}
-        elif found := re.fullmatch(r"the quantised model (\S+)", words):
-            service["model"] = found[1]
-        elif found := re.fullmatch(r"(\d+) GPUs like this \(.*\)", words):
-            hosts = [f"{found[1]}x {name}"]
-        elif words.startswith("GPUs: "):
-            sizes = re.findall(r"(\d+) of (\d+) GiB", words)
-            hosts = [
-                [{"name": f"of {gib} GiB", "memory_mib": int(gib) * 1024, "count": int(count)}]
-                for count, gib in sizes
-            ]
-        else:
-            raise AssertionError(words)
-    return [(service, host) for host in hosts]
+def pasted(
+    service: dict[str, Any], gpus: str, remedy: str
+) -> list[tuple[dict[str, Any], str | dict[str, str]]]:
+    """The service and its hosts' GPUs after a printed line is pasted into the inventory; several
+    hosts where the line's comment names others; two hosts for a cluster."""
+    if found := re.match(r"a cluster of (\d+) hosts like this", remedy):
+        return [(service, {f"h{number}": gpus for number in range(int(found[1]))})]
+    items = ast.literal_eval(f"{{{remedy}\n}}")
+    hosts = [items.pop("gpus", gpus), *re.findall(r'or "(\d+x [^"]+)"', remedy)]
+    return [({**service, **items}, host) for host in hosts]
 
 
-@pytest.mark.parametrize("model", ["Llama-3.1-8B-Instruct", "Llama-3.3-70B-Instruct"])
+ARGUMENTS: list[dict[str, Any]] = [
+    {},
+    {"dtype": "bfloat16", "trust-remote-code": True},
+    {"max-num-seqs": 64, "kv-cache-dtype": "auto"},
+]
+# A load whose requests are longer than some remedies allow.
+LOADS: list[dict[str, Any]] = [
+    {},
+    {"concurrency": 32},
+    {"concurrency": 4, "input_tokens": 400, "output_tokens": 112},
+]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "meta-llama/Llama-3.1-8B-Instruct",
+        "meta-llama/Llama-3.3-70B-Instruct",
+        "deepseek-ai/DeepSeek-R1",
+    ],
+)
+@settings(max_examples=60)
 @given(st.data())
-def test_the_inventory_after_a_remedy_is_planned(model: str, data: st.DataObject):
-    card = data.draw(st.sampled_from(["NVIDIA L4", "NVIDIA L40S", "NVIDIA A100-SXM4-80GB"]))
-    gpus = f"{data.draw(st.sampled_from([1, 2, 3, 4]))}x {card}"
+def test_the_inventory_with_a_printed_line_is_planned(model: str, data: st.DataObject):
+    cards = ["NVIDIA L4", "NVIDIA L40S", "NVIDIA A100-SXM4-80GB", "NVIDIA H20"]
+    gpus = f"{data.draw(st.sampled_from([1, 2, 3, 4, 8]))}x {data.draw(st.sampled_from(cards))}"
     service = {
         "name": "s",
-        "model": f"meta-llama/{model}",
+        "model": model,
         "max_model_len": data.draw(st.sampled_from([512, 4096, 8000, 65536, 131072])),
         "min_concurrency": data.draw(st.sampled_from([1, 4, 100, 5000])),
+        "arguments": data.draw(st.sampled_from(ARGUMENTS)),
+        **data.draw(st.sampled_from(LOADS)),
     }
     remedied = plan_host(
         ServiceSettings.model_validate(service), "h", declared_hardware(gpus, None)
     ).remedies
     assert len(remedied) <= 3
     for remedy in remedied:
-        assert len(remedy.split(" and ")) <= 3
-        for after, hosts in changed(service, gpus, remedy):
-            plan = plan_host(ServiceSettings.model_validate(after), "h", declared_hardware(hosts))
-            assert plan.replicas, (gpus, service, remedy, plan.reasons)
+        for after, hosts in pasted(service, gpus, remedy):
+            declared = ServiceSettings.model_validate(after)
+            assert service["arguments"].keys() <= after["arguments"].keys()
+            if isinstance(hosts, dict):
+                machines = {host: declared_hardware(one) for host, one in hosts.items()}
+                assert plan_fleet(declared, machines).clusters
+                continue
+            plan = plan_host(declared, "h", declared_hardware(hosts))
+            assert plan.replicas, (gpus, service, remedy, plan.problems)
 
 
 @pytest.mark.parametrize(
@@ -142,26 +158,26 @@ def test_the_inventory_after_a_remedy_is_planned(model: str, data: st.DataObject
             "meta-llama/Llama-3.3-70B-Instruct",
             "2x NVIDIA GeForce RTX 4090",
             {"max_model_len": 8192},
-            r"kv_cache_dtype fp8 and the quantised model \S+ and min_concurrency \d",
+            r'"arguments": {"kv-cache-dtype": "fp8"}, "model": "\S+", "min_concurrency": \d,.*',
         ),
         (
             "meta-llama/Llama-3.1-8B-Instruct",
             "1x NVIDIA RTX A4000",
             {"max_model_len": 8192},
-            r"the quantised model \S+AWQ\S+",
+            r'"model": "\S+AWQ\S+",.*',
         ),
         # Eight serve it, sixteen are not needed.
         (
             "deepseek-ai/DeepSeek-V3",
             "1x NVIDIA RTX PRO 6000 Blackwell Server Edition",
             {"max_model_len": 8192},
-            r"8 GPUs like this .*",
+            r'"gpus": "8x NVIDIA RTX PRO 6000 Blackwell Server Edition",.*',
         ),
         (
             "Qwen/Qwen2.5-7B-Instruct",
             "1x NVIDIA L40S",
             {"max_model_len": 8192, "min_concurrency": 10_000},
-            r"min_concurrency \d\d",
+            r'"min_concurrency": \d\d,',
         ),
     ],
 )

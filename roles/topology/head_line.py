@@ -1,0 +1,60 @@
+"""The first line of a plan: what was asked, and what the plan holds and does. Pure."""
+
+from roles.plan import Load, Plan, Replica
+
+# More than any KV cache holds: a model without one.
+ANY = 1e9
+
+
+def head_line(plan: Plan) -> str:
+    """What was asked of a service, how many requests its replicas hold, its estimate, and the hosts
+    that do nothing for it."""
+    load = plan.load
+    parts = [f"asked {load.concurrency:,.10g}" if load else "no concurrency is stated", _held(plan)]
+    if load and plan.replicas:
+        parts.append(_estimate(plan, load))
+    given = [host for host in plan.hosts if host.gpus]
+    idle = sum(not host.replicas for host in given)
+    if idle:
+        parts.append(f"{idle} of {len(given)} hosts idle" if len(given) > 1 else "the host is idle")
+    return " · ".join(parts)
+
+
+def requests_at_once(replica: Replica) -> int | None:
+    """The requests of maximum length that a replica is predicted to hold; None for any number."""
+    most = replica.memory.max_concurrency
+    return int(most) if most < ANY else None
+
+
+def _held(plan: Plan) -> str:
+    if not plan.replicas:
+        return "holds none but over several hosts" if plan.clusters else "holds none"
+    length = plan.replicas[0].max_model_len
+    each = [requests_at_once(replica) for replica in plan.replicas]
+    known = [count for count in each if count is not None]
+    if len(known) < len(each):
+        return f"holds any number of {length} tokens"
+    text = f"holds {sum(known):,} of {length} tokens"
+    if plan.load is None or sum(known) >= plan.load.concurrency:
+        return text
+    usual = plan.load.input_tokens + plan.load.output_tokens
+    if usual == length:
+        return text
+    return f"{text}, {sum(one.memory.kv_tokens // usual for one in plan.replicas):,} of {usual}"
+
+
+def _estimate(plan: Plan, load: Load) -> str:
+    known = [replica.expected for replica in plan.replicas if replica.expected is not None]
+    if not known:
+        return "no throughput is known"
+    rate = sum(one.tokens_per_s for one in known)
+    low, high = (
+        sum(one.tokens_per_s_low for one in known),
+        sum(one.tokens_per_s_high for one in known),
+    )
+    count = len(plan.replicas)
+    part = f" from {len(known)} of {count} replicas" if len(known) < count else ""
+    return (
+        f"{rate:,.0f} tokens/s ({low:,.0f}-{high:,.0f}) for {load.input_tokens} + "
+        f"{load.output_tokens} tokens{part}"
+    )

@@ -1,0 +1,93 @@
+"""What a plan says is so, and is said where it is so only."""
+
+import json
+from typing import Any
+
+import pytest
+
+from roles.hardware import Gpu, Hardware, declared_hardware
+from roles.plan import HostPlan
+from roles.topology import ServiceSettings, plan_host
+from roles.topology.plan_command import answers
+
+SMALL, MIDDLE = "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-14B-Instruct"
+LARGE = "meta-llama/Llama-3.1-405B-Instruct-FP8"
+
+
+def planned(gpus: str | Hardware, model: str = MIDDLE, **settings: Any) -> HostPlan:
+    service = {"name": "s", "model": model, "max_model_len": 4096, **settings}
+    hardware = declared_hardware(gpus, "pcie") if isinstance(gpus, str) else gpus
+    return plan_host(ServiceSettings.model_validate(service), "h", hardware)
+
+
+UNKNOWN = Hardware(tuple(Gpu(index, "NVIDIA X7", 49152) for index in range(2)))
+FREE = "no concurrency is stated"
+ONLY = "is the only shape that fits"
+MOST = "is the shape of most throughput that fits"
+
+
+@pytest.mark.parametrize(
+    ("plan", "said", "unsaid"),
+    [
+        # It is stated; what is not known are the card's rates.
+        (planned(UNKNOWN, concurrency=8), "", FREE),
+        (planned(UNKNOWN), FREE, MOST),
+        # One replica is no choice of the most.
+        (planned("2x NVIDIA GeForce RTX 4090"), "so 1 replica of TP2", FREE),
+        (planned("4x NVIDIA GeForce RTX 4090"), FREE, MOST),
+        (planned("1x NVIDIA L40S", concurrency=8), ONLY, MOST),
+        (planned("4x NVIDIA L40S", concurrency=8), MOST, ONLY),
+        (planned("1x NVIDIA L40S", min_concurrency=1), "for 1 request of 4096", "1 requests"),
+        (planned("8x NVIDIA L40S", concurrency=64), "mostly ", "bound by"),
+        (
+            planned("1x NVIDIA L40S", concurrency=200),
+            "surely room for 42 of them, others may wait",
+            "sure to hold",
+        ),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_shape(plan: HostPlan, said: str, unsaid: str):
+    (first, *_) = plan.reasons
+    assert said in first and unsaid not in first
+
+
+def test_a_card_that_is_too_small_is_not_called_a_gpu_that_does_not_fit_it():
+    (first, *_) = planned("2x NVIDIA A10G").rejected
+    assert first.startswith("the model does not fit one NVIDIA A10G: 27.6 GiB of weights, 20.3 GiB")
+    assert first.endswith("7.3 GiB are missing")
+
+
+def test_impossible_shapes_share_a_line_and_of_too_large_ones_the_largest_are_named():
+    lines = list(planned("8x NVIDIA A100-SXM4-40GB", LARGE).rejected)
+    (impossible,) = [one for one in lines if "not possible" in one]
+    assert impossible == (
+        "TP3, TP5, TP6, TP7, TP3×PP2 are not possible: 128 attention heads do not divide by "
+        "3, 5, 6, 7"
+    )
+    assert len(lines) <= 7 and lines[-1].startswith("PP8 does not fit NVIDIA A100-SXM4-40GB: ")
+
+
+def test_a_kind_of_card_that_serves_nothing_is_no_reason_of_the_others():
+    plan = planned("1x NVIDIA L40S + 1x Tesla T4")
+    assert plan.replicas
+    assert plan.problems == (f"{MIDDLE} does not fit 1x Tesla T4 as asked",)
+    assert not any("Tesla T4" in text for text in plan.reasons)
+
+
+def test_a_card_of_before_the_newest_build_is_told_which_build_runs_it():
+    case = {"model": SMALL, "host": {"gpus": [{"name": "Tesla V100-SXM2-32GB"}]}}
+    (answer,) = answers([json.dumps(case)])
+    assert "an engine built for CUDA 12 (vLLM 0.32 as +cu129, or 0.19)" in answer["error"]
+
+
+def test_a_card_that_the_table_lacks_is_warned_of_by_plan_too():
+    case = {"model": SMALL, "host": {"gpus": [{"name": "NVIDIA X7", "memory_gib": 48}]}}
+    (answer,) = answers([json.dumps(case)])
+    assert any("is not in the table of cards" in text for text in answer["warnings"])
+
+
+def test_a_model_that_no_host_holds_is_told_to_need_a_cluster():
+    """Eight GPUs of any kind are too few: nothing is for sale that would do."""
+    plan = planned("8x NVIDIA H200", "moonshotai/Kimi-K2-Instruct", max_model_len=131072,
+                   min_concurrency=64)  # fmt: skip
+    assert any(one.startswith("a cluster of ") for one in plan.remedies), plan.remedies
