@@ -1,7 +1,5 @@
 """Units that run replicas: their files, and the transaction that moves a host to new ones."""
 
-from roles.launch.difference import ReplicaChange as ReplicaChange
-from roles.launch.difference import grouped as grouped
 from roles.launch.difference import replica_changes as replica_changes
 from roles.launch.host_launch import HostLaunch as HostLaunch
 from roles.launch.render import Assignment as Assignment

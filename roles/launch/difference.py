@@ -1,40 +1,16 @@
 """The planned changes of a host's replicas in words: the plan compared with the manifest. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from roles.checks import printable
 from roles.launch.fingerprints import differing
 from roles.launch.state import Change
+from roles.plan import ReplicaChange, entry_changes, placed
 
 Entry = Mapping[str, Any]
 # More names would fill the screen.
 _NAMED = 8
-# Keys of a manifest's entry that a change names, each with the words before its value. An entry of
-# an earlier version of this project lacks some of them.
-_LABELS = (
-    ("service", "service "),
-    ("engine", ""),
-    ("version", ""),
-    ("model", "model "),
-    ("shape", ""),
-    ("gpus", "GPUs "),
-    ("port", "port "),
-    ("max_model_len", "max_model_len "),
-)
-
-
-@dataclass(frozen=True)
-class ReplicaChange:
-    """A replica that is to change: its id ("host/name") and what changes, in words.
-
-    `placement_changes` says that its shape or GPUs change, for which the plan has reasons.
-    """
-
-    id: str
-    message: str
-    placement_changes: bool = False
 
 
 def replica_changes(
@@ -59,20 +35,15 @@ def replica_changes(
 
 def _change(id: str, change: Change, before: Entry | None, now: Entry) -> ReplicaChange:
     if before is None and change.kind == "start":
-        words = f"new: {now['shape']} on {_gpus(now['gpus'])}, port {now['port']}"
-        return ReplicaChange(id, words, placement_changes=True)
+        return ReplicaChange(id, f"new: {placed(now)}", placement_changes=True)
     before = before or {}
-    differs = [
-        (key, f"{word}{_value(before[key])} → {_value(now[key])}")
-        for key, word in _LABELS
-        if key in before and key in now and before[key] != now[key]
-    ]
+    differs = entry_changes(before, now)
     if not differs and change.kind == "move" and (names := _other_settings(before, now)):
         return ReplicaChange(id, f"{change.reason}: {', '.join(names)}")
-    keys, words = [key for key, _ in differs], [text for _, text in differs]
+    words = list(differs.values())
     if change.kind == "start" or not words:
         words.append(change.reason)
-    return ReplicaChange(id, "; ".join(words), placement_changes="shape" in keys or "gpus" in keys)
+    return ReplicaChange(id, "; ".join(words), bool({"shape", "gpus"} & differs.keys()))
 
 
 def _other_settings(before: Entry, now: Entry) -> list[str]:
@@ -86,19 +57,3 @@ def _other_settings(before: Entry, now: Entry) -> list[str]:
     # The host wrote some of the names.
     shown = [printable(f"{name:.60}") for name in names[:_NAMED]]
     return shown if more <= 0 else [*shown, f"{more} more"]
-
-
-def grouped(changes: Sequence[ReplicaChange]) -> list[str]:
-    """A line for each distinct change, with all replicas that have it."""
-    ids: dict[str, list[str]] = {}
-    for change in changes:
-        ids.setdefault(change.message, []).append(change.id)
-    return [f"{', '.join(names)}: {words}" for words, names in ids.items()]
-
-
-def _gpus(gpus: Sequence[int]) -> str:
-    return f"GPU{'s' if len(gpus) != 1 else ''} {_value(gpus)}"
-
-
-def _value(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,5 +1,9 @@
 """The frozen types of the plan, and its saved form."""
 
+from roles.plan.difference import ReplicaChange as ReplicaChange
+from roles.plan.difference import entry_changes as entry_changes
+from roles.plan.difference import grouped as grouped
+from roles.plan.difference import placed as placed
 from roles.plan.estimate import Bound as Bound
 from roles.plan.estimate import Estimate as Estimate
 from roles.plan.estimate import Load as Load

@@ -1,4 +1,5 @@
-"""The saved form of a plan, a file to commit: what runs where, without figures and reasons."""
+"""The saved form of a plan, a file to commit: what runs where, and the settings and GPUs that it
+follows from, without figures and reasons."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
@@ -6,8 +7,10 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from roles.hardware import Gpu, summary
 from roles.host import parse_yaml
-from roles.plan.plan import Plan, Replica
+from roles.plan.difference import ReplicaChange, entry_changes, grouped, placed
+from roles.plan.plan import Plan, Replica, Shape
 
 HEADER = (
     "# Saved by `python -m roles.topology fleet INVENTORY --save`: a deploy whose plan is another\n"
@@ -17,7 +20,7 @@ HEADER = (
 
 def saved(plans: Sequence[Plan]) -> str:
     """The file's text: services, hosts and replicas in the plans' order."""
-    made = {plan.service: {"model": plan.model, "hosts": _hosts(plan)} for plan in plans}
+    made = {plan.service: _service(plan) for plan in plans}
     return HEADER + yaml.safe_dump(made, sort_keys=False, default_flow_style=None, width=1000)
 
 
@@ -42,12 +45,23 @@ class SavedReplica(BaseModel):
     p2p: bool | None = None
 
 
+class SavedMachine(BaseModel):
+    """What a host had for the service, in words."""
+
+    model_config = _STRICT
+
+    gpus: Annotated[str, Field(max_length=10_000)]
+    links: Annotated[str, Field(max_length=10_000)] | None = None
+
+
 class SavedService(BaseModel):
     """A service as `saved` writes it."""
 
     model_config = _STRICT
 
     model: Text
+    settings: dict[Text, Annotated[str, Field(max_length=1000)]] | None = None
+    machines: dict[Text, SavedMachine] | None = None
     hosts: dict[Text, dict[Text, SavedReplica]]
 
 
@@ -75,57 +89,39 @@ def check_saved(text: str) -> Mapping[str, Any]:
 
 
 def plan_differences(text: str, plans: Sequence[Plan]) -> list[str]:
-    """Descriptions of the differences between saved plans and these; ValueError as
-    `check_saved`."""
+    """Descriptions of the differences between saved plans and these, by replica, each with what
+    led to it; ValueError as `check_saved`."""
     old = check_saved(text)
-    models = {service: old[service]["model"] for service in old}
-    before = {
-        f"{host}/{name}": replicas[name]
-        for service in old
-        for host, replicas in old[service]["hosts"].items()
-        for name in replicas
-    }
-    now = {f"{one.host}/{one.name}": _entry(one) for plan in plans for one in plan.replicas}
-    changed = _of_services(models, {plan.service: plan.model for plan in plans})
-    return [*changed, *_of_replicas(before, now)]
+    new = {plan.service: _service(plan) for plan in plans}
+    changes = [
+        change
+        for service in sorted(old.keys() | new.keys())
+        for change in _of_service(service, old.get(service), new.get(service))
+    ]
+    return grouped(changes)
 
 
-def _hosts(plan: Plan) -> dict[str, Any]:
-    return {
-        host.host: {replica.name: _entry(replica) for replica in host.replicas}
+def _service(plan: Plan) -> dict[str, Any]:
+    machines = {
+        host.host: {"gpus": _gpus(host.gpus), **({"links": host.links} if host.links else {})}
         for host in plan.hosts
     }
+    return {
+        "model": plan.model,
+        "settings": dict(plan.settings),
+        "machines": machines,
+        "hosts": {
+            host.host: {replica.name: _entry(replica) for replica in host.replicas}
+            for host in plan.hosts
+        },
+    }
 
 
-def _of_services(before: Mapping[str, Any], now: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            yield f"{name} serves {now.get(name, 'nothing')}, was {before.get(name, 'nothing')}"
-
-
-def _of_replicas(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for name in sorted(before.keys() | now.keys()):
-        if name not in now:
-            yield f"{name} is gone (was {_describe(before[name])})"
-        elif name not in before:
-            yield f"{name} is new: {_describe(now[name])}"
-        elif differences := _changed(before[name], now[name]):
-            yield f"{name} {differences}"
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """A description of a replica's changed fields, "" if there are none. Older files name no
-    engine."""
-    default = {"engine"} - before.keys()
-    differs = [
-        key
-        for key in dict.fromkeys([*now, *before])
-        if key not in default and before.get(key) != now.get(key)
-    ]
-    of_now, of_before = (
-        _describe({key: entry.get(key, "not set") for key in differs}) for entry in (now, before)
-    )
-    return f"has {of_now}, was {of_before}" if differs else ""
+def _gpus(gpus: Sequence[Gpu]) -> str:
+    """GPUs in words, with their indexes where they are a part of a host's."""
+    indexes = [gpu.index for gpu in gpus]
+    part = f" {','.join(map(str, indexes))}" if indexes != list(range(len(gpus))) else ""
+    return f"{summary(gpus)}{part}"
 
 
 def _entry(replica: Replica) -> dict[str, Any]:
@@ -143,5 +139,85 @@ def _entry(replica: Replica) -> dict[str, Any]:
     return entry | ({} if replica.p2p else {"p2p": False})
 
 
-def _describe(entry: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in entry.items())
+def _of_service(
+    name: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None
+) -> Iterator[ReplicaChange]:
+    """The changes of a service's replicas, and of its model."""
+    before, now = _replicas(old), _replicas(new)
+    if old is None or new is None:
+        cause = "the service is new" if old is None else "the service is gone"
+        yield ReplicaChange(name, cause)
+    elif old["model"] != new["model"]:
+        yield ReplicaChange(name, f"model {old['model']} → {new['model']}")
+    for id in sorted(before.keys() | now.keys()):
+        words = _words(before.get(id), now.get(id))
+        cause = _cause(id.partition("/")[0], old, new) if words and old and new else ""
+        if words:
+            yield ReplicaChange(id, words + (f", because {cause}" if cause else ""))
+
+
+def _replicas(service: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    hosts = service["hosts"] if service else {}
+    return {
+        f"{host}/{name}": _shown(replica)
+        for host, replicas in hosts.items()
+        for name, replica in replicas.items()
+    }
+
+
+def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved replica as differences name it. Older files name no engine."""
+    shape = Shape(
+        entry["tensor_parallel_size"],
+        entry["pipeline_parallel_size"],
+        bool(entry.get("enable_expert_parallel")),
+        tuple(entry.get("tensor_split") or ()),
+    )
+    shown = {name: entry[name] for name in ("gpus", "port", "max_model_len")}
+    shown |= {"shape": str(shape), "tensor_split": shape.tensor_split}
+    shown |= {"engine": entry["engine"]} if entry.get("engine") else {}
+    return shown | {"p2p": "without P2P" if entry.get("p2p") is False else "with P2P"}
+
+
+def _words(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    if before is None and now is not None:
+        return f"new: {placed(now)}"
+    if before is not None and now is None:
+        return f"goes away: {placed(before)}"
+    return "; ".join(entry_changes(before or {}, now or {}).values())
+
+
+def _cause(host: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What the change of a host's replicas follows from; "" where the file does not say."""
+    if old.get("machines") is None:
+        # Earlier versions of this project did not save it.
+        return ""
+    machines, were = new["machines"], old["machines"]
+    causes = [*_changed("model", old["model"], new["model"])]
+    causes += _all_changed(old.get("settings") or {}, new["settings"])
+    if host not in were or host not in machines:
+        causes.append("the host is new" if host in machines else "the host is gone")
+    else:
+        of_host = _all_changed(were[host], machines[host])
+        # Other GPUs have other links.
+        causes += of_host[:1]
+    others = sorted(
+        name for name in were.keys() | machines.keys() if were.get(name) != machines.get(name)
+    )
+    if not causes and others and "concurrency" in new["settings"]:
+        return f"the load is shared with other hosts: {', '.join(others)} changed"
+    return "; ".join(causes) or "the planner changed: settings and GPUs are as saved"
+
+
+def _all_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [
+        text
+        for name in dict.fromkeys((*before, *now))
+        for text in _changed(name, before.get(name), now.get(name))
+    ]
+
+
+def _changed(name: str, before: str | None, now: str | None) -> list[str]:
+    if before == now:
+        return []
+    return [f"{name} {'unset' if before is None else before} → {'unset' if now is None else now}"]

@@ -7,7 +7,8 @@ from pyinfra import host
 
 from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.fleet import Fleet
-from roles.launch import ReplicaChange, grouped, replica_changes
+from roles.launch import replica_changes
+from roles.plan import ReplicaChange, grouped
 from roles.stages.answers import launch_state
 from roles.stages.ending import changes_shown, earlier_durations
 from roles.stages.keys import engine_key_file

@@ -46,7 +46,8 @@ def test_a_plan_is_compared_with_the_saved_one(tmp_path: Path):
     file.write_text(re.sub(r'"max_model_len": \d+', '"max_model_len": 1024', text))
     changed = fleet(str(file))
     assert changed.returncode == 0 and "not the plan saved in" in changed.stdout
-    assert re.search("has max_model_len 1024, was max_model_len 8192", changed.stdout)
+    words = "max_model_len 8192 → 1024"
+    assert re.search(f": {words}, because {words}$", changed.stdout, re.MULTILINE)
     (tmp_path / "plans/local.yaml").write_text("nonsense")
     assert fleet(str(file)).returncode == 1
 

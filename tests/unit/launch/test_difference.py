@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from roles.launch import Change, ReplicaChange, grouped, replica_changes
+from roles.launch import Change, replica_changes
+from roles.plan import ReplicaChange, grouped
 
 NOW = {
     "name": "a", "service": "s", "engine": "vllm", "version": "vllm-2", "model": "m", "port": 8001,
