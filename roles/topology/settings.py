@@ -253,7 +253,7 @@ class ServiceSettings(StrictSettings):
                 )
             dtype = info.data.get("kv_cache_dtype")
             for name, planned in (own.kv_cache_arguments(dtype) if dtype else {}).items():
-                if value.get(name, planned) != planned:
+                if value.get(name) not in (None, "auto", planned):
                     raise ValueError(
                         f"{name} contradicts kv_cache_dtype {dtype}, by which it is {planned}; "
                         "leave one of them out"
@@ -299,7 +299,7 @@ class ServiceSettings(StrictSettings):
             max_model_len=self.max_model_len,
             min_concurrency=self.min_concurrency,
         )
-        return engine(self.kind).with_arguments(params, self._cache_arguments | self.arguments)
+        return engine(self.kind).with_arguments(params, self.arguments | self._cache_arguments)
 
     @property
     def planned_settings(self) -> tuple[tuple[str, str], ...]:
@@ -327,7 +327,7 @@ class ServiceSettings(StrictSettings):
     def all_arguments(self) -> dict[str, OptionValue]:
         """The options of the engine: the service's, and those of the recipe that it does not
         set."""
-        own = self._cache_arguments | self.arguments
+        own = self.arguments | self._cache_arguments
         recipe = dict(self.model_recipe.arguments) if self.model_recipe else {}
         if _TOOLS & own.keys():
             recipe = {name: value for name, value in recipe.items() if name not in _TOOLS}

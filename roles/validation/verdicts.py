@@ -120,7 +120,8 @@ def judge_identity(
     if serves:
         evidence = f"serves {', '.join(serves)}, planned {replica.model}"
         remedy = "Another engine has the port: ss -ltnp."
-        good = replica.model in serves
+        # A registry's names end in a tag, "latest" unless another is said.
+        good = replica.model in {name.removesuffix(":latest") for name in serves}
         found.append(_pass_or_fail("model", replica.name, good, evidence, remedy))
     if match := re.search(r"-tp([0-9]{1,4})(?:-|\Z)", answer.fingerprint or ""):
         planned = replica.tensor_parallel

@@ -83,7 +83,7 @@ def test_a_model_too_large_for_all_cards_says_what_would_do():
 def test_fewer_requests_and_a_smaller_cache_are_remedies():
     plan = planned(RTX_3090, name="Llama-3.1-8B-Instruct", max_model_len=20000)
     assert any(text.startswith('"min_concurrency": ') for text in plan.remedies)
-    assert '"arguments": {"cache-type-k": "q8_0", "cache-type-v": "q8_0"},' in plan.remedies
+    assert '"kv_cache_dtype": "q8_0",' in plan.remedies
     smaller = {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
     plan = planned(RTX_3090, name="Llama-3.1-8B-Instruct", max_model_len=20000, arguments=smaller)
     assert len(plan.replicas) == 1

@@ -48,7 +48,7 @@ def test_it_is_the_engines_own_option(engine: str, dtype: str, options: dict[str
         ("vllm", {"kv_cache_dtype": "FP8"}, "kv_cache_dtype"),
         (
             "vllm",
-            {"kv_cache_dtype": "fp8", "arguments": {"kv-cache-dtype": "auto"}},
+            {"kv_cache_dtype": "fp8", "arguments": {"kv-cache-dtype": "bfloat16"}},
             "kv-cache-dtype contradicts kv_cache_dtype fp8",
         ),
         (

@@ -47,7 +47,7 @@ def test_a_smaller_cache_is_a_remedy_by_its_own_setting():
     tight: dict[str, Any] = {"max_model_len": 20000, "min_concurrency": 4}
     plan = planned("1x NVIDIA GeForce RTX 3090", **tight)
     assert not plan.replicas
-    assert any("kv_cache_dtype q8_0" in one for one in plan.remedies)
+    assert any('"kv_cache_dtype": "q8_0"' in one for one in plan.remedies)
     assert planned("1x NVIDIA GeForce RTX 3090", **tight, kv_cache_dtype="q8_0").replicas
 
 

@@ -139,6 +139,6 @@ def test_a_plan_and_its_remedies_name_sglangs_own_options():
     given = {"name": "chat", "model": "Qwen/Qwen2.5-14B-Instruct", "engine": "sglang"}
     service = ServiceSettings.model_validate(given | {"max_model_len": 4096, "min_concurrency": 2})
     plan = plan_host(service, "gpu1", declared_hardware("2x NVIDIA A10G", None))
-    assert "(chunked-prefill-size)" in " ".join(plan.reasons)
+    assert "chunked-prefill-size 2048" in " ".join(plan.reasons)
     told = Changes(max_num_seqs=8, enforce_eager=True).words(SGLANG.change_names)
     assert told == "max-running-requests 8 and disable-cuda-graph"
