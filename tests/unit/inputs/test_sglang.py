@@ -48,7 +48,7 @@ def test_a_service_on_sglang_is_planned(folder: Path):
         ([("service.model", "deepseek-ai/DeepSeek-R1")], MODEL, "fits no host"),
         # Options.
         ([("service.arguments", {"tool-cal-parser": "qwen"})], OPTIONS, "did you mean tool-call"),
-        ([("service.arguments", {"max-num-seqs": 8})], OPTIONS, "max-num-seqs is an option of vLLM"),
+        ([("service.arguments", {"max-num-seqs": 8})], OPTIONS, "is an option of vLLM"),
         ([("service.arguments", {"tp-size": 2})], OPTIONS, "leave it to the plan"),
         ([("service.arguments", {"api-key": "sk-1"})], OPTIONS, "balancer.engine_key_file"),
         ([("service.arguments", {"chunked-prefill-size": 0})], OPTIONS, "positive integer"),
