@@ -157,7 +157,7 @@ HGX = [row(i, "NVIDIA H100 80GB HBM3", total="81559", capability="9.0") for i in
     ("parts", "kind", "message"),
     [
         (NO_DRIVER, "driver-missing", "the NVIDIA driver is not installed"),
-        (NO_DRIVER | {"lspci": "00:00.0 Host bridge [0600]: X [1022:14a4]"}, "no-gpu", "its cards"),
+        (NO_DRIVER | {"lspci": "00:00.0 Host bridge [0600]: X [1022:14a4]"}, "no-gpu", "its GPUs"),
         (NO_DRIVER | {"lspci": "", "lspci_status": "missing"}, "driver-missing", "pciutils"),
         ({"query": "", "query_status": "124"}, "driver-hangs", "gave no answer in 30 s"),
         ({"query": "", "query_status": "137"}, "driver-hangs", "reboot the host"),

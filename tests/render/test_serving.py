@@ -35,7 +35,7 @@ JOURNALCTL = """
 import os
 import subprocess
 import sys
-said = {said}
+said = {message}
 for start, text in said.items():
     if any(one.endswith("=" + start) for one in sys.argv) or "-u" in sys.argv:
         print(text)
