@@ -60,7 +60,7 @@ class SavedService(BaseModel):
     model_config = _STRICT
 
     model: Text
-    settings: dict[Text, Annotated[str, Field(max_length=1000)]] | None = None
+    settings: dict[Text, Annotated[str, Field(max_length=100_000)]] | None = None
     machines: dict[Text, SavedMachine] | None = None
     hosts: dict[Text, dict[Text, SavedReplica]]
 
@@ -206,7 +206,7 @@ def _cause(host: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     )
     if not causes and others and "concurrency" in new["settings"]:
         return f"the load is shared with other hosts: {', '.join(others)} changed"
-    return "; ".join(causes) or "the planner changed: settings and GPUs are as saved"
+    return "; ".join(causes) or "something else than the service's settings and the GPUs changed"
 
 
 def _all_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The first line of a plan: what was asked, and what the plan holds and does. Pure."""
+"""The second line of a plan: what was asked, and what the plan holds and does. Pure."""
 
 from roles.plan import Load, Plan, Replica
 

@@ -37,6 +37,8 @@ def refusal_line(remedy: str, arguments: Mapping[str, Any]) -> str:
     """The remedy of a refused card: as a line where it names options or a model, else as it is."""
     if found := re.fullmatch(r"set arguments: (\{.*\})( or more)?", remedy):
         return settings_line({"arguments": {**arguments, **json.loads(found[1])}})
+    if found := re.fullmatch(r"set (\{.*\})", remedy):
+        return settings_line(json.loads(found[1]))
     if found := re.fullmatch(r"(use a form of .*), such as (\S+)", remedy):
         return settings_line({"model": found[2]}, found[1])
     return remedy

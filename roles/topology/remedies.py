@@ -216,8 +216,7 @@ def _fewest_seqs(case: FitCase) -> int | None:
     """The most requests of a step, halved as often as needed, with which the case fits."""
     length = _asked_length(case)
     requests = case.engine.batch(case.gpu, case.params, length)[1]
-    while requests > 1:
-        requests //= 2
+    while (requests := requests // 2) >= max(1, case.params.min_concurrency):
         if _with(case, max_num_seqs=requests).fits:
             return requests
     return None

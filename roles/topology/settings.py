@@ -85,7 +85,8 @@ _TOOLS = frozenset(
 _PLANNED = {
     *("min_concurrency", "gpu_memory_utilization", "concurrency", "input_tokens"),
     *("output_tokens", "objective", "ttft_limit_ms", "itl_limit_ms", "single_endpoint", "share"),
-    *("max_model_len", "first_port", "arguments"),
+    *("max_model_len", "first_port", "arguments", "kv_cache_dtype"),
+    *("kv_cache_memory_bytes", "recipe", "weights"),
 }
 
 

@@ -21,6 +21,8 @@ QUESTIONS = {
     "tool_call": "What is the weather in Paris now? Call the tool.",
     "reasoning": "Which is larger, 17 * 23 or 20 * 20? Think about it, then answer.",
 }
+# How models write a call; a fitting parser leaves none of it in the text.
+CALLS = re.compile(r"[\"']%s[\"']|%s\(|<\|?tool_call|\[TOOL_CALLS\]|<function" % (TOOL, TOOL), re.I)
 # What models put around their reasoning; a fitting parser leaves none of it in the text.
 MARKS = re.compile(r"</?(?:think|thinking|reasoning|seed:think)>|\[/?THINK\]|<\|channel", re.I)
 
@@ -50,7 +52,7 @@ def tool_call(answer):
     found = ""
     if isinstance(function, dict) and function.get("name") == TOOL:
         found = "calls %s(%s)" % (TOOL, _text(function.get("arguments")))
-    return {"found": plain(found), "text": plain(text), "marked": TOOL in text}
+    return {"found": plain(found), "text": plain(text), "marked": bool(CALLS.search(text))}
 
 
 def reasoning(answer):

@@ -55,8 +55,12 @@ def _replica_checks(
         found += judge_identity(replica, completion, seen.models.get(replica.name, ()))
     if stream := seen.streams.get(replica.name):
         found += [judge_completion("stream", replica.name, stream, _see_log(replica))]
-    for ability, answer in seen.recognised.get(replica.name, {}).items():
-        found += [judge_recognition(ability, replica.name, answer)]
+    if replica.name in seen.recognised or (replica.abilities and not seen.unfinished):
+        answers = seen.recognised.get(replica.name, {})
+        unanswered = Recognition(ok=False, error="the host did not ask for it")
+        for ability in replica.abilities:
+            answer = answers.get(ability, unanswered)
+            found += [judge_recognition(ability, replica.name, answer)]
     if seen.gpus:
         found += [judge_processes(replica, seen, settings), judge_memory(replica, seen, settings)]
     if replica.name in seen.loads:

@@ -9,7 +9,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from .paths import CONTROL_ADDRESS, HTTP_PORT, cached, sh
+from .paths import CONTROL_ADDRESS, HTTP_PORT, WWW, cached, sh
 
 BUILD = 11434
 VERSION = f"b{BUILD}"
@@ -39,6 +39,15 @@ def llama() -> Path:
     """The folder with PROGRAMS and ARCHIVE, built once for each version and set of options."""
     what = (SOURCE, SOURCE_SHA256, PROGRAMS, OPTIONS, OPTIMISED.read_text(), ARCHIVE)
     return cached("llama", repr(what), _make)
+
+
+def offered_as(build: int) -> str:
+    """The URL of the same archive under the name of another build."""
+    name = ARCHIVE.replace(VERSION, f"b{build}")
+    link = WWW / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(llama() / ARCHIVE)
+    return f"http://{CONTROL_ADDRESS}:{HTTP_PORT}/{name}"
 
 
 def archive_sha256() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import hosts
+from tests.lab import hosts, llama
 from tests.lab.conftest import Fleet, wait_until
 from tests.lab.day_two import BALANCERS, GPU_HOSTS, LAB_NAMES, Operator, sections
 
@@ -71,7 +71,8 @@ def test_every_command_of_the_pages_is_followed():
 
 
 def test_another_version_of_the_engine_and_back(fleet: Operator):
-    fleet.engine = {"version": "b11435"}
+    newer = llama.BUILD + 1
+    fleet.engine = {"version": f"b{newer}", "archive": llama.offered_as(newer)}
     fleet.write()
     dry = fleet.follow("upgrading", "Upgrading")
     before = {name: fleet.running(name) for name in GPU_HOSTS}

@@ -195,6 +195,12 @@ def test_a_file_is_made_a_model_loaded_and_served(machine: Machine):
         log = one.wait_for("the model is loaded")
         assert "read the file" not in log and log.count("Listening on") == 1
 
+    # A model is made anew of a file that the server has: it takes it as it is.
+    os.utime(machine.tiny)
+    with machine.running(str(machine.tiny)) as one:
+        log = one.wait_for("the model is loaded")
+        assert "read the file 100%" in log and "copy the file" not in log
+
 
 def test_a_model_of_a_registry_is_fetched_once(machine: Machine, registry: str):
     weights = f"{registry}/library/tiny:latest"

@@ -21,7 +21,7 @@ import time
 
 TASK = "model.json"
 # The server answers once it has looked at its GPUs, some of which wake slowly.
-START_S, ANSWER_S = 120, 30
+START_S, ANSWER_S, END_S = 120, 30, 30
 # A line of a stream comes at least this often, even from a slow registry or disk.
 SILENCE_S = 600
 BLOCK = 1 << 20
@@ -47,6 +47,13 @@ def call(address, method, path, body=None, timeout_s=ANSWER_S):
         return response
     text = response.read(2000).decode(errors="replace")
     raise ServeError("%s %s: HTTP %d: %s" % (method, path, response.status, text))
+
+
+def has(address, path):
+    """Whether the server has what is at a path."""
+    connection = http.client.HTTPConnection(*address, timeout=ANSWER_S)
+    connection.request("HEAD", path)
+    return connection.getresponse().status == 200
 
 
 def size_of(file):
@@ -93,7 +100,10 @@ def private_server(task):
         yield address
     finally:
         server.terminate()
-        server.wait()
+        try:
+            server.wait(END_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 def source_of(task):
@@ -143,34 +153,36 @@ def create_from_file(address, task):
     end = time.monotonic() + task["fetch_timeout_s"]
     digest, size = hashlib.sha256(), max(1, os.stat(task["file"]).st_size)
     with open(task["file"], "rb") as file:
-        done, told = 0, -1
+        done, percent = 0, -1
         while block := file.read(BLOCK):
             digest.update(block)
             done += len(block)
-            if told != (told := 100 * done // size // 5 * 5):
-                say("read the file %d%%" % told)
+            if percent != (percent := 100 * done // size // 5 * 5):
+                say("read the file %d%%" % percent)
             if time.monotonic() > end:
                 raise ServeError("%s: not read in time" % task["file"])
         blob = "sha256:" + digest.hexdigest()
-        say("copy the file")
-        file.seek(0)
         path = "/api/blobs/" + blob
-        call(address, "POST", path, file, max(1, end - time.monotonic())).read()
+        # What it has it does not read again, and closes the connection meanwhile.
+        if not has(address, path):
+            say("copy the file")
+            file.seek(0)
+            call(address, "POST", path, file, max(1, end - time.monotonic())).read()
     files = {os.path.basename(task["file"]): blob}
     create_model(address, task, {"files": files}, end)
 
 
 def create_from_registry(address, task):
     """Pull a model, make ours of it, and take its own name away: nobody shall load it as it is."""
-    end, told = time.monotonic() + task["fetch_timeout_s"], None
+    end, status = time.monotonic() + task["fetch_timeout_s"], None
     pull = {"model": task["pull"], "insecure": task["insecure"]}
     for step in stream(address, "/api/pull", pull, task["fetch_timeout_s"]):
         text = step.get("status", "")
         if step.get("total"):
             text += " %d%%" % (100 * step.get("completed", 0) // step["total"] // 5 * 5)
-        if text != told:
+        if text != status:
             say(text)
-            told = text
+            status = text
     create_model(address, task, {"from": task["pull"]}, end)
     if not task["same_name"]:
         call(address, "DELETE", "/api/delete", {"model": task["pull"]}).read()
@@ -284,7 +296,7 @@ def main():
             drain(task, int(os.environ.get("MAINPID", "0")))
         else:
             start(task)
-    except (ServeError, OSError, http.client.HTTPException) as error:
+    except (ServeError, OSError, http.client.HTTPException, ValueError, LookupError) as error:
         sys.exit("ServeError: %s" % error)
 
 

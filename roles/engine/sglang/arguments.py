@@ -98,9 +98,11 @@ def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ValueError(f"{name!r} is no option; write it as in `chunked-prefill-size`")
     positive = name.removeprefix("no-")
+    is_whole = positive in option_names(OPTIONS)
     for option, instead in PLANNED.items():
         # An unambiguous prefix of an option is accepted by it.
-        if option.startswith(positive) or (option.endswith("-") and positive.startswith(option)):
+        begins = option.startswith(positive) and not is_whole
+        if option == positive or begins or (option.endswith("-") and positive.startswith(option)):
             raise ValueError(f"`{name}` follows from the plan or another setting; {instead}")
     for option in MEMORY_OPTIONS:
         if option != positive and option.startswith(positive):

@@ -97,9 +97,9 @@ def _subjects(model: Model, params: EngineParams) -> Iterator[str]:
 def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -> str:
     """The nearest that runs on a card."""
     if subject in ("card", "sparse mla"):
-        return "use another card"
+        return "use another GPU"
     if subject.startswith("kv "):
-        return 'set arguments: {"kv-cache-dtype": "bfloat16"}'
+        return 'set {"kv_cache_dtype": "bfloat16"}'
     if subject == "gguf":
         return "leave it to llama_cpp, or use the files that it was made from"
     plain = replace(params, quantization=None)

@@ -155,7 +155,7 @@ def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -
         return "use another GPU"
     if subject.startswith("kv "):
         kept = "bfloat16" if runs("dtype bfloat16", version, gpu) else "float16"
-        return f'set arguments: {{"kv-cache-dtype": "{kept}"}}'
+        return f'set {{"kv_cache_dtype": "{kept}"}}'
     return nearest_form(
         model,
         subject,

@@ -42,9 +42,14 @@ def test_another_engine_is_another_plan():
     made = plan(a="2x NVIDIA L40S")
     before = saved([made]).replace("engine: vllm", "engine: llama_cpp")
     assert plan_differences(before, [made]) == [
-        "a/s-0, a/s-1: llama_cpp → vllm, because the planner changed: settings and GPUs are as "
-        "saved",
+        "a/s-0, a/s-1: llama_cpp → vllm, because something else than the service's settings and "
+        "the GPUs changed",
     ]
+
+
+def test_a_long_option_is_saved_whole():
+    made = plan(changed(arguments={"chat-template": "x" * 1200}), a="1x NVIDIA L40S")
+    assert plan_differences(saved([made]), [made]) == []
 
 
 def test_a_file_of_before_several_engines_says_nothing_of_them():

@@ -51,6 +51,14 @@ def test_remedies_of_real_cases(params: FitCase, remedy: str):
     assert any(remedy in found for found in texts(params))
 
 
+def test_fewer_requests_a_step_than_must_run_at_once_are_no_remedy():
+    service = {"name": "s", "model": "Qwen/Qwen2.5-7B-Instruct", "max_model_len": 256}
+    declared = ServiceSettings.model_validate(service | {"min_concurrency": 400})
+    found = plan_host(declared, "h", declared_hardware("1x NVIDIA L4", None)).remedies
+    numbers = [int(one) for line in found for one in re.findall(r'"max-num-seqs": (\d+)', line)]
+    assert all(number >= 400 or "min_concurrency" in " ".join(found) for number in numbers)
+
+
 def test_the_longest_request_is_near_vllms_own_estimate():
     params = case("Qwen3-4B", "RTX 5080", max_model_len=40960, utilization=0.9)
     assert longest_request(params) == pytest.approx(35600, rel=0.07)

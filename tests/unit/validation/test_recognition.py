@@ -1,6 +1,7 @@
 """What is recognised in an answer, and the verdict on it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from roles.engine import DEPLOYMENTS, Served
 from roles.validation.observations import Recognition, parse_observations
 from roles.validation.recognition import reasoning, tool_call
-from roles.validation.verdicts import judge_recognition
+from roles.validation.settings import ValidationSettings
+from roles.validation.verdicts import judge_host, judge_recognition
+from tests.unit.validation.samples import REPLICA, seen
 
 
 def called(name: str, arguments: object = '{"city": "Paris"}') -> dict:
@@ -25,6 +28,8 @@ def called(name: str, arguments: object = '{"city": "Paris"}') -> dict:
         (tool_call, {"content": "It is sunny."}, "", "warn"),
         (tool_call, {"content": '<tool_call>{"name": "get_weather"}'}, "", "fail"),
         (tool_call, {"tool_calls": "get_weather"}, "", "warn"),
+        (tool_call, {"content": "I have no access to get_weather here."}, "", "warn"),
+        (tool_call, {"content": 'get_weather(city="Paris")'}, "", "fail"),
         (reasoning, {"reasoning_content": "17 * 23", "content": "400"}, "7 characters", "pass"),
         (reasoning, {"reasoning": "17 * 23"}, "7 characters", "pass"),
         (reasoning, {"content": "400"}, "", "warn"),
@@ -37,6 +42,21 @@ def test_what_is_recognised(read, message: dict, found: str, outcome: str):
     assert answer["found"].startswith(found)
     check = judge_recognition(read.__name__, "chat-0", Recognition(ok=True, **answer))
     assert (check.name, check.subject, check.outcome) == (read.__name__, "chat-0", outcome)
+
+
+@pytest.mark.parametrize(
+    ("recognised", "outcomes"),
+    [
+        ({}, [("tool_call", "fail")]),
+        ({"chat-0": {"tool_call": Recognition(ok=True, found="calls")}}, [("tool_call", "pass")]),
+        ({"chat-0": {"made up": Recognition(ok=True, found="x")}}, [("tool_call", "fail")]),
+    ],
+)
+def test_what_must_be_recognised_is_what_is_judged(recognised: dict, outcomes: list):
+    replica = replace(REPLICA, abilities=("tool_call",))
+    checks = judge_host("gpu1", [replica], seen(recognised=recognised), ValidationSettings())
+    judged = [(one.name, one.outcome) for one in checks]
+    assert [one for one in judged if one[0] in ("tool_call", "made up")] == outcomes
 
 
 def test_an_engine_without_the_parser_fails():

@@ -18,6 +18,12 @@ def test_each_option_that_something_else_decides_is_one_of_sglangs():
     assert set(COUNTS) <= KNOWN and _SEVERAL <= KNOWN
 
 
+def test_an_option_is_not_taken_for_the_beginning_of_another():
+    check_arguments({"log-requests": True})
+    with pytest.raises(ValueError, match="follows from"):
+        check_arguments({"log-requests-ta": "x"})
+
+
 @pytest.mark.parametrize("name", sorted(KNOWN))
 def test_each_option_is_taken_or_refused_with_a_remedy(name: str):
     value = 8 if name in COUNTS else "auto" if name in ("dtype", "kv-cache-dtype") else True

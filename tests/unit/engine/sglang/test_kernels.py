@@ -69,7 +69,7 @@ def test_a_gguf_file_is_left_to_the_engine_for_it():
         (QWEN, "A100", {"kv_cache_dtype": "fp8_e4m3"}, None),
         ("deepseek-ai/DeepSeek-R1", "A100", {"kv_cache_dtype": "fp8_e4m3"}, '"bfloat16"'),
         ("deepseek-ai/DeepSeek-R1", "H200", {"kv_cache_dtype": "fp8_e4m3"}, None),
-        (DEEPSEEK, "A100", {}, "use another card"),
+        (DEEPSEEK, "A100", {}, "use another GPU"),
         (DEEPSEEK, "H200", {}, None),
         (QWEN, "B200", {"quantization": "w8a8_int8"}, "in FP8"),
         (QWEN, "H100", {"quantization": "w8a8_fp8"}, None),

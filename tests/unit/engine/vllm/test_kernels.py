@@ -92,7 +92,7 @@ def test_fp8_caches_by_card_and_attention(model: str, gpu: str, cache: str, star
     found = problem(find(model), gpu, kv_cache_dtype=cache)
     assert (found is None) == starts
     if found:
-        assert "kv-cache-dtype" in found.rpartition("; ")[2]
+        assert "kv_cache_dtype" in found.rpartition("; ")[2]
 
 
 @pytest.mark.parametrize(
