@@ -1,9 +1,9 @@
 """Runs on a host as the replica's user, standard library only: starts Ollama with its one model.
 
-`start` makes the model where it is not there yet, while no other host can reach the server, and becomes
-`ollama serve`; a process beside it loads the model and checks that all of it is where the plan
-says; where that is not so, it ends the server. `drain` waits until no request runs: Ollama cuts
-them off when it ends.
+`start` makes the model where it is not there yet, while no other host can reach the server, and
+becomes `ollama serve`; a process beside it loads the model and checks that all of it is where the
+plan says; where that is not so, it ends the server. `drain` waits until no request runs: Ollama
+cuts them off when it ends.
 
 What to serve is in model.json beside this file; the rest is in OLLAMA_… variables.
 """
