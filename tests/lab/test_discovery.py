@@ -142,7 +142,7 @@ def test_a_deploy_is_held_to_the_saved_plan(lab: Fleet, inventory):
     held = lab.pyinfra(file, "deploys/plan.py", "-y")
     assert held.status != 0
     assert "the plan is not the saved one" in held.text
-    assert "max_model_len 2048, was" in held.text and "accept_plan=true" in held.text
+    assert "max_model_len 4096 → 2048" in held.text and "accept_plan=true" in held.text
     accepted = lab.pyinfra(file, "deploys/plan.py", "-y", "--data", "accept_plan=true")
     assert accepted.status == 0, accepted.text
     assert "max_model_len: 2048" in plan.read_text()
