@@ -3,11 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 from roles.engine.needs import Version
 from roles.engine.params import GpuMemory
-from roles.models import Model, find, variants
+from roles.models import Model, forms
 
 # What to use in place of a format, the nearest first: by bits a weight.
 _FOUR_BITS = (("awq", "AWQ or GPTQ"), ("nvfp4", "NVFP4"), ("fp8", "FP8"), ("int8", "INT8"))
@@ -41,6 +40,14 @@ class Row:
             return True
         return self.least <= gpu.compute_capability < self.below
 
+    def problem(self, gpu: GpuMemory, engine: str) -> str:
+        """What a card lacks that does not run it, and which have it, in words."""
+        has = f"compute capability {gpu.compute_capability}" if gpu.gfx is None else gpu.gfx
+        return (
+            f"{self.name}: no kernels for {gpu.name} ({has}), {engine} has them for "
+            f"{self.cards(gpu)}"
+        )
+
     def cards(self, gpu: GpuMemory) -> str:
         """The cards of the same vendor that run it, in words."""
         if gpu.gfx is not None:
@@ -64,15 +71,10 @@ def nearest_form(
 
     `runs` is whether it runs a subject, `loads` whether it runs all of a model.
     """
-    forms = _FOUR_BITS if subject in _SMALL else _EIGHT_BITS
-    able = [name for form, name in forms if form != subject and runs(form)]
+    formats = _FOUR_BITS if subject in _SMALL else _EIGHT_BITS
+    able = [name for form, name in formats if form != subject and runs(form)]
     whole = model.variant_of or model.id
-    known = [one.id for one in _forms(whole) if loads(one)]
+    known = [one.id for one in forms(whole) if loads(one)]
     named = f", such as {known[0]}" if known else ""
     form = f"in {able[0]} or unquantised" if able else "unquantised"
     return f"use a form of {whole or 'the model'} {form}{named}"
-
-
-@cache
-def _forms(name: str) -> tuple[Model, ...]:
-    return tuple(map(find, variants(name)))

@@ -1,7 +1,7 @@
 """The input of every engine's memory estimate: a GPU's memory, and a service's parameters."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 
 from roles.hardware import Gpu, find_card, usable_memory_mib
@@ -77,6 +77,11 @@ class Changes:
         ]
         eager = [names.get("enforce_eager", "enforce_eager")] if self.enforce_eager else []
         return " and ".join([*words, *eager])
+
+    def then(self, other: "Changes") -> "Changes":
+        """These changes and then the other's, which go first where both set something."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Changes(*(after or before for before, after in pairs))
 
     def applied(self, params: EngineParams) -> EngineParams:
         """The parameters with these changes."""

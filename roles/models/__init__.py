@@ -2,6 +2,7 @@
 
 from roles.models.catalog import catalog_config as catalog_config
 from roles.models.catalog import find as find
+from roles.models.catalog import forms as forms
 from roles.models.catalog import is_known as is_known
 from roles.models.catalog import variants as variants
 from roles.models.config import has_context_limit as has_context_limit

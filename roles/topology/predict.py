@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from roles.engine.params import EngineParams
-from roles.models import Count, find, variants
+from roles.models import Count, forms
 from roles.plan import MemorySum, Shape
 from roles.topology.cases import GpuSettings, ModelCase, Parallel, Short, answered, model_of
 from roles.topology.named_gpus import named_gpu
@@ -74,8 +74,7 @@ def predict(case: CaseSettings) -> Answer:
     reason = unsupported or memory.reason
     if not memory.starts and not unsupported:
         plain = start.model.quantization is None
-        forms = [find(name) for name in variants(start.model.id)] if plain else []
-        found = remedies(start, forms)
+        found = remedies(start, forms(start.model.id) if plain else ())
         reason += "; fits with: " + ", or ".join(map(str, found)) if found else ""
     finite = memory.max_concurrency < float("inf")
     return Answer(

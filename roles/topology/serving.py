@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import groupby
 
 from roles.engine.engine import engine
 from roles.engine.params import gpu_memory
 from roles.hardware import Gpu, Hardware
-from roles.models import Model, find, variants
+from roles.models import forms
 from roles.plan import Load, Shape
 from roles.topology import advice, messages
 from roles.topology.candidates import (
@@ -307,15 +307,10 @@ def _no_plan(
     case = FitCase(
         spec.model, gpu_memory(gpus[0]), widest, spec.params, spec.engine, is_planned=True
     )
-    found = remedies(case, _variants(spec.model.id), hardware) if spec.advise else ()
+    found = remedies(case, forms(spec.model.id), hardware) if spec.advise else ()
     fixes = tuple(inventory_line(one, dict(spec.arguments), spec.load) for one in found)
     summary = messages.no_fit(spec, gpus, is_hopeless=spec.advise and not fixes)
     return Serving(rejected=rejected, problems=(summary,), remedies=fixes)
-
-
-@cache
-def _variants(name: str) -> tuple[Model, ...]:
-    return tuple(map(find, variants(name)))
 
 
 def _best_part(parts: list[Serving]) -> list[Serving]:

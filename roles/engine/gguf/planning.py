@@ -161,6 +161,12 @@ class GgufPlanning:
         """None: it takes what is planned, not a fraction of the memory."""
         return None
 
+    def with_arguments(
+        self, params: EngineParams, arguments: Mapping[str, Argument]
+    ) -> EngineParams:
+        """The parameters, with the arguments that affect memory."""
+        return replace(params, options=memory_options(arguments))
+
     def smaller_cache(
         self, gpu: GpuMemory, params: EngineParams
     ) -> tuple[str, EngineParams] | None:

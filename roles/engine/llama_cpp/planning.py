@@ -1,12 +1,11 @@
 """The planning of llama.cpp."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from roles.engine.gguf.context import memory_options
 from roles.engine.gguf.planning import GgufPlanning
 from roles.engine.llama_cpp.arguments import check_arguments, unknown_by
-from roles.engine.params import Argument, EngineParams
+from roles.engine.params import Argument
 from roles.models import Model
 
 
@@ -34,12 +33,6 @@ class LlamaCpp(GgufPlanning):
     def knows(self, option: str) -> bool:
         """Whether b11434 has an option of this name."""
         return not unknown_by([option])
-
-    def with_arguments(
-        self, params: EngineParams, arguments: Mapping[str, Argument]
-    ) -> EngineParams:
-        """The parameters, with the arguments that affect memory."""
-        return replace(params, options=memory_options(arguments))
 
 
 LLAMA_CPP = LlamaCpp()

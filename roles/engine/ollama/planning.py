@@ -82,11 +82,5 @@ class Ollama(GgufPlanning):
         """Never: it has no options."""
         return False
 
-    def with_arguments(
-        self, params: EngineParams, arguments: Mapping[str, Argument]
-    ) -> EngineParams:
-        """The parameters, with what affects memory."""
-        return replace(params, options=memory_options(arguments))
-
 
 OLLAMA = Ollama()

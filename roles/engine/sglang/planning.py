@@ -105,7 +105,7 @@ class Sglang:
             steps.append(Changes(max_num_seqs=max(FEWER_SEQS, params.min_concurrency)))
         if params.eager is None:
             steps.append(Changes(enforce_eager=True))
-        return tuple(accumulate(steps, _both))
+        return tuple(accumulate(steps, Changes.then))
 
     def unsupported(
         self,
@@ -200,11 +200,3 @@ class Sglang:
 
 
 SGLANG = Sglang()
-
-
-def _both(one: Changes, other: Changes) -> Changes:
-    return Changes(
-        max_num_seqs=other.max_num_seqs or one.max_num_seqs,
-        max_num_batched_tokens=other.max_num_batched_tokens or one.max_num_batched_tokens,
-        enforce_eager=other.enforce_eager or one.enforce_eager,
-    )

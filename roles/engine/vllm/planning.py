@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -31,10 +31,6 @@ FEWER_TOKENS = 2048
 MORE_MEMORY = 0.95
 # FP8 in hardware (Ada, Hopper and newer).
 FP8_CACHE_CAPABILITY = 8.9
-
-
-def _both(one: Changes, other: Changes) -> Changes:
-    return Changes(*(b or a for a, b in zip(astuple(one), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class Vllm:
             steps.append({"gpu_memory_utilization": MORE_MEMORY})
         if params.eager is None:
             steps.append({"enforce_eager": True})
-        return tuple(accumulate((Changes(**step) for step in steps), _both))
+        return tuple(accumulate((Changes(**step) for step in steps), Changes.then))
 
     def unsupported(
         self,

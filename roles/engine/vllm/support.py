@@ -103,11 +103,7 @@ def kernel_problem(model: Model, params: EngineParams, gpu: GpuMemory) -> str | 
     lacking = _lacking(model, params, gpu)
     if lacking is None:
         return None
-    has = f"compute capability {gpu.compute_capability}" if gpu.gfx is None else gpu.gfx
-    return (
-        f"{lacking.name}: no kernels for {gpu.name} ({has}), vLLM has them for "
-        f"{lacking.cards(gpu)}; {_instead(model, params, lacking.subject, gpu)}"
-    )
+    return f"{lacking.problem(gpu, 'vLLM')}; {_instead(model, params, lacking.subject, gpu)}"
 
 
 def _lacking(model: Model, params: EngineParams, gpu: GpuMemory) -> Row | None:

@@ -45,6 +45,12 @@ def variants(name: str) -> tuple[str, ...]:
     return tuple(key for key, row in rows().items() if row.get("variant_of") == name)
 
 
+@cache
+def forms(name: str) -> tuple[Model, ...]:
+    """The quantised variants of a model in the catalog, as models."""
+    return tuple(map(find, variants(name)))
+
+
 def catalog_config(name: str) -> dict[str, Any]:
     """The config of a model in the catalog, to plan it with other settings; KeyError if unknown."""
     return _config(rows()[name])
