@@ -4,6 +4,7 @@ from roles.balancer.files import make_key as make_key
 from roles.balancer.files import read_key as read_key
 from roles.balancer.given_certificate import check_name as check_name
 from roles.balancer.kinds import balancer_of as balancer_of
+from roles.balancer.kinds import balancers as balancers
 from roles.balancer.kinds import certificate_paths as certificate_paths
 from roles.balancer.route_settings import Keys as Keys
 from roles.balancer.route_settings import RouteSettings as RouteSettings

@@ -1,12 +1,26 @@
 """The interface of a balancer program; the programs are in `kinds.py`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.state import BalancerState
 from roles.host import HostFile
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """What a balancer of an earlier version of this project becomes, before anything else changes.
+
+    Members and keys stay as they are, and drains get an owner. `script` runs after the files are
+    written.
+    """
+
+    state: BalancerState
+    files: Sequence[HostFile]
+    script: str
 
 
 class Balancer(Protocol):
@@ -18,7 +32,7 @@ class Balancer(Protocol):
 
     @property
     def kind(self) -> str:
-        """Its name in an inventory."""
+        """Its name in an inventory, of its unit and of its processes."""
         ...
 
     @property
@@ -33,7 +47,7 @@ class Balancer(Protocol):
 
     @property
     def installed_script(self) -> str:
-        """The script that runs after the first installation of its package."""
+        """The script that runs after the first installation of its package; "" for none."""
         ...
 
     @property
@@ -44,6 +58,11 @@ class Balancer(Protocol):
     @property
     def files(self) -> Sequence[str]:
         """Shell patterns of all our files; a deploy removes those that it does not write."""
+        ...
+
+    @property
+    def selinux_boolean(self) -> str:
+        """The boolean by which SELinux lets it connect to engines."""
         ...
 
     @property
@@ -69,7 +88,14 @@ class Balancer(Protocol):
         ...
 
     def engine_key_paths(self, service: str) -> Sequence[str]:
-        """Files that may hold the engines' key of an earlier deploy, as `Bearer KEY` in quotes."""
+        """Files that may hold the engines' key of an earlier deploy, as `Bearer KEY`."""
+        ...
+
+    def take_over(self, site: str, run: str, since: str) -> Takeover | None:
+        """What the site of an earlier version becomes; None for an empty or a present one.
+
+        ValueError where it cannot be read.
+        """
         ...
 
     def check(self) -> str:

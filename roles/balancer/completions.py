@@ -42,7 +42,7 @@ def present_key(paths):
     for path in paths:
         try:
             with open(path) as file:
-                found = re.search('"Bearer ([^"]+)"', file.read())
+                found = re.search("Bearer ([A-Za-z0-9._~+/-]+=*)", file.read())
         except OSError:
             continue
         return found and found.group(1)

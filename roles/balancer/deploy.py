@@ -30,7 +30,7 @@ def balancer(
     deployment = BalancerDeployment(
         balancer_of(settings), settings, routes, run_id, taken_down=taken_down
     )
-    operations.install(name="Install nginx and what it needs", deployment=deployment)
+    operations.install(name=f"Install {settings.program} and what it needs", deployment=deployment)
     operations.probe_members(name="Ask every replica for a token", deployment=deployment, seen=seen)
     if settings.certificate_file is None:
         names = (settings.server_name, *server_names(routes), own_address)
@@ -42,4 +42,4 @@ def balancer(
     operations.write_site(
         name="Write the site with the replicas that answer", deployment=deployment
     )
-    operations.run_program(name="Run nginx with these files", deployment=deployment)
+    operations.run_program(name=f"Run {settings.program} with these files", deployment=deployment)

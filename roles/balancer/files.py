@@ -8,11 +8,11 @@ from pathlib import Path
 
 from roles.host import check_private, read_text
 
-# The syntax of a Bearer token (RFC 6750). It has no characters that are special in nginx's
+# The syntax of a Bearer token (RFC 6750). It has no characters that are special in a balancer's
 # configuration, an environment file or a shell.
 KEY = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 MIN_KEY_LENGTH = 16
-# nginx limits a line of its configuration to 4096 bytes, and HTTP servers headers to some 8 KiB.
+# Balancers limit a line of their configuration to 2 or 4 KiB, and HTTP servers headers to 8 KiB.
 MAX_KEY_LENGTH = 1024
 _MAX_BYTES = 2**16
 

@@ -1,16 +1,22 @@
 """The programs that can be the balancer, by kind."""
 
+from collections.abc import Collection, Mapping
+
 from roles.balancer.balancer import Balancer
 from roles.balancer.nginx.program import Nginx
 from roles.balancer.settings import BalancerSettings
 
-NGINX = Nginx()
-KINDS: dict[str, Balancer] = {NGINX.kind: NGINX}
+KINDS: Mapping[str, Balancer] = {"nginx": Nginx()}
 
 
 def balancer_of(settings: BalancerSettings) -> Balancer:
-    """The program that settings ask for: nginx is the only one so far."""
-    return KINDS["nginx"]
+    """The program that settings ask for."""
+    return KINDS[settings.program]
+
+
+def balancers() -> Collection[Balancer]:
+    """All programs that can be the balancer."""
+    return KINDS.values()
 
 
 def certificate_paths(settings: BalancerSettings) -> tuple[str, str]:

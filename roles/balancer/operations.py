@@ -14,9 +14,6 @@ from roles.balancer.certificate import make_script
 from roles.balancer.deployment import BalancerDeployment, now
 from roles.balancer.facts import BalancerFacts, Completions
 from roles.balancer.found import FoundBalancer
-from roles.balancer.kinds import NGINX
-from roles.balancer.nginx import paths
-from roles.balancer.nginx.takeover import keys_script, take_over
 from roles.balancer.routes import Member
 from roles.balancer.state import Owner
 from roles.host import HostFile, SecretInput, archive, changed_files
@@ -36,7 +33,7 @@ def install(deployment: BalancerDeployment):
     deployment.results, deployment.changed = {}, False
     found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
     try:
-        if adoption := _takeover_command(found, deployment.run_id):
+        if adoption := _takeover_command(balancer, found, deployment.run_id):
             yield adoption
             found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
         deployment.old = states.parse_state(found.state)
@@ -48,7 +45,7 @@ def install(deployment: BalancerDeployment):
         host.noop("all packages are installed")
         return
     yield from apt.packages._inner(packages=missing, update=True, no_recommends=True)
-    if not found.has_main_file:
+    if balancer.installed_script and not found.has_main_file:
         yield balancer.installed_script
 
 
@@ -159,7 +156,7 @@ def resume_drains(
         return
     found = host.get_fact(BalancerFacts, kind=balancer.kind)
     try:
-        old = take_over(found.old_site, run, now())
+        old = balancer.take_over(found.old_site, run, now())
         there = old.state if old else states.parse_state(found.state)
     except ValueError as error:
         yield failing(str(error))
@@ -250,7 +247,7 @@ def _change_drains(
         return
     found = host.get_fact(BalancerFacts, kind=balancer.kind)
     try:
-        if adoption := _takeover_command(found, run):
+        if adoption := _takeover_command(balancer, found, run):
             yield adoption
             found = host.get_fact(BalancerFacts, kind=balancer.kind)
         old = states.parse_state(found.state)
@@ -284,20 +281,16 @@ def _write_state(
     yield _installation(files, changed, balancer.check() if changed and load else None, (), then)
 
 
-def _takeover_command(found: FoundBalancer, run: str) -> StringCommand | None:
+def _takeover_command(balancer: Balancer, found: FoundBalancer, run: str) -> StringCommand | None:
     """The command that takes over a balancer of an earlier version of this project, or None.
 
-    Members and keys stay as they are. The upstream moves into a file of its own, and drains get an
-    owner. ValueError where the old site cannot be read.
+    ValueError where the old site cannot be read.
     """
-    old = take_over(found.old_site, run, now())
+    old = balancer.take_over(found.old_site, run, now())
     if old is None:
         return None
-    upstreams, remembered = NGINX.upstream_files(old.state)
-    # The state comes last: where it exists, nginx must already read the new files.
-    files = [upstreams, HostFile(paths.SITE, old.site), remembered]
-    then = f"{keys_script(old.service)}\n{_reload_if_active(NGINX)}"
-    return _installation(files, files, NGINX.check(), (), then)
+    then = f"{old.script}\n{_reload_if_active(balancer)}"
+    return _installation(old.files, old.files, balancer.check(), (), then)
 
 
 def _reload_if_active(balancer: Balancer) -> str:

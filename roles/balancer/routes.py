@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+UPSTREAM_PREFIX = "llm_"
+
 
 @dataclass(frozen=True)
 class Member:
@@ -26,7 +28,7 @@ class Member:
                 return
         except ValueError:
             pass
-        # nginx resolves names only at its start, and fails to start where it cannot.
+        # Balancers resolve names only at their start, and fail to start where they cannot.
         raise ValueError(f"{self.host}: its address {self.address!r} is no IP address: declare one")
 
     @property
@@ -85,7 +87,7 @@ class Route:
 
 def upstream_name(service: str) -> str:
     """The name of a service's upstream on every balancer."""
-    return f"llm_{service}"
+    return f"{UPSTREAM_PREFIX}{service}"
 
 
 def server_names(routes: Sequence[Route]) -> tuple[str, ...]:

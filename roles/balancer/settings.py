@@ -14,7 +14,7 @@ from pydantic import (
 
 from roles.balancer.files import read_key
 from roles.balancer.given_certificate import check_certificate
-from roles.balancer.nginx.template import check_template
+from roles.balancer.programs import DEFAULT, TEMPLATES, Program
 from roles.host import (
     DAY_S,
     LocalFile,
@@ -29,12 +29,13 @@ SERVER_NAME = re.compile(r"_|(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-
 
 
 class BalancerSettings(StrictSettings):
-    """nginx on each balancer, in front of every replica of every service.
+    """The program on each balancer, in front of every replica of every service.
 
     Files are on the control machine; relative paths start at the current directory, which is the
     repository's root. They are checked here, before any host is contacted.
     """
 
+    program: Program = Field(default=DEFAULT, description="the program in front")
     port: PublicPort = Field(default=443, description="the port that clients reach, TLS only")
     ipv6: bool = Field(
         default=True, description="listen on IPv6 as well; off where the kernel has no IPv6"
@@ -96,7 +97,8 @@ class BalancerSettings(StrictSettings):
         description="seconds that a replica has for one token when it is asked at a deploy",
     )
     template: LocalFile | None = Field(
-        default=None, description="own Jinja2 template in place of templates/nginx/llm.conf.j2"
+        default=None,
+        description="own Jinja2 template in place of the program's own, below templates/PROGRAM/",
     )
 
     @field_validator("server_name")
@@ -131,9 +133,9 @@ class BalancerSettings(StrictSettings):
 
     @field_validator("template")
     @classmethod
-    def _template_keeps_drains(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            check_template(path)
+    def _template_keeps_drains(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and "program" in info.data:
+            TEMPLATES[info.data["program"]].check(path)
         return path
 
     @model_validator(mode="after")

@@ -60,7 +60,7 @@ def parse_state(text: str) -> BalancerState | None:
         if data["schema"] != SCHEMA:
             raise ValueError(f"its schema is {data['schema']}, not {SCHEMA}")
         state = _STATE.validate_python(data)
-        # Names become part of nginx's configuration.
+        # Names become part of the program's configuration.
         for upstream in state.upstreams:
             _NAME.validate_python(upstream.name)
     except ValidationError as error:

@@ -98,5 +98,6 @@ def _as_last_resort(server: Server) -> Server:
 
 
 def one_line(text: str) -> str:
-    """A text as one short line of ASCII, which is safe within a comment of nginx."""
+    """A text as one short line of ASCII, which is safe within a comment of a
+    configuration."""
     return " ".join(UNSAFE.sub(" ", text).split())[:COMMENT_LENGTH].rstrip()

@@ -94,7 +94,7 @@ class FleetSettings(StrictSettings):
     )
     balancer: BalancerSettings | None = Field(
         default=None,
-        description="nginx in front, see below; may be left out where every service is a "
+        description="the balancer in front, see below; may be left out where every service is a "
         "`single_endpoint`",
     )
     engines: EnginesSettings = Field(  # pyright: ignore[reportInvalidTypeForm]

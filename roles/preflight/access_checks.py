@@ -109,7 +109,7 @@ def _balancer_ports(context: CheckContext) -> Iterator[Check]:
                 f"port {port} is in use; only root can see by which process",
                 f"see that it is our balancer: sudo ss -ltnp sport = :{port}",
             )
-        elif not (listener.program == "nginx" and context.answers.our_site):
+        elif listener.program not in context.answers.our_balancers:
             yield _port_in_use(context, f"port:{port}", listener, "the balancer", setting)
 
 
@@ -171,15 +171,15 @@ def _dropping_chain(rules: tuple[str, ...]) -> str | None:
 
 
 def selinux(context: CheckContext) -> Check:
-    """Whether SELinux is enforcing: then nginx may not connect to engines, which have no rules of
-    their own."""
+    """Whether SELinux is enforcing: then a balancer may not connect to engines, which have no rules
+    of their own."""
     if not context.answers.selinux_enforcing:
         return ok("selinux", "not enforcing")
-    if context.needs.balancer:
+    if balancer := context.needs.balancer:
         return warning(
             "selinux",
-            "enforcing: nginx may not connect to engines",
-            "sudo setsebool -P httpd_can_network_connect 1",
+            f"enforcing: {balancer.program} may not connect to engines",
+            f"sudo setsebool -P {balancer.selinux_boolean} 1",
         )
     return warning(
         "selinux",
@@ -196,7 +196,7 @@ def denials(context: CheckContext) -> Check:
     if found:
         return warning(
             "denials",
-            f"{len(found)} denials since boot concern engines or nginx, the last: "
+            f"{len(found)} denials since boot concern engines or the balancer, the last: "
             f"{found[-1][-300:]}",
             "SELinux: sudo ausearch -m avc -ts boot | audit2why; AppArmor: sudo aa-logprof",
         )

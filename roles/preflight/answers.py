@@ -118,7 +118,7 @@ class PreflightAnswers:
     umask: int | None = None
     own_key_enrolled: bool = False
     root_proxies: tuple[str, ...] = ()
-    our_site: bool = False
+    our_balancers: tuple[str, ...] = ()
     hub: Mapping[str, Files] = field(default_factory=dict)
     weights: Mapping[str, Files] = field(default_factory=dict)
     packaging_busy: bool = False
@@ -179,7 +179,7 @@ def _of_root(parts: Mapping[str, list[str]]) -> dict[str, Any]:
         "root": END in parts,
         "umask": _octal(one.get("umask", "")),
         "root_proxies": tuple(parts.get("root-proxies", ())),
-        "our_site": one.get("site") == "ours",
+        "our_balancers": tuple(parts.get("sites", ())),
         "hub": dict(_files(parts.get("hub", ()))),
         "weights": dict(_files(parts.get("weights", ()))),
         "other_deploy": _other_deploy(parts.get("deploys", ())),

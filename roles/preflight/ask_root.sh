@@ -6,7 +6,12 @@ part owners
 for pid in $(echo "$listeners" | grep -oE 'pid=[0-9]+' | cut -d= -f2 | sort -u | head -n 500); do
 echo "$pid $(tail -n 1 "/proc/$pid/cgroup")"
 done
-part site; [ -e /etc/nginx/conf.d/llm.conf ] && echo ours
+part sites
+while read -r program site; do
+[ -n "$site" ] && [ -e "$site" ] && echo "$program"
+done <<END
+$SITES
+END
 part hub
 while read -r folder; do
 [ -n "$folder" ] || continue
@@ -62,5 +67,5 @@ if has iptables; then limit 10 iptables -S INPUT | head -n 1 | sed 's/^/iptables
 part denials
 { limit 20 journalctl -k -b -o short-iso --no-pager || limit 10 dmesg; } |
 grep -E 'avc: +denied|apparmor="DENIED"' |
-grep -E '/opt/llm|/var/(lib|cache)/llm|/etc/llm|/etc/nginx/llm|llm-engine|nginx|nvidia' |
+grep -E "$DENIED" |
 tail -n 20

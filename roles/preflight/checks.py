@@ -53,6 +53,7 @@ def questions(needs: HostNeeds) -> Questions:
         hub_folders=tuple(one.hub_folder for one in weights if one.hub_folder),
         weights_folders=tuple(one.source for one in weights if not one.hub_folder),
         urls=urls(needs),
+        sites=needs.balancer.sites if needs.balancer else {},
     )
 
 

@@ -68,10 +68,9 @@ def disk_checks(context: CheckContext) -> Iterator[Check]:
         yield shared_memory(context)
     if context.needs.driver:
         yield from driver_disks(context)
-    if context.needs.balancer:
-        yield _free_space(
-            context, "disk-balancer", "/var", _BALANCER_BYTES, "for nginx and its logs"
-        )
+    if balancer := context.needs.balancer:
+        what = f"for {balancer.program} and its logs"
+        yield _free_space(context, "disk-balancer", "/var", _BALANCER_BYTES, what)
 
 
 def shared_disks(context: CheckContext) -> Iterator[Check]:

@@ -84,10 +84,17 @@ class EngineHost:
 
 @dataclass(frozen=True)
 class BalancerHost:
-    """What a balancer needs of its host: packages, and ports by the settings that name them."""
+    """What a balancer needs of its host: packages, and ports by the settings that name them.
+
+    `program` is the name of its processes. `sites` has the file that each program serves by that
+    could be our balancer. SELinux lets it connect to engines by `selinux_boolean`.
+    """
 
     ports: Mapping[int, str]
     packages: tuple[str, ...]
+    program: str
+    sites: Mapping[str, str]
+    selinux_boolean: str
 
 
 @dataclass(frozen=True)

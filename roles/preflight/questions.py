@@ -1,6 +1,7 @@
 """Preflight's parts of the one question to a host, made from what the host will need. Pure."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ _USER, _ROOT, _REACH, _FETCH = (
     _HERE.joinpath(name).read_text(encoding="utf-8")
     for name in ("ask.sh", "ask_root.sh", "reach.sh", "fetch.py")
 )
+# Of paths and programs that SELinux or AppArmor may deny us something.
+_OUR_WORDS = ("/opt/llm", "/var/(lib|cache)/llm", "/etc/llm", "llm-engine", "nvidia")
 USER, ROOT, FOLLOW_UP = "preflight", "preflight-root", "preflight-reach"
 
 
@@ -19,7 +22,8 @@ USER, ROOT, FOLLOW_UP = "preflight", "preflight-root", "preflight-reach"
 class Questions:
     """What the scripts look up on the host.
 
-    `urls` are pairs of a check's name and a URL without credentials.
+    `urls` are pairs of a check's name and a URL without credentials. `sites` has the file by which
+    each program serves that could be our balancer.
     """
 
     pythons: tuple[str, ...] = ()
@@ -30,6 +34,7 @@ class Questions:
     hub_folders: tuple[str, ...] = ()
     weights_folders: tuple[str, ...] = ()
     urls: tuple[tuple[str, str], ...] = field(default=())
+    sites: Mapping[str, str] = field(default_factory=dict)
 
 
 def parts_of(questions: Questions) -> tuple[Part, Part]:
@@ -46,6 +51,8 @@ def parts_of(questions: Questions) -> tuple[Part, Part]:
         HUB_FOLDERS="\n".join(questions.hub_folders),
         WEIGHTS_FOLDERS="\n".join(questions.weights_folders),
         LOCKS="\n".join(DEPLOY_LOCKS),
+        SITES=_lines(tuple(questions.sites.items())),
+        DENIED="|".join((*_OUR_WORDS, *questions.sites)),
     )
     return (
         Part(USER, f"{user}\n{_reach(questions.pythons)}\n{_USER}"),

@@ -52,7 +52,7 @@ def system_checks(context: CheckContext) -> Iterator[Check]:
 
 
 def operating_system(context: CheckContext) -> Check:
-    """Whether the distribution is supported: engines and nginx need apt, drivers apt or dnf."""
+    """Whether the distribution is supported: engines and balancers need apt, drivers apt or dnf."""
     system = OperatingSystem(context.os_name, context.os_version, context.report.system.machine)
     evidence = context.report.system.os or "no /etc/os-release"
     installs = context.engine or context.needs.balancer
@@ -62,8 +62,8 @@ def operating_system(context: CheckContext) -> Check:
     if system.family:
         return stop(
             "os",
-            f"{evidence}: drivers are installed there, engines and nginx are installed with apt "
-            "alone",
+            f"{evidence}: drivers are installed there, engines and balancers are installed with "
+            "apt alone",
             f"use {supported} on this host; RHEL, Rocky and Alma 9 go as far as deploys/drivers.py",
         )
     if context.os_name in ("debian", "ubuntu"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pyinfra import host
 
-from roles.balancer import BalancerSettings, balancer_of, own_ports
+from roles.balancer import BalancerSettings, balancer_of, balancers, own_ports
 from roles.checks import failed
 from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.driver import PART as DRIVER
@@ -181,7 +181,14 @@ def _balancer_host(fleet: Fleet, settings: BalancerSettings) -> BalancerHost:
     """What a balancer of all services needs of its host."""
     own = own_ports([service.route for service in fleet.settings.services])
     ports = {settings.port: "balancer.port", **dict.fromkeys(own, "services[].route.port")}
-    return BalancerHost(ports, tuple(balancer_of(settings).packages))
+    balancer = balancer_of(settings)
+    return BalancerHost(
+        ports,
+        tuple(balancer.packages),
+        balancer.kind,
+        {one.kind: one.site for one in balancers()},
+        balancer.selinux_boolean,
+    )
 
 
 def _internal_ports(fleet: Fleet, served: Sequence[ServiceOnHost]) -> tuple[int, int]:

@@ -62,7 +62,7 @@ def ask_endpoint(
 
 
 def replica_of(header: str | None) -> str | None:
-    """The upstream that answered: the last one in nginx's `$upstream_addr`."""
+    """The upstream that answered: the last one that the balancer tried."""
     tried = re.findall(r"[^\s,]+:\d+", header or "")
     return tried[-1] if tried else None
 

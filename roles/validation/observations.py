@@ -30,7 +30,7 @@ class Endpoint:
     base_url: str
     model: str
     upstreams: tuple[str, ...]
-    balancer: str = "nginx"
+    balancer: str
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from pyinfra.context import ctx_host, ctx_state
 
 from roles.balancer.facts import BalancerFacts
 from roles.balancer.found import FoundBalancer
-from roles.balancer.kinds import NGINX
+from roles.balancer.kinds import KINDS
 from roles.host import HostFile, archive
 
 from .nginx_server import moved, program
 
+NGINX = KINDS["nginx"]
 SYSTEMCTL = """#!/bin/sh
 case "$1" in
     reload) echo reload >> {folder}/reloads; kill -HUP "$(cat {folder}/nginx.pid)";;

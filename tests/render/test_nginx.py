@@ -27,7 +27,7 @@ from roles.balancer import (
 )
 from roles.balancer.certificate import make_script, names_command, parse_names
 from roles.balancer.deployment import BalancerDeployment
-from roles.balancer.kinds import NGINX
+from roles.balancer.kinds import KINDS
 from roles.balancer.nginx import paths
 from roles.balancer.nginx.paths import SELF_SIGNED, SITE, UPSTREAMS
 from roles.balancer.nginx.scripts import check
@@ -49,6 +49,7 @@ from .nginx_server import (
     running,
 )
 
+NGINX = KINDS["nginx"]
 EXPECTED = Path(__file__).parent / "nginx"
 OLD = Path(__file__).parents[1] / "data" / "balancer-eaed66b"
 NAMES = ("DNS:llm.example.com", "IP:127.0.0.1")

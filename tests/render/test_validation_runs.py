@@ -39,7 +39,7 @@ from roles.validation import Endpoint, ValidationSettings
 from roles.validation.deploy import validate_balancer
 
 report_at_end(host.state, "reports", [host.name])
-endpoint = Endpoint("{url}", "m", ("127.0.0.1:8001",))
+endpoint = Endpoint("{url}", "m", ("127.0.0.1:8001",), "nginx")
 validate_balancer({settings}, endpoint, "k", {certificate!r})
 """
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from roles.balancer.balancer import Takeover
 from roles.balancer.nginx import paths, scripts
 from roles.balancer.nginx.render import (
     render_client_keys,
@@ -10,6 +11,7 @@ from roles.balancer.nginx.render import (
     render_site,
     render_upstreams,
 )
+from roles.balancer.nginx.takeover import keys_script, take_over
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.state import STATE, BalancerState, dump_state
@@ -28,6 +30,7 @@ class Nginx:
     site: str = paths.SITE
     files: Sequence[str] = (*paths.FILES, f"{paths.KEYS}/*")
     self_signed: str = paths.SELF_SIGNED
+    selinux_boolean: str = "httpd_can_network_connect"
 
     def certificate_paths(self, settings: BalancerSettings) -> tuple[str, str]:
         """Where the certificate and its key lie."""
@@ -58,6 +61,16 @@ class Nginx:
     def engine_key_paths(self, service: str) -> Sequence[str]:
         """Where the engines' key may lie from an earlier deploy."""
         return paths.engine_key(service), paths.OLD_KEYS
+
+    def take_over(self, site: str, run: str, since: str) -> Takeover | None:
+        """The upstream moves into a file of its own; ValueError where it cannot be read."""
+        old = take_over(site, run, since)
+        if old is None:
+            return None
+        upstreams, remembered = self.upstream_files(old.state)
+        # The state comes last: where it exists, nginx must already read the new files.
+        files = (upstreams, HostFile(paths.SITE, old.site), remembered)
+        return Takeover(old.state, files, keys_script(old.service))
 
     def check(self) -> str:
         """`nginx -t` over all of its configuration."""

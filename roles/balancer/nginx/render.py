@@ -1,23 +1,16 @@
 """The texts of nginx's files. Pure, except that templates are read."""
 
-import json
 from collections.abc import Sequence
 
-from roles.balancer.nginx.template import Location, Site, rendered, site_values
+from roles.balancer.nginx.template import TEMPLATE
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
+from roles.balancer.sites import error_answers, sites_of
 from roles.balancer.state import BalancerState
+from roles.balancer.template import rendered
 from roles.balancer.upstreams import servers
 from roles.host import read_text
 from roles.host.templates import TEMPLATES
-
-ERRORS = {
-    401: ("The API key is missing or wrong.", "invalid_request_error", "invalid_api_key"),
-    404: ("There is nothing at this address.", "invalid_request_error", "not_found"),
-    413: ("The request is too large.", "invalid_request_error", "request_too_large"),
-    502: ("No replica could answer.", "server_error", "bad_gateway"),
-    504: ("The replica did not answer in time.", "server_error", "timeout"),
-}
 
 
 def render_site(
@@ -27,31 +20,16 @@ def render_site(
 
     jinja2.TemplateError where the inventory's own template is wrong or uses an unknown variable.
     """
-    values = site_values(
-        sites(settings, routes),
+    return TEMPLATE.rendered(
+        settings.template,
+        sites=sites_of(settings.port, settings.server_name, routes),
         ipv6=settings.ipv6,
         certificate=certificate,
         certificate_key=certificate_key,
         connect_timeout_s=settings.connect_timeout_s,
         read_timeout_s=settings.read_timeout_s,
         max_body_mib=settings.max_body_mib,
-        errors=[{"status": status, "body": _error(*error)} for status, error in ERRORS.items()],
-    )
-    return rendered(read_text(settings.template or TEMPLATES / "nginx/llm.conf.j2"), **values)
-
-
-def sites(settings: BalancerSettings, routes: Sequence[Route]) -> tuple[Site, ...]:
-    """The servers (names and ports) with their routes: the endpoint first, then services' own."""
-    places: dict[tuple[int, str], list[Location]] = {(settings.port, settings.server_name): []}
-    for route in routes:
-        port = route.match.port or settings.port
-        name = route.match.server_name or settings.server_name
-        location = Location(route.match.location, route.service, route.upstream)
-        places.setdefault((port, name), []).append(location)
-    # Only a balancer that answers to every name may claim a port for itself.
-    return tuple(
-        Site(port, name, name == "_", tuple(locations))
-        for (port, name), locations in places.items()
+        errors=error_answers(),
     )
 
 
@@ -78,10 +56,6 @@ def render_engine_key(route: Route) -> str:
     """
     header = f"Bearer {route.engine_key}" if route.engine_key else ""
     return f'"~^{_literal(route.service)}$" "{header}";\n'
-
-
-def _error(message: str, kind: str, code: str) -> str:
-    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
 def _literal(text: str) -> str:

@@ -24,7 +24,7 @@ FAILED = "its completion failed: "
 
 
 @dataclass(frozen=True)
-class Takeover:
+class OldBalancer:
     """The state of a balancer that is taken over, and its site without the upstream."""
 
     state: BalancerState
@@ -36,7 +36,7 @@ class Takeover:
         return self.state.upstreams[0].service
 
 
-def take_over(site: str, run: str, since: str) -> Takeover | None:
+def take_over(site: str, run: str, since: str) -> OldBalancer | None:
     """What the site of an earlier version becomes; None for an empty or a present one.
 
     ValueError where its upstream cannot be read.
@@ -56,7 +56,7 @@ def take_over(site: str, run: str, since: str) -> Takeover | None:
     drains = tuple(drain for _, _, drain in found if drain)
     state = BalancerState((upstream,), drains, *_limits(body))
     include = f"include {paths.UPSTREAMS};\n"
-    return Takeover(state, f"{site[: blocks[0].start()]}{include}{site[blocks[0].end() :]}")
+    return OldBalancer(state, f"{site[: blocks[0].start()]}{include}{site[blocks[0].end() :]}")
 
 
 def _server(line: str, run: str, since: str) -> tuple[Member, str | None, Drain | None]:

@@ -17,13 +17,14 @@ from roles.balancer import BalancerState, balancer_of, operations
 from roles.balancer.deployment import BalancerDeployment
 from roles.balancer.facts import BalancerFacts, Completions
 from roles.balancer.found import FoundBalancer
-from roles.balancer.kinds import NGINX
+from roles.balancer.kinds import KINDS
 from roles.balancer.nginx import paths
 from roles.balancer.state import STATE, drain, dump_state, parse_state
 from roles.host import HostFile
 
 from .fleets import route, settings, state
 
+NGINX = KINDS["nginx"]
 OLD = Path(__file__).parents[2] / "data" / "balancer-eaed66b"
 ALL = frozenset(NGINX.packages)
 CHAT = route()

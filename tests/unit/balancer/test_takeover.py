@@ -7,7 +7,7 @@ import pytest
 
 from roles.balancer.nginx import paths
 from roles.balancer.nginx.render import render_client_keys, render_engine_key, render_upstreams
-from roles.balancer.nginx.takeover import Takeover, keys_script, take_over
+from roles.balancer.nginx.takeover import OldBalancer, keys_script, take_over
 from roles.balancer.nginx.template import drain_problem
 
 from .fleets import route
@@ -17,7 +17,7 @@ SERVICE = "qwen2.5-14b"
 IDS = [f"gpu1/{SERVICE}-0", f"gpu1/{SERVICE}-1", f"gpu2/{SERVICE}-0", f"gpu3/{SERVICE}-0"]
 
 
-def of(name: str) -> Takeover:
+def of(name: str) -> OldBalancer:
     found = take_over((OLD / name).read_text(), "run", "now")
     assert found is not None
     return found

@@ -25,7 +25,7 @@ WEIGHTS = Weights(MODEL, 15 * GIB, HUB, "https://huggingface.co", hub_page=PAGE)
 LISTENER = 'LISTEN 0 511 0.0.0.0:{} 0.0.0.0:* users:(("{}",pid={},fd=6))'
 OUR_UNIT = "0::/system.slice/system-llm\\x2dengine.slice/llm-engine@qwen-0.service"
 URLS = ("index", "index-files", "hub-1", "hub-files", "distribution-1", "driver-repository")
-ROOT_SECTIONS = ("umask", "root_proxies", "listeners", "owners", "site", "hub", "weights")
+ROOT_SECTIONS = ("umask", "root_proxies", "listeners", "owners", "sites", "hub", "weights")
 ROOT_SECTIONS += ("deploys", "packaging", "firewall_rules", "denials")
 SUDO_SECTIONS = {"root_errors": "errors", "hung_root": "hung"}
 BARE: dict[str, Any] = {
@@ -109,6 +109,12 @@ def _part(name: str, sections: dict[str, str]) -> list[str]:
 BALANCER_PACKAGES = ("nginx", "openssl", "python3", "procps")
 
 
+def balancer_host(ports: dict[int, str]) -> BalancerHost:
+    """What nginx needs of its host."""
+    sites = {"nginx": "/etc/nginx/conf.d/llm.conf"}
+    return BalancerHost(ports, BALANCER_PACKAGES, "nginx", sites, "httpd_can_network_connect")
+
+
 def report(**parts: str) -> HardwareReport:
     """What the host says of its GPUs; two L40S with driver 580 unless said otherwise."""
     return parse_report(report_sections(**parts))
@@ -142,7 +148,7 @@ def needs(**engine: Any) -> HostNeeds:
 
 def balancer() -> HostNeeds:
     """What a balancer needs."""
-    return HostNeeds(balancer=BalancerHost({443: "balancer.port"}, BALANCER_PACKAGES))
+    return HostNeeds(balancer=balancer_host({443: "balancer.port"}))
 
 
 def answers(sudo: bool = True, **parts: str) -> PreflightAnswers:

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
-from roles.preflight import BalancerHost
 from tests.unit.preflight.hosts import (
-    BALANCER_PACKAGES,
     LISTENER,
     OUR_UNIT,
     assert_only,
     balancer,
+    balancer_host,
     not_passed,
 )
 
@@ -72,7 +71,7 @@ def test_ports_of_our_own_are_no_strangers():
     ours = LISTENER.format(8001, "vllm", 7) + "\n" + LISTENER.format(29001, "vllm", 7)
     assert not_passed(listeners=ours, owners=f"7 {OUR_UNIT}", engine="installed") == {}
     nginx: Parts = {"listeners": LISTENER.format(443, "nginx", 9)}
-    assert not_passed(wanted=balancer(), site="ours", **nginx) == {}
+    assert not_passed(wanted=balancer(), sites="nginx", **nginx) == {}
     assert not_passed(wanted=balancer(), **nginx)["port:443"][:2] == (
         "fail",
         "port 443, planned for the balancer, is used by nginx (process 9)",
@@ -81,7 +80,7 @@ def test_ports_of_our_own_are_no_strangers():
 
 def test_a_service_has_a_port_of_its_own_on_the_balancer():
     ports = {443: "balancer.port", 8443: "services[].route.port"}
-    wanted = replace(balancer(), balancer=BalancerHost(ports, BALANCER_PACKAGES))
+    wanted = replace(balancer(), balancer=balancer_host(ports))
     found = not_passed(wanted=wanted, listeners=LISTENER.format(8443, "caddy", 9))["port:8443"]
     assert found[:2] == (
         "fail",

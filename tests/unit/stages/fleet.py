@@ -17,7 +17,7 @@ from typing import Any
 from roles.balancer import BalancerState, Member, Upstream
 from roles.balancer.facts import BalancerFacts
 from roles.balancer.found import FoundBalancer
-from roles.balancer.kinds import NGINX
+from roles.balancer.kinds import KINDS
 from roles.balancer.state import STATE, dump_state, parse_state
 from roles.engine.facts import Installed, InstalledEngines
 from roles.launch import LaunchState
@@ -145,11 +145,11 @@ class ServingFleet(Simulation):
             self.history.append(f"{name} {'restarts' if task['steps'] else 'emptied'}")
 
     def standing(self) -> FoundBalancer:
-        files = {file.path: file.state for file in NGINX.upstream_files(self.balancer)}
+        files = {file.path: file.state for file in KINDS["nginx"].upstream_files(self.balancer)}
         return FoundBalancer(
             state=dump_state(self.balancer),
             files=files,
-            packages=frozenset(NGINX.packages),
+            packages=frozenset(KINDS["nginx"].packages),
             has_main_file=True,
             enabled=True,
             active=True,

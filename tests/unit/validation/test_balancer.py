@@ -38,7 +38,7 @@ def spreading(*replicas: str) -> Reply:
 
 
 def outcomes(url: str, pem: str | None, key: str = "k") -> dict[str, tuple[str, str]]:
-    endpoint = Endpoint(url, "m", UPSTREAMS)
+    endpoint = Endpoint(url, "m", UPSTREAMS, "nginx")
     verdicts = judge_endpoint("lb1", endpoint, ask_endpoint(endpoint, key, pem, SETTINGS))
     return {verdict.name: (verdict.outcome, verdict.evidence) for verdict in verdicts}
 
@@ -86,7 +86,7 @@ def test_without_a_pinned_certificate_the_systems_are_trusted(tmp_path: Path) ->
 
 
 def test_what_is_no_certificate_is_an_ssl_error() -> None:
-    endpoint = Endpoint("https://127.0.0.1:9", "m", UPSTREAMS)
+    endpoint = Endpoint("https://127.0.0.1:9", "m", UPSTREAMS, "nginx")
     with pytest.raises(ssl.SSLError):
         ask_endpoint(endpoint, "k", "nonsense", SETTINGS)
 
@@ -111,7 +111,9 @@ SEEN = EndpointObservations(
     ],
 )
 def test_a_departure_is_named(changes: dict[str, Any], check: str, outcome: str, part: str) -> None:
-    verdicts = judge_endpoint("lb1", Endpoint("u", "m", UPSTREAMS), replace(SEEN, **changes))
+    verdicts = judge_endpoint(
+        "lb1", Endpoint("u", "m", UPSTREAMS, "nginx"), replace(SEEN, **changes)
+    )
     (verdict,) = [verdict for verdict in verdicts if verdict.name == check]
     assert verdict.outcome == outcome
     assert part in verdict.evidence
@@ -144,7 +146,7 @@ def test_an_upstream_that_gets_no_requests_says_why():
         (Upstream("m", "llm-m", members),), (Drain("gpu2/m-0", "operator", "r", "t"),)
     )
     why = reasons_out(state, [drained, left])
-    endpoint = Endpoint("https://lb1", "m", (*UPSTREAMS, left))
+    endpoint = Endpoint("https://lb1", "m", (*UPSTREAMS, left), "nginx")
     seen = EndpointObservations(answers[0], answers[0], Completion(False, status=401), answers)
     check = {one.name: one for one in judge_endpoint("lb1", endpoint, seen, why)}["replicas"]
     assert check.outcome == "warn"

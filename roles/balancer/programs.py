@@ -1,0 +1,11 @@
+"""The programs that can be the balancer by their names in an inventory, and their templates."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from roles.balancer.nginx.template import TEMPLATE as NGINX
+from roles.balancer.template import SiteTemplate
+
+Program = Literal["nginx"]
+DEFAULT: Program = "nginx"
+TEMPLATES: Mapping[Program, SiteTemplate] = {"nginx": NGINX}
