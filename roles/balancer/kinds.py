@@ -3,10 +3,11 @@
 from collections.abc import Collection, Mapping
 
 from roles.balancer.balancer import Balancer
+from roles.balancer.haproxy.program import Haproxy
 from roles.balancer.nginx.program import Nginx
 from roles.balancer.settings import BalancerSettings
 
-KINDS: Mapping[str, Balancer] = {"nginx": Nginx()}
+KINDS: Mapping[str, Balancer] = {"nginx": Nginx(), "haproxy": Haproxy()}
 
 
 def balancer_of(settings: BalancerSettings) -> Balancer:

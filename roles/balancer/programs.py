@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Literal
 
+from roles.balancer.haproxy.template import TEMPLATE as HAPROXY
 from roles.balancer.nginx.template import TEMPLATE as NGINX
 from roles.balancer.template import SiteTemplate
 
-Program = Literal["nginx"]
+Program = Literal["nginx", "haproxy"]
 DEFAULT: Program = "nginx"
-TEMPLATES: Mapping[Program, SiteTemplate] = {"nginx": NGINX}
+TEMPLATES: Mapping[Program, SiteTemplate] = {"nginx": NGINX, "haproxy": HAPROXY}

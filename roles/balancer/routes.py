@@ -11,7 +11,8 @@ UPSTREAM_PREFIX = "llm_"
 class Member:
     """One replica behind a balancer; its `id` is "HOST/NAME".
 
-    It gets a share of the requests in proportion to its `weight`. ValueError where `address` is no
+    It gets a share of the requests in proportion to its `weight`. At `agent_port` its host answers
+    a balancer that asks for its health; None where nobody answers. ValueError where `address` is no
     IP address.
     """
 
@@ -20,6 +21,7 @@ class Member:
     address: str
     port: int
     weight: int = 1
+    agent_port: int | None = None
 
     def __post_init__(self) -> None:
         try:

@@ -24,6 +24,11 @@ class Location:
     upstream: str
 
     @property
+    def prefix(self) -> str:
+        """What engines do not know of `path`: "/chat", or nothing."""
+        return self.path.removesuffix("/v1/")
+
+    @property
     def target(self) -> str:
         """The upstream's URL in place of `path`, or of nothing where `path` stays as it is."""
         return f"http://{self.upstream}" + ("" if self.path == "/v1/" else "/v1/")

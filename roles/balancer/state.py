@@ -6,7 +6,7 @@ It holds no secrets. All changes of a state are functions of this module.
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
@@ -48,7 +48,13 @@ _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1
 
 def dump_state(state: BalancerState) -> str:
     """The text of state.json."""
-    return json.dumps({"schema": SCHEMA} | asdict(state), indent=1) + "\n"
+    known = asdict(state, dict_factory=_without_none)
+    return json.dumps({"schema": SCHEMA} | known, indent=1) + "\n"
+
+
+def _without_none(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    # What is not known is not written: a field that comes changes no file.
+    return {name: value for name, value in fields if value is not None}
 
 
 def parse_state(text: str) -> BalancerState | None:

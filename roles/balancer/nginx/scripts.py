@@ -2,6 +2,7 @@
 
 import shlex
 
+from roles.balancer.loaded import digest_command, record_script, state_lines
 from roles.balancer.nginx.paths import FILES, KEYS, LOADED, ROOT
 
 
@@ -25,11 +26,7 @@ def check(root: str = ROOT) -> str:
 def state_command() -> str:
     """A command that prints four lines: whether nginx is enabled and active, the digest of its
     files, and the digest of the loaded files."""
-    return (
-        'echo "$(systemctl is-enabled nginx 2>/dev/null)"; '
-        'echo "$(systemctl is-active nginx 2>/dev/null)"; '
-        f'echo "$({_digest()})"; echo "$(cat {LOADED} 2>/dev/null)"'
-    )
+    return state_lines("nginx", _digest(), LOADED)
 
 
 def start_script() -> str:
@@ -61,12 +58,11 @@ def reload_script() -> str:
 
 
 def _digest() -> str:
-    files = " ".join(shlex.quote(path) for path in FILES)
-    return f"cat {files} {KEYS}/* 2>/dev/null | sha256sum | cut -d' ' -f1"
+    return digest_command((*FILES, f"{KEYS}/*"))
 
 
 def _record_loaded() -> str:
-    return f"umask 077; {_digest()} > {LOADED}"
+    return record_script(_digest(), LOADED)
 
 
 def _fail_with_log(what: str) -> str:
