@@ -34,7 +34,7 @@ test: unit render lab ## run all tests, those over real hosts included
 
 # Side by side, for machines with two cores, in halves that take about as long.
 PLANS := $(addprefix tests/unit/,hardware models topology plan driver)
-SCREEN := $(wildcard $(addprefix tests/render/test_,screen.py nginx.py completions*.py all_*.py validation_runs.py))
+SCREEN := $(wildcard $(addprefix tests/render/test_,screen.py balancer.py completions*.py all_*.py validation_runs.py))
 unit: $(READY) ## run the tests of what decides: no program, no server
 	@$(BIN)/pytest $(PLANS) & plans=$$!; \
 	$(BIN)/pytest tests/unit $(addprefix --ignore=,$(PLANS)); rest=$$?; wait $$plans && exit $$rest

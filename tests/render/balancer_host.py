@@ -17,7 +17,7 @@ from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import KINDS
 from roles.host import HostFile, archive
 
-from .nginx_server import moved, program
+from .balancer_server import moved, program
 
 NGINX = KINDS["nginx"]
 SYSTEMCTL = """#!/bin/sh

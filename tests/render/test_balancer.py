@@ -36,7 +36,7 @@ from roles.host import HostFile
 from tests.unit.balancer.fleets import CLIENT_KEY, ENGINE_KEY, members, route, settings
 
 from .balancer_host import BalancerHost
-from .nginx_server import (
+from .balancer_server import (
     LIES,
     Client,
     Engine,
