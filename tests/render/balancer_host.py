@@ -1,4 +1,4 @@
-"""A balancer below a folder: operations run there by real shells, on a real nginx."""
+"""A balancer below a folder: operations run there by real shells, on a real program."""
 
 import base64
 import io
@@ -12,21 +12,28 @@ from typing import Any
 
 from pyinfra.context import ctx_host, ctx_state
 
+from roles.balancer import operations
 from roles.balancer.facts import BalancerFacts
 from roles.balancer.found import FoundBalancer
-from roles.balancer.kinds import KINDS
 from roles.host import HostFile, archive
 
-from .balancer_server import moved, program
+from .balancer_programs import Program
+from .balancer_server import program
 
-NGINX = KINDS["nginx"]
 SYSTEMCTL = """#!/bin/sh
 case "$1" in
-    reload) echo reload >> {folder}/reloads; kill -HUP "$(cat {folder}/nginx.pid)";;
+    reload) {reload} && echo reload >> {folder}/reloads;;
     is-active) echo active;;
     is-enabled) echo enabled;;
 esac
 """
+JOURNALCTL = "#!/bin/sh\ntail -n 5 {folder}/llm.access.log\n"
+
+
+OWN_ARGUMENTS: dict[Any, dict[str, Any]] = {
+    operations.drain: {"interrupted": tuple, "note_kept": lambda ids: None},
+    operations.undrain: {"proved": dict},
+}
 
 
 class BalancerHost:
@@ -36,13 +43,15 @@ class BalancerHost:
     print_prefix = ""
     is_executing = True
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, program: Program):
+        self.folder, self.program = folder, program
         self.warnings: list[str] = []
-        stub = folder / "bin" / "systemctl"
-        stub.parent.mkdir()
-        stub.write_text(SYSTEMCTL.format(folder=folder))
-        stub.chmod(0o755)
+        (folder / "bin").mkdir()
+        reload = program.reload.format(folder=folder)
+        for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+            stub = folder / "bin" / name
+            stub.write_text(text.format(folder=folder, reload=reload))
+            stub.chmod(0o755)
 
     def noop(self, why: str) -> None:
         pass
@@ -72,7 +81,7 @@ class BalancerHost:
             script = subprocess.run(
                 ["sh", "-c", f"printf %s {script}"], capture_output=True, text=True, check=True
             ).stdout
-        path = f"{self.folder}/bin:{Path(program('nginx')).parent}:{os.environ['PATH']}"
+        path = f"{self.folder}/bin:{Path(program(self.program.kind)).parent}:{os.environ['PATH']}"
         script = self._here(script).replace(" -o root -g root", "")
         return subprocess.run(
             ["sh", "-c", script],
@@ -85,11 +94,11 @@ class BalancerHost:
     @property
     def standing(self) -> FoundBalancer:
         """The balancer as a deploy finds it."""
-        return self.get_fact(BalancerFacts, kind="nginx")
+        return self.get_fact(BalancerFacts, kind=self.program.kind)
 
     @property
     def reloads(self) -> int:
-        """How often nginx was reloaded."""
+        """How often it was reloaded."""
         file = self.folder / "reloads"
         return len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -106,13 +115,10 @@ class BalancerHost:
             path.chmod(int(file.mode, 8))
 
     def _here(self, text: str) -> str:
-        text = moved(text, self.folder).replace("/run/nginx.pid", f"{self.folder}/nginx.pid")
-        return text.replace("/etc/llm/", f"{self.folder}/etc/llm/")
+        return self.program.moved(text, self.folder).replace("/etc/llm/", f"{self.folder}/etc/llm/")
 
     def _back(self, text: str) -> str:
-        return text.replace(f"{self.folder}/etc/", "/etc/").replace(
-            f"{self.folder}/", "/var/log/nginx/"
-        )
+        return self.program.back(text.replace(f"{self.folder}/etc/llm/", "/etc/llm/"), self.folder)
 
     def _archive(self, stdin: str) -> str:
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(stdin))) as tar:
@@ -124,4 +130,9 @@ class BalancerHost:
         for path, state in found.files.items():
             mode = state.split()[0]
             files[path] = HostFile(path, self.read(path), mode=mode).state
-        return replace(found, packages=frozenset(NGINX.packages), has_main_file=True, files=files)
+        return replace(
+            found,
+            packages=frozenset(self.program.balancer.packages),
+            has_main_file=True,
+            files=files,
+        )

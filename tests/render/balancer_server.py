@@ -1,4 +1,4 @@
-"""A real nginx with the rendered files, in a folder of its own, and stand-ins for engines."""
+"""What stands before and behind a balancer in tests: a client, and stand-ins for engines."""
 
 import contextlib
 import json
@@ -7,9 +7,7 @@ import random
 import shutil
 import socket
 import ssl
-import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,21 +17,7 @@ from typing import Any
 
 import pytest
 
-MAIN = """
-{user}daemon off;
-worker_processes 2;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ }}
-http {{
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    include {root}/conf.d/*.conf;
-}}
-"""
+from roles.balancer import Member
 
 # What an engine says that only its balancer may say, or that would steer the balancer.
 LIES = {
@@ -62,25 +46,6 @@ def program(name: str) -> str:
     pytest.skip(f"{name} is not installed: apt-get install {name}")
 
 
-def install(folder: Path, files: dict[str, str]) -> Path:
-    """Write files meant for /etc/nginx below `folder` instead; the main file's path."""
-    root = folder / "etc" / "nginx"
-    (root / "conf.d").mkdir(parents=True, exist_ok=True)
-    user = "user root;\n" if os.geteuid() == 0 else ""
-    (root / "nginx.conf").write_text(MAIN.format(user=user, folder=folder, root=root))
-    for path, text in files.items():
-        target = Path(moved(path, folder))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(moved(text, folder))
-    return root / "nginx.conf"
-
-
-def moved(text: str, folder: Path) -> str:
-    """The text with a host's paths turned to those below `folder`."""
-    here = text.replace("/etc/nginx/", f"{folder}/etc/nginx/")
-    return here.replace("/var/log/nginx/", f"{folder}/")
-
-
 def free_port() -> int:
     """A port that nothing listens on, of those that the kernel gives nobody meanwhile."""
     for port in random.sample(range(20000, 32000), 100):
@@ -93,22 +58,6 @@ def free_port() -> int:
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def running(main: Path, port: int) -> Iterator[None]:
-    """Run nginx until the block ends."""
-    process = subprocess.Popen([program("nginx"), "-c", str(main)], stderr=subprocess.PIPE)
-    try:
-        end = time.monotonic() + 60
-        while not listens(port):
-            assert process.poll() is None, process.communicate()[1].decode()
-            assert time.monotonic() < end, f"nginx does not listen on {port}"
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 class Engine(BaseHTTPRequestHandler):
@@ -132,7 +81,7 @@ class Engine(BaseHTTPRequestHandler):
             self._answer({"path": self.path, "bytes": len(body)})
 
     def do_GET(self):
-        self.requests.append(dict(self.headers.items()))
+        self.requests.append({name.lower(): value for name, value in self.headers.items()})
         self._answer({"path": self.path})
 
     def _answer(self, value: dict[str, Any], headers: dict[str, str] | None = None) -> None:
@@ -206,3 +155,54 @@ class Client:
         """Status and JSON of a response."""
         response = self.open(path, body, **headers)
         return response.status, json.loads(response.read())
+
+
+def at(address: str, *ports: int, host: str = "gpu1") -> list[Member]:
+    """Members at ports of an address."""
+    return [Member(f"{host}/r-{i}", host, address, port) for i, port in enumerate(ports)]
+
+
+@contextmanager
+def two_engines() -> Iterator[tuple[int, list[type[Engine]], list[Member]]]:
+    """A free port, two engines of two hosts, and them as members."""
+    with (
+        engine() as (port1, engine1),
+        engine() as (port2, engine2),
+        QuietServer(("127.0.0.2", port2), engine2) as second,
+    ):
+        Thread(target=second.serve_forever, daemon=True).start()
+        found = [*at("127.0.0.1", port1, host="gpu1"), *at("127.0.0.2", port2, host="gpu2")]
+        yield free_port(), [engine1, engine2], found
+        second.shutdown()
+
+
+def served(client: Client, engines: Sequence[type[Engine]]) -> tuple[int, ...]:
+    """How many of eight requests each engine got."""
+    for each in engines:
+        each.requests.clear()
+    assert [client.ask("/v1/x", b"{}")[0] for _ in range(8)] == [200] * 8
+    return tuple(len(each.requests) for each in engines)
+
+
+@contextmanager
+def asking(client: Client) -> Iterator[list[int]]:
+    """Ask all the time, until the block ends; the statuses."""
+    statuses: list[int] = []
+    over = Event()
+
+    def ask() -> None:
+        while not over.wait(0.02):
+            try:
+                statuses.append(client.ask("/v1/x", b"{}")[0])
+            except OSError:
+                statuses.append(0)
+
+    askers = [Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        for asker in askers:
+            asker.join()

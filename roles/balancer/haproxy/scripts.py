@@ -39,7 +39,7 @@ def check(root: str = ROOT) -> str:
         f'cp -aL {live}/. "$T/" 2>/dev/null; cp -a "$STAGE"{live}/. "$T/" && '
         f'find "$T" -type f -exec sed -i "s#{root}/#$T/#g" {{}} + && '
         f"{{ SAID=$(haproxy -c {loads} 2>&1) || "
-        f'{{ printf "%s\\n" "$SAID" | sed "s#$T/#{root}/#g" >&2; false; }}; }}'
+        f'{{ printf "%s\\n" "$SAID" | grep -F ALERT | sed "s#$T/#{root}/#g" >&2; false; }}; }}'
     )
 
 
