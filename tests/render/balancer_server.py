@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPSConnection
+from http.client import HTTPException, HTTPSConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -66,11 +66,17 @@ class Engine(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     requests: list[dict[str, str]]
     go_on: Event
+    gone: Event
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.requests.append({name.lower(): value for name, value in self.headers.items()})
-        if self.path == "/v1/break":
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self._note()
+        if self.path == "/v1/wait":
+            with contextlib.suppress(ConnectionResetError):
+                self.connection.recv(1)
+            self.gone.set()
+            self.close_connection = True
+        elif self.path == "/v1/break":
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
         elif self.path == "/v1/stream":
@@ -81,8 +87,12 @@ class Engine(BaseHTTPRequestHandler):
             self._answer({"path": self.path, "bytes": len(body)})
 
     def do_GET(self):
-        self.requests.append({name.lower(): value for name, value in self.headers.items()})
+        self._note()
         self._answer({"path": self.path})
+
+    def _note(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.requests.append(headers | {"path": self.path})
 
     def _answer(self, value: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()
@@ -123,6 +133,7 @@ def engine() -> Iterator[tuple[int, type[Engine]]]:
     class Own(Engine):
         requests: list[dict[str, str]] = []  # noqa: RUF012 - the instance's own class
         go_on = Event()
+        gone = Event()
 
     with QuietServer(("127.0.0.1", 0), Own) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -141,9 +152,32 @@ class Client:
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         return context
 
-    def open(self, path: str, body: bytes | None = None, **headers: str) -> Any:
+    def connected(self) -> HTTPSConnection:
+        """A connection that has had an answer, and stays open."""
+        connection = self._connection(60)
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+        return connection
+
+    def status_on(self, connection: HTTPSConnection) -> int | None:
+        """The status of a request on an open connection; None where it was closed."""
+        # Otherwise it is opened anew.
+        connection.auto_open = 0
+        try:
+            connection.request("POST", "/v1/x", b"{}", {"Authorization": f"Bearer {self.key}"})
+            return connection.getresponse().status
+        except (OSError, HTTPException):
+            return None
+
+    def _connection(self, timeout_s: float) -> HTTPSConnection:
+        context = self.context()
+        return HTTPSConnection("127.0.0.1", self.port, context=context, timeout=timeout_s)
+
+    def open(
+        self, path: str, body: bytes | None = None, timeout_s: float = 60, **headers: str
+    ) -> Any:
         """The response to a request with the right key, unless another header is given."""
-        connection = HTTPSConnection("127.0.0.1", self.port, context=self.context(), timeout=60)
+        connection = self._connection(timeout_s)
         headers = {"Authorization": f"Bearer {self.key}"} | headers
         method = "GET" if body is None else "POST"
         connection.request(

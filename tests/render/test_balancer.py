@@ -1,10 +1,13 @@
 """The balancer's files as a whole: through the program's own check, and in a running program."""
 
+import contextlib
+import json
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -292,12 +295,94 @@ def test_request_ids(balancer: Balancer, given: str, kept: bool):
     assert len(request["x-request-id"]) == (len(given) if kept else 32)
 
 
+LOGGED = (
+    *("time", "client", "method", "path", "status", "bytes", "seconds", "service", "upstream"),
+    *("upstream_status", "first_byte_seconds", "request_id"),
+)
+
+
 def test_the_log_holds_no_key(balancer: Balancer):
-    balancer.client.ask("/v1/chat/completions", b"{}")
-    log = balancer.program.log(balancer.folder)
-    assert '"path":"/v1/chat/completions","status":200' in log
-    assert '"service":"chat"' in log
+    id = {"X-Request-ID": "logged"}
+    response = balancer.client.open('/v1/a%22"\\b', b"{}", **id)
+    replica, _ = response.headers["X-LLM-Replica"], response.read()
+    log, end = "", time.monotonic() + 10
+    while "logged" not in log and time.monotonic() < end:
+        log = balancer.program.log(balancer.folder)
+    (line,) = [line for line in log.splitlines() if "logged" in line]
+    logged = json.loads(line)
+    assert logged.keys() >= set(LOGGED)
+    assert (logged["service"], logged["status"], logged["upstream"]) == ("chat", 200, replica)
+    assert logged["path"].startswith("/v1/a") and 0 <= logged["seconds"] < 60
     assert CLIENT_KEY not in log and ENGINE_KEY not in log
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Length: 2\r\nContent-Length: 30\r\n",
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Content-Length: +2\r\n",
+        "X-Evil: a\0b\r\nContent-Length: 2\r\n",
+        "X-Evil: a\rContent-Length: 99\r\nContent-Length: 2\r\n",
+        " X-Evil: folded\r\nContent-Length: 2\r\n",
+        "X Evil: a\r\nContent-Length: 2\r\n",
+        "Upgrade: h2c\r\nConnection: Upgrade, Content-Length\r\nContent-Length: 2\r\n",
+    ],
+)
+def test_no_header_smuggles_a_request(balancer: Balancer, head: str):
+    balancer.requests()
+    inner = "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    outer = f"POST /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {CLIENT_KEY}\r\n{head}\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", balancer.client.port), timeout=3) as plain,
+        balancer.client.context().wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+        contextlib.suppress(OSError),
+    ):
+        secure.sendall(f"{outer}{{}}{inner}".encode())
+        while secure.recv(65536):
+            pass
+    reached = balancer.requests()
+    assert [one["path"] for one in reached] in ([], ["/v1/x"])
+    assert not any("upgrade" in one for one in reached)
+
+
+def test_an_engine_sees_that_its_client_has_gone(balancer: Balancer):
+    for each in balancer.engines:
+        each.gone.clear()
+    with pytest.raises(TimeoutError):
+        balancer.client.open("/v1/wait", b"{}", timeout_s=1)
+    assert any(each.gone.wait(5) for each in balancer.engines)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_no_replica_takes_a_request(program: Program, tmp_path: Path, alone: bool):
+    certificate, port = make_certificate(program, tmp_path), free_port()
+    dead = at("127.0.0.1", *[free_port() for _ in range(1 if alone else 3)])
+    given = settings(tmp_path, port=port, ipv6=False)
+    program.install(tmp_path, site(program, given, [route("chat", *dead)]))
+    with program.running(tmp_path, port):
+        client = Client(port, certificate, CLIENT_KEY)
+        for _ in range(5):
+            status, answer = client.ask("/v1/x", b"{}")
+            assert (status, answer["error"]["code"]) == (502, "bad_gateway")
+
+
+def test_requests_are_shared_by_weights(program: Program, tmp_path: Path):
+    certificate = make_certificate(program, tmp_path)
+    with two_engines() as (port, engines, (one, other)):
+        given = settings(tmp_path, port=port, ipv6=False)
+        routes = [route("chat", replace(one, weight=300), replace(other, weight=100))]
+        program.install(tmp_path, site(program, given, routes))
+        for each in engines:
+            each.go_on.clear()
+        with program.running(tmp_path, port):
+            client = Client(port, certificate, CLIENT_KEY)
+            streams = [client.open("/v1/stream", b"{}") for _ in range(8)]
+            assert [len(each.requests) for each in engines] == [6, 2]
+            for each in engines:
+                each.go_on.set()
+            assert all(b"last" in stream.read() for stream in streams)
 
 
 @dataclass
@@ -449,3 +534,37 @@ def test_drains(program: Program, tmp_path: Path):
             Path(program.moved(program.loaded, tmp_path)).unlink()
             change(operations.undrain, "gpu2/*")
             assert host.standing.loaded
+
+
+def test_a_drain_ends_no_stream_and_no_open_connection(program: Program, tmp_path: Path):
+    certificate = make_certificate(program, tmp_path)
+    with two_engines() as (port, engines, found):
+        given = settings(tmp_path, port=port, ipv6=False)
+        host = BalancerHost(tmp_path, program)
+        program.install(tmp_path, {})
+        host.write(files(program, given, [route("chat", *found)]))
+        for each in engines:
+            each.go_on.clear()
+        with program.running(tmp_path, port):
+            client = Client(port, certificate, CLIENT_KEY)
+            streams = [client.open("/v1/stream", b"{}") for _ in range(4)]
+            assert [len(each.requests) for each in engines] == [2, 2]
+            idle = [client.connected() for _ in range(4)]
+            for ids in (["gpu2/*"], []):
+                host.run(
+                    operations.drain if ids else operations.undrain,
+                    balancer=program.balancer,
+                    replicas=lambda: ["gpu2/*"],
+                    owner="operator",
+                    run="r",
+                    **OWN_ARGUMENTS[operations.drain if ids else operations.undrain],
+                )
+                if ids:
+                    engines[1].requests.clear()
+                    answers = [client.status_on(connection) for connection in idle]
+                    assert engines[1].requests == []
+            # An nginx that reloads closes open connections, which loses what is just being sent.
+            assert set(answers) == ({200} if program.kind == "haproxy" else {None})
+            for each in engines:
+                each.go_on.set()
+            assert all(b"last" in stream.read() for stream in streams)

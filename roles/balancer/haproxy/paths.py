@@ -16,9 +16,11 @@ LOADED = f"{FOLDER}/loaded"
 died between writing and loading."""
 SERVICE = "/etc/systemd/system/haproxy.service.d/llm.conf"
 """Has HAProxy load our files beside the package's."""
+DRAINED = f"{FOLDER}/drained"
+"""Has the commands by which old workers stop sending requests to drained members."""
 LOADS = (SITE, UPSTREAMS)
 """The files of configuration, in the order in which HAProxy reads them."""
-FILES = (*LOADS, SELF_SIGNED, CERTIFICATE, CERTIFICATE_KEY, SERVICE)
+FILES = (*LOADS, DRAINED, SELF_SIGNED, CERTIFICATE, CERTIFICATE_KEY, SERVICE)
 """All files of the balancer except those in KEYS; some of them may be missing."""
 PID = "/run/haproxy.pid"
 MASTER = "/run/haproxy-master.sock"

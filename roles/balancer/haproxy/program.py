@@ -12,6 +12,7 @@ from roles.balancer.haproxy.render import (
     render_site,
     render_upstreams,
 )
+from roles.balancer.haproxy.upstreams import drain_commands
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.state import STATE, BalancerState, dump_state
@@ -56,6 +57,7 @@ class Haproxy:
         """The upstreams and the state that they follow from."""
         return [
             HostFile(paths.UPSTREAMS, render_upstreams(state)),
+            HostFile(paths.DRAINED, drain_commands(state)),
             HostFile(STATE, dump_state(state)),
         ]
 

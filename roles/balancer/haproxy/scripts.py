@@ -3,6 +3,7 @@
 import shlex
 
 from roles.balancer.haproxy.paths import (
+    DRAINED,
     FILES,
     KEYS,
     LOADED,
@@ -15,14 +16,19 @@ from roles.balancer.haproxy.paths import (
 )
 from roles.balancer.loaded import digest_command, record_script, state_lines
 
-# Sends one command to the master process, and prints the answer.
-ASK_MASTER = """import socket, sys
-with socket.socket(socket.AF_UNIX) as master:
-    master.settimeout(5)
-    master.connect(sys.argv[1])
-    master.sendall(sys.argv[2].encode() + b"\\n")
-    while answer := master.recv(65536):
-        sys.stdout.write(answer.decode(errors="replace"))
+# Sends each worker the commands of a file, through the master process. A worker that is ending
+# takes none, and says so.
+TELL_WORKERS = """import socket, sys
+master, commands, *workers = sys.argv[1:]
+for line in open(commands):
+    for worker in workers:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(master)
+            connection.sendall(("@!%s %s\\n" % (worker, line.strip())).encode())
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
 """
 
 
@@ -59,30 +65,27 @@ def start_script() -> str:
 
 
 def reload_script() -> str:
-    """A script that reloads HAProxy, waits until its old workers accept no more connections, and
+    """A script that tells HAProxy who is drained, reloads it, waits until a new worker runs, and
     records what is loaded.
 
-    A reload succeeds even where HAProxy cannot use the new configuration (a port is taken): it goes
-    on with the old one then. A master that was started without our files is restarted. The old
-    record is removed first, as what is loaded is unknown until the new one is written.
+    Clients of an old worker keep their connection for one more request, so it must not send that to
+    a drained member. A reload succeeds even where HAProxy cannot use the new configuration (a port
+    is taken): it goes on with the old one then. A master that was started without our files is
+    restarted. The old record is removed first, as what is loaded is unknown until the new one is
+    written.
     """
+    untold = _fail_with_log("haproxy was not told who is drained")
     kept = _fail_with_log("haproxy went on with its old configuration")
-    ask = f"python3 -c {shlex.quote(ASK_MASTER)} {MASTER}"
-    # Of a worker that has stopped accepting, `show info` says so; of one that has gone, nothing.
-    accepts = f"{ask} \"@!$pid show info\" 2>/dev/null | grep -Fxq 'Stopping: 0'"
     return f"""MASTER=$(cat {PID})
 if ! tr '\\0' '\\n' < "/proc/$MASTER/cmdline" | grep -Fxq {SITE}
 then {start_script()}
 else
 OLD=$(pgrep -P "$MASTER" || true); rm -f {LOADED}
+python3 -c {shlex.quote(TELL_WORKERS)} {MASTER} {DRAINED} $OLD || {untold}
 systemctl reload haproxy || {_fail_with_log("haproxy was not reloaded")}
-loading() {{
-    pgrep -P "$MASTER" | grep -Fxvq "${{OLD:-none}}" || return 0
-    for pid in $OLD; do ! {accepts} || return 0; done
-    return 1
-}}
-for _ in $(seq 150); do loading || break; sleep 0.2; done
-if loading; then {kept}; fi
+loaded() {{ pgrep -P "$MASTER" | grep -Fxvq "${{OLD:-none}}"; }}
+for _ in $(seq 150); do ! loaded || break; sleep 0.2; done
+loaded || {kept}
 {_record()}
 fi"""
 

@@ -39,6 +39,17 @@ def backends(state: BalancerState) -> tuple[Backend, ...]:
     )
 
 
+def drain_commands(state: BalancerState) -> str:
+    """The commands, one a line, by which a running worker sends nothing more to members that are
+    out."""
+    return "".join(
+        f"set server {upstream.name}/{_name(server.member.id)} state maint\n"
+        for upstream in state.upstreams
+        for server in servers(upstream, state.drains)
+        if server.out
+    )
+
+
 def _backend(name: str, members: tuple[Server, ...]) -> Backend:
     inside = sum(server.out is None for server in members)
     most = max((server.member.weight for server in members), default=1)
