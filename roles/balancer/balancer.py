@@ -115,6 +115,10 @@ class Balancer(Protocol):
         """A script that starts it."""
         ...
 
+    def remove_script(self) -> str:
+        """A script that removes all our files, after it was stopped."""
+        ...
+
     def reload_script(self) -> str:
         """A script that loads the files, and ends when no process uses the old ones any more."""
         ...

@@ -9,6 +9,7 @@ from roles.balancer import state as states
 from roles.balancer.balancer import Balancer
 from roles.balancer.completions import ServiceProbe, ServiceResults
 from roles.balancer.found import FoundBalancer
+from roles.balancer.kinds import KINDS
 from roles.balancer.routes import Route
 from roles.balancer.settings import BalancerSettings
 from roles.balancer.upstreams import servers
@@ -19,7 +20,8 @@ from roles.host import HostFile
 class BalancerDeployment:
     """One deploy of one balancer, with what its operations have found so far.
 
-    `found` is the balancer as it was, `old` the state that was written there, `results` are the
+    `found` is the balancer as it was, `old` the state that was written there, `inherited` the names
+    of the self-signed certificate of the program that serves, `results` are the
     completions by service. `changed` says that files were written. `taken_down` gives the ids of
     replicas that this run took down.
     """
@@ -33,6 +35,25 @@ class BalancerDeployment:
     results: dict[str, ServiceResults] = field(default_factory=dict)
     changed: bool = False
     taken_down: Callable[[], Collection[str]] = tuple
+    inherited: frozenset[str] = frozenset()
+
+    @property
+    def replaced(self) -> tuple[Balancer, ...]:
+        """The programs that serve until this one takes their place."""
+        return tuple(KINDS[kind] for kind in self.found.others)
+
+    @property
+    def replacement_problem(self) -> str | None:
+        """Why this program cannot take the place of another one, and what to do."""
+        odd = self.unanswered | {one.service for one in self.results.values() if one.keeps_key}
+        if not self.replaced or not odd:
+            return None
+        kinds = ", ".join(self.found.others)
+        return (
+            f"{kinds} goes on, and {self.balancer.kind} is not started: the replicas of "
+            f"{', '.join(sorted(odd))} do not answer as planned; finish their rolling update, and "
+            "then change balancer.program"
+        )
 
     @property
     def planned(self) -> states.BalancerState:
@@ -76,7 +97,13 @@ class BalancerDeployment:
         }
         questions = [
             ServiceProbe(
-                route, members[route.service], self.balancer.engine_key_paths(route.service)
+                route,
+                members[route.service],
+                [
+                    path
+                    for one in (self.balancer, *self.replaced)
+                    for path in one.engine_key_paths(route.service)
+                ],
             )
             for route in self.routes
         ]

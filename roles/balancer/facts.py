@@ -5,7 +5,7 @@ from pyinfra.api.facts import FactBase
 from roles.balancer import completions
 from roles.balancer.completions import ServiceResults
 from roles.balancer.found import FoundBalancer, find_command, parse_found
-from roles.balancer.kinds import KINDS
+from roles.balancer.kinds import KINDS, balancers
 from roles.host.facts import reading
 
 
@@ -17,7 +17,7 @@ class BalancerFacts(FactBase[FoundBalancer]):
         return FoundBalancer()
 
     def command(self, kind: str) -> str:
-        return find_command(KINDS[kind])
+        return find_command(KINDS[kind], [one for one in balancers() if one.kind != kind])
 
     def process(self, output: list[str]) -> FoundBalancer:
         with reading("not the answer of a balancer"):

@@ -1,7 +1,7 @@
 """A balancer as it is found on its host: the command that looks, and its parsed output. Pure."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from roles.balancer.balancer import Balancer
@@ -19,7 +19,8 @@ class FoundBalancer:
     earlier version of this project wrote. `files` has our files by path, each as `HostFile.state`
     puts it. `certificate` has the names of the self-signed certificate, if it does not expire soon.
     `has_main_file` says that the program was installed before. `loaded` says whether the program
-    runs with the present files.
+    runs with the present files. `others` are the kinds of other programs that have our site: one of
+    them serves until this program has taken its place.
     """
 
     state: str = ""
@@ -31,10 +32,14 @@ class FoundBalancer:
     enabled: bool = False
     active: bool = False
     loaded: bool = False
+    others: tuple[str, ...] = ()
 
 
-def find_command(balancer: Balancer) -> str:
-    """The shell command that prints the sections of a `FoundBalancer`."""
+def find_command(balancer: Balancer, others: Collection[Balancer] = ()) -> str:
+    """The shell command that prints the sections of a `FoundBalancer`.
+
+    `others` are the programs that could serve in its place.
+    """
     packages = " ".join(balancer.packages)
     patterns = " ".join([*balancer.files, STATE])
     parts = {
@@ -44,6 +49,9 @@ def find_command(balancer: Balancer) -> str:
         f"{packages} 2>/dev/null",
         "known": f"ls {shlex.quote(balancer.main_file)} 2>/dev/null",
         "service": balancer.state_command(),
+        "others": "; ".join(
+            f"[ -e {shlex.quote(other.site)} ] && echo {other.kind}" for other in others
+        ),
         "certificate": names_command(balancer.self_signed),
         "files": f'for f in {patterns}; do [ -f "$f" ] && '
         'printf "%s %s %s\\n" "$(stat -c "%a %U %G" -- "$f")" '
@@ -74,6 +82,7 @@ def parse_found(output: Sequence[str]) -> FoundBalancer:
         enabled=enabled == "enabled",
         active=active == "active",
         loaded=loaded == digest,
+        others=tuple(sections["others"]),
     )
 
 

@@ -14,6 +14,7 @@ from roles.balancer.certificate import make_script
 from roles.balancer.deployment import BalancerDeployment, now
 from roles.balancer.facts import BalancerFacts, Completions
 from roles.balancer.found import FoundBalancer
+from roles.balancer.kinds import KINDS
 from roles.balancer.routes import Member
 from roles.balancer.state import Owner
 from roles.host import HostFile, SecretInput, archive, changed_files
@@ -32,14 +33,21 @@ def install(deployment: BalancerDeployment):
     balancer = deployment.balancer
     deployment.results, deployment.changed = {}, False
     found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
+    serving, there = _serving(balancer, found)
+    if serving is not balancer and not state.is_executing:
+        warn(
+            f"{serving.kind} serves here: at the end of this deploy {balancer.kind} takes its "
+            "place; answers under way are cut off, and clients are refused for some seconds"
+        )
     try:
-        if adoption := _takeover_command(balancer, found, deployment.run_id):
+        if adoption := _takeover_command(serving, there, deployment.run_id):
             yield adoption
             found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
         deployment.old = states.parse_state(found.state)
     except ValueError as error:
         yield failing(str(error))
         return
+    deployment.inherited = there.certificate
     missing = [package for package in balancer.packages if package not in found.packages]
     if not missing:
         host.noop("all packages are installed")
@@ -86,6 +94,11 @@ def make_certificate(deployment: BalancerDeployment, names: Collection[str]):
         host.noop("the certificate stays as it is")
     elif deployment.found.certificate == frozenset(names):
         host.noop("the certificate is valid")
+    elif deployment.inherited == frozenset(names) and deployment.replaced:
+        # Clients may know the one of the program that serves.
+        deployment.changed = True
+        there, here = deployment.replaced[0].self_signed, deployment.balancer.self_signed
+        yield _shell(f"install -D -m 600 {shlex.quote(there)} {shlex.quote(here)}")
     else:
         deployment.changed = True
         yield _shell(make_script(deployment.balancer.self_signed, names))
@@ -101,6 +114,9 @@ def write_site(deployment: BalancerDeployment):
     """
     if deployment.nothing_answers:
         host.noop("the site stays as it is")
+        return
+    if problem := deployment.replacement_problem:
+        yield failing(problem)
         return
     for message in deployment.last_resort_warnings:
         warn(message)
@@ -121,6 +137,12 @@ def run_program(deployment: BalancerDeployment):
     + deployment: where no service answers, a running balancer keeps what it has loaded
     """
     found, balancer = deployment.found, deployment.balancer
+    if deployment.replaced:
+        if deployment.nothing_answers:
+            host.noop("the other program goes on")
+        else:
+            yield _shell(_replacement_script(balancer, deployment.replaced))
+        return
     loaded = (found.loaded and not deployment.changed) or deployment.nothing_answers
     if found.enabled and found.active and loaded:
         host.noop("it is running with these files")
@@ -131,6 +153,19 @@ def run_program(deployment: BalancerDeployment):
         yield _shell(balancer.start_script())
     elif not loaded:
         yield _shell(balancer.reload_script())
+
+
+def _replacement_script(balancer: Balancer, replaced: Sequence[Balancer]) -> str:
+    """A script that stops programs and starts another; where it does not start they come back."""
+    units = " ".join(one.kind for one in replaced)
+    removed = "\n".join(one.remove_script() for one in replaced)
+    return f"""set -e
+systemctl disable --now {units}
+if ( {balancer.enable_script()}
+{balancer.start_script()} )
+then {removed}
+else systemctl disable --now {balancer.kind}; systemctl enable --now {units}; exit 1
+fi"""
 
 
 @operation()
@@ -154,7 +189,7 @@ def resume_drains(
     if not (state.is_executing and wanted()):
         host.noop("nothing is to be drained")
         return
-    found = host.get_fact(BalancerFacts, kind=balancer.kind)
+    balancer, found = _serving(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
     try:
         old = balancer.take_over(found.old_site, run, now())
         there = old.state if old else states.parse_state(found.state)
@@ -245,7 +280,7 @@ def _change_drains(
     if not ids:
         host.noop("nothing to do here" if state.is_executing else "decided when executed")
         return
-    found = host.get_fact(BalancerFacts, kind=balancer.kind)
+    balancer, found = _serving(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
     try:
         if adoption := _takeover_command(balancer, found, run):
             yield adoption
@@ -279,6 +314,15 @@ def _write_state(
         return
     then = _reload_if_active(balancer) if load else ""
     yield _installation(files, changed, balancer.check() if changed and load else None, (), then)
+
+
+def _serving(balancer: Balancer, found: FoundBalancer) -> tuple[Balancer, FoundBalancer]:
+    """The program that serves here, and what is found of it: another one than planned until the end
+    of the deploy that changes it."""
+    if not found.others:
+        return balancer, found
+    other = KINDS[found.others[0]]
+    return other, host.get_fact(BalancerFacts, kind=other.kind)
 
 
 def _takeover_command(balancer: Balancer, found: FoundBalancer, run: str) -> StringCommand | None:

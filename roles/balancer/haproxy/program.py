@@ -85,6 +85,10 @@ class Haproxy:
         """Starts it and notes what it has loaded."""
         return scripts.start_script()
 
+    def remove_script(self) -> str:
+        """Removes our files; the package's configuration stays."""
+        return f"rm -rf {paths.FOLDER} {paths.SERVICE}; systemctl daemon-reload"
+
     def reload_script(self) -> str:
         """Loads the files; it ends when no old worker takes connections any more."""
         return scripts.reload_script()

@@ -88,6 +88,10 @@ class Nginx:
         """Starts it and notes what it has loaded."""
         return scripts.start_script()
 
+    def remove_script(self) -> str:
+        """Removes our files; other sites stay."""
+        return f"rm -rf {paths.FOLDER} {paths.SITE}"
+
     def reload_script(self) -> str:
         """Loads the files; it ends when no old worker takes connections any more."""
         return scripts.reload_script()

@@ -11,6 +11,7 @@ SECTIONS = {
     "packages": ["nginx installed", "openssl not-installed"],
     "known": ["/etc/nginx/nginx.conf"],
     "service": ["enabled", "active", "ab12", "ab12"],
+    "others": ["haproxy"],
     "certificate": ["X509v3 …:", "    DNS:a, IP Address:10.0.0.1"],
     "files": ["644 root root cd34 /etc/nginx/conf.d/llm.conf"],
 }
@@ -25,6 +26,7 @@ def test_a_standing():
     assert found.state == '{"schema": 1,\n}'
     assert found.packages == {"nginx"} and found.has_main_file
     assert found.certificate == {"DNS:a", "IP:10.0.0.1"}
+    assert found.others == ("haproxy",)
     assert found.files == {"/etc/nginx/conf.d/llm.conf": "644 root root cd34"}
 
 
