@@ -15,9 +15,10 @@ from pyinfra.context import ctx_host, ctx_state
 from roles.balancer import operations
 from roles.balancer.facts import BalancerFacts
 from roles.balancer.found import FoundBalancer
+from roles.balancer.kinds import KINDS
 from roles.host import HostFile, archive
 
-from .balancer_programs import Program
+from .balancer_programs import Program, moved, moved_back
 from .balancer_server import program
 
 SYSTEMCTL = """#!/bin/sh
@@ -61,9 +62,9 @@ class BalancerHost:
 
     def get_fact(self, fact: Any, **arguments: Any) -> Any:
         done = self.shell(fact().command(**arguments))
-        lines = self._back(done.stdout).splitlines()
+        lines = moved_back(done.stdout, self.folder).splitlines()
         found = fact().process(lines)
-        return self._as_on_a_host(found) if fact is BalancerFacts else found
+        return self._as_on_a_host(found, **arguments) if fact is BalancerFacts else found
 
     def run(self, operation: Any, **arguments: Any) -> subprocess.CompletedProcess[str] | None:
         """The last command of an operation, run; None where it has none. It must succeed."""
@@ -104,7 +105,7 @@ class BalancerHost:
 
     def read(self, path: str) -> str:
         """The text of a file, by its path on a host."""
-        return self._back(Path(self._here(path)).read_text())
+        return moved_back(Path(self._here(path)).read_text(), self.folder)
 
     def write(self, files: Sequence[HostFile]) -> None:
         """Have these files there, as a deploy has written them."""
@@ -115,24 +116,21 @@ class BalancerHost:
             path.chmod(int(file.mode, 8))
 
     def _here(self, text: str) -> str:
-        return self.program.moved(text, self.folder).replace("/etc/llm/", f"{self.folder}/etc/llm/")
-
-    def _back(self, text: str) -> str:
-        return self.program.back(text.replace(f"{self.folder}/etc/llm/", "/etc/llm/"), self.folder)
+        return moved(text, self.folder)
 
     def _archive(self, stdin: str) -> str:
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(stdin))) as tar:
             texts = {f"/{m.name}": tar.extractfile(m).read().decode() for m in tar}  # type: ignore[union-attr]
         return archive(HostFile(self._here(path), self._here(text)) for path, text in texts.items())
 
-    def _as_on_a_host(self, found: FoundBalancer) -> FoundBalancer:
+    def _as_on_a_host(self, found: FoundBalancer, kind: str) -> FoundBalancer:
         files = {}
         for path, state in found.files.items():
             mode = state.split()[0]
             files[path] = HostFile(path, self.read(path), mode=mode).state
         return replace(
             found,
-            packages=frozenset(self.program.balancer.packages),
+            packages=frozenset(KINDS[kind].packages),
             has_main_file=True,
             files=files,
         )

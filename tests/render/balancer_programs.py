@@ -50,12 +50,39 @@ defaults
 """
 
 
+PLACES = {
+    "/etc/nginx": "/etc/nginx",
+    "/etc/haproxy": "/etc/haproxy",
+    "/etc/systemd": "/etc/systemd",
+    "/etc/llm": "/etc/llm",
+    "/run/nginx.pid": "/nginx.pid",
+    haproxy_paths.PID: "/haproxy.pid",
+    haproxy_paths.MASTER: "/master.sock",
+    "/var/log/nginx": "",
+}
+"""Paths of a host, and where they are below a test's folder."""
+
+
+def moved(text: str, folder: Path) -> str:
+    """The text with a host's paths turned to those below `folder`."""
+    for path, place in PLACES.items():
+        text = text.replace(path, f"{folder}{place}")
+    return text
+
+
+def moved_back(text: str, folder: Path) -> str:
+    """The text with paths below `folder` turned to those of a host."""
+    for path, place in PLACES.items():
+        text = text.replace(f"{folder}{place}", path)
+    return text
+
+
 @dataclass(frozen=True)
 class Program:
     """A program, and where its files are in a test.
 
-    `moved_paths` turns paths of a host to places below a folder. `reload` is what its unit does on
-    `systemctl reload`; `refuses` is what it says of a word that it does not know.
+    `reload` is what its unit does on `systemctl reload`; `refuses` is what it says of a word that
+    it does not know.
     """
 
     kind: str
@@ -64,7 +91,6 @@ class Program:
     upstreams: str
     self_signed: str
     loaded: str
-    moved_paths: Mapping[str, str]
     command: Sequence[str]
     reload: str
     refuses: str
@@ -79,28 +105,16 @@ class Program:
         """The file that makes it serve."""
         return self.balancer.site
 
-    def moved(self, text: str, folder: Path) -> str:
-        """The text with a host's paths turned to those below `folder`."""
-        for path, place in self.moved_paths.items():
-            text = text.replace(path, f"{folder}{place}")
-        return text
-
-    def back(self, text: str, folder: Path) -> str:
-        """The text with paths below `folder` turned to those of a host."""
-        for path, place in sorted(self.moved_paths.items(), key=lambda one: -len(one[1])):
-            text = text.replace(f"{folder}{place}", path)
-        return text
-
     def install(self, folder: Path, files: Mapping[str, str]) -> Path:
         """Write files meant for a host below `folder` instead; the main file's path."""
-        main = Path(self.moved(self.main, folder))
+        main = Path(moved(self.main, folder))
         (main.parent / "conf.d").mkdir(parents=True, exist_ok=True)
         user = "user root;\n" if os.geteuid() == 0 else ""
         main.write_text(self.main_text.format(folder=folder, user=user))
         for path, text in files.items():
-            target = Path(self.moved(path, folder))
+            target = Path(moved(path, folder))
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(self.moved(text, folder))
+            target.write_text(moved(text, folder))
         return main
 
     def log(self, folder: Path) -> str:
@@ -110,12 +124,12 @@ class Program:
     def checked(self, folder: Path, staged: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         """Its check of files that replace the installed ones, as an operation runs it."""
         stage = folder / "stage"
-        (stage / self.moved(self.main, folder).lstrip("/")).parent.mkdir(parents=True)
+        (stage / moved(self.main, folder).lstrip("/")).parent.mkdir(parents=True)
         for path, text in staged.items():
-            target = stage / self.moved(path, folder).lstrip("/")
+            target = stage / moved(path, folder).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(self.moved(text, folder))
-        check = self.moved(self.balancer.check(), folder)
+            target.write_text(moved(text, folder))
+        check = moved(self.balancer.check(), folder)
         path = f"{Path(program(self.kind)).parent}:{os.environ['PATH']}"
         return subprocess.run(
             ["sh", "-c", f"set -eu; STAGE={stage}; ( {check} ) || exit 1"],
@@ -152,7 +166,6 @@ NGINX = Program(
     nginx_paths.UPSTREAMS,
     nginx_paths.SELF_SIGNED,
     nginx_paths.LOADED,
-    {"/etc/nginx": "/etc/nginx", "/var/log/nginx": "", "/run/nginx.pid": "/nginx.pid"},
     ("nginx", "-c", "{folder}/etc/nginx/nginx.conf"),
     'kill -HUP "$(cat {folder}/nginx.pid)"',
     'unknown directive "nonsense" in',
@@ -167,12 +180,6 @@ HAPROXY = Program(
     haproxy_paths.UPSTREAMS,
     haproxy_paths.SELF_SIGNED,
     haproxy_paths.LOADED,
-    {
-        "/etc/haproxy": "/etc/haproxy",
-        "/etc/systemd": "/etc/systemd",
-        haproxy_paths.PID: "/haproxy.pid",
-        haproxy_paths.MASTER: "/master.sock",
-    },
     (
         *("haproxy", "-Ws", *_HAPROXY_FILES.split()),
         *("-p", "{folder}/haproxy.pid", "-S", "{folder}/master.sock"),
@@ -226,6 +233,6 @@ def files(
 def make_certificate(one: Program, folder: Path) -> Path:
     """A self-signed certificate where the program's is."""
     program("openssl")
-    path = Path(one.moved(one.self_signed, folder))
+    path = Path(moved(one.self_signed, folder))
     subprocess.run(["sh", "-c", make_script(str(path), NAMES)], check=True)
     return path

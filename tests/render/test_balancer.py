@@ -36,6 +36,7 @@ from .balancer_programs import (
     Program,
     files,
     make_certificate,
+    moved,
     site,
 )
 from .balancer_server import (
@@ -128,7 +129,7 @@ def test_the_check_sees_the_new_files_with_the_live_ones(
     given = settings(tmp_path, port=free_port(), ipv6=False)
     main = program.install(tmp_path, site(program, given, [CHAT]))
     (main.parent / "dangling").symlink_to("/no/such/file")
-    live = Path(program.moved(program.site, tmp_path))
+    live = Path(moved(program.site, tmp_path))
     before = live.read_text()
     text = site(program, given, [CHAT])[program.site] + change
     done = program.checked(tmp_path, {program.site: text})
@@ -522,7 +523,7 @@ def test_drains(program: Program, tmp_path: Path):
             assert min(served(client, engines)) > 0
 
             # What the program would not take is not installed.
-            live = Path(program.moved(program.site, tmp_path))
+            live = Path(moved(program.site, tmp_path))
             good = live.read_text()
             live.write_text(f"{good}nonsense on;\n")
             with pytest.raises(AssertionError, match=program.refuses):
@@ -531,7 +532,7 @@ def test_drains(program: Program, tmp_path: Path):
             live.write_text(good)
 
             # A run that was killed before it reloaded is made good by the next.
-            Path(program.moved(program.loaded, tmp_path)).unlink()
+            Path(moved(program.loaded, tmp_path)).unlink()
             change(operations.undrain, "gpu2/*")
             assert host.standing.loaded
 
