@@ -34,13 +34,13 @@ test: unit render lab ## run all tests, those over real hosts included
 
 # Side by side, for machines with two cores, in halves that take about as long.
 PLANS := $(addprefix tests/unit/,hardware models topology plan driver)
-SCREEN := $(wildcard $(addprefix tests/render/test_,screen.py balancer.py completions*.py all_*.py validation_runs.py))
+SCREEN := $(wildcard $(addprefix tests/render/test_,screen.py balancer.py nginx.py haproxy.py replacement.py completions*.py all_*.py validation_runs.py))
 unit: $(READY) ## run the tests of what decides: no program, no server
 	@$(BIN)/pytest $(PLANS) & plans=$$!; \
 	$(BIN)/pytest tests/unit $(addprefix --ignore=,$(PLANS)); rest=$$?; wait $$plans && exit $$rest
 
-PACKAGES := nginx-light nftables systemd openssl curl
-render: $(READY) ## run the tests of whole files and programs (nginx, nftables, systemd)
+PACKAGES := nginx-light haproxy nftables systemd openssl curl
+render: $(READY) ## run the tests of whole files and programs (nginx, haproxy, nftables, systemd)
 	@sh tests/packages.sh $(PACKAGES)
 	@$(BIN)/pytest $(SCREEN) & screen=$$!; \
 	$(BIN)/pytest tests/render $(addprefix --ignore=,$(SCREEN)); rest=$$?; wait $$screen && exit $$rest

@@ -85,14 +85,14 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 @contextmanager
 def _time_limit(limit_s: float) -> Iterator[None]:
-    """TimeoutError in Python code that is called here and runs longer.
+    """TimeoutError in Python code that is called here and takes more processor time.
 
     A trace needs no signal, which only a main thread may take, and no process.
     """
-    end, before = time.monotonic() + limit_s, sys.gettrace()
+    end, before = time.thread_time() + limit_s, sys.gettrace()
 
     def trace(frame: object, event: str, argument: object) -> Any:
-        if time.monotonic() > end:
+        if time.thread_time() > end:
             raise TimeoutError(f"it takes longer than {limit_s:g} s to render; shorten its loops")
         return trace
 

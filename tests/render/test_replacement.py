@@ -61,13 +61,10 @@ class Host(BalancerHost):
             program(one.kind)
             one.install(folder, {})
 
-    def states(self) -> dict[str, tuple[bool, bool]]:
+    def states(self) -> dict[str, tuple[bool, ...]]:
         """Of each program whether it is enabled, and whether it is active."""
         return {
-            kind: (
-                (self.folder / f"{kind}.enabled").exists(),
-                (self.folder / f"{kind}.pid").exists(),
-            )
+            kind: tuple((self.folder / f"{kind}.{file}").exists() for file in ("enabled", "pid"))
             for kind in PROGRAMS
         }
 
@@ -119,6 +116,7 @@ def drained(host: Host, planned: Program, id: str) -> None:
 def test_a_program_takes_the_place_of_the_other(tmp_path: Path, kind: str):
     new, (old,) = PROGRAMS[kind], [one for one in PROGRAMS.values() if one.kind != kind]
     with serving(tmp_path, old) as (host, client, engines, found):
+        known = client.certificate.read_bytes()
         drained(host, new, "gpu2/r-0")
         assert (tmp_path / "reloads").read_text() == f"{old.kind}\n", "it serves until the end"
         assert served(client, engines)[1] == 0
@@ -127,8 +125,9 @@ def test_a_program_takes_the_place_of_the_other(tmp_path: Path, kind: str):
         deployment = BalancerDeployment(new.balancer, given, routes, "r")
         assert host.deploy(deployment) == ["make_certificate", "write_site", "run_program"]
         assert host.states() == {old.kind: (False, False), new.kind: (True, True)}
-        # The certificate that the client knows, and the operator's drain.
+        # The operator's drain stays.
         client.certificate = Path(moved(new.self_signed, tmp_path))
+        assert client.certificate.read_bytes() == known, "clients may have pinned it"
         assert served(client, engines) == (8, 0)
         assert not Path(moved(old.site, tmp_path)).exists()
         assert not Path(moved(old.upstreams, tmp_path)).exists()

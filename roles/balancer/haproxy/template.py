@@ -18,6 +18,8 @@ TARGET = re.compile(r"(?m)^[ \t]*(?:use_backend|default_backend)[ \t]+(\S+)")
 OUR_TARGET = re.compile(rf"{UPSTREAM_PREFIX}[A-Za-z0-9._-]+")
 # Outside of quotes `#` begins a comment where a word could begin.
 COMMENT = re.compile(r"(?m)(?:^|(?<=[ \t]))#.*$")
+# Of the words in which a line begins none needs them.
+QUOTES = re.compile(r"[\"'\\]")
 REMEDY = (
     "backends are written into a file of their own, which is loaded after this one; leave them "
     "out and send requests to each location's upstream by `use_backend`, as "
@@ -62,7 +64,7 @@ def drain_problem(site: str) -> str | None:
 
     Only upstreams.cfg follows drains, so a site must name its backends and none of its own.
     """
-    text = COMMENT.sub("", site)
+    text = QUOTES.sub("", COMMENT.sub("", site))
     if found := SECTION.search(text):
         return f"it has {found[1]} {found[2]} of its own, which no drain reaches: {REMEDY}"
     if found := SERVER.search(text):

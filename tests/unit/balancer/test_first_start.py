@@ -2,14 +2,17 @@
 
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from roles.balancer.nginx import scripts
+from roles.balancer.haproxy import scripts as haproxy
+from roles.balancer.nginx import scripts as nginx
 
 
+@pytest.mark.parametrize("scripts", [nginx, haproxy])
 def test_one_that_its_package_started_loads_our_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """systemd as it is: starting what runs does nothing, a restart reads the files."""
     loaded = tmp_path / "loaded"

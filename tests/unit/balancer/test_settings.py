@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from roles.balancer import BalancerSettings, Keys, RouteSettings, keys_of
 from roles.balancer.nginx.paths import UPSTREAMS
+from roles.balancer.programs import TEMPLATES as OURS
 from roles.host.templates import TEMPLATES
 
 from .fleets import CLIENT_KEY, ENGINE_KEY, private, settings
@@ -169,10 +170,40 @@ def test_a_template_that_keeps_to_drains(tmp_path: Path, text: str):
     assert settings(tmp_path, template=own).template == own
 
 
-def test_a_template_that_can_be_rendered(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "sends requests to no backend"),
+        ("#use_backend llm_a", "sends requests to no backend"),
+        ("backend own\n  server a 10.0.0.1:80", "has backend own of its own"),
+        ("listen own\n  server a 10.0.0.1:80", "has listen own of its own"),
+        ("frontend f\n  'server' a 10.0.0.1:80", "has `server`"),
+        ("frontend f\n\tdispatch 10.0.0.1:80", "has `dispatch`"),
+        ("frontend f\n  use_backend own", "sends requests to own"),
+        ("frontend f\n  use_backend llm_a\n  default_backend own # x", "sends requests to own"),
+        ("frontend f\n  use_backend %[var(txn.x)]", "sends requests to %[var(txn.x)]"),
+        ("{% for s in servers %}{% endfor %}", "'servers' is undefined"),
+    ],
+)
+def test_a_template_of_haproxy_that_would_ignore_drains(tmp_path: Path, text: str, message: str):
     own = tmp_path / "own.j2"
-    own.write_text((TEMPLATES / "nginx/llm.conf.j2").read_text())
-    assert settings(tmp_path, template=own, port=8443).template == own
+    own.write_text(text)
+    with pytest.raises(ValidationError, match=re.escape(message)) as error:
+        settings(tmp_path, program="haproxy", template=own)
+    assert "templates/haproxy/llm.cfg.j2" in str(error.value), "what to do"
+    assert error.value.errors()[0]["loc"] == ("template",)
+
+
+@pytest.mark.parametrize(("program", "file"), [(p, one.file) for p, one in OURS.items()])
+def test_a_template_that_can_be_rendered(tmp_path: Path, program: str, file: str):
+    own = tmp_path / "own.j2"
+    own.write_text((TEMPLATES / file).read_text())
+    assert settings(tmp_path, program=program, template=own, port=8443).template == own
+
+
+def test_a_program_that_is_none(tmp_path: Path):
+    with pytest.raises(ValidationError, match="'nginx' or 'haproxy'"):
+        settings(tmp_path, program="caddy")
 
 
 def test_a_certificate_and_its_key(tmp_path: Path):
