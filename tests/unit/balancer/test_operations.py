@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import shlex
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.context import ctx_host, ctx_state
 
 from roles.balancer import BalancerState, balancer_of, operations
+from roles.balancer.balancer import Balancer
 from roles.balancer.deployment import BalancerDeployment
 from roles.balancer.facts import BalancerFacts, Completions
 from roles.balancer.found import FoundBalancer
@@ -26,9 +28,16 @@ from .fleets import route, settings, state
 
 NGINX = KINDS["nginx"]
 OLD = Path(__file__).parents[2] / "data" / "balancer-eaed66b"
-ALL = frozenset(NGINX.packages)
 CHAT = route()
 IDS = [member.id for member in CHAT.members]
+# A drained member in the file of the upstreams.
+OUT = {"nginx": "server 10.0.0.1:8000 down;", "haproxy": "10.0.0.1:8000 weight 1 disabled"}
+
+
+@pytest.fixture(params=KINDS)
+def balancer(request: pytest.FixtureRequest) -> Balancer:
+    """Each program that can be the balancer."""
+    return KINDS[request.param]
 
 
 class Host:
@@ -62,12 +71,17 @@ def commands(operation: Any, facts: dict[Any, Any], executing: bool = True, **ar
         return list(operation._inner(**arguments))
 
 
-def standing(of: BalancerState | None = None, **values: Any) -> FoundBalancer:
+def standing(balancer: Balancer, of: BalancerState | None = None, **values: Any) -> FoundBalancer:
     """A balancer that serves this state."""
-    found = FoundBalancer(packages=ALL, has_main_file=True, enabled=True, active=True, loaded=True)
+    packages = frozenset(balancer.packages)
+    found = FoundBalancer(
+        packages=packages, has_main_file=True, enabled=True, active=True, loaded=True
+    )
     if of is not None:
-        files = {file.path: file.state for file in NGINX.upstream_files(of)}
-        found = replace(found, state=dump_state(of), files=files | {paths.SITE: "644 root root x"})
+        files = {file.path: file.state for file in balancer.upstream_files(of)}
+        found = replace(
+            found, state=dump_state(of), files=files | {balancer.site: "644 root root x"}
+        )
     return replace(found, **values)
 
 
@@ -78,8 +92,20 @@ def written(command: Any) -> dict[str, str]:
         return {f"/{m.name}": tar.extractfile(m).read().decode() for m in tar}  # type: ignore[union-attr]
 
 
-def drained(before: FoundBalancer, *ids: str, operation: Any = operations.drain, **more: Any):
-    arguments = {"balancer": NGINX, "replicas": lambda: ids, "owner": "operator", "run": "r"}
+def unquoted(command: Any) -> str:
+    """The script of a command."""
+    (script,) = shlex.split(command.bits[2])
+    return script
+
+
+def drained(
+    balancer: Balancer,
+    before: FoundBalancer,
+    *ids: str,
+    operation: Any = operations.drain,
+    **more: Any,
+):
+    arguments = {"balancer": balancer, "replicas": lambda: ids, "owner": "operator", "run": "r"}
     if operation is operations.drain:
         arguments |= {"interrupted": tuple, "note_kept": lambda ids: None}
     else:
@@ -87,64 +113,75 @@ def drained(before: FoundBalancer, *ids: str, operation: Any = operations.drain,
     return commands(operation, {BalancerFacts: before}, **(arguments | more))
 
 
-def test_a_drain_writes_what_follows_from_it_and_reloads():
-    (command,) = drained(standing(state()), IDS[0])
+def test_a_drain_writes_what_follows_from_it_and_reloads(balancer: Balancer):
+    (command,) = drained(balancer, standing(balancer, state()), IDS[0])
     files = written(command)
-    assert list(files) == [paths.UPSTREAMS, STATE]
+    assert (*files,) == tuple(file.path for file in balancer.upstream_files(state()))
     found = parse_state(files[STATE])
     assert found and [(one.replica, one.owner) for one in found.drains] == [(IDS[0], "operator")]
-    assert "server 10.0.0.1:8000 down;" in files[paths.UPSTREAMS]
-    assert "nginx -t" in str(command) and "systemctl reload nginx" in str(command)
+    assert OUT[balancer.kind] in next(iter(files.values()))
+    assert balancer.check() in unquoted(command)
+    assert f"systemctl reload {balancer.kind}" in str(command)
 
 
-def test_a_second_owner_changes_the_state_alone():
+def test_a_second_owner_changes_the_state_alone(balancer: Balancer):
     before, _ = drain(state(), [IDS[0]], "watchdog", "r", "s")
-    (command,) = drained(standing(before), IDS[0])
-    assert "systemctl reload" not in str(command) and "nginx -t" not in str(command)
+    (command,) = drained(balancer, standing(balancer, before), IDS[0])
+    assert "systemctl reload" not in str(command) and balancer.check() not in unquoted(command)
     assert f"mv -f {STATE}.pyinfra-new" in str(command)
-    (command,) = drained(standing(before), IDS[0], operation=operations.undrain, owner="watchdog")
-    assert "systemctl reload nginx" in str(command)
+    (command,) = drained(
+        balancer, standing(balancer, before), IDS[0], operation=operations.undrain, owner="watchdog"
+    )
+    assert f"systemctl reload {balancer.kind}" in str(command)
 
 
-def test_nothing_where_nothing_changes():
+def test_nothing_where_nothing_changes(balancer: Balancer):
     before, _ = drain(state(), [IDS[0]], "operator", "r", "s")
-    assert drained(standing(before), IDS[0]) == []
-    assert drained(standing(state()), IDS[0], operation=operations.undrain) == []
-    assert drained(standing(state())) == []
-    assert drained(standing(), IDS[0]) == [], "it serves nobody yet"
+    assert drained(balancer, standing(balancer, before), IDS[0]) == []
+    assert (
+        drained(balancer, standing(balancer, state()), IDS[0], operation=operations.undrain) == []
+    )
+    assert drained(balancer, standing(balancer, state())) == []
+    assert drained(balancer, standing(balancer), IDS[0]) == [], "it serves nobody yet"
 
 
-def test_what_a_killed_run_left_is_loaded():
+def test_what_a_killed_run_left_is_loaded(balancer: Balancer):
     before, _ = drain(state(), [IDS[0]], "operator", "r", "s")
-    (command,) = drained(standing(before, loaded=False), IDS[0])
-    assert "systemctl reload nginx" in str(command)
+    (command,) = drained(balancer, standing(balancer, before, loaded=False), IDS[0])
+    assert f"systemctl reload {balancer.kind}" in str(command)
 
 
-def test_who_has_moved_gets_in_as_it_is_now():
+def test_who_has_moved_gets_in_as_it_is_now(balancer: Balancer):
     old = state()
     upstream = replace(old.upstreams[0], failures={IDS[0]: "no answer"})
     before, _ = drain(replace(old, upstreams=(upstream,)), [IDS[0]], "rolling-update", "r", "s")
     now = replace(upstream.members[0], port=8200)
     new = replace(now, id="gpu9/chat-0", address="10.0.0.9")
     (command,) = drained(
-        standing(before),
+        balancer,
+        standing(balancer, before),
         IDS[0],
         operation=operations.undrain,
         owner="rolling-update",
         proved=lambda: {"chat": [now, new]},
     )
-    text = written(command)[paths.UPSTREAMS]
-    assert "server 10.0.0.1:8200" in text and "10.0.0.1:8000" not in text
-    assert "server 10.0.0.9:8200" in text and "down" not in text
+    text = next(iter(written(command).values()))
+    assert " 10.0.0.1:8200" in text and "10.0.0.1:8000" not in text
+    assert " 10.0.0.9:8200" in text and "# gpu1/chat-0: out" not in text
 
 
-def resumed(before: FoundBalancer, serving: dict[str, Any] | None = None, wanted: bool = True):
+def resumed(
+    balancer: Balancer,
+    before: FoundBalancer,
+    serving: dict[str, Any] | None = None,
+    wanted: bool = True,
+):
     """The commands, and the states that were noted."""
     noted: list[BalancerState] = []
     found = commands(
         operations.resume_drains,
         {BalancerFacts: before},
-        balancer=NGINX,
+        balancer=balancer,
         wanted=lambda: wanted,
         serving=lambda: serving or {},
         owner="rolling-update",
@@ -154,54 +191,68 @@ def resumed(before: FoundBalancer, serving: dict[str, Any] | None = None, wanted
     return found, noted
 
 
-def test_what_a_killed_run_drained_is_taken_back_of_who_serves():
+def test_what_a_killed_run_drained_is_taken_back_of_who_serves(balancer: Balancer):
     before, _ = drain(state(), IDS[:2], "rolling-update", "old", "s")
     members = before.upstreams[0].members
-    (command,), (noted,) = resumed(standing(before), {"chat": [members[0]]})
+    (command,), (noted,) = resumed(balancer, standing(balancer, before), {"chat": [members[0]]})
     assert [one.replica for one in noted.drains] == [IDS[1]]
     assert parse_state(written(command)[STATE]) == noted
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_nothing_is_taken_back_where_nothing_was_left(wanted: bool):
-    found, noted = resumed(standing(state()), wanted=wanted)
+def test_nothing_is_taken_back_where_nothing_was_left(balancer: Balancer, wanted: bool):
+    found, noted = resumed(balancer, standing(balancer, state()), wanted=wanted)
     assert (found, noted) == ([], [state()] if wanted else [])
-    assert resumed(standing()) == ([], []), "it serves nobody yet"
+    assert resumed(balancer, standing(balancer)) == ([], []), "it serves nobody yet"
 
 
-def test_the_last_member_stays_in(caplog: pytest.LogCaptureFixture):
+def test_the_last_member_stays_in(balancer: Balancer, caplog: pytest.LogCaptureFixture):
     before, _ = drain(state(), IDS[:3], "watchdog", "r", "s")
     kept: list[str] = []
-    assert drained(standing(before), IDS[3], note_kept=kept.extend) == []
+    assert drained(balancer, standing(balancer, before), IDS[3], note_kept=kept.extend) == []
     assert kept == [IDS[3]]
     assert f"{IDS[3]} is not drained" in caplog.text
-    assert len(drained(standing(before), IDS[3], interrupted=lambda: ["chat"])) == 1
+    assert (
+        len(drained(balancer, standing(balancer, before), IDS[3], interrupted=lambda: ["chat"]))
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
-    "before",
-    [standing(state="{"), standing(files={paths.SITE: "644 root root x"})],
+    "change",
+    [{"state": "{"}, {"state": "", "old_site": "", "files": None}],
     ids=["a state that cannot be read", "an earlier version that was not taken over"],
 )
-def test_who_cannot_be_drained_fails_its_host(before: FoundBalancer):
-    (command,) = drained(before, IDS[0])
+def test_who_cannot_be_drained_fails_its_host(balancer: Balancer, change: dict[str, Any]):
+    if "files" in change:
+        change = change | {"files": {balancer.site: "644 root root x"}}
+    (command,) = drained(balancer, standing(balancer, **change), IDS[0])
     assert isinstance(command, FunctionCommand)
 
 
 @pytest.mark.parametrize("operation", [operations.drain, operations.undrain])
-def test_replicas_are_named_when_the_run_executes(operation: Any):
+def test_replicas_are_named_when_the_run_executes(balancer: Balancer, operation: Any):
     def replicas() -> list[str]:
         raise AssertionError("it is not known yet")
 
-    assert drained(standing(state()), operation=operation, replicas=replicas, executing=False) == []
+    assert (
+        drained(
+            balancer,
+            standing(balancer, state()),
+            operation=operation,
+            replicas=replicas,
+            executing=False,
+        )
+        == []
+    )
 
 
 OLD_SITE = (OLD / "llm.aside.conf").read_text()
 
 
 def test_an_old_site_is_taken_over_before_the_first_drain():
-    before = standing(old_site=OLD_SITE, files={paths.SITE: "644 root root x"})
-    adoption, *rest = drained(before, "gpu1/*")
+    before = standing(NGINX, old_site=OLD_SITE, files={paths.SITE: "644 root root x"})
+    adoption, *rest = drained(NGINX, before, "gpu1/*")
     files = written(adoption)
     assert list(files) == [paths.UPSTREAMS, paths.SITE, STATE]
     assert f"include {paths.UPSTREAMS};" in files[paths.SITE]
@@ -212,26 +263,27 @@ def test_an_old_site_is_taken_over_before_the_first_drain():
 
 @pytest.mark.parametrize("operation", ["drain", "install"])
 def test_an_old_site_that_cannot_be_read(tmp_path: Path, operation: str):
-    before = standing(old_site="server { }\n", files={paths.SITE: "644 root root x"})
+    before = standing(NGINX, old_site="server { }\n", files={paths.SITE: "644 root root x"})
     if operation == "drain":
-        found = drained(before, "gpu1/*")
+        found = drained(NGINX, before, "gpu1/*")
     else:
         facts = {BalancerFacts: before}
-        found = commands(operations.install, facts, deployment=deployment(tmp_path, before))
+        found = commands(operations.install, facts, deployment=deployment(NGINX, tmp_path, before))
     assert [type(command) for command in found] == [FunctionCommand]
 
 
-def deployment(folder: Path, found: FoundBalancer) -> BalancerDeployment:
-    given = settings(folder)
+def deployment(balancer: Balancer, folder: Path, found: FoundBalancer) -> BalancerDeployment:
+    given = settings(folder, program=balancer.kind)
     return BalancerDeployment(
         balancer_of(given), given, (CHAT,), "run", found, parse_state(found.state)
     )
 
 
-def deployed(folder: Path) -> FoundBalancer:
+def deployed(balancer: Balancer, folder: Path) -> FoundBalancer:
     """A balancer on which a deploy changes nothing."""
-    found = deployment(folder, standing())
+    found = deployment(balancer, folder, standing(balancer))
     return standing(
+        balancer,
         found.wanted,
         files={file.path: file.state for file in found.files},
         certificate=frozenset(["DNS:a"]),
@@ -255,8 +307,8 @@ def run(found: BalancerDeployment) -> list[str]:
     ]
 
 
-def test_a_second_deploy_does_nothing(tmp_path: Path):
-    assert run(deployment(tmp_path, deployed(tmp_path))) == []
+def test_a_second_deploy_does_nothing(balancer: Balancer, tmp_path: Path):
+    assert run(deployment(balancer, tmp_path, deployed(balancer, tmp_path))) == []
 
 
 @pytest.mark.parametrize(
@@ -270,19 +322,23 @@ def test_a_second_deploy_does_nothing(tmp_path: Path):
         ({"files": {}}, ["write_site", "run_program"]),
     ],
 )
-def test_what_differs_is_made_good(tmp_path: Path, change: dict[str, Any], done: list[str]):
-    assert run(deployment(tmp_path, replace(deployed(tmp_path), **change))) == done
+def test_what_differs_is_made_good(
+    balancer: Balancer, tmp_path: Path, change: dict[str, Any], done: list[str]
+):
+    assert (
+        run(deployment(balancer, tmp_path, replace(deployed(balancer, tmp_path), **change))) == done
+    )
 
 
-def test_the_state_alone_needs_no_reload(tmp_path: Path):
-    before = deployed(tmp_path)
+def test_the_state_alone_needs_no_reload(balancer: Balancer, tmp_path: Path):
+    before = deployed(balancer, tmp_path)
     files = dict(before.files) | {STATE: HostFile(STATE, "old").state}
-    assert run(deployment(tmp_path, replace(before, files=files))) == ["write_site"]
+    assert run(deployment(balancer, tmp_path, replace(before, files=files))) == ["write_site"]
 
 
-def test_a_state_that_cannot_be_read_stops_the_deploy(tmp_path: Path):
-    found = deployment(tmp_path, standing())
-    facts = {BalancerFacts: standing(state="{")}
+def test_a_state_that_cannot_be_read_stops_the_deploy(balancer: Balancer, tmp_path: Path):
+    found = deployment(balancer, tmp_path, standing(balancer))
+    facts = {BalancerFacts: standing(balancer, state="{")}
     (command,) = commands(operations.install, facts, deployment=found)
     assert isinstance(command, FunctionCommand)
 
@@ -300,7 +356,7 @@ def test_debians_default_site_goes_only_with_a_new_nginx(
 ):
     monkeypatch.setattr(operations.apt.packages, "_inner", lambda **_: iter(["apt-get install"]))
     facts = {BalancerFacts: FoundBalancer(packages=frozenset(packages), has_main_file=known)}
-    found = deployment(tmp_path, standing())
+    found = deployment(NGINX, tmp_path, standing(NGINX))
     done = commands(operations.install, facts, deployment=found)
     assert done[0] == "apt-get install"
     assert (done[1:] == [f"rm -f {paths.DEFAULT_SITE}"]) is removed
