@@ -119,7 +119,11 @@ class Services(Fleet):
                 "engines": {"llama_cpp": llama_engine() | dict(engine or {})},
                 "launch": {"start_timeout_s": 120},
                 "validation": proof,
-                "balancer": {"completion_timeout_s": 60, "api_key_file": str(self.key("balancer"))},
+                "balancer": {
+                    "completion_timeout_s": 60,
+                    "api_key_file": str(self.key("balancer")),
+                    **settings.pop("balancer", {}),
+                },
                 **settings,
             },
         )
@@ -175,13 +179,16 @@ class Services(Fleet):
 
     def upstreams(self) -> dict[str, dict[str, bool]]:
         """Each service's replicas on the balancer by HOST/NAME, and whether they get requests."""
-        text = self.ssh(BALANCER, "cat /etc/nginx/llm/upstreams.conf")
+        text = self.ssh(
+            BALANCER, "cat /etc/nginx/llm/upstreams.conf /etc/haproxy/llm/upstreams.cfg;:"
+        )
+        parts = re.split(r"^(?:upstream|backend) llm_(\S+).*$", text, flags=re.MULTILINE)
+        servers = re.compile(r"^ +server (.*?);?  # ([^\s:]+)", re.MULTILINE)
         return {
             name: {
-                replica: "down" not in rest.split()
-                for rest, replica in re.findall(r"^ +server (.*);  # ([^\s:]+)", body, re.MULTILINE)
+                id: not {"down", "disabled"} & {*rest.split()} for rest, id in servers.findall(body)
             }
-            for name, body in re.findall(r"^upstream llm_(\S+) \{(.*?)^\}", text, re.M | re.S)
+            for name, body in zip(parts[1::2], parts[2::2], strict=True)
         }
 
     def replicas(self, host: str) -> dict[str, Replica]:

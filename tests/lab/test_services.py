@@ -40,12 +40,15 @@ class Two(Services):
         self,
         alpha: Mapping[str, Any] | None = None,
         beta: Mapping[str, Any] | None = None,
+        program: str = "nginx",
         **hosts: Mapping[str, Any],
     ) -> Path:
-        """The inventory of both, with changed settings of some."""
+        """The inventory of both, with changed settings of some, behind a balancer's program."""
         changed = {name: HOSTS[name] | dict(hosts.get(name, {})) for name in HOSTS}
         return self.inventory(
-            [self.alpha(**dict(alpha or {})), self.beta(**dict(beta or {}))], changed
+            [self.alpha(**dict(alpha or {})), self.beta(**dict(beta or {}))],
+            changed,
+            balancer={"program": program},
         )
 
     def alone(self, *names: str) -> Path:
@@ -177,6 +180,51 @@ def test_a_host_is_drained_and_taken_back_without_a_restart(two: Two):
     assert two.upstreams() == MEMBERS
     assert two.pids("alpha") | two.pids("beta") == before
     assert set(statuses) == {200}
+
+
+def programs(two: Two) -> dict[str, str]:
+    """Whether each program that can be the balancer is enabled, and active."""
+    told = "echo $(systemctl is-enabled $p) $(systemctl is-active $p)"
+    lines = two.ssh(BALANCER, f"for p in nginx haproxy; do {told}; done").splitlines()
+    return dict(zip(("nginx", "haproxy"), lines, strict=True))
+
+
+def test_haproxy_takes_the_place_of_nginx(two: Two):
+    nobody = two.pids("alpha") | two.pids("beta")
+    both = two.both(**LATER, program="haproxy")
+    run = two.apply(both)
+    assert "nginx serves here: at the end of this deploy haproxy takes its place" in run.text
+    assert programs(two) == {"nginx": "disabled inactive", "haproxy": "enabled active"}
+    assert two.upstreams() == MEMBERS
+    again = two.apply(both, *FAST, "-vv")
+    assert again.changes == 0 and again.ssh_commands(BALANCER) <= 4, again.text
+    assert two.pids("alpha") | two.pids("beta") == nobody
+
+
+def test_haproxy_rolls_and_drains_without_a_lost_request(two: Two):
+    alpha, beta = two.pids("alpha"), two.pids("beta")
+    service = two.beta()
+    with two.asking(lambda: two.completion(service)) as statuses:
+        changed = LATER | {"beta": {"arguments": {"threads-http": 4}}}
+        run = two.apply(two.both(**changed, program="haproxy"), *FAST)
+        now = two.pids("beta")
+        assert now.keys() == beta.keys() and not set(now.items()) & set(beta.items()), run.text
+        two.apply(two.both(**changed, program="haproxy", gpu5={"drained": True}), *FAST)
+        drained = two.upstreams()
+        two.apply(two.both(**changed, program="haproxy"), *FAST)
+    assert drained["beta"] == MEMBERS["beta"] | {"gpu5/beta-0": False}
+    assert two.upstreams() == MEMBERS and two.pids("alpha") == alpha
+    assert set(statuses) == {200} and len(statuses) > 20
+    log = two.ssh(BALANCER, "sudo journalctl -u haproxy -o cat --no-pager | grep '^{'")
+    asked = [one for one in map(json.loads, log.splitlines()) if one["service"] == "beta"]
+    assert {one["status"] for one in asked} == {200} and len(asked) >= len(statuses)
+
+
+def test_nginx_takes_its_place_again(two: Two):
+    two.apply(two.both(**LATER), *FAST)
+    assert programs(two) == {"nginx": "enabled active", "haproxy": "disabled inactive"}
+    assert two.upstreams() == MEMBERS
+    assert two.completion(two.alpha(**LATER["alpha"])) == two.completion(two.beta()) == 200
 
 
 def cut_off(two: Two) -> list[dict[str, Any]]:
