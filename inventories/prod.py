@@ -33,7 +33,7 @@ gpu_hosts = [
     ("gpu-2", {"ssh_hostname": "192.0.2.12", "llm": {"gpus": "4x NVIDIA A10G", "links": "pcie"}}),
 ]
 
-# nginx runs here; clients talk to these hosts only.
+# The balancer runs here; clients talk to these hosts only.
 balancers = [
     ("lb-1", {"ssh_hostname": "192.0.2.10"}),
 ]
