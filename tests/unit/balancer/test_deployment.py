@@ -129,3 +129,25 @@ def test_drained_members_are_not_asked(tmp_path: Path):
     drained = replace(CHAT, drained=frozenset(["gpu1/chat-0"]))
     question = deployment(tmp_path, drained).probe_program
     assert "gpu2/chat-0" in question and "gpu1/chat-0" not in question
+
+
+@pytest.mark.parametrize(
+    ("others", "failed", "keeps_key", "stays"),
+    [
+        (["haproxy"], [], [], False),
+        (["haproxy"], all_of(CHAT)[1:], [], False),
+        # The other one's file has the key that the engines take, and this one's has not.
+        (["haproxy"], [], ["code"], True),
+        (["haproxy"], all_of(CHAT), [], True),
+        ([], all_of(CHAT), ["code"], False),
+    ],
+)
+def test_a_program_takes_no_place_while_a_service_does_not_answer_as_planned(
+    tmp_path: Path, others: list[str], failed: list[str], keeps_key: list[str], stays: bool
+):
+    given = {"failed": failed, "keeps_key": keeps_key}
+    found = deployment(tmp_path, CHAT, CODE, old=state(CHAT, CODE), **given)
+    found.found = replace(found.found, others=tuple(others))
+    assert (found.replacement_problem is not None) is stays
+    # The key that the engines take may be in the other one's files.
+    assert ("/etc/haproxy/llm/keys/chat.engine" in found.probe_program) is bool(others)
