@@ -34,7 +34,7 @@ def install(deployment: BalancerDeployment):
     deployment.results, deployment.changed = {}, False
     found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
     serving, there = _serving(balancer, found)
-    if serving is not balancer and not state.is_executing:
+    if serving is not balancer:
         warn(
             f"{serving.kind} serves here: at the end of this deploy {balancer.kind} takes its "
             "place; answers under way are cut off, and clients are refused for some seconds"

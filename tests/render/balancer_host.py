@@ -31,12 +31,6 @@ esac
 JOURNALCTL = "#!/bin/sh\ntail -n 5 {folder}/llm.access.log\n"
 
 
-OWN_ARGUMENTS: dict[Any, dict[str, Any]] = {
-    operations.drain: {"interrupted": tuple, "note_kept": lambda ids: None},
-    operations.undrain: {"proved": dict},
-}
-
-
 class BalancerHost:
     """Answers facts and runs the commands of operations, with a host's paths below `folder`."""
 
@@ -74,6 +68,26 @@ class BalancerHost:
                 done = self.shell(command.bits[2], command.connector_arguments.get("_stdin", ""))
                 assert done.returncode == 0, done.stderr
         return done
+
+    def drain(self, *ids: str, owner: str = "operator", planned: Program | None = None) -> None:
+        """Drain members, in a run that plans a program."""
+        own = {"interrupted": tuple, "note_kept": lambda ids: None}
+        self._change(operations.drain, ids, owner, planned, own)
+
+    def undrain(self, *ids: str, owner: str = "operator") -> None:
+        """End drains of members."""
+        self._change(operations.undrain, ids, owner, None, {"proved": dict})
+
+    def _change(
+        self,
+        operation: Any,
+        ids: Sequence[str],
+        owner: str,
+        planned: Program | None,
+        own: dict[str, Any],
+    ) -> None:
+        balancer = (planned or self.program).balancer
+        self.run(operation, balancer=balancer, replicas=lambda: ids, owner=owner, run="r", **own)
 
     def shell(self, script: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a script that is meant for a host."""

@@ -144,8 +144,9 @@ def engine() -> Iterator[tuple[int, type[Engine]]]:
 class Client:
     """Speaks to the balancer and trusts only its certificate."""
 
-    def __init__(self, port: int, certificate: Path, key: str):
+    def __init__(self, port: int, certificate: Path, key: str, timeout_s: float = 60):
         self.port, self.certificate, self.key = port, certificate, key
+        self.timeout_s = timeout_s
 
     def context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.certificate))
@@ -154,7 +155,7 @@ class Client:
 
     def connected(self) -> HTTPSConnection:
         """A connection that has had an answer, and stays open."""
-        connection = self._connection(60)
+        connection = self._connection()
         connection.request("GET", "/health")
         connection.getresponse().read()
         return connection
@@ -169,15 +170,13 @@ class Client:
         except (OSError, HTTPException):
             return None
 
-    def _connection(self, timeout_s: float) -> HTTPSConnection:
+    def _connection(self) -> HTTPSConnection:
         context = self.context()
-        return HTTPSConnection("127.0.0.1", self.port, context=context, timeout=timeout_s)
+        return HTTPSConnection("127.0.0.1", self.port, context=context, timeout=self.timeout_s)
 
-    def open(
-        self, path: str, body: bytes | None = None, timeout_s: float = 60, **headers: str
-    ) -> Any:
+    def open(self, path: str, body: bytes | None = None, **headers: str) -> Any:
         """The response to a request with the right key, unless another header is given."""
-        connection = self._connection(timeout_s)
+        connection = self._connection()
         headers = {"Authorization": f"Bearer {self.key}"} | headers
         method = "GET" if body is None else "POST"
         connection.request(

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,13 +18,12 @@ from roles.balancer import (
     Member,
     Route,
     Upstream,
-    operations,
 )
 from roles.balancer.certificate import names_command, parse_names
 from roles.balancer.state import drain
 from tests.unit.balancer.fleets import CLIENT_KEY, ENGINE_KEY, route, settings
 
-from .balancer_host import OWN_ARGUMENTS, BalancerHost
+from .balancer_host import BalancerHost
 from .balancer_programs import (
     AUDIO,
     CHAT,
@@ -352,7 +350,9 @@ def test_an_engine_sees_that_its_client_has_gone(balancer: Balancer):
     for each in balancer.engines:
         each.gone.clear()
     with pytest.raises(TimeoutError):
-        balancer.client.open("/v1/wait", b"{}", timeout_s=1)
+        Client(balancer.client.port, balancer.client.certificate, CLIENT_KEY, 1).open(
+            "/v1/wait", b"{}"
+        )
     assert any(each.gone.wait(5) for each in balancer.engines)
 
 
@@ -490,33 +490,22 @@ def test_drains(program: Program, tmp_path: Path):
             client = Client(port, certificate, CLIENT_KEY)
             before = host.read(program.upstreams)
 
-            def change(operation: Any, *ids: str, owner: str = "rolling-update") -> None:
-                own = OWN_ARGUMENTS[operation]
-                host.run(
-                    operation,
-                    balancer=program.balancer,
-                    replicas=lambda: ids,
-                    owner=owner,
-                    run="r",
-                    **own,
-                )
-
             assert min(served(client, engines)) > 0
             with asking(client) as statuses:
-                change(operations.drain, "gpu2/*")
+                host.drain("gpu2/*", owner="rolling-update")
                 assert host.standing.loaded and host.reloads == 1
                 engines[1].requests.clear()
-                change(operations.drain, "gpu2/r-0", owner="operator")
+                host.drain("gpu2/r-0")
                 assert host.reloads == 1, "it is out already"
                 # Nothing would be left.
-                change(operations.drain, "gpu1/r-0")
+                host.drain("gpu1/r-0", owner="rolling-update")
                 assert host.reloads == 1
                 (warning,) = host.warnings
                 assert warning.startswith("gpu1/r-0 is not drained")
                 assert served(client, engines[1:]) == (0,)
-                change(operations.undrain, "gpu2/*")
+                host.undrain("gpu2/*", owner="rolling-update")
                 assert host.reloads == 1, "an operator has it out"
-                change(operations.undrain, "gpu2/*", owner="operator")
+                host.undrain("gpu2/*")
                 assert host.standing.loaded and host.reloads == 2
             assert set(statuses) == {200} and len(statuses) > 20
             assert host.read(program.upstreams) == before
@@ -527,13 +516,13 @@ def test_drains(program: Program, tmp_path: Path):
             good = live.read_text()
             live.write_text(f"{good}nonsense on;\n")
             with pytest.raises(AssertionError, match=program.refuses):
-                change(operations.drain, "gpu2/*")
+                host.drain("gpu2/*", owner="rolling-update")
             assert host.read(program.upstreams) == before
             live.write_text(good)
 
             # A run that was killed before it reloaded is made good by the next.
             Path(moved(program.loaded, tmp_path)).unlink()
-            change(operations.undrain, "gpu2/*")
+            host.undrain("gpu2/*", owner="rolling-update")
             assert host.standing.loaded
 
 
@@ -551,21 +540,13 @@ def test_a_drain_ends_no_stream_and_no_open_connection(program: Program, tmp_pat
             streams = [client.open("/v1/stream", b"{}") for _ in range(4)]
             assert [len(each.requests) for each in engines] == [2, 2]
             idle = [client.connected() for _ in range(4)]
-            for ids in (["gpu2/*"], []):
-                host.run(
-                    operations.drain if ids else operations.undrain,
-                    balancer=program.balancer,
-                    replicas=lambda: ["gpu2/*"],
-                    owner="operator",
-                    run="r",
-                    **OWN_ARGUMENTS[operations.drain if ids else operations.undrain],
-                )
-                if ids:
-                    engines[1].requests.clear()
-                    answers = [client.status_on(connection) for connection in idle]
-                    assert engines[1].requests == []
+            host.drain("gpu2/*")
+            engines[1].requests.clear()
+            answers = {client.status_on(connection) for connection in idle}
+            assert engines[1].requests == []
+            host.undrain("gpu2/*")
             # An nginx that reloads closes open connections, which loses what is just being sent.
-            assert set(answers) == ({200} if program.kind == "haproxy" else {None})
+            assert answers == ({200} if program.kind == "haproxy" else {None})
             for each in engines:
                 each.go_on.set()
             assert all(b"last" in stream.read() for stream in streams)

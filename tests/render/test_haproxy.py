@@ -17,12 +17,11 @@ from threading import Event, Thread
 
 import pytest
 
-from roles.balancer import operations
 from roles.balancer.haproxy import paths
 from roles.balancer.haproxy.paths import DRAINED, SERVICE, SITE, UPSTREAMS
 from tests.unit.balancer.fleets import CLIENT_KEY, route, settings
 
-from .balancer_host import OWN_ARGUMENTS, BalancerHost
+from .balancer_host import BalancerHost
 from .balancer_programs import AUDIO, CHAT, HAPROXY, files, make_certificate, site, texts
 from .balancer_server import Client, Engine, program, served, two_engines
 
@@ -70,28 +69,6 @@ class Running:
     client: Client
     host: BalancerHost
     engines: list[type[Engine]]
-
-    def drain(self, *ids: str) -> None:
-        """Have an operator drain members."""
-        self.host.run(
-            operations.drain,
-            balancer=HAPROXY.balancer,
-            replicas=lambda: ids,
-            owner="operator",
-            run="r",
-            **OWN_ARGUMENTS[operations.drain],
-        )
-
-    def undrain(self, *ids: str) -> None:
-        """Have an operator undrain members."""
-        self.host.run(
-            operations.undrain,
-            balancer=HAPROXY.balancer,
-            replicas=lambda: ids,
-            owner="operator",
-            run="r",
-            **OWN_ARGUMENTS[operations.undrain],
-        )
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +153,8 @@ def test_reloads_lose_no_request_of_either_version(running: Running):
         asker.start()
     try:
         for _ in range(3):
-            running.drain("gpu2/*")
-            running.undrain("gpu2/*")
+            running.host.drain("gpu2/*")
+            running.host.undrain("gpu2/*")
     finally:
         over.set()
         for asker in askers:

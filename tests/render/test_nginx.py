@@ -17,7 +17,7 @@ from roles.balancer.state import STATE
 from roles.host import HostFile
 from tests.unit.balancer.fleets import CLIENT_KEY, route, settings
 
-from .balancer_host import OWN_ARGUMENTS, BalancerHost
+from .balancer_host import BalancerHost
 from .balancer_programs import AUDIO, CHAT, NGINX, make_certificate, site, texts
 from .balancer_server import Client, asking, free_port, program, served, two_engines
 
@@ -80,14 +80,11 @@ def test_an_old_balancer_is_taken_over_without_a_lost_request(tmp_path: Path):
             client = Client(port, certificate, CLIENT_KEY)
             with asking(client) as statuses:
                 id = "gpu2/qwen2.5-14b-0"
-                drained = {"balancer": NGINX.balancer, "owner": "operator", "run": "r"}
-                own = OWN_ARGUMENTS[operations.drain]
-                host.run(operations.drain, replicas=lambda: [id], **drained, **own)
+                host.drain(id)
                 assert host.reloads == 2 and host.standing.loaded
                 engines[1].requests.clear()
                 assert served(client, engines[1:]) == (0,)
-                own = OWN_ARGUMENTS[operations.undrain]
-                host.run(operations.undrain, replicas=lambda: [id], **drained, **own)
+                host.undrain(id)
                 assert min(served(client, engines)) > 0
                 # The end of the deploy: the same service, written anew, with the same keys.
                 service = "qwen2.5-14b"

@@ -12,7 +12,7 @@ from roles.balancer import operations
 from roles.balancer.deployment import BalancerDeployment
 from tests.unit.balancer.fleets import CLIENT_KEY, route, settings
 
-from .balancer_host import OWN_ARGUMENTS, BalancerHost
+from .balancer_host import BalancerHost
 from .balancer_programs import NAMES, PROGRAMS, Program, files, make_certificate, moved
 from .balancer_server import Client, listens, program, served, two_engines
 
@@ -100,24 +100,12 @@ def serving(folder: Path, first: Program) -> Iterator[tuple[Host, Client, Any, A
                 host.shell(f"systemctl disable --now {kind}")
 
 
-def drained(host: Host, planned: Program, id: str) -> None:
-    """Have an operator drain a member, in a run that plans a program."""
-    host.run(
-        operations.drain,
-        balancer=planned.balancer,
-        replicas=lambda: [id],
-        owner="operator",
-        run="r",
-        **OWN_ARGUMENTS[operations.drain],
-    )
-
-
 @pytest.mark.parametrize("kind", PROGRAMS)
 def test_a_program_takes_the_place_of_the_other(tmp_path: Path, kind: str):
     new, (old,) = PROGRAMS[kind], [one for one in PROGRAMS.values() if one.kind != kind]
     with serving(tmp_path, old) as (host, client, engines, found):
         known = client.certificate.read_bytes()
-        drained(host, new, "gpu2/r-0")
+        host.drain("gpu2/r-0", planned=new)
         assert (tmp_path / "reloads").read_text() == f"{old.kind}\n", "it serves until the end"
         assert served(client, engines)[1] == 0
         given = settings(tmp_path, port=client.port, ipv6=False, program=kind)
