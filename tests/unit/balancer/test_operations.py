@@ -373,3 +373,13 @@ def test_a_start_loads_the_files_where_the_package_has_started_nginx_with_others
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", script], env=os.environ | {"PATH": path}, check=True)
     assert loaded.read_text() == "ours"
+
+
+@pytest.mark.parametrize("executing", [True, False])
+def test_a_change_of_the_program_is_announced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, executing: bool
+):
+    facts = {BalancerFacts: standing(NGINX, state(), others=("haproxy",))}
+    found = deployment(NGINX, tmp_path, standing(NGINX))
+    assert commands(operations.install, facts, executing, deployment=found) == []
+    assert "haproxy serves here: at the end of this deploy nginx takes its place" in caplog.text
