@@ -3,6 +3,7 @@
 `python -m tests.render.test_nginx` writes the expected texts anew.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,13 +24,34 @@ from .balancer_server import Client, asking, free_port, program, served, two_eng
 
 EXPECTED = Path(__file__).parent / "nginx"
 OLD = Path(__file__).parents[1] / "data" / "balancer-eaed66b"
-KEYS = [paths.client_keys("code-7b"), paths.engine_key("code-7b"), paths.engine_key("chat")]
-TEXTS = [SITE, UPSTREAMS, STATE, *KEYS]
+TEXTS = [SITE, UPSTREAMS, STATE]
 
 
 @pytest.mark.parametrize("path", TEXTS)
 def test_text(tmp_path: Path, path: str):
     assert texts(NGINX, tmp_path)[path] == (EXPECTED / Path(path).name).read_text()
+
+
+def test_only_the_key_of_the_service_is_right(tmp_path: Path):
+    pattern, right = texts(NGINX, tmp_path)[paths.client_keys("code-7b")].rsplit(" ", 1)
+    assert right == "1;\n"
+    expression = pattern.strip('"').removeprefix("~")
+    key = "sk-test.client~key+0123/456789=="
+    for header in (f"code-7b Bearer {key}", f"code-7b bearer {key}"):
+        assert re.search(expression, header)
+    for header in (
+        f"chat Bearer {key}",
+        f"code-7b Bearer x{key}",
+        f"code-7b Bearer {key}=",
+        "code-7b",
+    ):
+        assert not re.search(expression, header)
+
+
+def test_engines_get_their_own_key_or_none(tmp_path: Path):
+    found = texts(NGINX, tmp_path)
+    assert found[paths.engine_key("chat")].endswith(' "Bearer engine-key-0123456789";\n')
+    assert found[paths.engine_key("code-7b")].endswith(' "";\n')
 
 
 def test_an_own_template(tmp_path: Path):
