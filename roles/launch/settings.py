@@ -14,8 +14,8 @@ UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")
 
 # Users that a system has for other programs.
 _TAKEN = {
-    *("bin", "backup", "daemon", "mail", "man", "nginx", "nobody", "sshd", "sync", "sys"),
-    "www-data",
+    *("bin", "backup", "daemon", "haproxy", "mail", "man", "nginx", "nobody", "sshd", "sync"),
+    *("sys", "www-data"),
 }
 
 

@@ -8,6 +8,8 @@ from roles.balancer.programs import TEMPLATES
 
 ROOT = Path(__file__).parents[3]
 REGISTRIES = {"roles/balancer/kinds.py", "roles/balancer/programs.py"}
+# Users of a system have a program's name, too.
+USERS = {"roles/launch/settings.py"}
 
 
 def named_in() -> set[str]:
@@ -25,7 +27,7 @@ def named_in() -> set[str]:
 
 
 def test_the_registries_alone_name_programs():
-    assert named_in() == REGISTRIES
+    assert named_in() - USERS == REGISTRIES
 
 
 def test_the_registries_agree():
