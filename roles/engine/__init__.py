@@ -10,6 +10,7 @@ from roles.engine.deployment import Phase as Phase
 from roles.engine.deployment import Placement as Placement
 from roles.engine.deployment import Served as Served
 from roles.engine.deployment import Start as Start
+from roles.engine.deployment import Watch as Watch
 from roles.engine.llama_cpp.settings import LlamaCppSettings as LlamaCppSettings
 from roles.engine.needs import EngineNeeds as EngineNeeds
 from roles.engine.needs import PackageIndex as PackageIndex

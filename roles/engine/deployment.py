@@ -102,6 +102,20 @@ class Busy:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """What shows, on a page of metrics, that a replica works.
+
+    `steps` are counters of which one rises with each step of the engine, `pending` gauges of the
+    requests that run or wait; each is summed over its labels. `keyed`: the page asks for the key.
+    """
+
+    path: str
+    steps: tuple[str, ...]
+    pending: tuple[str, ...]
+    keyed: bool = False
+
+
+@dataclass(frozen=True)
 class Phase:
     """A line of an engine's log by which a starting replica says what it is at.
 
@@ -122,8 +136,8 @@ class Start:
     that only root may read from disk. `credentials` are names of files (of `files` or the key file)
     that only the process reads, from `$CREDENTIALS_DIRECTORY`. `unit` are additional lines of the
     unit's section Service. `phases` are what its log says while it starts, and `listens_first` is
-    for an engine that takes connections before it can answer, so that only its log tells; both
-    change nothing of how it starts.
+    for an engine that takes connections before it can answer, so that only its log tells. `watch`
+    is what its metrics say while it serves. These three change nothing of how it starts.
     """
 
     command: str
@@ -136,6 +150,7 @@ class Start:
     busy: Busy | None = None
     phases: tuple[Phase, ...] = ()
     listens_first: bool = False
+    watch: Watch | None = None
 
 
 class Deployment(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from roles.engine import Build, Deployment, Phase, Placement, Served, Start
+from roles.engine import Build, Deployment, Phase, Placement, Served, Start, Watch
 from roles.host.paths import FIREWALL_RULES, FIREWALL_TABLE, FIREWALL_UNIT, UNITS
 from roles.host.templates import quoted, render
 from roles.launch.fingerprints import fingerprints
@@ -212,6 +212,7 @@ def _engine_files(start: Start, key: str) -> dict[str, FolderFile]:
 def _entry(assignment: Assignment, start: Start) -> dict[str, Any]:
     replica = assignment.replica
     busy = {"path": start.busy.path, "gauges": list(start.busy.gauges)} if start.busy else None
+    watch = _watch(start.watch) if start.watch else None
     return {
         "name": replica.name,
         "service": replica.service,
@@ -225,6 +226,16 @@ def _entry(assignment: Assignment, start: Start) -> dict[str, Any]:
         "shape": str(replica.shape),
         "max_model_len": replica.max_model_len,
         **({"busy": busy} if busy else {}),
+        **({"watch": watch} if watch else {}),
+    }
+
+
+def _watch(watch: Watch) -> dict[str, Any]:
+    return {
+        "path": watch.path,
+        "steps": list(watch.steps),
+        "pending": list(watch.pending),
+        "keyed": watch.keyed,
     }
 
 

@@ -12,6 +12,7 @@ from roles.engine.deployment import (
     Placement,
     Served,
     Start,
+    Watch,
     own_environment,
 )
 from roles.engine.llama_cpp.install import script
@@ -35,6 +36,11 @@ PHASES = (
     Phase("loading model '", "load"),
     Phase("warming up the model", "warm up"),
 )
+
+# Source: llama.cpp b11434 (server-context.cpp): calls of llama_decode, one a batch of a prompt or a
+# token of each running request.
+REQUESTS = ("llamacpp:requests_processing", "llamacpp:requests_deferred")
+WATCH = Watch("/metrics", ("llamacpp:n_decode_total",), REQUESTS, keyed=True)
 
 
 class LlamaCppDeployment:
@@ -84,8 +90,9 @@ class LlamaCppDeployment:
             credentials=(KEYS,),
             key_file=KeyFile(KEYS, "{}"),
             unit=("KillMode=control-group", f"TimeoutStopSec={STOP_S}"),
-            busy=Busy("/metrics", ("llamacpp:requests_processing", "llamacpp:requests_deferred")),
+            busy=Busy("/metrics", REQUESTS),
             phases=PHASES,
+            watch=WATCH,
         )
 
     def abilities(self, served: Served) -> tuple[Ability, ...]:

@@ -8,7 +8,15 @@ from typing import Any
 
 import yaml
 
-from roles.engine.deployment import KeyFile, Phase, Placement, Served, Start, own_environment
+from roles.engine.deployment import (
+    KeyFile,
+    Phase,
+    Placement,
+    Served,
+    Start,
+    Watch,
+    own_environment,
+)
 from roles.engine.vllm.settings import MODELSCOPE, VllmSettings
 from roles.host.paths import CACHE, STATE, engine_folder
 from roles.plan import Replica
@@ -28,6 +36,14 @@ PHASES = (
     Phase("torch.compile|Dynamo bytecode transform|Compiling a graph", "compile"),
     Phase("GPU KV cache size|Warming up", "warm up"),
     Phase("Capturing CUDA graph", "capture CUDA graphs"),
+)
+
+# Source: vLLM 0.33 (v1/metrics/loggers.py): the histogram has one entry for each step of the engine.
+# The page asks for no key.
+WATCH = Watch(
+    path="/metrics",
+    steps=("vllm:iteration_tokens_total_count",),
+    pending=("vllm:num_requests_running", "vllm:num_requests_waiting"),
 )
 
 
@@ -63,6 +79,7 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
             f"TimeoutStopSec={placement.drain_timeout_s + 30}",
         ),
         phases=PHASES,
+        watch=WATCH,
     )
 
 
