@@ -1,0 +1,229 @@
+"""The root helper of the watchdog: takes one command from its socket, judges it, and does it.
+
+A command is one line of JSON: what to do, and the name of a replica that the host's manifest has.
+No text of it reaches a shell, a path or an option but that name and the reason of a quarantine.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from roles.host.probe import parsed, plain
+from roles.watchdog.on_host.evidence import collect, members_of_unit
+from roles.watchdog.on_host.files import (
+    DAMAGED,
+    MOST_BYTES,
+    locked,
+    read_bounded,
+    read_json,
+    read_replicas,
+    write_whole,
+)
+from roles.watchdog.on_host.units import UNIT
+
+MOST_COMMAND = 4096
+# A closed port is open again by itself after this, should the watchdog have died.
+CLOSED_S = 60
+PROGRAM_S, GONE_S = 20, 8
+DAY_S = 86400
+WITH_REASON = {"quarantine"}
+
+
+class Refused(Exception):  # noqa: N818
+    """A command that is not done; its text says why."""
+
+
+class Helper:
+    """Does commands for the replicas of a host; `config` is the watchdog's."""
+
+    def __init__(self, config):
+        self.config, self.table = config, config["table"]
+        self.commands = {
+            "key": self.key,
+            "close": self.close,
+            "open": self.open,
+            "evidence": self.evidence,
+            "restart": self.restart,
+            "quarantine": self.quarantine,
+            "reset": self.reset,
+            "reboot": self.reboot,
+        }
+
+    def answer(self, line):
+        """The answer to a command."""
+        try:
+            command = parsed(line)
+            do, name = command.pop("do"), command.pop("replica")
+            if not isinstance(do, str) or do not in self.commands or not isinstance(name, str):
+                raise Refused("no such command")
+            if set(command) - ({"reason"} if do in WITH_REASON else set()):
+                raise Refused("%s takes nothing else" % do)
+            replica = self.replica(name)
+            return dict(self.commands[do](replica, **command), ok=True)
+        except Refused as error:
+            return {"ok": False, "error": str(error)}
+        except (subprocess.SubprocessError, *DAMAGED) as error:
+            return {"ok": False, "error": plain(repr(error))}
+
+    def replica(self, name):
+        """The replica of that name that the manifest has."""
+        replica = read_replicas(self.config["manifest"], {}).get(name)
+        if replica is None:
+            raise Refused("the manifest has no such replica")
+        return replica
+
+    def key(self, replica):
+        """The key for the host's own requests to a replica; "" where it asks for none."""
+        entry = {one["name"]: one for one in read_json(self.config["manifest"])["replicas"]}
+        folder = os.path.realpath(str(entry[replica.name]["folder"]))
+        if os.path.dirname(folder) != os.path.join(self.config["replicas"], replica.name):
+            raise Refused("%s is not the folder of this replica" % folder)
+        try:
+            text = read_bounded(os.path.join(folder, "keys")).decode()
+        except FileNotFoundError:
+            text = ""
+        return {"key": text.partition("\n")[0].strip()}
+
+    def close(self, replica):
+        """Have the port take no new connections for a minute."""
+        # To add what is there would not renew its time.
+        self.nft(
+            "add element inet %s closed { %d timeout %ds }" % (self.table, replica.port, CLOSED_S),
+            opened=replica.port,
+        )
+        return {}
+
+    def open(self, replica):
+        """Have the port take connections again."""
+        self.nft(opened=replica.port)
+        return {}
+
+    def nft(self, *lines, opened):
+        """Take a port out of the closed ones, if it is among them, and do these lines, at once."""
+        self.add_rules()
+        # What is not there cannot be deleted.
+        element = "element inet %s closed { %d }" % (self.table, opened)
+        run(["nft", "-f", "-"], "\n".join(["add " + element, "delete " + element, *lines, ""]))
+
+    def add_rules(self):
+        """Load the watchdog's table where another program has flushed it."""
+        command = ["nft", "list", "set", "inet", self.table, "closed"]
+        if run(command, check=False).returncode != 0:
+            run(["nft", "-f", self.config["rules"]])
+
+    def evidence(self, replica):
+        """Keep what shows why a replica hangs."""
+        secrets = [self.key(replica)["key"]]
+        return {"done": collect(self.config["evidence"], replica, secrets)}
+
+    def restart(self, replica):
+        """Kill all processes of a replica and start its unit anew."""
+        if any(locked(path) for path in self.config["locks"]):
+            raise Refused("a deploy is at work on this host")
+        unit = UNIT % replica.name
+        # What hangs does not answer SIGTERM, and systemd would wait for its drain.
+        run(["systemctl", "kill", "--signal=SIGKILL", unit], check=False)
+        left = self.await_end(replica)
+        run(["systemctl", "reset-failed", unit], check=False)
+        run(["systemctl", "restart", "--no-block", unit])
+        return {"done": "restarted" + ("; cannot be killed: %s" % left if left else "")}
+
+    def await_end(self, replica):
+        """The processes of a replica that are still there after a while."""
+        end, left = time.monotonic() + GONE_S, members_of_unit(replica.name)
+        before = set(left)
+        while before & set(left) and time.monotonic() < end:
+            time.sleep(0.2)
+            left = members_of_unit(replica.name)
+        return sorted(before & set(left))
+
+    def quarantine(self, replica, reason=""):
+        """Stop a replica until a person lifts its quarantine; it survives reboots."""
+        about = {
+            "replica": replica.name,
+            "service": replica.service,
+            "reason": plain(reason) or "no reason was given",
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "gpus": replica.gpus,
+            "gpu_names": gpu_names(replica.gpus),
+        }
+        folder = self.config["quarantine"]
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        path = os.path.join(folder, replica.name + ".json")
+        write_whole(path, json.dumps(about, indent=1) + "\n")
+        unit = UNIT % replica.name
+        run(["systemctl", "kill", "--signal=SIGKILL", unit], check=False)
+        run(["systemctl", "stop", "--no-block", unit])
+        return {"done": path}
+
+    def reset(self, replica):
+        """Reset the GPUs of a replica, where no process uses them, and start it anew."""
+        if not self.config["may_reset"]:
+            raise Refused("watchdog.allow_gpu_reset is off")
+        unit = UNIT % replica.name
+        run(["systemctl", "kill", "--signal=SIGKILL", unit], check=False)
+        run(["systemctl", "stop", unit])
+        try:
+            for gpu in replica.gpus:
+                query = ["nvidia-smi", "-i", str(gpu), "--query-compute-apps=pid"]
+                users = run([*query, "--format=csv,noheader"]).stdout.split()
+                if users:
+                    raise Refused("GPU %d is used by process %s" % (gpu, b" ".join(users).decode()))
+            for gpu in replica.gpus:
+                run(["nvidia-smi", "--gpu-reset", "-i", str(gpu)])
+        finally:
+            run(["systemctl", "start", "--no-block", unit])
+        return {"done": "GPUs %s are reset" % ", ".join(map(str, replica.gpus))}
+
+    def reboot(self, replica):
+        """Reboot the host, at most once a day."""
+        if not self.config["may_reboot"]:
+            raise Refused("watchdog.allow_reboot is off")
+        if any(locked(path) for path in self.config["locks"]):
+            raise Refused("a deploy is at work on this host")
+        path, now = self.config["rebooted"], time.time()
+        with contextlib.suppress(FileNotFoundError):
+            if now - os.stat(path).st_mtime < DAY_S:
+                raise Refused("it was rebooted within a day")
+        write_whole(path, "for %s\n" % replica.name)
+        run(["systemctl", "reboot", "--no-block"])
+        return {"done": "reboots"}
+
+
+def gpu_names(gpus):
+    """The names and UUIDs of GPUs, as far as the driver still tells them."""
+    query = ["nvidia-smi", "--query-gpu=index,name,uuid", "--format=csv,noheader"]
+    try:
+        lines = run(query, check=False).stdout.decode(errors="replace").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [plain(line) for line in lines if line.partition(",")[0].strip() in map(str, gpus)]
+
+
+def run(command, text="", check=True):
+    """Run a program with bounded time; Refused with what it prints where it fails."""
+    done = subprocess.run(
+        command,
+        input=text.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=PROGRAM_S,
+    )
+    if check and done.returncode != 0:
+        raise Refused("%s: %s" % (" ".join(command), plain(done.stdout.decode(errors="replace"))))
+    return done
+
+
+def serve_one(path):
+    """Answer the one command on the standard input, which is a connection of the socket."""
+    # A client that says nothing, or never reads.
+    signal.alarm(120)
+    line = sys.stdin.buffer.readline(MOST_COMMAND)
+    answer = Helper(read_json(path)).answer(line)
+    text = json.dumps(answer)[: MOST_BYTES - 1]
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,120 @@
+"""Reads an engine's metrics and asks it for a completion; runs on a host, after probe.py.
+
+An engine is not trusted: size, time and numbers of its answers are bounded.
+"""
+
+import math
+import time
+from collections import namedtuple
+
+from roles.host.probe import ERRORS, PROMPT, parsed, plain, request
+from roles.watchdog.on_host.judge import (
+    BUSY,
+    GOOD,
+    LATE,
+    PAGE,
+    REFUSED,
+    SILENT,
+    UNFIT,
+    UNREADABLE,
+    WRONG,
+    Probe,
+)
+
+# A page of metrics that takes longer is given up; the replica counts as late after a second.
+SCRAPE_S = 5
+# A text of so many characters that are all the same is nonsense: broken weights or a broken GPU
+# answer so.
+SAME_CHARACTERS = 8
+
+
+class Scrape(namedtuple("Scrape", "outcome steps pending detail", defaults=(None, None, ""))):
+    """What a page of metrics says; a value that it lacks is None."""
+
+
+def scrape(port, watch, key, timeout_s=SCRAPE_S):
+    """Read the metrics of a replica once."""
+    url = "http://127.0.0.1:%d%s" % (port, watch["path"])
+    try:
+        with request(url, key if watch["keyed"] else "", timeout_s) as response:
+            if response.status != 200:
+                return Scrape(UNREADABLE, detail="metrics: HTTP %d" % response.status)
+            text = response.read().decode(errors="replace")
+    except ConnectionRefusedError:
+        return Scrape(REFUSED)
+    # Its size or form, not its time.
+    except ValueError as error:
+        return Scrape(UNREADABLE, detail="metrics: " + plain(error))
+    except ERRORS:
+        return Scrape(LATE)
+    steps, pending = total(text, watch["steps"]), total(text, watch["pending"])
+    lacks = [name for name, value in (("steps", steps), ("pending", pending)) if value is None]
+    detail = "metrics: no readable %s" % " and ".join(lacks) if lacks else ""
+    return Scrape(PAGE if not lacks else UNREADABLE, steps, pending, detail)
+
+
+def total(text, names):
+    """The sum of some metrics over all labels; None where none of them has a sensible value."""
+    found = None
+    for line in text.split("\n"):
+        name = line.partition("{")[0].partition(" ")[0]
+        if name in names:
+            value = _value(line)
+            if value is None:
+                return None
+            found = value if found is None else found + value
+    return found
+
+
+def _value(line):
+    rest = line.rpartition("}")[2] if "{" in line else line.partition(" ")[2]
+    try:
+        value = float(rest.split()[0])
+    except (ValueError, IndexError):
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def probe(port, model, key, timeout_s, tokens):
+    """Ask a replica for a completion of a few tokens."""
+    started = time.monotonic()
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": PROMPT}],
+        "max_tokens": tokens,
+        "temperature": 0,
+    }
+    url = "http://127.0.0.1:%d/v1/chat/completions" % port
+    try:
+        with request(url, key, timeout_s, body) as response:
+            status, text = response.status, response.read()
+    except TimeoutError:
+        return Probe(SILENT, started, "no answer within %g s" % timeout_s)
+    except ValueError as error:
+        return Probe(WRONG, started, plain(error))
+    except ERRORS as error:
+        return Probe(SILENT, started, plain(error) or type(error).__name__)
+    return Probe(kind_of(status, text), started, "HTTP %d: %s" % (status, excerpt(text)))
+
+
+def excerpt(text):
+    return plain(text[:200].decode(errors="replace"))
+
+
+def kind_of(status, text):
+    """What an answer to a probe says."""
+    if status in (429, 503):
+        return BUSY
+    if status // 100 == 5:
+        return WRONG
+    if status // 100 != 2:
+        return UNFIT
+    try:
+        answer = parsed(text)
+        tokens = answer["usage"]["completion_tokens"]
+        content = answer["choices"][0]["message"].get("content") or ""
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return WRONG
+    if type(tokens) is not int or tokens < 1 or not isinstance(content, str):
+        return WRONG
+    return WRONG if len(content) >= SAME_CHARACTERS and len(set(content)) == 1 else GOOD

@@ -1,0 +1,40 @@
+"""The units of replicas, as systemd has them; runs on a host."""
+
+import subprocess
+from collections import namedtuple
+
+SYSTEMCTL_S = 5
+UNIT = "llm-engine@%s.service"
+
+
+class Unit(namedtuple("Unit", "active invocation")):
+    """Whether a unit runs, and the id of its start."""
+
+
+def read_units(names):
+    """The units of replicas by name; None where systemd does not answer."""
+    command = ["systemctl", "show", "--property=Id,ActiveState,InvocationID"]
+    try:
+        done = subprocess.run(
+            command + [UNIT % name for name in names],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=SYSTEMCTL_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return parse_units(done.stdout.decode(errors="replace"), names)
+
+
+def parse_units(text, names):
+    """The units by replica from blocks of properties."""
+    found = {}
+    for block in text.split("\n\n"):
+        values = dict(line.partition("=")[::2] for line in block.splitlines())
+        found[values.get("Id")] = Unit(
+            values.get("ActiveState") in ("active", "reloading", "deactivating"),
+            values.get("InvocationID", ""),
+        )
+    return {name: found.get(UNIT % name, Unit(False, "")) for name in names}
