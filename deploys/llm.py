@@ -9,6 +9,7 @@ from roles.stages.keys import engine_key
 from roles.stages.load import load
 from roles.stages.roll import roll
 from roles.stages.validation import report, validation, wants_validation
+from roles.stages.watchdog import watchdog
 
 run = load()
 report(run)
@@ -20,6 +21,7 @@ if admit(run):
     engines(run)
     barrier("Engines are installed, and fresh hosts have started")
     roll(run)
+    watchdog(run)
     barrier("Replicas serve")
     balancers(run)
     barrier("Balancers are done")

@@ -21,6 +21,7 @@ from roles.launch import LaunchSettings
 from roles.models import DeclaredModel
 from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
+from roles.watchdog import ServiceWatch, WatchdogSettings
 
 BEGIN = "<!-- settings: made by `make reference`, do not edit -->"
 END = "<!-- end of settings -->"
@@ -38,6 +39,8 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`launch`", LaunchSettings),
     ("`balancer`", BalancerSettings),
     ("`validation`", ValidationSettings),
+    ("`watchdog`", WatchdogSettings),
+    ("`services[].watchdog`", ServiceWatch),
 )
 
 

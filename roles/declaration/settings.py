@@ -23,6 +23,7 @@ from roles.launch import LaunchSettings
 from roles.topology import ServiceSettings
 from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
+from roles.watchdog import ServiceWatch, WatchdogSettings, Watched
 
 # One optional field for each kind of engine, so that problems have its name in their place.
 EnginesSettings = create_model(
@@ -50,6 +51,11 @@ class Service(ServiceSettings):
     route: RouteSettings = Field(
         default_factory=RouteSettings,
         description="how clients reach it among other services, and its keys, see below",
+    )
+
+    watchdog: Watched = Field(
+        default_factory=ServiceWatch,
+        description="when a replica that hangs leaves the rotation and is restarted, see below",
     )
 
     @property
@@ -116,6 +122,10 @@ class FleetSettings(StrictSettings):
     )
     validation: ValidationSettings = Field(
         default_factory=ValidationSettings, description="how hosts are proved, see below"
+    )
+    watchdog: WatchdogSettings = Field(
+        default_factory=WatchdogSettings,
+        description="how replicas that hang are found and restarted, see below",
     )
 
     @field_validator("services")

@@ -22,6 +22,11 @@ def port_clashes(
             ports = (settings.balancer.port, *own_ports(routes))
             taken.update(dict.fromkeys(ports, "the balancer"))
         own = [plan.on(host.name) for plan in plans]
+        if any(plan and plan.replicas for plan in own):
+            port = settings.watchdog.port
+            if port in taken:
+                yield f"watchdog.port: {port} is also {taken[port]}'s on {host.name}; set another"
+            taken.setdefault(port, "the watchdog")
         for replica in (replica for plan in own if plan for replica in plan.replicas):
             if not 1024 <= replica.port <= 65535:
                 yield f"hosts[{host.name}].ports: {replica.port} is outside 1024-65535"
@@ -68,6 +73,7 @@ def _declared(settings: FleetSettings, hosts: tuple[Host, ...]) -> Iterator[tupl
     """Each port in an inventory, with its place."""
     if settings.balancer is not None:
         yield "balancer.port", settings.balancer.port
+    yield "watchdog.port", settings.watchdog.port
     for number, service in enumerate(settings.services):
         yield f"services[{number}].first_port", service.first_port
         if service.route.port is not None:

@@ -25,6 +25,17 @@ UNIT_CGROUP = rf"/{UNIT_PREFIX}[^/]+\{UNIT_SUFFIX}(?:/|$)"
 GPU_SETTINGS_UNIT = "llm-gpu-settings.service"
 FIREWALL_UNIT = "llm-firewall.service"
 FIREWALL_TABLE = "pyinfra_llm"
+WATCHDOG = "/opt/llm/watchdog"
+"""The watchdog's programs."""
+WATCHDOG_SETTINGS = f"{ETC}/watchdog.json"
+WATCHDOG_RULES = f"{ETC}/watchdog.nft"
+WATCHDOG_TABLE = "pyinfra_llm_watchdog"
+WATCHDOG_UNIT, WATCHDOG_SOCKET_UNIT = "llm-watchdog.service", "llm-watchdog-helper.socket"
+WATCHDOG_HELPER_UNIT = "llm-watchdog-helper@.service"
+WATCHDOG_SOCKET = "/run/llm-watchdog-helper.sock"
+QUARANTINE = f"{STATE}/quarantine"
+"""A file for each replica that only a person starts again."""
+EVIDENCE = f"{STATE}/evidence"
 
 
 def unit_name(replica: str) -> str:

@@ -32,6 +32,7 @@ from roles.stages.messages import wants, warn_faults
 from roles.stages.run import Run
 from roles.tuning import PART as TUNING
 from roles.tuning import with_planned_mig
+from roles.watchdog import PART as WATCHDOG
 
 
 def compare(run: Run) -> None:
@@ -112,7 +113,7 @@ def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
     if GPU_HOSTS not in run.fleet.host(host.name).roles:
         return parts
     packages = needs.engine.packages if needs.engine else ()
-    return (*parts, DRIVER, TUNING, LAUNCH, engines_part(packages))
+    return (*parts, DRIVER, TUNING, LAUNCH, WATCHDOG, engines_part(packages))
 
 
 def _report(run: Run) -> HardwareReport | None:

@@ -26,6 +26,9 @@ from roles.stages.run import Run
 from roles.tuning import PART as TUNING
 from roles.tuning import HostTuning
 from roles.tuning import parse_state as parse_tuning
+from roles.watchdog import PART as WATCHDOG
+from roles.watchdog import WatchdogState
+from roles.watchdog import parse_state as parse_watchdog
 
 _QUESTION = "question"
 # For how many seconds an answer is valid: a person may think about the plan before the run goes on.
@@ -98,6 +101,12 @@ def installed_engines(run: Run, name: str) -> Installed | None:
     """The installed engines that a host reported; None where that is unknown or too old."""
     found = _known(run, name, "engines")
     return _read(lambda: parse_installed(found.answers["engines"])) if found else None
+
+
+def watchdog_state(run: Run, name: str) -> WatchdogState | None:
+    """The watchdog that a host reported; None where that is unknown or too old."""
+    found = _known(run, name, WATCHDOG.name)
+    return _read(lambda: parse_watchdog(found.answers[WATCHDOG.name])) if found else None
 
 
 def _known(run: Run, name: str, part: str) -> Answered | None:

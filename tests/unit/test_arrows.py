@@ -27,6 +27,7 @@ INSIDE = {
     # Programs that are sent to hosts import each other by their modules.
     ("launch", "roles.host.legacy"),
     ("launch", "roles.host.probe"),
+    ("watchdog", "roles.host.probe"),
     ("launch", "roles.host.serving"),
     ("validation", "roles.host.probe"),
     # What imports pyinfra cannot be offered by an `__init__`.

@@ -110,7 +110,7 @@ def test_state_is_found(text: str, names: list[str]):
 # What serves any engine names none: what an engine wants is said in its own room.
 ENGINE_NEUTRAL = (
     *("checks", "host", "rolling", "launch", "balancer", "validation", "preflight", "reboot"),
-    *("interconnect", "tuning", "fleet", "stages", "plan", "driver"),
+    *("interconnect", "tuning", "fleet", "stages", "plan", "driver", "watchdog"),
 )
 ENGINES = re.compile(r"vllm|llama|sglang", re.IGNORECASE)
 # Reads hosts in the state of before several engines, which are all of one.

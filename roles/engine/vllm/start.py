@@ -38,7 +38,7 @@ PHASES = (
     Phase("Capturing CUDA graph", "capture CUDA graphs"),
 )
 
-# Source: vLLM 0.33 (v1/metrics/loggers.py): the histogram has one entry for each step of the engine.
+# Source: vLLM 0.33 (v1/metrics/loggers.py): the histogram has one entry for each step of an engine.
 # The page asks for no key.
 WATCH = Watch(
     path="/metrics",

@@ -1,0 +1,19 @@
+"""The stage of a deploy that sets a host's watchdog up."""
+
+from collections.abc import Callable
+
+from pyinfra.api import deploy
+
+from roles.watchdog.operations import watched
+from roles.watchdog.render import HostWatch
+from roles.watchdog.state import WatchdogState
+
+
+@deploy("Watchdog")
+def watch(
+    watch: Callable[[], HostWatch],
+    found: Callable[[], WatchdogState | None],
+    changed: Callable[[], None],
+) -> None:
+    """Set the watchdog of a host up, or remove it; see `watched` for the parameters."""
+    watched(name="Replicas are watched", watch=watch, found=found, changed=changed)

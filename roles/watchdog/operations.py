@@ -1,0 +1,39 @@
+"""Sets a host's watchdog up, or removes it."""
+
+import shlex
+from collections.abc import Callable
+
+from pyinfra import host
+from pyinfra.api import StringCommand, operation
+
+from roles.host import archive
+from roles.watchdog.facts import WatchdogFacts
+from roles.watchdog.render import HostWatch, watchdog_files
+from roles.watchdog.scripts import change_script
+from roles.watchdog.state import WatchdogState
+
+
+@operation()
+def watched(
+    watch: Callable[[], HostWatch],
+    found: Callable[[], WatchdogState | None],
+    changed: Callable[[], None],
+):
+    """
+    Install and start the watchdog of a host, or remove it where it has nothing to watch.
+
+    + watch: returns what it is to know; called when the run executes
+    + found: returns the watchdog's state if this run knows it; otherwise the host is asked
+    + changed: called if anything was changed
+    """
+    state, wanted = found() or host.get_fact(WatchdogFacts), watch()
+    # pyinfra goes on here after a failed fact, with its default: a host without a watchdog.
+    if host in host.state.failed_hosts:
+        return
+    files = watchdog_files(wanted)
+    script = change_script(files, state, wanted.settings.metrics_dir)
+    if not script:
+        host.noop("the watchdog is as planned" if files else "there is nothing to watch")
+        return
+    yield StringCommand("sh", "-c", shlex.quote(script), _stdin=archive(files) or "\n")
+    changed()

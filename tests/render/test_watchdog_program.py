@@ -1,0 +1,199 @@
+"""The watchdog's own program against an engine that hangs; times are tenths of the defaults."""
+
+import ast
+import fcntl
+import socket
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from roles.watchdog.program import helper_program, watchdog_program
+from tests.render.watched_host import answers, free_port, running, watched
+
+
+@pytest.mark.parametrize("program", [watchdog_program, helper_program])
+def test_the_oldest_python_of_a_host_reads_each_program(program):
+    tree = ast.parse(program(), feature_version=(3, 8))
+    names = Counter(node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    names.update(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+    names.update(
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    )
+    # All modules are one there: none may take another's name.
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_a_busy_engine_that_stops_leaves_is_restarted_once_and_comes_back(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        engine = host.engines["q-0"]
+        engine.busy = 3
+        host.until(lambda: engine.steps > 3)
+        stopped_at = time.monotonic()
+        engine.hangs.set()
+        host.until(lambda: "close" in host.done_to("q-0"))
+        assert host.first("close", "q-0") - stopped_at <= 1.2
+        assert host.ask("q-0") == "down"
+        host.until(lambda: "restart" in host.done_to("q-0"))
+        assert 3.0 <= host.first("restart", "q-0") - stopped_at <= 4.8
+        host.until(lambda: "open" in host.done_to("q-0"))
+        assert host.state("q-0") == "serving"
+        assert host.ask("q-0") == "up 100%"
+        assert sorted(host.done_to("q-0")) == ["close", "evidence", "open", "restart"]
+        restarts = [one for one in host.commands if one[0] == "restart"]
+        assert (len(restarts), host.done_to("q-1")) == (1, [])
+
+
+def test_an_idle_engine_that_stops_is_found_and_comes_back_by_itself(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        time.sleep(1)
+        stopped_at = time.monotonic()
+        host.engines["q-0"].hangs.set()
+        host.until(lambda: "close" in host.done_to("q-0"))
+        assert host.first("close", "q-0") - stopped_at <= 1.6
+        # It goes on before it would be restarted.
+        host.engines["q-0"].hangs.clear()
+        host.until(lambda: "open" in host.done_to("q-0"))
+        assert "restart" not in host.done_to("q-0")
+
+
+def test_the_last_one_that_is_in_stays_in_and_one_is_restarted_first(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        for engine in host.engines.values():
+            engine.busy = 2
+        time.sleep(0.5)
+        for engine in host.engines.values():
+            engine.hangs.set()
+        host.until(lambda: "restart" in host.done_to("q-0"))
+        assert "restart" not in host.done_to("q-1")
+        closed = [name for name in host.engines if "close" in host.done_to(name)]
+        assert len(closed) <= 1
+        # The second one follows once the first one serves.
+        host.until(lambda: "restart" in host.done_to("q-1"))
+        assert host.first("restart", "q-1") > host.first("restart", "q-0")
+
+
+def test_a_deploy_that_holds_the_host_pauses_all(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        with open(tmp_path / "lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            time.sleep(0.5)
+            host.engines["q-0"].busy = 1
+            host.engines["q-0"].hangs.set()
+            time.sleep(4.5)
+            assert host.commands == []
+        host.until(lambda: "close" in host.done_to("q-0"))
+
+
+def test_a_host_that_cannot_be_asked_opens_the_breaker(tmp_path: Path):
+    # Nobody listens there.
+    peers = [{"host": "b", "address": "127.0.0.9", "replicas": {"q-8": "q"}}]
+    with watched(tmp_path, "q-0", "q-1", peers=peers) as host:
+        host.engines["q-0"].busy = 1
+        time.sleep(0.5)
+        host.engines["q-0"].hangs.set()
+        host.until(lambda: "close" in host.done_to("q-0"))
+        host.until(lambda: "1 of 1 other hosts cannot be asked" in host.log())
+        time.sleep(1)
+        assert "restart" not in host.done_to("q-0")
+        assert 'llm_watchdog_breaker_open{service="q"} 1' in (tmp_path / "llm.prom").read_text()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [b"x" * (2 << 20), b"s_total NaN\nbusy -1\n", b"\xff\0{" * 1000, b"s_total 5"],
+    ids=["huge", "no numbers", "nonsense", "cut"],
+)
+def test_a_page_of_nonsense_does_no_harm_and_is_told(tmp_path: Path, page: bytes):
+    with watched(tmp_path, "q-0") as host:
+        host.engines["q-0"].page = page
+        host.until(lambda: "the metrics of q-0: metrics" in host.log())
+        time.sleep(2)
+        assert (host.state("q-0"), host.commands) == ("serving", [])
+        assert (
+            'llm_watchdog_unreadable{what="the metrics of q-0"} 1'
+            in (tmp_path / "llm.prom").read_text()
+        )
+
+
+def test_a_cut_manifest_leaves_the_last_good_one(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        text = (tmp_path / "manifest.json").read_text()
+        (tmp_path / "manifest.json").write_text(text[: len(text) // 2])
+        host.until(lambda: "manifest.json: cannot be read" in host.log())
+        assert (host.state("q-0"), host.commands) == ("serving", [])
+        host.engines["q-0"].hangs.set()
+        host.until(lambda: "close" in host.done_to("q-0"))
+
+
+def test_a_watchdog_that_is_started_anew_knows_who_was_out(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        host.engines["q-0"].busy = 1
+        time.sleep(0.5)
+        host.engines["q-0"].hangs.set()
+        host.until(lambda: "close" in host.done_to("q-0"))
+        host.until(lambda: '"out"' in (tmp_path / "state.json").read_text())
+        host.port += 1
+        with running(host):
+            host.until(lambda: host.state("q-0") == "out")
+            assert host.state("q-1") == "serving"
+
+
+def test_a_quarantined_replica_is_left_alone(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        (tmp_path / "quarantine/q-0.json").write_text('{"reason": "Xid 79"}')
+        host.until(lambda: host.state("q-0") == "quarantined")
+        host.engines["q-0"].hangs.set()
+        time.sleep(1)
+        assert (host.ask("q-0"), host.commands) == ("down", [])
+        (tmp_path / "quarantine/q-0.json").unlink()
+        host.engines["q-0"].hangs.clear()
+        host.until(lambda: host.state("q-0") == "serving")
+
+
+def test_two_hosts_take_turns(tmp_path: Path):
+    """Each has one replica of the service; both hang at once."""
+    port = free_port()
+    a, b = ("127.0.0.1", "127.0.0.2")
+    peer_a = {"host": "a", "address": a, "replicas": {"q-0": "q"}}
+    peer_b = {"host": "b", "address": b, "replicas": {"q-1": "q"}}
+    with (
+        watched(tmp_path / "a", "q-0", address=a, port=port, peers=[peer_b]) as one,
+        watched(tmp_path / "b", "q-1", address=b, port=port, host="b", peers=[peer_a]) as other,
+    ):
+        for host in (one, other):
+            for engine in host.engines.values():
+                engine.busy = 2
+        time.sleep(0.5)
+        for host in (one, other):
+            for engine in host.engines.values():
+                engine.hangs.set()
+        one.until(lambda: "restart" in one.done_to("q-0"))
+        assert "restart" not in other.done_to("q-1")
+        assert not ("close" in one.done_to("q-0") and "close" in other.done_to("q-1"))
+        # It serves again, so the other one leaves and follows.
+        other.until(lambda: "restart" in other.done_to("q-1"))
+        other.until(lambda: other.state("q-1") == "serving")
+        assert (one.starts, other.starts) == ({"q-0": 2}, {"q-1": 2})
+
+
+def test_the_agent_port_takes_no_long_question_and_no_slow_one(tmp_path: Path):
+    with watched(tmp_path, "q-0") as host:
+        assert host.ask("q-9") == ""
+        with socket.create_connection((host.address, host.port)) as slow:
+            slow.settimeout(5)
+            slow.sendall(b"q-")
+            assert slow.recv(10) == b""
+        with suppress(ConnectionResetError):
+            assert host.ask("x" * 5000) == ""
+        # However many connections stay open, others are answered once these have had their time.
+        crowd = [socket.create_connection((host.address, host.port)) for _ in range(80)]
+        host.until(lambda: answers(host) and host.ask("q-0") == "up 100%")
+        for one in crowd:
+            one.close()
