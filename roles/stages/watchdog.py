@@ -20,13 +20,13 @@ def watchdog(run: Run) -> None:
     if GPU_HOSTS not in run.fleet.host(host.name).roles:
         return
     watch(
-        watch=partial(_host_watch, run, host.name),
+        watch=partial(planned_watch, run, host.name),
         found=partial(watchdog_state, run, host.name),
-        changed=partial(run.changed, host.name),
     )
 
 
-def _host_watch(run: Run, name: str) -> HostWatch:
+def planned_watch(run: Run, name: str) -> HostWatch:
+    """What the watchdog of a host is to know by the run's present plan."""
     entries = [files.entry for files in run.launch(name).replicas]
     engines = {one["engine"]: one["watch"] for one in entries if "watch" in one}
     return host_watch(run.fleet, run.fleet.host(name), engines)

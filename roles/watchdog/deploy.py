@@ -10,10 +10,6 @@ from roles.watchdog.state import WatchdogState
 
 
 @deploy("Watchdog")
-def watch(
-    watch: Callable[[], HostWatch],
-    found: Callable[[], WatchdogState | None],
-    changed: Callable[[], None],
-) -> None:
+def watch(watch: Callable[[], HostWatch], found: Callable[[], WatchdogState | None]) -> None:
     """Set the watchdog of a host up, or remove it; see `watched` for the parameters."""
-    watched(name="Replicas are watched", watch=watch, found=found, changed=changed)
+    watched(name="Replicas are watched", watch=watch, found=found)

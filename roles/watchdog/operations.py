@@ -17,14 +17,12 @@ from roles.watchdog.state import WatchdogState
 def watched(
     watch: Callable[[], HostWatch],
     found: Callable[[], WatchdogState | None],
-    changed: Callable[[], None],
 ):
     """
     Install and start the watchdog of a host, or remove it where it has nothing to watch.
 
     + watch: returns what it is to know; called when the run executes
     + found: returns the watchdog's state if this run knows it; otherwise the host is asked
-    + changed: called if anything was changed
     """
     state, wanted = found() or host.get_fact(WatchdogFacts), watch()
     # pyinfra goes on here after a failed fact, with its default: a host without a watchdog.
@@ -36,4 +34,3 @@ def watched(
         host.noop("the watchdog is as planned" if files else "there is nothing to watch")
         return
     yield StringCommand("sh", "-c", shlex.quote(script), _stdin=archive(files) or "\n")
-    changed()

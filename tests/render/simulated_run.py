@@ -50,6 +50,7 @@ from roles.stages import difference, ending
 from roles.stages.keys import engine_key_file
 from roles.stages.rolling import Rolling
 from roles.stages.run import Run
+from roles.stages.watchdog import planned_watch
 from roles.validation import operations as validation
 from roles.validation.observations import (
     Completion,
@@ -59,6 +60,8 @@ from roles.validation.observations import (
     LoadResult,
     UnitStatus,
 )
+from roles.watchdog import WatchdogState
+from roles.watchdog.render import watchdog_files
 from tests.unit.driver.hosts import state as driver_state
 from tests.unit.hardware.hosts import query, row, sections
 from tests.unit.preflight.hosts import output as preflight_output
@@ -218,6 +221,12 @@ def builds(host: Host, **_: Any) -> Installed:
     )
 
 
+def watched(host: Host, **_: Any) -> WatchdogState:
+    """The watchdog as planned."""
+    files = watchdog_files(planned_watch(Run.of(host.state), host.name))
+    return WatchdogState({one.path: one.state for one in files}, up=True, user=True)
+
+
 ANSWERS = {
     "Answers": answers,
     "LaunchFacts": launched,
@@ -229,6 +238,7 @@ ANSWERS = {
     "DriverReport": lambda host, **_: driver_state(),
     "HostReport": lambda host, **_: parse_report(hardware(host)),
     "TuningState": lambda host, **_: PLAIN,
+    "WatchdogFacts": watched,
     "CudaStart": lambda host, **_: "",
 }
 
