@@ -77,7 +77,7 @@ def watchdog_files(watch: HostWatch) -> list[HostFile]:
                 state=paths.STATE,
             ),
         ),
-        HostFile(UNIT, unit(watch.settings.metrics_dir)),
+        HostFile(UNIT, unit(watch.settings.metrics_dir, watch.firewall)),
         HostFile(
             QUARANTINE_DROP_IN,
             render("systemd/llm-engine-quarantine.conf.j2", quarantine=paths.QUARANTINE),
@@ -133,8 +133,9 @@ def rules(watch: HostWatch) -> str:
     )
 
 
-def unit(metrics_dir: str) -> str:
-    """The unit of the watchdog."""
+def unit(metrics_dir: str, firewall: bool = True) -> str:
+    """The unit of the watchdog. Where the fleet does without a firewall, a host may lack nft: then no
+    port is closed, and only balancers that ask the agent port learn of it."""
     # systemd makes folders below /var/lib and gives them to the user.
     inside = metrics_dir.startswith("/var/lib/")
     own = [metrics_dir.removeprefix("/var/lib/")] if inside else []
@@ -142,6 +143,7 @@ def unit(metrics_dir: str) -> str:
         "systemd/llm-watchdog.service.j2",
         user=USER,
         socket=paths.WATCHDOG_SOCKET_UNIT,
+        nft="+" if firewall else "-+",
         rules=paths.WATCHDOG_RULES,
         program=PROGRAM,
         settings=paths.WATCHDOG_SETTINGS,

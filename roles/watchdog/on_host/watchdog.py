@@ -191,10 +191,12 @@ class Watchdog:
             self.open(name)
         elif not was_closed or now - self.closed[name] >= RENEW_S:
             answer = self.helper({"do": "close", "replica": name}, QUICK_S)
-            if answer.get("ok"):
-                self.closed[name] = now
-            if not (was_closed and answer.get("ok")):
-                log("%s: leaves the rotation: %s" % (name, answer.get("error", "done")))
+            error = "" if answer.get("ok") else str(answer.get("error", "no answer"))
+            self.sight.notes.note("the port of " + name, error)
+            # Balancers that ask hear of it in any case.
+            self.closed[name] = now
+            if not was_closed:
+                log("%s: leaves the rotation" % name)
                 self.actions[name, "close"] += 1
 
     def open(self, name):

@@ -400,6 +400,17 @@ def test_balancer_and_engine_of_one_host_need_two_ports(key: Path):
     assert "qwen-0 and the balancer would both listen on 8001" in problem
 
 
+@pytest.mark.parametrize(
+    ("port", "problem"),
+    [
+        (8001, "hosts[gpu-1].ports: qwen-0 and the watchdog would both listen on 8001"),
+        (29050, "watchdog.port: 29050 is among the replicas' internal ports"),
+    ],
+)
+def test_the_agent_port_is_its_own(key: Path, port: int, problem: str):
+    assert any(problem in one for one in problems(declared(key, watchdog={"port": port})))
+
+
 def test_a_fleet_needs_both_roles(key: Path):
     without = {name: host for name, host in HOSTS.items() if host[0] == "gpu_hosts"}
     assert problems(declared(key, without)) == ["balancers: no host is in this group; add one"]

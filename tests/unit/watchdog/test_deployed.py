@@ -1,0 +1,116 @@
+"""The watchdog's settings, and what is changed on a host."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from roles.declaration import Service
+from roles.host import paths
+from roles.host.question import parse_answers
+from roles.watchdog import HostWatch, ServiceWatch, WatchdogSettings, parse_state
+from roles.watchdog.render import FILES, UNIT, unit, watchdog_files
+from roles.watchdog.scripts import change_script
+from roles.watchdog.state import WatchdogState
+
+WATCH = HostWatch("gpu1", "0.0.0.0", WatchdogSettings(), {"q": ServiceWatch()}, 1800)
+PLANNED = watchdog_files(WATCH)
+UP = WatchdogState({file.path: file.state for file in PLANNED}, up=True, user=True)
+METRICS = WatchdogSettings().metrics_dir
+
+
+def test_a_host_that_is_as_planned_is_left_alone():
+    assert {file.path for file in PLANNED} == set(FILES)
+    assert change_script(PLANNED, UP, METRICS) == ""
+    assert change_script([], WatchdogState(), METRICS) == ""
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        WatchdogState(),
+        WatchdogState(UP.files, up=False, user=True),
+        WatchdogState({**UP.files, UNIT: "644 root root 0"}, up=True, user=True),
+        WatchdogState(UP.files, up=True, user=False),
+    ],
+    ids=["nothing", "down", "another unit", "no user"],
+)
+def test_what_differs_is_repaired_and_it_is_started_anew(state: WatchdogState):
+    script = change_script(PLANNED, state, METRICS)
+    assert f"systemctl restart {paths.WATCHDOG_SOCKET_UNIT} {paths.WATCHDOG_UNIT}" in script
+    assert (f"mv -f {UNIT}.pyinfra-new" in script) is (state.files.get(UNIT) != UP.files[UNIT])
+
+
+def test_a_host_without_replicas_keeps_nothing_but_what_a_person_must_read():
+    script = change_script([], UP, METRICS)
+    assert all(path in script for path in FILES)
+    assert "userdel llm-watchdog" in script
+    assert paths.QUARANTINE not in script and paths.EVIDENCE not in script
+
+
+def answers(**more: str) -> Any:
+    sections = {
+        "files": "644 root root 0f0f /etc/llm/watchdog.json",
+        "units": "active\nactive\nenabled\nenabled",
+        "user": "997",
+        "end": "",
+        **more,
+    }
+    lines = [line for name, text in sections.items() for line in (f"@@ {name}", text)]
+    return parse_answers(["@@@ watchdog", *lines])["watchdog"]
+
+
+def test_a_host_says_how_its_watchdog_is():
+    files = {"/etc/llm/watchdog.json": "644 root root 0f0f"}
+    assert parse_state(answers()) == WatchdogState(files, up=True, user=True)
+    assert not parse_state(answers(units="active\nfailed\nenabled\nenabled")).up
+    assert not parse_state(answers(units="inactive\ninactive")).up
+    assert not parse_state(answers(user="")).user
+
+
+@pytest.mark.parametrize("missing", ["files", "units", "user", "end"])
+def test_an_answer_that_is_cut_is_none(missing: str):
+    found = {name: text for name, text in answers().items() if name != missing}
+    with pytest.raises(ValueError, match="cut short"):
+        parse_state(found)
+
+
+def service(**watchdog: Any) -> ServiceWatch:
+    data = {"name": "q", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096, **watchdog}
+    return Service.model_validate(data).watchdog
+
+
+def test_a_service_is_watched_unless_it_says_otherwise():
+    assert service() == ServiceWatch()
+    assert service(watchdog=False) == ServiceWatch(enabled=False)
+    assert service(watchdog=True).enabled
+    assert service(watchdog={"stall_timeout_s": 30}).stall_timeout_s == 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "place"),
+    [
+        (ServiceWatch, {"stall_timeout_s": 1}, "stall_timeout_s"),
+        (ServiceWatch, {"stall_timeout_s": "8"}, "stall_timeout_s"),
+        (ServiceWatch, {"unknown": 1}, "unknown"),
+        (ServiceWatch, {"failed_probes": 0}, "failed_probes"),
+        # It would be restarted before it has left the rotation.
+        (ServiceWatch, {"restart_after_s": 8}, "restart_after_s: after 8 s"),
+        (ServiceWatch, {"probe_timeout_s": 20}, "set more than 45"),
+        (WatchdogSettings, {"port": 80}, "port"),
+        (WatchdogSettings, {"metrics_dir": "metrics"}, "metrics_dir"),
+        (WatchdogSettings, {"metrics_dir": "/srv/a b"}, "metrics_dir"),
+        (WatchdogSettings, {"metrics_dir": "/srv/../etc"}, "metrics_dir"),
+        (WatchdogSettings, {"metrics_dir": "/srv/%h"}, "metrics_dir"),
+        (WatchdogSettings, {"allow_reboot": 1}, "allow_reboot"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(kind: type[Any], data: dict[str, Any], place: str):
+    with pytest.raises(ValidationError, match=place):
+        kind.model_validate(data)
+
+
+def test_the_unit_may_write_where_its_metrics_are():
+    assert "StateDirectory=llm/watchdog llm/metrics\n" in unit("/var/lib/llm/metrics")
+    assert "ReadWritePaths=" not in unit("/var/lib/llm/metrics")
+    assert "StateDirectory=llm/watchdog\nReadWritePaths=/srv/metrics\n" in unit("/srv/metrics")
