@@ -134,8 +134,11 @@ def rules(watch: HostWatch) -> str:
 
 
 def unit(metrics_dir: str, firewall: bool = True) -> str:
-    """The unit of the watchdog. Where the fleet does without a firewall, a host may lack nft: then no
-    port is closed, and only balancers that ask the agent port learn of it."""
+    """The unit of the watchdog.
+
+    Where the fleet does without a firewall, a host may lack nft: then no port is closed, and only
+    balancers that ask the agent port learn of it.
+    """
     # systemd makes folders below /var/lib and gives them to the user.
     inside = metrics_dir.startswith("/var/lib/")
     own = [metrics_dir.removeprefix("/var/lib/")] if inside else []

@@ -43,9 +43,13 @@ def user_script() -> str:
 
 def check_script() -> str:
     """Have the host's own Python, systemd and nft check the new files."""
-    parse = "import ast, sys; [ast.parse(open(path).read()) for path in sys.argv[1:]]"
+    parse = (
+        "import ast, sys\n"
+        "sys.version_info < (3, 8) and sys.exit('/usr/bin/python3 is older than 3.8')\n"
+        "[ast.parse(open(path).read()) for path in sys.argv[1:]]"
+    )
     return (
-        f'python3 -c {shlex.quote(parse)} "$STAGE"{PROGRAM} "$STAGE"{HELPER} && '
+        f'/usr/bin/python3 -c {shlex.quote(parse)} "$STAGE"{PROGRAM} "$STAGE"{HELPER} && '
         # A host without nft says so elsewhere, where the fleet wants a firewall.
         "{ ! command -v nft >/dev/null || "
         f'nft --check -f "$STAGE"{paths.WATCHDOG_RULES}; }} && '

@@ -152,7 +152,9 @@ class Helper:
             "gpu_names": gpu_names(replica.gpus),
         }
         folder = self.config["quarantine"]
-        os.makedirs(folder, mode=0o755, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
+        # The watchdog must see it, whatever this process's umask is.
+        os.chmod(folder, 0o755)
         path = os.path.join(folder, replica.name + ".json")
         write_whole(path, json.dumps(about, indent=1) + "\n")
         unit = UNIT % replica.name

@@ -193,8 +193,8 @@ class Watchdog:
             answer = self.helper({"do": "close", "replica": name}, QUICK_S)
             error = "" if answer.get("ok") else str(answer.get("error", "no answer"))
             self.sight.notes.note("the port of " + name, error)
-            # Balancers that ask hear of it in any case.
-            self.closed[name] = now
+            # Balancers that ask hear of it in any case; what failed is tried again.
+            self.closed[name] = now - RENEW_S if error else now
             if not was_closed:
                 log("%s: leaves the rotation" % name)
                 self.actions[name, "close"] += 1
