@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -16,6 +17,8 @@ SWITCHES = (
     *("accept_hardware", "accept_plan", "explain", "identifiers", "measure_interconnect"),
     *("upgrade_driver", "validate", "verbose"),
 )
+# The name of `--data lift=HOST/REPLICA`, the only one that is no switch.
+LIFT = "lift"
 DEPLOYS = Path(__file__).resolve().parents[2] / "deploys"
 DISCOVER = "discover.py"
 
@@ -58,6 +61,9 @@ def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[st
         elif name in SWITCHES:
             if command.deploys and not isinstance(parsed(value), bool):
                 yield f"{shown}: say true or false, as in --data {name}=true"
+        elif name == LIFT:
+            if command.deploys and not re.fullmatch(r"[\w.@-]+/[\w.-]+", str(parsed(value))):
+                yield f"{shown}: name a replica of a host, as in --data lift=gpu-1/qwen-0"
         elif command.deploys and name not in SSH and not name.startswith("_"):
             close = difflib.get_close_matches(name.lower().replace("-", "_"), SWITCHES, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(SWITCHES)}"

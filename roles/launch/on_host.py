@@ -32,6 +32,7 @@ from roles.host.serving import (
 
 STATE = "/var/lib/llm"
 UNFINISHED = STATE + "/unfinished"
+QUARANTINE = STATE + "/quarantine"
 REPLICAS = "/etc/llm/replicas"
 UNITS = "/etc/systemd/system"
 TEMPLATE = UNITS + "/llm-engine@.service"
@@ -306,8 +307,12 @@ def switch_to(name, folder):
 
 
 def start(replica):
-    """Start a replica's unit; LaunchError where another process listens on its port."""
+    """Start a replica's unit; LaunchError where it is quarantined, or another process listens on
+    its port."""
     name = replica["name"]
+    if os.path.exists(os.path.join(QUARANTINE, name + ".json")):
+        raise LaunchError("%s is quarantined: deploys/quarantine.py says why, and lifts it" % name,
+                          [name])  # fmt: skip
     if not port_is_free(replica["port"]):
         owner = run("ss", "-ltnpH", "sport = :%d" % replica["port"], ok=())
         raise LaunchError("port %d of %s is taken: %s" % (replica["port"], name, owner), [name])

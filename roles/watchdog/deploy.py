@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pyinfra.api import deploy
 
-from roles.watchdog.operations import watched
+from roles.watchdog.operations import lifted, watched
 from roles.watchdog.render import HostWatch
 from roles.watchdog.state import WatchdogState
 
@@ -13,3 +13,9 @@ from roles.watchdog.state import WatchdogState
 def watch(watch: Callable[[], HostWatch], found: Callable[[], WatchdogState | None]) -> None:
     """Set the watchdog of a host up, or remove it; see `watched` for the parameters."""
     watched(name="Replicas are watched", watch=watch, found=found)
+
+
+@deploy("Watchdog")
+def lift(replica: str) -> None:
+    """Show the quarantined replicas of a host, and lift the quarantine of one ("": of none)."""
+    lifted(name="Quarantined replicas", replica=replica)

@@ -7,7 +7,9 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.host import archive
+from roles.host.outcome import failing, say, warn
 from roles.watchdog.facts import WatchdogFacts
+from roles.watchdog.quarantine import lift_script
 from roles.watchdog.render import HostWatch, watchdog_files
 from roles.watchdog.scripts import change_script
 from roles.watchdog.state import WatchdogState
@@ -28,9 +30,36 @@ def watched(
     # pyinfra goes on here after a failed fact, with its default: a host without a watchdog.
     if host in host.state.failed_hosts:
         return
+    for one in state.quarantines:
+        warn(f"{one}; deploys/quarantine.py lifts it")
     files = watchdog_files(wanted)
     script = change_script(files, state, wanted.settings.metrics_dir)
     if not script:
         host.noop("the watchdog is as planned" if files else "there is nothing to watch")
         return
     yield StringCommand("sh", "-c", shlex.quote(script), _stdin=archive(files) or "\n")
+
+
+@operation()
+def lifted(replica: str):
+    """
+    Show a host's quarantined replicas, and let one of them start again.
+
+    + replica: the one to be lifted, or ""
+    """
+    if not host.state.is_executing:
+        host.noop("shown when the run executes")
+        return
+    state = host.get_fact(WatchdogFacts)
+    if host in host.state.failed_hosts:
+        return
+    for one in state.quarantines:
+        say(str(one))
+    if not state.quarantines:
+        say("no replica is quarantined")
+    if not replica:
+        host.noop("no quarantine is lifted")
+    elif replica not in [one.replica for one in state.quarantines]:
+        yield failing(f"{replica} is not quarantined here")
+    else:
+        yield StringCommand("sh", "-c", shlex.quote(lift_script(replica)))

@@ -57,6 +57,8 @@ def parsed(value: str) -> Any:
         ('verbose="true"', "say true or false"),
         ("identifiers=[true]", "say true or false"),
         ("ssh_usr=deploy", "unknown name"),
+        ("lift=qwen-0", "name a replica of a host"),
+        ("lift=gpu-1/qwen-0; reboot", "name a replica of a host"),
         ("ssh_port=0", "from 1 to 65535"),
         ("ssh_port=abc", "from 1 to 65535"),
         ("ssh_user=", "is no text"),

@@ -45,6 +45,7 @@ class Host:
             "TEMPLATE": "units/llm-engine@.service",
             "FIREWALL_UNIT": "units/llm-firewall.service",
             "UNFINISHED": "state/unfinished",
+            "QUARANTINE": "state/quarantine",
             "LEGACY_FOLDER": "replicas",
             "LEGACY_SECRETS": "secrets/engine.env",
             "LEGACY_MARK": "engines/current",

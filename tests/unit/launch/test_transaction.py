@@ -310,6 +310,16 @@ def test_one_whose_removal_was_left_serves_on_and_is_guarded_until_a_later_run(h
     assert [one["name"] for one in manifest["replicas"]] == ["q0", "q1"]
 
 
+def test_what_a_watchdog_has_quarantined_is_not_started(host: Host):
+    host.deploy("e1", **TWO)
+    (host.root / "state/quarantine").mkdir()
+    (host.root / "state/quarantine/q1.json").write_text("{}")
+    host.crash("q1")
+    with pytest.raises(SystemExit, match="q1 is quarantined: deploys"):
+        host.deploy("e2", **TWO)
+    assert host.serving() == {"q0": ("e1", [0])}
+
+
 def test_a_retired_host_whose_last_replica_is_left_serves_on(host: Host):
     host.deploy("e1", **TWO)
     host.guards = ("while q1 serves", "")

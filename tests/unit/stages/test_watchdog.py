@@ -9,9 +9,11 @@ import pytest
 from roles.engine.facts import Installed, InstalledEngines
 from roles.host import paths
 from roles.launch.facts import LaunchFacts
+from roles.stages.quarantine import quarantine
 from roles.stages.watchdog import planned_watch, watchdog
 from roles.watchdog import WatchdogState
 from roles.watchdog.facts import WatchdogFacts
+from roles.watchdog.quarantine import Quarantine
 from roles.watchdog.render import watchdog_files
 from tests.unit.stages.fleet import serves
 from tests.unit.stages.simulation import HOSTS, SERVICE, Simulation
@@ -89,3 +91,17 @@ def test_it_knows_the_other_hosts_of_its_services(make: Make):
         (watch,) = one.engines.values()
         assert watch["path"] == "/metrics"
     assert found["gpu3"].services["t"].stall_timeout_s == 30
+
+
+def test_quarantines_are_shown_and_one_is_lifted(make: Make, capsys: pytest.CaptureFixture[str]):
+    simulation = make()
+    state = WatchdogState(quarantines=(Quarantine("s-0", "Xid 79"), Quarantine("s-1", "hot")))
+    simulation.machines["gpu1"].facts[WatchdogFacts] = state
+    assert simulation.execute(simulation.begin(), quarantine) == set()
+    shown = capsys.readouterr().err
+    assert "s-0 is quarantined: Xid 79" in shown and "no replica is quarantined" in shown
+    assert done(simulation) == dict.fromkeys(HOSTS, 0)
+    assert simulation.execute(simulation.begin(lift="gpu1/s-1"), quarantine) == set()
+    assert done(simulation) == {"gpu1": 1, "gpu2": 0, "gpu3": 0, "lb1": 0}
+    assert "quarantine/s-1.json" in simulation.machines["gpu1"].commands[0]
+    assert simulation.execute(simulation.begin(lift="gpu2/s-1"), quarantine) == {"gpu2"}

@@ -1,5 +1,8 @@
 """The watchdog's settings, and what is changed on a host."""
 
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from roles.declaration import Service
 from roles.host import paths
 from roles.host.question import parse_answers
 from roles.watchdog import HostWatch, ServiceWatch, WatchdogSettings, parse_state
+from roles.watchdog.quarantine import SCRIPT, lift_script
 from roles.watchdog.render import FILES, UNIT, unit, watchdog_files
 from roles.watchdog.scripts import change_script
 from roles.watchdog.state import WatchdogState
@@ -53,6 +57,7 @@ def answers(**more: str) -> Any:
         "files": "644 root root 0f0f /etc/llm/watchdog.json",
         "units": "active\nactive\nenabled\nenabled",
         "user": "997",
+        "quarantined": "",
         "end": "",
         **more,
     }
@@ -68,11 +73,53 @@ def test_a_host_says_how_its_watchdog_is():
     assert not parse_state(answers(user="")).user
 
 
-@pytest.mark.parametrize("missing", ["files", "units", "user", "end"])
+@pytest.mark.parametrize("missing", ["files", "units", "user", "quarantined", "end"])
 def test_an_answer_that_is_cut_is_none(missing: str):
     found = {name: text for name, text in answers().items() if name != missing}
     with pytest.raises(ValueError, match="cut short"):
         parse_state(found)
+
+
+QUARANTINE = {"reason": "no step", "date": "2026-11-30T12:00:00Z", "gpus": [3], "gpu_names": []}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (f"q-0.json {json.dumps(QUARANTINE)}",
+            "q-0 is quarantined since 2026-11-30T12:00:00Z (GPU 3): no step"),
+        (f"q-0.json {json.dumps(QUARANTINE | {'gpu_names': ['3, H200, GPU-7']})}",
+            "q-0 is quarantined since 2026-11-30T12:00:00Z (GPU 3, H200, GPU-7): no step"),
+        # A damaged file stops its replica all the same.
+        ("q-0.json {", "q-0 is quarantined: its file cannot be read"),
+        ("q-0.json", "q-0 is quarantined: its file cannot be read"),
+        ("q-0.json []", "q-0 is quarantined: its file cannot be read"),
+    ],
+)  # fmt: skip
+def test_quarantines_are_read(line: str, words: str):
+    assert [str(one) for one in parse_state(answers(quarantined=line)).quarantines] == [words]
+
+
+def test_a_quarantine_of_no_replica_is_a_damaged_answer():
+    with pytest.raises(ValueError, match="not a quarantined replica"):
+        parse_state(answers(quarantined="../x.json {}"))
+
+
+def test_what_the_helper_writes_is_what_a_host_says(tmp_path: Path):
+    (tmp_path / "q-0.json").write_text(json.dumps(QUARANTINE, indent=1) + "\n")
+    (tmp_path / "q-1.json").write_text("{")
+    script = SCRIPT.replace(paths.QUARANTINE, str(tmp_path))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    found = parse_state(answers(quarantined=done.stdout)).quarantines
+    assert [one.replica for one in found] == ["q-0", "q-1"]
+    assert (found[0].reason, found[0].gpus) == ("no step", ("3",))
+    assert parse_state(answers(quarantined="")).quarantines == ()
+
+
+def test_a_lifted_replica_starts_again():
+    script = lift_script("q-0")
+    assert "rm -f /var/lib/llm/quarantine/q-0.json" in script
+    assert script.endswith("systemctl start llm-engine@q-0.service")
 
 
 def service(**watchdog: Any) -> ServiceWatch:
