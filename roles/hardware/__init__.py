@@ -51,3 +51,5 @@ from roles.hardware.report import parse_report as parse_report
 from roles.hardware.settings import GpusDeclaration as GpusDeclaration
 from roles.hardware.settings import LinksDeclaration as LinksDeclaration
 from roles.hardware.system import is_open_module as is_open_module
+from roles.hardware.xids import XidSeverity as XidSeverity
+from roles.hardware.xids import xid_entries as xid_entries

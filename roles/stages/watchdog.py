@@ -37,6 +37,10 @@ def host_watch(
 ) -> HostWatch:
     """What the watchdog of a host is to know; `engines` is what is watched of each kind there."""
     settings, launch = fleet.settings, fleet.settings.launch
+    gpus = this_host.hardware.gpus if this_host.hardware else ()
+    # Slices have numbers of their own, which nvidia-smi does not know.
+    sliced = any(gpu.mig_profile for gpu in gpus)
+    gpu_names = {} if sliced else {gpu.index: gpu.name for gpu in gpus}
     own = {service.name: service for service, plan in fleet.on(this_host.name) if plan.replicas}
     gpu_hosts = [one for one in fleet.with_role(GPU_HOSTS) if one.name != this_host.name]
     balancers = [one.address for one in fleet.with_role(BALANCERS)]
@@ -50,6 +54,7 @@ def host_watch(
         peers=tuple(_peers(fleet, gpu_hosts, own.keys())),
         allowed=(*balancers, *(one.address for one in gpu_hosts), *map(str, launch.allow_from)),
         firewall=launch.firewall,
+        gpu_names=gpu_names,
     )
 
 

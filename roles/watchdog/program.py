@@ -10,7 +10,7 @@ _WATCHDOG = (
     *("units", "judge", "breaker", "steps", "files", "saved", "scrape", "agent", "exposition"),
     *("sight", "watchdog"),
 )
-_HELPER = ("units", "judge", "files", "evidence", "helper")
+_HELPER = ("units", "judge", "files", "evidence", "gpus", "helper")
 
 
 def watchdog_program() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from roles.host import HostFile, paths
 from roles.host.templates import render
+from roles.watchdog.policy import policy
 from roles.watchdog.program import helper_program, watchdog_program
 from roles.watchdog.settings import USER, ServiceWatch, WatchdogSettings
 
@@ -39,7 +40,8 @@ class PeerHost:
 class HostWatch:
     """What the watchdog of a host is to know.
 
-    `services` are those with replicas there, `engines` what is watched of each kind of engine.
+    `services` are those with replicas there, `engines` what is watched of each kind of engine,
+    `gpu_names` the names of its GPUs by index, as the driver counts them.
     `allowed` are the addresses or networks that may ask the agent port; `firewall` guards it.
     """
 
@@ -52,6 +54,7 @@ class HostWatch:
     peers: tuple[PeerHost, ...] = ()
     allowed: tuple[str, ...] = ()
     firewall: bool = True
+    gpu_names: Mapping[int, str] = field(default_factory=dict)
 
 
 def watchdog_files(watch: HostWatch) -> list[HostFile]:
@@ -104,6 +107,8 @@ def configuration(watch: HostWatch) -> dict[str, Any]:
         "quarantine": paths.QUARANTINE,
         "evidence": paths.EVIDENCE,
         "rebooted": f"{paths.STATE}/rebooted-by-watchdog",
+        "policy": policy(),
+        "gpu_names": {str(gpu): name for gpu, name in sorted(watch.gpu_names.items())},
         "may_reset": settings.allow_gpu_reset,
         "may_reboot": settings.allow_reboot,
         "services": {

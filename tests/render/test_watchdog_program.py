@@ -122,6 +122,26 @@ def test_a_page_of_nonsense_does_no_harm_and_is_told(tmp_path: Path, page: bytes
         )
 
 
+def test_a_replica_that_dies_of_a_lost_gpu_is_quarantined_at_once(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        host.answers["evidence"] = {"ok": True, "step": "reboot", "reason": "GPU 0: lost"}
+        host.starts["q-0"] += 1
+        host.write_units()
+        host.until(lambda: "quarantine" in host.done_to("q-0"))
+        # A fleet that allows reboots would have one.
+        assert host.done_to("q-0")[0] == "evidence" and "restart" not in host.done_to("q-0")
+        assert host.done_to("q-1") == []
+
+
+def test_a_replica_that_dies_of_itself_is_systemds(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        host.starts["q-0"] += 1
+        host.write_units()
+        host.until(lambda: "starting" in host.log().rpartition("q-0: serving -> ")[2])
+        host.until(lambda: host.state("q-0") == "serving" and host.commands)
+        assert host.done_to("q-0") == ["evidence"]
+
+
 def test_a_cut_manifest_leaves_the_last_good_one(tmp_path: Path):
     with watched(tmp_path, "q-0", "q-1") as host:
         text = (tmp_path / "manifest.json").read_text()

@@ -12,16 +12,18 @@ MOST_FILES, MOST_TEXT, MOST_LINE = 20, 1 << 20, 2000
 LOG_LINES, MOST_PROCESSES = 300, 200
 # All together, so that a restart that waits for it is not late; each program has less.
 COLLECT_S, PROGRAM_S = 15, 5
+# In place of what a program prints.
+HANGS = "no answer in time"
 # What is read of each process and thread.
 STATUS = ("Name:", "State:", "VmRSS:", "Threads:", "SigQ:")
 
 
-def collect(folder, replica, secrets):
+def collect(folder, replica, secrets, about_gpus):
     """Write all evidence about a replica into a new file of a folder; returns its path."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = os.path.join(folder, "%s-%s.txt" % (stamp, replica.name))
-    text = evidence(replica)
+    text = "# what its GPUs ask for: %s\n\n%s" % (about_gpus, evidence(replica))
     for secret in secrets:
         text = text.replace(secret, "***") if secret else text
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -114,6 +116,6 @@ def output(command, timeout_s):
         text = process.communicate(timeout=timeout_s)[0]
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
-        return "no answer within %d s" % timeout_s
+        return HANGS
     lines = text.decode(errors="replace").splitlines()
     return "\n".join(plain(line[:MOST_LINE]) for line in lines)

@@ -13,7 +13,7 @@ import sys
 import time
 
 from roles.host.probe import parsed, plain
-from roles.watchdog.on_host.evidence import collect, members_of_unit
+from roles.watchdog.on_host.evidence import HANGS, collect, members_of_unit, output
 from roles.watchdog.on_host.files import (
     DAMAGED,
     MOST_BYTES,
@@ -23,12 +23,16 @@ from roles.watchdog.on_host.files import (
     read_replicas,
     write_whole,
 )
+from roles.watchdog.on_host.gpus import FIELDS, OLD_FIELDS, advice, rows_of
 from roles.watchdog.on_host.units import UNIT
 
 MOST_COMMAND = 4096
 # A closed port is open again by itself after this, should the watchdog have died.
 CLOSED_S = 60
-PROGRAM_S, GONE_S = 20, 8
+PROGRAM_S, GONE_S, SMI_S = 20, 8, 4
+KERNEL_SINCE = "-15min"
+# What nvidia-smi says where the last GPU is lost.
+GONE = "No devices were found"
 DAY_S = 86400
 WITH_REASON = {"quarantine"}
 
@@ -118,7 +122,11 @@ class Helper:
     def evidence(self, replica):
         """Keep what shows why a replica hangs."""
         secrets = [self.key(replica)["key"]]
-        return {"done": collect(self.config["evidence"], replica, secrets)}
+        # First, as it is what is waited for.
+        gpus = [gpu for gpu in replica.gpus if str(gpu) in self.config["gpu_names"]]
+        found = advice(self.config["policy"], gpus, query_gpus(), kernel_log())
+        path = collect(self.config["evidence"], replica, secrets, "%s\n%s" % found)
+        return {"done": path, "step": found.step, "reason": found.reason}
 
     def restart(self, replica):
         """Kill all processes of a replica and start its unit anew."""
@@ -149,7 +157,8 @@ class Helper:
             "reason": plain(reason) or "no reason was given",
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "gpus": replica.gpus,
-            "gpu_names": gpu_names(replica.gpus),
+            # The driver no longer tells the name of a GPU that is lost.
+            "gpu_names": [self.gpu_name(gpu) for gpu in replica.gpus],
         }
         folder = self.config["quarantine"]
         os.makedirs(folder, exist_ok=True)
@@ -161,6 +170,10 @@ class Helper:
         run(["systemctl", "kill", "--signal=SIGKILL", unit], check=False)
         run(["systemctl", "stop", "--no-block", unit])
         return {"done": path}
+
+    def gpu_name(self, gpu):
+        name = self.config["gpu_names"].get(str(gpu), "")
+        return ("%d %s" % (gpu, name)).strip()
 
     def reset(self, replica):
         """Reset the GPUs of a replica, where no process uses them, and start it anew."""
@@ -196,14 +209,25 @@ class Helper:
         return {"done": "reboots"}
 
 
-def gpu_names(gpus):
-    """The names and UUIDs of GPUs, as far as the driver still tells them."""
-    query = ["nvidia-smi", "--query-gpu=index,name,uuid", "--format=csv,noheader"]
-    try:
-        lines = run(query, check=False).stdout.decode(errors="replace").splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [plain(line) for line in lines if line.partition(",")[0].strip() in map(str, gpus)]
+def query_gpus():
+    """What nvidia-smi shows of each GPU; None where it hangs, empty where there is none."""
+    for fields in (FIELDS, OLD_FIELDS):
+        query = "--query-gpu=" + ",".join(fields)
+        text = output(["nvidia-smi", query, "--format=csv,noheader"], SMI_S)
+        if text == HANGS:
+            return None
+        rows = rows_of(text, fields)
+        if not rows and GONE in text:
+            # It answers, and lists none.
+            return [{}]
+        if rows:
+            return rows
+    return []
+
+
+def kernel_log():
+    """The kernel's log of the last minutes."""
+    return output(["journalctl", "--no-pager", "-k", "--since", KERNEL_SINCE, "-o", "cat"], SMI_S)
 
 
 def run(command, text="", check=True):

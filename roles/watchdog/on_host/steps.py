@@ -17,17 +17,21 @@ class Rules(namedtuple("Rules", "restarts window_s may_reset may_reboot")):
     """How many restarts within how many seconds lead to the next step, and which are allowed."""
 
 
-def next_step(history, now, rules):
-    """The next step; "" where the hour has had its steps."""
+def next_step(history, now, rules, least=RESTART):
+    """The next step, given the least that GPUs ask for; "" where the hour has had its steps."""
     taken = [step for at, step in history if now - at < HOUR_S and step != SETTLED]
     if len(taken) >= STEPS_PER_HOUR:
         return ""
     steps = _since_settled(history, now, rules.window_s)
-    if steps.count(RESTART) < rules.restarts:
-        return RESTART
-    if rules.may_reset and RESET not in steps:
+    resets = rules.may_reset and RESET not in steps
+    # A GPU that should be reset often works on: without leave to reset it, restarts are tried.
+    if least == RESET and resets:
         return RESET
-    if rules.may_reboot and REBOOT not in steps:
+    if least in (RESTART, RESET) and steps.count(RESTART) < rules.restarts:
+        return RESTART
+    if least in (RESTART, RESET) and resets:
+        return RESET
+    if least != QUARANTINE and rules.may_reboot and REBOOT not in steps:
         return REBOOT
     return QUARANTINE
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from roles.host.probe import plain
 from roles.watchdog.on_host.agent import Board, Peer, ask_peers, listen, serve, state_line
 from roles.watchdog.on_host.breaker import UNKNOWN, Member, agent_word, is_closed, refusal
 from roles.watchdog.on_host.exposition import exposition, replica_rows
@@ -17,6 +18,7 @@ from roles.watchdog.on_host.files import ask_helper, read_json, write_whole
 from roles.watchdog.on_host.judge import (
     CRASHES,
     OUT,
+    QUARANTINED,
     RESTARTING,
     SERVING,
     Times,
@@ -33,6 +35,8 @@ from roles.watchdog.on_host.sight import Notes, Sight
 from roles.watchdog.on_host.steps import (
     QUARANTINE,
     REBOOT,
+    RESET,
+    RESTART,
     SETTLED,
     Rules,
     has_settled,
@@ -61,7 +65,8 @@ class Watchdog:
     """What is known of one host's replicas, and what is done about them.
 
     `closed` has when a port was last closed, by replica; `jobs` what the helper is at; `intends`
-    who is about to be restarted, `waits` why one is not.
+    who is about to be restarted, `waits` why one is not; `advice` is the least step that the GPUs
+    of a replica ask for, with its reason; it is `urgent` for one that died.
     """
 
     def __init__(self, config):
@@ -72,7 +77,7 @@ class Watchdog:
         # What the helper does, and writes to disks that may hang, wait for nobody's probe.
         self.pool = ThreadPoolExecutor(max_workers=32)
         self.views, self.closed, self.jobs = {}, {}, {}
-        self.intends, self.waits = set(), Notes()
+        self.urgent, self.advice, self.intends, self.waits = set(), {}, set(), Notes()
         self.actions, self.last, self.writing = Counter(), None, None
 
     def tick(self):
@@ -109,6 +114,7 @@ class Watchdog:
         del self.views[name]
         self.closed.pop(name, None)
         self.saved.states.pop(name, None)
+        self.advice.pop(name, None)
         self.waits.note(name, "")
 
     def look(self, name, sample, now, late):
@@ -124,8 +130,14 @@ class Watchdog:
             self.open(name)
         if view.state != before.state:
             log("%s: %s -> %s (%s)" % (name, before.state, view.state, view.reason))
-            if view.state == OUT:
-                self.start_job(name, {"do": "evidence", "replica": name})
+        begun = before.invocation and view.invocation != before.invocation
+        if begun:
+            self.advice.pop(name, None)
+        # Nobody asked it to start anew: it died.
+        died = begun and not view.held and before.state != RESTARTING
+        if died or (view.state == OUT and before.state != OUT):
+            (self.urgent.add if died else self.urgent.discard)(name)
+            self.start_job(name, {"do": "evidence", "replica": name})
         if view.held != before.held:
             log("%s: a deploy %s the host" % (name, "holds" if view.held else "has left"))
 
@@ -166,7 +178,7 @@ class Watchdog:
 
     def decide(self, now):
         """Close and open ports, and restart what does not recover."""
-        wishes = [n for n, view in self.views.items() if wants_restart(view, self.times(n), now)]
+        wishes = [name for name in self.views if self.wishes(name, now)]
         announced, self.intends = self.intends, set(wishes)
         sick = [n for n, view in self.views.items() if view.state == OUT and n not in self.closed]
         # Who else decides at this moment must see it before this host asks.
@@ -181,6 +193,14 @@ class Watchdog:
             # Others must have seen the intention: it was announced one sample earlier.
             if name in announced and name not in self.jobs:
                 self.restart(name, answers, now)
+
+    def wishes(self, name, now):
+        """Whether something is to be done about a replica: it does not recover, or its GPU is gone
+        for it."""
+        view, step = self.views[name], self.advice.get(name, ("", ""))[0]
+        if name in self.urgent and step in (REBOOT, QUARANTINE) and not view.held:
+            return view.state not in (RESTARTING, QUARANTINED)
+        return wants_restart(view, self.times(name), now)
 
     def close_or_open(self, name, answers, now):
         """Have a replica's port take new connections, or none."""
@@ -216,7 +236,7 @@ class Watchdog:
         if not step:
             self.waits.note(name, reason or "it had its steps of this hour: a person must look")
             return
-        why = self.views[name].reason
+        why = self.advice.pop(name, ("", ""))[1] or self.views[name].reason
         log("%s: %s (%s)" % (name, step, why))
         history = self.saved.histories.get(name, [])
         self.saved.histories[name] = with_step(history, now, step)
@@ -236,7 +256,9 @@ class Watchdog:
             self.config["may_reset"],
             self.config["may_reboot"] and may_reboot(self.saved.reboots, wall, serves),
         )
-        return next_step(self.saved.histories.get(name, []), now, rules)
+        advised = self.advice.get(name, ("", ""))[0]
+        least = advised if advised in (RESET, REBOOT, QUARANTINE) else RESTART
+        return next_step(self.saved.histories.get(name, []), now, rules, least)
 
     # What is done.
 
@@ -267,6 +289,9 @@ class Watchdog:
             answer = {"error": str(future.exception())} if future.exception() else future.result()
             good = bool(answer.get("ok"))
             log("%s: %s: %s" % (name, what, answer.get("done" if good else "error", "done")))
+            if good and what == "evidence" and answer.get("reason") and name in self.views:
+                self.advice[name] = (answer.get("step"), plain(answer["reason"]))
+                log("%s: its GPUs ask for: %s (%s)" % (name, *self.advice[name]))
             if not good and what != "evidence" and name in self.views:
                 self.views[name] = not_restarted(self.views[name], now, what + " failed")
 

@@ -41,6 +41,26 @@ def test_which_step_is_next(history: list[tuple[float, str]], now: float, rules:
     assert next_step(history, now, rules) == step
 
 
+@pytest.mark.parametrize(
+    ("least", "history", "rules", "step"),
+    [
+        ("reset", [], ALL, "reset"),
+        ("reset", [(0, "reset")], ALL, "restart"),
+        # Without leave to reset GPUs restarts are tried, as a GPU often works on.
+        ("reset", [], PLAIN, "restart"),
+        ("reset", THREE, PLAIN, "quarantine"),
+        ("reboot", [], ALL, "reboot"),
+        ("reboot", [(0, "reboot")], ALL, "quarantine"),
+        ("reboot", [], PLAIN, "quarantine"),
+        ("quarantine", [], ALL, "quarantine"),
+    ],
+)
+def test_what_gpus_ask_for_leaves_lesser_steps_out(
+    least: str, history: list[tuple[float, str]], rules: Rules, step: str
+):
+    assert next_step(history, 300, rules, least) == step
+
+
 @given(st.lists(st.floats(1, 2000), max_size=80), st.booleans(), st.booleans())
 def test_an_hour_has_its_bound_and_a_quarantine_comes(
     gaps: list[float], may_reset: bool, may_boot: bool
