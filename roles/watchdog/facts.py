@@ -5,6 +5,22 @@ from pyinfra.api import FactBase
 from roles.host.facts import reading
 from roles.host.question import parse_answers, question
 from roles.watchdog.state import PART, WatchdogState, parse_state
+from roles.watchdog.status import HostStatus, ask_script, parse_status
+
+
+class WatchdogStatus(FactBase[HostStatus]):
+    """The replicas of a host as its watchdog sees them."""
+
+    @staticmethod
+    def default() -> HostStatus:
+        return HostStatus(())
+
+    def command(self, port: int) -> str:
+        return ask_script(port)
+
+    def process(self, output: list[str]) -> HostStatus:
+        with reading("what the host's watchdog says"):
+            return parse_status(output)
 
 
 class WatchdogFacts(FactBase[WatchdogState]):

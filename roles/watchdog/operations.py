@@ -1,14 +1,14 @@
 """Sets a host's watchdog up, or removes it."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.host import archive
 from roles.host.outcome import failing, say, warn
-from roles.watchdog.facts import WatchdogFacts
+from roles.watchdog.facts import WatchdogFacts, WatchdogStatus
 from roles.watchdog.quarantine import lift_script
 from roles.watchdog.render import HostWatch, watchdog_files
 from roles.watchdog.scripts import change_script
@@ -63,3 +63,24 @@ def lifted(replica: str):
         yield failing(f"{replica} is not quarantined here")
     else:
         yield StringCommand("sh", "-c", shlex.quote(lift_script(replica)))
+
+
+@operation()
+def shown(port: int, notes: Sequence[str]):
+    """
+    Print a host's replicas as its watchdog sees them, and those that are quarantined.
+
+    + port: the watchdog's agent port
+    + notes: what else is to be said of the host
+    """
+    if not host.state.is_executing:
+        host.noop("shown when the run executes")
+        return
+    found = host.get_fact(WatchdogStatus, port=port)
+    state = host.get_fact(WatchdogFacts)
+    if host not in host.state.failed_hosts:
+        for line in (*notes, *found.lines, *map(str, state.quarantines)):
+            say(line)
+    host.noop("nothing is changed")
+    # pyinfra wants a generator.
+    yield from ()

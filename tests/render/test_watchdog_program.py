@@ -2,7 +2,9 @@
 
 import ast
 import fcntl
+import re
 import socket
+import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from roles.watchdog.program import helper_program, watchdog_program
+from roles.watchdog.status import ask_script, parse_status
 from tests.render.watched_host import answers, free_port, running, watched
 
 
@@ -140,6 +143,25 @@ def test_a_replica_that_dies_of_itself_is_systemds(tmp_path: Path):
         host.until(lambda: "starting" in host.log().rpartition("q-0: serving -> ")[2])
         host.until(lambda: host.state("q-0") == "serving" and host.commands)
         assert host.done_to("q-0") == ["evidence"]
+
+
+def test_its_state_is_shown_in_words(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        script = ask_script(host.port)
+
+        def shown() -> str:
+            done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+            return "\n".join(parse_status(done.stdout.splitlines()).lines)
+
+        assert re.match(r"q-0 \(q\): serving for \d s, in the rotation; 0 requests; ", shown())
+        host.engines["q-0"].hangs.set()
+        host.until(lambda: "close" in host.done_to("q-0"))
+        assert re.search(
+            r"q-0 \(q\): out for .*, out of the rotation.*\nq-0 is out: no compl", shown()
+        )
+    assert parse_status([]).lines == (
+        "its watchdog gives no answer: systemctl status llm-watchdog",
+    )
 
 
 def test_a_cut_manifest_leaves_the_last_good_one(tmp_path: Path):

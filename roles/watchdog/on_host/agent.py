@@ -127,10 +127,12 @@ def _member(host, name, service, found):
     return service, Member(host, name, str(one["state"]), bool(one["intends"]), since_s)
 
 
-def state_line(host, members):
-    """The answer to `state`: the replicas of this host by (service, member)."""
+def state_line(host, members, details):
+    """The answer to `state`: the replicas of this host by (service, member), with what more is to
+    be shown of each by its name; other hosts read the members alone."""
     replicas = [
         {
+            **details.get(one.name, {}),
             "name": one.name,
             "service": service,
             "state": one.state,

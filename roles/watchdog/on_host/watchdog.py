@@ -303,7 +303,19 @@ class Watchdog:
             name: agent_word(view.state, name in self.closed, view.held)
             for name, view in self.views.items()
         }
-        self.board.state = state_line(self.host, self.members(now))
+        details = {name: self.details(name, view, now) for name, view in self.views.items()}
+        self.board.state = state_line(self.host, self.members(now), details)
+
+    def details(self, name, view, now):
+        """What a person wants to know of a replica."""
+        return {
+            "reason": view.reason,
+            "pending": view.pending,
+            "proof_age_s": round(now - view.proof_at, 1),
+            "closed": name in self.closed,
+            "held": view.held,
+            "waits": self.waits.problems.get(name, ""),
+        }
 
     def publish(self, now):
         """Answer, and write to disk, what is known."""

@@ -29,7 +29,7 @@ from roles.tuning.facts import TuningState
 from roles.validation.facts import Observations
 from roles.validation.settings import ValidationSettings
 from roles.validation.verdicts import judge_host
-from roles.watchdog.facts import WatchdogFacts
+from roles.watchdog.facts import WatchdogFacts, WatchdogStatus
 from tests.unit.hardware.hosts import output as hardware_output
 from tests.unit.hardware.hosts import query
 from tests.unit.preflight.hosts import needs
@@ -199,7 +199,7 @@ FACTS: dict[str, Callable[[list[str]], object]] = {
             Answers,
             CurrentBoot,
         ),
-        *(TuningState, WatchdogFacts),
+        *(TuningState, WatchdogFacts, WatchdogStatus),
     )
 }
 LINES = st.sampled_from(

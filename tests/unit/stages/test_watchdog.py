@@ -10,11 +10,13 @@ from roles.engine.facts import Installed, InstalledEngines
 from roles.host import paths
 from roles.launch.facts import LaunchFacts
 from roles.stages.quarantine import quarantine
+from roles.stages.status import status
 from roles.stages.watchdog import planned_watch, watchdog
 from roles.watchdog import WatchdogState
-from roles.watchdog.facts import WatchdogFacts
+from roles.watchdog.facts import WatchdogFacts, WatchdogStatus
 from roles.watchdog.quarantine import Quarantine
 from roles.watchdog.render import watchdog_files
+from roles.watchdog.status import HostStatus
 from tests.unit.stages.fleet import serves
 from tests.unit.stages.simulation import HOSTS, SERVICE, Simulation
 
@@ -105,3 +107,18 @@ def test_quarantines_are_shown_and_one_is_lifted(make: Make, capsys: pytest.Capt
     assert done(simulation) == {"gpu1": 1, "gpu2": 0, "gpu3": 0, "lb1": 0}
     assert "quarantine/s-1.json" in simulation.machines["gpu1"].commands[0]
     assert simulation.execute(simulation.begin(lift="gpu2/s-1"), quarantine) == {"gpu2"}
+
+
+def test_the_fleet_is_shown_as_it_is(make: Make, capsys: pytest.CaptureFixture[str]):
+    simulation = make(HOSTS | {"gpu2": {**HOSTS["gpu2"], "drained": True}})
+    for machine in simulation.machines.values():
+        machine.facts[WatchdogStatus] = HostStatus(("s-0 (s): serving for 3 h",))
+    simulation.machines["gpu3"].facts[WatchdogFacts] = WatchdogState(
+        quarantines=(Quarantine("s-1", "Xid 79"),)
+    )
+    assert simulation.execute(simulation.begin(), status) == set()
+    shown = capsys.readouterr().err
+    assert shown.count("s-0 (s): serving for 3 h") == 3
+    assert shown.count("drained by the inventory") == 1
+    assert shown.count("s-1 is quarantined: Xid 79") == 1
+    assert done(simulation) == dict.fromkeys(HOSTS, 0)

@@ -175,7 +175,9 @@ PEER = Peer("b", "10.0.0.2", {"q-0": "q", "q-1": "q"})
 
 
 def test_hosts_understand_each_other():
-    line = state_line("b", [("q", Member("b", "q-0", "out", True, 12.34))])
+    line = state_line(
+        "b", [("q", Member("b", "q-0", "out", True, 12.34))], {"q-0": {"closed": True}}
+    )
     assert peer_members(PEER, json.loads(line)) == [
         ("q", Member("b", "q-0", "out", True, 12.3)),
         ("q", Member("b", "q-1", "unknown", False, 0)),
