@@ -144,8 +144,8 @@ def unit(metrics_dir: str, firewall: bool = True) -> str:
     Where the fleet does without a firewall, a host may lack nft: then no port is closed, and only
     balancers that ask the agent port learn of it.
     """
-    # systemd makes folders below /var/lib and gives them to the user.
-    inside = metrics_dir.startswith("/var/lib/")
+    # systemd gives such a folder to the user; another program's folder must stay its own.
+    inside = metrics_dir.startswith(f"{paths.STATE}/")
     own = [metrics_dir.removeprefix("/var/lib/")] if inside else []
     return render(
         "systemd/llm-watchdog.service.j2",

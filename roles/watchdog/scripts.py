@@ -20,7 +20,8 @@ def change_script(files: Sequence[HostFile], state: WatchdogState, metrics_dir: 
         return removal_script() if leftover or state.user else ""
     if not changed and state.up and state.user:
         return ""
-    lines = ["set -eu", user_script(), f"install -d -o {USER} {shlex.quote(metrics_dir)}"]
+    folder = shlex.quote(metrics_dir)
+    lines = ["set -eu", user_script(), f"[ -d {folder} ] || install -d -o {USER} {folder}"]
     if changed:
         # A subshell, so that its exit trap cleans up before the rest runs.
         lines.append(f"(\n{install_script(files, changed, check_script(), ())}\n)")

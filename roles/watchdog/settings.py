@@ -26,7 +26,8 @@ class WatchdogSettings(StrictSettings):
     )
     metrics_dir: Annotated[str, BeforeValidator(_folder)] = Field(
         default="/var/lib/llm/metrics",
-        description="folder on hosts of `llm.prom`, metrics in the node exporter's textfile form",
+        description="folder on hosts of `llm.prom`, metrics in the node exporter's textfile form; "
+        "it is made where it is missing, and must be the watchdog's to write",
     )
     allow_gpu_reset: bool = Field(
         default=False,

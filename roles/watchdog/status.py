@@ -86,7 +86,7 @@ def _lines(one: _Replica) -> list[str]:
     shown = "; ".join(words) + ("; a deploy holds the host" if one.held else "")
     well = one.state in ("serving", "starting") or not one.reason
     why = [] if well else [f"{one.name} is {one.state}: {one.reason}"]
-    return [shown, *why, *([f"{one.name}: its restart waits: {one.waits}"] if one.waits else [])]
+    return [shown, *why, *([f"{one.name}: {one.waits}"] if one.waits else [])]
 
 
 def _span(seconds: float) -> str:

@@ -8,13 +8,16 @@ import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
 
+from roles.watchdog.on_host.scrape import probe, scrape
 from roles.watchdog.program import helper_program, watchdog_program
 from roles.watchdog.status import ask_script, parse_status
-from tests.render.watched_host import answers, free_port, running, watched
+from tests.render.test_hostile_engines import sending
+from tests.render.watched_host import WATCH, answers, free_port, running, watched
 
 
 @pytest.mark.parametrize("program", [watchdog_program, helper_program])
@@ -239,3 +242,27 @@ def test_the_agent_port_takes_no_long_question_and_no_slow_one(tmp_path: Path):
         host.until(lambda: answers(host) and host.ask("q-0") == "up 100%")
         for one in crowd:
             one.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "pause_s", "outcome"),
+    [
+        (OK, b"x" * (1 << 20), 0, "unreadable"),
+        (OK, b"s_total 1\n", 0.05, "late"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05, "late"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", b"x", 0.05, "unreadable"),
+    ],
+    ids=["endless", "slow", "never begins", "announces too much"],
+)
+def test_a_page_without_end_is_left_in_time(
+    start: bytes, piece: bytes, pause_s: float, outcome: str
+):
+    with sending(lambda: chain([start], repeat(piece)), pause_s) as url:
+        begin = time.monotonic()
+        assert scrape(int(url.rpartition(":")[2]), WATCH, "", 1).outcome == outcome
+        assert time.monotonic() - begin < 3
+        kind = probe(int(url.rpartition(":")[2]), "m", "", 1, 1).kind
+        assert kind in ("silent", "wrong") and time.monotonic() - begin < 5

@@ -22,14 +22,15 @@ KEY_S = 5
 
 
 class Notes:
-    """Problems by their subject; each is logged once, and once that it is over."""
+    """Problems by their subject; each is logged once, and once, in the words of `over`, that it is
+    over."""
 
-    def __init__(self):
-        self.problems = {}
+    def __init__(self, over):
+        self.problems, self.over = {}, over
 
     def note(self, subject, problem):
         if problem != self.problems.get(subject, ""):
-            log("%s: %s" % (subject, problem or "well again"))
+            log("%s: %s" % (subject, problem or self.over))
         if problem:
             self.problems[subject] = problem
         else:
@@ -47,7 +48,7 @@ class Sight:
         self.engines = {kind: checked_watch(one) for kind, one in config["engines"].items()}
         self.pool = ThreadPoolExecutor(max_workers=64)
         self.replicas, self.units = {}, {}
-        self.probes, self.keys, self.notes = {}, {}, Notes()
+        self.probes, self.keys, self.notes = {}, {}, Notes("can be read again")
 
     def samples(self):
         """A sample of each replica by name; None where systemd does not answer."""

@@ -50,6 +50,9 @@ JUMP_S = 10
 # Elements of the set of closed ports live for 60 s; they are renewed long before.
 RENEW_S = 20
 QUICK_S, LONG_S = 5, 60
+# Evidence is kept of so many starts in a row that did not serve.
+DEATHS = 3
+NO_STEP = "it waits for nothing any more"
 
 
 def notify(text):
@@ -77,7 +80,7 @@ class Watchdog:
         # What the helper does, and writes to disks that may hang, wait for nobody's probe.
         self.pool = ThreadPoolExecutor(max_workers=32)
         self.views, self.closed, self.jobs = {}, {}, {}
-        self.urgent, self.advice, self.intends, self.waits = set(), {}, set(), Notes()
+        self.urgent, self.advice, self.intends, self.waits = set(), {}, set(), Notes(NO_STEP)
         self.actions, self.last, self.writing = Counter(), None, None
 
     def tick(self):
@@ -116,6 +119,8 @@ class Watchdog:
         self.saved.states.pop(name, None)
         self.advice.pop(name, None)
         self.waits.note(name, "")
+        for subject in ("metrics", "completions", "port"):
+            self.sight.notes.note("the %s of %s" % (subject, name), "")
 
     def look(self, name, sample, now, late):
         """Judge one replica, and log what changes."""
@@ -135,6 +140,7 @@ class Watchdog:
             self.advice.pop(name, None)
         # Nobody asked it to start anew: it died.
         died = begun and not view.held and before.state != RESTARTING
+        died = died and view.crashes < DEATHS
         if died or (view.state == OUT and before.state != OUT):
             (self.urgent.add if died else self.urgent.discard)(name)
             self.start_job(name, {"do": "evidence", "replica": name})
@@ -234,7 +240,8 @@ class Watchdog:
         reason = refusal(me, members, len(hosts) - unasked, unasked)
         step = "" if reason else self.next_step(name, now)
         if not step:
-            self.waits.note(name, reason or "it had its steps of this hour: a person must look")
+            why = reason or "it had its steps of this hour: a person must look"
+            self.waits.note(name, "its restart waits: " + why)
             return
         why = self.advice.pop(name, ("", ""))[1] or self.views[name].reason
         log("%s: %s (%s)" % (name, step, why))

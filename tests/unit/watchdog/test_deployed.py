@@ -160,4 +160,5 @@ def test_settings_that_cannot_be_are_refused(kind: type[Any], data: dict[str, An
 def test_the_unit_may_write_where_its_metrics_are():
     assert "StateDirectory=llm/watchdog llm/metrics\n" in unit("/var/lib/llm/metrics")
     assert "ReadWritePaths=" not in unit("/var/lib/llm/metrics")
-    assert "StateDirectory=llm/watchdog\nReadWritePaths=/srv/metrics\n" in unit("/srv/metrics")
+    for folder in ("/srv/metrics", "/var/lib/prometheus/node-exporter"):
+        assert f"StateDirectory=llm/watchdog\nReadWritePaths=-{folder}\n" in unit(folder)
