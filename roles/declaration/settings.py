@@ -23,7 +23,7 @@ from roles.launch import LaunchSettings
 from roles.topology import ServiceSettings
 from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
-from roles.watchdog import ServiceWatch, WatchdogSettings, Watched
+from roles.watchdog import ServiceWatch, WatchdogSettings
 
 # One optional field for each kind of engine, so that problems have its name in their place.
 EnginesSettings = create_model(
@@ -53,7 +53,7 @@ class Service(ServiceSettings):
         description="how clients reach it among other services, and its keys, see below",
     )
 
-    watchdog: Watched = Field(
+    watchdog: ServiceWatch = Field(
         default_factory=ServiceWatch,
         description="when a replica that hangs leaves the rotation and is restarted, see below",
     )

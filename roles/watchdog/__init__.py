@@ -4,7 +4,6 @@ from roles.watchdog.render import HostWatch as HostWatch
 from roles.watchdog.render import PeerHost as PeerHost
 from roles.watchdog.settings import ServiceWatch as ServiceWatch
 from roles.watchdog.settings import WatchdogSettings as WatchdogSettings
-from roles.watchdog.settings import Watched as Watched
 from roles.watchdog.state import PART as PART
 from roles.watchdog.state import WatchdogState as WatchdogState
 from roles.watchdog.state import parse_state as parse_state

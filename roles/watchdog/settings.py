@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from roles.host import DAY_S, EnginePort, StrictSettings, check_path
+from roles.host import DAY_S, StrictSettings, check_path
 
 USER = "llm-watchdog"
 
@@ -19,8 +19,10 @@ def _folder(value: Any) -> str:
 class WatchdogSettings(StrictSettings):
     """The watchdog of each GPU host, which finds engines that hang and restarts them."""
 
-    port: EnginePort = Field(
+    port: int = Field(
         default=7440,
+        ge=1024,
+        le=65535,
         description="port where balancers and other GPU hosts ask how the replicas are (HAProxy's "
         "agent-check); open to them alone",
     )
@@ -47,9 +49,7 @@ class ServiceWatch(StrictSettings):
     An engine makes a step for each token of its requests, or part of a prompt.
     """
 
-    enabled: bool = Field(
-        default=True, description="whether its replicas are watched; `watchdog: false` is short"
-    )
+    enabled: bool = Field(default=True, description="whether its replicas are watched")
     stall_timeout_s: int = Field(
         default=8,
         ge=2,
@@ -111,11 +111,3 @@ class ServiceWatch(StrictSettings):
                 f"rotation yet (that takes {out_s} s); set more than {out_s}"
             )
         return self
-
-
-def _short(value: Any) -> Any:
-    return {"enabled": value} if isinstance(value, bool) else value
-
-
-# `watchdog: false` stands for `watchdog: {enabled: false}`.
-Watched = Annotated[ServiceWatch, BeforeValidator(_short)]

@@ -60,7 +60,7 @@ def test_each_gpu_host_gets_one_and_a_second_run_changes_nothing(make: Make):
 def test_a_retired_host_and_one_that_nobody_watches_lose_theirs(make: Make):
     for hosts, services in (
         (HOSTS | {"gpu1": {**HOSTS["gpu1"], "retired": True}}, [SERVICE]),
-        (HOSTS, [{**SERVICE, "watchdog": False}]),
+        (HOSTS, [{**SERVICE, "watchdog": {"enabled": False}}]),
     ):
         simulation = make(hosts, services=services)
         files = {paths.WATCHDOG_SETTINGS: "644 root root 0"}
