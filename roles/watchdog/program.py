@@ -20,7 +20,7 @@ def watchdog_program() -> str:
 
 def helper_program() -> str:
     """The program that root answers commands with; its argument is the configuration."""
-    return _program(_HELPER, "serve_one(sys.argv[1])")
+    return _program(_HELPER, "serve_commands()")
 
 
 def _program(modules: tuple[str, ...], last: str) -> str:

@@ -74,7 +74,7 @@ def watchdog_files(watch: HostWatch) -> list[HostFile]:
         HostFile(
             HELPER_UNIT,
             render(
-                "systemd/llm-watchdog-helper@.service.j2",
+                "systemd/llm-watchdog-helper.service.j2",
                 program=HELPER,
                 settings=paths.WATCHDOG_SETTINGS,
                 state=paths.STATE,

@@ -27,6 +27,8 @@ def change_script(files: Sequence[HostFile], state: WatchdogState, metrics_dir: 
         lines.append(f"(\n{install_script(files, changed, check_script(), ())}\n)")
     lines += [
         "systemctl daemon-reload",
+        # A socket does not start anew beside its service.
+        f"systemctl stop {paths.WATCHDOG_HELPER_UNIT}",
         f"systemctl enable --quiet {_STARTED}",
         f"systemctl restart {_STARTED} || {{ journalctl -u {paths.WATCHDOG_UNIT} -n 20 -o cat "
         ">&2; exit 1; }",
@@ -65,6 +67,7 @@ def removal_script() -> str:
     return "\n".join(
         [
             f"systemctl disable --now --quiet {_STARTED} || true",
+            f"systemctl stop {paths.WATCHDOG_HELPER_UNIT} 2>/dev/null || true",
             f"rm -f {' '.join(FILES)}",
             f"rmdir {paths.WATCHDOG} {paths.UNIT_TEMPLATE}.d 2>/dev/null || true",
             f"rm -rf {paths.STATE}/watchdog",

@@ -46,7 +46,7 @@ def rendered(**more: Any) -> dict[str, str]:
         (paths.WATCHDOG_RULES, "watchdog.nft"),
         (UNIT, "llm-watchdog.service"),
         (SOCKET, "llm-watchdog-helper.socket"),
-        (HELPER_UNIT, "llm-watchdog-helper@.service"),
+        (HELPER_UNIT, "llm-watchdog-helper.service"),
     ],
 )
 def test_whole_files(path: str, expected: str):
@@ -74,8 +74,7 @@ def units(folder: Path, **more: Any) -> list[Path]:
 def test_systemd_reads_the_units(tmp_path: Path, metrics_dir: str):
     needs("systemd-analyze")
     settings = WatchdogSettings.model_validate({"metrics_dir": metrics_dir})
-    files = [str(path) for path in units(tmp_path, settings=settings)]
-    named = [path.replace("helper@.", "helper@1.") for path in files]
+    named = [str(path) for path in units(tmp_path, settings=settings)]
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *named], capture_output=True, text=True
     )
@@ -184,6 +183,33 @@ def test_a_closed_port_refuses_new_connections_of_others_at_once(tmp_path: Path)
     assert done.stdout.splitlines()[-1] == "0"
 
 
+ASK = """
+import os, socket, subprocess, sys
+folder = sys.argv[1]
+path = folder + "/helper.sock"
+if os.path.exists(path):
+    os.unlink(path)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+# As systemd hands it over.
+os.dup2(listener.fileno(), 3)
+program = [sys.executable, "-I", folder + "/helper.py", folder + "/watchdog.json"]
+helper = subprocess.Popen(program, pass_fds=[3])
+# A helper that ends is seen.
+os.closerange(3, 5)
+try:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.sendall(sys.stdin.buffer.read())
+        connection.shutdown(socket.SHUT_WR)
+        print(connection.makefile().read(), end="", flush=True)
+finally:
+    helper.terminate()
+    helper.wait()
+"""
+
+
 class Helper:
     """The helper's program with the manifest of a host."""
 
@@ -212,6 +238,7 @@ class Helper:
             "locks": [f"{folder}/lock"],
         }
         (folder / "helper.py").write_text(helper_program())
+        (folder / "ask.py").write_text(ASK)
         (folder / "watchdog.json").write_text(
             json.dumps({**configuration(host_watch()), **own, **config})
         )
@@ -219,13 +246,12 @@ class Helper:
     def command(self, do: str, replica: str = "qwen-0") -> str:
         """A shell command that sends it a command."""
         text = json.dumps({"do": do, "replica": replica})
-        program = f"{self.folder}/helper.py {self.folder}/watchdog.json"
-        return f"echo '{text}' | {sys.executable} -I {program}"
+        return f"echo '{text}' | {sys.executable} {self.folder}/ask.py {self.folder}"
 
     def ask(self, line: str | bytes, path: str = "") -> dict[str, Any]:
         """The answer to a line; programs are looked for in the folder first."""
         done = subprocess.run(
-            [sys.executable, "-I", self.folder / "helper.py", self.folder / "watchdog.json"],
+            [sys.executable, self.folder / "ask.py", self.folder],
             input=line if isinstance(line, bytes) else line.encode(),
             env={"PATH": f"{self.folder}:{path or os.environ['PATH']}"},
             capture_output=True,

@@ -1,4 +1,4 @@
-"""The root helper of the watchdog: takes one command from its socket, judges it, and does it.
+"""The root helper of the watchdog: takes a command of each connection, judges it, and does it.
 
 A command is one line of JSON: what to do, and the name of a replica that the host's manifest has.
 No text of it reaches a shell, a path or an option but that name and the reason of a quarantine.
@@ -8,6 +8,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
 import time
@@ -30,6 +32,9 @@ MOST_COMMAND = 4096
 # A closed port is open again by itself after this, should the watchdog have died.
 CLOSED_S = 60
 PROGRAM_S, GONE_S, SMI_S = 20, 8, 4
+ALARM_S, MOST_AT_ONCE = 120, 16
+# Where systemd's sockets begin, by sd_listen_fds(3).
+FIRST_SOCKET = 3
 KERNEL_SINCE = "-15min"
 # What nvidia-smi says where the last GPU is lost.
 GONE = "No devices were found"
@@ -244,12 +249,37 @@ def run(command, text="", check=True):
     return done
 
 
-def serve_one(path):
-    """Answer the one command on the standard input, which is a connection of the socket."""
-    # A client that says nothing, or never reads.
-    signal.alarm(120)
-    line = sys.stdin.buffer.readline(MOST_COMMAND)
-    answer = Helper(read_json(path)).answer(line)
-    text = json.dumps(answer)[: MOST_BYTES - 1]
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+class Connection(socketserver.StreamRequestHandler):
+    """Answers the one command of a connection."""
+
+    def handle(self):
+        # A client that says nothing or never reads, and a program that never ends.
+        signal.alarm(ALARM_S)
+        answer = Helper(read_json(self.server.config_path)).answer(
+            self.rfile.readline(MOST_COMMAND)
+        )
+        text = json.dumps(answer)[: MOST_BYTES - 1]
+        # A client that went away needs no answer.
+        with contextlib.suppress(OSError):
+            self.wfile.write(text.encode() + b"\n")
+
+
+class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    """Answers each connection by a process of its own, so that one that hangs holds up no other.
+
+    It stays: on a busy host a program that is started anew for each command comes too late.
+    """
+
+    max_children = MOST_AT_ONCE
+
+    def __init__(self, config_path):
+        super().__init__("", Connection, bind_and_activate=False)
+        self.config_path = config_path
+        self.socket.close()
+        # The one that systemd listens on and hands over.
+        self.socket = socket.socket(fileno=FIRST_SOCKET)
+
+
+def serve_commands():
+    """Answer the commands that come over systemd's socket, by the configuration of the argument."""
+    Server(sys.argv[1]).serve_forever()
