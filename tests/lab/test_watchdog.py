@@ -151,6 +151,7 @@ def test_when_all_hang_the_last_one_stays_in_and_they_restart_one_after_the_othe
     for host in GPU_HOSTS:
         for unit in before[host]:
             signal(watched, host, "STOP", unit)
+    wait_until(lambda: not all(map(all_serve, GPU_HOSTS)), "engines that are found to hang", 30)
     end = time.monotonic() + 300
     restarting: list[int] = []
     while not all(all_serve(host) for host in GPU_HOSTS):
