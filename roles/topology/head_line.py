@@ -1,5 +1,8 @@
 """The second line of a plan: what was asked, and what the plan holds and does. Pure."""
 
+from collections.abc import Iterable
+
+from roles.engine.engine import engine
 from roles.plan import Load, Plan, Replica
 
 # More than any KV cache holds: a model without one.
@@ -20,27 +23,39 @@ def head_line(plan: Plan) -> str:
     return " · ".join(parts)
 
 
-def requests_at_once(replica: Replica) -> int | None:
-    """The requests of maximum length that a replica is predicted to hold; None for any number."""
-    most = replica.memory.max_concurrency
-    return int(most) if most < ANY else None
+def requests_at_once(replica: Replica, tokens: int | None = None) -> int | None:
+    """The requests that a replica is predicted to run at once: of some tokens each, or of maximum
+    length; None for any number."""
+    memory, limit = replica.memory, replica.max_num_seqs
+    if memory.max_concurrency >= ANY:
+        return limit
+    # An engine that does not fill the memory has a place of maximum length for each request.
+    by_place = tokens is None or not engine(replica.engine).fills_memory
+    most = int(memory.max_concurrency) if by_place else memory.kv_tokens // tokens
+    return most if limit is None else min(most, limit)
+
+
+def all_at_once(replicas: Iterable[Replica], tokens: int | None = None) -> int | None:
+    """The requests that all replicas run at once; see `requests_at_once`."""
+    each = [requests_at_once(replica, tokens) for replica in replicas]
+    known = [count for count in each if count is not None]
+    return sum(known) if len(known) == len(each) else None
 
 
 def _held(plan: Plan) -> str:
     if not plan.replicas:
         return "holds none but over several hosts" if plan.clusters else "holds none"
     length = plan.replicas[0].max_model_len
-    each = [requests_at_once(replica) for replica in plan.replicas]
-    known = [count for count in each if count is not None]
-    if len(known) < len(each):
+    longest = all_at_once(plan.replicas)
+    if longest is None:
         return f"holds any number of {length} tokens"
-    text = f"holds {sum(known):,} of {length} tokens"
-    if plan.load is None or sum(known) >= plan.load.concurrency:
+    text = f"holds {longest:,} of {length} tokens"
+    if plan.load is None or longest >= plan.load.concurrency:
         return text
     usual = plan.load.input_tokens + plan.load.output_tokens
     if usual == length:
         return text
-    return f"{text}, {sum(one.memory.kv_tokens // usual for one in plan.replicas):,} of {usual}"
+    return f"{text}, {all_at_once(plan.replicas, usual):,} of {usual}"
 
 
 def _estimate(plan: Plan, load: Load) -> str:

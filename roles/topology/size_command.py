@@ -14,13 +14,13 @@ from roles.host import parse_yaml, read_text
 from roles.models import describe_errors
 from roles.topology.cases import INPUT_TOKENS, OUTPUT_TOKENS
 from roles.topology.explain import table
-from roles.topology.settings import ServiceSettings
+from roles.topology.settings import DEFAULT_MIN_CONCURRENCY, ServiceSettings
 from roles.topology.sizing import GPU_COUNTS, HOST_COUNTS, Size, affordable, sizes
 
 HEADER = ("GPUs", "shape", "at once", "tokens/s", "range", "TTFT ms", "ITL ms")
 PRICED_HEADER = (*HEADER, "a month", "1000 requests")
 # Version of the JSON. Any change of its fields raises it.
-SCHEMA = 1
+SCHEMA = 2
 _PRICES: TypeAdapter[dict[str, float]] = TypeAdapter(
     dict[str, Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]]
 )
@@ -34,6 +34,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     what.add_argument("--input-tokens", type=int, help=f"of each request ({INPUT_TOKENS})")
     what.add_argument("--output-tokens", type=int, help=f"of each request ({OUTPUT_TOKENS})")
     what.add_argument("--max-model-len", type=int, help="the longest request (input + output)")
+    what.add_argument(
+        "--min-concurrency",
+        type=int,
+        help=f"such requests that a replica must hold ({DEFAULT_MIN_CONCURRENCY})",
+    )
     what.add_argument("--inventory", help="for instance inventories/prod.py")
     what.add_argument("--service", help="its name, where the inventory has several")
     how = command.add_argument_group("the rows")
@@ -85,6 +90,8 @@ def _service(options: argparse.Namespace, declared: Sequence[ServiceSettings]) -
     }
     length = options.max_model_len or given["input_tokens"] + given["output_tokens"]
     settings = {"name": "size", "model": options.model, "max_model_len": length, **given}
+    if options.min_concurrency is not None:
+        settings["min_concurrency"] = options.min_concurrency
     try:
         return ServiceSettings.model_validate(settings)
     except ValidationError as error:
@@ -94,7 +101,7 @@ def _service(options: argparse.Namespace, declared: Sequence[ServiceSettings]) -
 def _of_inventory(
     options: argparse.Namespace, declared: Sequence[ServiceSettings]
 ) -> ServiceSettings:
-    loads = ("concurrency", "input_tokens", "output_tokens", "max_model_len")
+    loads = ("concurrency", "input_tokens", "output_tokens", "max_model_len", "min_concurrency")
     given = [f"--{name.replace('_', '-')}" for name in loads if getattr(options, name) is not None]
     if given:
         raise ValueError(f"{', '.join(given)}: the inventory's service says it; leave it out")
@@ -113,7 +120,8 @@ def _cards(wanted: str | None) -> tuple[Card, ...]:
     found: dict[str, Card] = {}
     for part in (part.strip() for part in wanted.split(",")):
         like = [card for card in known_cards() if part and part.lower() in card.name.lower()]
-        matching = [card for card in like if part.lower() == _short(card.name)] or like
+        exact = [card for card in like if part.lower() in (card.name.lower(), _short(card.name))]
+        matching = exact or like
         if not matching:
             raise ValueError(f"--cards: no card is named like {part!r}{_meant(part)}")
         found |= {card.name: card for card in matching}
@@ -159,6 +167,7 @@ def _as_json(service: ServiceSettings, found: Sequence[Size]) -> str:
             "model": service.model.id,
             "load": asdict(service.load) if service.load else None,
             "max_model_len": service.max_model_len,
+            "min_concurrency": service.min_concurrency,
             "sizes": [asdict(one) for one in found],
         },
         indent=2,
@@ -172,7 +181,8 @@ def _as_text(service: ServiceSettings, found: Sequence[Size], is_whole: bool) ->
     if not is_whole:
         named = {one.card for one in fitting}
         left = [one for one in _largest_of_each(left) if one.card not in named]
-    parts = [f"{service.model.id}, {_load(service)}", ""]
+    held = f"a replica holds {service.min_concurrency} of {service.max_model_len} tokens or more"
+    parts = [f"{service.model.id}, {_load(service)}; {held}", ""]
     header = PRICED_HEADER if any(one.price_per_month for one in found) else HEADER
     if shown:
         parts += [table([header, *(_row(one)[: len(header)] for one in shown)]), ""]
@@ -217,7 +227,7 @@ def _row(one: Size) -> tuple[str, ...]:
     return (
         _name(one),
         f"{one.replicas} x {one.shape}" if one.replicas > 1 else one.shape,
-        str(one.requests_at_once),
+        "any" if one.requests_at_once is None else str(one.requests_at_once),
         shown(one.tokens_per_s),
         f"{shown(one.tokens_per_s_low)}-{shown(one.tokens_per_s_high)}" if one.tokens_per_s else "",
         shown(one.ttft_ms),

@@ -7,6 +7,7 @@ from itertools import product
 from roles.hardware import Card, Gpu, Hardware, declared_links
 from roles.plan import HostPlan, Plan, Replica
 from roles.topology import messages
+from roles.topology.head_line import all_at_once
 from roles.topology.planner import plan_fleet
 from roles.topology.settings import ServiceSettings
 
@@ -19,8 +20,9 @@ class Size:
     """A service on some hosts of some equal cards.
 
     `shape` is "" and `problem` says why where the service does not fit. `requests_at_once` is the
-    number of requests of the service's load that surely have room. Figures are for all hosts
-    together, times those of the slowest replica; None where no rates are known.
+    number of requests of the service's load that run at once, as a plan says it; None for any
+    number. Figures are for all hosts together, times those of the slowest replica; None where no
+    rates are known.
     `tokens_per_s_low` and `tokens_per_s_high` are the range of the estimate. `price_per_month` and
     `cost_per_1000_requests` (at full load) are None without a price.
     """
@@ -30,7 +32,7 @@ class Size:
     hosts: int
     shape: str = ""
     replicas: int = 0
-    requests_at_once: int = 0
+    requests_at_once: int | None = 0
     tokens_per_s: float | None = None
     tokens_per_s_low: float | None = None
     tokens_per_s_high: float | None = None
@@ -80,7 +82,8 @@ def ranked(found: Iterable[Size], concurrency: float) -> tuple[Size, ...]:
     cheapest first, without a price those of fewest GPUs, and then the fastest."""
 
     def order(size: Size) -> tuple:
-        group = 2 if not size.fits else int(size.requests_at_once < concurrency)
+        at_once = size.requests_at_once
+        group = 2 if not size.fits else int(at_once is not None and at_once < concurrency)
         cost = size.cost_per_1000_requests
         cheapest = (cost is None, cost or 0.0)
         return group, *cheapest, size.gpus, -(size.tokens_per_s or 0.0), size.card, size.hosts
@@ -117,7 +120,7 @@ def _size(service: ServiceSettings, card: Card, gpus: int, hosts: int) -> Size:
 
 def _of_cluster(size: Size, plan: Plan, service: ServiceSettings) -> Size:
     """A replica over several hosts: no rates are known of the network between them."""
-    each = [_room(one.memory.promised_kv_tokens, service) for one in plan.clusters]
+    each = [one.memory.kv_tokens // _request_tokens(service) for one in plan.clusters]
     shape = plan.clusters[0].shape
     over = len(plan.clusters[0].hosts)
     return replace(
@@ -129,13 +132,12 @@ def _of_cluster(size: Size, plan: Plan, service: ServiceSettings) -> Size:
 
 
 def _of_replicas(size: Size, replicas: Sequence[Replica], service: ServiceSettings) -> Size:
-    rooms = [_room_of(replica, service) for replica in replicas]
     shapes = dict.fromkeys(str(replica.shape) for replica in replicas)
     size = replace(
         size,
         shape=" + ".join(shapes),
         replicas=len(replicas),
-        requests_at_once=sum(rooms),
+        requests_at_once=all_at_once(replicas, _request_tokens(service)),
     )
     known = [replica.expected for replica in replicas if replica.expected is not None]
     if len(known) < len(replicas):
@@ -151,14 +153,9 @@ def _of_replicas(size: Size, replicas: Sequence[Replica], service: ServiceSettin
     )
 
 
-def _room_of(replica: Replica, service: ServiceSettings) -> int:
-    room = _room(replica.memory.promised_kv_tokens, service)
-    return min(room, replica.max_num_seqs) if replica.max_num_seqs else room
-
-
-def _room(tokens: float, service: ServiceSettings) -> int:
+def _request_tokens(service: ServiceSettings) -> int:
     load = service.load
-    return int(tokens / (load.input_tokens + load.output_tokens if load else service.max_model_len))
+    return load.input_tokens + load.output_tokens if load else service.max_model_len
 
 
 def _problem(host: HostPlan) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from roles.hardware import find_card, known_cards
+from roles.plan import Shape
 from roles.topology import ServiceSettings, plan_fleet
 from roles.topology.__main__ import main
 from roles.topology.size_reference import page
@@ -43,6 +44,73 @@ def test_each_number_of_gpus_and_hosts_is_planned_as_a_fleet_of_it_would_be():
     low, high = size.tokens_per_s_low, size.tokens_per_s_high
     assert size.tokens_per_s and low and high and low < size.tokens_per_s < high
     assert size.ttft_ms == max(one.ttft_ms for one in each if one)
+
+
+INVENTORY = """
+from roles.fleet.inventory import check
+
+names = [f"h{{number}}" for number in range({hosts})]
+gpu_hosts = [
+    (name, {{"ssh_hostname": f"192.0.2.{{i}}", "llm": {{"gpus": "{gpus}x {card}"}}}})
+    for i, name in enumerate(names, 10)
+]
+balancers = names[:1]
+_settings = {{"services": [{service}], "balancer": {{"api_key_file": "secrets/api.key"}}}}
+all = (names, {{"llm": _settings}})
+check(__file__)
+"""
+LOADS: tuple[dict[str, Any], ...] = (
+    {"concurrency": 16, "input_tokens": 1024, "output_tokens": 256},
+    {"concurrency": 300, "input_tokens": 3072, "output_tokens": 1024, "min_concurrency": 2},
+)
+
+
+@pytest.mark.parametrize("load", LOADS, ids=("few", "many"))
+@pytest.mark.parametrize(("gpus", "hosts"), [(1, 1), (2, 1), (8, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("model", "card"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", "NVIDIA GeForce RTX 4090"),
+        ("Qwen/Qwen2.5-32B-Instruct-AWQ", "NVIDIA GeForce RTX 4090"),
+        ("openai/gpt-oss-120b", "NVIDIA H100 80GB HBM3"),
+        ("Qwen/Qwen3-30B-A3B", "NVIDIA A100 80GB PCIe"),
+    ],
+)
+def test_size_says_what_fleet_says_of_the_same_hosts_and_load(
+    model: str,
+    card: str,
+    gpus: int,
+    hosts: int,
+    load: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    length = load["input_tokens"] + load["output_tokens"]
+    service = {"name": "s", "model": model, "max_model_len": length, **load}
+    inventory = tmp_path / "hosts.py"
+    inventory.write_text(INVENTORY.format(hosts=hosts, gpus=gpus, card=card, service=service))
+    assert main(["fleet", str(inventory), "--json"]) == 0
+    (planned,) = json.loads(capsys.readouterr().out)["services"]
+    replicas = [one for host in planned["hosts"] for one in host["replicas"]]
+    rows = ("--cards", card, "--gpus", str(gpus), "--hosts", str(hosts), "--json")
+    options = [part for name, value in load.items() for part in (_option(name), str(value))]
+    for asked in (("--inventory", str(inventory)), (model, *options)):
+        assert run(*asked, *rows) == 0
+        (size,) = json.loads(capsys.readouterr().out)["sizes"]
+        assert size["replicas"] == len(replicas)
+        assert size["shape"] == " + ".join(dict.fromkeys(map(_shape, replicas)))
+        assert size["requests_at_once"] == sum(one["requests_at_once"] for one in replicas)
+        expected = [one["expected"]["tokens_per_s"] for one in replicas]
+        assert size["tokens_per_s"] == pytest.approx(sum(expected))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shape(replica: dict[str, Any]) -> str:
+    sizes = replica["tensor_parallel_size"], replica["pipeline_parallel_size"]
+    return str(Shape(*sizes, expert_parallel=replica["enable_expert_parallel"]))
 
 
 def test_what_one_host_does_not_hold_several_do():
@@ -109,7 +177,7 @@ def run(*arguments: str) -> int:
 def test_the_table_has_the_best_of_each_card(capsys: pytest.CaptureFixture[str]):
     assert run(MODEL, "--concurrency", "16", "--cards", "L40S, h200 nvl") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{MODEL}, 16 requests at once of 1024 + 256 tokens"
+    assert lines[0].startswith(f"{MODEL}, 16 requests at once of 1024 + 256 tokens; ")
     assert sum("NVIDIA L40S" in line for line in lines) == 1
     assert run(MODEL, "--concurrency", "16", "--cards", "L40S", "--all") == 0
     lines = capsys.readouterr().out.splitlines()
