@@ -73,9 +73,17 @@ def tensor_over_replicas(
     later = f"; from {requests(first)} at once on this host on replicas win" if first else ""
     return (
         f"the model fits one {gpu.name}, but at {requests(load.concurrency)} at once {count} GPUs "
-        f"that read its weights together are faster than {replica_count(single)} "
-        f"({_rate(spec, single)}){later}"
+        f"that read its weights together {_are_better(spec, chosen, single)} "
+        f"{replica_count(single)} ({_rate(spec, single)}){later}"
     )
+
+
+def _are_better(spec: ServiceSpec, chosen: Candidate, other: Candidate) -> str:
+    """In what a choice is better than another one: limits go before speed."""
+    excess = spec.objective.excess(chosen.estimate)
+    if excess >= spec.objective.excess(other.estimate):
+        return "are faster than"
+    return "miss the limits by less than" if excess > 1 else "keep the limits, unlike"
 
 
 def replicas_over_tensor(
@@ -90,8 +98,8 @@ def replicas_over_tensor(
     if widest.shape.gpus <= chosen.shape.gpus or not is_slower:
         return ()
     return (
-        f"usual advice is {widest.shape} over all GPUs; here its all-reduces over PCIe cost more "
-        f"than it gains ({_rate(spec, widest)})",
+        f"usual advice is {widest.shape}; its all-reduces over PCIe cost more than it gains here "
+        f"({_rate(spec, widest)})",
     )
 
 
@@ -103,6 +111,11 @@ def pipeline_over_tensor(
     if not tensor:
         return ()
     rival = max(tensor, key=spec.objective.merit)
+    if spec.objective.merit(rival) >= spec.objective.merit(chosen):
+        return (
+            "usual advice is tensor parallel inside a host; pipelines here "
+            f"{_are_better(spec, chosen, rival)} {rival.shape} ({_rate(spec, rival)})",
+        )
     return (
         f"usual advice is tensor parallel inside a host; here the all-reduces of {rival.shape}"
         f"{link_phrase(rival)} cost more than a pipeline's hand-overs ({_rate(spec, rival)})",

@@ -6,7 +6,7 @@ from roles.engine.params import Changes, EngineParams, missing
 from roles.hardware import Gpu
 from roles.plan import Bound, Load, MemorySum, Shape
 from roles.topology.candidates import Candidate, RejectedShape
-from roles.topology.choice import PIPELINE_LEAD
+from roles.topology.choice import PIPELINE_LEAD, TIE
 from roles.topology.rates import gpu_rates
 from roles.topology.spec import ServiceSpec
 
@@ -20,7 +20,7 @@ MAX_OTHERS = 6
 SPENT_ON: dict[Bound, str] = {
     "weights": "reading weights",
     "kv": "reading KV cache",
-    "compute": "computing, other requests' prompts included",
+    "compute": "computing, prompts included",
     "links": "moving activations between GPUs",
 }
 
@@ -30,16 +30,20 @@ def chosen_reason(
     gpus: Sequence[Gpu],
     chosen: Candidate,
     load: Load | None,
-    is_only: bool = False,
+    options: Sequence[Candidate] = (),
 ) -> str:
-    """Why this shape was chosen, and how many replicas; `is_only`: no other one fits."""
+    """Why this shape was chosen of the options, and how many replicas."""
     memory, params = chosen.memory, spec.params
     room = (
         f"{memory.kv_cache_gib:.1f} GiB of KV cache a GPU, {memory.kv_needed_gib:.1f} needed for "
         f"{_requests(params)}"
     )
     if chosen.expected is not None and load is not None:
-        kind = "the only shape" if is_only else _objective_phrase(spec)
+        is_only = all(one.shape == chosen.shape for one in options)
+        # Where smaller replicas relieve the chosen ones, the options were ranked without these.
+        own = chosen.shape, chosen.groups
+        ranked = next((one for one in options if (one.shape, one.groups) == own), chosen)
+        kind = "the only shape" if is_only else _objective_phrase(spec, ranked, options)
         return (
             f"{replica_count(chosen)} is {kind} that fits {gpus[0].name}"
             f"{link_phrase(chosen)} at {requests(load.concurrency)} at once of "
@@ -134,11 +138,15 @@ def _others(
 
 def _pipeline_lead(spec: ServiceSpec, option: Candidate, chosen: Candidate) -> str:
     """The note that a pipeline's better estimate is not enough; "" where it is not better."""
-    if option.shape.pipeline_parallel == 1 or chosen.shape.pipeline_parallel > 1:
-        return ""
-    if spec.objective.merit(option) <= spec.objective.merit(chosen):
+    if not _is_better_pipeline(spec, option, chosen):
         return ""
     return f"; a pipeline is taken only where it leads by {PIPELINE_LEAD - 1:.0%}"
+
+
+def _is_better_pipeline(spec: ServiceSpec, option: Candidate, chosen: Candidate) -> bool:
+    if chosen.shape.pipeline_parallel > 1 or option.shape.pipeline_parallel == 1:
+        return False
+    return spec.objective.merit(option) > spec.objective.merit(chosen)
 
 
 def _room_shortfall(candidate: Candidate, load: Load | None) -> str:
@@ -309,11 +317,26 @@ def link_phrase(candidate: Candidate) -> str:
     return " over XGMI" if label == "XGMI" else " over PCIe"
 
 
-def _objective_phrase(spec: ServiceSpec) -> str:
+def _objective_phrase(spec: ServiceSpec, chosen: Candidate, options: Sequence[Candidate]) -> str:
+    """What the chosen shape is the best in, as far as it is: ties go to most replicas, and
+    pipelines have to lead by more."""
     objective = spec.objective
     limits = (("TTFT", objective.ttft_limit_ms), ("ITL", objective.itl_limit_ms))
     within = " and ".join(f"{name} {limit:g} ms" for name, limit in limits if limit)
-    kind = "the fastest" if objective.kind == "latency" else "the shape of most throughput"
+    is_fast = objective.kind == "latency"
+    kind = "the fastest" if is_fast else "the shape of most throughput"
+    excess, merit = objective.excess(chosen.estimate), objective.merit(chosen)
+    better = [
+        one
+        for one in options
+        if objective.excess(one.estimate) <= excess and objective.merit(one) > merit
+    ]
+    piped = {one.shape.pipeline_parallel > 1 for one in better}
+    if (chosen.shape.pipeline_parallel > 1) in piped:
+        kind = f"the shape with most replicas within {TIE:.0%} of "
+        kind += "the fastest" if is_fast else "most throughput"
+    if chosen.shape.pipeline_parallel == 1 and True in piped:
+        kind += f" without a pipeline (one must lead by {PIPELINE_LEAD - 1:.0%})"
     return f"{kind} within {within}" if within else kind
 
 

@@ -160,7 +160,7 @@ def _serve_equal(
         else:
             chosen = relieved
     reasons = (
-        messages.chosen_reason(spec, gpus, chosen, load, is_only=len(found) == 1),
+        messages.chosen_reason(spec, gpus, chosen, load, options),
         *(messages.spare_gpus_reason(one) for one in rest),
     )
     reasons += _advice(spec, gpus[0], chosen, options, hardware, load)

@@ -24,6 +24,7 @@ UNKNOWN = Hardware(tuple(Gpu(index, "NVIDIA X7", 49152) for index in range(2)))
 FREE = "no concurrency is stated"
 ONLY = "is the only shape that fits"
 MOST = "is the shape of most throughput that fits"
+MOST_TENSOR = "is the shape of most throughput without a pipeline (one must lead by 25%) that fits"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,46 @@ MOST = "is the shape of most throughput that fits"
 def test_the_reason_of_a_shape(plan: HostPlan, said: str, unsaid: str):
     (first, *_) = plan.reasons
     assert said in first and unsaid not in first
+
+
+H100 = declared_hardware("8x NVIDIA H100 80GB HBM3", "nvlink")
+
+
+@pytest.mark.parametrize("gpus", ["8x NVIDIA L40S", "4x NVIDIA L40S", "5x NVIDIA L40S", H100])
+@pytest.mark.parametrize("model", [SMALL, MIDDLE, "meta-llama/Llama-3.3-70B-Instruct"])
+@pytest.mark.parametrize("concurrency", [16, 64, 256, 1000])
+def test_most_throughput_is_said_of_what_has_most(
+    gpus: str | Hardware, model: str, concurrency: int
+):
+    plan = planned(gpus, model, concurrency=concurrency)
+    (first, *others) = plan.reasons
+    if any("left over" in one for one in others):
+        # The estimate is with smaller replicas beside the chosen ones.
+        return
+    chosen = _tokens_per_s(first)
+    better = [one for one in plan.rejected if "estimated" in one and _tokens_per_s(one) > chosen]
+    pipelines = {"PP" in one.partition(":")[0] for one in better}
+    assert (MOST in first or ONLY in first) == (not better), better
+    assert ("without a pipeline (one must lead by 25%)" in first) == (True in pipelines)
+    assert ("with most replicas within 3% of most throughput" in first) == (False in pipelines)
+
+
+def _tokens_per_s(reason: str) -> int:
+    return int(reason.partition("estimated ")[2].partition(" tokens/s")[0].replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "model", "concurrency", "said"),
+    [
+        ("4x NVIDIA L40S", "meta-llama/Llama-3.3-70B-Instruct", 16, MOST_TENSOR),
+        (H100, "meta-llama/Llama-3.3-70B-Instruct", 64, "with most replicas within 3% of most"),
+        (H100, "Qwen/Qwen2.5-14B-Instruct", 128, "within 3% of most throughput without a pipeline"),
+    ],
+)
+def test_pipelines_and_ties_that_are_better_are_told(
+    gpus: str | Hardware, model: str, concurrency: int, said: str
+):
+    assert said in planned(gpus, model, concurrency=concurrency).reasons[0]
 
 
 def test_a_card_that_is_too_small_is_not_called_a_gpu_that_does_not_fit_it():
