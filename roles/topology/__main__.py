@@ -7,12 +7,12 @@ runs on; `predict` and `plan` read JSON lines and write JSON lines.
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from roles.host.command import run, stdin_lines
-from roles.plan import plan_differences, saved
+from roles.plan import Plan, plan_differences, saved
 from roles.topology import explain, not_deployed_yet, size_command
 
 
@@ -100,8 +100,9 @@ def _fleet(inventory: str, save: bool, as_json: bool, whole: bool) -> int:
 
     try:
         plans = load(inventory, secrets=False, clusters=True).plans
+        unserved = [plan for plan in plans if plan.clusters and not plan.replicas]
         file = saved_plan_of(Path(inventory))
-        if save:
+        if save and not unserved:
             # Saving also replaces a damaged file.
             write_whole(file, saved(plans))
         before = saved_plan(Path(inventory))
@@ -111,20 +112,24 @@ def _fleet(inventory: str, save: bool, as_json: bool, whole: bool) -> int:
     if as_json:
         known = None if changes is None else str(file)
         print(json.dumps(fleet_json(plans, known, changes), indent=2))
-        return 0
+        return _without_hosts(unserved)
     print("\n".join(explain(plan, whole) for plan in plans), end="")
     if not whole:
         print("\nMemory sums and rejected shapes: --explain")
-    for plan in plans:
-        if plan.clusters:
-            print(f"\nnot deployed yet: {not_deployed_yet(plan)}")
-    if save:
+    if save and not unserved:
         print(f"saved in {file}")
     elif changes is not None:
         lines = [f"\nnot the plan saved in {file}:", *(f"  {one}" for one in changes)]
         difference_text = "\n".join(lines)
         print(difference_text if changes else "as saved")
-    return 0
+    return _without_hosts(unserved)
+
+
+def _without_hosts(plans: Sequence[Plan]) -> int:
+    """Say of plans that no deploy starts why not; 1 if there is one."""
+    for plan in plans:
+        print(f"not deployed yet: {not_deployed_yet(plan)}", file=sys.stderr)
+    return int(bool(plans))
 
 
 def _size(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from roles.plan import Cluster, HostPlan, Plan, Replica
 from roles.topology.head_line import head_line, requests_at_once
 
 # Version of the JSON. Any change of its fields raises it.
-SCHEMA = 3
+SCHEMA = 4
 
 
 def fleet_json(
@@ -30,6 +30,7 @@ def _service(plan: Plan) -> dict[str, Any]:
         "service": plan.service,
         "model": plan.model,
         "summary": head_line(plan),
+        "deployed": bool(plan.replicas),
         "hosts": [_host(host) for host in plan.hosts],
         "clusters": [_cluster(cluster) for cluster in plan.clusters],
         "cluster_problems": list(plan.cluster_problems),

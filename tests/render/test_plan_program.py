@@ -71,6 +71,7 @@ def test_the_plan_for_programs_is_as_described(tmp_path: Path):
     file.write_text((ROOT / "inventories/prod.py").read_text().replace('"max_model_len": ', stated))
     new = json.loads(fleet(str(file), "--json").stdout)
     assert violations(new, schema) == []
+    assert [service["deployed"] for service in new["services"]] == [True]
     assert (new["saved_plan"], new["plan_differences"]) == (None, None)
     hosts = [host for service in new["services"] for host in service["hosts"]]
     assert any(replica["expected"] for host in hosts for replica in host["replicas"])

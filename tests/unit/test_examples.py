@@ -49,14 +49,19 @@ def test_a_model_larger_than_a_host_is_planned_over_two_and_not_deployed():
     assert [one.hosts for one in plan.clusters] == [("a100-1", "a100-2")]
 
 
-def test_the_plan_of_a_cluster_is_no_fault(capsys: pytest.CaptureFixture[str]):
-    file = str(EXAMPLES / "two-hosts-405b.py")
-    assert main(["fleet", file]) == 0
+def test_a_plan_that_no_deploy_starts_is_shown_and_neither_saved_nor_a_success(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    file = tmp_path / "two-hosts-405b.py"
+    file.write_text((EXAMPLES / file.name).read_text())
+    assert main(["fleet", str(file), "--save"]) == 1
     printed = capsys.readouterr()
-    assert printed.err == "" and "as a cluster: a100-1, a100-2 together" in printed.out
-    assert printed.out.splitlines()[-1].startswith("not deployed yet: ")
-    assert main(["fleet", file, "--json"]) == 0
+    assert "as a cluster: a100-1, a100-2 together" in printed.out
+    assert "saved in" not in printed.out and not (tmp_path / "plans").exists()
+    assert printed.err.startswith("not deployed yet: ")
+    assert main(["fleet", str(file), "--json"]) == 1
     (service,) = json.loads(capsys.readouterr().out)["services"]
+    assert service["deployed"] is False
     assert [one["hosts"] for one in service["clusters"]] == [["a100-1", "a100-2"]]
 
 

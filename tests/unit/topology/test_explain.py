@@ -1,12 +1,14 @@
 """The plan in words: a person finds the numbers and the reasons."""
 
 import json
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roles.engine.engine import ENGINES
 from roles.hardware import declared_hardware
 from roles.plan import Plan
 from roles.topology import ServiceSettings, explain, plan_fleet
@@ -159,3 +161,9 @@ def test_a_refused_case_is_explained_with_what_would_fit():
     assert all(f"would fit with: {one}\n" in found["text"] for one in answer["remedies"])
     assert f"does not serve: {answer['error']}" in found["text"]
     assert head_line(planned(MODELS[1], None, h="1x NVIDIA L4")) in found["text"]
+
+
+def test_the_description_for_programs_names_every_kind_of_engine():
+    text = (Path(__file__).parents[3] / "docs/fleet.schema.json").read_text()
+    (kinds,) = re.findall(r'"engine": \{"enum": (\[.*?\])', text)
+    assert json.loads(kinds) == list(ENGINES)
