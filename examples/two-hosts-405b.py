@@ -1,7 +1,7 @@
 """Llama 3.1 405B in FP8 over two hosts of eight A100s: planned, not deployed yet.
 
-The plan says how both hosts would hold the model together, by the network's speed that is stated
-here. A deploy is refused, and says what can be deployed today.
+The plan says how both hosts would hold the model together. A deploy is refused, and says what can
+be deployed today.
 """
 
 from roles.fleet.inventory import check
@@ -11,11 +11,7 @@ gpu_hosts = [
         f"a100-{number}",
         {
             "ssh_hostname": f"192.0.2.{70 + number}",
-            "llm": {
-                "gpus": "8x NVIDIA A100-SXM4-40GB",
-                "links": "nvlink",
-                "network_gbit_s": 200,
-            },
+            "llm": {"gpus": "8x NVIDIA A100-SXM4-40GB", "links": "nvlink"},
         },
     )
     for number in (1, 2)

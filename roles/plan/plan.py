@@ -163,13 +163,15 @@ def with_p2p_of(old: HostPlan, new: HostPlan) -> HostPlan | None:
 class Cluster:
     """Hosts that run one replica together; `memory` is of a GPU of the stage that binds.
 
-    With more than one data-parallel rank it is wide expert parallel.
+    With more than one data-parallel rank it is wide expert parallel. `network` says how the speed
+    of the hosts' network decided that; "" where it decides nothing.
     """
 
     hosts: tuple[str, ...]
     shape: Shape
     memory: MemorySum
     data_parallel_size: int = 1
+    network: str = ""
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,25 @@ def clusters(
             continue
         count, ranks, shape, memory = smallest
         for first in range(0, len(names) - count + 1, count):
-            found.append(Cluster(tuple(names[first : first + count]), shape, memory, ranks))
+            hosts = tuple(names[first : first + count])
+            network = _network_effect(model, [speeds.get(name) for name in hosts])
+            found.append(Cluster(hosts, shape, memory, ranks, network))
     if not found and len(matched) > 1:
         problems.append(_unmatched(matched, hardware))
     return tuple(found), tuple(problems)
+
+
+def _network_effect(model: Model, speeds: Sequence[float | None]) -> str:
+    """How the speed of the hosts' network decided on wide expert parallel; "" for a model without
+    experts."""
+    if not model.experts:
+        return ""
+    stated = [speed for speed in speeds if speed is not None]
+    slowest = min(stated) if len(stated) == len(speeds) else None
+    if slowest is not None and slowest >= WIDE_GBIT_S:
+        return f"by {slowest:g} Gbit/s between them"
+    known = "a network not stated" if slowest is None else f"{slowest:g} Gbit/s"
+    return f"by {known}: from network_gbit_s {WIDE_GBIT_S} on, experts may go over all GPUs"
 
 
 def describe_cluster(cluster: Cluster) -> str:
@@ -62,6 +77,7 @@ def describe_cluster(cluster: Cluster) -> str:
     how = "tensor parallel inside each host, the pipeline across them"
     if cluster.data_parallel_size > 1:
         how = f"{cluster.data_parallel_size} data-parallel ranks, experts over all GPUs"
+    how += f", {cluster.network}" if cluster.network else ""
     return (
         f"{', '.join(cluster.hosts)} together: {cluster.shape}, {how}; "
         f"{cluster.memory.weights_gib:.1f} GiB of weights and "

@@ -110,7 +110,11 @@ def test_the_first_load_is_found_by_bisection(asked: float, least: int, expected
     ("case", "said", "unsaid"),
     [
         ((LLAMA_8B, f"4x {L40S}", "pcie", 1, {"itl_limit_ms": 10}), "keep the limits", "faster"),
-        ((LLAMA_8B, f"2x {L40S}", "pcie", 1, {"itl_limit_ms": 10}), "miss the limits by less", "faster"),
+        (
+            (LLAMA_8B, f"2x {L40S}", "pcie", 1, {"itl_limit_ms": 10}),
+            "miss the limits by less",
+            "faster",
+        ),
         ((LLAMA_8B, f"4x {L40S}", "pcie", 1, {}), "are faster than 4 replicas", "limits"),
         (
             (LLAMA_70B, f"4x {L40S}", "pcie", 1, {"ttft_limit_ms": 500}),

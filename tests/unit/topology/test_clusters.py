@@ -48,10 +48,14 @@ def test_fast_links_make_a_mixture_of_experts_wide():
     (fast,), _ = clusters(VLLM, DEEPSEEK, params, hosts(a=h200, b=h200), {"a": 400, "b": 400})
     assert fast.data_parallel_size * fast.shape.gpus == 16
     assert fast.shape.expert_parallel and "experts over all GPUs" in describe_cluster(fast)
+    assert "by 10 Gbit/s: from network_gbit_s 200 on" in describe_cluster(slow)
+    assert "by 400 Gbit/s between them" in describe_cluster(fast)
+    (unknown,), _ = clusters(VLLM, DEEPSEEK, params, hosts(a=h200, b=h200), {"a": 400})
+    assert "by a network not stated: from network_gbit_s 200 on" in describe_cluster(unknown)
     # A dense model has no experts to spread.
     llama = find("meta-llama/Llama-3.1-405B-Instruct")
     (dense,), _ = clusters(VLLM, llama, ASKED, hosts(a=H100, b=H100), {"a": 400, "b": 400})
-    assert dense.data_parallel_size == 1
+    assert dense.data_parallel_size == 1 and "network" not in describe_cluster(dense)
 
 
 def test_a_host_without_its_like_is_no_cluster_that_is_too_small():
