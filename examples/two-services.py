@@ -1,4 +1,4 @@
-"""Eight H100s serve two models: three quarters of the GPUs a 70B, the others a 14B under /code."""
+"""Eight H100s serve two models: half of the GPUs a 70B, the others a 14B under /code."""
 
 from roles.fleet.inventory import check
 
@@ -19,13 +19,14 @@ _settings = {
             "name": "chat",
             "model": "meta-llama/Llama-3.3-70B-Instruct",
             "max_model_len": 16384,
-            "share": 0.75,
+            # Half of the GPUs: the 70B takes four of them, and six would leave two unused.
+            "share": 0.5,
         },
         {
             "name": "code",
             "model": "Qwen/Qwen2.5-14B-Instruct",
             "max_model_len": 16384,
-            "share": 0.25,
+            "share": 0.5,
             # Both run on the same host, so their ports are apart.
             "first_port": 8101,
             "route": {"path_prefix": "/code", "api_key_file": "secrets/code-api.key"},

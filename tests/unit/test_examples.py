@@ -16,7 +16,7 @@ EXAMPLES = ROOT / "examples"
 PLANNED = {
     "two-4090s": {"chat": ("TP2", 1)},
     "mixed-4090-3090": {"chat": ("layers over 2 GPUs", 1)},
-    "two-services": {"chat": ("TP4", 1), "code": ("one GPU", 2)},
+    "two-services": {"chat": ("TP4", 1), "code": ("one GPU", 4)},
     "amd": {"chat": ("TP2", 2)},
     "ollama": {"chat": ("one GPU", 1)},
     "mig": {"chat": ("one GPU", 4)},
@@ -36,6 +36,10 @@ def test_an_example_is_planned(name: str):
     assert {
         plan.service: (str(plan.replicas[0].shape), len(plan.replicas)) for plan in plans
     } == PLANNED[name]
+    # An example shows how all of its hardware is used.
+    for host in {one.host for plan in plans for one in plan.hosts}:
+        planned = [plan.on(host) for plan in plans]
+        assert not any(one.spare_gpus for one in planned if one and one.replicas), host
 
 
 def test_a_model_larger_than_a_host_is_planned_over_two_and_not_deployed():
