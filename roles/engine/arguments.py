@@ -47,8 +47,8 @@ def unknown_options(
         if name in known or begun:
             continue
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else "; see whether yours does"
-        found.append(f"arguments: {engine} does not know `{name}`{hint}")
+        hint = f"did you mean {close[0]}?" if close else "leave it out, unless yours does"
+        found.append(f"{engine} does not know `{name}`; {hint}")
     return tuple(found)
 
 

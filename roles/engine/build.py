@@ -168,6 +168,12 @@ class Build(StrictSettings, ABC):
         """What this version does not have of what a service needs on a host, and the remedy."""
         return None
 
+    @property
+    def options_are_listed(self) -> bool:
+        """Whether the options of this very version were read: unknown ones are refused then, and
+        else warned of."""
+        return False
+
     def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """Which options this version does not know, in words, each with the nearest one."""
         return ()

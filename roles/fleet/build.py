@@ -256,19 +256,21 @@ def _plans(settings: FleetSettings, hosts: tuple[Host, ...]) -> tuple[tuple[Plan
 def _with_unknown_options(
     services: Sequence[Service], hosts: tuple[Host, ...], plans: tuple[Plan, ...]
 ) -> tuple[Plan, ...]:
-    """The plans, which warn of options that the version of a host's engine does not know."""
+    """The plans, which warn of options that no version is known to have where those of a host's
+    own version are not listed; `_lacking` refuses the others."""
     builds = {host.name: host.engines for host in hosts}
+
+    def unknown(host: str, service: Service) -> tuple[str, ...]:
+        build = builds[host][service.name]
+        if build.options_are_listed:
+            return ()
+        return tuple(f"arguments: {one}" for one in build.unknown_options(service.arguments))
+
     return tuple(
         replace(
             plan,
             hosts=tuple(
-                replace(
-                    one,
-                    warnings=(
-                        *one.warnings,
-                        *builds[one.host][service.name].unknown_options(service.arguments),
-                    ),
-                )
+                replace(one, warnings=(*one.warnings, *unknown(one.host, service)))
                 for one in plan.hosts
             ),
         )
@@ -366,6 +368,9 @@ def _lacking(
                 )
             elif problem := build.lacks(service.planned_model, params, arguments, own):
                 yield f"services[{number}].arguments: {problem}"
+            elif build.options_are_listed:
+                for problem in build.unknown_options(arguments):
+                    yield f"services[{number}].arguments: {problem}"
 
 
 def _cache_problems(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:

@@ -159,11 +159,13 @@ def test_everything_stops_and_starts(fleet: Operator):
 def test_a_rolling_update_that_failed_and_both_ways_out(fleet: Operator):
     fleet.shell("git add -A inventories && git -c user.name=a -c user.email=a@b.c commit -qm 'Now'")
     before = fleet.running("gpu-2")
-    fleet.services["qwen2.5-14b"] = {"arguments": {"no-such-option": 1}}
+    fleet.services["qwen2.5-14b"] = {"arguments": {"threads-http": "many"}}
     fleet.write()
     failed = fleet.follow("upgrading", "Another version of an engine", "deploys/llm.py", status=1)
     assert "The old settings are back, and serve" in failed, failed
-    assert "no-such-option" in fleet.follow("failed-rolling-update", "1. Read the verdict")
+    assert 'argument "--threads-http"' in fleet.follow(
+        "failed-rolling-update", "1. Read the verdict"
+    )
     mixed = fleet.follow("failed-rolling-update", "2. See what is mixed")
     assert "gpu-2/qwen2.5-14b-0" in mixed, mixed
     assert fleet.running("gpu-2")["qwen2.5-14b-0"] == before["qwen2.5-14b-0"]

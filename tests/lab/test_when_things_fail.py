@@ -35,11 +35,11 @@ def test_a_bad_engine_configuration_leaves_the_old_service_running(
 ):
     fleet = llama_fleet
     before = {host: fleet.engines(host) for host in ("gpu1", "gpu2", "gpu3")}
-    run = fleet.deploy(inventory=with_arguments(tmp_path, no_such_option=1))
+    run = fleet.deploy(inventory=with_arguments(tmp_path, threads_http="many"))
     assert run.status == 1
     # Both start together: either may be the first that is known not to serve.
     assert re.search(r"last log lines of llm-engine@qwen2\.5-14b-[01]\.service", run.text), run.text
-    assert "no-such-option" in run.text
+    assert 'argument "--threads-http"' in run.text
     assert "The old settings are back" in run.text
     # The roll stopped at the first host: the others were not touched.
     assert {host: fleet.engines(host) for host in ("gpu2", "gpu3")} == {

@@ -9,7 +9,8 @@ from roles.engine.gguf.context import CACHE_BYTES, UNQUANTISED
 from roles.engine.params import Argument
 
 # What the newest build that was looked at knows.
-OPTIONS = Path(__file__).with_name("options-b11434.txt")
+LISTED = "b11434"
+OPTIONS = Path(__file__).with_name(f"options-{LISTED}.txt")
 _THE_PLAN = "leave it to the plan"
 _CONTEXT = "set services[].max_model_len and min_concurrency"
 _KEYS = "set balancer.engine_key_file"
@@ -65,7 +66,7 @@ _FLASH = ("on", "off", "auto")
 def unknown_by(arguments: Iterable[str]) -> tuple[str, ...]:
     """Which options build b11434 does not know, in words; no other build's were read."""
     known = option_names(OPTIONS)
-    return unknown_options(arguments, known, "llama-server b11434", abbreviated=False)
+    return unknown_options(arguments, known, f"llama-server {LISTED}", abbreviated=False)
 
 
 def check_arguments(arguments: Mapping[str, Argument]) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from roles.engine.archive import Archive, packages_of
 from roles.engine.build import Build, Source
-from roles.engine.llama_cpp.arguments import unknown_by
+from roles.engine.llama_cpp.arguments import LISTED, unknown_by
 from roles.engine.needs import EngineNeeds, Version
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -30,7 +30,7 @@ class LlamaCppSettings(Build):
     kind: ClassVar[str] = "llama_cpp"
 
     version: Annotated[str, StringConstraints(pattern=r"^b[0-9]{1,6}$")] = Field(
-        default="b11434", description="the build, as upstream numbers them"
+        default=LISTED, description="the build, as upstream numbers them"
     )
     archive: Source | None = Field(
         default=None,
@@ -117,6 +117,11 @@ class LlamaCppSettings(Build):
     def glibc(self) -> Version:
         """The C library that hosts need: with a source any will do."""
         return EngineNeeds.glibc if self.source else self.archive_glibc
+
+    @property
+    def options_are_listed(self) -> bool:
+        """Whether this is the build whose options were read."""
+        return self.version == LISTED
 
     def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """Which options build b11434 does not know, in words; no other build's were read."""

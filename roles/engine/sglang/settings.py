@@ -1,6 +1,6 @@
 """The settings of SGLang: the build, and where it is installed from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -8,10 +8,7 @@ from pydantic import Field, model_validator
 
 from roles.engine.needs import Version
 from roles.engine.packages import PackagesBuild, Requirement
-from roles.engine.params import Argument, EngineParams
 from roles.engine.sglang.arguments import unknown_by
-from roles.models import Model
-from roles.plan import HostPlan
 
 # The version whose options were listed.
 _LISTED: Version = (0, 5, 23)
@@ -53,17 +50,10 @@ class SglangSettings(PackagesBuild):
         """The oldest Python that this version supports, from its wheels' metadata."""
         return (3, 11) if self.numbers >= (0, 5, 20) else (3, 10)
 
-    def lacks(
-        self,
-        model: Model,
-        params: EngineParams,
-        arguments: Mapping[str, Argument],
-        plan: HostPlan,
-    ) -> str | None:
-        """An option that this version does not know."""
-        if self.numbers != _LISTED:
-            return None
-        return next(iter(self.unknown_options(arguments)), None)
+    @property
+    def options_are_listed(self) -> bool:
+        """Whether this is 0.5.23, whose options were read."""
+        return self.numbers == _LISTED
 
     def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """Which options 0.5.23 does not know, in words; it takes beginnings of options, too."""

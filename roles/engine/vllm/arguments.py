@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from roles.engine.arguments import (
@@ -103,19 +104,29 @@ _MAX_COUNTS = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
 MEMORY_OPTIONS = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
 
+def is_listed(version: Version) -> bool:
+    """Whether the options of a version were read; its later fixes have the same."""
+    return _release(version) in _OPTIONS
+
+
 def unknown_by(version: Version, arguments: Iterable[str]) -> tuple[str, ...]:
     """Which options a version of vLLM does not know, in words; it takes beginnings of options, too.
 
     Of a version whose options were not read, those count that no version has.
     """
-    numbers = ".".join(map(str, version[:2]))
-    own = _OPTIONS.get(numbers)
-    lists = [own] if own else list(_OPTIONS.values())
-    listed = frozenset().union(*map(option_names, lists))
+    read = (_release(version),) if is_listed(version) else tuple(_OPTIONS)
+    return unknown_options(arguments, _known(read), f"vLLM {' or '.join(read)}", abbreviated=True)
+
+
+@cache
+def _known(releases: tuple[str, ...]) -> frozenset[str]:
+    listed = frozenset().union(*(option_names(_OPTIONS[one]) for one in releases))
     # Version 0.33 takes them still, though its parser lists `disable-` in their place.
-    known = listed | {f"no-{name}" for name in listed if name.startswith("enable-")}
-    name = f"vLLM {numbers if own else ' or '.join(_OPTIONS)}"
-    return unknown_options(arguments, known, name, abbreviated=True)
+    return listed | {f"no-{name}" for name in listed if name.startswith("enable-")}
+
+
+def _release(version: Version) -> str:
+    return ".".join(map(str, version[:2]))
 
 
 def check_arguments(arguments: dict[str, Argument], model: Model | None = None) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 from roles.engine.needs import Version
 from roles.engine.packages import PackagesBuild, Requirement
 from roles.engine.params import Argument, EngineParams, GpuMemory, gpu_memory
-from roles.engine.vllm.arguments import unknown_by
+from roles.engine.vllm.arguments import is_listed, unknown_by
 from roles.engine.vllm.engine_versions import LATEST
 from roles.engine.vllm.memory import memory_sum
 from roles.engine.vllm.parsers import parser_problem
@@ -103,6 +103,11 @@ class VllmSettings(PackagesBuild):
             f'rules say ({short}); set {{"max-num-seqs": {FEWER_SEQS}}}, or a newer '
             "engines.vllm.requirement"
         )
+
+    @property
+    def options_are_listed(self) -> bool:
+        """Whether the options of this release were read."""
+        return is_listed(self.numbers)
 
     def unknown_options(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """Which options this version does not know, in words."""

@@ -15,14 +15,14 @@ from roles.engine import ENGINE_SETTINGS
         ("vllm", "vllm==0.33.0", "enable-prefix-cach", ()),
         ("vllm", "vllm==0.33.0", "asc", ()),
         ("vllm", "vllm==0.33.0", "enforce-eagr", ("did you mean enforce-eager?",)),
-        ("vllm", "vllm==0.33.0", "zzzzqqqq", ("see whether yours does",)),
+        ("vllm", "vllm==0.33.0", "zzzzqqqq", ("leave it out",)),
         # What 0.33 added, or renamed.
         ("vllm", "vllm==0.32.0", "sleep-mode-backend", ("vLLM 0.32 does not know",)),
         ("vllm", "vllm==0.32.0", "watchdog-config", ("vLLM 0.32 does not know",)),
         ("vllm", "vllm==0.32.0", "no-enable-prefix-caching", ()),
         # Nobody read the options of these.
         ("vllm", "vllm==0.31.0", "sleep-mode-backend", ()),
-        ("vllm", "vllm==0.40.0", "xyzzy", ("vLLM 0.32 or 0.33 does not know", "whether yours")),
+        ("vllm", "vllm==0.40.0", "xyzzy", ("vLLM 0.32 or 0.33 does not know", "unless yours")),
         ("llama_cpp", "b11434", "threads", ()),
         ("llama_cpp", "b11434", "threds", ("llama-server b11434", "did you mean threads?")),
     ],

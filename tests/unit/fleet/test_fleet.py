@@ -91,15 +91,41 @@ def test_a_service_has_the_last_word_on_its_engine(key: Path):
     assert len(fleet.engines_on("gpu-1")) == 1
 
 
-def test_a_plan_warns_of_options_by_the_version_of_the_host(key: Path):
-    older = {"vllm": {"requirement": "vllm==0.32.0", "allow_unhashed": True}}
+@pytest.mark.parametrize(
+    ("version", "option", "refused"),
+    [
+        # New in 0.33, which gpu-2 runs.
+        ("0.32.0", "watchdog-config", "vLLM 0.32 does not know `watchdog-config`"),
+        ("0.33.1", "enforce-eagr", "did you mean enforce-eager?"),
+        ("0.33.1", "zzzzqqqq", "leave it out"),
+        # Nobody read the options of this version; gpu-2 refuses what no version has.
+        ("0.31.0", "watchdog-config", ""),
+        ("0.33.1", "watchdog-config", ""),
+    ],
+)
+def test_options_are_judged_by_the_version_of_each_host(
+    key: Path, version: str, option: str, refused: str
+):
+    own_version = {"vllm": {"requirement": f"vllm=={version}", "allow_unhashed": True}}
     group, own, address = HOSTS["gpu-1"]
-    hosts = HOSTS | {"gpu-1": (group, own | {"engines": older}, address)}
-    service = {"arguments": {"watchdog-config": "{}"}}
-    plan = build(declared(key, hosts, service=service)).plans[0]
-    warned = {one.host: one.warnings for one in plan.hosts}
-    assert any("vLLM 0.32 does not know `watchdog-config`" in one for one in warned["gpu-1"])
-    assert not any("watchdog-config" in one for one in warned["gpu-2"])
+    hosts = HOSTS | {"gpu-1": (group, own | {"engines": own_version}, address)}
+    fleet = declared(key, hosts, service={"arguments": {option: "{}"}})
+    if not refused:
+        build(fleet)
+        return
+    found = problems(fleet)
+    assert all(one.startswith("services[0].arguments: ") for one in found)
+    assert any(refused in one for one in found), found
+
+
+def test_an_option_that_no_version_is_known_to_have_is_warned_of_where_its_own_is_not_listed(
+    key: Path,
+):
+    old = {"requirement": "vllm==0.31.0", "allow_unhashed": True}
+    service = {"arguments": {"enforce-eagr": True}}
+    plan = build(declared(key, service=service, **vllm(old))).plans[0]
+    for host in plan.hosts:
+        assert any("arguments: " in one and "enforce-eager?" in one for one in host.warnings)
 
 
 def test_services_of_one_host_may_run_two_builds(key: Path):

@@ -9,11 +9,8 @@ from pydantic import ValidationError
 
 from roles.engine import SglangSettings, deployment, engine_needs
 from roles.engine.lock import entries, problem_of
-from roles.engine.params import EngineParams
 from roles.engine.sglang.deployment import LINK_CUDA
-from roles.hardware import declared_hardware
-from roles.models import find
-from roles.topology import ServiceSettings, plan_host
+from roles.topology import ServiceSettings
 
 QWEN = "Qwen/Qwen2.5-7B-Instruct"
 
@@ -102,14 +99,7 @@ def test_the_compiler_of_its_packages_is_found_by_one_name(tmp_path: Path, has_c
     ("requirement", "refused"), [("sglang==0.5.23", True), ("sglang==0.5.24", False)]
 )
 def test_an_option_that_this_version_does_not_know_is_refused(requirement: str, refused: bool):
-    service = ServiceSettings.model_validate(
-        {"name": "chat", "model": QWEN, "engine": "sglang", "max_model_len": 4096}
-    )
-    plan = plan_host(service, "gpu1", declared_hardware("1x NVIDIA L40S", None))
-    build = SglangSettings(requirement=requirement)
-    found = build.lacks(find(QWEN), EngineParams(), {"tool-cal-parser": "qwen25"}, plan)
-    assert ("did you mean tool-call-parser?" in str(found)) is refused
-    assert build.lacks(find(QWEN), EngineParams(), {"tool-call-parser": "qwen25"}, plan) is None
+    assert SglangSettings(requirement=requirement).options_are_listed is refused
 
 
 def test_an_option_of_another_engine_is_unknown():
