@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from roles.declaration.declaration import ROLES
-from roles.declaration.problems import printed
 from roles.declaration.settings import FleetSettings, HostSettings
 from roles.declaration.ssh import name_problem, ssh_problems
+from roles.host import printed
 
 KEY = "llm"
 GROUPS = (*ROLES, "all")

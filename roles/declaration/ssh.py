@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from roles.declaration.problems import printed
+from roles.host import printed
 
 Rule = tuple[Callable[[Any], Any], str]
 

@@ -30,8 +30,10 @@ def requests_at_once(replica: Replica, tokens: int | None = None) -> int | None:
     if memory.max_concurrency >= ANY:
         return limit
     # An engine that does not fill the memory has a place of maximum length for each request.
-    by_place = tokens is None or not engine(replica.engine).fills_memory
-    most = int(memory.max_concurrency) if by_place else memory.kv_tokens // tokens
+    if tokens is None or not engine(replica.engine).fills_memory:
+        most = int(memory.max_concurrency)
+    else:
+        most = memory.kv_tokens // tokens
     return most if limit is None else min(most, limit)
 
 
