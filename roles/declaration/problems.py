@@ -1,14 +1,16 @@
 """Problems of a declaration, as messages by which its author can correct it."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from roles.host import validation_problems
+from roles.host import IN_PYTHON, validation_problems
 
 # Keys of an earlier version, and where they are now.
 _MOVED = {"engine": "move it under engines.vllm: each kind of engine has its settings there"}
+_WORDING = replace(IN_PYTHON, moved=_MOVED)
 
 
 class DeclarationError(ValueError):
@@ -36,4 +38,4 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def problems_of(error: ValidationError, kind: type[BaseModel], where: str) -> Iterator[str]:
     """Each problem that pydantic found, as `path: what is wrong; what to do`."""
-    return validation_problems(error, kind, where, _MOVED)
+    return validation_problems(error, kind, where, _WORDING)

@@ -14,6 +14,8 @@ from roles.host.hostfile import HostFile as HostFile
 from roles.host.hostfile import archive as archive
 from roles.host.hostfile import changed_files as changed_files
 from roles.host.hostfile import parse_states as parse_states
+from roles.host.problems import IN_JSON as IN_JSON
+from roles.host.problems import IN_PYTHON as IN_PYTHON
 from roles.host.problems import printed as printed
 from roles.host.problems import validation_problems as validation_problems
 from roles.host.program import AWAIT_SERVING as AWAIT_SERVING

@@ -16,9 +16,16 @@ from pydantic import (
     model_validator,
 )
 
-from roles.host import StrictSettings, parse_json, path_exists, read_bytes
+from roles.host import (
+    IN_JSON,
+    StrictSettings,
+    parse_json,
+    path_exists,
+    read_bytes,
+    validation_problems,
+)
 from roles.models.config import parse_config
-from roles.models.config_keys import MAX_LAYERS, short_repr
+from roles.models.config_keys import MAX_LAYERS
 from roles.models.gguf_shape import GgufShape
 from roles.models.model import Model
 
@@ -186,39 +193,5 @@ def _recorded_model(value: Any) -> Model:
 
 
 def describe_errors(error: ValidationError, kind: type[BaseModel] = RecordedModel) -> str:
-    """pydantic's errors for settings of a kind, in one line."""
-    found = [(_path(detail), _problem(detail, kind)) for detail in error.errors()]
-    deeper = {path[:depth] for path, _ in found for depth in range(len(path))}
-    errors = (
-        f"{'.'.join(path)}: {problem}" if path else problem
-        # In a union, the errors inside a member say more than the error that no member fits.
-        for path, problem in found
-        if path not in deeper
-    )
-    return "; ".join(dict.fromkeys(errors))
-
-
-_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
-_TYPES = {"str", "int", "float", "bool", "constrained-str"}
-
-
-def _path(detail: Any) -> tuple[str, ...]:
-    """The path of keys to an error, without the members' names that unions add."""
-    *parts, last = map(str, detail["loc"] or ("",))
-    if detail["type"] not in _UNKNOWN:
-        parts.append(last)
-    found = [one for one in parts if one.isdigit() or (one[:1].islower() and "[" not in one)]
-    found = [one for one in found if one not in _TYPES]
-    return tuple([*found, last] if detail["type"] in _UNKNOWN else found)
-
-
-def _problem(detail: Any, kind: type[BaseModel]) -> str:
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] in _UNKNOWN:
-        known = ", ".join(kind.model_fields) if len(detail["loc"]) == 1 else ""
-        return f"unknown key; {f'known keys: {known}' if known else 'correct or remove it'}"
-    if detail["type"] == "missing":
-        return "is missing; set it"
-    if detail["type"] == "value_error":
-        return message
-    return f"{message.partition(' or instance of')[0]}, not {short_repr(detail['input'])}"
+    """pydantic's errors for settings of a kind that are written as JSON, in one line."""
+    return "; ".join(validation_problems(error, kind, "", IN_JSON))

@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from roles.hardware import Card, close_names, find_card, known_cards
-from roles.host import parse_yaml, read_text
-from roles.models import describe_errors
+from roles.host import IN_JSON, parse_yaml, read_text, validation_problems
 from roles.topology.cases import INPUT_TOKENS, OUTPUT_TOKENS
 from roles.topology.explain import table
 from roles.topology.settings import DEFAULT_MIN_CONCURRENCY, ServiceSettings
@@ -19,6 +18,8 @@ from roles.topology.sizing import GPU_COUNTS, HOST_COUNTS, Size, affordable, siz
 
 HEADER = ("GPUs", "shape", "at once", "tokens/s", "range", "TTFT ms", "ITL ms")
 PRICED_HEADER = (*HEADER, "a month", "1000 requests")
+# The options that are settings of a service.
+_LOADS = ("concurrency", "input_tokens", "output_tokens", "max_model_len", "min_concurrency")
 # Version of the JSON. Any change of its fields raises it.
 SCHEMA = 2
 _PRICES: TypeAdapter[dict[str, float]] = TypeAdapter(
@@ -95,14 +96,20 @@ def _service(options: argparse.Namespace, declared: Sequence[ServiceSettings]) -
     try:
         return ServiceSettings.model_validate(settings)
     except ValidationError as error:
-        raise ValueError(describe_errors(error, ServiceSettings)) from None
+        problems = validation_problems(error, ServiceSettings, "", IN_JSON)
+        raise ValueError("; ".join(map(_of_option, problems))) from None
+
+
+def _of_option(problem: str) -> str:
+    """A problem of a setting, under the name of its option."""
+    name, found, rest = problem.partition(": ")
+    return f"--{name.replace('_', '-')}: {rest}" if found and name in _LOADS else problem
 
 
 def _of_inventory(
     options: argparse.Namespace, declared: Sequence[ServiceSettings]
 ) -> ServiceSettings:
-    loads = ("concurrency", "input_tokens", "output_tokens", "max_model_len", "min_concurrency")
-    given = [f"--{name.replace('_', '-')}" for name in loads if getattr(options, name) is not None]
+    given = [f"--{name.replace('_', '-')}" for name in _LOADS if getattr(options, name) is not None]
     if given:
         raise ValueError(f"{', '.join(given)}: the inventory's service says it; leave it out")
     names = ", ".join(service.name for service in declared)
@@ -139,11 +146,9 @@ def _prices(file: Path) -> dict[str, float]:
     try:
         given = _PRICES.validate_python(parse_yaml(read_text(file)))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(
-            f"{file}: {place}: {first['msg']}; write a line for each card: NVIDIA L40S: 900"
-        ) from None
+        first = next(validation_problems(error, BaseModel, "", IN_JSON))
+        line = "write a line for each card: NVIDIA L40S: 900"
+        raise ValueError(f"{file}: {first}; {line}") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"{file}: {error}") from None
     known: dict[str, float] = {}

@@ -239,7 +239,7 @@ def test_a_card_that_only_an_older_engine_runs_on_is_planned_for_it(key: Path):
         ({"service": {"engine": "tgi"}}, "services[0].engine: 'tgi' is no kind of engine"),
         (
             {"service": {"engine": {"vllm": {"device": "tpu"}}}},
-            "services[0].engine.vllm.device: input should be",
+            "services[0].engine.vllm.device: must be 'cuda', 'rocm' or",
         ),
         ({"service": {"engine": {"auto": {"device": "cpu"}}}}, "services[0].engine: name one of"),
         ({"service": {"engine_settings": {}}}, "services[0].engine_settings: unknown key"),

@@ -410,7 +410,7 @@ SHAPE: dict[str, Any] = {
     ("content", "expected_message"),
     [
         (b"{}", "id: is missing; set it"),
-        (b"[]", "valid dictionary"),
+        (b"[]", "must be an object"),
         (b'{"id": "a", "id": "b"}', "has the key 'id' twice"),
         (b"\xfe\xff", "is no UTF-8 text"),
         (recorded_file(weights_bytes=29), "weights_bytes is 29"),
@@ -424,7 +424,7 @@ SHAPE: dict[str, Any] = {
         (recorded_file(gguf={}), "gguf.architecture: is missing"),
         (recorded_file(gguf=SHAPE | {"heads": 10**9}), "gguf.heads: "),
         (recorded_file(gguf=SHAPE | {"layers": []}), "gguf: layers"),
-        (recorded_file(gguf=SHAPE | {"layers": [{"count": 10**9}]}), "gguf.layers.0.count: "),
+        (recorded_file(gguf=SHAPE | {"layers": [{"count": 10**9}]}), "gguf.layers[0].count: "),
         (recorded_file(gguf=SHAPE | {"kind": "small"}), "gguf.kind: unknown key"),
     ],
 )

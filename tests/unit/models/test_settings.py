@@ -118,8 +118,8 @@ def test_a_recorded_model_is_that_of_its_sizes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"config": None}, "config: Input should be a valid dictionary"),
-        ({"config": {}}, "config: Dictionary should have at least 1 item"),
+        ({"config": None}, "config: must be an object"),
+        ({"config": {}}, "config: has too few entries"),
         ({"config": CONFIG | {"hidden_size": "wide"}}, "config: hidden_size is 'wide'"),
         (
             {"config": CONFIG | {"num_hidden_layers": 10**9}},
@@ -130,9 +130,9 @@ def test_a_recorded_model_is_that_of_its_sizes():
             "config: architectures is 5; it must be a list",
         ),
         ({"id": "a/../b"}, "id: a model's name has no empty part"),
-        ({"revision": "main"}, "revision: String should match"),
-        ({"weights_bytes": "16 GB"}, "weights_bytes: Input should be a valid integer"),
-        ({"weight_bytes": 5}, "weight_bytes: unknown key; known keys: id, revision, config, weig"),
+        ({"revision": "main"}, "revision: 'main' has characters"),
+        ({"weights_bytes": "16 GB"}, "weights_bytes: must be a whole number"),
+        ({"weight_bytes": 5}, "weight_bytes: unknown key; did you mean weights_bytes?"),
         # The engine would not be told so.
         ({"quantization": "fp8"}, "quantization"),
     ],

@@ -214,9 +214,9 @@ def test_a_service_of_an_inventory_is_sized(capsys: pytest.CaptureFixture[str]):
         ([MODEL, "--inventory", "x.py"], "name a model or an --inventory"),
         ([MODEL, "--service", "x"], "--service needs the --inventory"),
         (["Llama-3.3-70B"], "model"),
-        ([MODEL, "--concurrency", "0"], "concurrency"),
-        ([MODEL, "--concurrency", "nan"], "concurrency"),
-        ([MODEL, "--input-tokens", "-5"], "input_tokens"),
+        ([MODEL, "--concurrency", "0"], "--concurrency: must be greater than or equal to 0.01"),
+        ([MODEL, "--concurrency", "nan"], "--concurrency: must be a finite number"),
+        ([MODEL, "--input-tokens", "-5"], "--input-tokens: must be greater than 0"),
         ([MODEL, "--max-model-len", "100"], "max_model_len"),
         ([MODEL, "--cards", "voodoo"], "'voodoo'"),
         ([MODEL, "--cards", ""], "--cards"),
@@ -231,6 +231,7 @@ def test_what_cannot_be_sized_is_named(
     assert run(*arguments) == 1
     printed = capsys.readouterr()
     assert named in printed.err and "Traceback" not in printed.err and not printed.out
+    assert " should " not in printed.err
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_a_wrong_price_is_named_with_its_file(
     file.write_text(text)
     assert run(MODEL, "--cards", "L40S", "--prices", str(file)) == 1
     printed = capsys.readouterr().err
-    assert named in printed and "prices.yaml" in printed
+    assert named in printed and "prices.yaml" in printed and " should " not in printed
 
 
 @pytest.mark.parametrize("counts", ["0", "x", "65", "1,,2", ""])
