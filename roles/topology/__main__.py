@@ -14,6 +14,7 @@ from typing import Any
 from roles.host.command import run, stdin_lines
 from roles.plan import Plan, plan_differences, saved
 from roles.topology import explain, not_deployed_yet, size_command
+from roles.topology.explain import wrapped
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,7 +129,7 @@ def _fleet(inventory: str, save: bool, as_json: bool, whole: bool) -> int:
 def _without_hosts(plans: Sequence[Plan]) -> int:
     """Say of plans that no deploy starts why not; 1 if there is one."""
     for plan in plans:
-        print(f"not deployed yet: {not_deployed_yet(plan)}", file=sys.stderr)
+        print(wrapped(f"not deployed yet: {not_deployed_yet(plan)}"), file=sys.stderr)
     return int(bool(plans))
 
 

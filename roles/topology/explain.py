@@ -23,13 +23,13 @@ def explain(plan: Plan, whole: bool = False) -> str:
     `whole` adds memory sums and rejected shapes, and a row for each replica.
     """
     count = f"{len(plan.replicas)} replica{'s' if len(plan.replicas) != 1 else ''}"
-    head = [head_line(plan)] if whole else _wrapped_head(head_line(plan))
-    parts = [f"Plan for {plan.service}: {plan.model}, {count}", *head, ""]
+    parts = [f"Plan for {plan.service}: {plan.model}, {count}"]
+    parts += [*_wrapped_head(head_line(plan)), ""]
     rows = [row for host in plan.hosts for row in _rows(host, whole)]
     parts += [table([HEADER, *rows]), ""]
     parts += _of_hosts(plan.hosts, whole)
-    parts += [f"as a cluster: {describe_cluster(cluster)}" for cluster in plan.clusters]
-    parts += [f"no cluster: {problem}" for problem in plan.cluster_problems]
+    parts += [wrapped(f"as a cluster: {describe_cluster(cluster)}") for cluster in plan.clusters]
+    parts += [wrapped(f"no cluster: {problem}") for problem in plan.cluster_problems]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -105,8 +105,7 @@ def _details(host: HostPlan, whole: bool) -> list[str]:
         *(f"does not serve: {problem}" for problem in host.problems),
         *(f"warning: {warning}" for warning in host.warnings),
     ]
-    if not whole:
-        lines = [part for line in lines for part in _wrapped(line)]
+    lines = [part for line in lines for part in _wrapped(line, WIDTH - 2)]
     # What is there to be pasted stays on one line.
     return [f"  {line}" for line in (*lines, *(f"would fit with: {one}" for one in host.remedies))]
 
@@ -117,9 +116,14 @@ def _wrapped_head(line: str) -> list[str]:
     return [one.replace("\xa0", " ") for one in textwrap.wrap(parts, WIDTH)]
 
 
-def _wrapped(line: str) -> list[str]:
+def wrapped(line: str) -> str:
+    """A sentence for the screen, in lines of at most WIDTH characters."""
+    return "\n".join(_wrapped(line, WIDTH))
+
+
+def _wrapped(line: str, width: int) -> list[str]:
     return textwrap.wrap(
-        line, WIDTH - 2, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from roles.hardware import Card, close_names, find_card, known_cards
 from roles.host import IN_JSON, parse_yaml, read_text, validation_problems
 from roles.topology.cases import INPUT_TOKENS, OUTPUT_TOKENS
-from roles.topology.explain import table
+from roles.topology.explain import table, wrapped
 from roles.topology.settings import DEFAULT_MIN_CONCURRENCY, ServiceSettings
 from roles.topology.sizing import GPU_COUNTS, HOST_COUNTS, Size, affordable, sizes
 
@@ -186,13 +186,13 @@ def _as_text(service: ServiceSettings, found: Sequence[Size], is_whole: bool) ->
     if not is_whole:
         named = {one.card for one in fitting}
         left = [one for one in _largest_of_each(left) if one.card not in named]
-    held = f"a replica holds {service.min_concurrency} of {service.max_model_len} tokens or more"
-    parts = [f"{service.model.id}, {_load(service)}; {held}", ""]
+    least = f"{service.min_concurrency} requests of {service.max_model_len} tokens"
+    parts = [f"{service.model.id}, {_load(service)}", f"a replica holds at least {least}", ""]
     header = PRICED_HEADER if any(one.price_per_month for one in found) else HEADER
     if shown:
         parts += [table([header, *(_row(one)[: len(header)] for one in shown)]), ""]
     if left:
-        parts += [*(f"not on {_name(one)}: {one.problem}" for one in left), ""]
+        parts += [*(wrapped(f"not on {_name(one)}: {one.problem}") for one in left), ""]
     if len(shown) < len(fitting):
         parts += [f"The best of each card; --all shows all {len(found)} rows."]
     return "\n".join(parts).rstrip()

@@ -54,6 +54,7 @@ def test_layers_lie_over_mixed_cards_where_none_holds_the_model():
 
 def test_the_plan_shows_each_cards_share_and_what_was_rejected():
     text = explain(plan_fleet(service(), {"h": hardware(RTX_4090, RTX_3090)}), whole=True)
+    text = " ".join(text.split())
     assert "layers over 2 GPUs" in text and "--tensor-split 22.5,22.6" in text
     assert "GPU 0 (NVIDIA GeForce RTX 4090) holds 10.4 GiB of weights" in text
     assert "rejected: the model does not fit one NVIDIA GeForce RTX 4090" in text

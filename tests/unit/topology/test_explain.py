@@ -70,19 +70,33 @@ def test_a_plan_of_one_host_fits_a_screen(model: str, card: str, concurrency: fl
     assert all(len(one) <= 100 for one in lines if "would fit with" not in one)
 
 
-def test_the_head_line_is_broken_between_its_parts():
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_head_line_is_broken_between_its_parts(whole: bool):
     made = planned(MODELS[0], 1000, gpu_1="8x NVIDIA A10G", small="1x NVIDIA A10G")
-    first, second = explain(made).splitlines()[1:3]
+    first, second = explain(made, whole).splitlines()[1:3]
     assert f"{first} {second}" == head_line(made) and first.endswith(" ·")
-    assert explain(made, whole=True).splitlines()[1] == head_line(made)
+
+
+def test_no_sentence_is_wider_than_a_screen(capsys: pytest.CaptureFixture[str]):
+    hosts = {"gpu_1": "8x NVIDIA A100-SXM4-40GB", "gpu_2": "8x NVIDIA A100-SXM4-40GB"}
+    shown = [explain(planned(MODELS[3], 64, **hosts), whole=True)]
+    shown.append(explain(planned(MODELS[3], 64, gpu_1="8x NVIDIA H200", gpu_2="1x Tesla T4"), True))
+    file = str(Path(__file__).parents[3] / "examples/two-hosts-405b.py")
+    assert main(["fleet", file, "--explain"]) == 1
+    assert main(["size", MODELS[1], "--cards", "Tesla T4,L40S"]) == 0
+    printed = capsys.readouterr()
+    lines = "\n".join([*shown, printed.out, printed.err]).splitlines()
+    assert any(line.startswith("as a cluster") for line in lines)
+    assert [line for line in lines if len(line) > 100 and "would fit with" not in line] == []
 
 
 def test_the_whole_plan_has_all_that_led_to_it():
     made = planned(MODELS[0], 64, gpu_1="4x NVIDIA L40S", small="1x NVIDIA A10G")
     short, whole = explain(made), explain(made, whole=True)
+    sentences = " ".join(whole.split())
     for host in made.hosts:
         for text in (*host.reasons, *host.rejected, *host.problems, *host.warnings):
-            assert text in whole
+            assert text in sentences
         assert all(f"would fit with: {one}\n" in short for one in host.remedies)
         assert not any(text in short for text in host.rejected)
     assert "memory a GPU" in whole and "memory a GPU" not in short

@@ -177,7 +177,8 @@ def run(*arguments: str) -> int:
 def test_the_table_has_the_best_of_each_card(capsys: pytest.CaptureFixture[str]):
     assert run(MODEL, "--concurrency", "16", "--cards", "L40S, h200 nvl") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(f"{MODEL}, 16 requests at once of 1024 + 256 tokens; ")
+    assert lines[0] == f"{MODEL}, 16 requests at once of 1024 + 256 tokens"
+    assert lines[1] == "a replica holds at least 8 requests of 1280 tokens"
     assert sum("NVIDIA L40S" in line for line in lines) == 1
     assert run(MODEL, "--concurrency", "16", "--cards", "L40S", "--all") == 0
     lines = capsys.readouterr().out.splitlines()
