@@ -206,6 +206,11 @@ class Build(StrictSettings, ABC):
         """Where the weights of a name on the hub are kept on the host, as huggingface_hub does."""
         return f"{self._hub_cache}/models--{source.replace('/', '--')}"
 
+    def copy_folder(self, source: str) -> str | None:
+        """Where the engine copies a file with weights to, on the host; None where it reads the file
+        itself."""
+        return None
+
     def hub_page(self, source: str) -> tuple[str | None, str]:
         """The hub that has a model by its name, None without one, and the path of a page there by
         which it tells whether it has it."""

@@ -50,7 +50,7 @@ def questions(needs: HostNeeds) -> Questions:
         wheel_folders=engine.wheel_folders if engine else (),
         folders=folders(needs),
         packages=tuple(all_packages(needs)),
-        hub_folders=tuple(one.hub_folder for one in weights if one.hub_folder),
+        hub_folders=tuple(one.kept_in for one in weights if one.kept_in),
         weights_folders=tuple(one.source for one in weights if not one.hub_folder),
         urls=urls(needs),
         sites=needs.balancer.sites if needs.balancer else {},

@@ -44,7 +44,7 @@ def folders(needs: HostNeeds) -> tuple[str, ...]:
     if needs.driver:
         own += tuple(_DRIVER_BYTES)
     if engine := needs.installed_engine:
-        hubs = tuple(one.hub_folder for one in engine.weights if one.hub_folder)
+        hubs = tuple(one.kept_in for one in engine.weights if one.kept_in)
         own += (ENGINES, CACHE, "/tmp", *hubs)
     return own
 
@@ -104,8 +104,9 @@ def _disk_demands(context: CheckContext) -> Iterator[tuple[str, int, str]]:
         yield ENGINES, engine.needs.installed_gib * GIB, f"for {engine.needs.name}"
     for one in engine.weights if engine else ():
         cached = cached_bytes(context, one)
-        if one.hub_folder and one.hub and not is_complete(cached, one):
-            yield one.hub_folder, int(one.size_bytes * 1.1) - cached, f"for {one.source}"
+        is_written = one.copy_folder or (one.hub_folder and one.hub)
+        if one.kept_in and is_written and not is_complete(cached, one):
+            yield one.kept_in, int(one.size_bytes * 1.1) - cached, f"for {one.source}"
     if installs_driver(context.report, context.needs):
         for folder, needed in _DRIVER_BYTES.items():
             yield folder, needed, f"for the driver in {folder}"
@@ -117,6 +118,9 @@ def weights_checks(context: CheckContext, all_weights: Sequence[Weights]) -> Ite
     for name, weights in zip(names, all_weights, strict=True):
         check = hub_disk if weights.hub_folder else weights_folder
         yield check(context, weights, name)
+    for weights in all_weights:
+        if weights.copy_folder:
+            yield copy_disk(context, weights)
 
 
 def _free_space(context: CheckContext, name: str, folder: str, needed: int, what: str) -> Check:
@@ -190,9 +194,18 @@ def hub_disk(context: CheckContext, weights: Weights, name: str) -> Check:
     )
 
 
+def copy_disk(context: CheckContext, weights: Weights) -> Check:
+    """Whether there is room for the engine's own copy of a file."""
+    name, present = f"disk-copy:{weights.source}", cached_bytes(context, weights)
+    if is_complete(present, weights):
+        return ok(name, f"{format_bytes(present)} are copied")
+    needed, folder = int(weights.size_bytes * 1.1) - present, weights.copy_folder or ""
+    return _free_space(context, name, folder, needed, f"for a copy of {weights.source}")
+
+
 def cached_bytes(context: CheckContext, weights: Weights) -> int:
-    """How many bytes of a model are in the hub's cache on the host."""
-    cached = context.answers.hub.get(weights.hub_folder or "")
+    """How many bytes of a model are kept on the host: in the hub's cache, or as a copy."""
+    cached = context.answers.hub.get(weights.kept_in or "")
     return sum(bytes_ for _, bytes_ in cached.sizes) if cached else 0
 
 
@@ -307,7 +320,9 @@ def memory(context: CheckContext) -> Check:
     found = context.report.system.ram_mib
     if found is None:
         return skipped("memory", "the host does not say")
-    sizes = [*context.answers.hub.values(), *context.answers.weights.values()]
+    copies = {one.copy_folder for one in context.engine.weights}
+    hubs = [found for folder, found in context.answers.hub.items() if folder not in copies]
+    sizes = [*hubs, *context.answers.weights.values()]
     files = [bytes_ for one in sizes for _, bytes_ in one.sizes]
     largest = max(files, default=0) or _SHARD_BYTES
     needed = largest + 4 * GIB * max(1, context.engine.replicas)

@@ -22,6 +22,7 @@ class Weights:
     `size_bytes` is the size of the checkpoint, estimated from its shapes. `hub` is None for a
     folder, and where the engine is set to stay offline; `hub_token` says whether the engine has a
     token for it, and `hub_page` is the path of a page that tells whether it has the model.
+    `copy_folder` is where the engine keeps a copy of a file on the host, None where it keeps none.
     """
 
     source: str
@@ -30,6 +31,12 @@ class Weights:
     hub: str | None = None
     hub_token: bool = False
     hub_page: str = ""
+    copy_folder: str | None = None
+
+    @property
+    def kept_in(self) -> str | None:
+        """Where a deploy writes them on the host; None where they are read where they are."""
+        return self.hub_folder or self.copy_folder
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ def _weights(service: ServiceSettings, build: Build) -> Weights:
     source = service.weights or service.model.name
     size = _size_bytes(service.model)
     if source.startswith("/"):
-        return Weights(source, size)
+        return Weights(source, size, copy_folder=build.copy_folder(source))
     token = build.hub_token_file is not None
     hub, page = build.hub_page(source)
     return Weights(source, size, build.hub_folder(source), hub, token, page)

@@ -222,6 +222,11 @@ def test_services_share_large_files_and_nothing_else(machine: Machine, registry:
     size = machine.tiny.stat().st_size
     assert [file.stat().st_size for file in (models / "blobs").iterdir()].count(size) == 1
     assert len([path for path in models.iterdir() if (path / "manifests").is_dir()]) >= 2
+    # By its source a preflight counts what is kept of a model, and nothing else.
+    for source in (str(machine.tiny), f"{registry}/library/tiny"):
+        kept = Path(machine.moved(machine.build.hub_folder(source))) / "blobs"
+        sizes = [file.stat().st_size for file in kept.iterdir()]
+        assert sizes.count(size) == 1 and sum(sizes) < 1.1 * size
 
 
 @pytest.mark.parametrize(

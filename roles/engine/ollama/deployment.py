@@ -19,7 +19,7 @@ from roles.engine.deployment import (
 from roles.engine.gguf.context import MICRO_BATCH
 from roles.engine.needs import EngineNeeds
 from roles.engine.ollama.names import parse
-from roles.engine.ollama.settings import SHARED, OllamaSettings
+from roles.engine.ollama.settings import SHARED, OllamaSettings, source_folder
 from roles.host.paths import engine_folder
 from roles.plan import Replica
 
@@ -125,6 +125,8 @@ def task_of(
         "model": served.model,
         "file": file,
         "pull": "" if file else served.weights,
+        "manifest": parse(served.model).file,
+        "source_folder": source_folder(served.weights),
         "insecure": pull is not None and pull.host in build.allow_http_from,
         "same_name": pull is not None and pull.same(parse(served.model)),
         "parameters": {

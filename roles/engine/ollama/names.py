@@ -26,6 +26,11 @@ class Name:
         """The path of its manifest on its registry."""
         return f"v2/{self.namespace}/{self.model}/manifests/{self.tag}"
 
+    @property
+    def file(self) -> str:
+        """The file of its manifest, below the folder of manifests."""
+        return f"{self.host}/{self.namespace}/{self.model}/{self.tag}"
+
     def same(self, other: "Name") -> bool:
         """Whether Ollama takes both for one model: the case of letters does not count."""
         return str(self).lower() == str(other).lower()

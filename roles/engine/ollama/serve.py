@@ -143,9 +143,23 @@ def make_model(task):
         with private_server(task) as address:
             create = create_from_file if task["file"] else create_from_registry
             create(address, task)
+        link_files(task)
         with open(mark + ".new", "w") as file:
             json.dump(source, file)
         os.replace(mark + ".new", mark)
+
+
+def link_files(task):
+    """Link the model's files into a folder of its source's own: a preflight counts them there, as
+    no other model's are beside them."""
+    models = os.environ["OLLAMA_MODELS"]
+    own = os.path.join(task["source_folder"], "blobs")
+    os.makedirs(own, exist_ok=True)
+    with open(os.path.join(models, "manifests", task["manifest"])) as file:
+        layers = json.load(file)["layers"]
+    for name in (one["digest"].replace(":", "-") for one in layers):
+        with contextlib.suppress(FileExistsError):
+            os.link(os.path.join(models, "blobs", name), os.path.join(own, name))
 
 
 def create_from_file(address, task):

@@ -16,6 +16,12 @@ RegistryHost = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(:[0-9
 SHARED = f"{CACHE}/ollama"
 """Where the models of all replicas of a host are."""
 
+
+def source_folder(source: str) -> str:
+    """The folder of links to what is kept of a file or of a model of a registry."""
+    return f"{SHARED}/sources/{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+
+
 _MEMORY = "the plan: max_model_len, min_concurrency and kv_cache_dtype"
 _PLANNED = PLANNED | {
     "OLLAMA_HOST": "the host's ports",
@@ -130,8 +136,12 @@ class OllamaSettings(Build):
         return (*needed, "nftables", "iproute2")
 
     def hub_folder(self, source: str) -> str:
-        """Where a model of a registry is kept on the host."""
-        return f"{SHARED}/blobs"
+        """Where the files of a model of a registry are, and no others'."""
+        return source_folder(source)
+
+    def copy_folder(self, source: str) -> str:
+        """Where Ollama copies a GGUF file to."""
+        return source_folder(source)
 
     def hub_page(self, source: str) -> tuple[str | None, str]:
         """The registry that has a model, and the path of its manifest there."""

@@ -115,6 +115,26 @@ WEIGHTS_OUTCOMES = [
 ]  # fmt: skip
 
 
+COPIES = "/var/cache/llm/ollama/sources/abc"
+COPIED = Weights("/srv/m.gguf", 15 * GIB, copy_folder=COPIES)
+GGUF = "folder /srv/m.gguf\nreal /srv/m.gguf\nreadable yes\nfile 16106127360 m.gguf"
+
+
+@pytest.mark.parametrize(
+    ("copied", "free", "outcome"),
+    [(0, 10, "fail"), (0, 20, "pass"), (15, 10, "pass")],
+)
+def test_a_file_that_is_copied_needs_room_once(copied: int, free: int, outcome: str):
+    found = all_checks(
+        wanted=needs(weights=(COPIED,), hub=None),
+        weights=GGUF,
+        hub=f"folder {COPIES}\nfile {copied * GIB} -",
+        disks=disks(**{COPIES.replace("/", "_"): disk(COPIES, "/var", free)}),
+    )
+    assert found["disk-copy:/srv/m.gguf"].outcome == outcome
+    assert found["weights:/srv/m.gguf"].outcome == "pass"
+
+
 @pytest.mark.parametrize(("weights", "problem"), WEIGHTS_OUTCOMES)
 def test_a_folder_of_weights(weights: str, problem: str | None):
     found = not_passed(wanted=needs(weights=(FOLDER,), hub=None), weights=weights)

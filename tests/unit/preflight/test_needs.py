@@ -4,13 +4,20 @@ from pathlib import Path
 import pytest
 
 from roles.driver import DriverSettings
-from roles.engine import Build, EngineNeeds, LlamaCppSettings, VllmSettings, strictest
+from roles.engine import (
+    Build,
+    EngineNeeds,
+    LlamaCppSettings,
+    OllamaSettings,
+    VllmSettings,
+    strictest,
+)
 from roles.hardware import declared_hardware
 from roles.preflight import HostNeeds, ServiceOnHost, engine_host
 from roles.preflight.checks import follow_up_parts, questions
 from roles.preflight.needs import EngineHost, all_packages
 from roles.preflight.network_checks import driver_urls
-from roles.topology import ServiceSettings, plan_services
+from roles.topology import ServiceSettings, plan_host, plan_services
 from tests.gguf_models import gguf_model
 from tests.unit.preflight.hosts import BARE, balancer, needs, report
 
@@ -35,6 +42,20 @@ def test_what_is_planned_is_needed():
     (weights,) = found.weights
     assert weights.hub_folder == "/var/cache/llm/hub/hub/models--Qwen--Qwen2.5-7B-Instruct"
     assert 15.2e9 < weights.size_bytes < 15.3e9
+
+
+def test_what_ollama_keeps_of_one_source_is_not_that_of_another():
+    build = OllamaSettings()
+    service = ServiceSettings.model_validate(
+        SERVICE
+        | {"engine": "ollama", "model": gguf_model("Llama-3.1-8B-Instruct")}
+        | {"weights": "/srv/m.gguf"}
+    )
+    plan = plan_host(service, "gpu1", declared_hardware("1x NVIDIA L40S", None))
+    (weights,) = engine_host([build], [ServiceOnHost(service, build, plan.replicas)]).weights
+    assert weights.hub_folder is None and weights.copy_folder == build.copy_folder("/srv/m.gguf")
+    folders = {build.hub_folder(one) for one in ("llama3:8b", "llama3:70b", "/srv/m.gguf")}
+    assert len(folders) == 3
 
 
 @pytest.mark.parametrize(
