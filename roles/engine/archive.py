@@ -43,6 +43,8 @@ def archive_script(
             f"mkdir -p {ENGINES}; exec 9>{ENGINES}/.lock",
             "flock -n 9 || fail 'another deploy installs an engine on this host; wait for it and "
             "run again'",
+            # What others left that were killed: with the lock nobody else unpacks.
+            f"rm -rf {ENGINES}/.stage-*",
             "stage=$(mktemp -d -p " + ENGINES + " .stage-XXXXXX); trap 'rm -rf \"$stage\"' EXIT",
             'mkdir "$stage/unpacked"',
             *unpack,

@@ -77,7 +77,8 @@ class OllamaDeployment:
                 # It asks no server that may run here for its version.
                 'said=$(HOME=$stage OLLAMA_HOST=127.0.0.1:1 timeout 60 "$new/bin/ollama" '
                 '--version 2>&1) || true; echo "$said" >&2',
-                f'case "$said" in *"client version is {build.version}"*) ;; *) '
+                # 0.33.1 is neither 0.33.10 nor 0.33.1-rc1.
+                f'case "$said " in *"client version is {build.version}"[!0-9A-Za-z.+-]*) ;; *) '
                 f"fail 'the archive does not hold Ollama {build.version}, or it does not start "
                 "here' ;; esac",
             ],

@@ -371,7 +371,10 @@ def test_a_half_made_folder_is_replaced_and_others_stay(machine: Machine):
     (broken / "half").write_text("")
     other = machine.engines / "vllm-0.33.0"
     other.mkdir()
+    # What an installation was unpacking when it was killed.
+    (machine.engines / ".stage-x1y2z3/unpacked").mkdir(parents=True)
     assert machine.install(build).returncode == 0
+    assert [path.name for path in machine.engines.glob(".stage-*")] == []
     assert machine.installed() == {build.version_name, other.name}
     assert not (broken / "half").exists() and (broken / ".complete").exists()
 

@@ -85,13 +85,18 @@ def test_the_plan_is_in_its_variables():
     assert start(place=Placement("::", 29500, 300)).environment["OLLAMA_HOST"] == "[::]:8001"
 
 
-def test_layers_over_several_cards_lie_as_planned():
-    two = replica("1x NVIDIA GeForce RTX 4090 + 1x NVIDIA GeForce RTX 3090",
+@pytest.mark.parametrize("reverse", [False, True])
+def test_layers_over_several_cards_lie_as_planned(reverse: bool):
+    """The larger card has the larger part, in the order in which the replica sees its cards."""
+    cards = ["1x NVIDIA GeForce RTX 4090", "1x NVIDIA GeForce RTX 3060 12GB"]
+    two = replica(" + ".join(reversed(cards) if reverse else cards),
                   model=gguf_model("gemma-3-12b-it"), max_model_len=8192)  # fmt: skip
     found = start(of=two).environment
-    assert found["OLLAMA_SCHED_SPREAD"] == "1"
-    split = ",".join(f"{part:g}" for part in two.shape.tensor_split)
-    assert split and found["LLAMA_ARG_TENSOR_SPLIT"] == split
+    assert found["OLLAMA_SCHED_SPREAD"] == "1" and found["CUDA_VISIBLE_DEVICES"] == "0,1"
+    split = [float(part) for part in found["LLAMA_ARG_TENSOR_SPLIT"].split(",")]
+    # GiB that are free on each beside what llama-server leaves.
+    large, small = reversed(split) if reverse else split
+    assert large == pytest.approx(22.5, abs=0.3) and small == pytest.approx(10.6, abs=0.5)
 
 
 def test_amds_cards_are_named_as_ollama_hands_them_on():
@@ -255,6 +260,11 @@ class Machine:
         return {path.parent.name for path in self.engines.glob("*/.complete")}
 
 
+def with_version(version: str) -> dict[str, str]:
+    """An archive whose program says a version."""
+    return FILES | {"./bin/ollama": PROGRAM.replace(VERSION, version)}
+
+
 FILES = {"./bin/ollama": PROGRAM, "./lib/ollama/llama-server": "x", "./lib/ollama/cuda_v12/a": "x"}
 
 
@@ -283,6 +293,9 @@ def test_an_archive_is_unpacked_beside_the_older_version(tmp_path: Path):
         (FILES, {"sha256": "0" * 64}, "the archive is not the one that sha256 names"),
         ({"lib/ollama/llama-server": "x"}, {}, "the archive holds no bin/ollama"),
         (FILES, {"version": "0.33.1"}, "does not hold Ollama 0.33.1"),
+        (with_version("0.33.10"), {"version": "0.33.1"}, "does not hold Ollama 0.33.1"),
+        (with_version("0.33.0-rc2"), {"version": "0.33.0"}, "does not hold Ollama 0.33.0"),
+        (with_version("10.33.0"), {"version": "0.33.0"}, "does not hold Ollama 0.33.0"),
         ({"bin/ollama": elf(183)}, {}, "the archive is for aarch64, and this host is Linux on"),
         ({"bin/ollama": elf(21)}, {}, "the archive is for another processor, and this host"),
         ({"bin/ollama": "\xcf\xfa\xed\xfe" + "\0" * 16}, {}, "the archive is for macOS"),
