@@ -20,10 +20,10 @@ PROGRAM = """
 import re
 
 
-def ask(target, key, model):
+def ask(target, key, model, task):
     give_up = time.monotonic() + TASK["retry_s"]
     while True:
-        result = chat(target, key, model, TASK["timeout_s"])
+        result = PROOFS[task](target, key, model, TASK["timeout_s"])
         if result["ok"] and result["model"] != model:
             wrong = "it serves %s" % result["model"]
             return {"ok": False, "status": 200, "error": wrong}
@@ -33,8 +33,8 @@ def ask(target, key, model):
 
 
 def ask_all(service, key):
-    targets = service["targets"]
-    results = in_parallel(lambda url: ask(url, key, service["model"]), targets.values())
+    targets, asked = service["targets"], (key, service["model"], service["task"])
+    results = in_parallel(lambda url: ask(url, *asked), targets.values())
     return dict(zip(targets, results))
 
 
@@ -107,6 +107,7 @@ def probe_script(questions: Sequence[ServiceProbe], timeout_s: int) -> str:
         {
             "service": question.route.service,
             "model": question.route.model,
+            "task": question.route.task,
             "key": question.route.engine_key,
             "key_paths": list(question.key_paths),
             "targets": {m.id: f"http://{m.endpoint}" for m in question.members},

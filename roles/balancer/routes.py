@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from roles.plan import Task
+
 UPSTREAM_PREFIX = "llm_"
 
 
@@ -62,9 +64,9 @@ class Match:
 class Route:
     """One service as a balancer serves it.
 
-    `model` is the name under which its engines serve the model, `api_key` the key that clients
-    send, `engine_key` the key that engines expect (None: none), `drained` the ids of members that
-    the inventory drains.
+    `model` is the name under which its engines serve the model, `task` what they do with a text,
+    `api_key` the key that clients send, `engine_key` the key that engines expect (None: none),
+    `drained` the ids of members that the inventory drains.
     """
 
     service: str
@@ -74,6 +76,7 @@ class Route:
     api_key: str = field(repr=False, kw_only=True)
     engine_key: str | None = field(repr=False, default=None, kw_only=True)
     drained: frozenset[str] = frozenset()
+    task: Task = "generate"
 
     def __post_init__(self) -> None:
         if not self.members:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 from roles.engine.build import Build
 from roles.engine.needs import EngineNeeds
 from roles.host.paths import STATE
-from roles.plan import Replica
+from roles.plan import Replica, Task
 
 # The environment variable that restricts a process to its GPUs, by device.
 VISIBLE_DEVICES = {
@@ -34,7 +34,7 @@ class Installation:
 class Served:
     """What a replica serves: the model name that clients use, the source of its weights (for the
     model hub also the commit, None for the newest), and the number of longest requests that it must
-    hold."""
+    hold. `task` is what its replicas do."""
 
     model: str
     weights: str
@@ -42,6 +42,7 @@ class Served:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     kv_cache_memory_bytes: int | None = None
     revision: str | None = None
+    task: Task = "generate"
 
 
 @dataclass(frozen=True)

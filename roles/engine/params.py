@@ -5,6 +5,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 
 from roles.hardware import Gpu, find_card, usable_memory_mib
+from roles.plan import Task
 
 GIB = 2**30
 Argument = bool | int | float | str
@@ -53,6 +54,7 @@ class EngineParams:
     performance_mode: str = "balanced"
     offline: bool = False
     options: tuple[tuple[str, Argument], ...] = ()
+    task: Task = "generate"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from roles.engine.calibration import Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
 from roles.hardware import Gpu
 from roles.models import Model
-from roles.plan import MemorySum, Shape
+from roles.plan import MemorySum, Shape, Task
 
 
 class Planning(Protocol):
@@ -171,6 +171,13 @@ class Planning(Protocol):
     def kv_cache_arguments(self, dtype: str) -> Mapping[str, Argument]:
         """The options by which the KV cache has a type; ValueError for one that the engine does not
         have."""
+        ...
+
+    def task_arguments(
+        self, task: Task, model: Model, length: int, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """The options for a task with requests of so many tokens, beside those that a service sets;
+        ValueError for one that the engine does not do with the model."""
         ...
 
     def with_arguments(

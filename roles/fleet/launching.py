@@ -46,4 +46,5 @@ def served(service: ServiceSettings) -> Served:
         arguments=service.all_arguments,
         kv_cache_memory_bytes=service.kv_cache_memory_bytes,
         revision=service.model.revision if own else None,
+        task=service.task,
     )

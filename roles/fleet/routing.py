@@ -34,4 +34,5 @@ def _route(fleet: Fleet, service: Service, plan: Plan) -> Route:
         api_key=keys.client,
         engine_key=keys.engine,
         drained=frozenset(m.id for m in members if m.host in fleet.drained),
+        task=service.task,
     )

@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import io
 import json
+import math
 import socket
 import threading
 import time
@@ -22,6 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 TASK = {}
 
 PROMPT = "Say hello."
+# A question, a document that answers it, and one of another subject.
+QUESTION = "What is the capital of France?"
+DOCUMENTS = ["Bread is baked from flour, water and yeast.", "Paris is the capital of France."]
+RELATED = 1
 # Maximum bytes of an answer with its headers, and for each token of it, with its JSON.
 MAX_BYTES, MAX_TOKEN_BYTES = 1 << 20, 1024
 MAX_TEXT_LENGTH = 500
@@ -196,7 +201,7 @@ def chat(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=PROMPT, cont
             if response.status // 100 != 2:
                 return _refused(response)
             answer = parsed(response.read())
-            replica = response.headers.get("X-LLM-Replica")
+            replica = _replica(response)
         tokens, served, fingerprint = _completion(answer)
     except ERRORS as error:
         return _failure(error)
@@ -209,8 +214,86 @@ def chat(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=PROMPT, cont
         "tokens": tokens,
         "model": served,
         "fingerprint": fingerprint,
-        "replica": replica if replica is None else plain(replica),
+        "replica": replica,
     }
+
+
+def _replica(response):
+    """The upstream that a balancer names; None where it names none."""
+    replica = response.headers.get("X-LLM-Replica")
+    return replica if replica is None else plain(replica)
+
+
+def embed(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=PROMPT, context=None):
+    """Request the embedding of a prompt; returns a dict with ok, status, seconds, tokens (of the
+    prompt) and length (of the vector), or error. See `chat`; `max_tokens` has no meaning here."""
+
+    def vector(answer):
+        numbers = answer["data"][0]["embedding"]
+        if not numbers or not all(map(_is_finite, numbers)):
+            raise ValueError("the answer has no vector of numbers")
+        return {"length": len(numbers)}
+
+    body = {"model": model, "input": prompt}
+    return _pooled(base_url + "/v1/embeddings", key, body, timeout_s, context, vector)
+
+
+def rerank(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=QUESTION, context=None):
+    """Request the ranks of `DOCUMENTS` for a question; returns a dict with ok, status, seconds,
+    tokens (of the prompt) and order (their indexes, the best first), or error. See `chat`;
+    `max_tokens` has no meaning here."""
+
+    def order(answer):
+        # SGLang answers with the list alone, and names the score otherwise.
+        found = answer["results"] if isinstance(answer, dict) else answer
+        scores = {one["index"]: one.get("relevance_score", one.get("score")) for one in found}
+        if sorted(scores) != [0, 1] or not all(map(_is_finite, scores.values())):
+            raise ValueError("the answer does not rank the documents")
+        return {"order": sorted(scores, key=lambda index: -scores[index])}
+
+    body = {"model": model, "query": prompt, "documents": DOCUMENTS}
+    return _pooled(base_url + "/v1/rerank", key, body, timeout_s, context, order)
+
+
+def _is_finite(number):
+    return type(number) in (int, float) and math.isfinite(number)
+
+
+def _pooled(url, key, body, timeout_s, context, read):
+    """The outcome of a request that is answered at once, with what `read` finds in the answer."""
+    start = time.monotonic()
+    try:
+        with request(url, key, timeout_s, body, context=context) as response:
+            if response.status // 100 != 2:
+                return _refused(response)
+            answer = parsed(response.read())
+            replica = _replica(response)
+        found = read(answer)
+        fields = answer if isinstance(answer, dict) else {}
+        usage = fields.get("usage") or {}
+        tokens = usage.get("prompt_tokens") or usage.get("total_tokens") or 0
+        if type(tokens) is not int or not 0 <= tokens < 1 << 31:
+            raise ValueError("the answer's tokens are no number")
+    except (LookupError, TypeError, AttributeError):
+        return _failure(ValueError("the answer is none to such a request"))
+    except ERRORS as error:
+        return _failure(error)
+    # An engine that names no model has only one.
+    served = fields.get("model") or body["model"]
+    return {
+        "ok": True,
+        "status": 200,
+        "seconds": round(time.monotonic() - start, 3),
+        "tokens": tokens,
+        "model": plain(served),
+        "fingerprint": None,
+        "replica": replica,
+        **found,
+    }
+
+
+# How an engine proves that it serves, by the task of its service.
+PROOFS = {"generate": chat, "embed": embed, "rerank": rerank}
 
 
 def message(base_url, key, body, timeout_s=30.0):

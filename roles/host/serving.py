@@ -10,7 +10,7 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from roles.host.probe import TASK, chat, plain
+from roles.host.probe import PROOFS, TASK, plain
 
 LOG_LINES, ERROR_LINES, LINE_LENGTH, LOG_BYTES = 15, 4, 500, 1 << 18
 # Seconds that one completion may take.
@@ -108,10 +108,12 @@ def wait_all(replicas, timeout_s):
 
 
 def wait(replica, key, timeout_s):
-    """Wait until a replica answers a real completion with its own model.
+    """Wait until a replica answers a real completion, or what stands for one where its `task` is
+    another, with its own model.
 
     `replica` has a name, a port and a model. Raises LaunchError, with the end of the log.
     """
+    prove = PROOFS[replica.get("task", "generate")]
     name, start = replica["name"], time.monotonic()
     first_id = properties(name, "InvocationID")["InvocationID"]
     why = "no completion within %d s" % timeout_s
@@ -126,7 +128,7 @@ def wait(replica, key, timeout_s):
             break
         left_s = max(1.0, start + timeout_s - time.monotonic())
         url = "http://127.0.0.1:%d" % replica["port"]
-        answer = chat(url, key, replica["model"], timeout_s=min(ANSWER_S, left_s))
+        answer = prove(url, key, replica["model"], timeout_s=min(ANSWER_S, left_s))
         if answer["ok"] and answer["model"] in (replica["model"], None):
             report_phase(name, "serves")
             return

@@ -104,6 +104,7 @@ def _replica(files: ReplicaFiles) -> Mapping[str, Any]:
         "gpus": list(files.gpus),
         "devices": files.entry["devices"],
         "model": files.entry["model"],
+        "task": files.entry.get("task", "generate"),
         "busy": files.entry.get("busy"),
         "key": files.key,
         "phases": phases_of(files),

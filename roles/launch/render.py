@@ -210,7 +210,7 @@ def _engine_files(start: Start, key: str) -> dict[str, FolderFile]:
 
 
 def _entry(assignment: Assignment, start: Start) -> dict[str, Any]:
-    replica = assignment.replica
+    replica, task = assignment.replica, assignment.served.task
     busy = {"path": start.busy.path, "gauges": list(start.busy.gauges)} if start.busy else None
     watch = _watch(start.watch) if start.watch else None
     return {
@@ -225,6 +225,7 @@ def _entry(assignment: Assignment, start: Start) -> dict[str, Any]:
         "members": {replica.host: list(replica.gpus)},
         "shape": str(replica.shape),
         "max_model_len": replica.max_model_len,
+        **({"task": task} if task != "generate" else {}),
         **({"busy": busy} if busy else {}),
         **({"watch": watch} if watch else {}),
     }

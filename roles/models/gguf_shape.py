@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -49,6 +49,8 @@ _MIN_LAYERS = {"exaone4": 64}
 _ON_THE_HOST = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 _HYBRID_INTERVAL = frozenset(("qwen3next", "qwen35", "qwen35moe", "qwen4exp"))
 _BLOCK = re.compile(r"blk\.(\d{1,5})\.")
+# By their numbers in a file (llama.cpp `include/llama.h`, llama_pooling_type).
+_POOLINGS = ("none", "mean", "cls", "last", "rank")
 _FIRST_SHARED_LAYER = {"gemma3n": 20}
 
 
@@ -78,7 +80,9 @@ class GgufShape:
 
     `embeddings_bytes` stay on the host, `output_bytes` go with the last layer; where the embeddings
     serve as output (`tied`), a GPU holds a copy of them. `feed_forward_length` is the widest of any
-    dense block (0: none), `experts_*` are of a mixture of experts.
+    dense block (0: none), `experts_*` are of a mixture of experts. `pooling` is how the numbers of
+    a text's tokens become one vector ("": the file does not say), and a model that is not `causal`
+    reads a text at once and keeps nothing of it.
     """
 
     __pydantic_config__ = _FORBID
@@ -96,6 +100,8 @@ class GgufShape:
     experts: Size = 0
     experts_used: Size = 0
     experts_length: Size = 0
+    pooling: Literal["", "none", "mean", "cls", "last", "rank"] = ""
+    causal: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= sum(group.count for group in self.layers) <= MAX_LAYERS:
@@ -144,7 +150,16 @@ def gguf_shape(header: Header, where: str) -> GgufShape:
         experts=keys.count("expert_count", default=0),
         experts_used=max(keys.by_layer("expert_used_count", count)),
         experts_length=keys.count("expert_feed_forward_length", default=0),
+        pooling=_pooling(keys),
+        causal=keys.causal,
     )
+
+
+def _pooling(keys: "_Keys") -> Any:
+    """The pooling by its name in llama.cpp."""
+    if f"{keys.architecture}.pooling_type" not in keys.metadata:
+        return ""
+    return _POOLINGS[keys.count("pooling_type", default=0, most=len(_POOLINGS) - 1)]
 
 
 def _check_blocks(tensors: tuple[Tensor, ...], count: int, where: str) -> None:
@@ -191,6 +206,7 @@ def _layer_states(keys: "_Keys", count: int) -> Iterator[dict[str, int]]:
     # The last blocks predict further tokens; llama-server does not load them by default.
     until = count - keys.count("nextn_predict_layers", default=0)
     shared = keys.count("attention.shared_kv_layers", default=0)
+    until = until if keys.causal else 0
     until = min(until, _FIRST_SHARED_LAYER.get(keys.architecture, count - shared))
     for layer in range(count):
         if recurrent[layer]:
@@ -271,6 +287,11 @@ class _Keys:
                 f"{where}: general.architecture is missing: it is no language model; name another"
             )
         self.architecture = kind
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only those before it; encoders say that theirs see all."""
+        return self.metadata.get(f"{self.architecture}.attention.causal") is not False
 
     def count(self, name: str, *, default: int | None = None, most: int = 2**31) -> int:
         """A number of the architecture; the largest if it differs by layer."""

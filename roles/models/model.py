@@ -17,6 +17,12 @@ AttentionKind = Literal["full", "sliding", "chunked", "mla"]
 RecurrentKind = Literal["gdn", "kda", "mamba1", "mamba2", "short_conv", "linear"]
 Split = Literal["replicated", "outputs", "inputs", "vocabulary"]
 FileFormat = Literal["safetensors", "gguf"]
+# Architectures that generate nothing (vLLM 0.33 `config/model.py`, _SUFFIX_TO_DEFAULTS).
+_POOLING = (
+    *("ForSequenceClassification", "ForTokenClassification", "ForMaskedLM", "ForTextEncoding"),
+    *("EmbeddingModel", "RewardModel", "ForRewardModeling", "ClassificationModel"),
+)
+_ENCODERS = ("Bert", "Roberta", "XLMRoberta")
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,23 @@ class Model:
     def format(self) -> FileFormat:
         """The format of the weight files, which determines the engines that can load them."""
         return "gguf" if self.gguf else "safetensors"
+
+    @property
+    def generates(self) -> bool:
+        """Whether it goes on with a text: it is no encoder, classifier or reward model, and its
+        GGUF file says of no pooling."""
+        if self.gguf:
+            return self.gguf.causal and self.gguf.pooling in ("", "none")
+        return not any(
+            one.endswith(_POOLING) or one.startswith(_ENCODERS) for one in self.architectures
+        )
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it has a head that scores texts."""
+        if self.gguf:
+            return self.gguf.pooling == "rank"
+        return any(one.endswith("ForSequenceClassification") for one in self.architectures)
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from roles.plan.difference import placed as placed
 from roles.plan.estimate import Bound as Bound
 from roles.plan.estimate import Estimate as Estimate
 from roles.plan.estimate import Load as Load
+from roles.plan.estimate import Task as Task
 from roles.plan.plan import Cluster as Cluster
 from roles.plan.plan import HostPlan as HostPlan
 from roles.plan.plan import MemorySum as MemorySum

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Bound = Literal["weights", "kv", "compute", "links"]
+# What a service does with a text: go on with it, turn it into a vector, or rank others by it.
+Task = Literal["generate", "embed", "rerank"]
 
 
 @dataclass(frozen=True)

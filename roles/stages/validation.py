@@ -87,6 +87,8 @@ def _planned(
         model=model,
         key=fleet.settings.keys(service).engine or "",
         abilities=deployment(build).abilities(served_by(service)) if long_enough else (),
+        task=service.task,
+        embedding_size=service.embedding_size or service.model.hidden_size,
         gpus=by_driver(replica.gpus),
         tensor_parallel=replica.shape.tensor_parallel,
         pipeline_parallel=replica.shape.pipeline_parallel,
@@ -106,7 +108,7 @@ def endpoint_of(fleet: Fleet, this_host: Host, service: Service, plan: Plan) -> 
     url = base_url(
         settings, service.route.match, this_host.address, fleet.settings.validation.endpoint_url
     )
-    return Endpoint(url, plan.model, upstreams, balancer_of(settings).kind)
+    return Endpoint(url, plan.model, upstreams, balancer_of(settings).kind, service.task)
 
 
 def bracketed(address: str) -> str:

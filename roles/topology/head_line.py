@@ -71,6 +71,9 @@ def _estimate(plan: Plan, load: Load) -> str:
     )
     count = len(plan.replicas)
     part = f" from {len(known)} of {count} replicas" if len(known) < count else ""
+    if load.output_tokens == 1:
+        figures = f"{rate:,.1f} requests/s ({low:,.1f}-{high:,.1f})"
+        return f"{figures} for {load.input_tokens} tokens{part}"
     return (
         f"{rate:,.0f} tokens/s ({low:,.0f}-{high:,.0f}) for {load.input_tokens} + "
         f"{load.output_tokens} tokens{part}"

@@ -12,15 +12,17 @@ from roles.checks import Check, of_host
 from roles.host import probe
 from roles.validation.observations import Completion, Endpoint, completion_of
 from roles.validation.settings import ValidationSettings
-from roles.validation.verdicts import judge_completion
+from roles.validation.verdicts import PROVED, judge_completion
 
 
 @dataclass(frozen=True)
 class EndpointObservations:
-    """The endpoint's answers: a completion, a streamed one, one with a wrong key, and then many."""
+    """The endpoint's answers: a completion, a streamed one, one with a wrong key, and then many.
+
+    Where it has another task, that takes the completion's place, and there is no stream."""
 
     completion: Completion
-    stream: Completion
+    stream: Completion | None
     wrong_key: Completion
     spread: tuple[Completion, ...]
 
@@ -44,20 +46,24 @@ def ask_endpoint(
     context = tls_context(ca_pem)
     timeout_s = settings.completion_timeout_s
 
-    def chat(key: str) -> Completion:
+    def ask(key: str) -> Completion:
+        prove = probe.PROOFS[endpoint.task]
         return completion_of(
-            probe.chat(endpoint.base_url, key, endpoint.model, timeout_s, context=context)
+            prove(endpoint.base_url, key, endpoint.model, timeout_s, context=context)
         )
 
-    stream = probe.chat_stream(endpoint.base_url, key, endpoint.model, timeout_s, context=context)
-    completion = chat(key)
+    stream = None
+    if endpoint.task == "generate":
+        asked = (endpoint.base_url, key, endpoint.model, timeout_s)
+        stream = completion_of(probe.chat_stream(*asked, context=context))
+    completion = ask(key)
     spread: list[Completion] = []
     for _ in range(settings.balancer_rounds if completion.ok else 0):
         if not unseen_upstreams(endpoint.upstreams, spread):
             break
-        spread += probe.in_parallel(lambda _: chat(key), endpoint.upstreams)
+        spread += probe.in_parallel(lambda _: ask(key), endpoint.upstreams)
     return EndpointObservations(
-        completion, completion_of(stream), chat(f"sk-wrong-{secrets.token_hex(8)}"), tuple(spread)
+        completion, stream, ask(f"sk-wrong-{secrets.token_hex(8)}"), tuple(spread)
     )
 
 
@@ -82,11 +88,11 @@ def judge_endpoint(
     """All checks of a balancer; `why_out` says of upstreams why they get no requests, see
     `reasons_out`."""
     url = endpoint.base_url
-    checks = [
-        judge_completion("completion", url, seen.completion, _lacks(seen.completion)),
-        judge_completion("stream", url, seen.stream, _lacks(seen.stream)),
-        judge_wrong_key(url, seen.wrong_key),
-    ]
+    proved = PROVED[endpoint.task]
+    checks = [judge_completion(proved, url, seen.completion, _lacks(seen.completion))]
+    if seen.stream:
+        checks.append(judge_completion("stream", url, seen.stream, _lacks(seen.stream)))
+    checks.append(judge_wrong_key(url, seen.wrong_key))
     if seen.spread:
         checks.append(judge_spread(endpoint, seen.spread, why_out or {}))
     return of_host(host, checks)

@@ -56,17 +56,21 @@ def cgroups(text, pid):
     return found
 
 
-def load_worker(chat, replica, task, end):
-    """Ask a replica for completions, one after another, until `end` or the first error."""
+def load_worker(proofs, replica, task, end):
+    """Ask a replica for completions, or for what its task is, one after another, until `end` or
+    the first error."""
+    # Where nothing is generated the text is as long as an answer might be, two tokens a word.
+    generates = replica["task"] == "generate"
+    prompt = LOAD_PROMPT if generates else "a " * (task["load_max_tokens"] // 2)
     done = {"name": replica["name"], "completed": 0, "failed": 0, "tokens": 0, "error": ""}
     while time.monotonic() < end and not done["failed"]:
-        answer = chat(
+        answer = proofs[replica["task"]](
             replica["base_url"],
             replica["key"],
             replica["model"],
             timeout_s=task["completion_timeout_s"],
             max_tokens=task["load_max_tokens"],
-            prompt=LOAD_PROMPT,
+            prompt=prompt,
         )
         if answer["ok"]:
             done["completed"] += 1
@@ -91,7 +95,7 @@ def sample(samples, command, end):
         samples.append(run_command(*command)["text"])
 
 
-def load(seen, replicas, task, chat, in_parallel):
+def load(seen, replicas, task, proofs, in_parallel):
     """Put load on all replicas at once, and sample the GPUs meanwhile."""
     start = time.monotonic()
     end = start + task["load_s"]
@@ -100,7 +104,7 @@ def load(seen, replicas, task, chat, in_parallel):
     sampler = threading.Thread(target=sample, args=asked, daemon=True)
     sampler.start()
     slots = [replica for replica in replicas for _ in range(task["load_concurrency"])]
-    results = in_parallel(lambda replica: load_worker(chat, replica, task, end), slots)
+    results = in_parallel(lambda replica: load_worker(proofs, replica, task, end), slots)
     sampler.join(COMMAND_TIMEOUT_S)
     seconds = time.monotonic() - start
     seen["loads"] = {
@@ -118,25 +122,27 @@ def recognitions(replicas, timeout_s, in_parallel):
     return {name: found for name, found in in_parallel(one, replicas) if found}
 
 
-def gather(seen, task, chat, chat_stream, served_models, in_parallel):
+def gather(seen, task, proofs, chat_stream, served_models, in_parallel):
     """Fill `seen` step by step, so that it can be printed at any time."""
     replicas, timeout_s = task["replicas"], task["completion_timeout_s"]
     names = [replica["unit"] for replica in replicas]
 
-    def ask(function):
+    def ask(function_of, asked=replicas):
         def one(replica):
+            function = function_of(replica)
             answer = function(replica["base_url"], replica["key"], replica["model"], timeout_s)
             return replica["name"], answer
 
-        return dict(in_parallel(one, replicas))
+        return dict(in_parallel(one, asked))
 
     def listed(base_url, key, model, timeout_s):
         return served_models(base_url, key, min(timeout_s, COMMAND_TIMEOUT_S))
 
     seen["units_before"] = units(names)
-    seen["completions"] = ask(chat)
-    seen["models"] = ask(listed)
-    seen["streams"] = ask(chat_stream)
+    seen["completions"] = ask(lambda replica: proofs[replica["task"]])
+    seen["models"] = ask(lambda replica: listed)
+    generating = [replica for replica in replicas if replica["task"] == "generate"]
+    seen["streams"] = ask(lambda replica: chat_stream, generating)
     seen["recognised"] = recognitions(replicas, timeout_s, in_parallel)
     asked = task["gpus"]
     seen["vendor"] = asked["vendor"]
@@ -144,18 +150,18 @@ def gather(seen, task, chat, chat_stream, served_models, in_parallel):
     seen["cgroups"] = cgroups(seen["gpus"]["processes"]["text"], asked["pid"])
     serving = [replica for replica in replicas if seen["completions"][replica["name"]]["ok"]]
     if serving:
-        load(seen, serving, task, chat, in_parallel)
+        load(seen, serving, task, proofs, in_parallel)
     seen["units_after"] = units(names)
 
 
-def main(task, chat, chat_stream, served_models, in_parallel):
+def main(task, proofs, chat_stream, served_models, in_parallel):
     """Gather observations in a thread, and print them when it is done or time is up."""
     seen = {}
     os.environ["PATH"] = os.environ.get("PATH", "") + ":" + TOOL_FOLDERS
 
     def work():
         try:
-            gather(seen, task, chat, chat_stream, served_models, in_parallel)
+            gather(seen, task, proofs, chat_stream, served_models, in_parallel)
         except Exception as error:
             seen["unfinished"] = f"{type(error).__name__}: {error}"
 

@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from roles.engine import Ability
 from roles.hardware import readings
+from roles.plan import Task
 
 # Bounds of the numbers that a host may report, as sums and rates are computed from them.
 Amount = Annotated[int, Field(ge=0, lt=2**53)]
@@ -24,13 +25,15 @@ class Endpoint:
     """The planned endpoint of a service.
 
     `base_url` is what clients call (`https://10.99.0.10`), `model` the served name, `upstreams` the
-    `ADDRESS:PORT` of each replica behind it, `balancer` the kind of its program.
+    `ADDRESS:PORT` of each replica behind it, `balancer` the kind of its program, `task`
+    what it is asked for.
     """
 
     base_url: str
     model: str
     upstreams: tuple[str, ...]
     balancer: str
+    task: Task = "generate"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class PlannedReplica:
     `model` the name under which it serves, `gpus` the driver's indexes. Of the GPUs in `sliced` it
     has only a MIG slice, so other replicas may use them too. A layer split counts as pipeline
     parallel, as its GPUs take turns. `abilities` are what it must recognise in what its model
-    writes. `key` is the one that its engine expects.
+    writes. `task` is what it does, and `embedding_size` the length of a vector. `key` is the one
+    that its engine expects.
     """
 
     name: str
@@ -53,14 +57,17 @@ class PlannedReplica:
     pipeline_parallel: int = 1
     sliced: tuple[int, ...] = ()
     abilities: tuple[Ability, ...] = ()
+    task: Task = "generate"
+    embedding_size: int = 0
     key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
 class Completion:
-    """The outcome of one chat completion.
+    """The outcome of one chat completion, or of what stands for one.
 
-    `replica` is the header by which a balancer names the upstream that answered.
+    `length` is that of a vector, `order` the indexes of the documents, the best first. `replica` is
+    the header by which a balancer names the upstream that answered.
     """
 
     ok: bool
@@ -72,6 +79,8 @@ class Completion:
     model: str | None = None
     fingerprint: str | None = None
     replica: str | None = None
+    length: Amount | None = None
+    order: Sequence[Amount] = ()
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def host_program(
                 "model": one.model,
                 "key": one.key,
                 "abilities": list(one.abilities),
+                "task": one.task,
             }
             for one in replicas
         ],
@@ -71,7 +72,7 @@ def host_program(
         "completion_timeout_s": settings.completion_timeout_s,
         "deadline_s": deadline_s,
     }
-    run = "main(TASK, chat, chat_stream, served_models, in_parallel)"
+    run = "main(TASK, PROOFS, chat_stream, served_models, in_parallel)"
     return bundle([PROBE, RECOGNITION, PROGRAM], task, run), deadline_s
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from roles.checks import Check, Outcome, of_host, worst
+from roles.host.probe import RELATED
 from roles.validation.observations import (
     Completion,
     GpuProcess,
@@ -51,7 +52,7 @@ def _replica_checks(
     """
     found = []
     if completion := seen.completions.get(replica.name):
-        found += [judge_completion("completion", replica.name, completion, _see_log(replica))]
+        found += [judge_proof(replica, completion)]
         found += judge_identity(replica, completion, seen.models.get(replica.name, ()))
     if stream := seen.streams.get(replica.name):
         found += [judge_completion("stream", replica.name, stream, _see_log(replica))]
@@ -75,6 +76,28 @@ def _replica_checks(
 
 def _see_log(replica: PlannedReplica) -> str:
     return f"See its log: sudo journalctl -u {replica.unit} --no-pager -n 200"
+
+
+# What proves each task, by the name of its check.
+PROVED = {"generate": "completion", "embed": "embedding", "rerank": "ranking"}
+
+
+def judge_proof(replica: PlannedReplica, answer: Completion) -> Check:
+    """Whether a replica did what its service is for: the length of a vector, and the order of
+    documents, show that it runs with the right model as planned."""
+    name, subject = PROVED[replica.task], replica.name
+    if not answer.ok or replica.task == "generate":
+        return judge_completion(name, subject, answer, _see_log(replica))
+    if replica.task == "embed":
+        planned = replica.embedding_size
+        evidence = f"a vector of {answer.length} numbers in {answer.seconds} s, planned {planned}"
+        remedy = "Set services[].embedding_size where it is right; else it is another model."
+        return _pass_or_fail(name, subject, answer.length == planned, evidence, remedy)
+    good = tuple(answer.order[:1]) == (RELATED,)
+    put = "puts the document that answers a question"
+    evidence = f"{put} {'first' if good else 'last'}, in {answer.seconds} s"
+    remedy = "It is no model that ranks documents, or lacks its template: see its page."
+    return _pass_or_fail(name, subject, good, evidence, remedy)
 
 
 def judge_completion(name: str, subject: str, answer: Completion, remedy: str) -> Check:
@@ -215,7 +238,8 @@ def judge_load(replica: PlannedReplica, seen: HostObservations) -> Check:
     """Whether a replica answered all that it was asked under load."""
     load = seen.loads[replica.name]
     rate = load.tokens / load.seconds if load.seconds else 0
-    evidence = f"{load.completed} completions in {load.seconds:g} s, {rate:.0f} tokens/s"
+    done = "completions" if replica.task == "generate" else "requests"
+    evidence = f"{load.completed} {done} in {load.seconds:g} s, {rate:.0f} tokens/s"
     if load.completed and not load.failed:
         return Check("load", replica.name, "pass", evidence)
     evidence = f"{load.failed} failed, {evidence}: {load.error or 'no answer in time'}"

@@ -103,6 +103,27 @@ def test_a_reason_is_the_same_at_every_run(monkeypatch: pytest.MonkeyPatch):
         assert ask(route("chat", *members))[0].failed == {"gpu0/r-0": "HTTP 503"}
 
 
+class Embedding(Engine):
+    """Gives vectors and nothing else."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        found = self.path == "/v1/embeddings"
+        answer = {"data": [{"embedding": [0.5]}], "model": "tiny"}
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+
+def test_a_service_is_asked_for_what_it_does(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(completions, "RETRY_S", 0)
+    with serving(Embedding) as members:
+        asked = route("search", *members)
+        (found,) = ask(replace(asked, task="embed"))
+        assert found.failed == {}
+        assert ask(asked)[0].failed == {"gpu0/r-0": "HTTP 404"}
+
+
 def test_each_service_is_asked_for_its_model_with_its_key(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(completions, "RETRY_S", 0)
     with serving(Engine, like(model="big", keys=("other-key-0123456789",))) as members:

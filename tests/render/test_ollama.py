@@ -25,20 +25,13 @@ from roles.hardware import declared_hardware
 from roles.host import probe
 from roles.host.paths import CACHE, ENGINES
 from roles.host.serving import last_phase
+from roles.plan import Task
 from roles.topology import ServiceSettings, plan_host
 from tests.gguf_models import gguf_model
-from tests.lab import gguf, ollama
-from tests.lab.paths import STATE
+from tests.lab import gguf, model, ollama
+from tests.render.llama_servers import llama_server
 
 CONTEXT, SLOTS = 512, 2
-
-
-def llama_server() -> Path:
-    """The lab's llama-server; skips where the lab was never built."""
-    found = sorted(STATE.glob("llama-*/llama-server"))
-    if not found:
-        pytest.skip("the lab's llama-server is not built here")
-    return found[-1]
 
 
 def free_port() -> int:
@@ -75,7 +68,7 @@ class Machine:
             CACHE, f"{self.folder}/cache"
         )
 
-    def start_of(self, weights: str, **build: Any) -> Start:
+    def start_of(self, weights: str, task: Task = "generate", **build: Any) -> Start:
         service = ServiceSettings.model_validate(
             {
                 "name": "chat",
@@ -89,7 +82,7 @@ class Machine:
         hardware = declared_hardware("1x NVIDIA L40S", None)
         replica = replace(plan_host(service, "gpu1", hardware).replicas[0], port=self.port)
         own = OllamaSettings.model_validate(self.build.model_dump() | build)
-        served = Served("lab/mine", weights, SLOTS)
+        served = Served("lab/mine", weights, SLOTS, task=task)
         return deployment(own).start(replica, served, own, Placement("0.0.0.0", free_port(), 60))
 
     def write(self, start: Start, name: str = "1") -> tuple[Path, dict[str, str]]:
@@ -102,8 +95,8 @@ class Machine:
         return folder, {**own, "HOME": str(self.folder), "no_proxy": "127.0.0.1"}
 
     @contextmanager
-    def running(self, weights: str, **build: Any) -> Iterator["Running"]:
-        folder, environment = self.write(self.start_of(weights, **build))
+    def running(self, weights: str, task: Task = "generate", **build: Any) -> Iterator["Running"]:
+        folder, environment = self.write(self.start_of(weights, task, **build))
         log = self.folder / "log"
         with log.open("w") as file:
             process = subprocess.Popen(
@@ -200,6 +193,14 @@ def test_a_file_is_made_a_model_loaded_and_served(machine: Machine):
     with machine.running(str(machine.tiny)) as one:
         log = one.wait_for("the model is loaded")
         assert "read the file 100%" in log and "copy the file" not in log
+
+
+def test_an_embedding_model_is_loaded_by_a_text(machine: Machine):
+    with machine.running(str(machine.tiny), "embed") as one:
+        log = one.wait_for("the model is loaded")
+        assert "/api/embed" in log and "/api/generate" not in log
+        answer = probe.embed(one.url, "", "lab/mine")
+        assert (answer["ok"], answer["length"]) == (True, model.HIDDEN)
 
 
 def test_a_model_of_a_registry_is_fetched_once(machine: Machine, registry: str):

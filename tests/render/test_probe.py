@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from roles.host.probe import chat, chat_stream, in_parallel, message
+from roles.host.probe import chat, chat_stream, embed, in_parallel, message, rerank
 from tests.unit.launch.stand_in import GOOD, Reply, engine, send
 
 
@@ -131,3 +131,56 @@ def test_a_message_is_returned_whole() -> None:
     with engine(send(200, json.dumps({"choices": [{"message": found}]}))) as url:
         answer = message(url, "k", {"model": "m", "messages": [], "max_tokens": 1}, timeout_s=60)
     assert answer == {"ok": True, "status": 200, "message": found}
+
+
+VLLM_RANKS = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]
+SGLANG_RANKS = [{"index": 0, "score": 0.1, "document": "x"}, {"index": 1, "score": 0.9}]
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer", "found"),
+    [
+        (
+            embed,
+            {"model": "m", "data": [{"embedding": [0.5, -1]}], "usage": {"prompt_tokens": 3}},
+            {"length": 2, "tokens": 3, "model": "m"},
+        ),
+        (embed, {"data": [{"embedding": [0]}]}, {"length": 1, "tokens": 0, "model": "asked"}),
+        (
+            rerank,
+            {"model": "m", "results": VLLM_RANKS, "usage": {"total_tokens": 9}},
+            {"order": [1, 0], "tokens": 9, "model": "m"},
+        ),
+        (rerank, SGLANG_RANKS, {"order": [1, 0], "model": "asked"}),
+    ],
+)
+def test_what_stands_for_a_completion(ask: Any, answer: object, found: dict[str, object]) -> None:
+    with engine(send(200, json.dumps(answer), X_LLM_Replica="10.0.0.1:8001")) as url:
+        result = ask(url, "k", "asked", timeout_s=60)
+    assert {name: result[name] for name in found} == found
+    assert (result["ok"], result["replica"]) == (True, "10.0.0.1:8001")
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (embed, "not json"),
+        (embed, "[]"),
+        (embed, '{"data": []}'),
+        (embed, '{"data": [{"embedding": []}]}'),
+        (embed, '{"data": [{"embedding": "AAAA"}]}'),
+        (embed, '{"data": [{"embedding": [NaN]}]}'),
+        (embed, '{"data": [{"embedding": [1]}], "usage": {"prompt_tokens": "x"}}'),
+        (embed, '{"data": [{"embedding": [1]}], "usage": 5}'),
+        (rerank, '{"results": []}'),
+        (rerank, '[{"index": 0, "score": 1}]'),
+        (rerank, '[{"index": 0, "score": 1}, {"index": 1, "score": null}]'),
+        (rerank, '[{"index": 0, "score": 1}, {"index": "1", "score": 1}]'),
+        (rerank, '[{"index": [], "score": 1}]'),
+        (rerank, "5"),
+    ],
+)
+def test_a_wrong_answer_stands_for_none(ask: Any, answer: str) -> None:
+    with engine(send(200, answer)) as url:
+        result = ask(url, "k", "m", timeout_s=60)
+    assert not result["ok"] and result["error"]

@@ -107,6 +107,17 @@ def test_what_a_replica_is_at_is_said_where_the_task_asks(
     assert capfd.readouterr().out.splitlines() == [f"{PROGRESS}chat-0 {one}" for one in phases]
 
 
+def test_a_replica_that_embeds_serves_once_it_has_a_vector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "systemctl").write_text(f"#!{sys.executable}\n{ACTIVE}")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with engine(send(200, '{"model": "m", "data": [{"embedding": [0.5]}]}')) as url:
+        replica = {"name": "search-0", "port": int(url.rpartition(":")[2]), "model": "m"}
+        wait(replica | {"task": "embed"}, "k", 30)
+
+
 @pytest.mark.parametrize(
     ("kind", "log", "at"),
     [

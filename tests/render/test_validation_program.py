@@ -173,3 +173,23 @@ def test_the_key_is_in_no_argument() -> None:
     program, deadline_s = host_program([replace(REPLICA, key="sk-secret")], SETTINGS, NVIDIA)
     assert "sk-secret" in program
     assert deadline_s > SETTINGS.load_s + 3 * SETTINGS.completion_timeout_s
+
+
+def test_a_replica_of_another_task_is_asked_for_that(tmp_path: Path) -> None:
+    asked: list[tuple[str, dict[str, object]]] = []
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, object]) -> None:
+        asked.append((handler.path, body))
+        answer = {"model": "chat", "data": [{"embedding": [0.5] * 64}], "usage": {}}
+        send(200, json.dumps(answer))(handler, body)
+
+    path = programs(tmp_path, **{"nvidia-smi": NVIDIA_SMI, "systemctl": SYSTEMCTL})
+    with engine(reply) as url:
+        replicas = [replace(REPLICA, base_url=url, task="embed", embedding_size=64)]
+        observed = run(replicas, tmp_path, path)
+    outcomes = {one.name: one.outcome for one in judge_host("gpu1", replicas, observed, SETTINGS)}
+    assert set(outcomes.values()) == {"pass"}
+    assert {"embedding", "load"} <= outcomes.keys() and "stream" not in outcomes
+    assert {path for path, _ in asked} == {"/v1/embeddings"}
+    # The load has texts of the length of an answer.
+    assert str(asked[-1][1]["input"]).split() == ["a"] * (SETTINGS.load_max_tokens // 2)

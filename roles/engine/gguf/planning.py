@@ -3,14 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from roles.engine.gguf.context import CACHE_BYTES, UNQUANTISED, Context, context_of, memory_options
+from roles.engine.gguf.context import (
+    CACHE_BYTES,
+    CELLS,
+    UNQUANTISED,
+    Context,
+    context_of,
+    memory_options,
+)
 from roles.engine.gguf.converted import gguf_type, shape_of
 from roles.engine.gguf.memory import Part
 from roles.engine.gguf.split import parts_of, tensor_split
 from roles.engine.params import GIB, Argument, Changes, EngineParams, GpuMemory, gpu_memory
+from roles.engine.tasks import check_task
 from roles.hardware import Gpu
 from roles.models import Model
-from roles.plan import MemorySum, Shape
+from roles.plan import MemorySum, Shape, Task
 
 # Memory that llama-server leaves free on each card (--fit-target), for CUDA's context and scratch
 # memory, which its own sums do not include.
@@ -157,6 +165,30 @@ class GgufPlanning:
         quantised = {} if dtype in UNQUANTISED else {"flash-attn": "on"}
         return {"cache-type-k": dtype, "cache-type-v": dtype, **quantised}
 
+    def task_arguments(
+        self, task: Task, model: Model, length: int, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """`--embeddings` or `--reranking`, with a pooling where the file says of none, and steps of
+        whole requests where the model cannot go on in another step.
+
+        Source: llama.cpp b11434 (tools/server/server-context.cpp, can_split).
+        """
+        check_task(task, model)
+        if task == "generate":
+            if "pooling" in arguments:
+                raise ValueError("pooling in arguments is of embeddings; set task embed")
+            return {}
+        if task == "rerank":
+            steps = {} if _is_causal(model) else _whole_steps(length, arguments)
+            return {"reranking": True, **steps}
+        pooling = str(arguments.get("pooling") or _pooling(model))
+        steps = {} if pooling == "last" and _is_causal(model) else _whole_steps(length, arguments)
+        return {
+            "embeddings": True,
+            **({} if _pooling(model, "") else {"pooling": pooling}),
+            **steps,
+        }
+
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """None: it takes what is planned, not a fraction of the memory."""
         return None
@@ -176,6 +208,29 @@ class GgufPlanning:
             return None
         smaller = options | {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
         return "q8_0", replace(params, options=memory_options(smaller))
+
+
+def _is_causal(model: Model) -> bool:
+    return model.gguf is None or model.gguf.causal
+
+
+def _pooling(model: Model, default: str = "last") -> str:
+    """The pooling of a model's file; a model that generates sees all of a text at its end."""
+    own = model.gguf.pooling if model.gguf else ""
+    return default if own in ("", "none") else own
+
+
+def _whole_steps(length: int, arguments: Mapping[str, Argument]) -> dict[str, Argument]:
+    """The options by which a step has a whole request; ValueError for smaller ones."""
+    cells = -(-length // CELLS) * CELLS
+    for name in ("batch-size", "ubatch-size"):
+        if int(arguments.get(name, cells)) < length:
+            raise ValueError(
+                f"{name} {arguments[name]} is less than max_model_len {length}, and the model "
+                "reads a text in one step; leave it out"
+            )
+    sizes = {"batch-size": cells, "ubatch-size": cells}
+    return {name: arguments.get(name, size) for name, size in sizes.items()}
 
 
 def room_gib(gpu: GpuMemory, params: EngineParams) -> float:

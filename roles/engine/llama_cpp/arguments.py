@@ -41,7 +41,7 @@ PLANNED: Mapping[str, str] = {
         ("models-dir models-preset models-max models-autoload", _OTHER_MODEL),
         ("model-draft md hf-repo-draft hfd hfrd spec-type spec-default", _OTHER_MODEL),
         ("metrics", "it is always on; leave it out"),
-        ("embedding embeddings rerank reranking pooling", "services answer chats; leave it out"),
+        ("embedding embeddings rerank reranking", "set services[].task"),
         ("props slot-save-path media-path path log-prompts-dir log-file", _LEAKS),
         ("tools tools-runtime agent ag mcp-servers-config mcp-servers-json", _LEAKS),
         ("ui-mcp-proxy webui-mcp-proxy", _LEAKS),
@@ -61,6 +61,8 @@ _SHORT_NAMES: Mapping[str, str] = {
 }
 _COUNTS = ("batch-size", "ubatch-size")
 _FLASH = ("on", "off", "auto")
+# How a text gets one vector; a reranker's is planned.
+POOLINGS = ("cls", "last", "mean")
 
 
 def unknown_by(arguments: Iterable[str]) -> tuple[str, ...]:
@@ -99,6 +101,8 @@ def _check_value(name: str, value: Argument) -> None:
     check_value(name, value, _COUNTS, 512)
     if name in ("cache-type-k", "cache-type-v") and value not in CACHE_BYTES:
         raise ValueError(f"{name}: {value!r} is no type; set one of {', '.join(CACHE_BYTES)}")
+    if name == "pooling" and value not in POOLINGS:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(POOLINGS)}")
     if name == "flash-attn" and value not in _FLASH:
         raise ValueError(f"{name}: {value!r} is none of {', '.join(_FLASH)}")
     if name == "swa-full" and not isinstance(value, bool):

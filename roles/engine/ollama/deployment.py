@@ -133,10 +133,11 @@ def task_of(
         "parameters": {
             "num_ctx": replica.max_model_len,
             # Otherwise Ollama takes more of the memory that it finds free.
-            "num_batch": MICRO_BATCH,
+            "num_batch": served.arguments.get("ubatch-size", MICRO_BATCH),
             "num_gpu": ALL_LAYERS if on_gpus else 0,
         },
         "on_gpus": on_gpus,
+        "embeds": served.task == "embed",
         "private_port": placement.internal_port,
         "fetch_timeout_s": build.fetch_timeout_s,
         "drain_timeout_s": placement.drain_timeout_s,

@@ -8,6 +8,7 @@ from roles.engine.gguf.planning import GgufPlanning
 from roles.engine.ollama.names import parse
 from roles.engine.params import Argument, EngineParams, GpuMemory
 from roles.models import Model
+from roles.plan import Task
 
 # Ollama gives these one request at a time, whatever it is told (server/sched.go).
 SINGLE = frozenset(
@@ -44,6 +45,11 @@ class Ollama(GgufPlanning):
                 f"Ollama works on one request of a {kind} model at a time; set min_concurrency 1, "
                 "or engine llama_cpp"
             )
+        if params.task == "embed" and params.min_concurrency > 1:
+            return (
+                "Ollama works on one embedding at a time; set min_concurrency 1, or engine "
+                "llama_cpp"
+            )
         return None
 
     def smaller_cache(
@@ -67,6 +73,20 @@ class Ollama(GgufPlanning):
         except ValueError as error:
             return f"{error}; {remedy}"
         return None
+
+    def task_arguments(
+        self, task: Task, model: Model, length: int, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """The steps of an embedding model: Ollama itself starts it as one, by its file."""
+        if task == "rerank":
+            raise ValueError("Ollama ranks no documents; set engine llama_cpp")
+        if task == "embed" and model.generates:
+            raise ValueError(
+                f"Ollama gives embeddings of files that say how (pooling_type), and {model.name} "
+                "does not; set engine llama_cpp"
+            )
+        found = super().task_arguments(task, model, length, arguments)
+        return dict(memory_options(found))
 
     def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for any option: Ollama takes none."""

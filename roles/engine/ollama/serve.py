@@ -223,7 +223,11 @@ def load(task, main):
     await_server(address, lambda: os.path.exists("/proc/%d" % main))
     say("load the model")
     body = {"model": task["model"], "keep_alive": -1}
-    call(address, "POST", "/api/generate", body, task["fetch_timeout_s"]).read()
+    path = "/api/generate"
+    if task["embeds"]:
+        # What only embeds is not loaded by a request without a text.
+        path, body["input"] = "/api/embed", "hello"
+    call(address, "POST", path, body, task["fetch_timeout_s"]).read()
     found = json.loads(call(address, "GET", "/api/ps").read()).get("models", [])
     say("the model is loaded: " + checked(found, task))
 

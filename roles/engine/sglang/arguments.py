@@ -40,6 +40,7 @@ PLANNED: Mapping[str, str] = {
         ("mem-fraction-static", "set services[].gpu_memory_utilization"),
         ("max-total-tokens", "set services[].kv_cache_memory_bytes"),
         ("config", "set services[].arguments"),
+        ("is-embedding", "set services[].task"),
         ("device", "set engines.sglang.device"),
         ("base-gpu-id gpu-id-step", _THE_PLAN),
         ("tp-size tensor-parallel- pp-size pipeline-parallel-", _THE_PLAN),

@@ -10,9 +10,10 @@ from roles.engine.sglang.arguments import KV_DTYPES, check_arguments, unknown_by
 from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
 from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
 from roles.engine.shapes import check_shape, shapes
+from roles.engine.tasks import check_task
 from roles.hardware import Gpu
 from roles.models import Model, Recurrent
-from roles.plan import MemorySum, Shape
+from roles.plan import MemorySum, Shape, Task
 
 # Tokens and requests of a step if SGLang's defaults leave no memory for KV cache.
 FEWER_TOKENS, FEWER_SEQS = 2048, 64
@@ -26,6 +27,14 @@ _CHANGE_NAMES = {
 # Fitted to SGLang's measured rows by tests/benchmarks/throughput_regret.py; for all else it has the
 # constants of the other rows.
 CALIBRATION = Calibration(expert_read_efficiency=0.678, moe_layer_overhead_us=30.2)
+
+
+# How a cross-encoder is started.
+_ENCODER: Mapping[str, Argument] = {
+    "attention-backend": "triton",
+    "chunked-prefill-size": -1,
+    "disable-radix-cache": True,
+}
 
 
 @dataclass(frozen=True)
@@ -180,6 +189,21 @@ class Sglang:
             raise ValueError(f"{dtype!r} is none of SGLang's: {', '.join(KV_DTYPES)}")
         return {"kv-cache-dtype": dtype}
 
+    def task_arguments(
+        self, task: Task, model: Model, length: int, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """`--is-embedding`; a cross-encoder reads a text at once.
+
+        Source: SGLang's docs (supported_models/rerank_models): rerankers that generate rank by
+        the probability of a word, without that option.
+        """
+        check_task(task, model)
+        if task == "generate" or (task == "rerank" and model.generates):
+            return {}
+        encoder = {} if model.generates else _ENCODER
+        chosen = {name: value for name, value in encoder.items() if name not in arguments}
+        return {"is-embedding": True, **chosen}
+
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
     ) -> EngineParams:
@@ -190,7 +214,8 @@ class Sglang:
         method, eager = arguments.get("quantization"), arguments.get("disable-cuda-graph")
         return replace(
             params,
-            max_num_batched_tokens=int(tokens) if tokens else None,
+            # -1: a step has whole prompts.
+            max_num_batched_tokens=int(tokens) if tokens and int(tokens) > 0 else None,
             max_num_seqs=int(requests) if requests else None,
             eager=None if eager is None else bool(eager),
             kv_cache_dtype=KV_DTYPES[str(arguments.get("kv-cache-dtype", "auto"))],

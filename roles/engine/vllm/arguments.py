@@ -41,6 +41,8 @@ PLANNED = {
     "kv-cache-memory-bytes": "set services[].kv_cache_memory_bytes",
     "shutdown-timeout": "set launch.drain_timeout_s",
     "config": "set services[].arguments",
+    "runner": "set services[].task",
+    "task": "set services[].task",
     "device-ids": _THE_PLAN,
     "enable-expert-parallel": _THE_PLAN,
     "distributed-executor-backend": _THE_PLAN,

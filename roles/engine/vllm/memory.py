@@ -217,9 +217,11 @@ def _stage(
     version_rules = rules(parse_version(params.engine_version))
     is_last = number == shape.pipeline_parallel - 1
     transient = forward_bytes(model, step) + picture_bytes(model, step)
-    if is_last:
+    # What pools has no sampler.
+    samples = is_last and params.task == "generate"
+    if samples:
         transient = max(transient, sampler_bytes(model, step, version_rules))
-    logits = step.requests * model.padded_vocabulary_size if is_last else 0
+    logits = step.requests * model.padded_vocabulary_size if samples else 0
     counted = version_rules.subtracts_graphs and not params.eager
     return _Stage(
         weights=_weights_gib(model, shape, params, step, number),

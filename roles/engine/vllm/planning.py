@@ -9,6 +9,7 @@ from typing import Any
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
 from roles.engine.shapes import check_shape, shapes
+from roles.engine.tasks import check_task
 from roles.engine.vllm.arguments import KV_ELEMENT_BYTES, check_arguments, unknown_by
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
@@ -22,7 +23,7 @@ from roles.engine.vllm.support import (
 )
 from roles.hardware import Gpu
 from roles.models import Model
-from roles.plan import MemorySum, Shape
+from roles.plan import MemorySum, Shape, Task
 
 # Requests and tokens per step, and the part of the memory, if vLLM's defaults leave no memory for
 # KV cache.
@@ -177,6 +178,21 @@ class Vllm:
         if dtype not in KV_ELEMENT_BYTES:
             raise ValueError(f"{dtype!r} is none of vLLM's: {', '.join(KV_ELEMENT_BYTES)}")
         return {"kv-cache-dtype": dtype}
+
+    def task_arguments(
+        self, task: Task, model: Model, length: int, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """`--runner pooling` for what is not generating; a model that generates gives embeddings
+        only if it is converted.
+
+        Source: vLLM 0.33 docs/models/pooling_models: it ranks by a classifier, or by the likeness
+        of embeddings.
+        """
+        check_task(task, model)
+        if task == "generate":
+            return {}
+        converted = model.generates and "convert" not in arguments
+        return {"runner": "pooling", **({"convert": "embed"} if converted else {})}
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

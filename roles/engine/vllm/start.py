@@ -17,6 +17,7 @@ from roles.engine.deployment import (
     Watch,
     own_environment,
 )
+from roles.engine.needs import Version
 from roles.engine.vllm.settings import MODELSCOPE, VllmSettings
 from roles.host.paths import CACHE, STATE, engine_folder
 from roles.plan import Replica
@@ -24,6 +25,8 @@ from roles.plan import Replica
 OPTIONS = "options.yaml"
 # From this version on vLLM's log hides keys among the options (`_SENSITIVE_ARG_FIELDS`).
 KEYS_HIDDEN = (0, 32)
+# From this version on it has `--runner` and `--convert` (docs of v0.10.1.1, pooling_models).
+RUNNERS = (0, 10, 1)
 # From this version on it has a watchdog, which writes and kills nothing.
 WATCHDOG = (0, 33)
 
@@ -57,7 +60,7 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
         served = replace(served, revision=None)
     program = f"{engine_folder(build.version_name)}/bin/vllm"
     options = yaml.safe_dump(
-        watchdog_of(replica, build) | options_of(replica, served, placement), sort_keys=False
+        watchdog_of(replica, build) | options_of(replica, served, build, placement), sort_keys=False
     )
     token = {"HF_TOKEN": build.hub_token} if build.hub_token else {}
     several = hides_keys(build)
@@ -97,7 +100,9 @@ def watchdog_of(replica: Replica, build: VllmSettings) -> dict[str, str]:
     return {"watchdog-config": json.dumps({"dump_dir": f"{STATE}/{replica.name}"})}
 
 
-def options_of(replica: Replica, served: Served, placement: Placement) -> dict[str, Any]:
+def options_of(
+    replica: Replica, served: Served, build: VllmSettings, placement: Placement
+) -> dict[str, Any]:
     """The options of `vllm serve` for a replica, with the names of its configuration file."""
     options: dict[str, Any] = {
         "model": served.weights,
@@ -124,7 +129,16 @@ def options_of(replica: Replica, served: Served, placement: Placement) -> dict[s
     }
     if served.kv_cache_memory_bytes:
         options["kv-cache-memory-bytes"] = served.kv_cache_memory_bytes
-    return options | dict(served.arguments)
+    return options | by_version(served, build.numbers)
+
+
+def by_version(served: Served, version: Version) -> dict[str, Any]:
+    """A service's options as a version has them: until 0.10.1 one option named the task."""
+    arguments = dict(served.arguments)
+    if served.task == "generate" or version >= RUNNERS:
+        return arguments
+    arguments = {name: arguments[name] for name in arguments if name not in ("runner", "convert")}
+    return {**arguments, "task": "embed" if served.task == "embed" else "score"}
 
 
 def revision_of(commit: str | None, arguments: Mapping[str, Any]) -> dict[str, str]:

@@ -257,6 +257,11 @@ def test_the_manifest_says_what_runs_and_holds_no_secret():
     assert KEY not in str(entry)
 
 
+def test_the_manifest_says_what_a_replica_is_asked_for():
+    (embeds, *_), (chats, *_) = launch(task="embed").replicas, launch().replicas
+    assert (embeds.entry["task"], chats.entry.get("task")) == ("embed", None)
+
+
 def test_the_engine_is_started_from_its_own_version():
     build: Build = VllmSettings()
     start = launch(build).replicas[0].files["start"].text

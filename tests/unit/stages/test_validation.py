@@ -43,6 +43,18 @@ def test_what_a_recipe_has_a_parser_of_is_proved(
     assert {one.abilities for one in asked} == {abilities}
 
 
+@pytest.mark.parametrize(("more", "size"), [({}, 4096), ({"embedding_size": 256}, 256)])
+def test_a_service_that_embeds_is_proved_by_a_vector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, int], size: int
+):
+    services = [BASE | {"name": "a", "task": "embed"} | more]
+    found = fleet(tmp_path, monkeypatch, services=services)
+    asked = planned_replicas(found, found.host("gpu1"))
+    assert {(one.task, one.embedding_size) for one in asked} == {("embed", size)}
+    ((service, plan),) = served(found)
+    assert endpoint_of(found, found.host("lb1"), service, plan).task == "embed"
+
+
 def test_slices_are_proved_by_the_gpu_that_the_driver_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -20,7 +20,7 @@ from roles.validation.balancer import (
 )
 from roles.validation.observations import Completion
 from roles.validation.settings import ValidationSettings
-from tests.unit.launch.stand_in import Reply, chat_engine, engine
+from tests.unit.launch.stand_in import Reply, chat_engine, engine, send
 from tests.unit.validation.certificate import self_signed
 
 SETTINGS = ValidationSettings(completion_timeout_s=5, balancer_rounds=3)
@@ -51,6 +51,23 @@ def test_an_endpoint_as_planned_passes(tmp_path: Path, monkeypatch: pytest.Monke
     assert {outcome for outcome, _ in found.values()} == {"pass"}
     assert list(found) == ["completion", "stream", "wrong key", "replicas"]
     assert found["replicas"][1] == "2 of 2 answered in 2 requests"
+
+
+def test_an_endpoint_of_another_task_is_asked_for_that(tmp_path: Path) -> None:
+    turns = itertools.cycle(UPSTREAMS)
+    ranks = '[{"index": 1, "score": 0.9}, {"index": 0, "score": 0.1}]'
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        right = handler.headers["Authorization"] == "Bearer k"
+        status = 404 if handler.path != "/v1/rerank" else 200 if right else 401
+        send(status, ranks, X_LLM_Replica=next(turns))(handler, body)
+
+    pem, context = self_signed(tmp_path)
+    with engine(reply, context) as url:
+        endpoint = Endpoint(url, "m", UPSTREAMS, task="rerank")
+        checks = judge_endpoint("lb1", endpoint, ask_endpoint(endpoint, "k", pem, SETTINGS))
+    assert [one.name for one in checks] == ["ranking", "wrong key", "replicas"]
+    assert {one.outcome for one in checks} == {"pass"}
 
 
 def test_a_replica_that_never_answers_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from roles.checks import Check
+from roles.plan import Task
 from roles.validation.observations import (
     Completion,
     GpuUse,
@@ -320,3 +321,29 @@ def test_how_busy_a_slice_is_nobody_tells():
 def test_a_replica_without_a_completion_is_looked_at_by_its_own_unit():
     check = judge(seen(completions={"chat-0": Completion(False, "refused")}))["completion"]
     assert f"journalctl -u {UNIT} " in check.remedy
+
+
+EMBEDDING = replace(ANSWER, tokens=3, fingerprint=None, length=64)
+RANKING = replace(ANSWER, tokens=9, fingerprint=None, order=(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "name", "outcome", "part"),
+    [
+        ("embed", EMBEDDING, "embedding", "pass", "64 numbers"),
+        ("embed", replace(EMBEDDING, length=63), "embedding", "fail", "63 numbers in 0.2 s, "),
+        ("embed", Completion(False, "HTTP 404: x"), "embedding", "fail", "HTTP 404"),
+        ("rerank", RANKING, "ranking", "pass", "first"),
+        ("rerank", replace(RANKING, order=(0, 1)), "ranking", "fail", "last"),
+        ("rerank", replace(RANKING, order=()), "ranking", "fail", "last"),
+    ],
+)
+def test_another_task_is_proved_by_what_it_does(
+    task: Task, answer: Completion, name: str, outcome: str, part: str
+) -> None:
+    replica = replace(REPLICA, task=task, embedding_size=64)
+    observed = seen(completions={"chat-0": answer}, streams={})
+    found = {one.name: one for one in judge_host("gpu1", [replica], observed, SETTINGS)}
+    assert (found[name].outcome, part in found[name].evidence) == (outcome, True)
+    assert not {"completion", "stream"} & found.keys()
+    assert "40 requests in 10 s" in found["load"].evidence

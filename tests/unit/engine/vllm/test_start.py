@@ -25,7 +25,9 @@ def test_what_the_plan_changes_so_that_a_model_fits_is_set():
         )
         plan = plan_host(service, "h", declared_hardware("2x NVIDIA GeForce RTX 4090", None))
         (replica,) = plan.replicas
-        found = options_of(replica, Served("m", "/w", 2), Placement("127.0.0.1", 29000, 60))
+        found = options_of(
+            replica, Served("m", "/w", 2), VllmSettings(), Placement("127.0.0.1", 29000, 60)
+        )
         return [found.get(name) for name in CHANGES]
 
     assert changed(4096) == [64, None, 0.92, None]
