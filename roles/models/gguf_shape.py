@@ -81,8 +81,8 @@ class GgufShape:
     `embeddings_bytes` stay on the host, `output_bytes` go with the last layer; where the embeddings
     serve as output (`tied`), a GPU holds a copy of them. `feed_forward_length` is the widest of any
     dense block (0: none), `experts_*` are of a mixture of experts. `pooling` is how the numbers of
-    a text's tokens become one vector ("": the file does not say), and a model that is not `causal`
-    reads a text at once and keeps nothing of it.
+    a text's tokens become one vector ("": the file does not say), and an `encoder` reads a text at
+    once and keeps nothing of it.
     """
 
     __pydantic_config__ = _FORBID
@@ -101,7 +101,7 @@ class GgufShape:
     experts_used: Size = 0
     experts_length: Size = 0
     pooling: Literal["", "none", "mean", "cls", "last", "rank"] = ""
-    causal: bool = True
+    encoder: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= sum(group.count for group in self.layers) <= MAX_LAYERS:
@@ -151,7 +151,7 @@ def gguf_shape(header: Header, where: str) -> GgufShape:
         experts_used=max(keys.by_layer("expert_used_count", count)),
         experts_length=keys.count("expert_feed_forward_length", default=0),
         pooling=_pooling(keys),
-        causal=keys.causal,
+        encoder=keys.encoder,
     )
 
 
@@ -206,7 +206,7 @@ def _layer_states(keys: "_Keys", count: int) -> Iterator[dict[str, int]]:
     # The last blocks predict further tokens; llama-server does not load them by default.
     until = count - keys.count("nextn_predict_layers", default=0)
     shared = keys.count("attention.shared_kv_layers", default=0)
-    until = until if keys.causal else 0
+    until = 0 if keys.encoder else until
     until = min(until, _FIRST_SHARED_LAYER.get(keys.architecture, count - shared))
     for layer in range(count):
         if recurrent[layer]:
@@ -289,9 +289,9 @@ class _Keys:
         self.architecture = kind
 
     @property
-    def causal(self) -> bool:
-        """Whether a token sees only those before it; encoders say that theirs see all."""
-        return self.metadata.get(f"{self.architecture}.attention.causal") is not False
+    def encoder(self) -> bool:
+        """Whether tokens see those after them, too."""
+        return self.metadata.get(f"{self.architecture}.attention.causal") is False
 
     def count(self, name: str, *, default: int | None = None, most: int = 2**31) -> int:
         """A number of the architecture; the largest if it differs by layer."""

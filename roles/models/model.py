@@ -207,7 +207,7 @@ class Model:
         """Whether it goes on with a text: it is no encoder, classifier or reward model, and its
         GGUF file says of no pooling."""
         if self.gguf:
-            return self.gguf.causal and self.gguf.pooling in ("", "none")
+            return not self.gguf.encoder and self.gguf.pooling in ("", "none")
         return not any(
             one.endswith(_POOLING) or one.startswith(_ENCODERS) for one in self.architectures
         )

@@ -154,7 +154,7 @@ def _row(shape: GgufShape, context: Context) -> int:
 def _masks(shape: GgufShape, context: Context) -> int:
     """The attention masks of a step: one for all cells, and one for each sliding window."""
     number = _HALF if context.flash_attention else _FLOAT
-    if not shape.causal:
+    if shape.encoder:
         # Without a cache the tokens of a step see each other alone.
         return context.tokens * context.tokens * number
     windows = {layer.window for layer in shape.layers if layer.kv_heads}

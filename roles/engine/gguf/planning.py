@@ -211,7 +211,7 @@ class GgufPlanning:
 
 
 def _is_causal(model: Model) -> bool:
-    return model.gguf is None or model.gguf.causal
+    return model.gguf is None or not model.gguf.encoder
 
 
 def _pooling(model: Model, default: str = "last") -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.models import GgufLayers, model_of_file
-from roles.models.folder import read_folder
+from roles.models.folder import read_folder, recorded_gguf
 from roles.models.gguf import Length, read_header
 from roles.models.gguf_shape import gguf_shape
 from tests.gguf_files import header, write_sparse
@@ -265,3 +265,34 @@ def test_a_split_file_is_read_in_all_its_parts(tmp_path: Path):
     assert read_folder(tmp_path / names[0]).weights_bytes == 19232
     with pytest.raises(ValueError, match="name the first one"):
         read_folder(tmp_path / names[1])
+
+
+@pytest.mark.parametrize(
+    ("keys", "pooling", "encoder", "generates"),
+    [
+        ({}, "", False, True),
+        ({"pooling_type": 0}, "none", False, True),
+        ({"pooling_type": 3}, "last", False, False),
+        ({"pooling_type": 1, "attention__causal": False}, "mean", True, False),
+        ({"pooling_type": 4, "attention__causal": True}, "rank", False, False),
+    ],
+)
+def test_what_a_file_is_made_for(
+    keys: dict[str, Any], pooling: str, encoder: bool, generates: bool, tmp_path: Path
+):
+    found = changed(**keys)
+    assert (found.pooling, found.encoder) == (pooling, encoder)
+    # Who sees all of a text at once keeps nothing of it.
+    assert all(not one.kv_heads for one in found.layers) is encoder
+    written = tmp_path / "m.json"
+    more = {f"llama.{key.replace('__', '.')}": value for key, value in keys.items()}
+    head = header(METADATA | more, TENSORS)[0]
+    written.write_text(recorded_gguf(parse(head), "m", "m").text())
+    model = model_of_file(written)
+    assert model.gguf == found
+    assert (model.generates, model.classifies) == (generates, pooling == "rank")
+
+
+def test_an_unknown_pooling_is_named():
+    with pytest.raises(ValueError, match="pooling_type is 9"):
+        changed(pooling_type=9)

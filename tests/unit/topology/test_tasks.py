@@ -37,10 +37,10 @@ ENCODER = {
 Pooling = Literal["", "none", "mean", "cls", "last", "rank"]
 
 
-def gguf(pooling: Pooling = "", causal: bool = True) -> Model:
+def gguf(pooling: Pooling = "", encoder: bool = False) -> Model:
     model = gguf_model("Qwen3-0.6B", "Q8_0")
     assert model.gguf is not None
-    return replace(model, gguf=replace(model.gguf, pooling=pooling, causal=causal))
+    return replace(model, gguf=replace(model.gguf, pooling=pooling, encoder=encoder))
 
 
 def service(engine: str, task: str = "embed", model: object = QWEN, **more: Any) -> ServiceSettings:
@@ -88,7 +88,7 @@ SGLANG_ENCODER = {
             {"embeddings": True, "pooling": "mean", **WHOLE},
         ),
         ("llama_cpp", "rerank", gguf("rank"), {}, {"reranking": True}),
-        ("llama_cpp", "rerank", gguf("rank", causal=False), {}, {"reranking": True, **WHOLE}),
+        ("llama_cpp", "rerank", gguf("rank", encoder=True), {}, {"reranking": True, **WHOLE}),
         ("ollama", "embed", gguf("mean"), {}, WHOLE),
     ],
 )
@@ -157,7 +157,7 @@ def test_memory_is_planned_for_it():
         planned("llama_cpp", "embed", gguf()),
     )
     assert whole.activations_gib > 4 * parts.activations_gib
-    header = gguf("mean", causal=False)
+    header = gguf("mean", encoder=True)
     assert planned("llama_cpp", "embed", header).starts
 
 
