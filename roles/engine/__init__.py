@@ -1,5 +1,6 @@
 """The engines: the interface that each implements, and the registry. Pure code only."""
 
+from roles.engine.adapters import path_of as path_of
 from roles.engine.build import HUB as HUB
 from roles.engine.build import Build as Build
 from roles.engine.deployment import VISIBLE_DEVICES as VISIBLE_DEVICES
@@ -9,6 +10,7 @@ from roles.engine.deployment import Installation as Installation
 from roles.engine.deployment import Phase as Phase
 from roles.engine.deployment import Placement as Placement
 from roles.engine.deployment import Served as Served
+from roles.engine.deployment import ServedAdapter as ServedAdapter
 from roles.engine.deployment import Start as Start
 from roles.engine.deployment import Watch as Watch
 from roles.engine.llama_cpp.settings import LlamaCppSettings as LlamaCppSettings

@@ -7,6 +7,7 @@ from pyinfra.api.deploy import deploy
 from roles.engine import operations
 from roles.engine.deployment import Installation
 from roles.engine.state import Installed
+from roles.models import Adapter
 
 
 @deploy("Engine")
@@ -20,3 +21,9 @@ def install(
     operations.installed(
         name=f"Install {names}", installations=installations, found=found, changed=changed
     )
+
+
+@deploy("Engine")
+def copy_adapters(adapters: Sequence[Adapter]) -> None:
+    """Copy the LoRA adapters that a host's replicas serve, beside those in use."""
+    operations.adapters_present(name="Copy LoRA adapters", adapters=adapters)

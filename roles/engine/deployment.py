@@ -31,6 +31,15 @@ class Installation:
 
 
 @dataclass(frozen=True)
+class ServedAdapter:
+    """A LoRA adapter by the name that clients use, with its path on the hosts."""
+
+    name: str
+    path: str
+    rank: int
+
+
+@dataclass(frozen=True)
 class Served:
     """What a replica serves: the model name that clients use, the source of its weights (for the
     model hub also the commit, None for the newest), and the number of longest requests that it must
@@ -43,6 +52,7 @@ class Served:
     kv_cache_memory_bytes: int | None = None
     revision: str | None = None
     task: Task = "generate"
+    adapters: tuple[ServedAdapter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,10 @@ class Deployment(Protocol):
 
     def abilities(self, served: Served) -> tuple[Ability, ...]:
         """What replicas of a service must recognise in what its model writes."""
+        ...
+
+    def adapter_model(self, model: str, adapter: str) -> str:
+        """The name of a model by which a client asks for one of its adapters."""
         ...
 
     def all_reduce_python(self, build: Any) -> str | None:

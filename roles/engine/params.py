@@ -27,6 +27,15 @@ class GpuMemory:
 
 
 @dataclass(frozen=True)
+class Loras:
+    """The LoRA adapters of a service: how many, the highest rank, and the bytes of all files."""
+
+    count: int
+    rank: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class EngineParams:
     """A service's parameters that affect an engine's memory; None is the engine's default.
 
@@ -55,6 +64,7 @@ class EngineParams:
     offline: bool = False
     options: tuple[tuple[str, Argument], ...] = ()
     task: Task = "generate"
+    loras: Loras | None = None
 
 
 @dataclass(frozen=True)

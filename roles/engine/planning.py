@@ -1,12 +1,12 @@
 """The planning interface of an engine: its memory, and how it can be split over GPUs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from roles.engine.calibration import Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
 from roles.hardware import Gpu
-from roles.models import Model
+from roles.models import Adapter, Model
 from roles.plan import MemorySum, Shape, Task
 
 
@@ -178,6 +178,13 @@ class Planning(Protocol):
     ) -> Mapping[str, Argument]:
         """The options for a task with requests of so many tokens, beside those that a service sets;
         ValueError for one that the engine does not do with the model."""
+        ...
+
+    def check_adapters(
+        self, adapters: Sequence[Adapter], arguments: Mapping[str, Argument]
+    ) -> None:
+        """ValueError for LoRA adapters that the engine does not serve, or options that contradict
+        them."""
         ...
 
     def with_arguments(

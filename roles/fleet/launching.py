@@ -1,7 +1,7 @@
 """What each host is to run, made from a fleet's plans. Pure, except that files of keys are read."""
 
 from roles.declaration import BALANCERS, Service
-from roles.engine import Served, deployment
+from roles.engine import Served, ServedAdapter, deployment, path_of
 from roles.fleet.fleet import Fleet, Host
 from roles.launch import Assignment, HostLaunch
 from roles.plan import Replica
@@ -47,4 +47,8 @@ def served(service: ServiceSettings) -> Served:
         kv_cache_memory_bytes=service.kv_cache_memory_bytes,
         revision=service.model.revision if own else None,
         task=service.task,
+        adapters=tuple(
+            ServedAdapter(name, path_of(one), one.rank)
+            for name, one in service.lora_adapters.items()
+        ),
     )

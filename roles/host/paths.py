@@ -10,6 +10,8 @@ GPU_SETTINGS = f"{ETC}/gpu-settings.sh"
 STATE = "/var/lib/llm"
 CACHE = "/var/cache/llm"
 ENGINES = "/opt/llm/engines"
+ADAPTERS = "/opt/llm/adapters"
+"""A folder for each LoRA adapter, named by what its files hold."""
 DEPLOY_LOCKS = (f"{STATE}/lock", f"{ENGINES}/.lock")
 """Files that a deploy holds open while it moves a host's replicas or installs an engine there; the
 first holds the id of its run."""

@@ -244,7 +244,7 @@ def rerank(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=QUESTION, 
     `max_tokens` has no meaning here."""
 
     def order(answer):
-        # SGLang answers with the list alone, and names the score otherwise.
+        # Some engines answer with the list alone, and name the score otherwise.
         found = answer["results"] if isinstance(answer, dict) else answer
         scores = {one["index"]: one.get("relevance_score", one.get("score")) for one in found}
         if sorted(scores) != [0, 1] or not all(map(_is_finite, scores.values())):
@@ -365,8 +365,10 @@ def served_models(base_url, key, timeout_s=30.0):
     try:
         with request(base_url + "/v1/models", key, timeout_s) as response:
             answer = parsed(response.read()) if response.status == 200 else {}
-        return [plain(one["id"]) for one in answer["data"][:MAX_MODELS]]
-    except (*ERRORS, KeyError, TypeError):
+        found = answer["data"][:MAX_MODELS]
+        names = [name for one in found for name in [one["id"], *one.get("aliases", ())]]
+        return list(dict.fromkeys(map(plain, names[: 2 * MAX_MODELS])))
+    except (*ERRORS, KeyError, TypeError, AttributeError):
         return []
 
 

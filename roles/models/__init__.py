@@ -1,5 +1,10 @@
 """Models as the planner sees them, and the catalogue of known ones. Pure code only."""
 
+from roles.models.adapter import MAX_RANK as MAX_RANK
+from roles.models.adapter import Adapter as Adapter
+from roles.models.adapter import adapter_bytes as adapter_bytes
+from roles.models.adapter import adapter_problem as adapter_problem
+from roles.models.adapter import read_adapter as read_adapter
 from roles.models.catalog import catalog_config as catalog_config
 from roles.models.catalog import find as find
 from roles.models.catalog import forms as forms
@@ -33,5 +38,6 @@ from roles.models.valid_shapes import shape_problems as shape_problems
 from roles.models.vision import with_whole_encoder as with_whole_encoder
 from roles.models.weights import Mxfp4Padding as Mxfp4Padding
 from roles.models.weights import pipeline_layers as pipeline_layers
+from roles.models.weights import stage_layers as stage_layers
 from roles.models.weights import weight_bytes as weight_bytes
 from roles.models.weights import weights_per_gpu as weights_per_gpu

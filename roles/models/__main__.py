@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from roles.host import path_exists, read_text
 from roles.host.command import run
+from roles.models.adapter import read_adapter
 from roles.models.folder import read_folder
-from roles.models.hub import ENDPOINT, read_hub
+from roles.models.hub import ENDPOINT, fetch_adapter, read_hub
 from roles.models.settings import RecordedModel, describe_errors
 
 
@@ -26,16 +27,24 @@ def parser() -> argparse.ArgumentParser:
     )
     read.add_argument("source", help="org/name, org/name@revision, a folder or a .gguf file")
     read.add_argument("--id", default="", help="what clients call a folder's model; its name")
-    read.add_argument(
-        "--token-file", type=Path, help="file with the hub's token, for gated models; or HF_TOKEN"
-    )
-    read.add_argument("--endpoint", default=ENDPOINT, help="a mirror of the hub: https://HOST")
+    adapter = commands.add_parser("adapter", help="copy a LoRA adapter of the hub into a folder")
+    adapter.add_argument("source", help="org/name, or org/name@revision")
+    adapter.add_argument("folder", type=Path, help="where its files are to be, for `adapters`")
+    for one in (read, adapter):
+        one.add_argument(
+            "--token-file",
+            type=Path,
+            help="file with the hub's token, for gated models; or HF_TOKEN",
+        )
+        one.add_argument("--endpoint", default=ENDPOINT, help="a mirror of the hub: https://HOST")
     return top
 
 
 def main(arguments: list[str]) -> int:
     """Run the subcommand; 0, or 1 where something is wrong."""
     options = parser().parse_args(arguments)
+    if options.command == "adapter":
+        return _copy(options)
     try:
         found = _read(options)
         model = found.model()
@@ -50,6 +59,20 @@ def main(arguments: list[str]) -> int:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(found.text(), end="")
+    return 0
+
+
+def _copy(options: argparse.Namespace) -> int:
+    """Copy an adapter, and say at which commit."""
+    token = options.token_file
+    try:
+        commit = fetch_adapter(
+            options.source, options.folder, token=_token(token), endpoint=options.endpoint
+        )
+        found = read_adapter(options.folder)
+    except (ValueError, OSError) as error:
+        return _refused(f"{options.source}: {error}")
+    print(f"{options.folder}: rank {found.rank}, for {found.base or '?'}, commit {commit}")
     return 0
 
 

@@ -4,13 +4,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import requests
 
 from roles.host import check_url, parse_json
-from roles.models import checkpoint
+from roles.models import adapter, checkpoint
 from roles.models.settings import RecordedModel, nvidia_quantization
 
 ENDPOINT = "https://huggingface.co"
@@ -18,6 +19,9 @@ _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
 _ENDPOINT = re.compile(r"^https?://[^/@\s]+(/[^@\s]*)?$")
 _SINGLE = "model.safetensors"
+# An adapter of the highest rank on a model of 70 billion parameters has some 7 GiB; it is held in
+# memory while it comes.
+MAX_ADAPTER_BYTES = 2**33
 # Enough for most headers, so that one request does.
 _FIRST_BYTES = 2**20
 
@@ -35,6 +39,22 @@ def read_hub(
     name, the revision or a file does not exist, access is refused, or the hub cannot be reached;
     ValueError for a file that cannot be parsed.
     """
+    hub, revision = _hub(name, token, endpoint, timeout_s)
+    path, commit = hub.name, hub.commit(revision)
+    config = hub.mapping(commit, "config.json")
+    if config is None:
+        raise HubError(f"{path} has no config.json at {commit[:12]}: name another model")
+    return RecordedModel(
+        id=path,
+        revision=commit,
+        config=dict(config),
+        weights_bytes=hub.weights_bytes(commit),
+        quantization=nvidia_quantization(hub.mapping(commit, "hf_quant_config.json")),
+    )
+
+
+def _hub(name: str, token: str | None, endpoint: str, timeout_s: float) -> tuple["_Hub", str]:
+    """The hub's view of a name, and the revision; HubError for invalid ones."""
     path, _, revision = name.partition("@")
     if not _NAME.fullmatch(path):
         raise HubError(f"{name!r} is no name on the hub: write org/name or org/name@revision")
@@ -49,18 +69,25 @@ def read_hub(
             f"the token goes over TLS alone, and not to {endpoint}: give --endpoint https://HOST, "
             "or leave the token out (HF_TOKEN, --token-file)"
         )
-    hub = _Hub(endpoint.rstrip("/"), path, token, timeout_s)
-    commit = hub.commit(revision or "main")
-    config = hub.mapping(commit, "config.json")
-    if config is None:
-        raise HubError(f"{path} has no config.json at {commit[:12]}: name another model")
-    return RecordedModel(
-        id=path,
-        revision=commit,
-        config=dict(config),
-        weights_bytes=hub.weights_bytes(commit),
-        quantization=nvidia_quantization(hub.mapping(commit, "hf_quant_config.json")),
-    )
+    return _Hub(endpoint.rstrip("/"), path, token, timeout_s), revision or "main"
+
+
+def fetch_adapter(
+    name: str,
+    folder: Path,
+    *,
+    token: str | None = None,
+    endpoint: str = ENDPOINT,
+    timeout_s: float = 20,
+) -> str:
+    """Copy the files of a LoRA adapter, `org/name` or `org/name@revision`, into a folder; returns
+    the commit. Raises as `read_hub` does."""
+    hub, revision = _hub(name, token, endpoint, timeout_s)
+    commit = hub.commit(revision)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (adapter.CONFIG, adapter.WEIGHTS):
+        hub.copy(commit, file, folder / file)
+    return commit
 
 
 @dataclass(frozen=True)
@@ -112,6 +139,17 @@ class _Hub:
         sizes = [self._file_bytes(commit, file) for file in files]
         return sum(size or 0 for size in sizes) if sizes and all(sizes) else None
 
+    def copy(self, commit: str, file: str, to: Path) -> None:
+        """Copy a whole file; it takes its place only once it is whole."""
+        content = self._get(self._path(commit, file), most=MAX_ADAPTER_BYTES)
+        if content is None:
+            raise HubError(f"{self.name} has no {file} at {commit[:12]}: name a LoRA adapter")
+        if len(content) >= MAX_ADAPTER_BYTES:
+            raise HubError(f"{self.name}: {file} is larger than any adapter; name another")
+        new = to.with_name(f".{to.name}.new")
+        new.write_bytes(content)
+        new.replace(to)
+
     def _file_bytes(self, commit: str, file: str) -> int | None:
         """Bytes of the tensors of one safetensors file, by its header; None without the file."""
         path, where = self._path(commit, file), f"{self.name}/{file}"
@@ -127,10 +165,12 @@ class _Hub:
     def _path(self, commit: str, file: str) -> str:
         return f"/{self.name}/resolve/{commit}/{file}"
 
-    def _get(self, path: str, part: tuple[int, int] | None = None) -> bytes | None:
+    def _get(
+        self, path: str, part: tuple[int, int] | None = None, most: int = checkpoint.HEADER_LIMIT
+    ) -> bytes | None:
         """A file, or its first bytes; None if it does not exist."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        most = part[1] + 1 if part else checkpoint.HEADER_LIMIT
+        most = part[1] + 1 if part else most
         if part:
             headers["Range"] = f"bytes={part[0]}-{part[1]}"
         try:

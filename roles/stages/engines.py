@@ -7,12 +7,13 @@ from pyinfra import host
 
 from roles.declaration import GPU_HOSTS, Service
 from roles.engine import deployment
-from roles.engine.deploy import install
+from roles.engine.deploy import copy_adapters, install
 from roles.fleet import Fleet
 from roles.hardware import Hardware, LinkVerdict
 from roles.interconnect.deploy import measure
 from roles.interconnect.operations import Target
 from roles.launch.deploy import start
+from roles.models import Adapter
 from roles.plan import HostPlan
 from roles.stages.answers import installed_engines, launch_state
 from roles.stages.discovery import record_verdicts
@@ -33,6 +34,8 @@ def engines(run: Run) -> None:
             found=partial(installed_engines, run, host.name),
             changed=partial(run.changed, host.name),
         )
+        if adapters := adapters_on(run.fleet, host.name):
+            copy_adapters(adapters=adapters)
         for service in host.loop(run.fleet.settings.services):
             if plan_of(run.fleet, host.name, service) is not None:
                 _measure(run, host.name, service)
@@ -43,6 +46,12 @@ def engines(run: Run) -> None:
         known_state=partial(launch_state, run, host.name),
         on_change=partial(run.changed, host.name),
     )
+
+
+def adapters_on(fleet: Fleet, name: str) -> tuple[Adapter, ...]:
+    """The LoRA adapters that the replicas of a host serve."""
+    serving = (service for service, plan in fleet.on(name) if plan.replicas)
+    return tuple(one for service in serving for one in service.lora_adapters.values())
 
 
 def _measure(run: Run, name: str, service: Service) -> None:

@@ -88,6 +88,7 @@ def _planned(
         key=fleet.settings.keys(service).engine or "",
         abilities=deployment(build).abilities(served_by(service)) if long_enough else (),
         task=service.task,
+        adapters={name: deployment(build).adapter_model(model, name) for name in service.adapters},
         embedding_size=service.embedding_size or service.model.hidden_size,
         gpus=by_driver(replica.gpus),
         tensor_parallel=replica.shape.tensor_parallel,

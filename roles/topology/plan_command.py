@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, model_validator
 
 from roles.engine.engine import DEFAULT_KIND, engine
+from roles.engine.tasks import usual_task
 from roles.hardware import Gpu, Hardware, declared_links, slice_memory_mib
 from roles.models import Count
 from roles.plan import HostPlan, Plan
@@ -163,6 +164,7 @@ def _service(case: PlanCase) -> ServiceSettings:
         name="service",
         model=model,
         engine=DEFAULT_KIND,
+        task=usual_task(model),
         max_model_len=length,
         min_concurrency=case.min_concurrency,
         concurrency=work.concurrency,

@@ -15,16 +15,19 @@ from pydantic import (
 )
 
 from roles.engine.engine import engine, options_of_others
-from roles.engine.params import EngineParams
-from roles.host import StrictSettings, check_path
+from roles.engine.params import EngineParams, Loras
+from roles.host import LocalFile, StrictSettings, check_path
 from roles.models import (
+    Adapter,
     Count,
     Model,
     Recipe,
+    adapter_problem,
     declared_model,
     find,
     is_known,
     model_of_file,
+    read_adapter,
     recipe_of,
     with_whole_encoder,
 )
@@ -59,6 +62,9 @@ Weights = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@:+-]*$", max_length=4095),
     AfterValidator(_check_path_parts),
 ]
+AdapterName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=64)
+]
 OptionName = Annotated[str, StringConstraints(max_length=128)]
 # Infinite numbers are refused later, with the option's name.
 _Number = Annotated[float, AllowInfNan()]
@@ -85,7 +91,7 @@ _TOOLS = frozenset(
 _PLANNED = {
     *("min_concurrency", "gpu_memory_utilization", "concurrency", "input_tokens"),
     *("output_tokens", "objective", "ttft_limit_ms", "itl_limit_ms", "single_endpoint", "share"),
-    *("max_model_len", "first_port", "arguments", "kv_cache_dtype", "task"),
+    *("max_model_len", "first_port", "arguments", "kv_cache_dtype", "task", "adapters"),
     *("kv_cache_memory_bytes", "recipe", "weights"),
 }
 
@@ -181,6 +187,11 @@ class ServiceSettings(StrictSettings):
         description="type of the KV cache, by the engine's name for it (vllm: fp8 …; llama_cpp and "
         "ollama: q8_0 …); the engine's own unless said",
     )
+    adapters: Annotated[dict[AdapterName, LocalFile], Field(max_length=16)] = Field(
+        default={},
+        description="LoRA adapters by the names that clients ask for: a folder here with PEFT's "
+        "files, or for llama_cpp a .gguf file; copied to the hosts",
+    )
     arguments: dict[OptionName, OptionValue] = Field(
         default={},
         description="more options of the engine's own server, without the leading dashes",
@@ -215,6 +226,25 @@ class ServiceSettings(StrictSettings):
                 f"set at most {model.context_limit_tokens}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _adapters_are_of_the_model(self) -> "ServiceSettings":
+        if self.adapters and self.task != "generate":
+            raise ValueError(f"adapters: are served with task generate, not {self.task}")
+        if self.model.name in self.adapters:
+            raise ValueError(f"adapters.{self.model.name}: is the model's own name; give another")
+        for name, path in self.adapters.items():
+            try:
+                problem = adapter_problem(read_adapter(path), self.model)
+            except ValueError as error:
+                problem = str(error)
+            if problem:
+                raise ValueError(f"adapters.{name}: {problem}")
+        try:
+            engine(self.kind).check_adapters(tuple(self.lora_adapters.values()), self.arguments)
+        except ValueError as error:
+            raise ValueError(f"adapters: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _task_is_possible(self) -> "ServiceSettings":
@@ -309,6 +339,18 @@ class ServiceSettings(StrictSettings):
         return value
 
     @property
+    def lora_adapters(self) -> dict[str, Adapter]:
+        """The adapters by name, as their files are now."""
+        return {name: read_adapter(path) for name, path in self.adapters.items()}
+
+    @property
+    def _loras(self) -> Loras | None:
+        found = tuple(self.lora_adapters.values())
+        if not found:
+            return None
+        return Loras(len(found), max(one.rank for one in found), sum(one.bytes for one in found))
+
+    @property
     def kind(self) -> str:
         """The kind of engine that serves the model."""
         return chosen_engine(self.engine, self.model).kind
@@ -323,6 +365,7 @@ class ServiceSettings(StrictSettings):
             max_model_len=self.max_model_len,
             min_concurrency=self.min_concurrency,
             task=self.task,
+            loras=self._loras,
         )
         return engine(self.kind).with_arguments(params, self._own_arguments)
 

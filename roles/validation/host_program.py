@@ -122,6 +122,16 @@ def recognitions(replicas, timeout_s, in_parallel):
     return {name: found for name, found in in_parallel(one, replicas) if found}
 
 
+def adapted(replicas, timeout_s, chat, in_parallel):
+    """A completion of each LoRA adapter of each replica, by its name and by adapter."""
+
+    def one(replica):
+        url, key, names = replica["base_url"], replica["key"], replica["adapters"].items()
+        return replica["name"], {name: chat(url, key, asked, timeout_s) for name, asked in names}
+
+    return {name: found for name, found in in_parallel(one, replicas) if found}
+
+
 def gather(seen, task, proofs, chat_stream, served_models, in_parallel):
     """Fill `seen` step by step, so that it can be printed at any time."""
     replicas, timeout_s = task["replicas"], task["completion_timeout_s"]
@@ -143,6 +153,7 @@ def gather(seen, task, proofs, chat_stream, served_models, in_parallel):
     seen["models"] = ask(lambda replica: listed)
     generating = [replica for replica in replicas if replica["task"] == "generate"]
     seen["streams"] = ask(lambda replica: chat_stream, generating)
+    seen["adapted"] = adapted(replicas, timeout_s, proofs["generate"], in_parallel)
     seen["recognised"] = recognitions(replicas, timeout_s, in_parallel)
     asked = task["gpus"]
     seen["vendor"] = asked["vendor"]

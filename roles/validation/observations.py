@@ -44,8 +44,9 @@ class PlannedReplica:
     `model` the name under which it serves, `gpus` the driver's indexes. Of the GPUs in `sliced` it
     has only a MIG slice, so other replicas may use them too. A layer split counts as pipeline
     parallel, as its GPUs take turns. `abilities` are what it must recognise in what its model
-    writes. `task` is what it does, and `embedding_size` the length of a vector. `key` is the one
-    that its engine expects.
+    writes. `task` is what it does, and `embedding_size` the length of a vector. `adapters` are its
+    LoRA adapters, each with the name by which a client asks for it. `key` is the one that its
+    engine expects.
     """
 
     name: str
@@ -59,6 +60,7 @@ class PlannedReplica:
     abilities: tuple[Ability, ...] = ()
     task: Task = "generate"
     embedding_size: int = 0
+    adapters: Mapping[str, str] = field(default_factory=dict)
     key: str = field(default="", repr=False)
 
 
@@ -157,15 +159,16 @@ class GpuUse:
 class HostObservations:
     """Everything that was observed on one host, by replica name, unit name or GPU index.
 
-    `models` are the names that a replica says it serves, empty where it does not say. `recognised`
-    has a replica's answers by ability. `gpu_tool` is the program that reads its GPUs. `gpu_error`
-    says why GPUs could not be read, `process_error` why their processes could not. `unfinished`
-    says why the program ended early.
+    `models` are the names that a replica says it serves, empty where it does not say. `adapted` has
+    a replica's completions by LoRA adapter, `recognised` its answers by ability. `gpu_tool` is the
+    program that reads its GPUs. `gpu_error` says why GPUs could not be read, `process_error` why
+    their processes could not. `unfinished` says why the program ended early.
     """
 
     completions: Mapping[str, Completion] = field(default_factory=dict)
     models: Mapping[str, Sequence[str]] = field(default_factory=dict)
     streams: Mapping[str, Completion] = field(default_factory=dict)
+    adapted: Mapping[str, Mapping[str, Completion]] = field(default_factory=dict)
     recognised: Mapping[str, Mapping[str, Recognition]] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)
     before: Mapping[str, UnitStatus] = field(default_factory=dict)
@@ -194,6 +197,7 @@ class _Printed:
     completions: Mapping[str, Completion] = field(default_factory=dict)
     models: Mapping[str, Sequence[str]] = field(default_factory=dict)
     streams: Mapping[str, Completion] = field(default_factory=dict)
+    adapted: Mapping[str, Mapping[str, Completion]] = field(default_factory=dict)
     recognised: Mapping[str, Mapping[str, Recognition]] = field(default_factory=dict)
     loads: Mapping[str, LoadResult] = field(default_factory=dict)
     units_before: Mapping[str, str] = field(default_factory=dict)
@@ -211,6 +215,7 @@ def parse_observations(text: str) -> HostObservations:
         completions=printed.completions,
         models=printed.models,
         streams=printed.streams,
+        adapted=printed.adapted,
         recognised=printed.recognised,
         loads=printed.loads,
         before={unit: parse_unit(text) for unit, text in printed.units_before.items()},

@@ -44,8 +44,9 @@ def host_program(
 
     `tool` reads the host's GPUs.
     """
-    # A completion, a stream, the end of the load, and each ability.
-    answers = 3 + max((len(one.abilities) for one in replicas), default=0)
+    # A completion, a stream, the end of the load, each ability and each adapter.
+    more = (len(one.abilities) + len(one.adapters) for one in replicas)
+    answers = 3 + max(more, default=0)
     deadline_s = answers * settings.completion_timeout_s + settings.load_s + 60
     task = {
         "replicas": [
@@ -57,6 +58,7 @@ def host_program(
                 "key": one.key,
                 "abilities": list(one.abilities),
                 "task": one.task,
+                "adapters": dict(one.adapters),
             }
             for one in replicas
         ],

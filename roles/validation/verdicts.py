@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from roles.checks import Check, Outcome, of_host, worst
 from roles.host.probe import RELATED
@@ -56,6 +57,8 @@ def _replica_checks(
         found += judge_identity(replica, completion, seen.models.get(replica.name, ()))
     if stream := seen.streams.get(replica.name):
         found += [judge_completion("stream", replica.name, stream, _see_log(replica))]
+    if completion and completion.ok and not seen.unfinished:
+        found += judge_adapters(replica, seen)
     if replica.name in seen.recognised or (replica.abilities and not seen.unfinished):
         answers = seen.recognised.get(replica.name, {})
         unanswered = Recognition(ok=False, error="the host did not ask for it")
@@ -132,6 +135,23 @@ def judge_recognition(ability: str, subject: str, answer: Recognition) -> Check:
         return Check(ability, subject, "fail", evidence, remedy)
     evidence = f"asked for {wanted}, the model wrote {answer.text!r}"
     return Check(ability, subject, "warn", evidence, "Try it with a prompt of your own.")
+
+
+def judge_adapters(replica: PlannedReplica, seen: HostObservations) -> list[Check]:
+    """Whether a replica lists each of its LoRA adapters, and answers by it."""
+    found = []
+    listed = seen.models.get(replica.name, ())
+    answers = seen.adapted.get(replica.name, {})
+    for name, asked in replica.adapters.items():
+        answer = answers.get(name, Completion(ok=False, error="the host did not ask for it"))
+        subject = f"{replica.name}: {name}"
+        if answer.ok and name not in listed:
+            evidence = f"it lists {', '.join(listed) or 'no model'}"
+            found.append(Check("adapter", subject, "fail", evidence, _see_log(replica)))
+            continue
+        check = judge_completion("adapter", subject, answer, _see_log(replica))
+        found.append(replace(check, evidence=f"{check.evidence}, asked for {asked}"))
+    return found
 
 
 def judge_identity(

@@ -53,6 +53,8 @@ def serving(folder: Path, **settings: Any) -> Iterator[str]:
         port = probe.getsockname()[1]
     replica = replace(plan_host(service, "gpu1", hardware).replicas[0], port=port)
     options = options_of(replica, served(service), "127.0.0.1")
+    if service.adapters:
+        (options["--lora"],) = map(str, service.adapters.values())
     words = [word for pair in options.items() for word in pair if word is not None]
     log = folder / "log"
     with log.open("w") as output:

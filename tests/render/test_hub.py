@@ -12,9 +12,11 @@ from threading import Thread
 
 import pytest
 
+from roles.models import read_adapter
 from roles.models.__main__ import main
 from roles.models.hub import HubError, read_hub
 from roles.topology import ServiceSettings
+from tests.adapters import peft
 from tests.unit.models.published import read
 from tests.unit.validation.certificate import self_signed
 
@@ -332,3 +334,24 @@ def test_a_folder_is_named_by_its_id(tmp_path: Path, command: Command):
     }
     assert "id: a model's name has no empty part" in command(str(tmp_path), "--id", "a/..").stderr
     assert "--id is for a folder alone" in command("org/single", "--id", "a/b").stderr
+
+
+def test_an_adapter_is_copied_at_its_commit(
+    endpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    source = peft(tmp_path / "source", rank=4)
+    where = f"/org/style/{AT}"
+    FILES["/api/models/org/style/revision/v2"] = json.dumps({"sha": COMMIT}).encode()
+    for file in source.iterdir():
+        FILES[f"{where}/{file.name}"] = file.read_bytes()
+    folder = tmp_path / "adapters" / "style"
+    command = ["adapter", "org/style@v2", str(folder), "--endpoint", endpoint]
+    assert main(command) == 0
+    assert f"rank 4, for Qwen/Qwen2.5-14B-Instruct, commit {COMMIT}" in capsys.readouterr().out
+    assert read_adapter(folder).digest == read_adapter(source).digest
+
+    # What is not there, or is no adapter, leaves nothing in its place.
+    other = tmp_path / "other"
+    assert main(["adapter", f"org/single@{COMMIT}", str(other), "--endpoint", endpoint]) == 1
+    assert "has no adapter_config.json" in capsys.readouterr().err
+    assert list(other.iterdir()) == []

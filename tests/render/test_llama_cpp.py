@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from roles.host import probe
+from tests.adapters import gguf_adapter
 from tests.lab import model
 from tests.render.llama_servers import NAME, serving
 
@@ -34,3 +35,14 @@ def test_a_server_for_chats_neither_embeds_nor_ranks(tmp_path: Path):
         assert probe.chat(url, "", NAME, 60)["ok"]
         refused = [ask(url, "", NAME, 60) for ask in (probe.embed, probe.rerank)]
     assert [(one["ok"], one["status"]) for one in refused] == [(False, 501), (False, 501)]
+
+
+def test_an_adapter_is_loaded_and_listed(tmp_path: Path):
+    wide = model.HEADS * model.HEAD_DIM
+    adapter = gguf_adapter(tmp_path / "style.gguf", hidden=model.HIDDEN, outputs=wide)
+    with serving(tmp_path, adapters={"style": str(adapter)}) as url:
+        assert probe.served_models(url, "") == [NAME, "style"]
+        assert probe.chat(url, "", "style", 60)["ok"]
+        with probe.request(f"{url}/lora-adapters", "", 60) as response:
+            (loaded,) = probe.parsed(response.read())
+    assert (loaded["path"], loaded["scale"]) == (str(adapter), 1.0)

@@ -193,3 +193,22 @@ def test_a_replica_of_another_task_is_asked_for_that(tmp_path: Path) -> None:
     assert {path for path, _ in asked} == {"/v1/embeddings"}
     # The load has texts of the length of an answer.
     assert str(asked[-1][1]["input"]).split() == ["a"] * (SETTINGS.load_max_tokens // 2)
+
+
+def test_each_adapter_is_asked_for_by_its_own_name(tmp_path: Path) -> None:
+    path = programs(tmp_path, **{"nvidia-smi": NVIDIA_SMI, "systemctl": SYSTEMCTL})
+    asked: list[object] = []
+
+    def reply(handler: BaseHTTPRequestHandler, body: dict[str, object]) -> None:
+        asked.append(body["model"])
+        chat_engine("chat", tp=2)(handler, body)
+
+    listed = b'{"data": [{"id": "chat", "aliases": ["chat", "style"]}, {"id": "law"}]}'
+    names = {"style": "chat:style", "law": "chat:law"}
+    with engine(reply, listed=listed) as url:
+        replicas = [replace(REPLICA, base_url=url, adapters=names)]
+        observed = run(replicas, tmp_path, path, load_s=0)
+    checks = judge_host("gpu1", replicas, observed, SETTINGS)
+    found = {one.subject: one.outcome for one in checks if one.name == "adapter"}
+    assert found == {"chat-0: style": "pass", "chat-0: law": "pass"}
+    assert {"chat:style", "chat:law"} <= set(asked)

@@ -237,9 +237,13 @@ def room_gib(gpu: GpuMemory, params: EngineParams) -> float:
     """GiB of a card that llama-server may use."""
     usable = gpu.usable_mib / 1024
     room = usable - LEFT_FREE_GIB
-    return (min(room, usable * params.utilization) if params.utilization else room) - (
-        params.other_used_gib
-    )
+    other = params.other_used_gib + _adapters_gib(params)
+    return (min(room, usable * params.utilization) if params.utilization else room) - other
+
+
+def _adapters_gib(params: EngineParams) -> float:
+    """GiB of LoRA adapters: their files; over several cards at most that on each."""
+    return params.loras.bytes / GIB if params.loras else 0.0
 
 
 def _impossible(model: Model, context: Context) -> str | None:
@@ -253,13 +257,14 @@ def _sum(
 ) -> MemorySum:
     total, usable = gpu.total_mib / 1024, gpu.usable_mib / 1024
     taken, room = part.total / GIB, room_gib(gpu, params)
+    adapters = _adapters_gib(params)
     kv = part.kv / GIB
     reason = impossible or ("" if taken <= room else _shortfall_reason(part, room))
     return MemorySum(
         total_gib=total,
         driver_gib=total - usable,
-        headroom_gib=usable - taken,
-        weights_gib=part.weights / GIB,
+        headroom_gib=usable - taken - adapters,
+        weights_gib=part.weights / GIB + adapters,
         sampler_gib=0.0,
         activations_gib=part.compute / GIB,
         graphs_gib=0.0,

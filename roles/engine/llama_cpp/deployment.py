@@ -99,6 +99,10 @@ class LlamaCppDeployment:
         """None that a setting names: it reads what it must recognise from the chat template."""
         return ()
 
+    def adapter_model(self, model: str, adapter: str) -> str:
+        """The adapter's own name, as any other."""
+        return adapter
+
     def all_reduce_python(self, build: LlamaCppSettings) -> str | None:
         """None: its GPUs work in turn, without collectives."""
         return None

@@ -15,7 +15,8 @@ def options_of(replica: Replica, service: Served, address: str) -> dict[str, str
     context = Context(service.min_concurrency, replica.max_model_len)
     options: dict[str, str | None] = {
         "--model": service.weights,
-        "--alias": service.model,
+        # It takes any name, and lists these.
+        "--alias": ",".join([service.model, *(one.name for one in service.adapters)]),
         "--host": address,
         "--port": str(replica.port),
         "--ctx-size": str(context.context_size),
@@ -26,6 +27,8 @@ def options_of(replica: Replica, service: Served, address: str) -> dict[str, str
     if replica.shape.tensor_split:
         options["--split-mode"] = "layer"
         options["--tensor-split"] = split_text(replica.shape.tensor_split)
+    for one in service.adapters:
+        options["--lora"] = one.path
     options["--metrics"] = None
     for name, value in service.arguments.items():
         option, text = _option(name, value)

@@ -1,12 +1,12 @@
 """The planning of llama.cpp."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from roles.engine.gguf.planning import GgufPlanning
 from roles.engine.llama_cpp.arguments import check_arguments, unknown_by
 from roles.engine.params import Argument
-from roles.models import Model
+from roles.models import Adapter, Model
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class LlamaCpp(GgufPlanning):
     def check_arguments(self, arguments: Mapping[str, Argument], model: Model) -> None:
         """ValueError for an invalid option, or one that another setting decides."""
         check_arguments(arguments)
+
+    def check_adapters(
+        self, adapters: Sequence[Adapter], arguments: Mapping[str, Argument]
+    ) -> None:
+        """ValueError for several: llama-server adds all that it has to every answer."""
+        if len(adapters) > 1:
+            raise ValueError(
+                f"{len(adapters)} of them: llama-server adds every one to each answer; leave one, "
+                "or make each a service"
+            )
 
     def knows(self, option: str) -> bool:
         """Whether b11434 has an option of this name."""

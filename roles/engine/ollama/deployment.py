@@ -109,6 +109,10 @@ class OllamaDeployment:
         """None that a setting names: it reads what it must recognise from the model's template."""
         return ()
 
+    def adapter_model(self, model: str, adapter: str) -> str:
+        """The adapter's own name."""
+        return adapter
+
     def all_reduce_python(self, build: OllamaSettings) -> str | None:
         """None: its GPUs work in turn, without collectives."""
         return None

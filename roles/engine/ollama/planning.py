@@ -1,13 +1,13 @@
 """The planning of Ollama: the memory of the llama-server that it starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roles.engine.gguf.context import memory_options
 from roles.engine.gguf.planning import GgufPlanning
 from roles.engine.ollama.names import parse
 from roles.engine.params import Argument, EngineParams, GpuMemory
-from roles.models import Model
+from roles.models import Adapter, Model
 from roles.plan import Task
 
 # Ollama gives these one request at a time, whatever it is told (server/sched.go).
@@ -97,6 +97,13 @@ class Ollama(GgufPlanning):
                 "engines.ollama.environment (OLLAMA_…); for options of llama-server set engine "
                 "llama_cpp"
             )
+
+    def check_adapters(
+        self, adapters: Sequence[Adapter], arguments: Mapping[str, Argument]
+    ) -> None:
+        """ValueError for any."""
+        if adapters:
+            raise ValueError("are not served by Ollama here; set engine llama_cpp")
 
     def knows(self, option: str) -> bool:
         """Never: it has no options."""

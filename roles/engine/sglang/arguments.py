@@ -78,6 +78,8 @@ QUANTIZATIONS = (
 COUNTS = ("max-running-requests", "chunked-prefill-size", "cuda-graph-max-bs-decode")
 # Far above what the largest GPUs can do in a step.
 _MAX_COUNTS = dict(zip(COUNTS, (2**17, 2**21, 2**13), strict=True))
+# What says of LoRA adapters what `adapters` of a service says.
+ADAPTER_OPTIONS = ("enable-lora", "lora-paths", "max-loras-per-batch", "max-lora-rank")
 MEMORY_OPTIONS = (*COUNTS, "kv-cache-dtype", "disable-cuda-graph")
 
 

@@ -70,6 +70,10 @@ class SglangDeployment:
         """Those of its parsers of tool calls and of reasoning."""
         return parser_abilities(served)
 
+    def adapter_model(self, model: str, adapter: str) -> str:
+        """Both, as `MODEL:ADAPTER`."""
+        return f"{model}:{adapter}"
+
     def all_reduce_python(self, build: SglangSettings) -> str | None:
         """The environment's own Python: its torch is the one that replicas reduce with."""
         return f"{engine_folder(build.version_name)}/bin/python"

@@ -12,9 +12,11 @@ from roles.engine.params import GIB, EngineParams, GpuMemory, missing
 from roles.models import (
     KvCapacity,
     Model,
+    adapter_bytes,
     kv_tokens,
     pipeline_layers,
     shape_problems,
+    stage_layers,
     weights_per_gpu,
 )
 from roles.plan import MemorySum, Shape
@@ -157,8 +159,19 @@ def _weights_gib(model: Model, shape: Shape, params: EngineParams) -> list[float
         )
         * (1 + model.margin)
         / GIB
+        + _adapters_gib(model, shape, params, stage)
         for stage in range(shape.pipeline_parallel)
     ]
+
+
+def _adapters_gib(model: Model, shape: Shape, params: EngineParams, stage: int) -> float:
+    """GiB of the pool of LoRA adapters (`lora/mem_pool.py`), which has room for requests without
+    one, too; at most, as it holds only modules that some adapter has."""
+    if params.loras is None:
+        return 0.0
+    layers = stage_layers(model, shape.pipeline_parallel, stage)
+    each = adapter_bytes(model, params.loras.rank, shape.tensor_parallel, layers)
+    return (params.loras.count + 1) * each / GIB
 
 
 def _is_given(params: EngineParams) -> bool:

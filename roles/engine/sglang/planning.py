@@ -1,18 +1,19 @@
 """The planning of SGLang."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from roles.engine.adapters import check_options
 from roles.engine.calibration import Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, gpu_memory
-from roles.engine.sglang.arguments import KV_DTYPES, check_arguments, unknown_by
+from roles.engine.sglang.arguments import ADAPTER_OPTIONS, KV_DTYPES, check_arguments, unknown_by
 from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
 from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
 from roles.engine.shapes import check_shape, shapes
 from roles.engine.tasks import check_task
 from roles.hardware import Gpu
-from roles.models import Model, Recurrent
+from roles.models import Adapter, Model, Recurrent
 from roles.plan import MemorySum, Shape, Task
 
 # Tokens and requests of a step if SGLang's defaults leave no memory for KV cache.
@@ -203,6 +204,13 @@ class Sglang:
         encoder = {} if model.generates else _ENCODER
         chosen = {name: value for name, value in encoder.items() if name not in arguments}
         return {"is-embedding": True, **chosen}
+
+    def check_adapters(
+        self, adapters: Sequence[Adapter], arguments: Mapping[str, Argument]
+    ) -> None:
+        """ValueError for options that contradict adapters."""
+        if adapters:
+            check_options(arguments, ADAPTER_OPTIONS)
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

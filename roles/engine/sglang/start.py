@@ -39,7 +39,8 @@ def start(replica: Replica, served: Served, build: SglangSettings, placement: Pl
     The service's own options follow on the command line: some cannot stand in the file.
     """
     program = f"{engine_folder(build.version_name)}/bin/python -m sglang.launch_server"
-    words = [shlex.quote(word) for word in words_of(served.arguments)]
+    own = {**adapters_of(served), **served.arguments}
+    words = [shlex.quote(word) for word in words_of(own)]
     options = yaml.safe_dump(options_of(replica, served, build, placement), sort_keys=False)
     token = {"HF_TOKEN": build.hub_token} if build.hub_token else {}
     return Start(
@@ -97,6 +98,17 @@ def options_of(
         "log-level-http": "warning",
     }
     return {name: value for name, value in options.items() if name not in served.arguments}
+
+
+def adapters_of(served: Served) -> dict[str, Argument]:
+    """The options for LoRA adapters: all may work in one batch, with requests that have none."""
+    if not served.adapters:
+        return {}
+    return {
+        "lora-paths": " ".join(f"{one.name}={one.path}" for one in served.adapters),
+        "max-loras-per-batch": len(served.adapters) + 1,
+        "max-lora-rank": max(one.rank for one in served.adapters),
+    }
 
 
 def cache_of(served: Served, memory: MemorySum) -> dict[str, int]:

@@ -103,6 +103,8 @@ _OF_CHECKPOINTS = frozenset(
 COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 # Far above what the largest GPUs can do in a step.
 _MAX_COUNTS = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
+# What says of LoRA adapters what `adapters` of a service says.
+ADAPTER_OPTIONS = ("enable-lora", "lora-modules", "max-loras", "max-lora-rank", "no-enable-lora")
 MEMORY_OPTIONS = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
 

@@ -44,6 +44,10 @@ class VllmDeployment:
             return found
         return tuple(one for one in found if one != "tool_call")
 
+    def adapter_model(self, model: str, adapter: str) -> str:
+        """The adapter's own name."""
+        return adapter
+
     def all_reduce_python(self, build: VllmSettings) -> str | None:
         """The environment's own Python: its torch is the one that replicas reduce with."""
         return f"{engine_folder(build.version_name)}/bin/python"

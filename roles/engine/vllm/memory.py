@@ -8,6 +8,7 @@ did not allocate.
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from roles.engine.adapters import next_rank
 from roles.engine.params import GIB, EngineParams, GpuMemory, gpu_memory, missing
 from roles.engine.vllm.engine_versions import (
     LIMITED_BY_REQUESTS,
@@ -30,9 +31,11 @@ from roles.models import (
     Attention,
     KvCapacity,
     Model,
+    adapter_bytes,
     kv_tokens,
     pipeline_layers,
     shape_problems,
+    stage_layers,
     weights_per_gpu,
 )
 from roles.plan import MemorySum, Shape
@@ -223,11 +226,13 @@ def _stage(
         transient = max(transient, sampler_bytes(model, step, version_rules))
     logits = step.requests * model.padded_vocabulary_size if samples else 0
     counted = version_rules.subtracts_graphs and not params.eager
+    # Steps with adapters have graphs of their own (`cudagraph_specialize_lora`).
+    kinds = 2 if params.loras else 1
     return _Stage(
         weights=_weights_gib(model, shape, params, step, number),
         sampler=logits * version_rules.sampler_kept_bytes / GIB,
         activations=transient / GIB,
-        graphs=graph_gib(model, step, layers) if counted else 0.0,
+        graphs=kinds * graph_gib(model, step, layers) if counted else 0.0,
         workspace=engine_memory_gib(version_rules.version, step.tensor, datacenter_links),
         kv_cache=0.0,
         layers=layers,
@@ -247,10 +252,20 @@ def _weights_gib(
         data_parallel_size=params.data_parallel_size,
         mxfp4_padding=mxfp4_padding(version, step.capability),
     )
-    weights = loaded * (1 + model.margin) / GIB
+    weights = loaded * (1 + model.margin) / GIB + _adapters_gib(model, shape, params, number)
     if not params.cpu_offload_gib:
         return weights
     return max(min(weights, _never_offloaded_gib(model, shape)), weights - params.cpu_offload_gib)
+
+
+def _adapters_gib(model: Model, shape: Shape, params: EngineParams, number: int) -> float:
+    """GiB of the room for LoRA adapters, which is there from the start: each as if it had the
+    highest rank, on every matrix."""
+    if params.loras is None:
+        return 0.0
+    layers = stage_layers(model, shape.pipeline_parallel, number)
+    each = adapter_bytes(model, next_rank(params.loras.rank), shape.tensor_parallel, layers)
+    return params.loras.count * each / GIB
 
 
 def _never_offloaded_gib(model: Model, shape: Shape) -> float:

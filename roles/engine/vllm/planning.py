@@ -1,16 +1,22 @@
 """The planning of vLLM."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
+from roles.engine.adapters import check_options
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
 from roles.engine.shapes import check_shape, shapes
 from roles.engine.tasks import check_task
-from roles.engine.vllm.arguments import KV_ELEMENT_BYTES, check_arguments, unknown_by
+from roles.engine.vllm.arguments import (
+    ADAPTER_OPTIONS,
+    KV_ELEMENT_BYTES,
+    check_arguments,
+    unknown_by,
+)
 from roles.engine.vllm.engine_versions import parse_version, rules
 from roles.engine.vllm.memory import CONTEXT_GIB, batch, memory_sum
 from roles.engine.vllm.support import (
@@ -22,7 +28,7 @@ from roles.engine.vllm.support import (
     unsupported,
 )
 from roles.hardware import Gpu
-from roles.models import Model
+from roles.models import Adapter, Model
 from roles.plan import MemorySum, Shape, Task
 
 # Requests and tokens per step, and the part of the memory, if vLLM's defaults leave no memory for
@@ -193,6 +199,13 @@ class Vllm:
             return {}
         converted = model.generates and "convert" not in arguments
         return {"runner": "pooling", **({"convert": "embed"} if converted else {})}
+
+    def check_adapters(
+        self, adapters: Sequence[Adapter], arguments: Mapping[str, Argument]
+    ) -> None:
+        """ValueError for options that contradict adapters."""
+        if adapters:
+            check_options(arguments, ADAPTER_OPTIONS)
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from roles.engine.adapters import next_rank
 from roles.engine.deployment import (
     KeyFile,
     Phase,
@@ -126,10 +127,23 @@ def options_of(
         # vLLM's custom all-reduce uses P2P, as NCCL does.
         **({} if replica.p2p else {"disable-custom-all-reduce": True}),
         "shutdown-timeout": placement.drain_timeout_s,
+        **adapters_of(served),
     }
     if served.kv_cache_memory_bytes:
         options["kv-cache-memory-bytes"] = served.kv_cache_memory_bytes
     return options | by_version(served, build.numbers)
+
+
+def adapters_of(served: Served) -> dict[str, Any]:
+    """The options for LoRA adapters: all may work in one step."""
+    if not served.adapters:
+        return {}
+    return {
+        "enable-lora": True,
+        "lora-modules": [f"{one.name}={one.path}" for one in served.adapters],
+        "max-loras": len(served.adapters),
+        "max-lora-rank": next_rank(max(one.rank for one in served.adapters)),
+    }
 
 
 def by_version(served: Served, version: Version) -> dict[str, Any]:

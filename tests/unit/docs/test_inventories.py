@@ -12,6 +12,7 @@ from roles.declaration.reference import TABLES
 from roles.declaration.settings import FleetSettings, HostSettings
 from roles.fleet import LIFT, SWITCHES
 from roles.models.settings import RecordedModel
+from tests.adapters import peft
 from tests.gguf_models import recorded
 from tests.unit.docs.pages import PAGES, Block, blocks, inline
 from tests.unit.inputs.files import locked
@@ -37,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path(name).write_text(text)
         os.chmod(name, 0o600)
     Path("inventories/models").mkdir(parents=True)
+    peft(Path("adapters/style"))
     return tmp_path
 
 

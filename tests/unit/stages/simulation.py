@@ -65,6 +65,10 @@ class Machine:
         self.done(text, _stdin)
         return True, CommandOutput([])
 
+    def put(self, filename: str, remote_filename: str, *_: Any, **__: Any) -> bool:
+        self.commands.append(f"upload {filename} {remote_filename}")
+        return True
+
 
 def _stack() -> list[tuple[FrameType]]:
     frame, found = sys._getframe(1), []
@@ -164,6 +168,7 @@ class Simulation:
         machine = self.machines[host.name]
         host.get_fact = machine.get_fact
         host.connector.run_shell_command = machine.run
+        host.connector.put_file = machine.put
         host.connected = True
         if state.is_host_in_limit(host):
             state.activate_host(host)

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from pyinfra.context import ctx_host
 
-from roles.engine.facts import Installed, InstalledEngines
+from roles.engine.facts import Adapters, Installed, InstalledEngines
+from roles.host.paths import ADAPTERS
 from roles.launch.facts import LaunchFacts
 from roles.launch.state import LaunchState, ReplicaUnit
+from roles.models import read_adapter
 from roles.stages.engines import engines
 from roles.stages.run import Run
+from tests.adapters import peft
 from tests.unit.stages.fleet import serves, task_of
-from tests.unit.stages.simulation import HOSTS, Simulation
+from tests.unit.stages.simulation import HOSTS, SERVICE, Simulation
 
 INSTALL = "sh -c"
 
@@ -177,3 +180,25 @@ def test_each_replica_starts_with_its_own_services_key(make: Any, tmp_path: Path
     (service,) = run.fleet.settings.services
     assert {one["key"] for one in task["replicas"]} == {run.fleet.settings.keys(service).engine}
     assert task["run"] == run.id and task["steps"] == [["s-0", "s-1"]]
+
+
+def test_adapters_are_copied_once_and_checked_before_a_replica_starts(make: Any, tmp_path: Path):
+    folder = peft(tmp_path / "style")
+    simulation = make(services=[SERVICE | {"adapters": {"style": str(folder)}}])
+    digest = read_adapter(folder).digest
+    for name, there in (("gpu1", ()), ("gpu2", (digest,)), ("gpu3", (f".new-{digest}",))):
+        simulation.machines[name].facts[Adapters] = there
+    assert simulation.execute(simulation.begin(), engines) == set()
+    commands = simulation.machines["gpu1"].commands
+    assert [one for one in commands if one.startswith("upload")] == [
+        f"upload {folder}/{name} {ADAPTERS}/.new-{digest}/{name}"
+        for name in ("adapter_config.json", "adapter_model.safetensors")
+    ]
+    assert "sha256sum --check" in commands[-2] and f"{ADAPTERS}/{digest}" in commands[-2]
+    assert [len(simulation.machines[name].commands) for name in ("gpu2", "gpu3")] == [2, 6]
+
+
+def test_a_service_without_adapters_asks_for_none(make: Any):
+    simulation = make()
+    simulation.execute(simulation.begin(), engines)
+    assert Adapters not in simulation.machines["gpu1"].asked

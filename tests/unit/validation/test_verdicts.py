@@ -347,3 +347,24 @@ def test_another_task_is_proved_by_what_it_does(
     assert (found[name].outcome, part in found[name].evidence) == (outcome, True)
     assert not {"completion", "stream"} & found.keys()
     assert "40 requests in 10 s" in found["load"].evidence
+
+
+@pytest.mark.parametrize(
+    ("models", "adapted", "outcome", "part"),
+    [
+        (["chat", "style"], {"style": ANSWER}, "pass", "asked for chat:style"),
+        (["chat"], {"style": ANSWER}, "fail", "it lists chat"),
+        ([], {"style": ANSWER}, "fail", "it lists no model"),
+        (["chat", "style"], {"style": Completion(False, "HTTP 404: x")}, "fail", "HTTP 404"),
+        (["chat", "style"], {}, "fail", "did not ask"),
+    ],
+)
+def test_each_adapter_is_listed_and_answers(
+    models: list[str], adapted: dict[str, Completion], outcome: str, part: str
+) -> None:
+    replica = replace(REPLICA, adapters={"style": "chat:style"})
+    observed = seen(models={"chat-0": models}, adapted={"chat-0": adapted})
+    checks = judge_host("gpu1", [replica], observed, SETTINGS)
+    (check,) = [one for one in checks if one.name == "adapter"]
+    assert (check.subject, check.outcome) == ("chat-0: style", outcome)
+    assert part in check.evidence
