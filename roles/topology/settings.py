@@ -1,14 +1,11 @@
 """The settings of a service: its model, request length, concurrency and objective."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     AllowInfNan,
     BeforeValidator,
     Field,
-    InstanceOf,
     StringConstraints,
     field_validator,
     model_validator,
@@ -16,17 +13,14 @@ from pydantic import (
 
 from roles.engine.engine import engine, options_of_others
 from roles.engine.params import EngineParams, Loras
-from roles.host import LocalFile, StrictSettings, check_path
+from roles.host import LocalFile, StrictSettings
 from roles.models import (
     Adapter,
     Count,
     Model,
     Recipe,
     adapter_problem,
-    declared_model,
-    find,
     is_known,
-    model_of_file,
     read_adapter,
     recipe_of,
     with_whole_encoder,
@@ -34,20 +28,12 @@ from roles.models import (
 from roles.plan import Load, Task
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.engines import EngineChoice, chosen_engine
+from roles.topology.sources import NamedModel, Weights
 
 # Such names need no quotes in unit names, paths and arguments.
 Name = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$", max_length=64)
 ]
-
-
-def _check_path_parts(weights: str) -> str:
-    parts = weights.split("/")
-    if ".." in parts or "." in parts:
-        raise ValueError(f"{weights!r} has a part of dots alone; write the folder's own path")
-    if "" in parts[1:-1] or weights == "/":
-        raise ValueError(f"{weights!r} has an empty part; write the folder's own path")
-    return weights
 
 
 def _check_scalar(value: Any) -> Any:
@@ -56,12 +42,6 @@ def _check_scalar(value: Any) -> Any:
     return value
 
 
-Weights = Annotated[
-    str,
-    # PATH_MAX of Linux.
-    StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._/@:+-]*$", max_length=4095),
-    AfterValidator(_check_path_parts),
-]
 AdapterName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=64)
 ]
@@ -100,7 +80,7 @@ class ServiceSettings(StrictSettings):
     """A model served under a name, with its requirements."""
 
     name: Name = Field(description="name of the service; replicas are called NAME-0, NAME-1 …")
-    model: Annotated[InstanceOf[Model], "text or mapping"] = Field(
+    model: NamedModel = Field(
         description="a model of the catalog by name, a file (.json) that `python -m roles.models "
         "read` made, or a mapping: its id, config and weights_bytes, or its sizes; clients ask "
         "for it by its id"
@@ -202,19 +182,6 @@ class ServiceSettings(StrictSettings):
         description="set what vLLM's recipe for the model names and `arguments` do not: the "
         "parsers of tool calls and of reasoning; refuse a vLLM that is older than the recipe",
     )
-
-    @field_validator("model", mode="before")
-    @classmethod
-    def _load_model(cls, value: Any) -> Any:
-        if isinstance(value, Model):
-            return value
-        if not isinstance(value, str | Mapping):
-            raise ValueError(
-                f"{value!r:.60} is no model; name one in quotes, or give a mapping of its sizes"
-            )
-        if not isinstance(value, str):
-            return declared_model(value)
-        return model_of_file(check_path(value)) if value.endswith(".json") else _of_catalog(value)
 
     @field_validator("max_model_len")
     @classmethod
@@ -467,12 +434,3 @@ class ServiceSettings(StrictSettings):
         """The dtype that the service sets; None if it sets none."""
         value = self.arguments.get("dtype")
         return None if value is None else str(value)
-
-
-def _of_catalog(name: str) -> Model:
-    try:
-        return find(name)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; or name a .json file that `python -m roles.models read` made of it"
-        ) from None
