@@ -255,7 +255,7 @@ class Connection(socketserver.StreamRequestHandler):
     def handle(self):
         # A client that says nothing or never reads, and a program that never ends.
         signal.alarm(ALARM_S)
-        answer = Helper(read_json(self.server.config_path)).answer(
+        answer = Helper(read_json(sys.argv[1])).answer(
             self.rfile.readline(MOST_COMMAND)
         )
         text = json.dumps(answer)[: MOST_BYTES - 1]
@@ -272,9 +272,8 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
     max_children = MOST_AT_ONCE
 
-    def __init__(self, config_path):
+    def __init__(self):
         super().__init__("", Connection, bind_and_activate=False)
-        self.config_path = config_path
         self.socket.close()
         # The one that systemd listens on and hands over.
         self.socket = socket.socket(fileno=FIRST_SOCKET)
@@ -282,4 +281,4 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
 def serve_commands():
     """Answer the commands that come over systemd's socket, by the configuration of the argument."""
-    Server(sys.argv[1]).serve_forever()
+    Server().serve_forever()

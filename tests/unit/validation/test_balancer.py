@@ -64,7 +64,7 @@ def test_an_endpoint_of_another_task_is_asked_for_that(tmp_path: Path) -> None:
 
     pem, context = self_signed(tmp_path)
     with engine(reply, context) as url:
-        endpoint = Endpoint(url, "m", UPSTREAMS, task="rerank")
+        endpoint = Endpoint(url, "m", UPSTREAMS, "nginx", task="rerank")
         checks = judge_endpoint("lb1", endpoint, ask_endpoint(endpoint, "k", pem, SETTINGS))
     assert [one.name for one in checks] == ["ranking", "wrong key", "replicas"]
     assert {one.outcome for one in checks} == {"pass"}
