@@ -1,5 +1,12 @@
 """The balancer in front of all replicas: routes, members, drains. Pure code only."""
 
+from roles.balancer.balancer import Balancer as Balancer
+from roles.balancer.deployment import now as now
+from roles.balancer.drains import Drain as Drain
+from roles.balancer.drains import covered as covered
+from roles.balancer.drains import gpu_target as gpu_target
+from roles.balancer.drains import host_target as host_target
+from roles.balancer.drains import in_words as in_words
 from roles.balancer.files import make_key as make_key
 from roles.balancer.files import read_key as read_key
 from roles.balancer.given_certificate import check_name as check_name
@@ -18,10 +25,13 @@ from roles.balancer.routes import Route as Route
 from roles.balancer.settings import BalancerSettings as BalancerSettings
 from roles.balancer.settings import generated_key_file as generated_key_file
 from roles.balancer.settings import needs_secrets as needs_secrets
+from roles.balancer.state import PART as PART
 from roles.balancer.state import BalancerState as BalancerState
 from roles.balancer.state import drain_owners as drain_owners
+from roles.balancer.state import drain_problem as drain_problem
+from roles.balancer.state import drains_of_people as drains_of_people
 from roles.balancer.state import in_service as in_service
+from roles.balancer.state import parse_part as parse_part
 from roles.balancer.state import parse_state as parse_state
-from roles.balancer.upstreams import Drain as Drain
 from roles.balancer.upstreams import Upstream as Upstream
 from roles.balancer.upstreams import servers as servers

@@ -8,6 +8,7 @@ from roles.balancer import completions
 from roles.balancer import state as states
 from roles.balancer.balancer import Balancer
 from roles.balancer.completions import ServiceProbe, ServiceResults
+from roles.balancer.drains import Drain
 from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import KINDS
 from roles.balancer.routes import Route
@@ -23,7 +24,8 @@ class BalancerDeployment:
     `found` is the balancer as it was, `old` the state that was written there, `inherited` the names
     of the self-signed certificate of the program that serves, `results` are the
     completions by service. `changed` says that files were written. `taken_down` gives the ids of
-    replicas that this run took down.
+    replicas that this run took down, `people` what people have drained on any
+    balancer; `note` takes the state that was found.
     """
 
     balancer: Balancer
@@ -35,6 +37,8 @@ class BalancerDeployment:
     results: dict[str, ServiceResults] = field(default_factory=dict)
     changed: bool = False
     taken_down: Callable[[], Collection[str]] = tuple
+    people: Callable[[], Collection[Drain]] = tuple
+    note: Callable[[states.BalancerState], None] = lambda state: None
     inherited: frozenset[str] = frozenset()
 
     @property
@@ -58,7 +62,9 @@ class BalancerDeployment:
     @property
     def planned(self) -> states.BalancerState:
         """The planned state, before any member was asked."""
-        return states.planned_state(self.old, self.routes, self.settings, self.run_id, now())
+        return states.planned_state(
+            self.old, self.routes, self.settings, self.run_id, now(), self.people()
+        )
 
     @property
     def unanswered(self) -> frozenset[str]:

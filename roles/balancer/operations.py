@@ -12,11 +12,11 @@ from roles.balancer import state as states
 from roles.balancer.balancer import Balancer
 from roles.balancer.certificate import make_script
 from roles.balancer.deployment import BalancerDeployment, now
+from roles.balancer.drains import Drain, Owner
 from roles.balancer.facts import BalancerFacts, Completions
 from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import KINDS
 from roles.balancer.routes import Member
-from roles.balancer.state import Owner
 from roles.host import HostFile, SecretInput, archive, changed_files
 from roles.host.operations import install_script
 from roles.host.outcome import failing, warn
@@ -48,6 +48,8 @@ def install(deployment: BalancerDeployment):
         yield failing(str(error))
         return
     deployment.inherited = there.certificate
+    if deployment.old:
+        deployment.note(deployment.old)
     missing = [package for package in balancer.packages if package not in found.packages]
     if not missing:
         host.noop("all packages are installed")
@@ -268,6 +270,65 @@ def undrain(
         return states.undrain(old, ids, owner, proved())
 
     yield from _change_drains(balancer, replicas, run, change)
+
+
+@operation()
+def ask_drains(balancer: Balancer, note: Callable[[states.BalancerState], None]):
+    """
+    Ask a balancer for its state; changes nothing.
+
+    + note: takes the state; not called if the balancer serves nothing yet
+    """
+    if not state.is_executing:
+        host.noop("asked when executed")
+        return
+    _, found = _serving(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
+    try:
+        there = states.parse_state(found.state)
+    except ValueError as error:
+        yield failing(str(error))
+        return
+    if there is not None:
+        note(there)
+    host.noop("nothing is changed")
+
+
+@operation()
+def drain_by_person(balancer: Balancer, wanted: Drain, refusal: Callable[[], str], run: str):
+    """
+    Send no new requests to what a person drains, until a person undrains it.
+
+    + wanted: the drain
+    + refusal: returns why it may not be, or ""; called when the operation is executed
+    + run: the id of this run
+    """
+    if state.is_executing and (why := refusal()):
+        yield failing(why)
+        return
+
+    def change(old: states.BalancerState, targets: Collection[str]) -> states.BalancerState:
+        return states.drained_by_person(old, wanted)[0]
+
+    yield from _change_drains(balancer, lambda: [wanted.replica], run, change)
+
+
+@operation()
+def undrain_by_person(balancer: Balancer, target: str, refusal: Callable[[], str], run: str):
+    """
+    End a person's drain; its members get requests unless other owners drain them.
+
+    + target: what the drain names
+    + refusal: returns why it may not be, or ""; called when the operation is executed
+    + run: the id of this run
+    """
+    if state.is_executing and (why := refusal()):
+        yield failing(why)
+        return
+
+    def change(old: states.BalancerState, targets: Collection[str]) -> states.BalancerState:
+        return states.undrained_by_person(old, target)
+
+    yield from _change_drains(balancer, lambda: [target], run, change)
 
 
 def _change_drains(

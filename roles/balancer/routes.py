@@ -14,8 +14,8 @@ class Member:
     """One replica behind a balancer; its `id` is "HOST/NAME".
 
     It gets a share of the requests in proportion to its `weight`. At `agent_port` its host answers
-    a balancer that asks for its health; None where nobody answers. ValueError where `address` is no
-    IP address.
+    a balancer that asks for its health; None where nobody answers. `gpus` are those of its host
+    that it uses, None where that is not known. ValueError where `address` is no IP address.
     """
 
     id: str
@@ -24,6 +24,7 @@ class Member:
     port: int
     weight: int = 1
     agent_port: int | None = None
+    gpus: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         try:

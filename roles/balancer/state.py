@@ -4,21 +4,20 @@ It holds no secrets. All changes of a state are functions of this module.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
+from roles.balancer.drains import Drain, Owner, covered, host_target, in_words, is_wide
 from roles.balancer.routes import Member, Route
 from roles.balancer.settings import BalancerSettings
-from roles.balancer.upstreams import Drain, Upstream, healthy
+from roles.balancer.upstreams import Upstream, healthy
+from roles.host import Part, Sections, require
 
 STATE = "/etc/llm/balancer/state.json"
 SCHEMA = 1
-Owner = Literal["inventory", "operator", "rolling-update", "watchdog"]
-"""Who may drain a member. A member gets requests only if no owner drains it; each owner ends only
-its own drains."""
 # Owners whose drains the last stage of a deploy decides again; those of the others stay.
 RECOMPUTED = ("inventory", "rolling-update")
 
@@ -33,9 +32,14 @@ class BalancerState:
     fail_timeout_s: int = 10
 
     @property
+    def members(self) -> tuple[Member, ...]:
+        """The members of all upstreams."""
+        return tuple(member for upstream in self.upstreams for member in upstream.members)
+
+    @property
     def ids(self) -> frozenset[str]:
         """The ids of all members."""
-        return frozenset(m.id for upstream in self.upstreams for m in upstream.members)
+        return frozenset(member.id for member in self.members)
 
     def upstream(self, service: str) -> Upstream | None:
         """The upstream of a service, if there is one."""
@@ -44,6 +48,16 @@ class BalancerState:
 
 _STATE = TypeAdapter(BalancerState)
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")])
+
+
+PART = Part("balancer", f"part state; cat {STATE}\n")
+
+
+def parse_part(sections: Sections) -> BalancerState | None:
+    """Read the section of `PART`; None for a balancer that serves nothing yet, ValueError where it
+    is malformed or incomplete."""
+    require(sections, ("state",), "its balancer")
+    return parse_state(sections["state"])
 
 
 def dump_state(state: BalancerState) -> str:
@@ -102,7 +116,8 @@ def drain(
     new: list[Drain] = []
     refused: list[str] = []
     for upstream in state.upstreams:
-        ids = [m.id for m in upstream.members if _matches(m.id, replicas) and m.id not in held]
+        wanted = [one for one in upstream.members if _matches(one.id, replicas)]
+        ids = [one.id for one in wanted if not covered([one], held)]
         announced = upstream.service in interrupted
         added = [Drain(id, owner, run, since, announced) for id in ids]
         in_now = healthy(upstream, state.drains)
@@ -151,12 +166,72 @@ def drain_owners(state: BalancerState) -> dict[str, frozenset[str]]:
     """The owners of drains, by the member's id."""
     found: dict[str, frozenset[str]] = {}
     for drain in state.drains:
-        found[drain.replica] = found.get(drain.replica, frozenset()) | {drain.owner}
+        ids = {member.id for member in covered(state.members, [drain.replica])}
+        for id in {*ids, drain.replica}:
+            found[id] = found.get(id, frozenset()) | {drain.owner}
     return found
 
 
 def _matches(id: str, replicas: Collection[str]) -> bool:
-    return id in replicas or f"{id.partition('/')[0]}/*" in replicas
+    return id in replicas or host_target(id.partition("/")[0]) in replicas
+
+
+def drained_by_person(state: BalancerState, wanted: Drain) -> tuple[BalancerState, tuple[str, ...]]:
+    """The state with a person's drain of a host, a replica or a GPU, and the services that it would
+    leave without a healthy member: then the state is as before.
+
+    One that is there already stays as it is.
+    """
+    if any(one.owner == wanted.owner and one.replica == wanted.replica for one in state.drains):
+        return state, ()
+    new = replace(state, drains=(*state.drains, wanted))
+    emptied = tuple(
+        one.service
+        for one in state.upstreams
+        if not wanted.interruption and healthy(one, state.drains) and not healthy(one, new.drains)
+    )
+    return (state, emptied) if emptied else (new, ())
+
+
+def undrained_by_person(state: BalancerState, target: str) -> BalancerState:
+    """The state without a person's drain of exactly this host, replica or GPU; it is proved by
+    then, so earlier failures of its members are forgotten."""
+    ids = {member.id for member in covered(state.members, [target])}
+    left = [one for one in state.drains if one.owner != "operator" or one.replica != target]
+    upstreams = [
+        replace(one, failures={id: why for id, why in one.failures.items() if id not in ids})
+        for one in state.upstreams
+    ]
+    return replace(state, upstreams=tuple(upstreams), drains=tuple(left))
+
+
+def drains_of_people(drains: Iterable[Drain]) -> tuple[Drain, ...]:
+    """What people have drained, each host, replica or GPU once."""
+    found = {one.replica: one for one in drains if one.owner == "operator"}
+    return tuple(found.values())
+
+
+def drain_problem(
+    states: Collection[BalancerState], wanted: Drain, forbidden: Collection[str]
+) -> str:
+    """Why a person may not drain this, and what to do; "" where it may be.
+
+    `states` are those of all balancers, `forbidden` the services that are never interrupted.
+    """
+    never, emptied = set(forbidden), set[str]()
+    for one in states:
+        emptied |= set(drained_by_person(one, replace(wanted, interruption=False))[1])
+    if not emptied or (wanted.interruption and not emptied & never):
+        return ""
+    remedy = (
+        "say --data interrupt=true to interrupt it"
+        if not emptied & never
+        else ("the inventory forbids to interrupt it (interruptible)")
+    )
+    return (
+        f"{in_words(wanted.replica)} is not drained: nothing else serves "
+        f"{', '.join(sorted(emptied))}; {remedy}"
+    )
 
 
 def planned_state(
@@ -165,20 +240,30 @@ def planned_state(
     settings: BalancerSettings,
     run: str,
     since: str,
+    people: Collection[Drain] = (),
 ) -> BalancerState:
     """The state that follows from the routes, before their members are asked for completions.
 
-    Drains of operators and watchdogs stay. The inventory's drains are those that it declares now.
-    Drains of a rolling update end.
+    Drains of operators and watchdogs stay; those of hosts and GPUs also where nothing is planned
+    there. `people` are drains of operators that another balancer has. The inventory's drains are
+    those that it declares now. Drains of a rolling update end.
     """
     upstreams = tuple(Upstream(r.service, r.upstream, r.members) for r in routes)
     new = BalancerState(upstreams, (), settings.max_fails, settings.fail_timeout_s)
     before = old.drains if old else ()
+    held = {one.replica for one in drains_of_people(before)}
+    before += tuple(one for one in people if one.replica not in held)
     declared = [id for route in routes for id in sorted(route.drained)]
     there = {one.replica: one for one in before if one.owner == "inventory"}
-    stay = [one for one in before if one.owner not in RECOMPUTED and one.replica in new.ids]
+    stay = [one for one in before if _stays(one, new)]
     drains = [there.get(id) or Drain(id, "inventory", run, since) for id in declared]
     return replace(new, drains=(*stay, *drains))
+
+
+def _stays(drain: Drain, state: BalancerState) -> bool:
+    if drain.owner in RECOMPUTED:
+        return False
+    return is_wide(drain.replica) or drain.replica in state.ids
 
 
 def with_results(
@@ -197,7 +282,8 @@ def with_results(
         return replace(upstream, failures=own)
 
     found = replace(state, upstreams=tuple(map(after, state.upstreams)))
-    return replace(found, drains=tuple(d for d in found.drains if d.replica in found.ids))
+    kept = [one for one in found.drains if is_wide(one.replica) or one.replica in found.ids]
+    return replace(found, drains=tuple(kept))
 
 
 def removed_members(state: BalancerState, routes: Sequence[Route]) -> tuple[str, ...]:

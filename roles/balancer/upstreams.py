@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from roles.balancer.drains import Drain, covered
 from roles.balancer.routes import Member
 
 UNSAFE = re.compile(r"[^A-Za-z0-9 .,:/()\[\]_=+-]+")
@@ -20,21 +21,6 @@ class Upstream:
     name: str
     members: tuple[Member, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Drain:
-    """An owner's decision (see `state.Owner`) that a member gets no requests.
-
-    `run` is the run that began it, `since` when it began (ISO 8601). `interruption` says that the
-    member is drained even if its upstream has no other, because the interruption was announced.
-    """
-
-    replica: str
-    owner: str
-    run: str
-    since: str
-    interruption: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,8 +51,8 @@ def servers(upstream: Upstream, drains: Collection[Drain]) -> tuple[Server, ...]
     At least one always gets requests, unless a drain announced the interruption: failed members are
     kept where all others are drained or failed, and drained ones where there are no others.
     """
-    own = [drain for drain in drains if drain.replica in {m.id for m in upstream.members}]
-    drained = {drain.replica for drain in own}
+    own = [drain for drain in drains if covered(upstream.members, [drain.replica])]
+    drained = {member.id for member in covered(upstream.members, [one.replica for one in own])}
     found = [_server(member, drained, upstream.failures) for member in upstream.members]
     if any(server.out is None for server in found):
         return tuple(found)

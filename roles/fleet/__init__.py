@@ -4,7 +4,9 @@ from roles.fleet.build import build as build
 from roles.fleet.build import unknown_hosts as unknown_hosts
 from roles.fleet.build import with_hardware as with_hardware
 from roles.fleet.command_line import LIFT as LIFT
+from roles.fleet.command_line import REASON as REASON
 from roles.fleet.command_line import SWITCHES as SWITCHES
+from roles.fleet.command_line import TARGETS as TARGETS
 from roles.fleet.fleet import Fleet as Fleet
 from roles.fleet.fleet import Host as Host
 from roles.fleet.hosts import hardware_from as hardware_from

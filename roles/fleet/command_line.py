@@ -14,11 +14,20 @@ from roles.declaration import SSH, Declaration, name_problem, value_problems
 
 # The names of `--data NAME=true` or `=false` that deploys know.
 SWITCHES = (
-    *("accept_hardware", "accept_plan", "explain", "identifiers", "measure_interconnect"),
-    *("upgrade_driver", "validate", "verbose"),
+    *("accept_hardware", "accept_plan", "explain", "identifiers", "interrupt"),
+    *("measure_interconnect", "upgrade_driver", "validate", "verbose"),
 )
-# The name of `--data lift=HOST/REPLICA`, the only one that is no switch.
+# `--data lift=HOST/REPLICA` for a quarantine.
 LIFT = "lift"
+# `--data host=HOST`, `replica=HOST/NAME` or `gpu=HOST/INDEX`, with `reason=WHY`, for drains.
+TARGETS: Mapping[str, tuple[str, str]] = {
+    "host": (r"[\w.@-]+", "gpu-1"),
+    "replica": (r"[\w.@-]+/[\w.-]+", "gpu-1/qwen-0"),
+    "gpu": (r"[\w.@-]+/[0-9]{1,3}", "gpu-1/0"),
+}
+REASON = "reason"
+DRAIN, UNDRAIN = "drain.py", "undrain.py"
+_REASON_LENGTH = 200
 DEPLOYS = Path(__file__).resolve().parents[2] / "deploys"
 DISCOVER = "discover.py"
 
@@ -64,6 +73,8 @@ def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[st
         elif name == LIFT:
             if command.deploys and not re.fullmatch(r"[\w.@-]+/[\w.-]+", str(parsed(value))):
                 yield f"{shown}: name a replica of a host, as in --data lift=gpu-1/qwen-0"
+        elif name in (*TARGETS, REASON) and {DRAIN, UNDRAIN}.intersection(command.deploys):
+            yield from (f"{shown}: {one}" for one in _drain_problems(name, str(parsed(value))))
         elif command.deploys and name not in SSH and not name.startswith("_"):
             close = difflib.get_close_matches(name.lower().replace("-", "_"), SWITCHES, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(SWITCHES)}"
@@ -72,9 +83,33 @@ def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[st
             yield f"{shown}: {problem}"
         elif command.deploys:
             yield from (f"{shown}{problem}" for problem in value_problems(name, parsed(value)))
+    yield from _missing_of_drains(command)
     for name, value in command.ssh.items() if command.deploys else ():
         option = f"--{name.replace('_', '-')}"
         yield from (f"{option}{problem}" for problem in value_problems(name, value))
+
+
+def _drain_problems(name: str, value: str) -> Iterator[str]:
+    if name == REASON:
+        if not value.strip() or len(value) > _REASON_LENGTH or value != printable(value):
+            yield f"say why in one line of at most {_REASON_LENGTH} characters"
+        return
+    pattern, example = TARGETS[name]
+    if not re.fullmatch(pattern, value):
+        yield f"is no {name}; write it as in --data {name}={example}"
+
+
+def _missing_of_drains(command: Command) -> Iterator[str]:
+    """What a drain or its end does not say."""
+    names = [word.partition("=")[0] for word in command.data]
+    for deploy in {DRAIN, UNDRAIN}.intersection(command.deploys):
+        if len([name for name in names if name in TARGETS]) != 1:
+            yield (
+                f"{deploy}: say what, one thing at a time: --data host=HOST, replica=HOST/NAME or "
+                "gpu=HOST/INDEX"
+            )
+        if deploy == DRAIN and REASON not in names:
+            yield f"{deploy}: say why: --data reason='a fan is loud'"
 
 
 def overrides(command: Command, parsed: Callable[[str], Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ def members_by_service(fleet: Fleet) -> dict[str, tuple[Member, ...]]:
 
 def _members(fleet: Fleet, plan: Plan) -> tuple[Member, ...]:
     return tuple(
-        Member(r.id, r.host, fleet.addresses[r.host], r.port, r.weight) for r in plan.replicas
+        Member(r.id, r.host, fleet.addresses[r.host], r.port, r.weight, gpus=r.gpus)
+        for r in plan.replicas
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from pyinfra import host
 
+from roles.balancer import PART as BALANCER
 from roles.balancer import BalancerSettings, balancer_of, balancers, own_ports
 from roles.checks import failed
 from roles.declaration import BALANCERS, GPU_HOSTS
@@ -26,8 +27,9 @@ from roles.preflight import (
 )
 from roles.preflight import parts as preflight_parts
 from roles.preflight.deploy import abort_reason, preflight
-from roles.stages.answers import ask
+from roles.stages.answers import ask, ask_balancer
 from roles.stages.difference import show_difference
+from roles.stages.drained import show_drains
 from roles.stages.messages import wants, warn_faults
 from roles.stages.run import Run
 from roles.tuning import PART as TUNING
@@ -41,6 +43,7 @@ def compare(run: Run) -> None:
     It is stopped where it differs. Its faults are printed.
     """
     declared = run.fleet.host(host.name)
+    show_drains(run)
     report = _report(run)
     if report is None or declared.hardware is None or declared.retired:
         return
@@ -92,6 +95,8 @@ def _admit(run: Run, engine: bool) -> bool:
     answered = ask(run, parts_for(run, needs))
     if answered is None:
         return False
+    if BALANCERS in declared.roles:
+        ask_balancer(run)
     report = with_planned_mig(answered.report, declared.tuning.mig)
     times = answered.asked_at, answered.answered_at
     verbose = wants("verbose", default=False)
@@ -109,8 +114,10 @@ def _admit(run: Run, engine: bool) -> bool:
 
 def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
     """The parts of the question to this host that the run needs, beside its hardware."""
-    parts = preflight_parts(needs)
-    if GPU_HOSTS not in run.fleet.host(host.name).roles:
+    parts, roles = preflight_parts(needs), run.fleet.host(host.name).roles
+    if BALANCERS in roles:
+        parts = (*parts, BALANCER)
+    if GPU_HOSTS not in roles:
         return parts
     packages = needs.engine.packages if needs.engine else ()
     return (*parts, DRIVER, TUNING, LAUNCH, WATCHDOG, engines_part(packages))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from pyinfra import host
 
+from roles.balancer import PART as BALANCER
+from roles.balancer import parse_part as parse_balancer
 from roles.driver import PART as DRIVER
 from roles.driver import DriverState
 from roles.driver import parse_state as parse_driver
@@ -67,6 +69,15 @@ def _ask(run: Run, parts: Iterable[Part]) -> Answered | None:
     if state := _launch_state(found):
         run.saw(host.name, state)
     return found
+
+
+def ask_balancer(run: Run) -> None:
+    """Note the state of this balancer, if it serves and can be read."""
+    answered = ask(run, (BALANCER,))
+    sections = answered.answers.get(BALANCER.name) if answered else None
+    state = None if sections is None else _read(lambda: parse_balancer(sections))
+    if state is not None:
+        run.balancers[host.name] = state
 
 
 def has_answered(run: Run, name: str) -> bool:

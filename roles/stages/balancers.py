@@ -1,10 +1,13 @@
 """The stage that sets balancers up in front of all replicas."""
 
+from functools import partial
+
 from pyinfra import host
 
 from roles.balancer.deploy import balancer
 from roles.declaration import BALANCERS
 from roles.fleet import routes
+from roles.stages.drained import people_drains
 from roles.stages.run import Run
 
 
@@ -20,4 +23,6 @@ def balancers(run: Run) -> None:
         run_id=run.id,
         seen=run.seen.proved,
         taken_down=lambda: run.rolling.moved,
+        people=partial(people_drains, run),
+        note=partial(run.balancers.__setitem__, host.name),
     )

@@ -10,6 +10,7 @@ from roles.fleet import Fleet
 from roles.launch import replica_changes
 from roles.plan import ReplicaChange, grouped
 from roles.stages.answers import launch_state
+from roles.stages.drained import people_drains
 from roles.stages.ending import changes_shown, earlier_durations
 from roles.stages.keys import engine_key_file
 from roles.stages.members import Found, changes_of
@@ -53,6 +54,7 @@ def difference(run: Run) -> list[str]:
         planned = {files.name: files.entry for files in launch.replicas}
         changes += replica_changes(one.name, own, state.manifest, planned)
     lines = [f"  {line}" for line in grouped(changes)]
+    drains = [f"{one}; deploys/undrain.py ends it" for one in people_drains(run)]
     if lines:
         fresh, batches = _steps(run, found)
         run.would_change |= {*fresh, *(name for batch in batches for name in batch)}
@@ -65,10 +67,11 @@ def difference(run: Run) -> list[str]:
             *_reasons(run.fleet, changes),
             *(f"  batch {index + 1}: {', '.join(batch)}" for index, batch in enumerate(batches)),
             *(f"  {line}" for line in expected(fresh, batches, earlier_durations(run))),
+            *drains,
         ]
     hosts = f"{len(found)} host{'s' if len(found) != 1 else ''}"
     count = sum(len(plan.replicas) for name in found for _, plan in run.fleet.on(name))
-    return [f"The plan is unchanged: {_replicas(count)} on {hosts}."]
+    return [f"The plan is unchanged: {_replicas(count)} on {hosts}.", *drains]
 
 
 def _steps(run: Run, found: Mapping[str, Found]) -> tuple[list[str], list[list[str]]]:

@@ -11,6 +11,7 @@ from gevent.lock import RLock
 from pyinfra import host
 from pyinfra.api import State
 
+from roles.balancer import BalancerState
 from roles.checks import Report
 from roles.checks.deploy import report_of
 from roles.declaration import Declaration
@@ -41,9 +42,10 @@ class Run:
     `fleet` is frozen; `replan` and `observed` replace it where there is new evidence. `rolling` is
     the rolling update of engines, `found` what hosts ran before it and what is to be done there.
     `restarts` is the rolling update of reboots, `reboots` the hosts that need one. `seen` is what
-    the run has seen of replicas, `compared` are the hosts whose plan was compared with what they
-    run, `would_change` those where the two differ. `busy` are hosts on which another deploy is at
-    work. `lock` guards what must be done once although hosts are prepared in parallel.
+    the run has seen of replicas, `balancers` the states of balancers by host. `compared` are the
+    hosts whose plan was compared with what they run, `would_change` those where the two differ.
+    `busy` are hosts on which another deploy is at work. `lock` guards what must be done once
+    although hosts are prepared in parallel.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Run:
     plan_shown: bool = False
     would_change: set[str] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
+    balancers: dict[str, BalancerState] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock)
     _answers: dict[str, dict[Hashable, object]] = field(default_factory=dict)
 

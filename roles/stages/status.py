@@ -3,6 +3,7 @@
 from pyinfra import host
 
 from roles.declaration import GPU_HOSTS
+from roles.stages.drained import show_drains
 from roles.stages.run import Run
 from roles.watchdog.deploy import status as watchdog_status
 
@@ -10,6 +11,7 @@ from roles.watchdog.deploy import status as watchdog_status
 def status(run: Run) -> None:
     """Print this host's replicas as its watchdog sees them, what is drained, and what is
     quarantined."""
+    show_drains(run)
     this_host = run.fleet.host(host.name)
     if GPU_HOSTS not in this_host.roles:
         return

@@ -3,23 +3,27 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.balancer import BalancerState, Upstream
+from roles.balancer.drains import Drain, Owner, gpu_target, host_target
 from roles.balancer.state import (
-    Owner,
     drain,
+    drain_owners,
+    drained_by_person,
     dump_state,
     parse_state,
     planned_state,
     removed_members,
     undrain,
+    undrained_by_person,
     with_results,
 )
-from roles.balancer.upstreams import Drain, healthy, servers
+from roles.balancer.upstreams import healthy, servers
 
 from .fleets import member, members, route, settings, state
 
@@ -183,3 +187,57 @@ def test_who_vanished():
         "gpu3/chat-0",
         "gpu3/code-0",
     )
+
+
+def by_person(target: str, **values: Any) -> Drain:
+    return Drain(target, "operator", "run", "now", reason="fans", **values)
+
+
+GPUS = route(
+    "chat",
+    replace(member("gpu1/chat-0", 8000), gpus=(0, 1)),
+    replace(member("gpu1/chat-1", 8001), gpus=(2, 3)),
+    replace(member("gpu2/chat-0", 8000), gpus=(0, 1)),
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "out"),
+    [
+        (host_target("gpu1"), {"gpu1/chat-0", "gpu1/chat-1"}),
+        (gpu_target("gpu1", 3), {"gpu1/chat-1"}),
+        (gpu_target("gpu1", 4), set()),
+        ("gpu2/chat-0", {"gpu2/chat-0"}),
+    ],
+)
+def test_a_person_drains_a_host_a_replica_or_a_gpu(tmp_path: Path, target: str, out: set[str]):
+    found, emptied = drained_by_person(state(GPUS), by_person(target))
+    assert (outs(found), emptied) == (out, ())
+    assert parse_state(dump_state(found)) == found
+    assert all("operator" in drain_owners(found)[id] for id in out)
+    assert drained_by_person(found, by_person(target, interruption=True)) == (found, ())
+    # A balancer that is new, or did not hear of it, learns it from another one.
+    for old in (None, state(GPUS)):
+        new = planned_state(old, [GPUS], settings(tmp_path), "run2", "later", found.drains)
+        assert outs(new) == out
+    # It stays over deploys and a rolling update, until a person ends exactly it.
+    later = planned_state(found, [GPUS], settings(tmp_path), "run2", "later")
+    assert outs(undrain(later, list(later.ids), "rolling-update")) == out
+    assert outs(with_results(later, found, {}, ())) == out
+    assert undrained_by_person(later, "gpu1/chat-9") == later
+    assert undrained_by_person(later, target).drains == ()
+
+
+def test_a_drained_gpu_drains_whatever_is_planned_there_later(tmp_path: Path):
+    found, _ = drained_by_person(state(GPUS), by_person(gpu_target("gpu1", 3)))
+    moved = replace(member("gpu1/chat-7", 8007), gpus=(3,))
+    for later, out in ((GPUS.members[2:], set()), ((*GPUS.members[2:], moved), {"gpu1/chat-7"})):
+        found = planned_state(found, [route("chat", *later)], settings(tmp_path), "run2", "later")
+        assert outs(found) == out
+
+
+def test_what_would_empty_an_upstream_is_refused_unless_that_is_announced():
+    one, _ = drained_by_person(state(GPUS, CODE), by_person("gpu2/*"))
+    assert drained_by_person(one, by_person("gpu1/*")) == (one, ("chat", "code"))
+    both, emptied = drained_by_person(one, by_person("gpu1/*", interruption=True))
+    assert (outs(both), emptied) == (set(both.ids), ())

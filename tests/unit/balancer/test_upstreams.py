@@ -5,16 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.balancer import Drain, Upstream
+from roles.balancer.drains import Owner
 from roles.balancer.upstreams import COMMENT_LENGTH, Server, healthy, one_line, servers
 
 from .fleets import member, members, route, state
 
 CHAT = state(route()).upstreams[0]
 IDS = [one.id for one in CHAT.members]
-OWNERS = ("inventory", "operator", "rolling-update", "watchdog")
+OWNERS: tuple[Owner, ...] = ("inventory", "operator", "rolling-update", "watchdog")
 
 
-def drain(id: str, owner: str = "operator", interruption: bool = False) -> Drain:
+def drain(id: str, owner: Owner = "operator", interruption: bool = False) -> Drain:
     return Drain(id, owner, "run", "2026-01-01", interruption)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from roles.declaration.reference import TABLES
 from roles.declaration.settings import FleetSettings, HostSettings
-from roles.fleet import LIFT, SWITCHES
+from roles.fleet import LIFT, REASON, SWITCHES, TARGETS
 from roles.models.settings import RecordedModel
 from tests.adapters import peft
 from tests.gguf_models import recorded
@@ -101,4 +101,4 @@ def test_settings_that_pages_name_are_there():
 
 def test_data_that_pages_name_is_known():
     names = {name for page in PAGES for name in re.findall(r"--data (\w+)=", page.read_text())}
-    assert names == {*SWITCHES, LIFT}
+    assert names == {*SWITCHES, *TARGETS, LIFT, REASON}

@@ -83,6 +83,35 @@ def test_wrong_options_of_ssh_are_refused(name: str, value: Any, expected: str):
     assert problem.startswith(expected)
 
 
+DRAIN, UNDRAIN = str(DEPLOYS / "drain.py"), str(DEPLOYS / "undrain.py")
+
+
+@pytest.mark.parametrize(
+    ("deploy", "data", "expected"),
+    [
+        (DRAIN, "host=gpu-1 reason=fans", ""),
+        (DRAIN, "gpu=gpu-1/7 reason=404 interrupt=true", ""),
+        (UNDRAIN, "replica=gpu-1/qwen-0", ""),
+        (DRAIN, "host=gpu-1", "drain.py: say why"),
+        (DRAIN, "reason=fans", "drain.py: say what"),
+        (DRAIN, "host=gpu-1 gpu=gpu-1/0 reason=fans", "drain.py: say what, one thing"),
+        (UNDRAIN, "", "undrain.py: say what"),
+        (DRAIN, "host=gpu-1/qwen-0 reason=fans", "is no host"),
+        (DRAIN, "replica=qwen-0 reason=fans", "is no replica"),
+        (DRAIN, "gpu=gpu-1/all reason=fans", "is no gpu"),
+        (DRAIN, "gpu=gpu-1/-1 reason=fans", "is no gpu"),
+        (DRAIN, "host=gpu-1 reason=a\033[1m", "say why in one line"),
+        (DRAIN, "host=gpu-1 reason=" + "x" * 201, "say why in one line"),
+        (DRAIN, "host=gpu-1 reason=fans interrupt=yes", "say true or false"),
+        (LLM, "host=gpu-1", "unknown name 'host'"),
+        (LLM, "reason=fans", "unknown name 'reason'"),
+    ],
+)
+def test_a_drain_says_what_and_why(deploy: str, data: str, expected: str):
+    found = list(data_problems(Command("x.py", (deploy,), data.split()), parsed))
+    assert [expected in one for one in found] == ([True] if expected else [])
+
+
 def test_a_password_on_the_command_line_is_not_repeated():
     (problem,) = data_problems(Command("x.py", (LLM,), ("ssh_password=12345",)), parsed)
     assert problem.startswith("--data ssh_password=…: ") and "12345" not in problem

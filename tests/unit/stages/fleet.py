@@ -75,7 +75,7 @@ class ServingFleet(Simulation):
         self.states = {name: serves() for name in ADDRESSES}
         self.tasks: list[tuple[str, dict[str, Any]]] = []
         members = tuple(
-            Member(f"{host}/{name}", host, address, 8001 + number)
+            Member(f"{host}/{name}", host, address, 8001 + number, gpus=(number,))
             for host, address in ADDRESSES.items()
             for number, name in enumerate(NAMES)
         )

@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
+from roles.balancer import PART as BALANCER
+from roles.balancer import BalancerState, Drain
+from roles.balancer.state import dump_state
 from roles.engine.facts import Installed, InstalledEngines
+from roles.hardware import PART as HARDWARE
 from roles.host import paths
+from roles.host.facts import Answers
 from roles.launch.facts import LaunchFacts
 from roles.stages.quarantine import quarantine
 from roles.stages.status import status
@@ -17,6 +22,7 @@ from roles.watchdog.facts import WatchdogFacts, WatchdogStatus
 from roles.watchdog.quarantine import Quarantine
 from roles.watchdog.render import watchdog_files
 from roles.watchdog.status import HostStatus
+from tests.unit.hardware.hosts import sections
 from tests.unit.stages.fleet import serves
 from tests.unit.stages.simulation import HOSTS, SERVICE, Simulation
 
@@ -116,8 +122,14 @@ def test_the_fleet_is_shown_as_it_is(make: Make, capsys: pytest.CaptureFixture[s
     simulation.machines["gpu3"].facts[WatchdogFacts] = WatchdogState(
         quarantines=(Quarantine("s-1", "Xid 79"),)
     )
+    drained = BalancerState(drains=(Drain("gpu1/*", "operator", "r", "monday", reason="fans"),))
+    simulation.machines["lb1"].facts[Answers] = {
+        HARDWARE.name: sections(),
+        BALANCER.name: {"state": dump_state(drained), "end": ""},
+    }
     assert simulation.execute(simulation.begin(), status) == set()
     shown = capsys.readouterr().err
+    assert shown.count("host gpu1 is drained by a person since monday: fans") == 1
     assert shown.count("s-0 (s): serving for 3 h") == 3
     assert shown.count("drained by the inventory") == 1
     assert shown.count("s-1 is quarantined: Xid 79") == 1
