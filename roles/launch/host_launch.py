@@ -24,12 +24,14 @@ class HostLaunch:
     """What a host is to run: the replicas of all services.
 
     `address` is the host's own address, `balancers` are the addresses that may reach its engines.
+    Replicas of these names that are `left_out` are neither started, moved nor taken down.
     """
 
     assignments: tuple[Assignment, ...]
     settings: LaunchSettings
     address: str
     balancers: tuple[str, ...] = ()
+    left_out: frozenset[str] = frozenset()
 
     @cached_property
     def replicas(self) -> tuple[ReplicaFiles, ...]:
@@ -38,6 +40,11 @@ class HostLaunch:
         return tuple(
             replica_files(one, self.settings, self.address, unit) for one in self.assignments
         )
+
+    @property
+    def running(self) -> tuple[ReplicaFiles, ...]:
+        """The replicas that are to run now."""
+        return tuple(one for one in self.replicas if one.name not in self.left_out)
 
     def firewall(self, ports: Iterable[int] = (), gpus: Iterable[int] = ()) -> dict[str, str]:
         """The firewall's files for planned replicas, and for these ports and GPUs beside."""
@@ -55,7 +62,7 @@ class HostLaunch:
 
     def changes(self, state: LaunchState):
         """What launch has to do on a host in this state."""
-        return changes(state, self.replicas, self.shared)
+        return changes(state, self.running, self.shared, self.left_out)
 
 
 def task(
@@ -81,7 +88,8 @@ def task(
         "replicas": [_replica(one) for one in launch.replicas if one.name in moving],
         "steps": [list(step) for step in steps],
         "retire": list(retired),
-        "planned": {one.name: one.digest for one in launch.replicas},
+        "planned": {one.name: one.digest for one in launch.running},
+        "left_out": sorted(launch.left_out),
         "firewall": launch.firewall(),
         "firewall_during": during,
         "user": settings.user,

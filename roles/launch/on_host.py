@@ -137,8 +137,15 @@ def digest_of(folder):
 
 
 def should_run(name):
-    """Whether a replica runs, or is enabled: a killed run may have stopped it."""
+    """Whether a replica runs, or is enabled: a killed run may have stopped it. One that is
+    quarantined should not."""
+    if is_quarantined(name):
+        return False
     return active(name) or run("systemctl", "is-enabled", unit(name), ok=()) == "enabled"
+
+
+def is_quarantined(name):
+    return os.path.exists(os.path.join(QUARANTINE, name + ".json"))
 
 
 def known_replicas():
@@ -310,7 +317,7 @@ def start(replica):
     """Start a replica's unit; LaunchError where it is quarantined, or another process listens on
     its port."""
     name = replica["name"]
-    if os.path.exists(os.path.join(QUARANTINE, name + ".json")):
+    if is_quarantined(name):
         raise LaunchError("%s is quarantined: deploys/quarantine.py says why, and lifts it" % name,
                           [name])  # fmt: skip
     if not port_is_free(replica["port"]):

@@ -129,15 +129,15 @@ def check_serving(
             host.noop("its replicas stay as they are")
         return
     launch_plan = launch()
-    names = [one.name for one in launch_plan.replicas]
+    names = [one.name for one in launch_plan.running]
     program = bundle(
         [PROBE, SERVING, LEGACY, AWAIT_SERVING],
         {
             "names": names,
             "start_timeout_s": launch_plan.settings.start_timeout_s,
             "progress": True,
-            "phases": {one.name: phases_of(one) for one in launch_plan.replicas},
-            "listens_first": [one.name for one in launch_plan.replicas if one.listens_first],
+            "phases": {one.name: phases_of(one) for one in launch_plan.running},
+            "listens_first": [one.name for one in launch_plan.running if one.listens_first],
         },
     )
     with hearing_phases(host):

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -205,14 +205,18 @@ def read_manifest(text: str) -> dict[str, Mapping[str, Any]]:
 
 
 def changes(
-    state: LaunchState, replicas: Sequence[ReplicaFiles], shared: Mapping[str, str]
+    state: LaunchState,
+    replicas: Sequence[ReplicaFiles],
+    shared: Mapping[str, str],
+    left_out: Collection[str] = (),
 ) -> list[Change]:
     """What differs between a host and its plan; empty where nothing is to be done.
 
-    `shared` is the SHA-256 of each file that replicas share, by path.
+    `shared` is the SHA-256 of each file that replicas share, by path. Replicas of these names that
+    are `left_out` stay as they are.
     """
     found = [_change(state, one) for one in replicas]
-    planned = {one.name for one in replicas}
+    planned = {one.name for one in replicas} | set(left_out)
     gone = [name for name in state.units if name not in planned]
     found += [Change("retire", name, "is not in the plan") for name in gone]
     found += [

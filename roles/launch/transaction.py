@@ -115,15 +115,15 @@ def finish(before):
     UNFINISHED tells the next run that something is left to do.
     """
     write(UNFINISHED, TASK["run"] + "\n")
-    planned = TASK["planned"]
-    gone = {*TASK["retire"], *replaced_replicas(before)}
+    planned, left_out = TASK["planned"], set(TASK["left_out"])
+    gone = {*TASK["retire"], *replaced_replicas(before)} - left_out
     retire(sorted(gone), before)
     kept = {name: one for name, one in read_manifest().items() if name not in gone}
     save_manifest(kept)
     moved = all(digest_of(running_folder(name)) == digest for name, digest in planned.items())
-    if not moved or known_replicas() - gone - set(planned):
+    if not moved or known_replicas() - gone - set(planned) - left_out:
         return
-    kept = {name: one for name, one in kept.items() if name in planned}
+    kept = {name: one for name, one in kept.items() if name in planned or name in left_out}
     save_manifest(kept)
     install_shared_unit(planned)
     apply_firewall(TASK["firewall"])

@@ -14,7 +14,7 @@ from roles.engine import part as engines_part
 from roles.fleet import Fleet, Host
 from roles.hardware import Hardware, HardwareReport, bus_difference, difference, summary
 from roles.host import Part
-from roles.host.outcome import say, stop
+from roles.host.outcome import say, stop, warn
 from roles.launch import PART as LAUNCH
 from roles.launch import internal_ports
 from roles.preflight import (
@@ -27,7 +27,7 @@ from roles.preflight import (
 )
 from roles.preflight import parts as preflight_parts
 from roles.preflight.deploy import abort_reason, preflight
-from roles.stages.answers import ask, ask_balancer
+from roles.stages.answers import ask, ask_balancer, watchdog_state
 from roles.stages.difference import show_difference
 from roles.stages.drained import show_drains
 from roles.stages.messages import wants, warn_faults
@@ -51,6 +51,8 @@ def compare(run: Run) -> None:
         stop(different)
         return
     say(f"GPUs as in the inventory: {summary(declared.hardware.gpus)}")
+    for name, quarantine in run.left_out(host.name).items():
+        warn(f"{name} is left out: {quarantine}; deploys/quarantine.py lifts it")
     warn_faults(report.faults, declared.driver)
 
 
@@ -97,6 +99,7 @@ def _admit(run: Run, engine: bool) -> bool:
         return False
     if BALANCERS in declared.roles:
         ask_balancer(run)
+    _note_quarantines(run)
     report = with_planned_mig(answered.report, declared.tuning.mig)
     times = answered.asked_at, answered.answered_at
     verbose = wants("verbose", default=False)
@@ -110,6 +113,11 @@ def _admit(run: Run, engine: bool) -> bool:
         return False
     run.observed(host.name, report)
     return True
+
+
+def _note_quarantines(run: Run) -> None:
+    if found := watchdog_state(run, host.name):
+        run.quarantines[host.name] = found.quarantines
 
 
 def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
@@ -126,9 +134,10 @@ def parts_for(run: Run, needs: HostNeeds) -> tuple[Part, ...]:
 def _report(run: Run) -> HardwareReport | None:
     """This host's report, with the MIG slices that are still to be made; None where it gave no
     answer."""
-    answered = ask(run, ())
+    answered = ask(run, (WATCHDOG,) if GPU_HOSTS in run.fleet.host(host.name).roles else ())
     if answered is None:
         return None
+    _note_quarantines(run)
     return with_planned_mig(answered.report, run.fleet.host(host.name).tuning.mig)
 
 

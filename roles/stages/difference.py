@@ -54,7 +54,12 @@ def difference(run: Run) -> list[str]:
         planned = {files.name: files.entry for files in launch.replicas}
         changes += replica_changes(one.name, own, state.manifest, planned)
     lines = [f"  {line}" for line in grouped(changes)]
-    drains = [f"{one}; deploys/undrain.py ends it" for one in people_drains(run)]
+    beside = [f"{one}; deploys/undrain.py ends it" for one in people_drains(run)]
+    beside += [
+        f"{one.name}/{name} is left out: {quarantine}; deploys/quarantine.py lifts it"
+        for one in run.fleet.with_role(GPU_HOSTS)
+        for name, quarantine in run.left_out(one.name).items()
+    ]
     if lines:
         fresh, batches = _steps(run, found)
         run.would_change |= {*fresh, *(name for batch in batches for name in batch)}
@@ -67,11 +72,11 @@ def difference(run: Run) -> list[str]:
             *_reasons(run.fleet, changes),
             *(f"  batch {index + 1}: {', '.join(batch)}" for index, batch in enumerate(batches)),
             *(f"  {line}" for line in expected(fresh, batches, earlier_durations(run))),
-            *drains,
+            *beside,
         ]
     hosts = f"{len(found)} host{'s' if len(found) != 1 else ''}"
     count = sum(len(plan.replicas) for name in found for _, plan in run.fleet.on(name))
-    return [f"The plan is unchanged: {_replicas(count)} on {hosts}.", *drains]
+    return [f"The plan is unchanged: {_replicas(count)} on {hosts}.", *beside]
 
 
 def _steps(run: Run, found: Mapping[str, Found]) -> tuple[list[str], list[list[str]]]:

@@ -20,9 +20,10 @@ from roles.fleet.checked import checked
 from roles.hardware import Hardware, HardwareReport
 from roles.launch import Change, HostLaunch, LaunchState
 from roles.reboot.operations import Reboots
-from roles.stages.members import Found, changes_of
+from roles.stages.members import Found, changes_of, planned_on
 from roles.stages.rolling import Rolling
 from roles.stages.seen import Seen
+from roles.watchdog import Quarantine, left_out
 
 Answer = TypeVar("Answer")
 
@@ -44,8 +45,8 @@ class Run:
     `restarts` is the rolling update of reboots, `reboots` the hosts that need one. `seen` is what
     the run has seen of replicas, `balancers` the states of balancers by host. `compared` are the
     hosts whose plan was compared with what they run, `would_change` those where the two differ.
-    `busy` are hosts on which another deploy is at work. `lock` guards what must be done once
-    although hosts are prepared in parallel.
+    `busy` are hosts on which another deploy is at work, `quarantines` are those of each host.
+    `lock` guards what must be done once although hosts are prepared in parallel.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Run:
     would_change: set[str] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
     balancers: dict[str, BalancerState] = field(default_factory=dict)
+    quarantines: dict[str, tuple[Quarantine, ...]] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock)
     _answers: dict[str, dict[Hashable, object]] = field(default_factory=dict)
 
@@ -94,8 +96,13 @@ class Run:
         self.seen.units(name, {one: unit.sight for one, unit in state.units.items()})
 
     def launch(self, name: str) -> HostLaunch:
-        """What a host is to run by the run's present plan."""
-        return host_launch(self.fleet, name)
+        """What a host is to run by the run's present plan, and its quarantines."""
+        return replace(host_launch(self.fleet, name), left_out=frozenset(self.left_out(name)))
+
+    def left_out(self, name: str) -> dict[str, Quarantine]:
+        """The planned replicas of a host that its quarantines keep from running, and which."""
+        gpus = {one.name: one.gpus for one in planned_on(self.fleet, name)}
+        return left_out(gpus, self.quarantines.get(name, ()))
 
     @classmethod
     def of(cls, state: State) -> "Run":

@@ -11,6 +11,7 @@ from roles.engine import deployment
 from roles.fleet import Fleet, Host
 from roles.fleet import served as served_by
 from roles.hardware import driver_indexes, readings
+from roles.host.outcome import warn
 from roles.host.paths import unit_name
 from roles.plan import Plan, Replica
 from roles.stages.messages import wants
@@ -33,7 +34,10 @@ def report(run: Run) -> None:
 def validation(run: Run) -> None:
     """Validate a host: its replicas and GPUs from the host itself, its endpoints from here."""
     fleet, this_host = run.fleet, run.fleet.host(host.name)
-    replicas = planned_replicas(fleet, this_host)
+    out = run.left_out(host.name)
+    for quarantine in out.values():
+        warn(f"it is not validated: {quarantine}")
+    replicas = [one for one in planned_replicas(fleet, this_host) if one.name not in out]
     if replicas and this_host.hardware is not None:
         validate_host(
             settings=fleet.settings.validation,

@@ -1,5 +1,7 @@
 """Finds replicas that hang, takes them out of the rotation and restarts them. Pure code only."""
 
+from roles.watchdog.quarantine import Quarantine as Quarantine
+from roles.watchdog.quarantine import left_out as left_out
 from roles.watchdog.render import HostWatch as HostWatch
 from roles.watchdog.render import PeerHost as PeerHost
 from roles.watchdog.settings import ServiceWatch as ServiceWatch

@@ -148,10 +148,12 @@ class Host:
         key: str = "k1",
         together: bool = False,
         left: Collection[str] = (),
+        left_out: Collection[str] = (),
         **replicas: Any,
     ) -> None:
         """Apply a plan: name → (port, GPUs), one after the other unless `together`. What runs and
-        is not in the plan is taken down, but for those that the rolling update left."""
+        is not in the plan is taken down, but for those that the rolling update left. Those that are
+        `left_out` stay as they are."""
         (self.root / "engines" / engine).mkdir(exist_ok=True)
         (self.root / "engines" / engine / ".complete").touch()
         wanted = {
@@ -159,13 +161,15 @@ class Host:
             for name, (port, gpus) in replicas.items()
         }
         serves = any(name in self.running for name in self.running)
+        wanted = {name: one for name, one in wanted.items() if name not in left_out}
         todo = [name for name, one in wanted.items() if self._digest(name) != one["digest"]]
         task = {
             "run": engine,
             "template": TEMPLATE,
             "replicas": [wanted[name] for name in todo],
             "steps": [[name] for name in todo] if serves and not together else [todo],
-            "retire": sorted({*self.running, *self.enabled} - {*wanted, *left}),
+            "retire": sorted({*self.running, *self.enabled} - {*wanted, *left, *left_out}),
+            "left_out": sorted(left_out),
             "planned": {name: one["digest"] for name, one in wanted.items()},
             "firewall": {"rules": self.guards[1]} if self.guards[1] else {},
             "firewall_during": {"rules": self.guards[0]} if self.guards[0] else {},

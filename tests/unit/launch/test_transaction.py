@@ -320,6 +320,29 @@ def test_what_a_watchdog_has_quarantined_is_not_started(host: Host):
     assert host.serving() == {"q0": ("e1", [0])}
 
 
+def test_a_quarantined_replica_is_left_as_it_is_while_the_others_move(host: Host):
+    host.deploy("e1", **TWO)
+    (host.root / "state/quarantine").mkdir()
+    (host.root / "state/quarantine/q1.json").write_text("{}")
+    host.running.pop("q1")
+    host.deploy("e2", left_out=["q1"], **TWO)
+    assert host.serving() == {"q0": ("e2", [0])} and host.enabled == {"q0", "q1"}
+    assert not (host.root / "state/unfinished").exists(), "the run is over"
+    manifest = json.loads((host.root / "manifest.json").read_text())
+    assert [one["name"] for one in manifest["replicas"]] == ["q0", "q1"], "it is still watched"
+    # A deploy that fails does not try to start it.
+    host.broken = {"e3"}
+    with pytest.raises(SystemExit, match="The old settings are back, and serve: q0"):
+        host.deploy("e3", left_out=["q1"], **TWO)
+    # Lifted, it starts from what it ran, until a deploy moves it.
+    (host.root / "state/quarantine/q1.json").unlink()
+    host.start("q1")
+    assert host.serving() == {"q0": ("e2", [0]), "q1": ("e1", [1])}
+    host.broken = set()
+    host.deploy("e2", **TWO)
+    assert host.serving() == {"q0": ("e2", [0]), "q1": ("e2", [1])}
+
+
 def test_a_retired_host_whose_last_replica_is_left_serves_on(host: Host):
     host.deploy("e1", **TWO)
     host.guards = ("while q1 serves", "")

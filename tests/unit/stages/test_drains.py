@@ -14,6 +14,7 @@ from roles.hardware import PART as HARDWARE
 from roles.host.facts import Answers
 from roles.host.paths import unit_name
 from roles.host.question import SUDO
+from roles.launch.state import ReplicaUnit
 from roles.stages.difference import difference
 from roles.stages.drains import drain, undrain
 from roles.stages.engines import engines
@@ -28,6 +29,7 @@ from roles.validation.observations import (
     LoadResult,
     UnitStatus,
 )
+from roles.watchdog import Quarantine
 from tests.unit.hardware.hosts import sections
 from tests.unit.stages.fleet import ServingFleet
 from tests.unit.stages.simulation import SERVICE
@@ -187,6 +189,25 @@ def test_a_rolling_update_moves_a_drained_replica_and_leaves_it_drained(make: Ma
     assert "gpu2 restarts" in fleet.history
     assert outs(fleet.balancer) == {"gpu2/s-0", "gpu2/s-1"}
     assert [one.owner for one in fleet.balancer.drains] == ["operator"]
+
+
+def test_a_deploy_plans_around_quarantined_gpus_and_says_so(make: Make):
+    fleet = make()
+    fleet.run = fleet.begin()
+    fleet.run.quarantines["gpu2"] = (Quarantine("s-1", "Xid 79", indexes=(1,)),)
+    state = fleet.states["gpu2"]
+    units = state.units | {"s-1": ReplicaUnit("inactive", "enabled", None)}
+    fleet.states["gpu2"] = replace(state, units=units)
+    assert fleet.execute(fleet.run, engines, roll) == set()
+    tasks = {name: task for name, task in fleet.tasks if name == "gpu2"}
+    assert [one["name"] for one in tasks["gpu2"]["replicas"]] == ["s-0"]
+    assert tasks["gpu2"]["left_out"] == ["s-1"] and tasks["gpu2"]["retire"] == []
+    shown = [line for line in difference(fleet.run) if "left out" in line]
+    assert shown == [
+        "gpu2/s-1 is left out: s-1 is quarantined: Xid 79; deploys/quarantine.py lifts it"
+    ]
+    # The committed plan is that of the inventory, with or without it.
+    assert fleet.run.fleet == fleet.fleet()
 
 
 def test_a_drain_is_shown_beside_the_plan(make: Make):

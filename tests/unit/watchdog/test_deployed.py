@@ -12,7 +12,7 @@ from roles.declaration import Service
 from roles.host import paths
 from roles.host.question import parse_answers
 from roles.watchdog import HostWatch, ServiceWatch, WatchdogSettings, parse_state
-from roles.watchdog.quarantine import SCRIPT, lift_script
+from roles.watchdog.quarantine import SCRIPT, Quarantine, left_out, lift_script
 from roles.watchdog.render import FILES, UNIT, unit, watchdog_files
 from roles.watchdog.scripts import change_script
 from roles.watchdog.state import WatchdogState
@@ -112,8 +112,24 @@ def test_what_the_helper_writes_is_what_a_host_says(tmp_path: Path):
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
     found = parse_state(answers(quarantined=done.stdout)).quarantines
     assert [one.replica for one in found] == ["q-0", "q-1"]
-    assert (found[0].reason, found[0].gpus) == ("no step", ("3",))
+    assert (found[0].reason, found[0].gpus, found[0].indexes) == ("no step", ("3",), (3,))
     assert parse_state(answers(quarantined="")).quarantines == ()
+
+
+@pytest.mark.parametrize(
+    ("quarantine", "out"),
+    [
+        (Quarantine("q-1", "r", indexes=(2, 3)), {"q-1"}),
+        # An earlier plan's, whose GPUs others have now.
+        (Quarantine("old-0", "r", indexes=(1, 2)), {"q-0", "q-1"}),
+        # Its file is damaged.
+        (Quarantine("q-0", "r"), {"q-0"}),
+        (Quarantine("old-0", "r", indexes=(7,)), set()),
+    ],
+)
+def test_what_a_plan_leaves_out(quarantine: Quarantine, out: set[str]):
+    planned = {"q-0": (0, 1), "q-1": (2, 3), "q-2": (4, 5)}
+    assert left_out(planned, [quarantine]).keys() == out
 
 
 def test_a_lifted_replica_starts_again():
