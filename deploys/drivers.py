@@ -2,6 +2,7 @@
 
 from roles.stages.admission import admit
 from roles.stages.drivers import drivers
+from roles.stages.hold import hold
 from roles.stages.load import load
 from roles.stages.validation import report
 
@@ -9,4 +10,5 @@ run = load()
 report(run)
 
 if admit(run, engine=False):
+    hold(run)
     drivers(run, prove=True)

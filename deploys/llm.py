@@ -5,6 +5,7 @@ from roles.stages.balancers import balancers
 from roles.stages.barrier import barrier
 from roles.stages.drivers import drivers
 from roles.stages.engines import engines
+from roles.stages.hold import hold
 from roles.stages.keys import engine_key
 from roles.stages.load import load
 from roles.stages.roll import roll
@@ -16,8 +17,11 @@ report(run)
 engine_key(run, make=True)
 
 if admit(run):
+    hold(run)
     drivers(run)
     barrier("GPUs are ready")
+    # A host that rebooted has let go.
+    hold(run)
     engines(run)
     barrier("Engines are installed, and fresh hosts have started")
     roll(run)

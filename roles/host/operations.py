@@ -1,13 +1,17 @@
-"""Operations on files. pyinfra's own need three commands a file, and write in place."""
+"""Operations on files, as pyinfra's own need three commands a file and write in place; and the one
+that holds a host for a run."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from paramiko import SSHException
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.host.facts import FileStates
 from roles.host.hostfile import HostFile, archive, changed_files
+from roles.host.lease import BusyHostError, Lease, take
+from roles.host.outcome import failing
 
 
 @operation()
@@ -31,6 +35,41 @@ def present(files: Sequence[HostFile], check: str | None = None, absent: Sequenc
     # The check sees the whole set: a unit may name a file that did not change.
     script = install_script(files, changed, check, leftover)
     yield StringCommand("sh", "-c", shlex.quote(script), _stdin=archive(files))
+
+
+@operation()
+def held(
+    run: str,
+    known: Callable[[], Lease | None],
+    keep: Callable[[Lease], None],
+    on_busy: Callable[[], None],
+):
+    """
+    Hold this host for a run until that ends, so that no other one changes it and its watchdog
+    pauses. Changes nothing; fails the host where another run holds it.
+
+    + run: the id of this run
+    + known: returns the lease that the run has already; a host that rebooted has lost it
+    + keep: takes the lease
+    + on_busy: called where another run holds the host
+    """
+    lease = known() if host.state.is_executing else None
+    if not host.state.is_executing or (lease is not None and lease.alive):
+        host.noop("the host is held" if lease else "held when the run executes")
+        return
+    try:
+        taken = take(host, run)
+    except BusyHostError as error:
+        on_busy()
+        yield failing(f"nothing was changed: {error}, is at work on this host; wait for it, then "
+                      "run again")  # fmt: skip
+        return
+    except (OSError, SSHException) as error:
+        yield failing(f"nothing was changed: this host cannot be held: {error}")
+        return
+    if taken is not None:
+        keep(taken)
+    host.noop("the host is held")
 
 
 def install_script(

@@ -12,9 +12,11 @@ CACHE = "/var/cache/llm"
 ENGINES = "/opt/llm/engines"
 ADAPTERS = "/opt/llm/adapters"
 """A folder for each LoRA adapter, named by what its files hold."""
-DEPLOY_LOCKS = (f"{STATE}/lock", f"{ENGINES}/.lock")
-"""Files that a deploy holds open while it moves a host's replicas or installs an engine there; the
-first holds the id of its run."""
+RUN_LOCK = "/run/llm-deploy.lock"
+"""Held for a run from its first change of a host to its end; holds the id of the run."""
+DEPLOY_LOCKS = (f"{STATE}/lock", f"{ENGINES}/.lock", RUN_LOCK)
+"""Files that a deploy holds open while it moves a host's replicas, installs an engine there, or is
+at work at all; the first holds the id of its run, too."""
 
 UNITS = "/etc/systemd/system"
 UNIT_PREFIX, UNIT_SUFFIX = "llm-engine@", ".service"

@@ -25,6 +25,7 @@ from roles.host.outcome import warn
 from roles.stages.admission import admit_as_deployed
 from roles.stages.barrier import barrier
 from roles.stages.drained import people_drains
+from roles.stages.hold import hold
 from roles.stages.messages import wants
 from roles.stages.rolling import balancers_missing, reached
 from roles.stages.run import Run
@@ -71,6 +72,7 @@ def undrain(run: Run) -> None:
 def _ask(run: Run, balancer: Balancer) -> None:
     """Ask this balancer for its state, before any of them is changed."""
     if BALANCERS in run.fleet.host(host.name).roles:
+        hold(run)
         ask_drains(
             name="See who is drained",
             balancer=balancer,

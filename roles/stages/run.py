@@ -18,6 +18,7 @@ from roles.declaration import Declaration
 from roles.fleet import Fleet, host_launch, with_hardware
 from roles.fleet.checked import checked
 from roles.hardware import Hardware, HardwareReport
+from roles.host.operations import Lease
 from roles.launch import Change, HostLaunch, LaunchState
 from roles.reboot.operations import Reboots
 from roles.stages.members import Found, changes_of, planned_on
@@ -45,8 +46,9 @@ class Run:
     `restarts` is the rolling update of reboots, `reboots` the hosts that need one. `seen` is what
     the run has seen of replicas, `balancers` the states of balancers by host. `compared` are the
     hosts whose plan was compared with what they run, `would_change` those where the two differ.
-    `busy` are hosts on which another deploy is at work, `quarantines` are those of each host.
-    `lock` guards what must be done once although hosts are prepared in parallel.
+    `busy` are hosts on which another deploy is at work, `quarantines` are those of each host,
+    `leases` the hosts that this run holds. `lock` guards what must be done once although hosts are
+    prepared in parallel.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Run:
     seen: Seen = field(default_factory=Seen)
     balancers: dict[str, BalancerState] = field(default_factory=dict)
     quarantines: dict[str, tuple[Quarantine, ...]] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock)
     _answers: dict[str, dict[Hashable, object]] = field(default_factory=dict)
 

@@ -196,7 +196,7 @@ def test_a_deploy_plans_around_quarantined_gpus_and_says_so(make: Make):
     fleet.run = fleet.begin()
     fleet.run.quarantines["gpu2"] = (Quarantine("s-1", "Xid 79", indexes=(1,)),)
     state = fleet.states["gpu2"]
-    units = state.units | {"s-1": ReplicaUnit("inactive", "enabled", None)}
+    units = {**state.units, "s-1": ReplicaUnit("inactive", "enabled", None)}
     fleet.states["gpu2"] = replace(state, units=units)
     assert fleet.execute(fleet.run, engines, roll) == set()
     tasks = {name: task for name, task in fleet.tasks if name == "gpu2"}
