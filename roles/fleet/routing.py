@@ -13,18 +13,19 @@ def routes(fleet: Fleet) -> tuple[Route, ...]:
 
 def members_by_service(fleet: Fleet) -> dict[str, tuple[Member, ...]]:
     """Every planned replica as a member of its service's upstream."""
-    return {plan.service: _members(fleet, plan) for _, plan in fleet.services}
+    return {plan.service: _members(fleet, service, plan) for service, plan in fleet.services}
 
 
-def _members(fleet: Fleet, plan: Plan) -> tuple[Member, ...]:
+def _members(fleet: Fleet, service: Service, plan: Plan) -> tuple[Member, ...]:
+    agent = fleet.settings.watchdog.port if service.watchdog.enabled else None
     return tuple(
-        Member(r.id, r.host, fleet.addresses[r.host], r.port, r.weight, gpus=r.gpus)
+        Member(r.id, r.host, fleet.addresses[r.host], r.port, r.weight, agent, r.gpus)
         for r in plan.replicas
     )
 
 
 def _route(fleet: Fleet, service: Service, plan: Plan) -> Route:
-    members = _members(fleet, plan)
+    members = _members(fleet, service, plan)
     keys = fleet.settings.keys(service)
     assert keys.client is not None
     return Route(

@@ -19,6 +19,7 @@ import pytest
 
 from roles.balancer.haproxy import paths
 from roles.balancer.haproxy.paths import DRAINED, SERVICE, SITE, UPSTREAMS
+from roles.watchdog.on_host.agent import Board, listen, serve
 from tests.unit.balancer.fleets import CLIENT_KEY, route, settings
 
 from .balancer_host import BalancerHost
@@ -200,6 +201,37 @@ def test_the_agent_of_a_host_takes_it_out_and_back(tmp_path: Path, word: str):
             assert in_time(False)
             answers.append("ready up 100%")
             assert in_time(True)
+
+
+def test_a_watchdog_answers_for_each_replica_of_its_host(tmp_path: Path):
+    certificate, board = make_certificate(HAPROXY, tmp_path), Board()
+    with (
+        two_engines() as (port, engines, members),
+        listen("0.0.0.0", 0) as server,
+    ):
+        Thread(target=serve, args=(server, board), daemon=True).start()
+        agent_port = server.getsockname()[1]
+        own = [
+            replace(member, id=f"gpu1/q-{number}", agent_port=agent_port)
+            for number, member in enumerate(members)
+        ]
+        given = settings(tmp_path, port=port, ipv6=False)
+        HAPROXY.install(tmp_path, site(HAPROXY, given, [route("chat", *own)]))
+        with HAPROXY.running(tmp_path, port):
+            client = Client(port, certificate, CLIENT_KEY)
+            for words, serve_now in (
+                ({}, (True, True)),
+                ({"q-0": "up 100%", "q-1": "down"}, (True, False)),
+                # A watchdog that knows nothing, as while a deploy is at work, changes nothing.
+                ({}, (True, False)),
+                ({"q-0": "down", "q-1": "up 100%"}, (False, True)),
+                ({"q-0": "up 100%", "q-1": "up 100%"}, (True, True)),
+            ):
+                board.words = words
+                # It is asked every two seconds.
+                time.sleep(2.5)
+                found = served(client, engines)
+                assert tuple(count > 0 for count in found) == serve_now, words
 
 
 if __name__ == "__main__":

@@ -88,7 +88,9 @@ def _options(server: Server, checked: bool) -> str:
     if server.out:
         return " disabled"
     check = " check" if checked else ""
-    port = server.member.agent_port
+    port, name = server.member.agent_port, server.member.id.partition("/")[2]
     if port is None:
         return check
-    return f"{check} agent-check agent-port {port} agent-inter {AGENT_INTERVAL_S}s"
+    # One agent answers for all replicas of a host.
+    asked = f'agent-send "{_NOT_IN_NAMES.sub("", name)}\\n"'
+    return f"{check} agent-check agent-port {port} agent-inter {AGENT_INTERVAL_S}s {asked}"

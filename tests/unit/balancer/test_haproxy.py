@@ -61,11 +61,15 @@ def test_the_only_one_that_is_in_is_never_marked_as_down(
 
 def test_an_agent_is_asked_where_a_host_has_one_and_the_member_is_in():
     found = of(*(replace(member, agent_port=8090) for member in MEMBERS[1:]), MEMBERS[0])
-    asked = "agent-check agent-port 8090 agent-inter 2s"
-    assert options(found) == [f"check {asked}", f"check {asked}", "check"]
+    names = [one.id.partition("/")[2] for one in MEMBERS]
+    asked, other, first = (
+        f'agent-check agent-port 8090 agent-inter 2s agent-send "{name}\\n"'
+        for name in (*names[1:], names[0])
+    )
+    assert options(found) == [f"check {asked}", f"check {other}", "check"]
     # Its `ready` would end the drain.
     assert options(drain(found, IDS[1:2], "operator", "r", "s")[0])[0] == "disabled"
-    assert options(of(replace(MEMBERS[0], agent_port=8090))) == [asked]
+    assert options(of(replace(MEMBERS[0], agent_port=8090))) == [first]
 
 
 def test_an_agents_port_is_remembered_and_one_that_is_none_is_not_written():

@@ -75,7 +75,7 @@ class ServingFleet(Simulation):
         self.states = {name: serves() for name in ADDRESSES}
         self.tasks: list[tuple[str, dict[str, Any]]] = []
         members = tuple(
-            Member(f"{host}/{name}", host, address, 8001 + number, gpus=(number,))
+            Member(f"{host}/{name}", host, address, 8001 + number, agent_port=7440, gpus=(number,))
             for host, address in ADDRESSES.items()
             for number, name in enumerate(NAMES)
         )
