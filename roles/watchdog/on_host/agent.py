@@ -123,8 +123,8 @@ def peer_members(peer, state):
 
 def _member(host, name, service, found):
     one = found.get(name, {"state": UNKNOWN, "intends": False, "since_s": 0})
-    since_s = float(one["since_s"])
-    return service, Member(host, name, str(one["state"]), bool(one["intends"]), since_s)
+    since_s, group = float(one["since_s"]), str(one.get("group", ""))
+    return service, Member(host, name, str(one["state"]), bool(one["intends"]), since_s, group)
 
 
 def state_line(host, members, details):
@@ -138,6 +138,7 @@ def state_line(host, members, details):
             "state": one.state,
             "since_s": round(one.since_s, 1),
             "intends": one.intends,
+            "group": one.group,
         }
         for service, one in members
     ]

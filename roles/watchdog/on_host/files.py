@@ -17,8 +17,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-class Replica(namedtuple("Replica", "name service port model watch gpus")):
-    """A replica of the manifest; `watch` is None where its engine has no counter."""
+class Replica(namedtuple("Replica", "name service port model watch gpus group", defaults=("",))):
+    """A replica of the manifest; `watch` is None where its engine has no counter. Parts of one
+    replica that spans hosts have the same `group`, "" stands for none."""
 
 
 def read_bounded(path):
@@ -53,7 +54,10 @@ def _replica(entry, engines):
         raise ValueError("not the port of a replica: %r" % str(port)[:80])
     watch = entry.get("watch") or engines.get(entry.get("engine"))
     gpus = [int(gpu) for gpu in entry.get("gpus") or ()]
-    return Replica(name, service, port, model, checked_watch(watch), gpus)
+    group = entry.get("group") or ""
+    if not (isinstance(group, str) and (not group or NAME.match(group))):
+        raise ValueError("not the name of a group: %r" % str(group)[:80])
+    return Replica(name, service, port, model, checked_watch(watch), gpus, group)
 
 
 def checked_watch(watch):

@@ -12,7 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from roles.host.probe import plain
 from roles.watchdog.on_host.agent import Board, Peer, ask_peers, listen, serve, state_line
-from roles.watchdog.on_host.breaker import UNKNOWN, Member, agent_word, is_closed, refusal
+from roles.watchdog.on_host.breaker import (
+    UNKNOWN,
+    Member,
+    agent_word,
+    is_closed,
+    others_of,
+    refusal,
+    serves,
+)
 from roles.watchdog.on_host.exposition import exposition, replica_rows
 from roles.watchdog.on_host.files import ask_helper, read_json, write_whole
 from roles.watchdog.on_host.judge import (
@@ -162,7 +170,10 @@ class Watchdog:
         return [
             (
                 self.service(name),
-                Member(self.host, name, view.state, name in self.intends, now - view.since),
+                Member(
+                    *(self.host, name, view.state, name in self.intends, now - view.since),
+                    self.sight.replicas[name].group,
+                ),
             )
             for name, view in self.views.items()
         ]
@@ -211,7 +222,8 @@ class Watchdog:
     def close_or_open(self, name, answers, now):
         """Have a replica's port take new connections, or none."""
         members = self.members_of(self.service(name), answers, now)
-        serve = any(o.state == SERVING for o in members if (o.host, o.name) != (self.host, name))
+        me = next(one for one in members if (one.host, one.name) == (self.host, name))
+        serve = serves(others_of(me, members))
         was_closed = name in self.closed
         if not is_closed(self.views[name], was_closed, serve):
             self.open(name)

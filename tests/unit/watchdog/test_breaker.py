@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.watchdog.on_host.breaker import Member, agent_word, is_closed, refusal
+from roles.watchdog.on_host.breaker import (
+    Member,
+    agent_word,
+    is_closed,
+    others_of,
+    refusal,
+    serves,
+)
 from roles.watchdog.on_host.judge import STATES, View
 
 
@@ -102,6 +109,50 @@ def test_who_is_restarted(
     me: int, all_members: list[Member], asked: int, unasked: int, reason: str
 ):
     assert refusal(all_members[me], all_members, asked, unasked) == reason
+
+
+def grouped(*rows: tuple[str, str, str]) -> list[Member]:
+    """Members by host, state and group; those that are out are about to be restarted."""
+    return [
+        Member(host, f"q-{number}", state, state == "out", 0.0, group)
+        for number, (host, state, group) in enumerate(rows)
+    ]
+
+
+BROKEN, OTHER = [("a", "out", "g0"), ("b", "out", "g0")], [("c", "serving", "g1")]
+
+
+@pytest.mark.parametrize(
+    ("me", "rows", "reason"),
+    [
+        # Both parts of one replica are restarted together.
+        (0, [*BROKEN, *OTHER], ""),
+        (1, [*BROKEN, *OTHER], ""),
+        (1, [("a", "restarting", "g0"), ("b", "out", "g0"), *OTHER], ""),
+        # Another replica waits for it.
+        (2, [*BROKEN, ("c", "out", "g1"), ("d", "serving", "g2")], "g0 goes first"),
+        (2, [("a", "restarting", "g0"), ("b", "restarting", "g0"), ("c", "out", "g1"),
+            ("d", "serving", "")], "g0 restarts"),
+        # Half a replica serves nobody.
+        (2, [("a", "serving", "g0"), ("b", "out", "g0"), ("c", "out", "g1")],
+            "no replica serves, and g0 goes first"),
+        # Of 19 replicas, 38 parts, one restarts at once; of 20 two.
+        (2, [("a", "restarting", "g0"), ("b", "restarting", "g0"), ("c", "out", "g1"),
+            *[("d", "serving", f"h{n % 17}") for n in range(35)]], "g0 restarts"),
+        (2, [("a", "restarting", "g0"), ("b", "restarting", "g0"), ("c", "out", "g1"),
+            *[("d", "serving", f"h{n % 18}") for n in range(36)]], ""),
+    ],
+)  # fmt: skip
+def test_a_replica_over_hosts_counts_as_one(me: int, rows: list[tuple[str, str, str]], reason: str):
+    members = grouped(*rows)
+    assert refusal(members[me], members, 3, 0) == reason
+
+
+def test_parts_of_one_replica_keep_nothing_in_for_each_other():
+    parts = grouped(("a", "serving", "g0"), ("b", "out", "g0"))
+    assert not serves(others_of(parts[1], parts))
+    assert serves(others_of(parts[1], [*parts, *grouped(("c", "serving", ""))]))
+    assert not serves(parts)
 
 
 fleets = st.lists(

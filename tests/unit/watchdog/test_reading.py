@@ -111,10 +111,11 @@ def manifest(folder: Path, *entries: dict[str, Any]) -> Path:
 
 def test_an_entry_says_what_is_watched_or_its_engine_does(tmp_path: Path):
     own = ENTRY | {"name": "q-1", "watch": WATCH | {"steps": ["other"]}}
-    other = ENTRY | {"name": "q-2", "engine": "unknown"}
+    other = ENTRY | {"name": "q-2", "engine": "unknown", "group": "g-0"}
     found = read_replicas(manifest(tmp_path, ENTRY, own, other), {"kind": WATCH})
     watched = {name: one.watch and one.watch["steps"] for name, one in found.items()}
     assert watched == {"q-0": ["s"], "q-1": ["other"], "q-2": None}
+    assert [one.group for one in found.values()] == ["", "", "g-0"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,8 @@ def test_an_entry_says_what_is_watched_or_its_engine_does(tmp_path: Path):
         {"port": 0},
         {"port": True},
         {"gpus": ["x"]},
+        {"group": ["g"]},
+        {"group": "g 0"},
         {"watch": {"path": "/metrics"}},
         {"watch": WATCH | {"path": "metrics"}},
         {"watch": WATCH | {"steps": [5]}},
@@ -176,10 +179,10 @@ PEER = Peer("b", "10.0.0.2", {"q-0": "q", "q-1": "q"})
 
 def test_hosts_understand_each_other():
     line = state_line(
-        "b", [("q", Member("b", "q-0", "out", True, 12.34))], {"q-0": {"closed": True}}
+        "b", [("q", Member("b", "q-0", "out", True, 12.34, "g"))], {"q-0": {"closed": True}}
     )
     assert peer_members(PEER, json.loads(line)) == [
-        ("q", Member("b", "q-0", "out", True, 12.3)),
+        ("q", Member("b", "q-0", "out", True, 12.3, "g")),
         ("q", Member("b", "q-1", "unknown", False, 0)),
     ]
 
