@@ -118,12 +118,15 @@ class Watch:
 
     `steps` are counters of which one rises with each step of the engine, `pending` gauges of the
     requests that run or wait; each is summed over its labels. `keyed`: the page asks for the key.
+    `slots`: the page is llama-server's list of slots, of a process that the replica's program
+    started itself; each answer while one of them works is a step.
     """
 
     path: str
     steps: tuple[str, ...]
     pending: tuple[str, ...]
     keyed: bool = False
+    slots: bool = False
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,7 @@ def _watch(watch: Watch) -> dict[str, Any]:
         "steps": list(watch.steps),
         "pending": list(watch.pending),
         "keyed": watch.keyed,
+        **({"slots": True} if watch.slots else {}),
     }
 
 

@@ -17,7 +17,7 @@ from roles.watchdog.on_host.scrape import probe, scrape
 from roles.watchdog.program import helper_program, watchdog_program
 from roles.watchdog.status import ask_script, parse_status
 from tests.render.test_hostile_engines import sending
-from tests.render.watched_host import WATCH, answers, free_port, running, watched
+from tests.render.watched_host import SLOTS, WATCH, answers, free_port, running, watched
 
 
 @pytest.mark.parametrize("program", [watchdog_program, helper_program])
@@ -45,7 +45,8 @@ def test_a_busy_engine_that_stops_leaves_is_restarted_once_and_comes_back(tmp_pa
         engine.hangs.set()
         host.until(lambda: "close" in host.done_to("q-0"))
         assert host.first("close", "q-0") - stopped_at <= 1.2
-        assert host.ask("q-0") == "down"
+        # What balancers hear follows at the end of the same look.
+        host.until(lambda: host.ask("q-0") == "down")
         host.until(lambda: "restart" in host.done_to("q-0"))
         assert 3.0 <= host.first("restart", "q-0") - stopped_at <= 4.8
         host.until(lambda: "open" in host.done_to("q-0"))
@@ -54,6 +55,32 @@ def test_a_busy_engine_that_stops_leaves_is_restarted_once_and_comes_back(tmp_pa
         assert sorted(host.done_to("q-0")) == ["close", "evidence", "open", "restart"]
         restarts = [one for one in host.commands if one[0] == "restart"]
         assert (len(restarts), host.done_to("q-1")) == (1, [])
+
+
+def test_an_engine_without_metrics_is_alive_while_it_tells_of_its_slots(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1", watch=SLOTS) as host:
+        engine = host.engines["q-0"]
+        engine.busy = 3
+        before = engine.questions
+        # Twice the time in which it would have left.
+        host.until(lambda: engine.questions > before + 8)
+        time.sleep(1.6)
+        assert (host.state("q-0"), host.commands) == ("serving", [])
+        stopped_at = time.monotonic()
+        engine.hangs.set()
+        host.until(lambda: "close" in host.done_to("q-0"))
+        assert host.first("close", "q-0") - stopped_at <= 1.3
+        host.until(lambda: "open" in host.done_to("q-0"))
+        assert (host.state("q-0"), host.starts["q-0"]) == ("serving", 2)
+
+
+@pytest.mark.parametrize("page", [b"{", b"5", b"[5]", b'[{"x": 1}]', b"x" * (2 << 20)])
+def test_slots_that_are_none_do_no_harm_and_are_told(tmp_path: Path, page: bytes):
+    with watched(tmp_path, "q-0", "q-1", watch=SLOTS) as host:
+        host.engines["q-0"].page = page
+        host.until(lambda: "the metrics of q-0: slots: " in host.log())
+        time.sleep(2)
+        assert (host.state("q-0"), host.commands) == ("serving", [])
 
 
 def test_an_idle_engine_that_stops_is_found_and_comes_back_by_itself(tmp_path: Path):

@@ -18,6 +18,7 @@ from roles.watchdog import HostWatch, ServiceWatch, WatchdogSettings
 from roles.watchdog.program import watchdog_program
 from roles.watchdog.render import configuration
 
+SLOTS = {"path": "/slots", "steps": [], "pending": [], "slots": True}
 WATCH = {"path": "/metrics", "steps": ["s_total"], "pending": ["busy"], "keyed": True}
 KEY = "engine-key"
 # The times of a service in tenths of their defaults.
@@ -41,11 +42,16 @@ class Engine:
     def __init__(self) -> None:
         self.hangs = threading.Event()
         self.steps, self.busy, self.page = 0, 0, b""
+        self.questions = 0
         engine = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                engine.questions += 1
                 engine.wait()
+                if self.path == "/slots":
+                    slots = [{"is_processing": n < engine.busy} for n in range(4)]
+                    return self.send(200, engine.page or json.dumps(slots).encode())
                 if self.headers["Authorization"] != f"Bearer {KEY}":
                     return self.send(401, b"")
                 if not engine.hangs.is_set() and engine.busy:
@@ -84,7 +90,15 @@ class Engine:
 class WatchedHost:
     """The folder of a host, its engines by replica, and the commands that the helper was given."""
 
-    def __init__(self, folder: Path, replicas: tuple[str, ...], address: str, port: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        replicas: tuple[str, ...],
+        address: str,
+        port: int,
+        watch: dict[str, Any] = WATCH,
+    ) -> None:
+        self.watch = watch
         self.folder, self.address, self.port = folder, address, port
         self.engines = {name: Engine() for name in replicas}
         self.commands: list[tuple[str, str, float]] = []
@@ -100,7 +114,8 @@ class WatchedHost:
 
     def write_manifest(self) -> None:
         entries = [
-            {"name": name, "service": "q", "model": "m", "engine": "e", "gpus": [0], "watch": WATCH,
+            {"name": name, "service": "q", "model": "m", "engine": "e", "gpus": [0],
+             "watch": self.watch,
              "port": engine.server.server_port}
             for name, engine in self.engines.items()
         ]  # fmt: skip
@@ -149,6 +164,9 @@ class WatchedHost:
         do, name = command["do"], command["replica"]
         if do == "key":
             return {"ok": True, "key": KEY}
+        if do == "port":
+            # The engine's own process is the same server here.
+            return {"ok": True, "port": self.engines[name].server.server_port}
         self.commands.append((do, name, time.monotonic()))
         if do == "restart":
             self.starts[name] += 1
@@ -197,11 +215,16 @@ def free_port() -> int:
 
 @contextmanager
 def watched(
-    folder: Path, *replicas: str, address: str = "127.0.0.1", port: int = 0, **config: Any
+    folder: Path,
+    *replicas: str,
+    address: str = "127.0.0.1",
+    port: int = 0,
+    watch: dict[str, Any] = WATCH,
+    **config: Any,
 ) -> Iterator[WatchedHost]:
     """A host whose watchdog runs, once all of its replicas serve."""
     folder.mkdir(exist_ok=True)
-    host = WatchedHost(folder, replicas, address, port or free_port())
+    host = WatchedHost(folder, replicas, address, port or free_port(), watch)
     with socket.socket(socket.AF_UNIX) as server, running(host, **config):
         server.bind(f"{folder}/helper.sock")
         server.listen(64)

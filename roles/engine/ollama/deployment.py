@@ -14,6 +14,7 @@ from roles.engine.deployment import (
     Placement,
     Served,
     Start,
+    Watch,
     own_environment,
 )
 from roles.engine.gguf.context import MICRO_BATCH
@@ -40,6 +41,10 @@ PHASES = (
     Phase("load the model", "load"),
     Phase("the model is loaded", "first token"),
 )
+
+
+# It has no metrics. Its engine, a llama-server at a port of its own, answers between two steps.
+WATCH = Watch("/slots", (), (), slots=True)
 
 
 class OllamaDeployment:
@@ -102,6 +107,7 @@ class OllamaDeployment:
                 f"TimeoutStopSec={placement.drain_timeout_s + 30}",
             ),
             phases=PHASES,
+            watch=WATCH,
             listens_first=True,
         )
 

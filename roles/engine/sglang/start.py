@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from roles.engine.arguments import option_names
-from roles.engine.deployment import KeyFile, Phase, Placement, Served, Start, own_environment
+from roles.engine.deployment import KeyFile, Phase, Placement, Served, Start, Watch, own_environment
 from roles.engine.params import GIB, Argument
 from roles.engine.sglang.arguments import OPTIONS
 from roles.engine.sglang.memory import REQUESTS, defaults
@@ -25,6 +25,14 @@ PHASES = (
     Phase("KV Cache is allocated|Memory pool end", "KV cache is allocated"),
     Phase("Capture [^\n]{0,60} begin|Capturing batches|Capturing prefill", "capture CUDA graphs"),
     Phase("max_total_num_tokens=", "warm up"),
+)
+# Source: SGLang 0.5.23 (scheduler_components/metrics_reporter.py): the tokens of each forward pass,
+# of a prefill's chunk or a decode, are added at once; the gauges follow at the latest when it is
+# idle.
+WATCH = Watch(
+    path="/metrics",
+    steps=("sglang:realtime_tokens_total",),
+    pending=("sglang:num_running_reqs", "sglang:num_queue_reqs"),
 )
 # It logs its options with the keys among them by this logger, at the level INFO
 # (`entrypoints/engine.py`), and nothing else that a start is judged by.
@@ -58,6 +66,7 @@ def start(replica: Replica, served: Served, build: SglangSettings, placement: Pl
             f"TimeoutStopSec={placement.drain_timeout_s + 30}",
         ),
         phases=PHASES,
+        watch=WATCH,
     )
 
 

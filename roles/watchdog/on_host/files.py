@@ -67,7 +67,7 @@ def checked_watch(watch):
     texts = [*watch["steps"], *watch["pending"], watch["path"]]
     if not all(isinstance(text, str) for text in texts) or not watch["path"].startswith("/"):
         raise ValueError("not what is watched of a replica")
-    return dict(watch, keyed=bool(watch.get("keyed")))
+    return dict(watch, keyed=bool(watch.get("keyed")), slots=bool(watch.get("slots")))
 
 
 def write_whole(path, text):

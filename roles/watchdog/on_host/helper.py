@@ -15,7 +15,13 @@ import sys
 import time
 
 from roles.host.probe import parsed, plain
-from roles.watchdog.on_host.evidence import HANGS, collect, members_of_unit, output
+from roles.watchdog.on_host.evidence import (
+    HANGS,
+    collect,
+    first_bytes,
+    members_of_unit,
+    output,
+)
 from roles.watchdog.on_host.files import (
     DAMAGED,
     MOST_BYTES,
@@ -53,6 +59,7 @@ class Helper:
         self.config, self.table = config, config["table"]
         self.commands = {
             "key": self.key,
+            "port": self.port,
             "close": self.close,
             "open": self.open,
             "evidence": self.evidence,
@@ -96,6 +103,15 @@ class Helper:
         except FileNotFoundError:
             text = ""
         return {"key": text.partition("\n")[0].strip()}
+
+    def port(self, replica):
+        """The port of an engine that the replica's program started itself; 0 where there is
+        none."""
+        for pid in members_of_unit(replica.name):
+            port = port_of(first_bytes("/proc/%d/cmdline" % pid))
+            if port:
+                return {"port": port}
+        return {"port": 0}
 
     def close(self, replica):
         """Have the port take no new connections for a minute."""
@@ -212,6 +228,13 @@ class Helper:
         write_whole(path, "for %s\n" % replica.name)
         run(["systemctl", "reboot", "--no-block"])
         return {"done": "reboots"}
+
+
+def port_of(command):
+    """The port that a process was told to listen at, by its command as /proc has it; 0 for none."""
+    words = command.split("\0")
+    value = words[words.index("--port") + 1] if "--port" in words[:-1] else ""
+    return int(value) if value.isdigit() and int(value) < 65536 else 0
 
 
 def query_gpus():

@@ -53,6 +53,22 @@ def scrape(port, watch, key, timeout_s=SCRAPE_S):
     return Scrape(PAGE if not lacks else UNREADABLE, steps, pending, detail)
 
 
+def scrape_slots(port, path, timeout_s=SCRAPE_S):
+    """Ask llama-server for its slots once; `pending` is how many of them work."""
+    try:
+        with request("http://127.0.0.1:%d%s" % (port, path), "", timeout_s) as response:
+            if response.status != 200:
+                return Scrape(UNREADABLE, detail="slots: HTTP %d" % response.status)
+            slots = parsed(response.read())
+        return Scrape(PAGE, None, sum(bool(slot["is_processing"]) for slot in slots))
+    except ConnectionRefusedError:
+        return Scrape(UNREADABLE, detail="slots: its engine takes no connection")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        return Scrape(UNREADABLE, detail="slots: " + plain(repr(error)))
+    except ERRORS:
+        return Scrape(LATE)
+
+
 def total(text, names):
     """The sum of some metrics over all labels; None where none of them has a sensible value."""
     found = None

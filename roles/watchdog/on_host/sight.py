@@ -11,9 +11,9 @@ from roles.watchdog.on_host.files import (
     read_json,
     read_replicas,
 )
-from roles.watchdog.on_host.judge import LATE, UNFIT, UNREADABLE, Sample
+from roles.watchdog.on_host.judge import LATE, PAGE, UNFIT, UNREADABLE, Sample
 from roles.watchdog.on_host.saved import log
-from roles.watchdog.on_host.scrape import Scrape, probe, scrape
+from roles.watchdog.on_host.scrape import Scrape, probe, scrape, scrape_slots
 from roles.watchdog.on_host.units import read_units
 
 # A page of metrics that takes longer counts as late.
@@ -49,6 +49,8 @@ class Sight:
         self.pool = ThreadPoolExecutor(max_workers=64)
         self.replicas, self.units = {}, {}
         self.probes, self.keys, self.notes = {}, {}, Notes("can be read again")
+        # By replica: the start of its unit, its engine's port, and its steps.
+        self.slots = {}
 
     def samples(self):
         """A sample of each replica by name; None where systemd does not answer."""
@@ -111,8 +113,28 @@ class Sight:
     def _scrape(self, replica, invocation):
         if replica.watch is None:
             return Scrape(UNREADABLE, detail="its engine has no counter of steps")
+        if replica.watch["slots"]:
+            return self._scrape_slots(replica, invocation)
         key = self._key(replica.name, invocation) if replica.watch["keyed"] else ""
         return scrape(replica.port, replica.watch, key)
+
+    def _scrape_slots(self, replica, invocation):
+        """The slots of a replica's own engine; each answer while it works counts as a step."""
+        known = self.slots.get(replica.name)
+        if known is None or known[0] != invocation:
+            answer = ask_helper(
+                self.config["helper"], {"do": "port", "replica": replica.name}, KEY_S
+            )
+            port = answer.get("port")
+            if not answer.get("ok") or type(port) is not int or not 0 < port < 65536:
+                return Scrape(UNREADABLE, detail="slots: its engine is not found")
+            known = (invocation, port, known[2] if known else 0)
+        found = scrape_slots(known[1], replica.watch["path"])
+        steps = known[2] + 1 if found.pending else known[2]
+        # It may have been started anew, at another port.
+        again = "" if found.outcome == UNREADABLE else invocation
+        self.slots[replica.name] = (again, known[1], steps)
+        return found._replace(steps=steps) if found.outcome == PAGE else found
 
     def _probe(self, replica, invocation, limit_s):
         key = self._key(replica.name, invocation)

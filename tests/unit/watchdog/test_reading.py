@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.engine.sglang.start import WATCH as SGLANG_WATCH
 from roles.watchdog.on_host.agent import Board, Peer, peer_members, state_line
 from roles.watchdog.on_host.breaker import Member
 from roles.watchdog.on_host.exposition import METRICS, exposition, replica_rows
@@ -21,6 +22,7 @@ from roles.watchdog.on_host.files import (
     read_replicas,
     write_whole,
 )
+from roles.watchdog.on_host.helper import port_of
 from roles.watchdog.on_host.judge import first
 from roles.watchdog.on_host.saved import Saved, boot_id
 from roles.watchdog.on_host.scrape import kind_of, total
@@ -36,6 +38,14 @@ vllm:iteration_tokens_total_bucket{engine="0",le="1.0",model_name="m"} 7.0
 vllm:iteration_tokens_total_count{engine="0",model_name="m"} 4.0
 vllm:iteration_tokens_total_count{engine="1",model_name="m"} 5.0
 """
+# As 0.5.23 prints it (observability/metrics_collector.py).
+SGLANG = """\
+sglang:num_running_reqs{engine_type="unified",model_name="m",tp_rank="0"} 2.0
+sglang:num_queue_reqs{engine_type="unified",model_name="m",tp_rank="0"} 1.0
+sglang:realtime_tokens_total{engine_type="unified",mode="prefill_compute",model_name="m"} 70.0
+sglang:realtime_tokens_total{engine_type="unified",mode="decode",model_name="m"} 30.0
+sglang:realtime_tokens_created{engine_type="unified",mode="decode",model_name="m"} 1.76e+09
+"""
 LLAMA = "llamacpp:n_decode_total 41\nllamacpp:requests_processing 1\nllamacpp:requests_deferred 0\n"
 
 
@@ -44,6 +54,8 @@ LLAMA = "llamacpp:n_decode_total 41\nllamacpp:requests_processing 1\nllamacpp:re
     [
         (VLLM, ["vllm:iteration_tokens_total_count"], 9),
         (VLLM, ["vllm:num_requests_running", "vllm:num_requests_waiting"], 5),
+        (SGLANG, SGLANG_WATCH.steps, 100),
+        (SGLANG, SGLANG_WATCH.pending, 3),
         (LLAMA, ["llamacpp:n_decode_total"], 41),
         (LLAMA, ["llamacpp:requests_processing", "llamacpp:requests_deferred"], 1),
         ("", ["a"], None),
@@ -66,6 +78,22 @@ def test_a_page_of_metrics_is_summed_over_labels(text: str, names: list[str], va
 def test_any_text_is_a_page_without_harm(text: str, name: str):
     found = total(f"{name}{text}", [name])
     assert found is None or found >= 0
+
+
+@pytest.mark.parametrize(
+    ("command", "port"),
+    [
+        ("/lib/llama-server\0--model\0b\0--port\x0041234\0--host\x00127.0.0.1\0", 41234),
+        ("/bin/ollama\0serve\0", 0),
+        ("x\0--port", 0),
+        ("x\0--port\0", 0),
+        ("x\0--port\0-5\0", 0),
+        ("x\0--port\x0099999\0", 0),
+        ("", 0),
+    ],
+)
+def test_the_port_of_an_engines_own_process(command: str, port: int):
+    assert port_of(command) == port
 
 
 def answer(content: Any = "Hello", tokens: Any = 1) -> bytes:

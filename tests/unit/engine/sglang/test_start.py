@@ -182,6 +182,12 @@ def test_the_capture_of_graphs_is_a_phase(line: str):
     ]
 
 
+def test_its_steps_are_told_where_its_metrics_are_on():
+    watch = start().watch
+    assert watch and not watch.keyed and watch.steps == ("sglang:realtime_tokens_total",)
+    assert options(start())["enable-metrics"] is True
+
+
 def test_what_its_unit_needs():
     found = start()
     # Its schedulers must outlive the signal: it drains by itself, for as long as requests run.
