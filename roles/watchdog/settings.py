@@ -23,8 +23,8 @@ class WatchdogSettings(StrictSettings):
         default=7440,
         ge=1024,
         le=65535,
-        description="port where balancers and other GPU hosts ask how the replicas are (HAProxy's "
-        "agent-check); open to them alone",
+        description="port where balancers and other GPU hosts ask how the replicas are (an "
+        "agent check); open to them alone",
     )
     metrics_dir: Annotated[str, BeforeValidator(_folder)] = Field(
         default="/var/lib/llm/metrics",

@@ -1,6 +1,6 @@
 """The agent port: tells balancers and other hosts how the replicas are; runs on a host.
 
-`NAME` is answered with "up 100%", "down" or nothing, as HAProxy's agent-check takes it, `state`
+`NAME` is answered with "up 100%", "down" or nothing, as balancers' agent checks take it, `state`
 with one line of JSON.
 """
 
