@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import namedtuple
 
-from roles.host.probe import parsed
+from roles.host.probe import PROOFS, parsed
 
 MOST_BYTES = 1 << 20
 # Names go into answers, metrics and the names of units.
@@ -17,9 +17,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-class Replica(namedtuple("Replica", "name service port model watch gpus group", defaults=("",))):
+class Replica(
+    namedtuple(
+        "Replica", "name service port model watch gpus group task", defaults=("", "generate")
+    )
+):
     """A replica of the manifest; `watch` is None where its engine has no counter. Parts of one
-    replica that spans hosts have the same `group`, "" stands for none."""
+    replica that spans hosts have the same `group`, "" stands for none. `task` is one of PROOFS."""
 
 
 def read_bounded(path):
@@ -57,7 +61,10 @@ def _replica(entry, engines):
     group = entry.get("group") or ""
     if not (isinstance(group, str) and (not group or NAME.match(group))):
         raise ValueError("not the name of a group: %r" % str(group)[:80])
-    return Replica(name, service, port, model, checked_watch(watch), gpus, group)
+    task = entry.get("task", "generate")
+    if task not in PROOFS:
+        raise ValueError("not the task of a service: %r" % str(task)[:80])
+    return Replica(name, service, port, model, checked_watch(watch), gpus, group, task)
 
 
 def checked_watch(watch):

@@ -278,9 +278,7 @@ class Connection(socketserver.StreamRequestHandler):
     def handle(self):
         # A client that says nothing or never reads, and a program that never ends.
         signal.alarm(ALARM_S)
-        answer = Helper(read_json(sys.argv[1])).answer(
-            self.rfile.readline(MOST_COMMAND)
-        )
+        answer = Helper(read_json(sys.argv[1])).answer(self.rfile.readline(MOST_COMMAND))
         text = json.dumps(answer)[: MOST_BYTES - 1]
         # A client that went away needs no answer.
         with contextlib.suppress(OSError):

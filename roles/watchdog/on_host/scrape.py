@@ -7,7 +7,7 @@ import math
 import time
 from collections import namedtuple
 
-from roles.host.probe import ERRORS, PROMPT, parsed, plain, request
+from roles.host.probe import ERRORS, PROMPT, PROOFS, parsed, plain, request
 from roles.watchdog.on_host.judge import (
     BUSY,
     GOOD,
@@ -91,9 +91,12 @@ def _value(line):
     return value if math.isfinite(value) and value >= 0 else None
 
 
-def probe(port, model, key, timeout_s, tokens):
-    """Ask a replica for a completion of a few tokens."""
+def probe(port, model, key, timeout_s, tokens, task="generate"):
+    """Ask a replica for a completion of a few tokens, or for what its task is instead."""
     started = time.monotonic()
+    if task != "generate":
+        proof = PROOFS[task]("http://127.0.0.1:%d" % port, key, model, timeout_s)
+        return Probe(kind_of_proof(proof), started, proof.get("error", ""))
     body = {
         "model": model,
         "messages": [{"role": "user", "content": PROMPT}],
@@ -113,18 +116,32 @@ def probe(port, model, key, timeout_s, tokens):
     return Probe(kind_of(status, text), started, "HTTP %d: %s" % (status, excerpt(text)))
 
 
+def kind_of_proof(proof):
+    """What an answer without tokens says."""
+    if proof["ok"]:
+        return GOOD
+    # Nonsense has no status either, and counts as much as silence.
+    return SILENT if proof["status"] is None else _kind_of_status(proof["status"])
+
+
+def _kind_of_status(status):
+    """What a status alone says; None where the body counts."""
+    if status in (429, 503):
+        return BUSY
+    if status // 100 == 5:
+        return WRONG
+    return None if status // 100 == 2 else UNFIT
+
+
 def excerpt(text):
     return plain(text[:200].decode(errors="replace"))
 
 
 def kind_of(status, text):
     """What an answer to a probe says."""
-    if status in (429, 503):
-        return BUSY
-    if status // 100 == 5:
-        return WRONG
-    if status // 100 != 2:
-        return UNFIT
+    by_status = _kind_of_status(status)
+    if by_status:
+        return by_status
     try:
         answer = parsed(text)
         tokens = answer["usage"]["completion_tokens"]

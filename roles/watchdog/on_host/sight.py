@@ -139,7 +139,7 @@ class Sight:
     def _probe(self, replica, invocation, limit_s):
         key = self._key(replica.name, invocation)
         tokens = self.services[replica.service]["probe_tokens"]
-        found = probe(replica.port, replica.model, key, limit_s, tokens)
+        found = probe(replica.port, replica.model, key, limit_s, tokens, replica.task)
         if found.kind == UNFIT:
             # Perhaps its key has changed.
             self.keys.pop(replica.name, None)

@@ -78,7 +78,7 @@ def test_the_drained_are_kept_where_all_are_drained_unless_the_interruption_is_a
     drained=st.sets(st.tuples(st.sampled_from([*IDS, "gpu9/x-0"]), st.sampled_from(OWNERS))),
     failures=st.dictionaries(st.sampled_from([*IDS, "gpu9/x-0"]), st.text()),
 )
-def test_laws(drained: set[tuple[str, str]], failures: dict[str, str]):
+def test_laws(drained: set[tuple[str, Owner]], failures: dict[str, str]):
     upstream = replace(CHAT, failures=failures)
     drains = [drain(id, owner) for id, owner in sorted(drained)]
     found = servers(upstream, drains)

@@ -25,7 +25,7 @@ from roles.watchdog.on_host.files import (
 from roles.watchdog.on_host.helper import port_of
 from roles.watchdog.on_host.judge import first
 from roles.watchdog.on_host.saved import Saved, boot_id
-from roles.watchdog.on_host.scrape import kind_of, total
+from roles.watchdog.on_host.scrape import kind_of, kind_of_proof, total
 from roles.watchdog.on_host.units import Unit, parse_units
 
 # As vLLM 0.33 and llama.cpp b11434 write them.
@@ -127,6 +127,20 @@ def test_what_an_answer_to_a_probe_says(status: int, text: bytes, kind: str):
     assert kind_of(status, text) == kind
 
 
+@pytest.mark.parametrize(
+    ("proof", "kind"),
+    [
+        ({"ok": True, "status": 200, "length": 64}, "good"),
+        ({"ok": False, "status": None, "error": "timed out"}, "silent"),
+        ({"ok": False, "status": 503, "error": "HTTP 503"}, "busy"),
+        ({"ok": False, "status": 500, "error": "HTTP 500"}, "wrong"),
+        ({"ok": False, "status": 401, "error": "HTTP 401"}, "unfit"),
+    ],
+)
+def test_what_a_vector_or_an_order_says(proof: dict[str, Any], kind: str):
+    assert kind_of_proof(proof) == kind
+
+
 ENTRY = {"name": "q-0", "service": "q", "port": 8001, "model": "m", "engine": "kind", "gpus": [0]}
 WATCH = {"path": "/metrics", "steps": ["s"], "pending": ["p"], "keyed": False}
 
@@ -139,17 +153,20 @@ def manifest(folder: Path, *entries: dict[str, Any]) -> Path:
 
 def test_an_entry_says_what_is_watched_or_its_engine_does(tmp_path: Path):
     own = ENTRY | {"name": "q-1", "watch": WATCH | {"steps": ["other"]}}
-    other = ENTRY | {"name": "q-2", "engine": "unknown", "group": "g-0"}
+    other = ENTRY | {"name": "q-2", "engine": "unknown", "group": "g-0", "task": "embed"}
     found = read_replicas(manifest(tmp_path, ENTRY, own, other), {"kind": WATCH})
     watched = {name: one.watch and one.watch["steps"] for name, one in found.items()}
     assert watched == {"q-0": ["s"], "q-1": ["other"], "q-2": None}
     assert [one.group for one in found.values()] == ["", "", "g-0"]
+    assert [one.task for one in found.values()] == ["generate", "generate", "embed"]
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"name": "../x"},
+        {"task": "sing"},
+        {"task": ["embed"]},
         {"name": "a b"},
         {"name": 5},
         {"port": "8001"},
