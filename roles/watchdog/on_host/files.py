@@ -44,11 +44,11 @@ def read_replicas(path, engines):
 
     `engines` has what is watched of each kind of engine, for entries of an earlier version.
     """
-    replicas = [_replica(entry, engines) for entry in read_json(path)["replicas"]]
+    replicas = [_replica_of(entry, engines) for entry in read_json(path)["replicas"]]
     return {one.name: one for one in replicas}
 
 
-def _replica(entry, engines):
+def _replica_of(entry, engines):
     name, service, port, model = (entry[key] for key in ("name", "service", "port", "model"))
     if not all(isinstance(text, str) for text in (name, service, model)):
         raise ValueError("a replica's name, service and model are texts")
