@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from roles.engine.needs import Version
 from roles.engine.params import GpuMemory
+from roles.engine.refusal import Instead
 from roles.models import Model, forms
 
 # What to use in place of a format, the nearest first: by bits a weight.
@@ -66,7 +67,7 @@ def subject_of(format_name: str) -> str:
 
 def nearest_form(
     model: Model, subject: str, runs: Callable[[str], bool], loads: Callable[[Model], bool]
-) -> str:
+) -> Instead:
     """What to do about a format that a card does not run: the nearest form that it runs.
 
     `runs` is whether it runs a subject, `loads` whether it runs all of a model.
@@ -75,6 +76,13 @@ def nearest_form(
     able = [name for form, name in formats if form != subject and runs(form)]
     whole = model.variant_of or model.id
     known = [one.id for one in forms(whole) if loads(one)]
-    named = f", such as {known[0]}" if known else ""
     form = f"in {able[0]} or unquantised" if able else "unquantised"
-    return f"use a form of {whole or 'the model'} {form}{named}"
+    words = f"use a form of {whole or 'the model'} {form}"
+    if not known:
+        return Instead(words)
+    return Instead(f"{words}, such as {known[0]}", (("model", known[0]),), comment=words)
+
+
+def cache_instead(dtype: str) -> Instead:
+    """To set the type of the KV cache."""
+    return Instead(f'set {{"kv_cache_dtype": "{dtype}"}}', (("kv_cache_dtype", dtype),))

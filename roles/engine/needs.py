@@ -98,6 +98,7 @@ def strictest(needs: Sequence[EngineNeeds]) -> EngineNeeds:
         package_indexes=tuple(dict.fromkeys(i for one in needs for i in one.package_indexes)),
         archives=tuple(dict.fromkeys(archive for one in needs for archive in one.archives)),
         installed_gib=sum(one.installed_gib for one in dict.fromkeys(needs)),
+        built_below=most(one.built_below for one in needs),
         older_build=_older_builds(needs),
     )
 

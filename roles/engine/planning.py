@@ -5,6 +5,8 @@ from typing import Protocol
 
 from roles.engine.calibration import Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
+from roles.engine.refusal import Instead as Instead
+from roles.engine.refusal import Refusal as Refusal
 from roles.hardware import Gpu
 from roles.models import Adapter, Model
 from roles.plan import MemorySum, Shape, Task
@@ -119,7 +121,7 @@ class Planning(Protocol):
         dtype: str | None,
         gpu: Gpu,
         least: float | None = None,
-    ) -> str | None:
+    ) -> Refusal | None:
         """Why the engine would not start on a card, regardless of its memory, and the remedy.
 
         `least` is the minimum compute capability of its build; None is the newest build's.
@@ -134,7 +136,7 @@ class Planning(Protocol):
         """Warnings about what is uncertain in a model's memory with this engine."""
         ...
 
-    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
         """What a card has no kernels for, and the nearest form that it runs; None if all runs."""
         ...
 

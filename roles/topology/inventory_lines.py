@@ -1,11 +1,11 @@
 """Remedies as lines to paste into an inventory: settings of a service, or data of a host. Pure."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from roles.engine.params import GpuMemory
+from roles.engine.planning import Instead
 from roles.hardware import find_card
 from roles.plan import Load
 from roles.topology.remedies import Remedy
@@ -33,15 +33,12 @@ def inventory_line(remedy: Remedy, arguments: Mapping[str, Any], load: Load | No
     return settings_line(settings, "a quantised form" if "model" in settings else "")
 
 
-def refusal_line(remedy: str, arguments: Mapping[str, Any]) -> str:
-    """The remedy of a refused card: as a line where it names options or a model, else as it is."""
-    if found := re.fullmatch(r"set arguments: (\{.*\})( or more)?", remedy):
-        return settings_line({"arguments": {**arguments, **json.loads(found[1])}})
-    if found := re.fullmatch(r"set (\{.*\})", remedy):
-        return settings_line(json.loads(found[1]))
-    if found := re.fullmatch(r"(use a form of .*), such as (\S+)", remedy):
-        return settings_line({"model": found[2]}, found[1])
-    return remedy
+def refusal_line(instead: Instead, arguments: Mapping[str, Any]) -> str:
+    """What to do in place of a refused card: as a line where it is settings of the service."""
+    settings: dict[str, Any] = dict(instead.settings)
+    if instead.options:
+        settings["arguments"] = {**arguments, **dict(instead.options)}
+    return settings_line(settings, instead.comment) if settings else instead.words
 
 
 def settings_line(settings: Mapping[str, Any], comment: str = "") -> str:

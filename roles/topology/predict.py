@@ -71,7 +71,7 @@ def predict(case: CaseSettings) -> Answer:
     start = _start(case)
     memory = _sum(start)
     unsupported = start.engine.kernel_problem(start.model, start.params, start.gpu)
-    reason = unsupported or memory.reason
+    reason = str(unsupported) if unsupported else memory.reason
     if not memory.starts and not unsupported:
         plain = start.model.quantization is None
         found = remedies(start, forms(start.model.id) if plain else ())

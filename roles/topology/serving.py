@@ -7,6 +7,7 @@ from itertools import groupby
 
 from roles.engine.engine import engine
 from roles.engine.params import gpu_memory
+from roles.engine.planning import Refusal
 from roles.hardware import Gpu, Hardware
 from roles.models import forms
 from roles.plan import Load, Shape
@@ -114,7 +115,7 @@ def _add_mixed_replicas(
     return [*alone, mixed]
 
 
-def refused_card(spec: ServiceSpec, gpu: Gpu) -> str | None:
+def refused_card(spec: ServiceSpec, gpu: Gpu) -> Refusal | None:
     """Why the engine cannot run on a card at all; None if it can."""
     return engine(spec.engine).unsupported(
         spec.model, spec.params, spec.dtype, gpu, spec.least_capability
@@ -137,8 +138,8 @@ def _serve_equal(
 ) -> Serving:
     """How equal cards serve; `load` is their part."""
     if refused := refused_card(spec, gpus[0]):
-        remedy = refusal_line(refused.rpartition("; ")[2], dict(spec.arguments))
-        return Serving(problems=(refused,), remedies=(remedy,))
+        remedy = refusal_line(refused.instead, dict(spec.arguments))
+        return Serving(problems=(str(refused),), remedies=(remedy,))
     own = engine(spec.engine)
     if not own.calibration or gpu_rates(gpus[0]) is None:
         load = None

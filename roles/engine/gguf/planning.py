@@ -15,6 +15,7 @@ from roles.engine.gguf.converted import gguf_type, shape_of
 from roles.engine.gguf.memory import Part
 from roles.engine.gguf.split import parts_of, tensor_split
 from roles.engine.params import GIB, Argument, Changes, EngineParams, GpuMemory, gpu_memory
+from roles.engine.refusal import Instead, Refusal
 from roles.engine.tasks import check_task
 from roles.hardware import Gpu
 from roles.models import Model
@@ -123,14 +124,14 @@ class GgufPlanning:
         dtype: str | None,
         gpu: Gpu,
         least: float | None = None,
-    ) -> str | None:
+    ) -> Refusal | None:
         """Why the engine would not start on a card, and what to do."""
         least = self.min_capability if least is None else least
         capability = gpu_memory(gpu).compute_capability
         if capability is not None and capability < least:
-            return (
-                f"{gpu.name} has compute capability {capability:.1f}, {self.name} needs {least}; "
-                "use a newer GPU"
+            return Refusal(
+                f"{gpu.name} has compute capability {capability:.1f}, {self.name} needs {least}",
+                Instead("use a newer GPU"),
             )
         return self.kernel_problem(model, params, gpu_memory(gpu))
 
@@ -142,13 +143,16 @@ class GgufPlanning:
         """Empty for a GGUF file, whose tensors are counted."""
         return () if model.gguf else model.warnings
 
-    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
         """That the model is no GGUF file."""
         if model.gguf is not None:
             return None
-        return (
-            f"{self.name} loads GGUF files, and {model.name} is none; take {self.files_of(model)}: "
-            "set services[].model to a file that `python -m roles.models read FILE.gguf` made"
+        return Refusal(
+            f"{self.name} loads GGUF files, and {model.name} is none",
+            Instead(
+                f"take {self.files_of(model)}: set services[].model to a file that `python -m "
+                "roles.models read FILE.gguf` made"
+            ),
         )
 
     def files_of(self, model: Model) -> str:

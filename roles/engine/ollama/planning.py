@@ -7,6 +7,7 @@ from roles.engine.gguf.context import memory_options
 from roles.engine.gguf.planning import GgufPlanning
 from roles.engine.ollama.names import parse
 from roles.engine.params import Argument, EngineParams, GpuMemory
+from roles.engine.refusal import Instead, Refusal
 from roles.models import Adapter, Model
 from roles.plan import Task
 
@@ -30,7 +31,7 @@ class Ollama(GgufPlanning):
     min_capability: float = 5.0
     min_capability_of_any_build: float = 5.0
 
-    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
         """That the model is no GGUF file, has a name that Ollama refuses, or takes one request at
         a time."""
         if problem := super().kernel_problem(model, params, gpu):
@@ -38,17 +39,18 @@ class Ollama(GgufPlanning):
         try:
             parse(model.name)
         except ValueError as error:
-            return f"clients ask Ollama for the model by its id: {error}; change id in its file"
+            asked = f"clients ask Ollama for the model by its id: {error}"
+            return Refusal(asked, Instead("change id in its file"))
         kind = model.gguf.architecture if model.gguf else ""
         if kind in SINGLE and params.min_concurrency > 1:
-            return (
-                f"Ollama works on one request of a {kind} model at a time; set min_concurrency 1, "
-                "or engine llama_cpp"
+            return Refusal(
+                f"Ollama works on one request of a {kind} model at a time",
+                Instead("set min_concurrency 1, or engine llama_cpp"),
             )
         if params.task == "embed" and params.min_concurrency > 1:
-            return (
-                "Ollama works on one embedding at a time; set min_concurrency 1, or engine "
-                "llama_cpp"
+            return Refusal(
+                "Ollama works on one embedding at a time",
+                Instead("set min_concurrency 1, or engine llama_cpp"),
             )
         return None
 

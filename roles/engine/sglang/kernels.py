@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from roles.engine.kernels import Row, nearest_form, subject_of
+from roles.engine.kernels import Row, cache_instead, nearest_form, subject_of
 from roles.engine.params import EngineParams, GpuMemory
+from roles.engine.refusal import Instead, Refusal
 from roles.models import Model
 
 # The wheel's least; the only one that there is.
@@ -62,12 +63,13 @@ def runs(subject: str, gpu: GpuMemory) -> bool:
     return all(one.runs_on(gpu) for one in ROWS if one.subject == subject)
 
 
-def kernel_problem(model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+def kernel_problem(model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
     """What a card has no kernels for, and the nearest form that runs; None if all runs."""
     lacking = _lacking(model, params, gpu)
     if lacking is None:
         return None
-    return f"{lacking.problem(gpu, 'SGLang')}; {_instead(model, params, lacking.subject, gpu)}"
+    instead = _instead(model, params, lacking.subject, gpu)
+    return Refusal(lacking.problem(gpu, "SGLang"), instead)
 
 
 def _lacking(model: Model, params: EngineParams, gpu: GpuMemory) -> Row | None:
@@ -90,14 +92,14 @@ def _subjects(model: Model, params: EngineParams) -> Iterator[str]:
         yield "sparse mla"
 
 
-def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -> str:
+def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -> Instead:
     """The nearest that runs on a card."""
     if subject in ("card", "sparse mla"):
-        return "use another GPU"
+        return Instead("use another GPU")
     if subject.startswith("kv "):
-        return 'set {"kv_cache_dtype": "bfloat16"}'
+        return cache_instead("bfloat16")
     if subject == "gguf":
-        return "leave it to llama_cpp, or use the files that it was made from"
+        return Instead("leave it to llama_cpp, or use the files that it was made from")
     plain = replace(params, quantization=None)
     return nearest_form(
         model, subject, lambda form: runs(form, gpu), lambda one: not _lacking(one, plain, gpu)

@@ -7,6 +7,7 @@ from itertools import accumulate
 from roles.engine.adapters import check_options
 from roles.engine.calibration import Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, gpu_memory
+from roles.engine.refusal import Instead, Refusal
 from roles.engine.sglang.arguments import ADAPTER_OPTIONS, KV_DTYPES, check_arguments, unknown_by
 from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
 from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
@@ -124,14 +125,14 @@ class Sglang:
         dtype: str | None,
         gpu: Gpu,
         least: float | None = None,
-    ) -> str | None:
+    ) -> Refusal | None:
         """Why SGLang would not start on a card, and the remedy."""
         least = ENGINE_CAPABILITY if least is None else least
         capability = gpu_memory(gpu).compute_capability
         if capability is not None and capability < least:
-            return (
-                f"{gpu.name} has compute capability {capability:.1f}, SGLang needs {least}; "
-                "use a newer card, or engine vllm or llama_cpp"
+            return Refusal(
+                f"{gpu.name} has compute capability {capability:.1f}, SGLang needs {least}",
+                Instead("use a newer GPU, or engine vllm or llama_cpp"),
             )
         return self.kernel_problem(model, params, gpu_memory(gpu))
 
@@ -150,7 +151,7 @@ class Sglang:
             "own, which the plan does not know; see max_total_num_tokens in its log",
         )
 
-    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
         """What a card has no kernels for, and the nearest form that it runs."""
         return kernel_problem(model, params, gpu)
 

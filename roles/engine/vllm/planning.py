@@ -9,6 +9,7 @@ from typing import Any
 from roles.engine.adapters import check_options
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
+from roles.engine.refusal import Refusal
 from roles.engine.shapes import check_shape, shapes
 from roles.engine.tasks import check_task
 from roles.engine.vllm.arguments import (
@@ -127,7 +128,7 @@ class Vllm:
         dtype: str | None,
         gpu: Gpu,
         least: float | None = None,
-    ) -> str | None:
+    ) -> Refusal | None:
         """Why vLLM would not start on a card, and the remedy."""
         return unsupported(model, params, dtype, gpu, ENGINE_CAPABILITY if least is None else least)
 
@@ -139,7 +140,7 @@ class Vllm:
         """Warnings about a model of an unknown kind, and of formats that need a plugin."""
         return (*model.warnings, *plugins(model))
 
-    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+    def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
         """What a card has no kernels for, and the nearest form that it runs."""
         return kernel_problem(model, params, gpu)
 

@@ -93,7 +93,7 @@ class VllmSettings(PackagesBuild):
             utilization=utilization,
         )
         if problem := kernel_problem(model, own, card):
-            return problem
+            return str(problem)
         memory = memory_sum(model, card, shape, own)
         if self.numbers >= LATEST or memory.fits:
             return None

@@ -1,10 +1,12 @@
 """Whether vLLM runs on a card at all, regardless of its memory."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-from roles.engine.kernels import Row, nearest_form, subject_of
-from roles.engine.params import EngineParams, GpuMemory, gpu_memory
+from roles.engine.kernels import Row, cache_instead, nearest_form, subject_of
+from roles.engine.params import Argument, EngineParams, GpuMemory, gpu_memory
+from roles.engine.refusal import Instead, Refusal
 from roles.engine.vllm.engine_versions import LATEST, parse_version
 from roles.engine.vllm.kernels import row, runs
 from roles.engine.vllm.memory import batch
@@ -63,7 +65,7 @@ def unsupported(
     dtype: str | None,
     gpu: Gpu,
     least: float = ENGINE_CAPABILITY,
-) -> str | None:
+) -> Refusal | None:
     """Why an engine would not start on a card, and the remedy; None if it would.
 
     `least` is the minimum compute capability of the engine; `dtype` is the service's dtype, None to
@@ -76,34 +78,38 @@ def unsupported(
             engine = "vLLM 0.33" if least >= ENGINE_CAPABILITY else "vLLM"
             older = capability >= MIN_CAPABILITY_OF_ANY_BUILD
             build = f", or an engine built for CUDA 12 ({OLDER_BUILD})" if older else ""
-            return f"{has}, {engine} needs {least}; use a newer GPU{build}"
+            return Refusal(f"{has}, {engine} needs {least}", Instead(f"use a newer GPU{build}"))
+        needs = f"{has}, bfloat16 needs {BFLOAT16_CAPABILITY}"
         if _lacks_bfloat16(model, gpu) and model.model_type.startswith(NO_HALF):
-            return (
-                f"{has}, bfloat16 needs {BFLOAT16_CAPABILITY}, and {model.model_type} does not run "
-                "in float16; use a newer GPU"
-            )
+            alone = f"{needs}, and {model.model_type} does not run in float16"
+            return Refusal(alone, Instead("use a newer GPU"))
         if capability < BFLOAT16_CAPABILITY and dtype == "bfloat16":
-            return (
-                f'{has}, bfloat16 needs {BFLOAT16_CAPABILITY}; set arguments: {{"dtype": "half"}}'
-            )
+            return Refusal(needs, _option("dtype", "half"))
     if problem := kernel_problem(model, params, gpu_memory(gpu)):
         return problem
     length = params.max_model_len or model.context_limit_tokens
     tokens, requests = batch(gpu_memory(gpu), params, length)
     if requests > tokens:
-        return (
+        return Refusal(
             f"max-num-seqs {requests} is more than the {tokens} tokens that a step has on "
-            f'{gpu.name}; set arguments: {{"max-num-batched-tokens": {requests}}} or more'
+            f"{gpu.name}",
+            _option("max-num-batched-tokens", requests, " or more"),
         )
     return None
 
 
-def kernel_problem(model: Model, params: EngineParams, gpu: GpuMemory) -> str | None:
+def _option(name: str, value: Argument, more: str = "") -> Instead:
+    words = f"set arguments: {json.dumps({name: value})}{more}"
+    return Instead(words, options=((name, value),))
+
+
+def kernel_problem(model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
     """What a card has no kernels for, and the nearest form that runs; None if all runs."""
     lacking = _lacking(model, params, gpu)
     if lacking is None:
         return None
-    return f"{lacking.problem(gpu, 'vLLM')}; {_instead(model, params, lacking.subject, gpu)}"
+    instead = _instead(model, params, lacking.subject, gpu)
+    return Refusal(lacking.problem(gpu, "vLLM"), instead)
 
 
 def _lacking(model: Model, params: EngineParams, gpu: GpuMemory) -> Row | None:
@@ -144,14 +150,14 @@ def _attention(model: Model, params: EngineParams) -> Iterator[str]:
         yield "sparse mla"
 
 
-def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -> str:
+def _instead(model: Model, params: EngineParams, subject: str, gpu: GpuMemory) -> Instead:
     """The nearest form that runs on a card."""
     version = parse_version(params.engine_version)
     if subject in ("card", "sparse mla"):
-        return "use another GPU"
+        return Instead("use another GPU")
     if subject.startswith("kv "):
         kept = "bfloat16" if runs("dtype bfloat16", version, gpu) else "float16"
-        return f'set {{"kv_cache_dtype": "{kept}"}}'
+        return cache_instead(kept)
     return nearest_form(
         model,
         subject,

@@ -1,8 +1,18 @@
 """What programs built for a version of CUDA need, whatever engine they are of."""
 
+from dataclasses import fields
+from typing import Any
+
 import pytest
 
-from roles.engine.needs import CudaNeeds, EngineNeeds, OlderBuild, cuda_needs, strictest
+from roles.engine.needs import (
+    CudaNeeds,
+    EngineNeeds,
+    OlderBuild,
+    PackageIndex,
+    cuda_needs,
+    strictest,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +41,27 @@ def test_without_cuda_nothing_is_needed():
 
 def needs(name: str, least: float, older: OlderBuild | None) -> EngineNeeds:
     return EngineNeeds(name, "cuda", compute_capability=least, older_build=older)
+
+
+@pytest.mark.parametrize("field", [one.name for one in fields(EngineNeeds)])
+def test_the_strictest_of_one_engine_are_its_own(field: str):
+    given: dict[str, Any] = {
+        "name": "a 1",
+        "device": "cuda",
+        "cuda": "12.8",
+        "driver_branch": 570,
+        "compute_capability": 7.5,
+        "glibc": (2, 34),
+        "python": (3, 11),
+        "package_indexes": (PackageIndex("python3"),),
+        "archives": ("https://example.com/a.tar.gz",),
+        "installed_gib": 7,
+        "built_below": (2, 39),
+        "older_build": OlderBuild(7.5, "a 0"),
+    }
+    assert given.keys() == {one.name for one in fields(EngineNeeds)}
+    one = EngineNeeds(**given)
+    assert getattr(strictest([one]), field) == getattr(one, field)
 
 
 def test_engines_of_one_host_suit_a_card_if_each_does():

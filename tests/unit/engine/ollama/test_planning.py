@@ -75,7 +75,8 @@ def test_a_file_or_a_registrys_model_is_taken(weights: str):
 
 def problem(model: Model, **params: Any) -> str | None:
     card = gpu_memory(declared_hardware("1x NVIDIA L40S", None).gpus[0])
-    return engine("ollama").kernel_problem(model, EngineParams(**params), card)
+    found = engine("ollama").kernel_problem(model, EngineParams(**params), card)
+    return str(found) if found else None
 
 
 def test_other_files_than_gguf_are_refused():

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from roles.engine.params import EngineParams
+from roles.engine.refusal import Refusal
 from roles.engine.sglang.kernels import ROWS, kernel_problem
 from roles.engine.sglang.planning import SGLANG
 from roles.hardware import Gpu
@@ -23,7 +24,7 @@ def form(method: str) -> Model:
     return parse_config(read("Qwen2.5-7B-Instruct"), quantization=method, model_id=QWEN)
 
 
-def problem(model: Model, gpu: str, **params: Any) -> str | None:
+def problem(model: Model, gpu: str, **params: Any) -> Refusal | None:
     return kernel_problem(model, EngineParams(**params), named_gpu(gpu, None))
 
 
