@@ -194,6 +194,7 @@ def _cause(host: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         return ""
     machines, were = new["machines"], old["machines"]
     causes = [*_changed("model", old["model"], new["model"])]
+    causes += _engine_changed(old, new)
     causes += _all_changed(old.get("settings") or {}, new["settings"])
     if host not in were or host not in machines:
         causes.append("the host is new" if host in machines else "the host is gone")
@@ -207,6 +208,17 @@ def _cause(host: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if not causes and others and "concurrency" in new["settings"]:
         return f"the load is shared with other hosts: {', '.join(others)} changed"
     return "; ".join(causes) or "something else than the service's settings and the GPUs changed"
+
+
+def _engine_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The change of a service's engines; none where one has no replica, or older files name none."""
+    before, now = (
+        dict.fromkeys(one["engine"] for one in _replicas(service).values() if "engine" in one)
+        for service in (old, new)
+    )
+    if not before or not now:
+        return []
+    return _changed("engine", " and ".join(sorted(before)), " and ".join(sorted(now)))
 
 
 def _all_changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

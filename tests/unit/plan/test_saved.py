@@ -42,8 +42,7 @@ def test_another_engine_is_another_plan():
     made = plan(a="2x NVIDIA L40S")
     before = saved([made]).replace("engine: vllm", "engine: llama_cpp")
     assert plan_differences(before, [made]) == [
-        "a/s-0, a/s-1: llama_cpp → vllm, because something else than the service's settings and "
-        "the GPUs changed",
+        "a/s-0, a/s-1: llama_cpp → vllm, because engine llama_cpp → vllm",
     ]
 
 
