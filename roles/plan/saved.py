@@ -211,7 +211,7 @@ def _cause(host: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _engine_changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The change of a service's engines; none where one has no replica, or older files name none."""
+    """The change of a service's engines; none without replicas, or where older files name none."""
     before, now = (
         dict.fromkeys(one["engine"] for one in _replicas(service).values() if "engine" in one)
         for service in (old, new)
