@@ -9,12 +9,13 @@ from roles.hardware import Gpu, Hardware, declared_hardware
 from roles.plan import HostPlan
 from roles.topology import ServiceSettings, plan_host
 from roles.topology.plan_command import answers
+from tests.unit.models.published import read
 
 SMALL, MIDDLE = "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-14B-Instruct"
 LARGE = "meta-llama/Llama-3.1-405B-Instruct-FP8"
 
 
-def planned(gpus: str | Hardware, model: str = MIDDLE, **settings: Any) -> HostPlan:
+def planned(gpus: str | Hardware, model: Any = MIDDLE, **settings: Any) -> HostPlan:
     service = {"name": "s", "model": model, "max_model_len": 4096, **settings}
     hardware = declared_hardware(gpus, "pcie") if isinstance(gpus, str) else gpus
     return plan_host(ServiceSettings.model_validate(service), "h", hardware)
@@ -132,3 +133,15 @@ def test_a_model_that_no_host_holds_is_told_to_need_a_cluster():
     plan = planned("8x NVIDIA H200", "moonshotai/Kimi-K2-Instruct", max_model_len=131072,
                    min_concurrency=64)  # fmt: skip
     assert any(one.startswith("a cluster of ") for one in plan.remedies), plan.remedies
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_warned"),
+    [({}, True), ({"weights": "/srv/mine"}, False), ({"model": MIDDLE}, False)],
+)
+def test_hosts_are_said_to_look_on_the_hub_for_a_model_that_nobody_knows_there(
+    changed: dict[str, Any], is_warned: bool
+):
+    mine = {"id": "acme/mine", "config": read("Qwen2.5-7B-Instruct")}
+    plan = planned("1x NVIDIA H200", **{"model": mine, **changed})
+    assert any("set services[].weights" in one for one in plan.warnings) is is_warned
