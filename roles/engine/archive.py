@@ -1,8 +1,12 @@
 """The installation of an engine that comes as an archive, or is built from one. Pure."""
 
+import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import StringConstraints
 
 from roles.engine.install import COMPLETE, report_phase
 from roles.host.paths import ENGINES, engine_folder
@@ -14,6 +18,26 @@ class Archive:
 
     source: str
     sha256: str
+
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def given_archives(
+    **named: tuple[str | None, str | None],
+) -> tuple[Archive, ...]:
+    """The archives that are given, each as its source and its digest; ValueError for one of both,
+    with the archive's name."""
+    for name, (source, digest) in named.items():
+        if (source is None) != (digest is None):
+            raise ValueError(f"{name} and its sha256 belong together: give both (sha256sum FILE)")
+    return tuple(Archive(source, digest) for source, digest in named.values() if source and digest)
+
+
+def version_folder(kind: str, version: str, device: str, digests: Iterable[str]) -> str:
+    """The name of the folder of a build from archives: its version, and a digest of theirs."""
+    digest = hashlib.sha256("\n".join([version, *digests]).encode()).hexdigest()
+    return f"{kind}-{version}-{device}-{digest[:8]}"
 
 
 def packages_of(archives: Sequence[Archive]) -> tuple[str, ...]:

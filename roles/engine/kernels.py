@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from roles.engine.needs import Version
-from roles.engine.params import GpuMemory
-from roles.engine.refusal import Instead
+from roles.engine.params import GpuMemory, gpu_memory
+from roles.engine.refusal import Instead, Refusal
+from roles.hardware import Gpu
 from roles.models import Model, forms
 
 # What to use in place of a format, the nearest first: by bits a weight.
@@ -57,6 +58,15 @@ class Row:
             return "no NVIDIA GPU"
         until = "" if self.below == math.inf else f" and below {self.below:.1f}"
         return f"compute capability {self.least:.1f} or more{until}"
+
+
+def too_old(gpu: Gpu, least: float, engine: str, instead: str) -> Refusal | None:
+    """That a card is older than an engine's build runs on; None if it is not, or is unknown."""
+    capability = gpu_memory(gpu).compute_capability
+    if capability is None or capability >= least:
+        return None
+    has = f"{gpu.name} has compute capability {capability:.1f}"
+    return Refusal(f"{has}, {engine} needs {least}", Instead(instead))
 
 
 def subject_of(format_name: str) -> str:

@@ -14,6 +14,7 @@ from roles.engine.gguf.context import (
 from roles.engine.gguf.converted import gguf_type, shape_of
 from roles.engine.gguf.memory import Part
 from roles.engine.gguf.split import parts_of, tensor_split
+from roles.engine.kernels import too_old
 from roles.engine.params import GIB, Argument, Changes, EngineParams, GpuMemory, gpu_memory
 from roles.engine.refusal import Instead, Refusal
 from roles.engine.tasks import check_task
@@ -127,13 +128,8 @@ class GgufPlanning:
     ) -> Refusal | None:
         """Why the engine would not start on a card, and what to do."""
         least = self.min_capability if least is None else least
-        capability = gpu_memory(gpu).compute_capability
-        if capability is not None and capability < least:
-            return Refusal(
-                f"{gpu.name} has compute capability {capability:.1f}, {self.name} needs {least}",
-                Instead("use a newer GPU"),
-            )
-        return self.kernel_problem(model, params, gpu_memory(gpu))
+        old = too_old(gpu, least, self.name, "use a newer GPU")
+        return old or self.kernel_problem(model, params, gpu_memory(gpu))
 
     def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
         """None: a GGUF file determines the types."""

@@ -1,18 +1,16 @@
 """The settings of llama.cpp: the build, and the archives or the source that it comes from."""
 
-import hashlib
 import re
 from collections.abc import Iterable
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from roles.engine.archive import Archive, packages_of
+from roles.engine.archive import Archive, Digest, given_archives, packages_of, version_folder
 from roles.engine.build import Build, Source
 from roles.engine.llama_cpp.arguments import LISTED, unknown_by
 from roles.engine.needs import EngineNeeds, Version
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 COMPILERS = ("cmake", "ninja-build", "g++")
 # Upstream builds its archives for CUDA on Ubuntu 24.04 (release.yml); ours were on Debian 12.
 _UPSTREAMS_CUDA = re.compile(r"-bin-ubuntu-cuda-")
@@ -57,14 +55,8 @@ class LlamaCppSettings(Build):
 
     @model_validator(mode="after")
     def _archives_are_whole(self) -> Self:
-        pairs = {
-            "archive and sha256": (self.archive, self.sha256),
-            "cudart_archive and cudart_sha256": (self.cudart_archive, self.cudart_sha256),
-            "source and source_sha256": (self.source, self.source_sha256),
-        }
-        for names, (archive, digest) in pairs.items():
-            if (archive is None) != (digest is None):
-                raise ValueError(f"{names} belong together: give both (sha256sum FILE)")
+        # ValueError for one of which only half is given.
+        _ = self.archives, self.sources
         if self.cudart_archive and not (self.archive and self.device == "cuda"):
             raise ValueError("cudart_archive is beside an archive for CUDA; leave it out")
         return self
@@ -98,15 +90,15 @@ class LlamaCppSettings(Build):
     @property
     def archives(self) -> tuple[Archive, ...]:
         """The archives, in the order in which they are unpacked."""
-        pairs = ((self.archive, self.sha256), (self.cudart_archive, self.cudart_sha256))
-        return tuple(Archive(source, digest) for source, digest in pairs if source and digest)
+        return given_archives(
+            archive=(self.archive, self.sha256),
+            cudart_archive=(self.cudart_archive, self.cudart_sha256),
+        )
 
     @property
     def sources(self) -> tuple[Archive, ...]:
         """The archive of the source, if there is one."""
-        if self.source is None or self.source_sha256 is None:
-            return ()
-        return (Archive(self.source, self.source_sha256),)
+        return given_archives(source=(self.source, self.source_sha256))
 
     @property
     def archive_glibc(self) -> Version:
@@ -130,10 +122,9 @@ class LlamaCppSettings(Build):
     @property
     def version_name(self) -> str:
         """The folder name of this build: its version, and a digest of its sources."""
-        more = [one.sha256 for one in (*self.archives[1:], *self.sources)]
-        what = "\n".join([self.version, str(self.sha256), *more])
-        digest = hashlib.sha256(what.encode()).hexdigest()
-        return f"{self.kind}-{self.version}-{self.device}-{digest[:8]}"
+        more = (one.sha256 for one in (*self.archives[1:], *self.sources))
+        digests = (str(self.sha256), *more)
+        return version_folder(self.kind, self.version, self.device, digests)
 
     @property
     def system_packages(self) -> tuple[str, ...]:

@@ -5,13 +5,12 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from roles.engine.archive import Archive, packages_of
+from roles.engine.archive import Archive, Digest, given_archives, packages_of, version_folder
 from roles.engine.build import PLANNED, Build, Source
 from roles.engine.ollama.names import parse
 from roles.host import Several
 from roles.host.paths import CACHE
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 RegistryHost = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+(:[0-9]{1,5})?$")]
 SHARED = f"{CACHE}/ollama"
 """Where the models of all replicas of a host are."""
@@ -86,13 +85,8 @@ class OllamaSettings(Build):
 
     @model_validator(mode="after")
     def _archives_are_whole(self) -> Self:
-        pairs = {
-            "archive": (self.archive, self.sha256),
-            "rocm_archive": (self.rocm_archive, self.rocm_sha256),
-        }
-        for name, (archive, digest) in pairs.items():
-            if (archive is None) != (digest is None):
-                raise ValueError(f"{name} and its sha256 belong together: give both (sha256sum)")
+        # ValueError for one of which only half is given.
+        _ = self.archives
         if self.rocm_archive and self.device != "rocm":
             raise ValueError("rocm_archive is for device: rocm; leave it out, or set the device")
         if self.hub_token_file is not None:
@@ -119,15 +113,16 @@ class OllamaSettings(Build):
     @property
     def archives(self) -> tuple[Archive, ...]:
         """The archives, in the order in which they are unpacked."""
-        pairs = ((self.archive, self.sha256), (self.rocm_archive, self.rocm_sha256))
-        return tuple(Archive(source, digest) for source, digest in pairs if source and digest)
+        return given_archives(
+            archive=(self.archive, self.sha256),
+            rocm_archive=(self.rocm_archive, self.rocm_sha256),
+        )
 
     @property
     def version_name(self) -> str:
         """The folder name of this build: its version, and a digest of its sources."""
-        what = "\n".join([self.version, *(one.sha256 for one in self.archives)])
-        digest = hashlib.sha256(what.encode()).hexdigest()
-        return f"{self.kind}-{self.version}-{self.device}-{digest[:8]}"
+        digests = (one.sha256 for one in self.archives)
+        return version_folder(self.kind, self.version, self.device, digests)
 
     @property
     def system_packages(self) -> tuple[str, ...]:

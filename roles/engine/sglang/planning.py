@@ -6,12 +6,13 @@ from itertools import accumulate
 
 from roles.engine.adapters import check_options
 from roles.engine.calibration import Calibration
+from roles.engine.equal_cards import EqualCards
+from roles.engine.kernels import too_old
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, gpu_memory
-from roles.engine.refusal import Instead, Refusal
+from roles.engine.refusal import Refusal
 from roles.engine.sglang.arguments import ADAPTER_OPTIONS, KV_DTYPES, check_arguments, unknown_by
 from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
 from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
-from roles.engine.shapes import check_shape, shapes
 from roles.engine.tasks import check_task
 from roles.hardware import Gpu
 from roles.models import Adapter, Model, Recurrent
@@ -40,7 +41,7 @@ _ENCODER: Mapping[str, Argument] = {
 
 
 @dataclass(frozen=True)
-class Sglang:
+class Sglang(EqualCards):
     """SGLang: equal cards, tensor and pipeline parallel, weights and KV cache in a fixed share of
     the memory."""
 
@@ -48,8 +49,6 @@ class Sglang:
     name: str = "SGLang"
     # It serves where a service says so.
     preferred_formats: tuple[str, ...] = ()
-    mixed_cards: bool = False
-    fills_memory: bool = True
     spans_hosts: bool = False
     has_recipes: bool = False
     calibration: Calibration = CALIBRATION
@@ -72,26 +71,6 @@ class Sglang:
     ) -> MemorySum:
         """The memory of a GPU of the limiting pipeline stage: all GPUs are equal."""
         return memory_sum(model, gpus[0], shape, params)
-
-    def memories(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
-    ) -> tuple[MemorySum, ...]:
-        """The memory of the limiting stage, for each GPU."""
-        return (self.memory(model, gpus, shape, params),) * len(gpus)
-
-    def shapes(self, gpus: int) -> tuple[Shape, ...]:
-        """Every TP × PP."""
-        return shapes(gpus)
-
-    def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
-        """The shape, with expert parallel if only that makes it valid, and its problems."""
-        return check_shape(model, shape)
-
-    def placed(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
-    ) -> Shape:
-        """The unchanged shape: SGLang itself distributes layers."""
-        return shape
 
     def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
         """Tokens per step, and concurrent requests."""
@@ -128,13 +107,8 @@ class Sglang:
     ) -> Refusal | None:
         """Why SGLang would not start on a card, and the remedy."""
         least = ENGINE_CAPABILITY if least is None else least
-        capability = gpu_memory(gpu).compute_capability
-        if capability is not None and capability < least:
-            return Refusal(
-                f"{gpu.name} has compute capability {capability:.1f}, SGLang needs {least}",
-                Instead("use a newer GPU, or engine vllm or llama_cpp"),
-            )
-        return self.kernel_problem(model, params, gpu_memory(gpu))
+        old = too_old(gpu, least, self.name, "use a newer GPU, or engine vllm or llama_cpp")
+        return old or self.kernel_problem(model, params, gpu_memory(gpu))
 
     def planned_dtype(self, model: Model, dtype: str | None, gpu: Gpu) -> str | None:
         """None: every card that it runs on has bfloat16."""
@@ -154,10 +128,6 @@ class Sglang:
     def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
         """What a card has no kernels for, and the nearest form that it runs."""
         return kernel_problem(model, params, gpu)
-
-    def files_of(self, model: Model) -> str:
-        """The model's own files."""
-        return f"the files of {model.name}"
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """None: the share is of what is free at start."""

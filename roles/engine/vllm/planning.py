@@ -8,9 +8,9 @@ from typing import Any
 
 from roles.engine.adapters import check_options
 from roles.engine.calibration import CALIBRATION, Calibration
+from roles.engine.equal_cards import EqualCards
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
 from roles.engine.refusal import Refusal
-from roles.engine.shapes import check_shape, shapes
 from roles.engine.tasks import check_task
 from roles.engine.vllm.arguments import (
     ADAPTER_OPTIONS,
@@ -42,14 +42,12 @@ FP8_CACHE_CAPABILITY = 8.9
 
 
 @dataclass(frozen=True)
-class Vllm:
+class Vllm(EqualCards):
     """vLLM: equal cards, tensor and pipeline parallel, KV cache in all remaining memory."""
 
     kind: str = "vllm"
     name: str = "vLLM"
     preferred_formats: tuple[str, ...] = ("safetensors",)
-    mixed_cards: bool = False
-    fills_memory: bool = True
     spans_hosts: bool = True
     has_recipes: bool = True
     calibration: Calibration = CALIBRATION
@@ -75,26 +73,6 @@ class Vllm:
     ) -> MemorySum:
         """The memory of a GPU of the limiting pipeline stage: all GPUs are equal."""
         return memory_sum(model, gpus[0], shape, params)
-
-    def memories(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
-    ) -> tuple[MemorySum, ...]:
-        """The memory of the limiting stage, for each GPU."""
-        return (self.memory(model, gpus, shape, params),) * len(gpus)
-
-    def shapes(self, gpus: int) -> tuple[Shape, ...]:
-        """Every TP × PP."""
-        return shapes(gpus)
-
-    def check_shape(self, model: Model, shape: Shape) -> tuple[Shape, tuple[str, ...]]:
-        """The shape, with expert parallel if only that makes it valid, and its problems."""
-        return check_shape(model, shape)
-
-    def placed(
-        self, model: Model, gpus: tuple[GpuMemory, ...], shape: Shape, params: EngineParams
-    ) -> Shape:
-        """The unchanged shape: vLLM itself distributes layers."""
-        return shape
 
     def batch(self, gpu: GpuMemory, params: EngineParams, length: int) -> tuple[int, int]:
         """Tokens per step, and concurrent requests."""
@@ -143,10 +121,6 @@ class Vllm:
     def kernel_problem(self, model: Model, params: EngineParams, gpu: GpuMemory) -> Refusal | None:
         """What a card has no kernels for, and the nearest form that it runs."""
         return kernel_problem(model, params, gpu)
-
-    def files_of(self, model: Model) -> str:
-        """The model's own files."""
-        return f"the files of {model.name}"
 
     def lower_utilization(self, gpu: GpuMemory, params: EngineParams) -> float | None:
         """The fraction that is free at start: the whole budget must be free."""
