@@ -1,22 +1,25 @@
 """The planner: from models, hardware and services to a plan. Pure: no host, clock or
 environment."""
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from roles.engine.engine import engine
 from roles.engine.params import gpu_memory
-from roles.hardware import Gpu, Hardware, describe_verdict, p2p_fault
+from roles.hardware import Gpu, Hardware, p2p_fault
 from roles.plan import HostPlan, Plan, Replica
 from roles.topology import messages
 from roles.topology.allocation import allocate
 from roles.topology.candidates import Candidate
 from roles.topology.clusters import clusters
-from roles.topology.collectives import measured_far_below
 from roles.topology.engines import chosen_engine
-from roles.topology.grouping import broken_links
-from roles.topology.rates import card_of, group_links, group_rates
+from roles.topology.findings import (
+    gpu_warnings,
+    impossible_links,
+    links_summary,
+    slow_links,
+    without_p2p,
+)
 from roles.topology.serving import Serving, able_gpus, matched, refused_card, serve, speed
 from roles.topology.settings import ServiceSettings
 from roles.topology.spec import ServiceSpec
@@ -197,11 +200,11 @@ def host_plan(
     """The plan of one host by a service's spec there; see `plan_host`."""
     serving = serve(spec, plannable(hardware))
     replicas = _replicas(service, host, serving, ports, hardware)
-    reasons = serving.reasons + _without_p2p(replicas, hardware) + _slow_links(serving, hardware)
+    reasons = serving.reasons + without_p2p(replicas, hardware) + slow_links(serving, hardware)
     reasons += messages.cost(serving.chosen, spec.price_per_month)
     reasons += service.recipe_notes if replicas else ()
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
-    warnings = _warnings(hardware.gpus, replicas, spare) + _impossible_links(hardware)
+    warnings = gpu_warnings(hardware.gpus, replicas, spare) + impossible_links(hardware)
     warnings += serving.warnings
     warnings += service.doubts
     return HostPlan(
@@ -214,7 +217,7 @@ def host_plan(
         serving.rejected,
         serving.remedies,
         serving.problems,
-        _links_summary(hardware),
+        links_summary(hardware),
     )
 
 
@@ -266,16 +269,6 @@ def load_shares(service: ServiceSettings, hardware: Mapping[str, Hardware]) -> d
     # Sorted, so that the float sum does not depend on the order of hosts.
     total = sum(sorted(speeds.values())) or 1.0
     return {host: speed / total for host, speed in speeds.items()}
-
-
-def _links_summary(hardware: Hardware) -> str:
-    """How many pairs of GPUs have which link, and what measurements say against links."""
-    pairs = Counter(label for _, _, label in hardware.links or ())
-    counted = [f"{count}x {label}" for label, count in sorted(pairs.items())]
-    fault = p2p_fault(hardware.interconnect, [gpu.index for gpu in hardware.gpus])
-    faults = [f"with P2P {describe_verdict(fault)}"] if fault else []
-    faults += broken_links(hardware, hardware.gpus)
-    return "; ".join([*([", ".join(counted)] if counted else []), *dict.fromkeys(faults)])
 
 
 def _replicas(
@@ -337,50 +330,6 @@ def _utilization(service: ServiceSettings, candidate: Candidate, gpu: Gpu) -> fl
     )
 
 
-def _without_p2p(replicas: Sequence[Replica], hardware: Hardware) -> tuple[str, ...]:
-    """The replicas that run without P2P, and why."""
-    faults = {one.name: p2p_fault(hardware.interconnect, one.gpus) for one in replicas}
-    return tuple(
-        f"{name} does without P2P: with it {describe_verdict(fault)}"
-        for name, fault in faults.items()
-        if fault is not None
-    )
-
-
-def _impossible_links(hardware: Hardware) -> tuple[str, ...]:
-    """NVLink between cards that have none, as a declaration may say."""
-    names = {gpu.index: gpu.name for gpu in hardware.gpus if _has_no_nvlink(gpu)}
-    pairs = (hardware.links or ()) if names else ()
-    wrong = dict.fromkeys(
-        names[i] for i, _, label in pairs if label.startswith("NV") and i in names
-    )
-    return tuple(
-        f"{name} has no NVLink: planned as over PCIe; set links to pcie, or correct the GPU"
-        for name in wrong
-    )
-
-
-def _has_no_nvlink(gpu: Gpu) -> bool:
-    card = card_of(gpu)
-    return card is not None and card.nvlink_gb_s is None
-
-
-def _slow_links(serving: Serving, hardware: Hardware) -> tuple[str, ...]:
-    """The groups of GPUs whose measured rate is far below their links' estimate."""
-    if not hardware.interconnect:
-        return ()
-    findings = []
-    for group in (group for one in serving.chosen for group in one.groups if len(group) > 1):
-        rates, links = group_rates(group, hardware), group_links(group, hardware)
-        if rates is not None and measured_far_below(len(group), rates, links):
-            names = ", ".join(str(gpu.index) for gpu in group)
-            findings.append(
-                f"GPUs {names}: an all-reduce was measured at {links.measured_gb_s:g} GB/s, far "
-                "below what their links should do; estimates go by it"
-            )
-    return tuple(findings)
-
-
 def _with_relative_weights(hosts: Sequence[HostPlan]) -> tuple[HostPlan, ...]:
     """The hosts, with weights of replicas relative to the weakest of the fleet, as small
     integers."""
@@ -414,17 +363,3 @@ def _single_endpoint_only(hosts: Sequence[HostPlan]) -> list[HostPlan]:
         )
         for host in hosts
     ]
-
-
-def _warnings(
-    gpus: tuple[Gpu, ...], replicas: tuple[Replica, ...], spare: tuple[int, ...]
-) -> tuple[str, ...]:
-    unknown = [
-        f"{name} is not in the table of cards: planned by what it reports"
-        for name in dict.fromkeys(gpu.name for gpu in gpus if card_of(gpu) is None)
-    ]
-    if not replicas:
-        return ("this host serves nothing", *unknown)
-    if spare:
-        return (f"spare GPUs: {', '.join(map(str, spare))}", *unknown)
-    return tuple(unknown)
