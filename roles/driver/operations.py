@@ -17,6 +17,7 @@ from roles.driver.decision import (
     serves,
     works,
 )
+from roles.driver.errors import error_lines, explaining_script
 from roles.driver.facts import AvailablePackages, FetchedKey, Refusal
 from roles.driver.files import IB_UMAD, NOUVEAU
 from roles.driver.installation import (
@@ -190,7 +191,7 @@ def nouveau_blocked(job: Job, may_change: MayChange = always_allowed):
         host.noop("nouveau is blocked")
         return
     commands = [] if written else [scripts.write_command(NOUVEAU.path, NOUVEAU.content)]
-    yield _sh(scripts.explaining_script([*commands, scripts.initramfs_command(state.system)]))
+    yield _sh(explaining_script([*commands, scripts.initramfs_command(state.system)]))
     job.changed()
 
 
@@ -233,7 +234,7 @@ def loaded(job: Job, may_change: MayChange = always_allowed):
         host.noop("the module is loaded" if module in state.in_kernel else "a reboot loads it")
         return
     more = "" if amd else "; modprobe nvidia-uvm >/dev/null 2>&1; true"
-    yield _sh(scripts.explaining_script([f"run modprobe {module}{more}"]))
+    yield _sh(explaining_script([f"run modprobe {module}{more}"]))
     job.changed()
 
 
@@ -266,7 +267,7 @@ def serving(job: Job, may_change: MayChange = always_allowed):
     if not commands:
         host.noop("its daemons run" if ready else "its daemons start with the module")
         return
-    yield _sh(scripts.explaining_script(commands))
+    yield _sh(explaining_script(commands))
     job.changed()
 
 
@@ -286,7 +287,7 @@ def _planned_installation(
             built = by_dkms(job.request, decision, state, why)
             todo = installation(job.request, built, state, found)
     except ValueError as error:
-        raise ValueError("\n".join([str(error), *scripts.error_lines(errors)])) from None
+        raise ValueError("\n".join([str(error), *error_lines(errors)])) from None
     return todo
 
 

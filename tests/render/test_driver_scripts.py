@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from roles.driver import Choice, OperatingSystem, scripts
+from roles.driver.errors import explaining_script, meaning_of
 from roles.driver.facts import Refusal
 from roles.driver.installation import DriverInstallation
 from roles.driver.packages import plan
@@ -106,7 +107,7 @@ def test_a_log_that_cannot_be_in_tmp_has_no_name_that_can_be_foreseen(
     )
     (tmp_path / "mktemp").chmod(0o755)
     done = subprocess.run(
-        ["dash", "-c", scripts.explaining_script(['run true; echo "$log"'])],
+        ["dash", "-c", explaining_script(['run true; echo "$log"'])],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
@@ -143,7 +144,7 @@ def test_nothing_of_epel_is_installed_that_another_key_signs(
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     done = subprocess.run(
-        ["dash", "-c", scripts.explaining_script([scripts._epel_of_fedora()])],
+        ["dash", "-c", explaining_script([scripts._epel_of_fedora()])],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "GNUPGHOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -166,7 +167,7 @@ def test_a_kernel_that_came_along_must_have_a_module(built: str, ok: bool, tmp_p
     whole = todo(DEBIAN, "6.1.0-37-amd64", upgraded=("linux-image-amd64",))
     lines = commands(scripts.install_script(whole))
     start = next(n for n, line in enumerate(lines) if line.startswith("for d in"))
-    check = scripts.explaining_script(lines[start:]).replace("/boot", f"{tmp_path}/boot")
+    check = explaining_script(lines[start:]).replace("/boot", f"{tmp_path}/boot")
     done = subprocess.run(
         ["dash", "-c", check.replace("/lib/modules", f"{tmp_path}/modules")],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -234,9 +235,7 @@ ALL = [
     scripts.finish_script(DEBIAN, ["libcuda1"]),
     scripts.finish_script(ROCKY, []),
     scripts.hold_script(DEBIAN, ["x"]),
-    scripts.explaining_script(
-        [scripts.initramfs_command(DEBIAN), scripts.initramfs_command(ROCKY)]
-    ),
+    explaining_script([scripts.initramfs_command(DEBIAN), scripts.initramfs_command(ROCKY)]),
 ]
 
 
@@ -279,7 +278,7 @@ def test_errors_are_told_in_words(expected_message: str, means: str, tmp_path: P
     tool = tmp_path / "apt-get"
     tool.write_text(f"#!/bin/sh\ncat <<'EOF'\nReading lists\n{expected_message}\nEOF\nexit 100\n")
     tool.chmod(0o755)
-    script = scripts.explaining_script(["run apt-get install x", "echo went on"])
+    script = explaining_script(["run apt-get install x", "echo went on"])
     done = subprocess.run(
         ["dash", "-c", script],
         env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -289,11 +288,11 @@ def test_errors_are_told_in_words(expected_message: str, means: str, tmp_path: P
     assert (done.returncode, done.stdout) == (1, "")
     assert means in done.stderr.splitlines()[-1]
     assert expected_message.splitlines()[-1] in done.stderr
-    assert done.stderr.splitlines()[-1] == f"driver: {scripts.meaning_of(expected_message)}"
+    assert done.stderr.splitlines()[-1] == f"driver: {meaning_of(expected_message)}"
 
 
 def test_an_unknown_error_is_shown_as_it_is(tmp_path: Path):
-    script = scripts.explaining_script(["run sh -c 'echo strange; exit 3'"])
+    script = explaining_script(["run sh -c 'echo strange; exit 3'"])
     done = subprocess.run(["dash", "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "strange\n")
 
@@ -382,7 +381,7 @@ def test_a_module_must_be_there_in_the_version_of_its_libraries(
     if whole:
         lines = commands(scripts.install_script(todo(DEBIAN, "6.1.0-37-amd64")))
         start = next(n for n, line in enumerate(lines) if line.startswith("for d in"))
-        check = scripts.explaining_script(lines[start:])
+        check = explaining_script(lines[start:])
     done = subprocess.run(
         [
             "dash",
@@ -402,7 +401,7 @@ def test_a_module_must_be_there_in_the_version_of_its_libraries(
 
 def test_the_input_reaches_the_archive_and_nobody_else():
     """A package manager that read the script's input would take the files' archive."""
-    script = scripts.explaining_script(["run cat", 'cat "$log"'])
+    script = explaining_script(["run cat", 'cat "$log"'])
     given = base64.b64encode(b"x").decode()
     done = subprocess.run(["dash", "-c", script], input=given, capture_output=True, text=True)
     assert done.stdout == ""
@@ -413,7 +412,7 @@ def test_without_a_file_of_its_own_a_script_ends(tmp_path: Path):
     (tmp_path / "mktemp").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["sh", "-c", scripts.explaining_script(["echo went on"])],
+        ["sh", "-c", explaining_script(["echo went on"])],
         capture_output=True,
         text=True,
         env={"PATH": path},
