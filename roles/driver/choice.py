@@ -3,16 +3,17 @@
 A problem names its setting and says what to do.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from roles.driver.branches import BRANCHES, OPEN_ONLY_FROM, Modules, branch_list, driver_support
-from roles.driver.keys import own_key
+from roles.driver.branches import Modules
+from roles.driver.declared import problems_of_declaration
 from roles.driver.settings import DriverSettings
+from roles.driver.suited import best_branch, capability_of, is_amd, kinds_of_modules, pinned_branch
 from roles.driver.system import SUPPORTED, OperatingSystem
 from roles.engine import EngineNeeds
-from roles.hardware import Gpu, find_card, is_amd_gpu
+from roles.hardware import Gpu
 
 Packaging = Literal["dkms", "precompiled"]
 PackageSource = Literal["distribution", "nvidia", "amd"]
@@ -85,48 +86,6 @@ def choose(
     return chosen
 
 
-def problems_of_declaration(
-    settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]
-) -> list[str]:
-    """The problems that the inventory alone shows, before any host is contacted."""
-    vendors = {is_amd_gpu(gpu) for gpu in gpus}
-    if len(vendors) > 1:
-        return ["gpus: NVIDIA and AMD in one host: no engine uses both; keep them in two hosts"]
-    if vendors == {True}:
-        return [
-            *_device_problems(needs, gpus),
-            *_key_problems(settings),
-            *_amd_problems(settings),
-        ]
-    pinned = pinned_branch(settings)
-    return [
-        *_device_problems(needs, gpus),
-        *_key_problems(settings),
-        *_pin_problems(settings, needs, pinned),
-        *_too_old(needs, gpus),
-        *_module_problems(settings, gpus),
-        *([] if pinned is None else _branch_cannot_serve(settings, pinned, gpus)),
-        *_no_branch(settings, needs, gpus),
-    ]
-
-
-def pinned_branch(settings: DriverSettings) -> int | None:
-    """The branch that the settings name, directly or by a version."""
-    if settings.version is not None:
-        return branch_of(settings.version)
-    return settings.branch
-
-
-def branch_of(version: str) -> int:
-    """The branch of NVIDIA's version: 580 of "580.95.05"."""
-    return int(version.partition(".")[0])
-
-
-def is_amd(gpus: Iterable[Gpu]) -> bool:
-    """Whether the GPUs are AMD's."""
-    return any(is_amd_gpu(gpu) for gpu in gpus)
-
-
 def needs_fabric_manager(gpus: Sequence[Gpu], nvswitches: int) -> bool:
     """Whether the GPUs need a fabric manager: they are on an HGX board with NVSwitches.
 
@@ -147,7 +106,7 @@ def _nvidia(
     system: OperatingSystem,
     nvswitches: int,
 ) -> Choice:
-    branch = pinned_branch(settings) or _best(settings, needs, gpus)
+    branch = pinned_branch(settings) or best_branch(settings, needs, gpus)
     assert branch is not None
     source = _source(settings, branch, system)
     return Choice(
@@ -159,7 +118,7 @@ def _nvidia(
         source=source,
         fabric_manager=needs_fabric_manager(gpus, nvswitches),
         nvlsm=needs_fabric_manager(gpus, nvswitches)
-        and any((_capability(gpu) or 0) >= 10 for gpu in gpus),
+        and any((capability_of(gpu) or 0) >= 10 for gpu in gpus),
     )
 
 
@@ -242,171 +201,3 @@ def _has_precompiled(chosen: Choice, system: OperatingSystem) -> bool:
         # The "-open" streams hold DKMS packages (NVIDIA's yum-packaging-dkms-nvidia).
         return chosen.modules == "proprietary" and system.arch == "x86_64"
     return system.family == "ubuntu" and chosen.source == "distribution"
-
-
-def _device_problems(needs: EngineNeeds, gpus: Sequence[Gpu]):
-    """Problems of an engine that is built for the other vendor's GPUs."""
-    if not gpus or needs.device == "cpu":
-        return
-    fitting, vendor = ("rocm", "AMD's") if is_amd(gpus) else ("cuda", "NVIDIA's")
-    if needs.device != fitting:
-        names = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
-        yield (
-            f"engine.device: {needs.device} does not run on {names}, which are {vendor}; say "
-            f"{fitting}"
-        )
-
-
-def _key_problems(settings: DriverSettings):
-    if settings.mirror_key_file is None:
-        return
-    if settings.mirror is None:
-        yield "driver.mirror_key_file: is of a mirror; give driver.mirror too, or leave it out"
-    try:
-        own_key(settings.mirror_key_file)
-    except ValueError as error:
-        yield f"{error}; put the mirror's public signing key into it"
-
-
-def _amd_problems(settings: DriverSettings):
-    for name in ("branch", "version"):
-        if getattr(settings, name) is not None:
-            yield f"driver.{name}: is NVIDIA's, and the GPUs are AMD's; leave it out"
-    if settings.kernel_modules == "proprietary":
-        yield "driver.kernel_modules: AMD has none but open ones; leave it out"
-    if settings.packaging == "precompiled":
-        yield "driver.packaging: AMD's driver comes as DKMS only; leave it out"
-    if settings.source in ("distribution", "nvidia"):
-        yield f"driver.source: {settings.source} has no driver for AMD's GPUs; leave it out"
-
-
-def _pin_problems(settings: DriverSettings, needs: EngineNeeds, pinned: int | None):
-    if pinned is None:
-        return
-    where = "driver.version" if settings.version else "driver.branch"
-    if settings.version and settings.branch not in (None, pinned):
-        yield (
-            f"driver.version: {settings.version} is not of branch {settings.branch}; leave "
-            "driver.branch out, or choose a version of it"
-        )
-    if pinned not in {branch.number for branch in BRANCHES}:
-        yield f"{where}: branch {pinned} does not exist; there are {branch_list()}"
-    elif needs.driver_branch is not None and pinned < needs.driver_branch:
-        enough = tuple(one for one in BRANCHES if one.number >= needs.driver_branch)
-        yield (
-            f"{where}: {settings.version or pinned} is older than {needs.name} needs (CUDA "
-            f"{needs.cuda}: driver {needs.driver_branch} or newer); choose one of "
-            f"{branch_list(enough)}"
-        )
-
-
-def _too_old(needs: EngineNeeds, gpus: Sequence[Gpu]):
-    least, older = needs.compute_capability, needs.older_build
-    for name, has in sorted({(gpu.name, _capability(gpu)) for gpu in gpus}, key=str):
-        if least is None or has is None or has >= least:
-            continue
-        others = (
-            f"an engine built for CUDA 12 does, for instance {older.name}"
-            if older and has >= older.compute_capability
-            else "there is no build of it for this GPU: choose another engine, or take the GPU "
-            "out of the host or of the inventory"
-        )
-        yield (
-            f"gpus: {name} has compute capability {has}, and {needs.name} (CUDA {needs.cuda}) "
-            f"needs {least}: no driver changes that; {others}"
-        )
-
-
-def _module_problems(settings: DriverSettings, gpus: Sequence[Gpu]):
-    kinds, setting = kinds_of_modules(gpus), settings.kernel_modules
-    if gpus and not kinds:
-        groups: dict[str, list[str]] = {}
-        for gpu in gpus:
-            groups.setdefault(
-                "/".join(driver_support(_capability(gpu)).modules) or "none", []
-            ).append(_gpu_label(gpu))
-        by_kind = "; ".join(
-            f"{kind}: {', '.join(dict.fromkeys(names))}" for kind, names in groups.items()
-        )
-        yield f"gpus: no kernel modules serve them all ({by_kind}); keep them in different hosts"
-    elif setting != "auto" and gpus and setting not in kinds:
-        names = [
-            _gpu_label(gpu)
-            for gpu in gpus
-            if setting not in driver_support(_capability(gpu)).modules
-        ]
-        yield (
-            f"driver.kernel_modules: {setting} modules do not serve "
-            f"{', '.join(dict.fromkeys(names))}; say {kinds[0]} or auto"
-        )
-    branch = pinned_branch(settings)
-    if setting == "proprietary" and branch is not None and branch >= OPEN_ONLY_FROM:
-        yield f"driver.kernel_modules: branch {branch} has only open modules; say open or auto"
-
-
-def _branch_cannot_serve(settings: DriverSettings, branch: int, gpus: Sequence[Gpu]):
-    where = "driver.version" if settings.version else "driver.branch"
-    for gpu in {_gpu_label(gpu): gpu for gpu in gpus}.values():
-        reach = driver_support(_capability(gpu))
-        if reach.last is not None and branch > reach.last:
-            yield (
-                f"{where}: branch {branch} does not serve {_gpu_label(gpu)}: {reach.last} is the "
-                "last "
-                "branch that does; choose it or leave the branch out"
-            )
-        elif branch < reach.first:
-            newer = tuple(one for one in BRANCHES if one.number >= reach.first)
-            yield (
-                f"{where}: branch {branch} does not serve {_gpu_label(gpu)}; choose one of "
-                f"{branch_list(newer)}"
-            )
-
-
-def _no_branch(settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]):
-    if (
-        pinned_branch(settings) is None
-        and kinds_of_modules(gpus)
-        and _best(settings, needs, gpus) is None
-    ):
-        least = needs.driver_branch
-        yield (
-            "gpus: no maintained driver branch serves "
-            f"{', '.join(dict.fromkeys(map(_gpu_label, gpus)))}"
-            f"{f' and is at least {least}, as {needs.name} needs' if least else ''}; there are "
-            f"{branch_list()}"
-        )
-
-
-def _best(settings: DriverSettings, needs: EngineNeeds, gpus: Sequence[Gpu]) -> int | None:
-    """The newest long-term branch that supports all GPUs, else the newest such production
-    branch."""
-    fitting = [one for one in BRANCHES if not one.ended and fits(one.number, needs, gpus)]
-    for kind in ("long-term", "production"):
-        found = [branch.number for branch in fitting if branch.kind == kind]
-        if found:
-            return max(found)
-    return None
-
-
-def fits(branch: int, needs: EngineNeeds, gpus: Sequence[Gpu]) -> bool:
-    """Whether a branch is new enough for the engine and supports all GPUs."""
-    if needs.driver_branch is not None and branch < needs.driver_branch:
-        return False
-    reaches = [driver_support(_capability(gpu)) for gpu in gpus]
-    return all(reach.first <= branch <= (reach.last or branch) for reach in reaches)
-
-
-def kinds_of_modules(gpus: Sequence[Gpu]) -> tuple[Modules, ...]:
-    """The kinds of kernel modules that support all GPUs, the preferred one first."""
-    kinds: tuple[Modules, ...] = ("open", "proprietary")
-    return tuple(k for k in kinds if all(k in driver_support(_capability(g)).modules for g in gpus))
-
-
-def _capability(gpu: Gpu) -> float | None:
-    card = find_card(gpu.name, gpu.memory_mib)
-    return gpu.compute_capability or (card.compute_capability if card else None)
-
-
-def _gpu_label(gpu: Gpu) -> str:
-    card = find_card(gpu.name, gpu.memory_mib)
-    return f"{gpu.name} ({card.generation})" if card else gpu.name

@@ -4,20 +4,12 @@ import re
 from dataclasses import dataclass, replace
 
 from roles.driver.branches import BRANCHES, branch_list
-from roles.driver.choice import (
-    Choice,
-    branch_of,
-    choose,
-    fits,
-    is_amd,
-    kinds_of_modules,
-    needs_fabric_manager,
-    pinned_branch,
-)
+from roles.driver.choice import Choice, choose, needs_fabric_manager
 from roles.driver.packages import PackagePlan, is_driver, plan
 from roles.driver.reboot import is_same_amdgpu, reboot_reasons
 from roles.driver.settings import DriverSettings
 from roles.driver.state import DriverState
+from roles.driver.suited import branch_of, fits, is_amd, kinds_of_modules, pinned_branch
 from roles.engine import EngineNeeds
 from roles.hardware import Gpu
 

@@ -7,7 +7,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.driver import scripts
-from roles.driver.choice import is_amd, needs_fabric_manager
+from roles.driver.choice import needs_fabric_manager
 from roles.driver.decision import (
     DriverDecision,
     disk_space_problem,
@@ -32,6 +32,7 @@ from roles.driver.keys import fingerprint, own_key, vendor_key
 from roles.driver.packages import Repository, is_driver
 from roles.driver.reboot import reboot_reasons
 from roles.driver.state import DriverState
+from roles.driver.suited import is_amd
 from roles.host import HostFile, archive
 from roles.host.outcome import failing
 
