@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from roles.models.families import latent_size
 from roles.models.fields import Fields
+from roles.models.linear_formats import Formats
 from roles.models.model import Format, Split, Weight
-from roles.models.quantization import Formats
 
 
 @dataclass(frozen=True)
