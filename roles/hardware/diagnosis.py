@@ -170,6 +170,29 @@ def fabric_faults(
     answers: ToolAnswers, system: System, hardware: Hardware | None
 ) -> Iterator[Fault]:
     """Faults of the NVLink fabric; without a working fabric CUDA does not start (error 802)."""
+    yield from _outside_the_fabric(answers)
+    states = {_fabric_state(gpu) for gpu in answers.gpus or ()}
+    waiting = sorted(states - _FABRIC_OK)
+    if states == {"completed"} or not (waiting or system.nvswitches):
+        return
+    why = (
+        f"GPUs wait for their NVLink fabric ({', '.join(waiting)})"
+        if waiting
+        else "this host has NVSwitches"
+    )
+    if fault := _fabric_manager_fault(system, why):
+        yield fault
+    elif waiting:
+        yield Fault(
+            "fabric-not-ready",
+            "stop",
+            f"{why}, although nvidia-fabricmanager is active",
+            "wait a minute after a start; else restart nvidia-fabricmanager and look at its log",
+        )
+
+
+def _outside_the_fabric(answers: ToolAnswers) -> Iterator[Fault]:
+    """The GPUs that could not join their fabric."""
     for gpu in answers.gpus or ():
         status = (gpu.fabric_status or "n/a").lower()
         if _fabric_state(gpu) == "completed" and status not in _FABRIC_OK:
@@ -181,17 +204,13 @@ def fabric_faults(
                 "look at the fabric manager's log and dmesg, then reset the GPU",
                 gpu.index,
             )
-    states = {_fabric_state(gpu) for gpu in answers.gpus or ()}
-    waiting = sorted(states - _FABRIC_OK)
-    if states == {"completed"} or not (waiting or system.nvswitches):
-        return
-    why = (
-        f"GPUs wait for their NVLink fabric ({', '.join(waiting)})"
-        if waiting
-        else "this host has NVSwitches"
-    )
+
+
+def _fabric_manager_fault(system: System, why: str) -> Fault | None:
+    """What is wrong with the fabric manager, which is needed for a reason."""
+    version = system.fabric_manager_version
     if system.fabric_manager != "active":
-        yield Fault(
+        return Fault(
             "fabric-manager-down",
             "stop",
             f"{why}, and nvidia-fabricmanager is {system.fabric_manager}",
@@ -199,24 +218,14 @@ def fabric_faults(
             "run: systemctl enable --now nvidia-fabricmanager; where it runs elsewhere (a switch "
             "of an NVL72 rack, a virtual machine's host), repair it there",
         )
-    elif system.fabric_manager_version and system.driver_loaded not in (
-        None,
-        system.fabric_manager_version,
-    ):
-        yield Fault(
+    if version and system.driver_loaded not in (None, version):
+        return Fault(
             "fabric-manager-version",
             "stop",
-            f"nvidia-fabricmanager is {system.fabric_manager_version}, the driver is "
-            f"{system.driver_loaded}",
+            f"nvidia-fabricmanager is {version}, the driver is {system.driver_loaded}",
             "install exactly the driver's version",
         )
-    elif waiting:
-        yield Fault(
-            "fabric-not-ready",
-            "stop",
-            f"{why}, although nvidia-fabricmanager is active",
-            "wait a minute after a start; else restart nvidia-fabricmanager and look at its log",
-        )
+    return None
 
 
 def _fabric_state(gpu: GpuRecord) -> str:

@@ -109,16 +109,7 @@ def _build_model(
     dtype: str | None,
     hf_quant: Mapping[str, Any] | None,
 ) -> Model:
-    text_values = text_fields(config)
-    _check_is_a_config(text_values)
-    fields = _with_defaults(text_values)
-    _check_decodes(fields)
-    unread = unknown_experts(fields)
-    if unread and not weights_bytes:
-        raise ValueError(
-            f"{fields.at}{unread} speaks of experts in words that are not known here; give the "
-            "exact weights_bytes, to plan the model from them"
-        )
+    fields = _checked_fields(config, weights_bytes)
     formats = read_quantization(_quantization_of(fields), hf_quant, quantization)
     kind = _dtype(fields, dtype)
     plain = Format(kind, 32 if kind == "float32" else 16)
@@ -148,15 +139,33 @@ def _build_model(
         warnings=warnings,
     )
     model = replace(model, exact=not warnings, margin=UNKNOWN_MARGIN if warnings else 0.0)
-    if not weights_bytes:
-        return model
-    scale = _scale(model, plain)
     # The tensors of a GGUF file are counted, so its shapes need not match.
-    if not 1 / MAX_DEVIATION < scale < MAX_DEVIATION and not (quantization or "").startswith(
-        "gguf"
-    ):
+    is_counted = (quantization or "").startswith("gguf")
+    return _scaled(model, plain, is_counted) if weights_bytes else model
+
+
+def _checked_fields(config: Mapping[str, Any], weights_bytes: int | None) -> Fields:
+    """The fields of a config; ValueError where they are no decoder's that can be planned."""
+    text_values = text_fields(config)
+    _check_is_a_config(text_values)
+    fields = _with_defaults(text_values)
+    _check_decodes(fields)
+    unread = unknown_experts(fields)
+    if unread and not weights_bytes:
         raise ValueError(
-            f"weights_bytes is {weights_bytes}; it must be near to what the sizes make, "
+            f"{fields.at}{unread} speaks of experts in words that are not known here; give the "
+            "exact weights_bytes, to plan the model from them"
+        )
+    return fields
+
+
+def _scaled(model: Model, plain: Format, is_counted: bool) -> Model:
+    """The model with its shapes scaled to its exact bytes; ValueError where they are far apart and
+    not counted."""
+    scale = _scale(model, plain)
+    if not is_counted and not 1 / MAX_DEVIATION < scale < MAX_DEVIATION:
+        raise ValueError(
+            f"weights_bytes is {model.weights_bytes}; it must be near to what the sizes make, "
             f"{checkpoint_bytes(model)} bytes: those of all files together"
         )
     return replace(model, scale=scale)

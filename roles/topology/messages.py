@@ -39,14 +39,9 @@ def chosen_reason(
         f"{_requests(params)}"
     )
     if chosen.expected is not None and load is not None:
-        is_only = all(one.shape == chosen.shape for one in options)
-        # Where smaller replicas relieve the chosen ones, the options were ranked without these.
-        own = chosen.shape, chosen.groups
-        ranked = next((one for one in options if (one.shape, one.groups) == own), chosen)
-        kind = "the only shape" if is_only else _objective_phrase(spec, ranked, options)
         return (
-            f"{replica_count(chosen)} is {kind} that fits {gpus[0].name}"
-            f"{link_phrase(chosen)} at {requests(load.concurrency)} at once of "
+            f"{replica_count(chosen)} is {_kind_of_choice(spec, chosen, options)} that fits "
+            f"{gpus[0].name}{link_phrase(chosen)} at {requests(load.concurrency)} at once of "
             f"{load.input_tokens} + {load.output_tokens} tokens: an estimated {figures(chosen)}; "
             f"{room}{_missed_limits(spec, chosen)}{_room_shortfall(chosen, load)}"
         )
@@ -62,6 +57,16 @@ def chosen_reason(
     is_free = spec.load is None and chosen.replicas > 1
     stated = "; no concurrency is stated, so most replicas win" if is_free else ""
     return f"{split}: {room}; so {replica_count(chosen)}{stated}"
+
+
+def _kind_of_choice(spec: ServiceSpec, chosen: Candidate, options: Sequence[Candidate]) -> str:
+    """What the chosen shape is among the options."""
+    if all(one.shape == chosen.shape for one in options):
+        return "the only shape"
+    # Where smaller replicas relieve the chosen ones, the options were ranked without these.
+    own = chosen.shape, chosen.groups
+    ranked = next((one for one in options if (one.shape, one.groups) == own), chosen)
+    return _objective_phrase(spec, ranked, options)
 
 
 def half_precision(gpu: Gpu) -> str:

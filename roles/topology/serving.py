@@ -151,28 +151,54 @@ def _serve_equal(
         return _no_plan(spec, gpus, refused_shapes, hardware)
     options = _options(spec, found, hardware, load)
     chosen = options[_chosen(spec, options)]
+    all_chosen = _with_spare_gpus(spec, gpus, chosen, hardware, load)
+    reasons = _reasons(spec, gpus, all_chosen, options, hardware, load)
+    warnings = messages.unknown_rates(spec, gpus[0])
+    rejected = messages.rejected(spec, gpus[0], all_chosen[0], options, refused_shapes, load)
+    return Serving(all_chosen, reasons, rejected, warnings)
+
+
+def _with_spare_gpus(
+    spec: ServiceSpec,
+    gpus: tuple[Gpu, ...],
+    chosen: Candidate,
+    hardware: Hardware,
+    load: Load | None,
+) -> tuple[Candidate, ...]:
+    """The chosen replicas, and smaller ones on the GPUs that they leave, unless that is worse."""
     rest = _fill_spare_gpus(spec, gpus, chosen, hardware, load)
-    if rest and load is not None:
-        left = sum(len(group) for one in rest for group in one.groups) / len(gpus)
-        rest_load = replace(load, concurrency=load.concurrency * (1 - left))
-        relieved = with_load(own, chosen, spec.model, spec.params, hardware, rest_load)
-        if _is_worse(spec.objective, [chosen], [relieved, *rest]):
-            rest = []
-        else:
-            chosen = relieved
-    reasons = (
+    if not rest or load is None:
+        return (chosen, *rest)
+    left = sum(len(group) for one in rest for group in one.groups) / len(gpus)
+    rest_load = replace(load, concurrency=load.concurrency * (1 - left))
+    own = engine(spec.engine)
+    relieved = with_load(own, chosen, spec.model, spec.params, hardware, rest_load)
+    if _is_worse(spec.objective, [chosen], [relieved, *rest]):
+        return (chosen,)
+    return (relieved, *rest)
+
+
+def _reasons(
+    spec: ServiceSpec,
+    gpus: tuple[Gpu, ...],
+    all_chosen: Sequence[Candidate],
+    options: Sequence[Candidate],
+    hardware: Hardware,
+    load: Load | None,
+) -> tuple[str, ...]:
+    """Why equal cards serve as they do."""
+    own = engine(spec.engine)
+    chosen, *rest = all_chosen
+    is_half = own.planned_dtype(spec.model, spec.dtype, gpus[0]) == "half"
+    return (
         messages.chosen_reason(spec, gpus, chosen, load, options),
         *(messages.spare_gpus_reason(one) for one in rest),
+        *_advice(spec, gpus[0], chosen, options, hardware, load),
+        *messages.undecided(spec, chosen, options, load),
+        *messages.broken_groups(broken_links(hardware, gpus)),
+        *messages.changes(chosen.changed, own.change_names),
+        *((messages.half_precision(gpus[0]),) if is_half else ()),
     )
-    reasons += _advice(spec, gpus[0], chosen, options, hardware, load)
-    reasons += messages.undecided(spec, chosen, options, load)
-    reasons += messages.broken_groups(broken_links(hardware, gpus))
-    reasons += messages.changes(chosen.changed, own.change_names)
-    if own.planned_dtype(spec.model, spec.dtype, gpus[0]) == "half":
-        reasons += (messages.half_precision(gpus[0]),)
-    warnings = messages.unknown_rates(spec, gpus[0])
-    rejected = messages.rejected(spec, gpus[0], chosen, options, refused_shapes, load)
-    return Serving((chosen, *rest), reasons, rejected, warnings)
 
 
 def _advice(
