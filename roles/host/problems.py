@@ -128,15 +128,8 @@ def _path(where: str, location: tuple[int | str, ...]) -> str:
 
 
 def _message(detail: ErrorDetails, kind: type[BaseModel], wording: Wording) -> str:
-    key = str(detail["loc"][-1]) if detail["loc"] else ""
     if detail["type"] in _UNKNOWN:
-        if len(detail["loc"]) == 1 and key in wording.moved:
-            return wording.moved[key]
-        if _model_at(kind, detail["loc"][:-1]) is None:
-            return "unknown key; correct or remove it"
-        close, known = _closest_key(detail, kind), _known_keys(kind, detail["loc"][:-1])
-        hint = f"did you mean {close}?" if close else f"known keys: {', '.join(known)}"
-        return f"unknown key; {hint}"
+        return _unknown_key(detail, kind, wording)
     if detail["type"] == "missing":
         return f"is missing; set it{wording.docs}"
     if detail["type"] == "string_pattern_mismatch":
@@ -158,6 +151,17 @@ def _message(detail: ErrorDetails, kind: type[BaseModel], wording: Wording) -> s
         message = _SHOULD.sub("must", detail["msg"])
     message += f", not {_value(detail['input'], wording)}"
     return f"{message}; {remedy}" if (remedy := _remedy(detail, kind, wording)) else message
+
+
+def _unknown_key(detail: ErrorDetails, kind: type[BaseModel], wording: Wording) -> str:
+    key = str(detail["loc"][-1]) if detail["loc"] else ""
+    if len(detail["loc"]) == 1 and key in wording.moved:
+        return wording.moved[key]
+    if _model_at(kind, detail["loc"][:-1]) is None:
+        return "unknown key; correct or remove it"
+    close, known = _closest_key(detail, kind), _known_keys(kind, detail["loc"][:-1])
+    hint = f"did you mean {close}?" if close else f"known keys: {', '.join(known)}"
+    return f"unknown key; {hint}"
 
 
 def _remedy(detail: ErrorDetails, kind: type[BaseModel], wording: Wording) -> str | None:

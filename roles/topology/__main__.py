@@ -120,10 +120,14 @@ def _fleet(inventory: str, save: bool, as_json: bool, whole: bool) -> int:
     if save and not unserved:
         print(f"saved in {file}")
     elif changes is not None:
-        lines = [f"\nnot the plan saved in {file}:", *(f"  {one}" for one in changes)]
-        difference_text = "\n".join(lines)
-        print(difference_text if changes else "as saved")
+        print(_difference(file, changes))
     return _without_hosts(unserved)
+
+
+def _difference(file: Path, changes: Sequence[str]) -> str:
+    if not changes:
+        return "as saved"
+    return "\n".join([f"\nnot the plan saved in {file}:", *(f"  {one}" for one in changes)])
 
 
 def _without_hosts(plans: Sequence[Plan]) -> int:
