@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 from roles.hardware import Gpu, find_card, usable_memory_mib
+from roles.models import Model
 from roles.plan import Task
 
 GIB = 2**30
 Argument = bool | int | float | str
+Method = Literal["ngram", "draft_model", "eagle", "eagle3", "mtp"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,18 @@ class Loras:
     count: int
     rank: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """How `tokens` are drafted for each step: by what the text has already, by another `model`
+    loaded from `weights`, or by the model's own further heads."""
+
+    method: Method
+    tokens: int
+    model: Model | None = None
+    weights: str = ""
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ class EngineParams:
     options: tuple[tuple[str, Argument], ...] = ()
     task: Task = "generate"
     loras: Loras | None = None
+    speculation: Speculation | None = None
 
 
 @dataclass(frozen=True)

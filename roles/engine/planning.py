@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from roles.engine.calibration import Calibration
-from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
+from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, Speculation
 from roles.engine.refusal import Instead as Instead
 from roles.engine.refusal import Refusal as Refusal
 from roles.hardware import Gpu
@@ -187,6 +187,13 @@ class Planning(Protocol):
     ) -> None:
         """ValueError for LoRA adapters that the engine does not serve, or options that contradict
         them."""
+        ...
+
+    def speculative_arguments(
+        self, speculation: Speculation, model: Model, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """The options for speculative decoding; ValueError for a method that the engine does not
+        have, a draft that does not fit the model, or options that contradict it."""
         ...
 
     def with_arguments(

@@ -202,7 +202,7 @@ def host_plan(
     replicas = _replicas(service, host, serving, ports, hardware)
     reasons = serving.reasons + without_p2p(replicas, hardware) + slow_links(serving, hardware)
     reasons += messages.cost(serving.chosen, spec.price_per_month)
-    reasons += service.recipe_notes if replicas else ()
+    reasons += (*service.recipe_notes, *service.notes) if replicas else ()
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
     warnings = gpu_warnings(hardware.gpus, replicas, spare) + impossible_links(hardware)
     warnings += serving.warnings

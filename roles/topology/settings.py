@@ -29,6 +29,7 @@ from roles.plan import Load, Task
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.engines import EngineChoice, chosen_engine
 from roles.topology.sources import NamedModel, Weights
+from roles.topology.speculative import SpeculativeSettings
 
 # Such names need no quotes in unit names, paths and arguments.
 Name = Annotated[
@@ -71,7 +72,7 @@ _TOOLS = frozenset(
 _PLANNED = {
     *("min_concurrency", "gpu_memory_utilization", "concurrency", "input_tokens"),
     *("output_tokens", "objective", "ttft_limit_ms", "itl_limit_ms", "single_endpoint", "share"),
-    *("max_model_len", "first_port", "arguments", "kv_cache_dtype", "task", "adapters"),
+    *("max_model_len", "first_port", "arguments", "kv_cache_dtype", "task"),
     *("kv_cache_memory_bytes", "recipe", "weights"),
 }
 
@@ -172,6 +173,11 @@ class ServiceSettings(StrictSettings):
         description="LoRA adapters by the names that clients ask for: a folder here with PEFT's "
         "files, or for llama_cpp a .gguf file; copied to the hosts",
     )
+    speculative: SpeculativeSettings | None = Field(
+        default=None,
+        description="speculative decoding: tokens are drafted, and checked several at a time, see "
+        "below",
+    )
     arguments: dict[OptionName, OptionValue] = Field(
         default={},
         description="more options of the engine's own server, without the leading dashes",
@@ -211,6 +217,16 @@ class ServiceSettings(StrictSettings):
             engine(self.kind).check_adapters(tuple(self.lora_adapters.values()), self.arguments)
         except ValueError as error:
             raise ValueError(f"adapters: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _speculation_is_possible(self) -> "ServiceSettings":
+        if self.speculative and self.task != "generate":
+            raise ValueError(f"speculative: there is nothing to draft with task {self.task}")
+        try:
+            self._speculative_arguments  # noqa: B018
+        except ValueError as error:
+            raise ValueError(f"speculative.{error}") from None
         return self
 
     @model_validator(mode="after")
@@ -333,6 +349,7 @@ class ServiceSettings(StrictSettings):
             min_concurrency=self.min_concurrency,
             task=self.task,
             loras=self._loras,
+            speculation=self.speculative.speculation if self.speculative else None,
         )
         return engine(self.kind).with_arguments(params, self._own_arguments)
 
@@ -342,6 +359,9 @@ class ServiceSettings(StrictSettings):
         given = self.model_dump(include=_PLANNED, exclude_unset=True)
         options = given.pop("arguments", {})
         given |= {f"arguments.{name}": value for name, value in options.items()}
+        given |= {f"adapters.{name}": one.digest for name, one in self.lora_adapters.items()}
+        if self.speculative:
+            given["speculative"] = self.speculative.words
         return tuple((name, str(value)) for name, value in given.items() if value is not None)
 
     @property
@@ -373,13 +393,22 @@ class ServiceSettings(StrictSettings):
     @property
     def _own_arguments(self) -> dict[str, OptionValue]:
         """The service's options, and those that its other settings stand for."""
-        return self.arguments | self._cache_arguments | self._task_arguments
+        planned = self._task_arguments | self._speculative_arguments
+        return self.arguments | self._cache_arguments | planned
 
     @property
     def _task_arguments(self) -> dict[str, OptionValue]:
         """The engine's options for the task."""
         own = engine(self.kind)
         return dict(own.task_arguments(self.task, self.model, self.max_model_len, self.arguments))
+
+    @property
+    def _speculative_arguments(self) -> dict[str, OptionValue]:
+        """The engine's options for speculative decoding."""
+        if self.speculative is None:
+            return {}
+        own, wanted = engine(self.kind), self.speculative.speculation
+        return dict(own.speculative_arguments(wanted, self.model, self.arguments))
 
     @property
     def _cache_arguments(self) -> dict[str, OptionValue]:
@@ -401,6 +430,13 @@ class ServiceSettings(StrictSettings):
             f"was verified on {', '.join(recipe.verified)}" if recipe.verified else "",
         )
         return (f"{recipe} {'; '.join(part for part in parts if part)}",)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the plan leaves out of its estimate."""
+        if self.speculative is None or self.concurrency is None:
+            return ()
+        return ("the estimate is without speculative decoding: what it gains depends on the texts",)
 
     @property
     def load(self) -> Load | None:

@@ -7,7 +7,7 @@ import pytest
 from roles.host import probe
 from tests.adapters import gguf_adapter
 from tests.lab import model
-from tests.render.llama_servers import NAME, serving
+from tests.render.llama_servers import NAME, serving, tiny_model
 
 
 @pytest.mark.parametrize("arguments", [{}, {"pooling": "mean"}], ids=["last", "mean"])
@@ -46,3 +46,20 @@ def test_an_adapter_is_loaded_and_listed(tmp_path: Path):
         with probe.request(f"{url}/lora-adapters", "", 60) as response:
             (loaded,) = probe.parsed(response.read())
     assert (loaded["path"], loaded["scale"]) == (str(adapter), 1.0)
+
+
+@pytest.mark.parametrize("method", ["ngram", "draft_model"])
+def test_drafted_tokens_are_checked(tmp_path: Path, method: str):
+    own = {"method": method, "tokens": 4}
+    if method == "draft_model":
+        own |= {"model": tiny_model(), "weights": str(tmp_path / "tiny.gguf")}
+    with serving(tmp_path, speculative=own) as url:
+        answer = probe.chat(url, "", NAME, 60, max_tokens=48)
+        with probe.request(f"{url}/metrics", "", 60) as response:
+            lines = dict(
+                line.split() for line in response.read().decode().splitlines() if line[0] != "#"
+            )
+    assert answer["ok"] and answer["tokens"] > 1
+    if method == "draft_model":
+        # The model drafts for itself, so that much of it is taken.
+        assert float(lines["llamacpp:spec_decode_num_accepted_tokens_total"]) > 0

@@ -237,13 +237,19 @@ def room_gib(gpu: GpuMemory, params: EngineParams) -> float:
     """GiB of a card that llama-server may use."""
     usable = gpu.usable_mib / 1024
     room = usable - LEFT_FREE_GIB
-    other = params.other_used_gib + _adapters_gib(params)
+    other = params.other_used_gib + _beside_gib(params)
     return (min(room, usable * params.utilization) if params.utilization else room) - other
 
 
-def _adapters_gib(params: EngineParams) -> float:
-    """GiB of LoRA adapters: their files; over several cards at most that on each."""
-    return params.loras.bytes / GIB if params.loras else 0.0
+def _beside_gib(params: EngineParams) -> float:
+    """GiB of LoRA adapters, which are their files, and of a draft model with a KV cache for the
+    same slots. Over several cards each is at most that on one."""
+    adapters = params.loras.bytes / GIB if params.loras else 0.0
+    draft = params.speculation.model if params.speculation else None
+    if draft is None:
+        return adapters
+    (part,) = parts_of(shape_of(draft), context_of(params, draft.context_limit_tokens), ())
+    return adapters + part.total / GIB
 
 
 def _impossible(model: Model, context: Context) -> str | None:
@@ -257,14 +263,14 @@ def _sum(
 ) -> MemorySum:
     total, usable = gpu.total_mib / 1024, gpu.usable_mib / 1024
     taken, room = part.total / GIB, room_gib(gpu, params)
-    adapters = _adapters_gib(params)
+    beside = _beside_gib(params)
     kv = part.kv / GIB
     reason = impossible or ("" if taken <= room else _shortfall_reason(part, room))
     return MemorySum(
         total_gib=total,
         driver_gib=total - usable,
-        headroom_gib=usable - taken - adapters,
-        weights_gib=part.weights / GIB + adapters,
+        headroom_gib=usable - taken - beside,
+        weights_gib=part.weights / GIB + beside,
         sampler_gib=0.0,
         activations_gib=part.compute / GIB,
         graphs_gib=0.0,

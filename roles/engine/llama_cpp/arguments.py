@@ -17,6 +17,7 @@ _KEYS = "set balancer.engine_key_file"
 _TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"
 _WEIGHTS = "set services[].weights"
 _OTHER_MODEL = "a service serves one model, whose memory is planned; leave it out"
+_SPECULATIVE = "set services[].speculative"
 _LEAKS = "it lets clients reach files and programs of the host; leave it out"
 _EXITS = "it prints and ends; leave it out"
 # Options that other settings decide, with the remedy; short names too, so that none is missed.
@@ -40,7 +41,7 @@ PLANNED: Mapping[str, str] = {
         ("override-kv control-vector control-vector-scaled", _OTHER_MODEL),
         ("mmproj mm mmproj-url mmu mmproj-auto mmproj-offload", _OTHER_MODEL),
         ("models-dir models-preset models-max models-autoload", _OTHER_MODEL),
-        ("model-draft md hf-repo-draft hfd hfrd spec-type spec-default", _OTHER_MODEL),
+        ("model-draft md hf-repo-draft hfd hfrd spec-type spec-default", _SPECULATIVE),
         ("metrics", "it is always on; leave it out"),
         ("embedding embeddings rerank reranking", "set services[].task"),
         ("props slot-save-path media-path path log-prompts-dir log-file", _LEAKS),
@@ -90,7 +91,9 @@ def _check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ValueError(f"{name!r} is no option; write it as in `cache-type-k`")
     instead = PLANNED.get(name.removeprefix("no-"))
-    if name.startswith(_DRAFTS) or _PRESETS.fullmatch(name):
+    if name.startswith(_DRAFTS):
+        instead = _SPECULATIVE
+    elif _PRESETS.fullmatch(name):
         instead = _OTHER_MODEL
     if instead:
         raise ValueError(f"`{name}` follows from the plan or another setting; {instead}")

@@ -5,8 +5,16 @@ from dataclasses import dataclass
 
 from roles.engine.gguf.planning import GgufPlanning
 from roles.engine.llama_cpp.arguments import check_arguments, unknown_by
-from roles.engine.params import Argument
+from roles.engine.params import Argument, Speculation
+from roles.engine.speculation import check_speculation
 from roles.models import Adapter, Model
+
+# Its names of the methods.
+_TYPES: Mapping[str, str] = {
+    "ngram": "ngram-simple",
+    "draft_model": "draft-simple",
+    "eagle3": "draft-eagle3",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,28 @@ class LlamaCpp(GgufPlanning):
                 f"{len(adapters)} of them: llama-server adds every one to each answer; leave one, "
                 "or make each a service"
             )
+
+    def speculative_arguments(
+        self, speculation: Speculation, model: Model, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """`--spec-type`, and the draft model on the cards."""
+        if speculation.method not in _TYPES:
+            raise ValueError(
+                f"method: {speculation.method} is not planned for llama.cpp; set one of "
+                f"{', '.join(_TYPES)}"
+            )
+        check_speculation(speculation, model, same_words=False)
+        kind = _TYPES[speculation.method]
+        if speculation.model is None:
+            return {"spec-type": kind, "spec-ngram-simple-size-m": speculation.tokens}
+        if problem := self.weights_problem(speculation.weights):
+            raise ValueError(f"weights: {problem}")
+        return {
+            "spec-type": kind,
+            "spec-draft-model": speculation.weights,
+            "spec-draft-n-max": speculation.tokens,
+            "spec-draft-ngl": "all",
+        }
 
     def knows(self, option: str) -> bool:
         """Whether b11434 has an option of this name."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from roles.engine.gguf.context import memory_options
 from roles.engine.gguf.planning import GgufPlanning
 from roles.engine.ollama.names import parse
-from roles.engine.params import Argument, EngineParams, GpuMemory
+from roles.engine.params import Argument, EngineParams, GpuMemory, Speculation
 from roles.engine.refusal import Instead, Refusal
 from roles.models import Adapter, Model
 from roles.plan import Task
@@ -106,6 +106,12 @@ class Ollama(GgufPlanning):
         """ValueError for any."""
         if adapters:
             raise ValueError("are not served by Ollama here; set engine llama_cpp")
+
+    def speculative_arguments(
+        self, speculation: Speculation, model: Model, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """ValueError: Ollama has none."""
+        raise ValueError("Ollama does not draft tokens; set engine llama_cpp, or leave it out")
 
     def knows(self, option: str) -> bool:
         """Never: it has no options."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 from roles.engine.params import GIB, EngineParams, GpuMemory, missing
+from roles.engine.speculation import draft_problem, with_draft
 from roles.models import (
     KvCapacity,
     Model,
@@ -109,7 +110,9 @@ def memory_sum(model: Model, gpu: GpuMemory, shape: Shape, params: EngineParams)
 
     ValueError for an unknown kv_cache_dtype.
     """
-    problem = _impossible(model, shape, params)
+    problem = draft_problem(params.speculation, shape)
+    model = with_draft(model, params.speculation)
+    problem = problem or _impossible(model, shape, params)
     if shape.pipeline_parallel > len(model.layers):
         # The shape is invalid already; compute the sum without stages.
         shape = replace(shape, pipeline_parallel=1)

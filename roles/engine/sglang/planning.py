@@ -8,11 +8,20 @@ from roles.engine.adapters import check_options
 from roles.engine.calibration import Calibration
 from roles.engine.equal_cards import EqualCards
 from roles.engine.kernels import too_old
-from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, gpu_memory
+from roles.engine.params import (
+    Argument,
+    Changes,
+    EngineParams,
+    GpuMemory,
+    Speculation,
+    gpu_memory,
+)
 from roles.engine.refusal import Refusal
 from roles.engine.sglang.arguments import ADAPTER_OPTIONS, KV_DTYPES, check_arguments, unknown_by
 from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
 from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
+from roles.engine.speculation import check_options as check_speculative_options
+from roles.engine.speculation import check_speculation
 from roles.engine.tasks import check_task
 from roles.hardware import Gpu
 from roles.models import Adapter, Model, Recurrent
@@ -32,6 +41,14 @@ _CHANGE_NAMES = {
 CALIBRATION = Calibration(expert_read_efficiency=0.678, moe_layer_overhead_us=30.2)
 
 
+# Its names of the methods (`--speculative-algorithm`).
+_ALGORITHMS: Mapping[str, str] = {
+    "ngram": "NGRAM",
+    "draft_model": "STANDALONE",
+    "eagle": "EAGLE",
+    "eagle3": "EAGLE3",
+    "mtp": "NEXTN",
+}
 # How a cross-encoder is started.
 _ENCODER: Mapping[str, Argument] = {
     "attention-backend": "triton",
@@ -182,6 +199,27 @@ class Sglang(EqualCards):
         """ValueError for options that contradict adapters."""
         if adapters:
             check_options(arguments, ADAPTER_OPTIONS)
+
+    def speculative_arguments(
+        self, speculation: Speculation, model: Model, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """`--speculative-…`: one chain of drafted tokens, and the token that they follow."""
+        check_speculation(speculation, model, same_words=True)
+        options = [name for name in arguments if name.startswith("speculative-")]
+        check_speculative_options(arguments, options)
+        found: dict[str, Argument] = {"speculative-algorithm": _ALGORITHMS[speculation.method]}
+        if speculation.weights:
+            found["speculative-draft-model-path"] = speculation.weights
+        if speculation.revision:
+            found["speculative-draft-model-revision"] = speculation.revision
+        if speculation.method == "ngram":
+            return {**found, "speculative-num-draft-tokens": speculation.tokens}
+        return {
+            **found,
+            "speculative-num-steps": speculation.tokens,
+            "speculative-eagle-topk": 1,
+            "speculative-num-draft-tokens": speculation.tokens + 1,
+        }
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]

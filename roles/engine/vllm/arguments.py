@@ -105,6 +105,8 @@ COUNTS = ("max-num-seqs", "max-num-batched-tokens")
 _MAX_COUNTS = {"max-num-seqs": 2**17, "max-num-batched-tokens": 2**21}
 # What says of LoRA adapters what `adapters` of a service says.
 ADAPTER_OPTIONS = ("enable-lora", "lora-modules", "max-loras", "max-lora-rank", "no-enable-lora")
+# What says of speculative decoding what `speculative` of a service says.
+SPECULATIVE_OPTIONS = ("speculative-config", "sc", "spec-method", "spec-model", "spec-tokens")
 MEMORY_OPTIONS = (*COUNTS, "enforce-eager", "kv-cache-dtype")
 
 

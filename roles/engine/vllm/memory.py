@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from roles.engine.adapters import next_rank
 from roles.engine.params import GIB, EngineParams, GpuMemory, gpu_memory, missing
+from roles.engine.speculation import draft_problem, with_draft
 from roles.engine.vllm.engine_versions import (
     LIMITED_BY_REQUESTS,
     Rules,
@@ -114,8 +115,10 @@ def memory_sum(model: Model, gpu: Gpu | GpuMemory, shape: Shape, params: EngineP
     facts = gpu_memory(gpu) if isinstance(gpu, Gpu) else gpu
     if model.is_mla and not rules(parse_version(params.engine_version)).latent_cache:
         model = _without_latents(model)
+    problem = draft_problem(params.speculation, shape)
+    model = with_draft(model, params.speculation)
     engine = _engine(model, facts, shape, params)
-    problem = _impossible(engine)
+    problem = problem or _impossible(engine)
     if shape.pipeline_parallel > len(model.layers):
         # The shape is invalid already; compute the sum without stages.
         engine = _engine(model, facts, replace(shape, pipeline_parallel=1), params)

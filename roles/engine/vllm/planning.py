@@ -1,5 +1,6 @@
 """The planning of vLLM."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +10,15 @@ from typing import Any
 from roles.engine.adapters import check_options
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.equal_cards import EqualCards
-from roles.engine.params import Argument, Changes, EngineParams, GpuMemory
+from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, Speculation
 from roles.engine.refusal import Refusal
+from roles.engine.speculation import check_options as check_speculative_options
+from roles.engine.speculation import check_speculation
 from roles.engine.tasks import check_task
 from roles.engine.vllm.arguments import (
     ADAPTER_OPTIONS,
     KV_ELEMENT_BYTES,
+    SPECULATIVE_OPTIONS,
     check_arguments,
     unknown_by,
 )
@@ -37,6 +41,8 @@ from roles.plan import MemorySum, Shape, Task
 FEWER_SEQS = 64
 FEWER_TOKENS = 2048
 MORE_MEMORY = 0.95
+# The longest run of tokens that is looked for in the text, for method ngram.
+NGRAM_WORDS = 4
 # FP8 in hardware (Ada, Hopper and newer).
 FP8_CACHE_CAPABILITY = 8.9
 
@@ -181,6 +187,24 @@ class Vllm(EqualCards):
         """ValueError for options that contradict adapters."""
         if adapters:
             check_options(arguments, ADAPTER_OPTIONS)
+
+    def speculative_arguments(
+        self, speculation: Speculation, model: Model, arguments: Mapping[str, Argument]
+    ) -> Mapping[str, Argument]:
+        """`--speculative-config` (vLLM 0.33 `config/speculative.py`)."""
+        check_speculation(speculation, model, same_words=True)
+        check_speculative_options(arguments, SPECULATIVE_OPTIONS)
+        config: dict[str, Any] = {
+            "method": speculation.method,
+            "num_speculative_tokens": speculation.tokens,
+        }
+        if speculation.method == "ngram":
+            config["prompt_lookup_max"] = NGRAM_WORDS
+        if speculation.weights:
+            config["model"] = speculation.weights
+        if speculation.revision:
+            config["revision"] = speculation.revision
+        return {"speculative-config": json.dumps(config)}
 
     def with_arguments(
         self, params: EngineParams, arguments: Mapping[str, Argument]
