@@ -3,6 +3,7 @@ named in settings are read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from roles.balancer import generated_key_file, read_key, route_conflicts
@@ -32,7 +33,7 @@ from roles.fleet.hosts import Defaults, Problems, as_mapping, check_host, valida
 from roles.fleet.ports import internal_clashes, port_clashes
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
-from roles.topology import not_deployed_yet, plan_services
+from roles.topology import decided, not_deployed_yet, plan_services
 from roles.tuning import TuningSettings
 
 
@@ -74,6 +75,8 @@ def build(
     unknown = unknown_hosts(hosts)
     if unknown and not hardware:
         return Fleet(declaration.name, settings, hosts, _no_plans(settings))
+    if not unknown:
+        settings, hosts = _with_decided_engines(declaration, settings, hosts, secrets)
     plans, problems = _plans(settings, hosts)
     problems = [*map(_unknown_hardware, unknown), *problems]
     problems += _unplaced_services(settings, plans, clusters)
@@ -237,6 +240,32 @@ def _route_problems(settings: FleetSettings) -> list[str]:
         return []
     routes = {number: one.route for number, one in enumerate(settings.services)}
     return route_conflicts(routes, settings.balancer)
+
+
+def _with_decided_engines(
+    declaration: Declaration, settings: FleetSettings, hosts: tuple[Host, ...], secrets: bool
+) -> tuple[FleetSettings, tuple[Host, ...]]:
+    """The settings with the engines of services that leave them to the plan, and the hosts with
+    their builds."""
+    allowed = [kind for kind in ENGINE_SETTINGS if getattr(settings.engines, kind) is not None]
+    services = tuple(
+        decided(one, allowed, partial(_planned_with, settings, hosts, number))
+        for number, one in enumerate(settings.services)
+    )
+    if [one.kind for one in services] == [one.kind for one in settings.services]:
+        return settings.model_copy(update={"services": services}), hosts
+    settings = settings.model_copy(update={"services": services})
+    defaults, _ = _defaults(declaration.fleet, settings, secrets)
+    return settings, _hosts(declaration, defaults)[0]
+
+
+def _planned_with(
+    settings: FleetSettings, hosts: tuple[Host, ...], number: int, service: Service
+) -> Plan:
+    """The plan of a service as it would be with other settings."""
+    services = [*settings.services[:number], service, *settings.services[number + 1 :]]
+    plans, _ = _plans(settings.model_copy(update={"services": tuple(services)}), hosts)
+    return plans[number]
 
 
 def _plans(settings: FleetSettings, hosts: tuple[Host, ...]) -> tuple[tuple[Plan, ...], Problems]:

@@ -1,5 +1,6 @@
 """The planner: which replicas run on which GPUs, and why."""
 
+from roles.topology.auto import decided as decided
 from roles.topology.clusters import not_deployed_yet as not_deployed_yet
 from roles.topology.explain import explain as explain
 from roles.topology.explain import explain_host as explain_host

@@ -12,7 +12,6 @@ from roles.topology import messages
 from roles.topology.allocation import allocate
 from roles.topology.candidates import Candidate
 from roles.topology.clusters import clusters
-from roles.topology.engines import chosen_engine
 from roles.topology.findings import (
     gpu_warnings,
     impossible_links,
@@ -128,8 +127,8 @@ def _runs_on(spec: ServiceSpec, hardware: Hardware) -> bool:
 
 def _with_engine(service: ServiceSettings) -> tuple[ServiceSettings, str]:
     """The service with its engine set, and the reason if the plan chose it."""
-    chosen = chosen_engine(service.engine, service.model)
-    return service.model_copy(update={"engine": chosen.kind}), chosen.reason
+    reason = service.engine_reason
+    return service.with_engine(service.kind, reason), reason
 
 
 def _hosts(

@@ -1,11 +1,12 @@
 """The settings of a service: its model, request length, concurrency and objective."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AllowInfNan,
     BeforeValidator,
     Field,
+    PrivateAttr,
     StringConstraints,
     field_validator,
     model_validator,
@@ -80,6 +81,8 @@ _PLANNED = {
 class ServiceSettings(StrictSettings):
     """A model served under a name, with its requirements."""
 
+    _engine_reason: str = PrivateAttr(default="")
+
     name: Name = Field(description="name of the service; replicas are called NAME-0, NAME-1 …")
     model: NamedModel = Field(
         description="a model of the catalog by name, a file (.json) that `python -m roles.models "
@@ -89,7 +92,8 @@ class ServiceSettings(StrictSettings):
     engine: EngineChoice | None = Field(
         default=None,
         description="what serves it: vllm unless the model is a GGUF file, which llama_cpp does; "
-        "with auto the plan chooses by the model's files",
+        "with auto the plan chooses by the model's files, and by its estimate among those in "
+        "`engines`",
     )
     task: Task = Field(
         default="generate",
@@ -320,6 +324,17 @@ class ServiceSettings(StrictSettings):
         ):
             raise ValueError(problem)
         return value
+
+    def with_engine(self, kind: str, reason: str = "") -> Self:
+        """The service with a kind of engine, which the plan chose for a reason."""
+        own = self.model_copy(update={"engine": kind})
+        own._engine_reason = reason
+        return own
+
+    @property
+    def engine_reason(self) -> str:
+        """Why the plan chose the engine; "" where the service names it."""
+        return self._engine_reason or chosen_engine(self.engine, self.model).reason
 
     @property
     def lora_adapters(self) -> dict[str, Adapter]:

@@ -24,6 +24,7 @@ INSIDE = {
     ("topology", "roles.engine.calibration"),
     ("topology", "roles.engine.engine"),
     ("topology", "roles.engine.planning"),
+    ("topology", "roles.engine.speculation"),
     ("topology", "roles.engine.tasks"),
     # Programs that are sent to hosts import each other by their modules.
     ("launch", "roles.host.legacy"),

@@ -700,3 +700,22 @@ def test_an_engine_without_keys_needs_a_balancer(key: Path):
     hosts = {name: one for name, one in HOSTS.items() if one[0] == "gpu_hosts"}
     (problem,) = problems(keyless(key, service=alone, hosts=hosts, balancer=None))
     assert "there is no balancer, which would" in problem
+
+
+@pytest.mark.parametrize(
+    ("engines", "kind", "part"),
+    [
+        ({}, "vllm", "the model is safetensors files"),
+        ({"sglang": {}}, "sglang", "the inventory has no other"),
+        ({"sglang": {}, "vllm": {}}, "vllm", "the ranges overlap, so vLLM stays"),
+    ],
+)
+def test_the_plan_chooses_among_the_engines_that_the_inventory_has(
+    key: Path, engines: dict[str, Any], kind: str, part: str
+):
+    service = {"engine": "auto", "concurrency": 8, "recipe": False}
+    fleet = build(declared(key, service=service, engines=engines))
+    assert {one.engine for one in fleet.plans[0].replicas} == {kind}
+    assert part in fleet.plans[0].hosts[0].reasons[0]
+    # Hosts have its build.
+    assert {fleet.engine_of(name, "qwen").kind for name in ("gpu-1", "gpu-2")} == {kind}

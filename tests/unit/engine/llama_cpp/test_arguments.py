@@ -48,7 +48,7 @@ def test_what_a_service_may_set(arguments: dict[str, Any]):
         ("alias", "set services[].model"),
         ("api-key-file", "set balancer.engine_key_file"),
         ("ssl-key-file", "balancer.certificate_file"),
-        ("spec-draft-model", "serves one model"),
+        ("spec-draft-model", "services[].speculative"),
         ("gpt-oss-20b-default", "serves one model"),
         ("tools", "reach files and programs"),
         ("slot-save-path", "reach files and programs"),
