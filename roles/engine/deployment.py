@@ -60,13 +60,15 @@ class Placement:
     """The host's part in how a replica starts.
 
     `devices` maps a GPU of the plan to CUDA's name for it if that is not its index, as for slices.
-    `internal_port` is the first port that the replica's processes use among themselves.
+    `internal_port` is the first port that the replica's processes use among themselves. `card` is
+    the kind of its GPUs, as a part of a path.
     """
 
     listen_address: str
     internal_port: int
     drain_timeout_s: int
     devices: Mapping[int, str] = field(default_factory=dict)
+    card: str = ""
 
 
 # What a replica recognises in what its model writes.

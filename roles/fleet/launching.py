@@ -1,5 +1,7 @@
 """What each host is to run, made from a fleet's plans. Pure, except that files of keys are read."""
 
+import re
+
 from roles.declaration import BALANCERS, Service
 from roles.engine import Served, ServedAdapter, deployment, path_of
 from roles.fleet.fleet import Fleet, Host
@@ -30,7 +32,15 @@ def _assignment(fleet: Fleet, host: Host, service: Service, replica: Replica) ->
         served=served(service),
         key=fleet.settings.keys(service).engine or "",
         devices=host.devices,
+        card=_card(host, replica),
     )
+
+
+def _card(host: Host, replica: Replica) -> str:
+    """The kind of a replica's GPUs: "nvidia-l40s"."""
+    gpus = host.hardware.gpus if host.hardware else ()
+    name = next((gpu.name for gpu in gpus if gpu.index in replica.gpus), "")
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def served(service: ServiceSettings) -> Served:

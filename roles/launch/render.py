@@ -25,7 +25,8 @@ class Assignment:
     """A planned replica with everything that its start depends on.
 
     `engine` is the name of the engine's kind, `key` the API key that it expects ("": none).
-    `devices` maps a GPU's index to the name that CUDA knows it by, where that is another.
+    `devices` maps a GPU's index to the name that CUDA knows it by, where that is another. `card` is
+    the kind of its GPUs, as a part of a path.
     """
 
     replica: Replica
@@ -35,6 +36,7 @@ class Assignment:
     served: Served
     key: str = field(repr=False)
     devices: Mapping[int, str] = field(default_factory=dict)
+    card: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def placement(assignment: Assignment, launch: LaunchSettings, address: str) -> P
         internal_port=internal_ports(launch, assignment.replica.gpus)[0],
         drain_timeout_s=launch.drain_timeout_s,
         devices=assignment.devices,
+        card=assignment.card,
     )
 
 

@@ -19,6 +19,7 @@ from roles.engine.deployment import (
     own_environment,
 )
 from roles.engine.needs import Version
+from roles.engine.vllm.engine_versions import batch_defaults
 from roles.engine.vllm.settings import MODELSCOPE, VllmSettings
 from roles.host.paths import CACHE, STATE, engine_folder
 from roles.plan import Replica
@@ -28,6 +29,10 @@ OPTIONS = "options.yaml"
 KEYS_HIDDEN = (0, 32)
 # From this version on it has `--runner` and `--convert` (docs of v0.10.1.1, pooling_models).
 RUNNERS = (0, 10, 1)
+# From this version on it limits the requests that run and wait (`config/scheduler.py`).
+QUEUES = (0, 32)
+# Bursts of less are let through in any case.
+LEAST_QUEUE = 256
 # From this version on it has a watchdog, which writes and kills nothing.
 WATCHDOG = (0, 33)
 
@@ -127,11 +132,22 @@ def options_of(
         # vLLM's custom all-reduce uses P2P, as NCCL does.
         **({} if replica.p2p else {"disable-custom-all-reduce": True}),
         "shutdown-timeout": placement.drain_timeout_s,
+        **queue_of(replica, served, build.numbers),
         **adapters_of(served),
     }
     if served.kv_cache_memory_bytes:
         options["kv-cache-memory-bytes"] = served.kv_cache_memory_bytes
     return options | by_version(served, build.numbers)
+
+
+def queue_of(replica: Replica, served: Served, version: Version) -> dict[str, int]:
+    """The option that limits the requests in the engine: further ones get 503 at once, and do not
+    wait longer than anybody would. As many may wait as are worked on."""
+    if version < QUEUES:
+        return {}
+    usual = batch_defaults("", replica.memory.total_gib * 1024, version, replica.max_model_len)[1]
+    at_once = served.arguments.get("max-num-seqs") or replica.max_num_seqs or usual
+    return {"max-num-queued-reqs": max(LEAST_QUEUE, 2 * int(at_once))}
 
 
 def adapters_of(served: Served) -> dict[str, Any]:
@@ -169,11 +185,15 @@ def revision_of(commit: str | None, arguments: Mapping[str, Any]) -> dict[str, s
 
 def environment_of(replica: Replica, build: VllmSettings, placement: Placement) -> dict[str, str]:
     """The environment of a replica, without secrets."""
+    # What is compiled, and what was found of P2P, is of one version and one kind of card; vLLM
+    # itself keeps the latter by the GPUs' indexes alone.
+    kept = "-".join(filter(None, (build.version_name, placement.card)))
+    cache = f"{CACHE}/{replica.name}/{kept}"
     return {
         **own_environment(replica, build, placement),
         "HF_HOME": f"{CACHE}/hub",
-        "VLLM_CACHE_ROOT": f"{CACHE}/{replica.name}",
-        "TRITON_CACHE_DIR": f"{CACHE}/{replica.name}/triton",
+        "VLLM_CACHE_ROOT": cache,
+        "TRITON_CACHE_DIR": f"{cache}/triton",
         # A replica's processes communicate on this host only.
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_PORT": str(placement.internal_port),

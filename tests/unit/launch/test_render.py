@@ -48,6 +48,8 @@ def test_the_settings_of_a_replica_are_told_apart_by_name():
 
     changed = {"arguments": {"max-num-seqs": 8, "override-generation-config": "{}"}}
     assert differing(settings(), settings(**changed)) == [
+        # It follows from the next.
+        "max-num-queued-reqs",
         "max-num-seqs",
         "override-generation-config",
     ]
