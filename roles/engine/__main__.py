@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from roles.engine.lock import lock_command, lock_environment
+from roles.engine.lock import INDEXES, device_problem, lock_command, lock_environment
+from roles.engine.needs import DEVICES
 from roles.engine.packages import PackagesBuild
 from roles.engine.registry import DEPLOYMENTS
 
@@ -39,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
     lock.add_argument("--extra-index-url", action="append", default=[], help="one more index")
     lock.add_argument("--wheelhouse", help="folder or URL with all wheels; no index is asked")
     lock.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cuda",
+        help="what the hosts compute on: adds the index with builds for it, unless another is said",
+    )
+    lock.add_argument(
         "--uv",
         default=_BUILDS[0].model_fields["uv"].default,
         help="the installer to lock with them",
@@ -57,21 +64,30 @@ def main(arguments: list[str]) -> int:
         print(f"uv is not installed here: python -m pip install {options.uv}", file=sys.stderr)
         return 1
     default = [options.index_url or "https://pypi.org/simple"]
+    more = options.extra_index_url or INDEXES[options.device]
     remade_by = shlex.join(["python", "-m", "roles.engine", *arguments])
     done = subprocess.run(
         lock_command(
             uv,
             options.python,
-            [] if options.wheelhouse else [*default, *options.extra_index_url],
+            [] if options.wheelhouse else [*default, *more],
             options.wheelhouse,
             remade_by,
         ),
         input=f"{options.requirement}\n{options.uv}\n",
         env=lock_environment(os.environ),
+        stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
-    return int(done.returncode != 0)
+    if done.returncode:
+        return 1
+    if problem := device_problem(done.stdout, options.device):
+        remedy = "name an index with a build for it: --extra-index-url URL"
+        print(f"--device: {problem}; {remedy}\nNothing was done.", file=sys.stderr)
+        return 1
+    print(done.stdout, end="")
+    return 0
 
 
 def _problems(options: argparse.Namespace) -> list[str]:

@@ -5,16 +5,29 @@ from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
+from roles.engine.needs import Device
+
 _COMMENT = re.compile(r"(^|\s)#.*")
 # Variables of uv that change nothing of what is chosen.
 _KEPT = ("UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_OFFLINE")
 _HASH = re.compile(r"--hash=sha(256|384|512):[0-9a-f]{64,128}(?![0-9a-f])")
 
 
+# What a torch for CUDA brings, as no other does (by its packages on the public index).
+_OF_CUDA = re.compile(r"nvidia-(cublas|cudnn|cuda-runtime|nccl)|cuda-toolkit")
+# Indexes with builds for other devices: torch for CPUs, and vLLM with its torch for ROCm.
+INDEXES: Mapping[Device, tuple[str, ...]] = {
+    "cuda": (),
+    "rocm": ("https://wheels.vllm.ai/rocm",),
+    "cpu": ("https://download.pytorch.org/whl/cpu",),
+}
+
+
 @cache
-def shipped(folder: Path, requirement: str, uv: str) -> str:
-    """The lock in a folder for a requirement and an installer; "" if there is none."""
-    file = folder / f"{requirement.replace('==', '-')}.txt"
+def shipped(folder: Path, requirement: str, uv: str, device: Device = "cuda") -> str:
+    """The lock in a folder for a requirement, an installer and a device; "" if there is none."""
+    suffix = "" if device == "cuda" else f"-{device}"
+    file = folder / f"{requirement.replace('==', '-')}{suffix}.txt"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     return "" if problem_of(text, uv) else text
 
@@ -39,9 +52,20 @@ def problem_of(text: str, uv: str) -> str:
     return ""
 
 
-def lock_remedy(requirement: str, uv: str) -> str:
+def device_problem(text: str, device: Device) -> str:
+    """That a lock for another device has packages of CUDA's; "" if it has none."""
+    if device == "cuda":
+        return ""
+    found = [name for name in entries(text) if _OF_CUDA.match(name)]
+    if not found:
+        return ""
+    return f"it has {found[0]}, so its torch is the one for CUDA, and device is {device}"
+
+
+def lock_remedy(requirement: str, uv: str, device: Device = "cuda") -> str:
     """The command that creates the lock of a requirement."""
-    return f"python -m roles.engine lock {requirement} --uv {uv} > FILE"
+    option = "" if device == "cuda" else f" --device {device}"
+    return f"python -m roles.engine lock {requirement} --uv {uv}{option} > FILE"
 
 
 def lock_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from roles.engine.build import Build, Source
-from roles.engine.lock import lock_remedy, problem_of, shipped
+from roles.engine.lock import device_problem, lock_remedy, problem_of, shipped
 from roles.engine.needs import PackageIndex, Version
 from roles.host import LocalFile, Several, check_address, check_host_name, read_text
 
@@ -148,9 +148,11 @@ class PackagesBuild(Build):
         if value is None:
             return None
         text, uv = read_text(value), str(info.data.get("uv"))
+        device = info.data.get("device", "cuda")
         problem = "" if info.data.get("allow_unhashed") else problem_of(text, uv)
+        problem = problem or device_problem(text, device)
         if problem:
-            again = lock_remedy(str(info.data.get("requirement")), uv)
+            again = lock_remedy(str(info.data.get("requirement")), uv, device)
             raise ValueError(f"{value}: {problem}; create it again: {again}")
         return value
 
@@ -218,16 +220,16 @@ class PackagesBuild(Build):
         """The lock that is installed, the shipped one where none is said; "" for none."""
         if self.lock:
             return read_text(self.lock)
-        if self.allow_unhashed or self.device != "cuda":
+        if self.allow_unhashed:
             return ""
-        return shipped(self.locks, self.requirement, self.uv)
+        return shipped(self.locks, self.requirement, self.uv, self.device)
 
     @property
     def missing(self) -> tuple[str, str] | None:
         """The lock, until there is one or the inventory does without it."""
         if self.lock_text or self.allow_unhashed:
             return None
-        remedy = lock_remedy(self.requirement, self.uv)
+        remedy = lock_remedy(self.requirement, self.uv, self.device)
         return "lock", (
             f"is missing; make it: {remedy}; or set allow_unhashed, to install whatever is there"
         )

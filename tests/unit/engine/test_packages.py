@@ -144,3 +144,17 @@ def test_the_fact_reads_what_its_command_prints():
 def test_an_answer_that_is_cut_short_is_no_bare_host(output: list[str]):
     with pytest.raises(FactProcessError, match="about its engines"):
         InstalledEngines().process(output)
+
+
+def test_a_lock_for_cuda_is_none_for_other_devices(tmp_path: Path):
+    lock = tmp_path / "lock.txt"
+    lock.write_text(f"vllm==0.33.0 {HASH}\n{UV} {HASH}\nnvidia-cublas==13.1.1.3 {HASH}\n")
+    given = {"requirement": "vllm==0.33.0", "lock": str(lock)}
+    assert VllmSettings.model_validate(given).lock_text
+    with pytest.raises(ValidationError, match=r"nvidia-cublas.*for CUDA.*--device rocm > FILE"):
+        VllmSettings.model_validate(given | {"device": "rocm"})
+    # Interfaces to drivers are on CPUs, too.
+    lock.write_text(f"vllm==0.33.0 {HASH}\n{UV} {HASH}\nnvidia-ml-py==13.615.71 {HASH}\n")
+    assert VllmSettings.model_validate(given | {"device": "cpu"}).lock_text
+    missing = VllmSettings.model_validate({"device": "cpu"}).missing
+    assert missing is not None and "--device cpu" in missing[1]
