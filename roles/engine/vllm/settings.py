@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from roles.engine.needs import Version
-from roles.engine.packages import PackagesBuild, Requirement
+from roles.engine.packages import PackagesBuild, Requirement, package_of
 from roles.engine.params import Argument, EngineParams, GpuMemory, gpu_memory
 from roles.engine.vllm.arguments import is_listed, unknown_by
 from roles.engine.vllm.engine_versions import LATEST
@@ -21,6 +21,9 @@ from roles.plan import HostPlan, Shape
 
 # By wheel metadata vLLM 0.33 takes Python before 3.15; no older one takes a newer Python.
 _NEWEST_KNOWN, _BEFORE_PYTHON = (0, 33), (3, 15)
+
+# From this version on a plugin reads GGUF files (0.32's extra `extra-quant`).
+_WITHOUT_GGUF = (0, 32)
 
 MODELSCOPE = "https://www.modelscope.cn"
 PLANNED = {
@@ -65,6 +68,12 @@ class VllmSettings(PackagesBuild):
         """A parser that this version does not have, kernels for a card, or memory by its rules."""
         if problem := parser_problem(arguments, self.numbers):
             return problem
+        if model.format == "gguf" and self.numbers >= _WITHOUT_GGUF and not self._has_plugins:
+            return (
+                f"{model.name} is a GGUF file, which {self.requirement} does not read; set engine "
+                f"llama_cpp, or requirement {package_of(self.requirement)}[extra-quant]=="
+                f"{'.'.join(map(str, self.numbers))}"
+            )
         if self.device == "cpu":
             return None
         cards = {gpu.index: gpu_memory(gpu) for gpu in plan.gpus}
@@ -74,6 +83,11 @@ class VllmSettings(PackagesBuild):
         }
         found = (self._no_start(model, params, *start) for start in starts)
         return next((problem for problem in found if problem), None)
+
+    @property
+    def _has_plugins(self) -> bool:
+        """Whether it is installed with the plugins for formats that it does not have itself."""
+        return "extra-quant" in self.requirement
 
     def _no_start(
         self,
