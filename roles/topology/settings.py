@@ -461,7 +461,7 @@ class ServiceSettings(StrictSettings):
         room = self.max_model_len
         if self.task != "generate":
             # Its one step is that of the first token.
-            return Load(self.concurrency, self.input_tokens or min(1024, room - 1), 1)
+            return Load(self.concurrency, self.input_tokens or max(1, min(1024, room - 1)), 1)
         output = self.output_tokens or min(256, max(1, (room - (self.input_tokens or 0)) // 4))
         return Load(self.concurrency, self.input_tokens or min(1024, max(1, room - output)), output)
 
