@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,10 @@ def test_a_host_is_rebooted_once_a_day(tmp_path: Path):
     assert helper.do("reboot")["ok"]
     assert "within a day" in helper.do("reboot")["error"]
     assert helper.ran == ["systemctl reboot --no-block"]
+    # A clock that went back does not end the day.
+    later = time.time() + 10 * 86400
+    os.utime(tmp_path / "rebooted", (later, later))
+    assert "within a day" in helper.do("reboot")["error"]
 
 
 @pytest.mark.parametrize(

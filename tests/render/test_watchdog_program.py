@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from roles.watchdog.on_host.exposition import METRICS
 from roles.watchdog.on_host.scrape import probe, scrape
 from roles.watchdog.program import helper_program, watchdog_program
 from roles.watchdog.status import ask_script, parse_status
@@ -124,10 +125,12 @@ def test_a_deploy_that_holds_the_host_pauses_all(tmp_path: Path):
         host.until(lambda: "close" in host.done_to("q-0"))
 
 
+# Nobody listens there.
+NOBODY = [{"host": "b", "address": "127.0.0.9", "replicas": {"q-8": "q"}}]
+
+
 def test_a_host_that_cannot_be_asked_opens_the_breaker(tmp_path: Path):
-    # Nobody listens there.
-    peers = [{"host": "b", "address": "127.0.0.9", "replicas": {"q-8": "q"}}]
-    with watched(tmp_path, "q-0", "q-1", peers=peers) as host:
+    with watched(tmp_path, "q-0", "q-1", peers=NOBODY) as host:
         host.engines["q-0"].busy = 1
         time.sleep(0.5)
         host.engines["q-0"].hangs.set()
@@ -164,6 +167,24 @@ def test_a_replica_that_dies_of_a_lost_gpu_is_quarantined_at_once(tmp_path: Path
         # A fleet that allows reboots would have one.
         assert host.done_to("q-0")[0] == "evidence" and "restart" not in host.done_to("q-0")
         assert host.done_to("q-1") == []
+
+
+def test_the_metrics_have_the_labels_that_are_documented(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1", peers=NOBODY) as host:
+        host.engines["q-0"].page = b"nonsense"
+        host.engines["q-1"].hangs.set()
+        host.until(lambda: "close" in host.done_to("q-1") and "the metrics of q-0" in host.log())
+        file, found = tmp_path / "llm.prom", dict[str, set[tuple[str, ...]]]()
+
+        def seen() -> bool:
+            for line in file.read_text().splitlines():
+                name, _, labels = re.sub(r" [^ ]*$", "", line).partition("{")
+                if not line.startswith("#"):
+                    found.setdefault(name, set()).add(tuple(re.findall(r'(\w+)="', labels)))
+            return found.keys() == METRICS.keys()
+
+        host.until(seen)
+    assert found == {name: {labels} for name, (_, _, labels, _) in METRICS.items()}
 
 
 def test_a_replica_that_dies_of_itself_is_systemds(tmp_path: Path):
@@ -227,6 +248,26 @@ def test_a_quarantined_replica_is_left_alone(tmp_path: Path):
         (tmp_path / "quarantine/q-0.json").unlink()
         host.engines["q-0"].hangs.clear()
         host.until(lambda: host.state("q-0") == "serving")
+
+
+def test_a_quarantine_that_cannot_be_read_is_one_all_the_same(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        (tmp_path / "quarantine/q-0.json").write_text("{")
+        host.until(lambda: host.state("q-0") == "quarantined")
+        assert "cannot be read" in host.log() and host.commands == []
+
+
+def test_a_systemd_that_does_not_answer_pauses_all(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1") as host:
+        program = (tmp_path / "systemctl").read_text()
+        (tmp_path / "systemctl").write_text("#!/bin/sh\nexit 1\n")
+        host.until(lambda: "systemctl: does not answer" in host.log())
+        host.engines["q-0"].busy = 1
+        host.engines["q-0"].hangs.set()
+        time.sleep(4.5)
+        assert host.commands == []
+        (tmp_path / "systemctl").write_text(program)
+        host.until(lambda: "close" in host.done_to("q-0"))
 
 
 def test_two_hosts_take_turns(tmp_path: Path):

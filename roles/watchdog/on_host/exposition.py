@@ -2,27 +2,46 @@
 
 from roles.watchdog.on_host.judge import STATES
 
-# Name, type and meaning of each; docs/healing.md lists them with their labels.
+REPLICA = ("replica", "service")
+# By name: type, unit, labels and meaning; docs/healing.md lists them.
 METRICS = {
-    "llm_watchdog_replica_state": ("gauge", "1 for the state that a replica is in"),
-    "llm_watchdog_replica_in_rotation": ("gauge", "1 while its port takes new connections"),
+    "llm_watchdog_replica_state": (
+        *("gauge", "0 or 1", (*REPLICA, "state")),
+        "1 for the state that a replica is in",
+    ),
+    "llm_watchdog_replica_in_rotation": (
+        *("gauge", "0 or 1", REPLICA),
+        "1 while its port takes new connections",
+    ),
     "llm_watchdog_replica_proof_age_seconds": (
-        "gauge",
+        *("gauge", "seconds", REPLICA),
         "seconds since its last step or completion",
     ),
-    "llm_watchdog_replica_pending_requests": ("gauge", "requests that run or wait"),
-    "llm_watchdog_replica_steps": ("gauge", "step counter of its engine, as last read"),
-    "llm_watchdog_actions_total": ("counter", "what the watchdog did since it started"),
-    "llm_watchdog_breaker_open": ("gauge", "1 while a restart waits for other replicas"),
-    "llm_watchdog_held": ("gauge", "1 while a deploy holds the host"),
-    "llm_watchdog_unreadable": ("gauge", "1 for what the watchdog cannot read"),
+    "llm_watchdog_replica_pending_requests": (
+        *("gauge", "requests", REPLICA),
+        "requests that run or wait",
+    ),
+    "llm_watchdog_replica_steps": (
+        *("gauge", "steps", REPLICA),
+        "step counter of its engine, as last read",
+    ),
+    "llm_watchdog_actions_total": (
+        *("counter", "actions", ("replica", "action")),
+        "what the watchdog did since it started",
+    ),
+    "llm_watchdog_breaker_open": (
+        *("gauge", "0 or 1", ("service",)),
+        "1 while a restart waits for other replicas",
+    ),
+    "llm_watchdog_held": (*("gauge", "0 or 1", ()), "1 while a deploy holds the host"),
+    "llm_watchdog_unreadable": (*("gauge", "1", ("what",)), "1 for what the watchdog cannot read"),
 }
 
 
 def exposition(rows):
     """The text of (name, labels, value) rows, grouped by name; a value of None is left out."""
     lines = []
-    for name, (kind, meaning) in METRICS.items():
+    for name, (kind, _, _, meaning) in METRICS.items():
         lines += ["# HELP %s %s" % (name, meaning), "# TYPE %s %s" % (name, kind)]
         lines += [
             "%s%s %.15g" % (name, _labels(labels), value)

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,15 @@ def test_the_metrics_have_their_names_and_labels():
     assert [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")] == [
         *METRICS
     ]
+
+
+def test_the_docs_list_every_metric_with_its_unit_and_labels():
+    page = (Path(__file__).parents[3] / "docs/healing.md").read_text()
+    rows = re.findall(r"(?m)^\| `(llm_\w+)` \|([^|]*)\|([^|]*)\|", page)
+    listed = [
+        (name, unit.strip(), tuple(re.findall(r"`(\w+)`", labels))) for name, unit, labels in rows
+    ]
+    assert listed == [(name, unit, labels) for name, (_, unit, labels, _) in METRICS.items()]
 
 
 def test_labels_are_escaped():
