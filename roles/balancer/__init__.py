@@ -33,5 +33,6 @@ from roles.balancer.state import drains_of_people as drains_of_people
 from roles.balancer.state import in_service as in_service
 from roles.balancer.state import parse_part as parse_part
 from roles.balancer.state import parse_state as parse_state
+from roles.balancer.upstreams import DRAINED as DRAINED
 from roles.balancer.upstreams import Upstream as Upstream
 from roles.balancer.upstreams import servers as servers

@@ -297,6 +297,8 @@ def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -
     if outcome == "not updated":
         names = run.rolling.failed_hosts_behind(host.name)
         return _mend_first(names) if names else "see the reason above; run again"
+    if outcome in ("unchanged", "changed") and (out := run.left_out(host.name)):
+        return f"{', '.join(out)} left out: see deploys/quarantine.py"
     return _mended_by(run, host) if outcome == "FAILED" else ""
 
 

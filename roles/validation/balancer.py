@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from roles.balancer import BalancerState, servers
+from roles.balancer import DRAINED, BalancerState, servers
 from roles.checks import Check, of_host
 from roles.host import probe
 from roles.validation.observations import Completion, Endpoint, completion_of
@@ -154,6 +154,8 @@ def judge_spread(
             remedy = (
                 "A deploy with deploys/llm.py of all hosts brings in again what is in the plan."
             )
+            if DRAINED in why_out.values():
+                remedy = f"deploys/status.py says who drained what. {remedy}"
         named = [f"{one} ({why_out[one]})" if one in why_out else one for one in unseen]
         return Check(
             "replicas",

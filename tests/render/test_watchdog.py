@@ -323,14 +323,14 @@ def test_the_helper_restarts_what_hangs_without_waiting_for_it(tmp_path: Path):
 
 
 def test_the_helper_leaves_a_host_to_the_deploy_that_holds_it(tmp_path: Path):
-    helper = Helper(tmp_path, may_reboot=True)
+    helper = Helper(tmp_path, may_reboot=True, may_reset=True)
     helper.program("systemctl", "exit 0")
     with subprocess.Popen(
         ["flock", tmp_path / "lock", "sh", "-c", "echo; read line"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as holder:  # fmt: skip
         assert holder.stdout and holder.stdout.readline()
-        for do in ("restart", "reboot"):
+        for do in ("restart", "reset", "reboot"):
             assert "a deploy is at work" in helper.do(do)["error"]
         assert holder.stdin
         holder.stdin.close()

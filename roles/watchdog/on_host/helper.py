@@ -200,6 +200,8 @@ class Helper:
         """Reset the GPUs of a replica, where no process uses them, and start it anew."""
         if not self.config["may_reset"]:
             raise Refused("watchdog.allow_gpu_reset is off")
+        if any(locked(path) for path in self.config["locks"]):
+            raise Refused("a deploy is at work on this host")
         unit = UNIT % replica.name
         run(["systemctl", "kill", "--signal=SIGKILL", unit], check=False)
         run(["systemctl", "stop", unit])

@@ -17,6 +17,7 @@ from pyinfra.context import ctx_host, ctx_state
 from roles.balancer import BalancerState, balancer_of, operations
 from roles.balancer.balancer import Balancer
 from roles.balancer.deployment import BalancerDeployment
+from roles.balancer.drains import Drain
 from roles.balancer.facts import BalancerFacts, Completions
 from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import KINDS
@@ -410,3 +411,31 @@ def test_a_virtual_address_is_checked_written_started_and_left_alone(tmp_path: P
     (removed,) = shared(tmp_path, standing, None)
     assert "disable --now" in removed
     assert shared(tmp_path, FoundBalancer(), None) == []
+
+
+def persons(balancer: Balancer, before: FoundBalancer, *, end: bool = False, refusal: str = ""):
+    """What a person's drain of a host, or its end, sends to a balancer."""
+    about = {"balancer": balancer, "refusal": lambda: refusal, "run": "r"}
+    if end:
+        return commands(
+            operations.undrain_by_person, {BalancerFacts: before}, target="gpu1/*", **about
+        )
+    wanted = Drain("gpu1/*", "operator", "r", "now", reason="fans")
+    return commands(operations.drain_by_person, {BalancerFacts: before}, wanted=wanted, **about)
+
+
+def test_a_persons_drain_is_written_loaded_and_left_alone(balancer: Balancer):
+    (command,) = persons(balancer, standing(balancer, state()))
+    found = parse_state(written(command)[STATE])
+    assert found and [one.reason for one in found.drains] == ["fans"]
+    assert "reload" in unquoted(command)
+    assert persons(balancer, standing(balancer, found)) == []
+    (back,) = persons(balancer, standing(balancer, found), end=True)
+    assert parse_state(written(back)[STATE]) == state()
+    assert persons(balancer, standing(balancer, state()), end=True) == []
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_what_is_refused_changes_no_balancer(balancer: Balancer, end: bool):
+    (refused,) = persons(balancer, standing(balancer, state()), end=end, refusal="no")
+    assert isinstance(refused, FunctionCommand)

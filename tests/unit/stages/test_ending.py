@@ -8,6 +8,7 @@ import pytest
 from roles.checks import Check, HostVerdict
 from roles.launch.transaction import RESTORED
 from roles.stages.ending import RunEnd, verdicts
+from roles.watchdog import Quarantine
 from tests.unit.stages.fleet import TRANSACTION, ServingFleet
 
 NOBODY: Any = None
@@ -63,6 +64,14 @@ def test_a_host_that_fails_serves_only_where_it_says_so(
     }
     assert "-u llm-engine@s-0.service" in ended(fleet)["gpu2"].next_step
     assert ended(fleet)["gpu3"].next_step.startswith("fix gpu2 first")
+
+
+def test_a_host_without_its_quarantined_replica_says_where_to_look(fleet: ServingFleet):
+    fleet.planned("gpu1", "gpu2", "gpu3")
+    fleet.update()
+    fleet.run.quarantines["gpu2"] = (Quarantine("s-1", "Xid 79"),)
+    assert ended(fleet)["gpu2"].next_step == "s-1 left out: see deploys/quarantine.py"
+    assert ended(fleet)["gpu1"].next_step == ""
 
 
 def test_hosts_outside_the_run_are_named_and_not_seen(fleet: ServingFleet):

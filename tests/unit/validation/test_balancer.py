@@ -168,3 +168,4 @@ def test_an_upstream_that_gets_no_requests_says_why():
     check = {one.name: one for one in judge_endpoint("lb1", endpoint, seen, why)}["replicas"]
     assert check.outcome == "warn"
     assert f"{drained} (drained), {left} (not in the upstream)" in check.evidence
+    assert "deploys/status.py" in check.remedy
