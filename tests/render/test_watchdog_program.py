@@ -75,6 +75,18 @@ def test_an_engine_without_metrics_is_alive_while_it_tells_of_its_slots(tmp_path
         assert (host.state("q-0"), host.starts["q-0"]) == ("serving", 2)
 
 
+def test_an_idle_engine_without_metrics_is_restarted_in_the_same_time(tmp_path: Path):
+    with watched(tmp_path, "q-0", "q-1", watch=SLOTS) as host:
+        time.sleep(1)
+        stopped_at = time.monotonic()
+        host.engines["q-0"].hangs.set()
+        host.until(lambda: "restart" in host.done_to("q-0"))
+        # Without a counter it would be four times later.
+        assert 3.0 <= host.first("restart", "q-0") - stopped_at <= 7
+        host.until(lambda: "open" in host.done_to("q-0"))
+        assert host.state("q-0") == "serving"
+
+
 @pytest.mark.parametrize("page", [b"{", b"5", b"[5]", b'[{"x": 1}]', b"x" * (2 << 20)])
 def test_slots_that_are_none_do_no_harm_and_are_told(tmp_path: Path, page: bytes):
     with watched(tmp_path, "q-0", "q-1", watch=SLOTS) as host:

@@ -119,22 +119,28 @@ class Sight:
         return scrape(replica.port, replica.watch, key)
 
     def _scrape_slots(self, replica, invocation):
-        """The slots of a replica's own engine; each answer while it works counts as a step."""
-        known = self.slots.get(replica.name)
-        if known is None or known[0] != invocation:
-            answer = ask_helper(
-                self.config["helper"], {"do": "port", "replica": replica.name}, KEY_S
-            )
-            port = answer.get("port")
-            if not answer.get("ok") or type(port) is not int or not 0 < port < 65536:
-                return Scrape(UNREADABLE, detail="slots: its engine is not found")
-            known = (invocation, port, known[2] if known else 0)
-        found = scrape_slots(known[1], replica.watch["path"])
-        steps = known[2] + 1 if found.pending else known[2]
+        """The slots of a replica's own engine. Each answer while it works counts as a step, and the
+        first two do: so it is known that it answers at all."""
+        known, port, steps = self.slots.get(replica.name, ("", 0, 0))
+        if known != invocation:
+            port, steps = 0, 0
+        port = port or self._own_port(replica.name)
+        if not port:
+            return Scrape(UNREADABLE, detail="slots: its engine is not found")
+        found = scrape_slots(port, replica.watch["path"])
+        if found.outcome == PAGE and (found.pending or steps < 2):
+            steps += 1
         # It may have been started anew, at another port.
-        again = "" if found.outcome == UNREADABLE else invocation
-        self.slots[replica.name] = (again, known[1], steps)
+        port = 0 if found.outcome == UNREADABLE else port
+        self.slots[replica.name] = (invocation, port, steps)
         return found._replace(steps=steps) if found.outcome == PAGE else found
+
+    def _own_port(self, name):
+        """The port of a replica's own engine; 0 where there is none."""
+        command = {"do": "port", "replica": name}
+        answer = ask_helper(self.config["helper"], command, KEY_S)
+        port = answer.get("port")
+        return port if answer.get("ok") and type(port) is int and 0 < port < 65536 else 0
 
     def _probe(self, replica, invocation, limit_s):
         key = self._key(replica.name, invocation)
