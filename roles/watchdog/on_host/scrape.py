@@ -54,7 +54,7 @@ def scrape(port, watch, key, timeout_s=SCRAPE_S):
 
 
 def scrape_slots(port, path, timeout_s=SCRAPE_S):
-    """Ask llama-server for its slots once; `pending` is how many of them work."""
+    """Ask an engine for the list of its slots once; `pending` is how many of them work."""
     try:
         with request("http://127.0.0.1:%d%s" % (port, path), "", timeout_s) as response:
             if response.status != 200:
