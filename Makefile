@@ -10,7 +10,7 @@ LAB := $(BIN)/python -m tests.lab
 # Tests start Python some thousand times: without its own cache each would compile all of roles/.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo down test unit render lab check format benchmark reference
+.PHONY: help demo down test unit render lab soak check format benchmark reference
 
 # Everything that is installed on the machine itself is installed here, or named.
 $(READY): pyproject.toml Makefile
@@ -51,6 +51,9 @@ BESIDE := $(addprefix tests/lab/test_,$(addsuffix .py,bare_hosts drivers amd_dri
 lab: $(READY) ## run the tests over real hosts (root, Debian 12)
 	@LAB_BESIDE=1 $(BIN)/pytest $(BESIDE) & beside=$$!; \
 	$(BIN)/pytest tests/lab $(addprefix --ignore=,$(BESIDE)); rest=$$?; wait $$beside && exit $$rest
+
+soak: $(READY) ## run the tests over real hosts that take longest (root, Debian 12)
+	@$(BIN)/pytest tests/lab -m soak -s
 
 check: $(READY) ## look at format, lint, types and the docs' site
 	$(BIN)/ruff format --check .

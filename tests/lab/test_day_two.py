@@ -22,7 +22,7 @@ FOLLOWED = {
     ("removing", "A service"),
     ("removing", "A GPU host"),
     ("removing", "A balancer"),
-    ("stopping-and-starting", "Requests to a host"),
+    ("stopping-and-starting", "Requests to a host, by the inventory"),
     ("stopping-and-starting", "One replica"),
     ("stopping-and-starting", "All replicas of a host"),
     ("stopping-and-starting", "A host, to work on its hardware"),
@@ -41,6 +41,8 @@ ELSEWHERE = {
     ("upgrading", "The GPU driver"),
     # It fetches this project and its packages from the internet.
     ("upgrading", "This project"),
+    # The tests of drains do, with replicas that they may take out.
+    ("stopping-and-starting", "Requests to a host, a replica or a GPU, now"),
 }
 BOTH = {"qwen2.5-14b-0", "code-0"}
 
@@ -118,7 +120,7 @@ def test_a_hosts_ssh_key_is_recorded_anew(fleet: Operator):
 def test_a_host_without_requests(fleet: Operator):
     fleet.hosts["gpu-1"] = {"drained": True}
     fleet.write()
-    fleet.follow("stopping-and-starting", "Requests to a host")
+    fleet.follow("stopping-and-starting", "Requests to a host, by the inventory")
     assert set(fleet.running("gpu-1")) == BOTH
     listed = fleet.ssh(LAB_NAMES["lb-1"], "cat /etc/nginx/llm/upstreams.conf").splitlines()
     of_host = [line for line in listed if hosts.host(LAB_NAMES["gpu-1"]).address in line]

@@ -139,6 +139,7 @@ def test_a_run_that_is_killed_lets_its_hosts_go(whole: Fleet, llama: Path):
     assert (run.status, run.changes) == (0, 0), run.text
 
 
+@pytest.mark.soak
 def test_a_host_whose_cable_is_pulled_is_free_once_its_lease_ends(whole: Fleet, llama: Path):
     process = whole.start(llama, "deploys/llm.py", "-y")
     try:
