@@ -1,1 +1,0 @@
-"""The address that several balancers share: keepalived moves it to one that answers."""
