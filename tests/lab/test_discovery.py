@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from tests.lab import faults
-from tests.lab.conftest import ROOT, Fleet
+from tests.lab.conftest import ROOT, Fleet, wait_until
 from tests.lab.inventories import GPUS, llama_inventory
 from tests.lab.test_main_job import UPSTREAM
 
 WHOLE = "llm-engine@qwen2.5-14b-0.service"
 """The replica of gpu3 that has no part of the GPU that is lost."""
+LOSER = "qwen2.5-14b-1"
+"""The one that has."""
 
 
 @pytest.fixture
@@ -26,6 +28,11 @@ def undeclared(tmp_path: Path) -> Path:
 def written(fleet: Fleet) -> str:
     """What stands on gpu3 of ours, and since when."""
     return fleet.ssh("gpu3", "sudo find /etc/llm /opt/llm/engines -maxdepth 2 -printf '%p %T@\\n'")
+
+
+def quarantine(fleet: Fleet) -> str:
+    """What the watchdog has written of gpu3's quarantined replica; "" without one."""
+    return fleet.ssh("gpu3", f"sudo cat /var/lib/llm/quarantine/{LOSER}.json 2>/dev/null || true")
 
 
 def test_recorded_hardware_is_planned_compared_and_renewed(
@@ -67,6 +74,8 @@ def test_recorded_hardware_is_planned_compared_and_renewed(
     before, files = fleet.engines("gpu3"), written(fleet)
     faults.gpu_lost("gpu3", 2)
     try:
+        # The watchdog may not reboot the host, so it takes out the replica, and names the GPU.
+        wait_until(lambda: "2 NVIDIA A10G" in quarantine(fleet), "the quarantine", 120)
         # Another GPU than declared stops that host alone.
         declared = fleet.deploy(inventory=llama)
         assert declared.status == 1
@@ -102,6 +111,8 @@ def test_recorded_hardware_is_planned_compared_and_renewed(
     # The GPU is back: again the host has other hardware than is recorded.
     back = fleet.deploy("--data", "validate=false", inventory=undeclared)
     assert back.status == 1 and "is new" in back.text
+    lifted = fleet.pyinfra(llama, "deploys/quarantine.py", "-y", "--data", f"lift=gpu3/{LOSER}")
+    assert lifted.status == 0, lifted.text
     # What is declared is there again: the run takes all back.
     restored = fleet.deploy("--data", "validate=false", inventory=llama)
     assert restored.status == 0, restored.text
