@@ -9,6 +9,12 @@ from roles.balancer.certificate import names_command, parse_names
 from roles.balancer.state import STATE
 
 SECTION = "@@ "
+VIRTUAL_ADDRESS = "/etc/llm/balancer/keepalived.conf"
+VIRTUAL_ADDRESS_SCRIPT = "/etc/llm/balancer/virtual-address.sh"
+VIRTUAL_ADDRESS_UNIT = "/etc/systemd/system/llm-virtual-address.service"
+_UNIT = VIRTUAL_ADDRESS_UNIT.rpartition("/")[2]
+# What a virtual address needs beside a balancer's own packages.
+_SHARED_PACKAGES = "keepalived curl"
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,8 @@ class FoundBalancer:
     puts it. `certificate` has the names of the self-signed certificate, if it does not expire soon.
     `has_main_file` says that the program was installed before. `loaded` says whether the program
     runs with the present files. `others` are the kinds of other programs that have our site: one of
-    them serves until this program has taken its place.
+    them serves until this program has taken its place. `virtual_address` has the files of an
+    address that balancers share, by path; `shares` says whether it runs, and at boot.
     """
 
     state: str = ""
@@ -33,6 +40,8 @@ class FoundBalancer:
     active: bool = False
     loaded: bool = False
     others: tuple[str, ...] = ()
+    virtual_address: Mapping[str, str] = field(default_factory=dict)
+    shares: bool = False
 
 
 def find_command(balancer: Balancer, others: Collection[Balancer] = ()) -> str:
@@ -46,18 +55,29 @@ def find_command(balancer: Balancer, others: Collection[Balancer] = ()) -> str:
         "state": f"cat {STATE} 2>/dev/null",
         "old site": f"[ -e {STATE} ] || cat {shlex.quote(balancer.site)} 2>/dev/null",
         "packages": "dpkg-query -W -f='${Package} ${db:Status-Status}\\n' "
-        f"{packages} 2>/dev/null",
+        f"{packages} {_SHARED_PACKAGES} 2>/dev/null",
         "known": f"ls {shlex.quote(balancer.main_file)} 2>/dev/null",
         "service": balancer.state_command(),
         "others": "; ".join(
             f"[ -e {shlex.quote(other.site)} ] && echo {other.kind}" for other in others
         ),
         "certificate": names_command(balancer.self_signed),
-        "files": f'for f in {patterns}; do [ -f "$f" ] && '
-        'printf "%s %s %s\\n" "$(stat -c "%a %U %G" -- "$f")" '
-        '"$(sha256sum < "$f" | cut -d" " -f1)" "$f"; done',
+        "shares": f"systemctl is-active {_UNIT} 2>/dev/null; "
+        f"systemctl is-enabled {_UNIT} 2>/dev/null",
+        "virtual address": _file_states(
+            f"{VIRTUAL_ADDRESS} {VIRTUAL_ADDRESS_SCRIPT} {VIRTUAL_ADDRESS_UNIT}"
+        ),
+        "files": _file_states(patterns),
     }
     return "; ".join(f"echo '{SECTION}{name}'; {part}" for name, part in parts.items()) + "; :"
+
+
+def _file_states(patterns: str) -> str:
+    return (
+        f'for f in {patterns}; do [ -f "$f" ] && '
+        'printf "%s %s %s\\n" "$(stat -c "%a %U %G" -- "$f")" '
+        '"$(sha256sum < "$f" | cut -d" " -f1)" "$f"; done'
+    )
 
 
 def parse_found(output: Sequence[str]) -> FoundBalancer:
@@ -83,6 +103,8 @@ def parse_found(output: Sequence[str]) -> FoundBalancer:
         active=active == "active",
         loaded=loaded == digest,
         others=tuple(sections["others"]),
+        virtual_address=dict(map(_file_state, sections["virtual address"])),
+        shares=sections["shares"] == ["active", "enabled"],
     )
 
 

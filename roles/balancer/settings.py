@@ -17,6 +17,7 @@ from roles.balancer.given_certificate import check_certificate
 from roles.balancer.programs import DEFAULT, TEMPLATES, Program
 from roles.host import (
     DAY_S,
+    HostAddress,
     LocalFile,
     PublicPort,
     StrictSettings,
@@ -39,6 +40,11 @@ class BalancerSettings(StrictSettings):
     port: PublicPort = Field(default=443, description="the port that clients reach, TLS only")
     ipv6: bool = Field(
         default=True, description="listen on IPv6 as well; off where the kernel has no IPv6"
+    )
+    virtual_address: HostAddress | None = Field(
+        default=None,
+        description="IP address that all balancers share: it moves within seconds to one that "
+        "answers (keepalived); a free address of their network",
     )
     server_name: str = Field(
         default="_", description="the DNS name that clients use; `_` answers to every name"

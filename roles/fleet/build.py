@@ -27,6 +27,7 @@ from roles.fleet.contradictions import (
     shared_keys,
     shared_user,
     ssh_port_problems,
+    virtual_address_problems,
 )
 from roles.fleet.fleet import Fleet, Host
 from roles.fleet.hosts import Defaults, Problems, as_mapping, check_host, validated
@@ -63,6 +64,7 @@ def build(
         problems.append(f"hosts: there is none; list some in {GPU_HOSTS} and {BALANCERS}")
     if len(hosts) == len(declaration.hosts):
         problems += [*_roles_missing(settings, hosts), *shared_addresses(hosts)]
+        problems += virtual_address_problems(settings, hosts)
         problems += [*shared_endpoints(declaration), *names_of_groups(declaration)]
         problems += shared_user(declaration, settings)
     if settings is not None:

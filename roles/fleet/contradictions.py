@@ -42,6 +42,30 @@ def shared_endpoints(declaration: Declaration) -> Iterator[str]:
         seen.setdefault(at, name)
 
 
+def virtual_address_problems(
+    settings: FleetSettings | None, hosts: Sequence[Host]
+) -> Iterator[str]:
+    """A virtual address that a host has already, or that balancers cannot share."""
+    balancer = settings.balancer if settings else None
+    shared = balancer.virtual_address if balancer else None
+    if shared is None:
+        return
+    place = f"balancer.virtual_address: {shared}"
+    for host in hosts:
+        try:
+            address = ip_address(host.address)
+        except ValueError:
+            # It is told elsewhere.
+            continue
+        if address == shared:
+            yield f"{place} is {host.name}'s own; name a free address of the balancers' network"
+        elif BALANCERS in host.roles and address.version != shared.version:
+            yield (
+                f"{place} is of IPv{shared.version}, and {host.name}'s own of "
+                f"IPv{address.version}; name one of the same kind"
+            )
+
+
 def names_of_groups(declaration: Declaration) -> Iterator[str]:
     """Hosts that are called as a group, which --limit and --exclude would take them for."""
     groups = {*ROLES, "all", *(name for one in declaration.hosts.values() for name in one.groups)}

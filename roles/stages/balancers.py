@@ -20,6 +20,7 @@ def balancers(run: Run) -> None:
         settings=settings,
         routes=routes(run.fleet),
         own_address=this_host.address,
+        balancers=[one.address for one in run.fleet.with_role(BALANCERS)],
         run_id=run.id,
         seen=run.seen.proved,
         taken_down=lambda: run.rolling.moved,

@@ -16,7 +16,7 @@ INCLUDE = [
     # Not for the hosts' sake: with it the lab writes kernel messages into their journals.
     "systemd-journal-remote",
 ]
-REPOSITORY = ["nginx", "nginx-light", "haproxy", "libnuma1", "curl"]
+REPOSITORY = ["nginx", "nginx-light", "haproxy", "libnuma1", "curl", "keepalived"]
 """What hosts can install; packages that these need come with them."""
 NEEDED = {
     "mmdebstrap": "mmdebstrap",

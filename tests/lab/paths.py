@@ -100,6 +100,9 @@ HOSTS = {
         Host("gpu5", "10.99.0.21", "l40s-2x", spare=True),
         Host("gpu6", "10.99.0.22", "a10g-4x", spare=True),
         Host("gpu9", "10.99.0.28", "a10g-4x", spare=True),
+        Host("lb6", "10.99.0.29", spare=True),
+        Host("lb7", "10.99.0.30", spare=True),
+        Host("gpu10", "10.99.0.31", "l40s-2x", spare=True),
     )
 }
 

@@ -13,6 +13,8 @@ SECTIONS = {
     "service": ["enabled", "active", "ab12", "ab12"],
     "others": ["haproxy"],
     "certificate": ["X509v3 …:", "    DNS:a, IP Address:10.0.0.1"],
+    "shares": ["active", "enabled"],
+    "virtual address": ["644 root root ab /etc/llm/balancer/keepalived.conf"],
     "files": ["644 root root cd34 /etc/nginx/conf.d/llm.conf"],
 }
 
@@ -27,6 +29,9 @@ def test_a_standing():
     assert found.packages == {"nginx"} and found.has_main_file
     assert found.certificate == {"DNS:a", "IP:10.0.0.1"}
     assert found.others == ("haproxy",)
+    assert found.shares and found.virtual_address == {
+        "/etc/llm/balancer/keepalived.conf": "644 root root ab"
+    }
     assert found.files == {"/etc/nginx/conf.d/llm.conf": "644 root root cd34"}
 
 

@@ -23,6 +23,9 @@ from roles.balancer.found import FoundBalancer
 from roles.balancer.kinds import KINDS
 from roles.balancer.nginx import paths
 from roles.balancer.state import STATE, drain, dump_state, parse_state
+from roles.balancer.virtual_address.operations import virtual_address
+from roles.balancer.virtual_address.render import PACKAGES, VirtualAddress
+from roles.balancer.virtual_address.render import files as virtual_files
 from roles.host import HostFile
 
 from .fleets import route, settings, state
@@ -384,6 +387,30 @@ def test_a_change_of_the_program_is_announced(
     found = deployment(NGINX, tmp_path, standing(NGINX))
     assert commands(operations.install, facts, executing, deployment=found) == []
     assert "haproxy serves here: at the end of this deploy nginx takes its place" in caplog.text
+
+
+VIRTUAL = VirtualAddress("10.0.0.100", "10.0.0.1", ("10.0.0.1", "10.0.0.2"), 443)
+
+
+def shared(tmp_path: Path, found: FoundBalancer, wanted: VirtualAddress | None):
+    """The scripts by which a balancer takes its part in a virtual address."""
+    deployment = BalancerDeployment(NGINX, settings(tmp_path), [CHAT], "r", found=found)
+    made = commands(virtual_address, {}, deployment=deployment, wanted=wanted)
+    return [unquoted(one) for one in made if "sh" in one.bits[:1]]
+
+
+def test_a_virtual_address_is_checked_written_started_and_left_alone(tmp_path: Path):
+    packages = frozenset(PACKAGES)
+    (script,) = shared(tmp_path, FoundBalancer(packages=packages), VIRTUAL)
+    assert script.index("--config-test") < script.index("mv -f") < script.index("restart")
+    there = {file.path: file.state for file in virtual_files(VIRTUAL)}
+    standing = FoundBalancer(packages=packages, virtual_address=there, shares=True)
+    assert shared(tmp_path, standing, VIRTUAL) == []
+    (started,) = shared(tmp_path, replace(standing, shares=False), VIRTUAL)
+    assert "restart" in started and "mv -f" not in started
+    (removed,) = shared(tmp_path, standing, None)
+    assert "disable --now" in removed
+    assert shared(tmp_path, FoundBalancer(), None) == []
 
 
 def persons(balancer: Balancer, before: FoundBalancer, *, end: bool = False, refusal: str = ""):
