@@ -84,7 +84,10 @@ sed "s/@INTERFACE@/$dev/" {VIRTUAL_ADDRESS} >/run/{RUNTIME}/keepalived.conf
 def install(new: Sequence[HostFile], changed: Sequence[HostFile]) -> str:
     """A script that checks and writes the files, which come on its standard input, and starts."""
     check = (
-        f'sed s/@INTERFACE@/lo/ "$STAGE"{VIRTUAL_ADDRESS} >"$STAGE/check" && '
+        f'own=$(awk \'$1 == "unicast_src_ip" {{ print $2 }}\' "$STAGE"{VIRTUAL_ADDRESS}) && '
+        # keepalived refuses an interface that is not there, and lo.
+        "dev=$(ip -o address show to \"$own\" | awk '{ print $2; exit }') && "
+        f'sed "s/@INTERFACE@/$dev/" "$STAGE"{VIRTUAL_ADDRESS} >"$STAGE/check" && '
         'said=$(keepalived --config-test --use-file="$STAGE/check" 2>&1) || '
         '{ printf "%s\\n" "$said" >&2; false; }'
     )
