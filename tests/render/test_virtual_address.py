@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from roles.balancer.found import VIRTUAL_ADDRESS, VIRTUAL_ADDRESS_SCRIPT, VIRTUAL_ADDRESS_UNIT
-from roles.balancer.virtual_address.render import VirtualAddress, configuration, files, fill_script
+from roles.balancer.virtual_address.render import (
+    VirtualAddress,
+    config_test,
+    configuration,
+    files,
+    fill_script,
+)
 from tests.render.test_launch import EXPECTED, needs
 
 ALL = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
@@ -66,15 +72,25 @@ def test_the_interface_is_that_of_the_balancers_own_address(tmp_path: Path, own:
     assert done.returncode == 1 and "no interface has 192.0.2.1" in done.stderr
 
 
-def test_keepalived_takes_the_configuration(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("", "", ""),
+        ("priority", "priorrity", "priorrity"),
+        ("interface @INTERFACE@", "interface none0", "none0"),
+    ],
+)
+def test_keepalived_reads_the_configuration(tmp_path: Path, old: str, new: str, fault: str):
     needs("keepalived")
-    (tmp_path / "k.conf").write_text(configuration(SECOND).replace("@INTERFACE@", "lo"))
-    done = subprocess.run(
-        ["keepalived", "--config-test", f"--use-file={tmp_path}/k.conf"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    text = configuration(SECOND).replace(old, new) if old else configuration(SECOND)
+    interface = subprocess.getoutput("ip -o route show default").partition(" dev ")[2].split()
+    if not interface:
+        pytest.skip("no interface but lo, which keepalived refuses")
+    (tmp_path / "k.conf").write_text(text.replace("@INTERFACE@", interface[0]))
+    check = f"set -eu; {config_test(str(tmp_path / 'k.conf'))}"
+    done = subprocess.run(["sh", "-c", check], capture_output=True, text=True)
+    assert (done.returncode == 0) == (not fault), done.stderr
+    assert fault in done.stderr
 
 
 def test_systemd_reads_the_unit(tmp_path: Path):
