@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import yaml
 
 from tests.lab import hosts, network
-from tests.lab.conftest import ROOT, Fleet, Run
+from tests.lab.conftest import ROOT, Fleet, Run, wait_until
 
 FIRST, SECOND = "llm-engine@qwen2.5-14b-0.service", "llm-engine@qwen2.5-14b-1.service"
 # What hangs takes all of it; what works on a busy machine must be done within it.
@@ -80,6 +80,20 @@ def test_the_first_run_records_links_that_work(fleet: Fleet, first_run: Run):
     environment = fleet.ssh("gpu3", "sudo cat /etc/llm/replicas/*/current/environment")
     assert "NCCL_P2P_DISABLE" not in environment
     assert left_over(fleet, "gpu3").split() == ["inactive"]
+
+
+def unit_processes(fleet: Fleet, host: str) -> set[str]:
+    """All processes of the first replica's unit."""
+    found = fleet.ssh(host, f"grep -ls /{FIRST} /proc/[0-9]*/cgroup | cut -d / -f 3; true")
+    return set(found.split())
+
+
+def test_a_server_that_is_killed_leaves_no_worker(fleet: Fleet):
+    main, pids = fleet.engines("gpu3")[FIRST], unit_processes(fleet, "gpu3")
+    assert len(pids - {main}) >= 2, pids
+    fleet.ssh("gpu3", f"sudo kill -9 {main}")
+    # The test after this one stops what systemd starts in its place.
+    wait_until(lambda: not pids & unit_processes(fleet, "gpu3"), "the end of its workers", 60)
 
 
 def test_gpus_that_hang_go_without_p2p_or_stop_their_host_with_its_new_plan(

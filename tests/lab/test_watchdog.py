@@ -1,6 +1,7 @@
 """Engines that hang on real hosts leave the rotation and come back by themselves."""
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -52,8 +53,10 @@ def stream(fleet: Fleet, host: str) -> Iterator["subprocess.Popen[str]"]:
     message = {"role": "user", "content": "hi"}
     body = json.dumps({"model": "Qwen/Qwen2.5-14B-Instruct", "messages": [message], **LONG})
     url = f"http://{hosts.host(host).address}:8001/v1/chat/completions"
-    command = f"curl -sN -m 300 -H 'Authorization: Bearer {key}' -d '{body}' {url}"
-    process = started("lb1", command)
+    asked = f"curl -sN -m 300 -H 'Authorization: Bearer {key}' -d '{body}' {url}"
+    # All of it would fill the pipe to here, and curl would wait for that.
+    command = f"{asked} | {{ head -n 1; cat >/dev/null; }}"
+    process = started("lb1", f"bash -o pipefail -c {shlex.quote(command)}")
     try:
         assert process.stdout is not None and process.stdout.readline()
         yield process
