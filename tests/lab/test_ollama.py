@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.lab import hosts, ollama
-from tests.lab.conftest import Fleet
+from tests.lab.conftest import Fleet, wait_until
 from tests.lab.services import BALANCER, FAST, GPUS, PINNED, Services
 
 HOSTS: dict[str, dict[str, Any]] = {
@@ -116,6 +116,16 @@ def test_a_server_that_is_killed_comes_back_with_its_model(both: OnOllama):
     after, engine = both.ssh("gpu5", FAMILY).split()
     assert after != before and engine
     assert both.status(BALANCER, "http://10.99.0.21:8001", "lab/alpha", both.key("x")) == 200
+
+
+def test_an_engine_that_stops_is_restarted_by_the_watchdog(both: OnOllama):
+    server, engine = both.ssh("gpu5", FAMILY).split()
+    both.ssh("gpu5", f"sudo kill -STOP {engine}")
+    # The last replica of its service: it stays in, and is restarted.
+    url, key = "http://10.99.0.21:8001", both.key("x")
+    other = f"test $(systemctl show -P MainPID {UNIT}) != {server}"
+    wait_until(lambda: hosts.ssh("gpu5", other).returncode == 0, "another process", 120)
+    wait_until(lambda: both.status(BALANCER, url, "lab/alpha", key) == 200, "an answer", 120)
 
 
 def test_its_unit_is_exposed_to_little(both: OnOllama):

@@ -87,6 +87,25 @@ def test_an_idle_engine_without_metrics_is_restarted_in_the_same_time(tmp_path: 
         assert host.state("q-0") == "serving"
 
 
+def test_an_idle_engine_without_metrics_that_a_deploy_started_is_restarted_in_that_time(
+    tmp_path: Path,
+):
+    with watched(tmp_path, "q-0", "q-1", watch=SLOTS) as host:
+        with open(tmp_path / "lock", "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            time.sleep(0.5)
+            host.starts["q-0"] += 1
+            host.write_units()
+            host.until(lambda: host.state("q-0") == "starting")
+            time.sleep(1)
+        host.until(lambda: host.state("q-0") == "serving")
+        time.sleep(0.5)
+        stopped_at = time.monotonic()
+        host.engines["q-0"].hangs.set()
+        host.until(lambda: "restart" in host.done_to("q-0"))
+        assert 3.0 <= host.first("restart", "q-0") - stopped_at <= 7
+
+
 @pytest.mark.parametrize("page", [b"{", b"5", b"[5]", b'[{"x": 1}]', b"x" * (2 << 20)])
 def test_slots_that_are_none_do_no_harm_and_are_told(tmp_path: Path, page: bytes):
     with watched(tmp_path, "q-0", "q-1", watch=SLOTS) as host:

@@ -1,6 +1,7 @@
 """Samples the replicas of a host; runs on a host, after probe.py."""
 
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from roles.watchdog.on_host.files import (
@@ -11,7 +12,7 @@ from roles.watchdog.on_host.files import (
     read_json,
     read_replicas,
 )
-from roles.watchdog.on_host.judge import LATE, PAGE, UNFIT, UNREADABLE, Sample
+from roles.watchdog.on_host.judge import GOOD, LATE, PAGE, UNFIT, UNREADABLE, Sample
 from roles.watchdog.on_host.saved import log
 from roles.watchdog.on_host.scrape import Scrape, probe, scrape, scrape_slots
 from roles.watchdog.on_host.units import read_units
@@ -50,7 +51,7 @@ class Sight:
         self.replicas, self.units = {}, {}
         self.probes, self.keys, self.notes = {}, {}, Notes("can be read again")
         # By replica: the start of its unit, its engine's port, and its steps.
-        self.slots = {}
+        self.slots, self.completions = {}, Counter()
 
     def samples(self):
         """A sample of each replica by name; None where systemd does not answer."""
@@ -119,8 +120,8 @@ class Sight:
         return scrape(replica.port, replica.watch, key)
 
     def _scrape_slots(self, replica, invocation):
-        """The slots of a replica's own engine. Each answer while it works counts as a step, and the
-        first two do: so it is known that it answers at all."""
+        """The slots of a replica's own engine. Each answer while it works counts as a step, and so
+        does each completion, which is too short to be seen at work."""
         known, port, steps = self.slots.get(replica.name, ("", 0, 0))
         if known != invocation:
             port, steps = 0, 0
@@ -128,12 +129,14 @@ class Sight:
         if not port:
             return Scrape(UNREADABLE, detail="slots: its engine is not found")
         found = scrape_slots(port, replica.watch["path"])
-        if found.outcome == PAGE and (found.pending or steps < 2):
+        if found.outcome == PAGE and found.pending:
             steps += 1
         # It may have been started anew, at another port.
         port = 0 if found.outcome == UNREADABLE else port
         self.slots[replica.name] = (invocation, port, steps)
-        return found._replace(steps=steps) if found.outcome == PAGE else found
+        if found.outcome != PAGE:
+            return found
+        return found._replace(steps=steps + self.completions[replica.name])
 
     def _own_port(self, name):
         """The port of a replica's own engine; 0 where there is none."""
@@ -160,6 +163,7 @@ class Sight:
         if probed is not None:
             why = probed.detail if probed.kind == UNFIT else ""
             self.notes.note("the completions of " + name, why)
+            self.completions[name] += probed.kind == GOOD
         unit = self.units[name]
         return Sample(
             *(unit.active, unit.invocation, found.outcome, found.steps, found.pending),
