@@ -99,6 +99,8 @@ def llama_engine() -> dict[str, Any]:
         "sha256": llama.archive_sha256(),
         # It is built without OpenMP; the usual ones are not in the lab's own repository.
         "packages": [],
+        # All replicas share one machine: threads that spin for each other take its cores away.
+        "environment": {"LLAMA_ARG_THREADS": "1"},
     }
 
 

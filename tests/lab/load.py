@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 # Longer than any fault may hold a request up.
 PATIENCE_S = 300
-PAUSE_S = 0.05
+PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)

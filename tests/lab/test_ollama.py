@@ -124,7 +124,10 @@ def test_an_engine_that_stops_is_restarted_by_the_watchdog(both: OnOllama):
     # The last replica of its service: it stays in, and is restarted.
     url, key = "http://10.99.0.21:8001", both.key("x")
     other = f"test $(systemctl show -P MainPID {UNIT}) != {server}"
-    wait_until(lambda: hosts.ssh("gpu5", other).returncode == 0, "another process", 120)
+    try:
+        wait_until(lambda: hosts.ssh("gpu5", other).returncode == 0, "another process", 120)
+    finally:
+        print(both.ssh("gpu5", "sudo journalctl -u llm-watchdog -o short-iso --no-pager -n 40"))
     wait_until(lambda: both.status(BALANCER, url, "lab/alpha", key) == 200, "an answer", 120)
 
 
