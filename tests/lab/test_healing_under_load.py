@@ -60,7 +60,7 @@ class Behind:
     def deploy(self) -> None:
         self.alpha.apply(self.inventory, *FAST)
 
-    def loaded(self, workers: int = 4, tokens: int = 64, words: int = 3) -> Any:
+    def loaded(self, workers: int = 6, tokens: int = 800, words: int = 3) -> Any:
         key = self.alpha.key("alpha-client")
         return loaded(self.alpha.url, key, "lab/alpha", workers, tokens, words)
 
@@ -120,14 +120,15 @@ def healed(behind: Behind, fault: Callable[[], float], load: Load, what: str) ->
     assert len(failed) <= len(reached(load.answers, fault_s, out_s)), failed
     # Who comes after it is out meets only replicas that serve.
     assert not [one for one in failed if one.begin_s > out_s], failed
-    slowest_s = max((one.end_s - max(one.begin_s, fault_s) for one in failed), default=0.0)
-    assert slowest_s <= ERROR_S, failed
-    behind.print(what, f"{len(failed)} requests failed, the last {slowest_s:.1f} s after it")
+    # Balancers ask another replica where no answer had begun.
+    slowest_s = max(one.end_s - max(one.begin_s, fault_s) for one in load.answers)
+    assert slowest_s <= ERROR_S, load.answers
+    behind.print(what, f"{len(failed)} requests failed, the slowest took {slowest_s:.1f} s")
 
 
 def test_a_busy_engine_that_stops(behind: Behind):
     with behind.loaded() as load:
-        wait_until(lambda: len(load.answers) > 8, "answers", 60)
+        wait_until(lambda: len(load.answers) > 12, "answers", 60)
         healed(behind, lambda: signal(behind, "gpu5", "STOP"), load, "SIGSTOP while busy")
 
 
@@ -149,7 +150,7 @@ def test_an_idle_engine_that_stops(behind: Behind):
 def test_an_engine_that_is_killed(behind: Behind):
     before = behind.counts()["restart"]
     with behind.loaded() as load:
-        wait_until(lambda: len(load.answers) > 8, "answers", 60)
+        wait_until(lambda: len(load.answers) > 12, "answers", 60)
         pid = behind.alpha.replicas("gpu5")[REPLICA].pid
         fault_s = signal(behind, "gpu5", "KILL")
 
@@ -167,7 +168,7 @@ def test_an_engine_that_is_killed(behind: Behind):
 
 def test_a_host_without_power(behind: Behind):
     with behind.loaded() as load:
-        wait_until(lambda: len(load.answers) > 8, "answers", 60)
+        wait_until(lambda: len(load.answers) > 12, "answers", 60)
         fault_s = time.time()
         hosts.power_off("gpu6")
         try:
@@ -234,7 +235,7 @@ def test_a_full_queue_long_prompts_and_a_paused_disk_restart_nobody(behind: Behi
 def test_a_deploy_during_a_fault_and_a_fault_during_a_deploy(behind: Behind):
     restarts = behind.counts()["restart"]
     with behind.loaded() as load:
-        wait_until(lambda: len(load.answers) > 8, "answers", 60)
+        wait_until(lambda: len(load.answers) > 12, "answers", 60)
         signal(behind, "gpu5", "STOP")
         behind.deploy()
         wait_until(behind.alpha.serves, "replicas that serve", 180)
