@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 # Longer than any fault may hold a request up.
 PATIENCE_S = 300
-PAUSE_S = 0.1
+PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,14 @@ def ask(url: str, key: str, model: str, tokens: int, words: int, streamed: bool)
 
 def main(url: str, key_file: str, model: str, *numbers: str) -> None:
     workers, tokens, words = map(int, numbers)
-    key, over = Path(key_file).read_text().strip(), threading.Event()
+    key, over, printing = Path(key_file).read_text().strip(), threading.Event(), threading.Lock()
 
     def work(streamed: bool) -> None:
         while not over.wait(PAUSE_S):
-            print(json.dumps(vars(ask(url, key, model, tokens, words, streamed))), flush=True)
+            answer = ask(url, key, model, tokens, words, streamed)
+            # A line is two writes, and another one must not come between.
+            with printing:
+                print(json.dumps(vars(answer)), flush=True)
 
     threads = [threading.Thread(target=work, args=(n % 2 == 0,)) for n in range(workers)]
     for thread in threads:

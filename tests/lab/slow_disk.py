@@ -50,5 +50,6 @@ def paused(name: str) -> Iterator[None]:
 
 def _in_mounts(name: str, script: str) -> None:
     """Run a script in the host's mounts, as nothing in the host could be told to."""
+    # umount reads /proc/self, which is that of the host's own processes.
     target = f"--target={hosts.outer_pid(name, 1)}"
-    sh(["nsenter", target, "--mount", "sh", "-euc", script])
+    sh(["nsenter", target, "--mount", "--pid", "sh", "-euc", script])
