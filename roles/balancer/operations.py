@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from pyinfra.api.command import PyinfraCommand, StringCommand
+from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 from pyinfra.operations import apt
@@ -11,14 +11,19 @@ from pyinfra.operations import apt
 from roles.balancer import state as states
 from roles.balancer.balancer import Balancer
 from roles.balancer.certificate import make_script
+from roles.balancer.commands import (
+    installation,
+    replacement_script,
+    serving_program,
+    shell,
+    takeover_command,
+    write_state,
+)
 from roles.balancer.deployment import BalancerDeployment, now
 from roles.balancer.drains import Drain, Owner
 from roles.balancer.facts import BalancerFacts, Completions
-from roles.balancer.found import FoundBalancer
-from roles.balancer.kinds import KINDS
 from roles.balancer.routes import Member
-from roles.host import HostFile, SecretInput, archive, changed_files
-from roles.host.operations import install_script
+from roles.host import SecretInput, changed_files
 from roles.host.outcome import failing, warn
 
 
@@ -33,14 +38,14 @@ def install(deployment: BalancerDeployment):
     balancer = deployment.balancer
     deployment.results, deployment.changed = {}, False
     found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
-    serving, there = _serving(balancer, found)
+    serving, there = serving_program(balancer, found)
     if serving is not balancer:
         warn(
             f"{serving.kind} serves here: at the end of this deploy {balancer.kind} takes its "
             "place; answers under way are cut off, and clients are refused for some seconds"
         )
     try:
-        if adoption := _takeover_command(serving, there, deployment.run_id):
+        if adoption := takeover_command(serving, there, deployment.run_id):
             yield adoption
             found = deployment.found = host.get_fact(BalancerFacts, kind=balancer.kind)
         deployment.old = states.parse_state(found.state)
@@ -100,10 +105,10 @@ def make_certificate(deployment: BalancerDeployment, names: Collection[str]):
         # Clients may know the one of the program that serves.
         deployment.changed = True
         there, here = deployment.replaced[0].self_signed, deployment.balancer.self_signed
-        yield _shell(f"install -D -m 600 {shlex.quote(there)} {shlex.quote(here)}")
+        yield shell(f"install -D -m 600 {shlex.quote(there)} {shlex.quote(here)}")
     else:
         deployment.changed = True
-        yield _shell(make_script(deployment.balancer.self_signed, names))
+        yield shell(make_script(deployment.balancer.self_signed, names))
 
 
 @operation()
@@ -128,7 +133,7 @@ def write_site(deployment: BalancerDeployment):
         host.noop("all files are up to date")
         return
     deployment.changed |= bool(leftover) or any(file.path != states.STATE for file in changed)
-    yield _installation(files, changed, deployment.balancer.check(), leftover)
+    yield installation(files, changed, deployment.balancer.check(), leftover)
 
 
 @operation()
@@ -143,7 +148,7 @@ def run_program(deployment: BalancerDeployment):
         if deployment.nothing_answers:
             host.noop("the other program goes on")
         else:
-            yield _shell(_replacement_script(balancer, deployment.replaced))
+            yield shell(replacement_script(balancer, deployment.replaced))
         return
     loaded = (found.loaded and not deployment.changed) or deployment.nothing_answers
     if found.enabled and found.active and loaded:
@@ -152,22 +157,9 @@ def run_program(deployment: BalancerDeployment):
     if not found.enabled:
         yield balancer.enable_script()
     if not found.active:
-        yield _shell(balancer.start_script())
+        yield shell(balancer.start_script())
     elif not loaded:
-        yield _shell(balancer.reload_script())
-
-
-def _replacement_script(balancer: Balancer, replaced: Sequence[Balancer]) -> str:
-    """A script that stops programs and starts another; where it does not start they come back."""
-    units = " ".join(one.kind for one in replaced)
-    removed = "\n".join(one.remove_script() for one in replaced)
-    return f"""set -e
-systemctl disable --now {units}
-if ( {balancer.enable_script()}
-{balancer.start_script()} )
-then {removed}
-else systemctl disable --now {balancer.kind}; systemctl enable --now {units}; exit 1
-fi"""
+        yield shell(balancer.reload_script())
 
 
 @operation()
@@ -191,7 +183,7 @@ def resume_drains(
     if not (state.is_executing and wanted()):
         host.noop("nothing is to be drained")
         return
-    balancer, found = _serving(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
+    balancer, found = serving_program(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
     try:
         old = balancer.take_over(found.old_site, run, now())
         there = old.state if old else states.parse_state(found.state)
@@ -207,7 +199,7 @@ def resume_drains(
     if back == there:
         host.noop("no drain is left to end")
         return
-    yield from _write_state(balancer, found, back)
+    yield from write_state(balancer, found, back)
 
 
 def _without_drains(
@@ -282,7 +274,7 @@ def ask_drains(balancer: Balancer, note: Callable[[states.BalancerState], None])
     if not state.is_executing:
         host.noop("asked when executed")
         return
-    _, found = _serving(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
+    _, found = serving_program(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
     try:
         there = states.parse_state(found.state)
     except ValueError as error:
@@ -341,9 +333,9 @@ def _change_drains(
     if not ids:
         host.noop("nothing to do here" if state.is_executing else "decided when executed")
         return
-    balancer, found = _serving(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
+    balancer, found = serving_program(balancer, host.get_fact(BalancerFacts, kind=balancer.kind))
     try:
-        if adoption := _takeover_command(balancer, found, run):
+        if adoption := takeover_command(balancer, found, run):
             yield adoption
             found = host.get_fact(BalancerFacts, kind=balancer.kind)
         old = states.parse_state(found.state)
@@ -359,61 +351,4 @@ def _change_drains(
     if old is None:
         host.noop("it serves nobody yet")
         return
-    yield from _write_state(balancer, found, change(old, ids))
-
-
-def _write_state(
-    balancer: Balancer, found: FoundBalancer, new: states.BalancerState
-) -> Iterator[PyinfraCommand]:
-    """Write and load a state, if it is not written and loaded already."""
-    files = balancer.upstream_files(new)
-    changed = changed_files(files, found.files)
-    # A killed run may have written files and not loaded them.
-    load = not found.loaded or any(file.path != states.STATE for file in changed)
-    if not changed and not load:
-        host.noop("nothing changes here")
-        return
-    then = _reload_if_active(balancer) if load else ""
-    yield _installation(files, changed, balancer.check() if changed and load else None, (), then)
-
-
-def _serving(balancer: Balancer, found: FoundBalancer) -> tuple[Balancer, FoundBalancer]:
-    """The program that serves here, and what is found of it: another one than planned until the end
-    of the deploy that changes it."""
-    if not found.others:
-        return balancer, found
-    other = KINDS[found.others[0]]
-    return other, host.get_fact(BalancerFacts, kind=other.kind)
-
-
-def _takeover_command(balancer: Balancer, found: FoundBalancer, run: str) -> StringCommand | None:
-    """The command that takes over a balancer of an earlier version of this project, or None.
-
-    ValueError where the old site cannot be read.
-    """
-    old = balancer.take_over(found.old_site, run, now())
-    if old is None:
-        return None
-    then = f"{old.script}\n{_reload_if_active(balancer)}"
-    return _installation(old.files, old.files, balancer.check(), (), then)
-
-
-def _reload_if_active(balancer: Balancer) -> str:
-    # A stopped balancer sends no requests, and is started later in the deploy.
-    return f"if systemctl is-active --quiet {balancer.kind}; then {balancer.reload_script()}; fi"
-
-
-def _installation(
-    files: Sequence[HostFile],
-    changed: Sequence[HostFile],
-    check: str | None,
-    leftover: Sequence[str],
-    then: str = "",
-) -> StringCommand:
-    """One command that checks and writes files, removes leftovers and then runs a script."""
-    script = f"{install_script(files, changed, check, leftover)}\n{then}"
-    return StringCommand("sh", "-c", shlex.quote(script), _stdin=archive(files))
-
-
-def _shell(script: str) -> StringCommand:
-    return StringCommand("sh", "-c", shlex.quote(script))
+    yield from write_state(balancer, found, change(old, ids))

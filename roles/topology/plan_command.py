@@ -30,8 +30,9 @@ from roles.topology.head_line import head_line
 from roles.topology.mixed import MixedReplica, describe_mixed
 from roles.topology.named_gpus import named_gpu
 from roles.topology.planner import host_plan, plannable, spec_of
+from roles.topology.service_fields import DEFAULT_MIN_CONCURRENCY
 from roles.topology.serving import Serving, serve
-from roles.topology.settings import DEFAULT_MIN_CONCURRENCY, ServiceSettings
+from roles.topology.settings import ServiceSettings
 
 _PROFILE = re.compile(r"([1-7]c\.)?[1-7]g\.[1-9][0-9]{0,2}gb([+-][a-z.]{1,20})*")
 

@@ -13,7 +13,8 @@ from roles.hardware import Card, close_names, find_card, known_cards
 from roles.host import IN_JSON, parse_yaml, read_text, validation_problems
 from roles.topology.cases import INPUT_TOKENS, OUTPUT_TOKENS
 from roles.topology.explain import table, wrapped
-from roles.topology.settings import DEFAULT_MIN_CONCURRENCY, ServiceSettings
+from roles.topology.service_fields import DEFAULT_MIN_CONCURRENCY
+from roles.topology.settings import ServiceSettings
 from roles.topology.sizing import GPU_COUNTS, HOST_COUNTS, Size, affordable, sizes
 
 HEADER = ("GPUs", "shape", "at once", "tokens/s", "range", "TTFT ms", "ITL ms")
