@@ -27,9 +27,9 @@ from roles.topology.cases import (
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.explain import explain
 from roles.topology.head_line import head_line
+from roles.topology.host_planner import host_plan, plannable, spec_of
 from roles.topology.mixed import MixedReplica, describe_mixed
 from roles.topology.named_gpus import named_gpu
-from roles.topology.planner import host_plan, plannable, spec_of
 from roles.topology.service_fields import DEFAULT_MIN_CONCURRENCY
 from roles.topology.serving import Serving, serve
 from roles.topology.settings import ServiceSettings

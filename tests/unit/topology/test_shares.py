@@ -7,7 +7,7 @@ import pytest
 
 from roles.hardware import declared_hardware
 from roles.topology import ServiceSettings, plan_fleet
-from roles.topology.planner import load_shares
+from roles.topology.host_planner import load_shares
 
 
 def service(**settings: Any) -> ServiceSettings:
