@@ -29,6 +29,7 @@ from roles.fleet.contradictions import (
     ssh_port_problems,
     virtual_address_problems,
 )
+from roles.fleet.engine_problems import engine_problems
 from roles.fleet.fleet import Fleet, Host
 from roles.fleet.hosts import Defaults, Problems, as_mapping, check_host, validated
 from roles.fleet.ports import internal_clashes, port_clashes
@@ -78,19 +79,20 @@ def build(
     if unknown and not hardware:
         return Fleet(declaration.name, settings, hosts, _no_plans(settings))
     if not unknown:
-        settings, hosts = _with_decided_engines(declaration, settings, hosts, secrets)
+        settings, hosts, problems = _with_decided_engines(declaration, settings, hosts, secrets)
+    if problems:
+        raise DeclarationError(declaration.name, problems)
     plans, problems = _plans(settings, hosts)
     problems = [*map(_unknown_hardware, unknown), *problems]
     problems += _unplaced_services(settings, plans, clusters)
     problems += port_clashes(settings, hosts, plans)
     problems += ssh_port_problems(declaration, settings, hosts, plans)
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
-    problems += dict.fromkeys(_builds_missing(hosts, plans))
-    problems += dict.fromkeys(_open_engines(settings, hosts, plans))
-    problems += dict.fromkeys(_lacking(settings, hosts, plans))
+    fleet = Fleet(declaration.name, settings, hosts, plans)
+    problems += engine_problems(fleet)
     if problems:
         raise DeclarationError(declaration.name, problems)
-    return Fleet(declaration.name, settings, hosts, plans)
+    return fleet
 
 
 # Where a model does not fit and the share of a GPU's memory is below this, the share is to blame.
@@ -151,7 +153,7 @@ def _defaults(
     services = settings.services if settings else ()
     written = as_mapping(data.get("engines"))
     kinds: dict[str, Build] = {}
-    for kind in dict.fromkeys((*written, *(service.kind for service in services))):
+    for kind in dict.fromkeys((*written, *(kind for one in services for kind in one.kinds))):
         if kind in ENGINE_SETTINGS:
             found, _ = validated(ENGINE_SETTINGS[kind], as_mapping(written.get(kind)), "", secrets)
             kinds |= {kind: found} if found else {}
@@ -164,19 +166,20 @@ def _service_engines(
     written: Mapping[str, Any],
     kinds: Mapping[str, Build],
     secrets: bool,
-) -> tuple[dict[str, Build], Problems]:
-    """The settings of each service's engine, before hosts override them."""
-    engines: dict[str, Build] = {}
+) -> tuple[dict[tuple[str, str], Build], Problems]:
+    """The settings of each service's engines, before hosts override them."""
+    engines: dict[tuple[str, str], Build] = {}
     problems: Problems = []
-    for number, service in enumerate(services):
-        kind, engine = service.kind, kinds.get(service.kind)
+    wanted = ((number, one, kind) for number, one in enumerate(services) for kind in one.kinds)
+    for number, service, kind in wanted:
+        engine = kinds.get(kind)
         if service.engine_settings:
             data = merged(as_mapping(written.get(kind)), service.engine_settings)
             where = f"services[{number}].engine.{kind}"
             engine, found = validated(ENGINE_SETTINGS[kind], data, where, secrets)
             problems += found
         if engine is not None:
-            engines[service.name] = engine
+            engines[service.name, kind] = engine
     return engines, problems
 
 
@@ -246,19 +249,20 @@ def _route_problems(settings: FleetSettings) -> list[str]:
 
 def _with_decided_engines(
     declaration: Declaration, settings: FleetSettings, hosts: tuple[Host, ...], secrets: bool
-) -> tuple[FleetSettings, tuple[Host, ...]]:
-    """The settings with the engines of services that leave them to the plan, and the hosts with
-    their builds."""
+) -> tuple[FleetSettings, tuple[Host, ...], Problems]:
+    """The settings with the engines of services that leave them to the plan, the hosts with their
+    builds, and the problems with those."""
     allowed = [kind for kind in ENGINE_SETTINGS if getattr(settings.engines, kind) is not None]
     services = tuple(
         decided(one, allowed, partial(_planned_with, settings, hosts, number))
         for number, one in enumerate(settings.services)
     )
-    if [one.kind for one in services] == [one.kind for one in settings.services]:
-        return settings.model_copy(update={"services": services}), hosts
+    if [one.kinds for one in services] == [one.kinds for one in settings.services]:
+        return settings.model_copy(update={"services": services}), hosts, []
     settings = settings.model_copy(update={"services": services})
-    defaults, _ = _defaults(declaration.fleet, settings, secrets)
-    return settings, _hosts(declaration, defaults)[0]
+    defaults, problems = _defaults(declaration.fleet, settings, secrets)
+    hosts, found = _hosts(declaration, defaults)
+    return settings, hosts, [*problems, *found]
 
 
 def _planned_with(
@@ -291,18 +295,21 @@ def _with_unknown_options(
     own version are not listed; `_lacking` refuses the others."""
     builds = {host.name: host.engines for host in hosts}
 
-    def unknown(host: str, service: Service) -> tuple[str, ...]:
-        build = builds[host][service.name]
-        if build.options_are_listed:
-            return ()
-        return tuple(f"arguments: {one}" for one in build.unknown_options(service.arguments))
+    def unknown(plan: HostPlan, service: Service) -> tuple[str, ...]:
+        kinds = dict.fromkeys(one.engine for one in plan.replicas) or service.kinds
+        found = (builds[plan.host].get((service.name, kind)) for kind in kinds)
+        return tuple(
+            f"arguments: {one}"
+            for build in found
+            if build is not None and not build.options_are_listed
+            for one in build.unknown_options(service.arguments)
+        )
 
     return tuple(
         replace(
             plan,
             hosts=tuple(
-                replace(one, warnings=(*one.warnings, *unknown(one.host, service)))
-                for one in plan.hosts
+                replace(one, warnings=(*one.warnings, *unknown(one, service))) for one in plan.hosts
             ),
         )
         if service.arguments
@@ -343,65 +350,6 @@ def _unplaced_services(
             yield f"{place}: {utilization:g} leaves {plan.model} too little; raise it: {why}"
             continue
         yield f"{where}: {plan.model} fits no host: {why}{lines}"
-
-
-def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterator[str]:
-    """Settings that the engines of planned replicas need and the inventory lacks."""
-    for host in hosts:
-        for plan in plans:
-            own = plan.on(host.name)
-            build = host.engines.get(plan.service) if own and own.replicas else None
-            if build is not None and build.missing:
-                setting, what = build.missing
-                yield f"engines.{build.kind}.{setting}: {what}"
-
-
-def _open_engines(
-    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
-) -> Iterator[str]:
-    """Engines that ask for no key, where nothing else does: whoever reaches one may use and change
-    it."""
-    for host in hosts:
-        for number, plan in enumerate(plans):
-            own = plan.on(host.name)
-            build = host.engines.get(plan.service) if own and own.replicas else None
-            if build is None or build.asks_for_key:
-                continue
-            where = f"services[{number}].engine: {build.kind} asks for no key, and"
-            if settings.balancer is None:
-                yield f"{where} there is no balancer, which would; add one, or take another engine"
-            if not settings.launch.firewall:
-                yield f"{where} launch.firewall is off; turn it on, or take another engine"
-            if settings.launch.allow_from:
-                yield (
-                    f"{where} launch.allow_from lets others than balancers reach it; leave it out, "
-                    "or take another engine"
-                )
-
-
-def _lacking(
-    settings: FleetSettings, hosts: tuple[Host, ...], plans: tuple[Plan, ...]
-) -> Iterator[str]:
-    """What the versions of engines do not have of what their services need."""
-    for host in hosts:
-        for number, (service, plan) in enumerate(zip(settings.services, plans, strict=True)):
-            own = plan.on(host.name)
-            build = host.engines.get(service.name)
-            if build is None or own is None or not own.replicas:
-                continue
-            params, arguments = service.engine_params, service.all_arguments
-            recipe = service.model_recipe
-            if recipe is not None and build.is_older(recipe.least_version):
-                yield (
-                    f"services[{number}].model: {service.model.name} needs {recipe.least} "
-                    f"by {recipe}, and {build.version_name} is older; set a newer "
-                    f"engines.{build.kind}.requirement, or services[{number}].recipe: False"
-                )
-            elif problem := build.lacks(service.planned_model, params, arguments, own):
-                yield f"services[{number}].arguments: {problem}"
-            elif build.options_are_listed:
-                for problem in build.unknown_options(arguments):
-                    yield f"services[{number}].arguments: {problem}"
 
 
 def _cache_problems(settings: FleetSettings, plans: tuple[Plan, ...]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from roles.declaration import FleetSettings, Service
 from roles.driver import DriverSettings
 from roles.engine import Build, EngineNeeds, engine_needs, strictest
 from roles.hardware import Hardware
-from roles.plan import HostPlan, Plan
+from roles.plan import HostPlan, Plan, Replica
 from roles.tuning import TuningSettings
 
 
@@ -16,7 +16,8 @@ from roles.tuning import TuningSettings
 class Host:
     """A checked host: its roles, its address, and its GPUs where it has any.
 
-    `engines` has the settings of each service's engine on this host, by the service's name.
+    `engines` has the settings of each engine on this host, by the service's name and the engine's
+    kind.
     `devices` maps a GPU's index to the name that CUDA knows it by, where that is another;
     `driver_version` is the version of the driver that reports the GPUs. Both are known once the
     host has answered. `unready` says that its driver has a fault that a deploy must repair. A
@@ -29,7 +30,7 @@ class Host:
     hardware: Hardware | None
     driver: DriverSettings
     tuning: TuningSettings
-    engines: Mapping[str, Build] = field(default_factory=dict)
+    engines: Mapping[tuple[str, str], Build] = field(default_factory=dict)
     drained: bool = False
     retired: bool = False
     ports: tuple[int, ...] | None = None
@@ -91,13 +92,20 @@ class Fleet:
             if own is not None:
                 yield service, own
 
+    def serving(self, name: str) -> Iterator[tuple[Service, Build, tuple[Replica, ...]]]:
+        """Each service as each of its engines serves it on a host, with the engine's build and its
+        replicas there; none without replicas."""
+        for service, plan in self.on(name):
+            for kind in dict.fromkeys(replica.engine for replica in plan.replicas):
+                own = tuple(replica for replica in plan.replicas if replica.engine == kind)
+                yield service.served_by(kind), self.engine_of(name, service.name, kind), own
+
     def engines_on(self, name: str) -> tuple[Build, ...]:
         """The different builds of engines on a host: those of its replicas, or of all services if
         it has none."""
-        engines = self.host(name).engines
-        wanted = [engines[service.name] for service, plan in self.on(name) if plan.replicas]
+        wanted = [build for _, build, _ in self.serving(name)]
         found: list[Build] = []
-        for settings in wanted or engines.values():
+        for settings in wanted or self.host(name).engines.values():
             found += [] if settings in found else [settings]
         return tuple(found)
 
@@ -105,9 +113,9 @@ class Fleet:
         """What the driver and the GPUs of a host must offer to all of its engines."""
         return strictest([engine_needs(build) for build in self.engines_on(name)])
 
-    def engine_of(self, host: str, service: str) -> Build:
-        """The settings of a service's engine on a host."""
-        return self.host(host).engines[service]
+    def engine_of(self, host: str, service: str, kind: str) -> Build:
+        """The settings of one of a service's engines on a host."""
+        return self.host(host).engines[service, kind]
 
 
 def empty_plan(host: str) -> HostPlan:

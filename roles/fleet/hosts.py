@@ -44,7 +44,8 @@ _OF_GPU_HOSTS = (
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Problems = list[str]
-Engines = Mapping[str, Build]
+# By the service's name and the engine's kind.
+Engines = Mapping[tuple[str, str], Build]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Defaults:
 
     `data` is as it was written. A value that is None or missing is invalid, which is reported as a
     problem of the fleet. `kinds` has the settings of each kind of engine, `engines` those of each
-    service's engine.
+    service's engines.
     """
 
     data: Mapping[str, Any]
@@ -61,13 +62,18 @@ class Defaults:
     services: tuple[Service, ...]
     driver: DriverSettings | None
     tuning: TuningSettings | None
-    kinds: Engines = field(default_factory=dict)
+    kinds: Mapping[str, Build] = field(default_factory=dict)
     engines: Engines = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> tuple[tuple[Service, str], ...]:
+        """Each service with each kind of its engines."""
+        return tuple((service, kind) for service in self.services for kind in service.kinds)
 
 
 @dataclass(frozen=True)
 class OwnSettings:
-    """The settings of one host that may differ from the fleet's; `engines` by service."""
+    """The settings of one host that may differ from the fleet's."""
 
     driver: DriverSettings
     tuning: TuningSettings
@@ -175,30 +181,29 @@ def _engines(
     """The settings of each service's engine on a host, merged from the fleet's, the host's and the
     service's own."""
     if not settings.engines:
-        wrong = len(defaults.engines) < len(defaults.services)
+        wrong = len(defaults.engines) < len(defaults.wanted)
         return None if wrong else defaults.engines, []
     problems: Problems = []
     fleet = as_mapping(defaults.data.get("engines"))
-    engines: dict[str, Build] = {}
+    engines: dict[tuple[str, str], Build] = {}
     kinds: dict[str, Build | None] = dict(defaults.kinds)
     for kind, own in settings.engines.items():
         data = merged(as_mapping(fleet.get(kind)), own)
         place = f"{where}.engines.{kind}"
         kinds[kind], found = validated(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
         problems += found
-    for service in defaults.services:
-        kind, overrides = service.kind, service.engine_settings
-        engine = kinds.get(kind)
+    for service, kind in defaults.wanted:
+        engine, overrides = kinds.get(kind), service.engine_settings
         if overrides and kind in settings.engines and engine is not None:
             data = merged(merged(as_mapping(fleet.get(kind)), settings.engines[kind]), overrides)
             place = f"{where}.engines.{kind}"
             engine, found = validated(ENGINE_SETTINGS[kind], data, place, defaults.secrets)
             problems += found
         elif overrides:
-            engine = defaults.engines.get(service.name)
+            engine = defaults.engines.get((service.name, kind))
         if engine is not None:
-            engines[service.name] = engine
-    return engines if len(engines) == len(defaults.services) else None, problems
+            engines[service.name, kind] = engine
+    return engines if len(engines) == len(defaults.wanted) else None, problems
 
 
 def _for_vendor(own: OwnSettings, settings: HostSettings, hardware: Hardware) -> OwnSettings:
@@ -224,11 +229,11 @@ def _driver_problems(
             f"{where}.tuning.power_limit_w: is set by nvidia-smi, and the GPUs are AMD's; leave it "
             "out"
         )
-    for service in services:
-        needs = engine_needs(own.engines[service.name])
+    for service, gpus in (one for each in services for one in each.by_engine(hardware.gpus)):
+        needs = engine_needs(own.engines[service.name, service.kind])
         # Frozen settings are hashable, though their type does not say so.
         driver: Hashable = own.driver  # pyright: ignore[reportAssignmentType]
-        for problem in _problems_of_declaration(driver, needs, hardware.gpus):
+        for problem in _problems_of_declaration(driver, needs, gpus):
             if problem.startswith("engine."):
                 problem = f"engines.{service.kind}{problem.removeprefix('engine')}"
             # A problem of the fleet's settings is reported once, not for each host.

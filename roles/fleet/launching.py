@@ -3,7 +3,7 @@
 import re
 
 from roles.declaration import BALANCERS, Service
-from roles.engine import Served, ServedAdapter, deployment, path_of
+from roles.engine import Build, Served, ServedAdapter, deployment, path_of
 from roles.fleet.fleet import Fleet, Host
 from roles.launch import Assignment, HostLaunch
 from roles.plan import Replica
@@ -14,16 +14,17 @@ def host_launch(fleet: Fleet, name: str) -> HostLaunch:
     """What a host is to run of all services; nothing on a retired host."""
     host = fleet.host(name)
     assignments = tuple(
-        _assignment(fleet, host, service, replica)
-        for service, plan in fleet.on(name)
-        for replica in plan.replicas
+        _assignment(fleet, host, service, build, replica)
+        for service, build, replicas in fleet.serving(name)
+        for replica in replicas
     )
     balancers = tuple(other.address for other in fleet.with_role(BALANCERS))
     return HostLaunch(assignments, fleet.settings.launch, host.address, balancers)
 
 
-def _assignment(fleet: Fleet, host: Host, service: Service, replica: Replica) -> Assignment:
-    build = fleet.engine_of(host.name, service.name)
+def _assignment(
+    fleet: Fleet, host: Host, service: Service, build: Build, replica: Replica
+) -> Assignment:
     return Assignment(
         replica=replica,
         engine=build.kind,

@@ -50,7 +50,7 @@ def engines(run: Run) -> None:
 
 def adapters_on(fleet: Fleet, name: str) -> tuple[Adapter, ...]:
     """The LoRA adapters that the replicas of a host serve."""
-    serving = (service for service, plan in fleet.on(name) if plan.replicas)
+    serving = (service for service, _, _ in fleet.serving(name))
     return tuple(one for service in serving for one in service.lora_adapters.values())
 
 
@@ -69,10 +69,12 @@ def _measure(run: Run, name: str, service: Service) -> None:
 def _target(run: Run, name: str, service: Service) -> Target:
     this_host, plan = run.fleet.host(name), plan_of(run.fleet, name, service)
     assert plan is not None
+    # Any engine of the service measures for all of them.
+    kind = plan.replicas[0].engine if plan.replicas else service.kinds[0]
     return Target(
         plan=plan,
         hardware=_hardware(run, name),
-        build=run.fleet.engine_of(name, service.name),
+        build=run.fleet.engine_of(name, service.name, kind),
         user=run.fleet.settings.launch.user,
         devices=this_host.devices,
         driver_version=this_host.driver_version,

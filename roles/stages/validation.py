@@ -82,7 +82,8 @@ def _planned(
     def by_driver(gpus: Iterable[int]) -> tuple[int, ...]:
         return tuple(dict.fromkeys(index[gpu] for gpu in gpus))
 
-    build = fleet.engine_of(this_host.name, service.name)
+    build = fleet.engine_of(this_host.name, service.name, replica.engine)
+    service = service.served_by(replica.engine)
     long_enough = replica.max_model_len >= RECOGNITION_TOKENS
     return PlannedReplica(
         name=replica.name,

@@ -1,15 +1,15 @@
-"""The engine of a service that leaves it to the plan, where several could serve the same files: the
-estimate decides, if it leaves no doubt. Pure."""
+"""The engines of a service that leaves them to the plan, where several could serve the same files:
+for each kind of card the estimate decides, if it leaves no doubt. Pure."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from roles.engine.engine import DEFAULT_KIND, ENGINES, engine
-from roles.plan import HostPlan, Plan, Replica
-from roles.topology.engines import AUTO
+from roles.plan import HostPlan, Load, Plan, Replica
+from roles.topology.engines import AUTO, Chosen
 from roles.topology.settings import ServiceSettings
 
 AnyService = TypeVar("AnyService", bound=ServiceSettings)
@@ -41,10 +41,11 @@ def rivals(service: ServiceSettings, allowed: Collection[str]) -> tuple[str, ...
 def decided(
     service: AnyService, allowed: Collection[str], planned: Callable[[AnyService], Plan]
 ) -> AnyService:
-    """The service with an engine, and the reason; as it is where there is nothing to decide.
+    """The service with an engine for each kind of card, and the reasons; as it is where there is
+    nothing to decide.
 
-    `planned` makes the plan of a service. Another engine than the usual one is taken only if it
-    serves on the same kinds of cards, and its range lies above the usual one's on each.
+    `planned` makes the plan of a service. A card gets another engine than the usual one if the
+    usual one does not serve it, or if the other's range lies above the usual one's.
     """
     kinds = rivals(service, allowed)
     if kinds and kinds[0] != service.kind:
@@ -52,43 +53,83 @@ def decided(
         return service.with_engine(kinds[0], f"{name} serves it: the inventory has no other for it")
     if len(kinds) < 2:
         return service
-    plans = {kind: planned(service.with_engine(kind)) for kind in kinds}
     usual = engine(kinds[0]).name
     if service.model_recipe and service.model_recipe.arguments:
         reason = f"{usual} serves it: the options of its recipe are {usual}'s"
         return service.with_engine(kinds[0], reason)
-    if service.load is None:
-        reason = f"{usual} serves it: without concurrency nothing is compared"
-        return service.with_engine(kinds[0], reason)
-    compared = [_compared(plans[kinds[0]], plans[kind], kinds[0], kind) for kind in kinds[1:]]
-    better = [kind for kind, (good, _) in zip(kinds[1:], compared, strict=True) if good]
-    chosen = better[0] if better else kinds[0]
-    words = "; ".join(text for _, text in compared)
-    return service.with_engine(chosen, f"{engine(chosen).name} serves it: {words}")
+    chosen = _by_card(service, kinds, planned)
+    if len({one.kind for one in chosen.values()}) > 1 and (why := _needs_one(service)):
+        return service.with_engine(kinds[0], f"{usual} serves it: {why}")
+    return service.with_engines(chosen) if chosen else service
 
 
-def _compared(usual: Plan, other: Plan, usual_kind: str, kind: str) -> tuple[bool, str]:
-    """Whether another engine is better on every kind of card, and the figures of each."""
-    names = engine(usual_kind).name, engine(kind).name
-    before, after = _rates(usual), _rates(other)
-    if not before and not after:
-        return False, f"neither {names[0]} nor {names[1]} has an estimate for these cards"
-    if alone := sorted(before.keys() - after.keys()):
-        return False, f"{names[1]} has no estimate for {', '.join(alone)}, {names[0]} has"
-    if alone := sorted(after.keys() - before.keys()):
-        # What serves more cards is better where the others are no worse off.
-        return not before, f"{names[0]} has no estimate for {', '.join(alone)}, {names[1]} has"
-    found = [_words(card, before[card], after[card], names) for card in before]
-    return all(good for good, _ in found), "; ".join(text for _, text in found)
+def _needs_one(service: ServiceSettings) -> str:
+    """Why one engine must serve all cards, or ""."""
+    if service.single_endpoint:
+        return "one replica in all has one engine"
+    if service.adapters:
+        return "engines name adapters differently, so all replicas have one"
+    return ""
 
 
-def _words(card: str, usual: _Rate, other: _Rate, names: tuple[str, str]) -> tuple[bool, str]:
+def _by_card(
+    service: AnyService, kinds: Sequence[str], planned: Callable[[AnyService], Plan]
+) -> dict[str, Chosen]:
+    """The engine of each kind of card that any of them serves; the first kind is the usual one."""
+    able = {kind: _cards(planned(service.with_engine(kind))) for kind in kinds}
+    usual = {
+        card: Chosen(next(kind for kind in kinds if card in able[kind]))
+        for card in dict.fromkeys(card for kind in kinds for card in able[kind])
+    }
+    if not usual:
+        return {}
+    before = _rates(planned(service.with_engines(usual)))
+    found: dict[str, Chosen] = {}
+    for kind in kinds[1:]:
+        # The same cards serve in both plans, so that each has the same load in both.
+        other = {
+            card: Chosen(kind) if card in able[kind] else chosen for card, chosen in usual.items()
+        }
+        after = _rates(planned(service.with_engines(other)))
+        for card in usual:
+            if card not in able[kinds[0]] and card not in able[kind]:
+                continue
+            if card not in found or found[card].kind == kinds[0]:
+                rates = before.get(card), after.get(card)
+                found[card] = _compared(card, able, (kinds[0], kind), rates, service.load)
+    return found
+
+
+def _compared(
+    card: str,
+    able: Mapping[str, Collection[str]],
+    kinds: tuple[str, str],
+    rates: tuple[_Rate | None, _Rate | None],
+    load: Load | None,
+) -> Chosen:
+    """The better of two engines on a kind of card, with the figures."""
+    names = engine(kinds[0]).name, engine(kinds[1]).name
+    for kind, name, one in zip(kinds, names, reversed(kinds), strict=True):
+        if card not in able[kind]:
+            return Chosen(one, f"{name} does not serve it on {card}")
+    if load is None:
+        return Chosen(kinds[0], f"without concurrency nothing is compared on {card}")
+    usual, other = rates
+    if usual is None or other is None:
+        without = names[0] if usual is None else names[1]
+        return Chosen(kinds[0], f"{without} has no estimate for {card}")
     figures = f"on {card} {names[0]} has an estimated {usual}, {names[1]} {other}"
     if other.low > usual.high:
-        return True, figures
+        return Chosen(kinds[1], figures)
     if usual.low > other.high:
-        return False, figures
-    return False, f"{figures}: the ranges overlap, so {names[0]} stays"
+        return Chosen(kinds[0], figures)
+    return Chosen(kinds[0], f"{figures}: the ranges overlap, so {names[0]} stays")
+
+
+def _cards(plan: Plan) -> tuple[str, ...]:
+    """The kinds of cards that serve."""
+    found = (_card(host, replica) for host in plan.hosts for replica in host.replicas)
+    return tuple(dict.fromkeys(found))
 
 
 def _rates(plan: Plan) -> dict[str, _Rate]:

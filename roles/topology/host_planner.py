@@ -1,13 +1,14 @@
 """The planner of one host: which replicas of a service run on which of its GPUs. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from roles.engine.engine import engine
 from roles.engine.params import gpu_memory
 from roles.hardware import Gpu, Hardware, p2p_fault
 from roles.plan import HostPlan, Replica
 from roles.topology import messages
+from roles.topology.allocation import part_of
 from roles.topology.candidates import Candidate
 from roles.topology.findings import (
     gpu_warnings,
@@ -16,7 +17,7 @@ from roles.topology.findings import (
     slow_links,
     without_p2p,
 )
-from roles.topology.serving import Serving, able_gpus, serve, speed
+from roles.topology.serving import Serving, able_gpus, merged, serve, speed
 from roles.topology.settings import ServiceSettings
 from roles.topology.spec import ServiceSpec
 
@@ -35,8 +36,11 @@ def plan_host(
     `share` is this host's fraction of the service's load, `price` its monthly price. Raises
     ValueError if the number of `ports` is not that of the replicas.
     """
-    spec = replace(spec_of(service, share, price), advise=advise)
-    return host_plan(service, spec, host, hardware, ports)
+    parts = [
+        _Part(own, replace(spec_of(own, share * fraction, price), advise=advise), gpus)
+        for own, gpus, fraction in _fractions(service, hardware)
+    ]
+    return _host_plan(parts, host, hardware, ports)
 
 
 def host_plan(
@@ -47,22 +51,61 @@ def host_plan(
     ports: Sequence[int] | None = None,
 ) -> HostPlan:
     """The plan of one host by a service's spec there; see `plan_host`."""
-    serving = serve(spec, plannable(hardware))
-    replicas = _replicas(service, host, serving, ports, hardware)
+    return _host_plan([_Part(service, spec, hardware)], host, hardware, ports)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The cards of a host that one engine serves; the service and its spec are that engine's."""
+
+    service: ServiceSettings
+    spec: ServiceSpec
+    hardware: Hardware
+
+
+def _fractions(
+    service: ServiceSettings, hardware: Hardware
+) -> list[tuple[ServiceSettings, Hardware, float]]:
+    """The service as each engine serves it, that one's part of a host, and its fraction of the
+    host's load: they share it as hosts do."""
+    found = by_engine(service, hardware)
+    if len(found) == 1 or service.load is None or service.single_endpoint:
+        return [(own, part, 1.0) for own, part in found]
+    speeds = [_able_speed(own, part) for own, part in found]
+    total = sum(speeds) or 1.0
+    return [(own, part, speed / total) for (own, part), speed in zip(found, speeds, strict=True)]
+
+
+def by_engine(
+    service: ServiceSettings, hardware: Hardware
+) -> tuple[tuple[ServiceSettings, Hardware], ...]:
+    """The service as each of its engines serves it on a host, with that one's part of the host."""
+    found = service.by_engine(hardware.gpus)
+    if len(found) == 1:
+        return ((found[0][0], hardware),)
+    return tuple((own, part_of(hardware, gpus)) for own, gpus in found)
+
+
+def _host_plan(
+    parts: Sequence[_Part], host: str, hardware: Hardware, ports: Sequence[int] | None
+) -> HostPlan:
+    servings = [serve(part.spec, plannable(part.hardware)) for part in parts]
+    replicas = _replicas(parts, host, servings, ports, hardware)
+    serving = merged(servings)
     reasons = serving.reasons + without_p2p(replicas, hardware) + slow_links(serving, hardware)
-    reasons += messages.cost(serving.chosen, spec.price_per_month)
-    reasons += (*service.recipe_notes, *service.notes) if replicas else ()
+    reasons += messages.cost(serving.chosen, parts[0].spec.price_per_month)
+    able = [part.service for part, one in zip(parts, servings, strict=True) if one.chosen]
+    notes = [text for own in able for text in (*own.recipe_notes, *own.notes)]
     spare = tuple(gpu.index for gpu in hardware.gpus if gpu.index not in serving.used)
     warnings = gpu_warnings(hardware.gpus, replicas, spare) + impossible_links(hardware)
-    warnings += serving.warnings
-    warnings += service.doubts
+    doubts = [text for part in parts for text in part.service.doubts]
     return HostPlan(
         host,
         hardware.gpus,
         replicas,
         spare,
-        reasons,
-        warnings,
+        (*reasons, *dict.fromkeys(notes)),
+        (*warnings, *dict.fromkeys((*serving.warnings, *doubts))),
         serving.rejected,
         serving.remedies,
         serving.problems,
@@ -113,26 +156,38 @@ def load_shares(service: ServiceSettings, hardware: Mapping[str, Hardware]) -> d
     """
     if service.load is None or service.single_endpoint:
         return dict.fromkeys(hardware, 1.0)
-    spec = spec_of(service)
-    speeds = {host: speed(able_gpus(spec, machine)) for host, machine in hardware.items()}
+    speeds = {
+        host: sum(_able_speed(own, part) for own, part in by_engine(service, machine))
+        for host, machine in hardware.items()
+    }
     # Sorted, so that the float sum does not depend on the order of hosts.
     total = sum(sorted(speeds.values())) or 1.0
     return {host: speed / total for host, speed in speeds.items()}
 
 
+def _able_speed(service: ServiceSettings, hardware: Hardware) -> float:
+    """The memory bandwidth of the GPUs of a host with which the service's engine can serve."""
+    return speed(able_gpus(spec_of(service), hardware))
+
+
 def _replicas(
-    service: ServiceSettings,
+    parts: Sequence[_Part],
     host: str,
-    serving: Serving,
+    servings: Sequence[Serving],
     ports: Sequence[int] | None,
     hardware: Hardware,
 ) -> tuple[Replica, ...]:
-    groups = [(one, group) for one in serving.chosen for group in one.groups]
+    groups = [
+        (part.service, one, group)
+        for part, serving in zip(parts, servings, strict=True)
+        for one in serving.chosen
+        for group in one.groups
+    ]
     if ports is not None and groups and len(ports) != len(groups):
         raise ValueError(f"{len(ports)} ports for {len(groups)} replicas; name one for each")
     return tuple(
         _replica(service, host, number, one, group, ports, hardware)
-        for number, (one, group) in enumerate(groups)
+        for number, (service, one, group) in enumerate(groups)
     )
 
 

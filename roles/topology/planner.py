@@ -87,11 +87,11 @@ def plan_fleet(
     and no usual advice are looked at, which takes less time. Raises ValueError with a line for each
     host whose `ports` are too few or too many.
     """
-    service, reason = _with_engine(service)
     hardware = {host: plannable(machine) for host, machine in hardware.items()}
     hosts = _hosts(service, hardware, ports or {}, prices or {}, advise)
-    first = (reason,) if reason else ()
-    hosts = [replace(host, reasons=(*first, *host.reasons)) for host in hosts]
+    hosts = [
+        replace(host, reasons=(*_engine_reasons(service, host), *host.reasons)) for host in hosts
+    ]
     if service.single_endpoint:
         hosts = _single_endpoint_only(hosts)
     plan = Plan(
@@ -116,10 +116,10 @@ def _runs_on(spec: ServiceSpec, hardware: Hardware) -> bool:
     return not any(refused_card(spec, gpus[0]) for gpus in matched(hardware.gpus))
 
 
-def _with_engine(service: ServiceSettings) -> tuple[ServiceSettings, str]:
-    """The service with its engine set, and the reason if the plan chose it."""
-    reason = service.engine_reason
-    return service.with_engine(service.kind, reason), reason
+def _engine_reasons(service: ServiceSettings, host: HostPlan) -> list[str]:
+    """Why the plan chose the engines of a host's cards; none where the service names its engine."""
+    found = (own.engine_reason for own, _ in service.by_engine(host.gpus))
+    return [reason for reason in found if reason]
 
 
 def _hosts(

@@ -54,8 +54,8 @@ class ServiceFields(StrictSettings):
     engine: EngineChoice | None = Field(
         default=None,
         description="what serves it: vllm unless the model is a GGUF file, which llama_cpp does; "
-        "with auto the plan chooses by the model's files, and by its estimate among those in "
-        "`engines`",
+        "with auto the plan chooses by the model's files, and for each kind of card by its "
+        "estimate among those in `engines`",
     )
     task: Task = Field(
         default="generate",

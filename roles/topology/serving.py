@@ -66,7 +66,7 @@ def serve(spec: ServiceSpec, hardware: Hardware) -> Serving:
     alternative = None
     if len(parts) > 1 and not any(part.chosen for part in parts):
         alternative = alternative_engine(spec, hardware.gpus, hardware)
-    whole = _merged(parts)
+    whole = merged(parts)
     warnings = tuple(dict.fromkeys((*engine(spec.engine).doubts(spec.model), *whole.warnings)))
     return replace(
         whole,
@@ -76,8 +76,8 @@ def serve(spec: ServiceSpec, hardware: Hardware) -> Serving:
     )
 
 
-def _merged(parts: Sequence[Serving]) -> Serving:
-    """Merge the parts of a host."""
+def merged(parts: Sequence[Serving]) -> Serving:
+    """The parts of a host as one."""
     return Serving(
         tuple(one for part in parts for one in part.chosen),
         tuple(text for part in parts for text in part.reasons),
@@ -99,7 +99,7 @@ def _add_mixed_replicas(
     """The parts, plus replicas over unused cards of several kinds."""
     if spec.single_endpoint and any(part.chosen for part in parts):
         return parts
-    used = _merged(parts).used
+    used = merged(parts).used
     able = [gpu for gpu in hardware.gpus if gpu.index not in used and not refused_card(spec, gpu)]
     found, problem = mixed_replicas(spec, able, hardware)
     if not found:

@@ -1,11 +1,13 @@
 """The settings of a service: its model, request length, concurrency and objective."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import PrivateAttr, field_validator, model_validator
 
 from roles.engine.engine import engine, options_of_others
 from roles.engine.params import EngineParams, Loras
+from roles.hardware import Gpu
 from roles.models import (
     Adapter,
     Model,
@@ -18,7 +20,7 @@ from roles.models import (
 )
 from roles.plan import Load
 from roles.topology.choice import Objective
-from roles.topology.engines import chosen_engine
+from roles.topology.engines import Chosen, chosen_engine
 from roles.topology.service_fields import OptionValue, ServiceFields
 
 # A service that sets one of these decides all of them.
@@ -43,6 +45,7 @@ class ServiceSettings(ServiceFields):
     """A model served under a name, with its requirements."""
 
     _engine_reason: str = PrivateAttr(default="")
+    _engines: Mapping[str, Chosen] = PrivateAttr(default_factory=dict)
 
     @field_validator("max_model_len")
     @classmethod
@@ -179,12 +182,45 @@ class ServiceSettings(ServiceFields):
     def with_engine(self, kind: str, reason: str = "") -> Self:
         """The service with a kind of engine, which the plan chose for a reason."""
         own = self.model_copy(update={"engine": kind})
-        own._engine_reason = reason
+        own._engine_reason, own._engines = reason, {}
         return own
+
+    def with_engines(self, by_card: Mapping[str, Chosen]) -> Self:
+        """The service with the engine of each kind of card, by the card's name, and the reasons.
+
+        `kind` is the usual engine then, if that serves any of them: cards that are not named have
+        it.
+        """
+        kinds = dict.fromkeys(one.kind for one in by_card.values())
+        own = self.with_engine(self.kind if self.kind in kinds else next(iter(kinds)))
+        own._engines = dict(by_card)
+        return own
+
+    def by_engine(self, gpus: Sequence[Gpu]) -> tuple[tuple[Self, tuple[Gpu, ...]], ...]:
+        """The service as each of its engines serves it on some GPUs, with those GPUs."""
+        if not self._engines or not gpus:
+            return ((self, tuple(gpus)),)
+        found: dict[str, list[Gpu]] = {}
+        for gpu in gpus:
+            chosen = self._engines.get(gpu.name)
+            found.setdefault(chosen.kind if chosen else self.kind, []).append(gpu)
+        return tuple((self.served_by(kind, own), tuple(own)) for kind, own in found.items())
+
+    def served_by(self, kind: str, gpus: Sequence[Gpu] | None = None) -> Self:
+        """The service as one of its engines serves it; on some GPUs, with the reasons for those."""
+        if not self._engines:
+            return self
+        names = self._engines if gpus is None else dict.fromkeys(gpu.name for gpu in gpus)
+        own = [self._engines[name] for name in names if name in self._engines]
+        words = dict.fromkeys(one.reason for one in own if one.kind == kind)
+        reason = f"{engine(kind).name} serves it: {'; '.join(words)}" if words else ""
+        return self.with_engine(kind, reason)
 
     @property
     def engine_reason(self) -> str:
         """Why the plan chose the engine; "" where the service names it."""
+        if self._engines:
+            return "; ".join(self.served_by(kind)._engine_reason for kind in self.kinds)
         return self._engine_reason or chosen_engine(self.engine, self.model).reason
 
     @property
@@ -201,8 +237,13 @@ class ServiceSettings(ServiceFields):
 
     @property
     def kind(self) -> str:
-        """The kind of engine that serves the model."""
+        """The kind of engine that serves the model, wherever no card has another."""
         return chosen_engine(self.engine, self.model).kind
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of engines that serve the model, each on some cards."""
+        return tuple(dict.fromkeys(one.kind for one in self._engines.values())) or (self.kind,)
 
     @property
     def engine_params(self) -> EngineParams:

@@ -77,8 +77,11 @@ def test_a_host_can_differ_in_its_engine(key: Path):
         )
     }
     fleet = build(declared(key, hosts, engines={"vllm": {"environment": {"A": "1"}}}))
-    assert fleet.engine_of("gpu-1", "qwen").environment == {"A": "1", "NCCL_P2P_DISABLE": "1"}
-    assert fleet.engine_of("gpu-2", "qwen").environment == {"A": "1"}
+    assert fleet.engine_of("gpu-1", "qwen", "vllm").environment == {
+        "A": "1",
+        "NCCL_P2P_DISABLE": "1",
+    }
+    assert fleet.engine_of("gpu-2", "qwen", "vllm").environment == {"A": "1"}
 
 
 def test_a_service_has_the_last_word_on_its_engine(key: Path):
@@ -86,8 +89,8 @@ def test_a_service_has_the_last_word_on_its_engine(key: Path):
     hosts = HOSTS | {"gpu-1": ("gpu_hosts", own, "10.0.0.11")}
     service = {"engine": {"vllm": {"environment": {"B": "3"}}}}
     fleet = build(declared(key, hosts, service=service, **vllm({"environment": {"A": "1"}})))
-    assert fleet.engine_of("gpu-1", "qwen").environment == {"A": "2", "B": "3"}
-    assert fleet.engine_of("gpu-2", "qwen").environment == {"A": "1", "B": "3"}
+    assert fleet.engine_of("gpu-1", "qwen", "vllm").environment == {"A": "2", "B": "3"}
+    assert fleet.engine_of("gpu-2", "qwen", "vllm").environment == {"A": "1", "B": "3"}
     assert len(fleet.engines_on("gpu-1")) == 1
 
 
@@ -718,4 +721,4 @@ def test_the_plan_chooses_among_the_engines_that_the_inventory_has(
     assert {one.engine for one in fleet.plans[0].replicas} == {kind}
     assert part in fleet.plans[0].hosts[0].reasons[0]
     # Hosts have its build.
-    assert {fleet.engine_of(name, "qwen").kind for name in ("gpu-1", "gpu-2")} == {kind}
+    assert {fleet.engine_of(name, "qwen", kind).kind for name in ("gpu-1", "gpu-2")} == {kind}

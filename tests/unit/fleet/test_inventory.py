@@ -59,7 +59,7 @@ def test_a_host_overrides_its_group_key_by_key(tmp_path: Path, key: Path):
     fleet = load(written(tmp_path, INVENTORY.format(length=4096, key=key)))
     assert fleet.name == "site"
     assert [len(host.gpus) for host in fleet.plans[0].hosts] == [1, 2]
-    assert fleet.engine_of("gpu-2", "q").environment == {"A": "group"}
+    assert fleet.engine_of("gpu-2", "q", "vllm").environment == {"A": "group"}
 
 
 def test_group_data_files_count_too(tmp_path: Path, key: Path):
