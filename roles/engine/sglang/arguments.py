@@ -12,6 +12,7 @@ from roles.engine.arguments import (
     unknown_options,
 )
 from roles.engine.params import Argument
+from roles.engine.sglang.parsers import PARSERS
 
 # What the newest version that was looked at knows.
 OPTIONS = Path(__file__).with_name("options-0.5.23.txt")
@@ -126,6 +127,8 @@ def _check_value(name: str, value: Argument) -> None:
         if value == "gguf":
             raise ValueError(f"{name}: GGUF files are llama_cpp's; set engine to it")
         check_one_of(name, value, QUANTIZATIONS)
+    if name in PARSERS:
+        check_one_of(name, value, PARSERS[name])
     if name == "load-format" and value == "gguf":
         raise ValueError(f"{name}: GGUF files are llama_cpp's; set engine to it")
     if name == "kv-cache-dtype" and value not in KV_DTYPES:

@@ -89,6 +89,11 @@ def test_only_an_estimate_without_doubt_decides(
         ({"model": "Qwen/Qwen3-8B", "recipe": True}, BOTH, "vllm", "options of its recipe"),
         # An option that the other engine does not know keeps the one that does.
         ({"arguments": {"max-num-seqs": 64}}, BOTH, "vllm", "the model is safetensors files"),
+        # So does a parser that the other lacks.
+        (
+            {"arguments": {"reasoning-parser": "deepseek_r1"}},
+            *(BOTH, "vllm", "the model is safetensors files"),
+        ),
         ({"engine": "vllm"}, ("sglang",), "vllm", ""),
     ],
 )

@@ -57,6 +57,8 @@ def test_each_option_is_taken_or_refused_with_a_remedy(name: str):
         ("quantization", "gguf", "llama_cpp"),
         ("load-format", "gguf", "llama_cpp"),
         ("quantization", "awq_marlinn", "did you mean awq_marlin?"),
+        ("tool-call-parser", "llama3_json", "did you mean llama3?"),
+        ("reasoning-parser", "deepseek_r1", "did you mean deepseek-r1?"),
         ("dtype", "bfloat61", "did you mean bfloat16?"),
         ("kv-cache-dtype", "nvfp4", "none that the plan knows"),
         ("kv-cache-dtype", "fp8", "none that the plan knows"),
