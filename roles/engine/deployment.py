@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from roles.engine.build import Build
 from roles.engine.needs import EngineNeeds
-from roles.host.paths import STATE
+from roles.host.paths import CACHE, STATE, engine_folder
 from roles.plan import Replica, Task
 
 # The environment variable that restricts a process to its GPUs, by device.
@@ -91,6 +91,27 @@ def own_environment(replica: Replica, build: Build, placement: Placement) -> dic
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "HOME": f"{STATE}/{replica.name}",
     }
+
+
+def packages_environment(replica: Replica, build: Build, placement: Placement) -> dict[str, str]:
+    """The environment of engines of Python packages, whose processes communicate on this host."""
+    folder = engine_folder(build.version_name)
+    return {
+        **own_environment(replica, build, placement),
+        "HF_HOME": f"{CACHE}/hub",
+        "TRITON_CACHE_DIR": f"{compiled_folder(replica, build, placement)}/triton",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+        **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
+        "PATH": f"{folder}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+    }
+
+
+def compiled_folder(replica: Replica, build: Build, placement: Placement) -> str:
+    """Where a replica keeps what it compiles: that is of one version and one kind of card. A deploy
+    removes those that no start names any more."""
+    kept = "-".join(filter(None, (build.version_name, placement.card)))
+    return f"{CACHE}/{replica.name}/{kept}"
 
 
 @dataclass(frozen=True)

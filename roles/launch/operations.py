@@ -17,7 +17,10 @@ from roles.launch.transaction import RESTORED
 from roles.rolling import HostStep
 
 HERE = Path(__file__).parent
-TRANSACTION = (PROBE, SERVING, LEGACY, HERE / "on_host.py", HERE / "transaction.py")
+TRANSACTION = (
+    *(PROBE, SERVING, LEGACY, HERE / "on_host.py", HERE / "leftovers.py"),
+    HERE / "transaction.py",
+)
 Launch = Callable[[], HostLaunch]
 
 

@@ -20,6 +20,7 @@ import tempfile
 from roles.host.legacy import LEGACY_FOLDER, LEGACY_MARK, LEGACY_SECRETS
 from roles.host.probe import TASK
 from roles.host.serving import MANIFEST, LaunchError, active, read_manifest, run, unit
+from roles.launch.leftovers import remove_leftovers
 from roles.launch.on_host import (
     NUMBER,
     REPLICAS,
@@ -178,10 +179,11 @@ def apply_firewall(files):
 
 
 def remove_old_folders(kept):
-    """Remove folders that no replica needs, and engines that none uses.
+    """Remove folders that no replica needs, engines that none uses, and what else is left over.
 
     The newest two folders of a replica stay.
     """
+    gone = []
     for name in os.listdir(REPLICAS):
         if not os.path.isdir(replica_folder(name)):
             continue
@@ -194,7 +196,9 @@ def remove_old_folders(kept):
                 shutil.rmtree(folder, ignore_errors=True)
         if name not in kept and not active(name):
             shutil.rmtree(replica_folder(name), ignore_errors=True)
+            gone.append(name)
     remove_old_engines({one["version"] for one in kept.values()})
+    remove_leftovers(gone)
 
 
 def remove_old_engines(used):

@@ -8,12 +8,21 @@ from typing import Any
 import yaml
 
 from roles.engine.arguments import option_names
-from roles.engine.deployment import KeyFile, Phase, Placement, Served, Start, Watch, own_environment
+from roles.engine.deployment import (
+    KeyFile,
+    Phase,
+    Placement,
+    Served,
+    Start,
+    Watch,
+    compiled_folder,
+    packages_environment,
+)
 from roles.engine.params import GIB, Argument
 from roles.engine.sglang.arguments import OPTIONS
 from roles.engine.sglang.memory import REQUESTS, defaults
 from roles.engine.sglang.settings import SglangSettings
-from roles.host.paths import CACHE, engine_folder
+from roles.host.paths import engine_folder
 from roles.plan import MemorySum, Replica
 
 CONFIG, LOGGING = "options.yaml", "logging.json"
@@ -182,26 +191,23 @@ def logging_config() -> dict[str, Any]:
 
 def environment_of(replica: Replica, build: SglangSettings, placement: Placement) -> dict[str, str]:
     """The environment of a replica, without secrets."""
-    cache, folder = f"{CACHE}/{replica.name}", engine_folder(build.version_name)
+    cache = compiled_folder(replica, build, placement)
     return {
-        **own_environment(replica, build, placement),
-        "HF_HOME": f"{CACHE}/hub",
+        **packages_environment(replica, build, placement),
         "XDG_CACHE_HOME": cache,
         "SGLANG_CACHE_DIR": f"{cache}/sglang",
-        "TRITON_CACHE_DIR": f"{cache}/triton",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
         "FLASHINFER_WORKSPACE_BASE": cache,
         # A path from the replica's folder, which it works in.
         "SGLANG_LOGGING_CONFIG_PATH": LOGGING,
         # Otherwise each question for its health generates a token, and takes a second.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
-        # A replica's processes communicate on this host only.
         "SGLANG_HOST_IP": "127.0.0.1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
         # The compiler of its own packages, see the installation.
-        **({"CUDA_HOME": f"{folder}/cuda"} if build.device == "cuda" else {}),
-        "PATH": f"{folder}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+        **(
+            {"CUDA_HOME": f"{engine_folder(build.version_name)}/cuda"}
+            if build.device == "cuda"
+            else {}
+        ),
         **build.plain_environment,
     }

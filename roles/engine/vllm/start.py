@@ -16,12 +16,13 @@ from roles.engine.deployment import (
     Served,
     Start,
     Watch,
-    own_environment,
+    compiled_folder,
+    packages_environment,
 )
 from roles.engine.needs import Version
 from roles.engine.vllm.engine_versions import batch_defaults
 from roles.engine.vllm.settings import MODELSCOPE, VllmSettings
-from roles.host.paths import CACHE, STATE, engine_folder
+from roles.host.paths import STATE, engine_folder
 from roles.plan import Replica
 
 OPTIONS = "options.yaml"
@@ -185,23 +186,12 @@ def revision_of(commit: str | None, arguments: Mapping[str, Any]) -> dict[str, s
 
 def environment_of(replica: Replica, build: VllmSettings, placement: Placement) -> dict[str, str]:
     """The environment of a replica, without secrets."""
-    # What is compiled, and what was found of P2P, is of one version and one kind of card; vLLM
-    # itself keeps the latter by the GPUs' indexes alone.
-    kept = "-".join(filter(None, (build.version_name, placement.card)))
-    cache = f"{CACHE}/{replica.name}/{kept}"
     return {
-        **own_environment(replica, build, placement),
-        "HF_HOME": f"{CACHE}/hub",
-        "VLLM_CACHE_ROOT": cache,
-        "TRITON_CACHE_DIR": f"{cache}/triton",
-        # A replica's processes communicate on this host only.
+        **packages_environment(replica, build, placement),
+        # What it finds of P2P is kept there, too; by itself it is kept by the GPUs' indexes alone.
+        "VLLM_CACHE_ROOT": compiled_folder(replica, build, placement),
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_PORT": str(placement.internal_port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
-        **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
         "VLLM_NO_USAGE_STATS": "1",
-        "PATH": f"{engine_folder(build.version_name)}/bin:"
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
         **build.plain_environment,
     }

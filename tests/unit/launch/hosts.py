@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from roles.host import legacy, serving
 from roles.host.serving import LaunchError
-from roles.launch import on_host, transaction
+from roles.launch import leftovers, on_host, transaction
 
 TEMPLATE = "new shared unit\n"
 LEGACY_TEMPLATE = "ExecStart=/opt/llm/engines/current/bin/vllm\n"
@@ -30,17 +31,21 @@ class Host:
         self.log: list[str] = []
         self.commands: list[str] = []
         self.broken: set[str] = set()
+        # What else replicas of an engine start from.
+        self.starts: dict[str, str] = {}
         self.keys: dict[str, tuple[str, ...]] = {}
         # What guards the ports while a transaction runs and after it, and what does now.
         self.guards: tuple[str, str] = ("", "")
         self.guarded_by = ""
-        for name in ("replicas", "engines", "units", "state", "secrets"):
+        for name in ("replicas", "engines", "units", "state", "secrets", "adapters", "cache"):
             (root / name).mkdir(parents=True)
         paths = {
             "STATE": "state",
             "REPLICAS": "replicas",
             "UNITS": "units",
             "ENGINES": "engines",
+            "ADAPTERS": "adapters",
+            "CACHE": "cache",
             "MANIFEST": "manifest.json",
             "TEMPLATE": "units/llm-engine@.service",
             "FIREWALL_UNIT": "units/llm-firewall.service",
@@ -50,7 +55,7 @@ class Host:
             "LEGACY_SECRETS": "secrets/engine.env",
             "LEGACY_MARK": "engines/current",
         }
-        modules = (legacy, serving, on_host, transaction)
+        modules = (legacy, serving, on_host, leftovers, transaction)
         for module in modules:
             for name, path in paths.items():
                 if hasattr(module, name):
@@ -78,6 +83,8 @@ class Host:
 
     def run(self, *arguments: str, ok: tuple[int, ...] = (0,)) -> str:
         self.commands.append(" ".join(arguments))
+        if arguments[0] == "runuser":
+            subprocess.run(arguments[4:], check=True)
         units = [one for one in arguments if one.startswith("llm-engine@") and "*" not in one]
         names = [one.removeprefix("llm-engine@").removesuffix(".service") for one in units]
         verb = arguments[1] if arguments[0] == "systemctl" else ""
@@ -179,7 +186,7 @@ class Host:
             "start_timeout_s": 1,
             "drain_timeout_s": 1,
         }
-        for module in (on_host, transaction):
+        for module in (on_host, leftovers, transaction):
             self.monkeypatch.setattr(module, "TASK", task)
         transaction.main()
 
@@ -199,7 +206,9 @@ class Host:
             "devices": [],
             "digest": f"{engine} {port} {gpus} {key}",
         }
+        texts = self.starts.get(engine, "")
         files = {
+            "environment": {"text": texts, "mode": "644", "key_lines": [], "keys": 0},
             "replica.json": {"text": json.dumps(about), "mode": "644", "key_lines": [], "keys": 0},
             "unit.conf": {"text": "[Service]\n", "mode": "644", "key_lines": [], "keys": 0},
             "keys": {"text": "", "mode": "600", "key_lines": ["{}"], "keys": 2},
