@@ -51,7 +51,10 @@ def questions(needs: HostNeeds) -> Questions:
         folders=folders(needs),
         packages=tuple(all_packages(needs)),
         hub_folders=tuple(one.kept_in for one in weights if one.kept_in),
-        weights_folders=tuple(one.source for one in weights if not one.hub_folder),
+        weights_folders=(
+            *(one.source for one in weights if not one.hub_folder),
+            *(engine.adapters if engine else ()),
+        ),
         urls=urls(needs),
         sites=needs.balancer.sites if needs.balancer else {},
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from roles.checks import Check
 from roles.driver import NEEDED_MIB
 from roles.engine import strictest
-from roles.host.paths import CACHE, ENGINES
+from roles.host.paths import ADAPTERS, CACHE, ENGINES
 from roles.preflight.answers import Files, Folder
 from roles.preflight.context import (
     GIB,
@@ -45,7 +45,7 @@ def folders(needs: HostNeeds) -> tuple[str, ...]:
         own += tuple(_DRIVER_BYTES)
     if engine := needs.installed_engine:
         hubs = tuple(one.kept_in for one in engine.weights if one.kept_in)
-        own += (ENGINES, CACHE, "/tmp", *hubs)
+        own += (ENGINES, CACHE, "/tmp", *hubs, *((ADAPTERS,) if engine.adapters else ()))
     return own
 
 
@@ -64,6 +64,8 @@ def disk_checks(context: CheckContext) -> Iterator[Check]:
         yield engine_disk(context)
         yield temporary_disk(context)
         yield from weights_checks(context, context.engine.weights)
+        if context.engine.adapters:
+            yield adapters_disk(context)
         yield memory(context)
         yield shared_memory(context)
     if context.needs.driver:
@@ -107,6 +109,8 @@ def _disk_demands(context: CheckContext) -> Iterator[tuple[str, int, str]]:
         is_written = one.copy_folder or (one.hub_folder and one.hub)
         if one.kept_in and is_written and not is_complete(cached, one):
             yield one.kept_in, int(one.size_bytes * 1.1) - cached, f"for {one.source}"
+    if needed := missing_adapter_bytes(context):
+        yield ADAPTERS, needed, "for LoRA adapters"
     if installs_driver(context.report, context.needs):
         for folder, needed in _DRIVER_BYTES.items():
             yield folder, needed, f"for the driver in {folder}"
@@ -186,7 +190,7 @@ def hub_disk(context: CheckContext, weights: Weights, name: str) -> Check:
             name,
             f"the engine is set to stay offline, and {folder} holds {format_bytes(present)} of "
             f"about {format_bytes(weights.size_bytes)}",
-            "download the weights there first, set services[].weights to a folder on the host, or "
+            f"download the weights there first, set {weights.setting} to a folder on the host, or "
             "remove HF_HUB_OFFLINE from the engine's environment",
         )
     return _free_space(
@@ -201,6 +205,24 @@ def copy_disk(context: CheckContext, weights: Weights) -> Check:
         return ok(name, f"{format_bytes(present)} are copied")
     needed, folder = int(weights.size_bytes * 1.1) - present, weights.copy_folder or ""
     return _free_space(context, name, folder, needed, f"for a copy of {weights.source}")
+
+
+def adapters_disk(context: CheckContext) -> Check:
+    """Whether there is room for the LoRA adapters that a deploy copies."""
+    assert context.engine
+    if not context.answers.root:
+        return skipped("disk-adapters", "not checked: it needs sudo")
+    needed, count = missing_adapter_bytes(context), len(context.engine.adapters)
+    if not needed:
+        return ok("disk-adapters", f"{count} adapters are there")
+    return _free_space(context, "disk-adapters", ADAPTERS, needed, "for LoRA adapters")
+
+
+def missing_adapter_bytes(context: CheckContext) -> int:
+    """The bytes of the adapters that a host lacks; a folder is there only if it is whole."""
+    wanted = context.engine.adapters if context.engine and context.answers.root else {}
+    there = context.answers.weights
+    return sum(size for path, size in wanted.items() if path not in there or not there[path].real)
 
 
 def cached_bytes(context: CheckContext, weights: Weights) -> int:
@@ -228,7 +250,7 @@ def weights_folder(context: CheckContext, weights: Weights, name: str) -> Check:
         return stop(
             name,
             f"{folder} is in {hidden[0]}, which the engines' units do not see",
-            "move the weights, for instance to /srv/models, and change services[].weights",
+            f"move the weights, for instance to /srv/models, and change {weights.setting}",
         )
     return _weights_inside(name, found, weights)
 
@@ -322,7 +344,8 @@ def memory(context: CheckContext) -> Check:
         return skipped("memory", "the host does not say")
     copies = {one.copy_folder for one in context.engine.weights}
     hubs = [found for folder, found in context.answers.hub.items() if folder not in copies]
-    sizes = [*hubs, *context.answers.weights.values()]
+    folders = context.answers.weights.items()
+    sizes = [*hubs, *(one for path, one in folders if path not in context.engine.adapters)]
     files = [bytes_ for one in sizes for _, bytes_ in one.sizes]
     largest = max(files, default=0) or _SHARD_BYTES
     needed = largest + 4 * GIB * max(1, context.engine.replicas)

@@ -1,13 +1,13 @@
 """What a deploy will need of one host, derived from the inventory and the plan. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from roles.driver import DriverSettings
 from roles.engine import Build, EngineNeeds, engine_needs, strictest
 from roles.hardware import Hardware
-from roles.host.paths import engine_folder
+from roles.host.paths import ADAPTERS, engine_folder
 from roles.models import Model, weights_per_gpu
 from roles.plan import Replica
 from roles.topology import ServiceSettings
@@ -23,6 +23,7 @@ class Weights:
     folder, and where the engine is set to stay offline; `hub_token` says whether the engine has a
     token for it, and `hub_page` is the path of a page that tells whether it has the model.
     `copy_folder` is where the engine keeps a copy of a file on the host, None where it keeps none.
+    `setting` is what names another source.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Weights:
     hub_token: bool = False
     hub_page: str = ""
     copy_folder: str | None = None
+    setting: str = field(default="services[].weights", compare=False)
 
     @property
     def kept_in(self) -> str | None:
@@ -45,7 +47,8 @@ class EngineHost:
 
     `ports` maps each planned port to its replica, `folders` are where the engines' builds are
     installed. `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the declared size
-    of /dev/shm (None: the tuning decides).
+    of /dev/shm (None: the tuning decides). `adapters` maps the folders of LoRA adapters, which a
+    deploy copies to the host, to their bytes.
     """
 
     engines: tuple[EngineNeeds, ...]
@@ -57,6 +60,7 @@ class EngineHost:
     most_gpus: int
     replicas: int
     shm_gib: int | None = None
+    adapters: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def needs(self) -> EngineNeeds:
@@ -146,7 +150,9 @@ def engine_host(
     themselves.
     """
     replicas = [replica for one in served for replica in one.replicas]
-    weights = (_weights(one.service, one.build) for one in served if one.replicas)
+    used = [one for one in served if one.replicas]
+    weights = (each for one in used for each in _all_weights(one.service, one.build))
+    adapters = (each for one in used for each in one.service.lora_adapters.values())
     return EngineHost(
         engines=tuple(map(engine_needs, builds)),
         folders=tuple(engine_folder(build.version_name) for build in builds),
@@ -157,6 +163,7 @@ def engine_host(
         most_gpus=max((len(replica.gpus) for replica in replicas), default=0),
         replicas=len(replicas),
         shm_gib=shm_gib,
+        adapters={f"{ADAPTERS}/{each.digest}": each.bytes for each in adapters},
     )
 
 
@@ -165,10 +172,18 @@ def without_engine(needs: HostNeeds) -> HostNeeds:
     return replace(needs, only_driver=True, balancer=None)
 
 
-def _weights(service: ServiceSettings, build: Build) -> Weights:
-    """Where a service's weights come from; hub and cache depend on the engine's build."""
-    source = service.weights or service.model.name
-    size = _size_bytes(service.model)
+def _all_weights(service: ServiceSettings, build: Build) -> Iterator[Weights]:
+    """The weights of a service's model, and of the model that drafts for it."""
+    yield _weights(service.weights or service.model.name, service.model, build)
+    drafts = service.speculative
+    if drafts is not None and drafts.model is not None:
+        found = _weights(drafts.weights or drafts.model.name, drafts.model, build)
+        yield replace(found, setting="services[].speculative.weights")
+
+
+def _weights(source: str, model: Model, build: Build) -> Weights:
+    """Where a model's weights come from; hub and cache depend on the engine's build."""
+    size = _size_bytes(model)
     if source.startswith("/"):
         return Weights(source, size, copy_folder=build.copy_folder(source))
     token = build.hub_token_file is not None

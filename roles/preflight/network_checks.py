@@ -197,8 +197,7 @@ def _hub_page(context: CheckContext, name: str, url: str, weights: Sequence[Weig
         return skipped(f"reach-{name}", f"{url} has no such page")
     whole = all(is_complete(cached_bytes(context, one), one) for one in weights)
     gravest: Outcome = "warn" if whole else "fail"
-    has_token = all(one.hub_token for one in weights)
-    return _gated(context, name, url, gravest, has_token) or _url_check(
+    return _gated(context, name, url, gravest, weights) or _url_check(
         context, name, url, True, gravest, _HUB_ALTERNATIVE
     )
 
@@ -213,20 +212,20 @@ def _has_no_page(context: CheckContext, name: str) -> bool:
 
 
 def _gated(
-    context: CheckContext, name: str, url: str, gravest: Outcome, has_token: bool
+    context: CheckContext, name: str, url: str, gravest: Outcome, weights: Sequence[Weights]
 ) -> Check | None:
     found = context.answers.urls.get(name)
     if found is None or found.http_status not in (401, 403):
         return None
-    if has_token:
+    if all(one.hub_token for one in weights):
         return ok(f"reach-{name}", f"{url} wants a token, the engine's hub_token_file has one")
     return Check(
         f"reach-{name}",
         "",
         gravest,
         f"{url} answers HTTP {found.http_status}: the model is gated, or is not there",
-        "correct the model's name or services[].weights, or accept its licence on the hub and set "
-        "the engine's hub_token_file",
+        f"correct the model's name or {weights[0].setting}, or accept its licence on the hub and "
+        "set the engine's hub_token_file",
     )
 
 

@@ -213,3 +213,35 @@ def test_only_wheels_are_unpacked_in_the_temporary_folder():
     both = needs(engines=(*engines, engine_needs(VllmSettings())))
     told = all_checks(wanted=both, disks=small)["disk-temporary"]
     assert told.outcome == "fail" and "12.0 GiB are needed to unpack vllm 0.33.0" in told.evidence
+
+
+ADAPTERS = {f"/opt/llm/adapters/{letter * 16}": 3 * GIB for letter in "ab"}
+THERE, GONE = ADAPTERS
+
+
+def adapters(free_gib: int, *present: str) -> Any:
+    """The check of adapters, where some of them are there."""
+    weights = "\n".join(f"folder {path}\nreal {path}" for path in present)
+    disks_ = disks(_opt_llm_adapters=disk("/opt/llm/adapters", "/opt", free_gib))
+    wanted = needs(adapters=ADAPTERS)
+    return all_checks(wanted=wanted, disks=disks_, weights=weights)["disk-adapters"]
+
+
+def test_adapters_need_room_until_they_are_there():
+    assert adapters(5).outcome == "fail" and "6.0 GiB are needed" in adapters(5).evidence
+    assert adapters(5, THERE).outcome == "pass"
+    assert adapters(1, THERE).outcome == "fail" and "3.0 GiB" in adapters(1, THERE).evidence
+    assert adapters(1, THERE, GONE).outcome == "pass"
+
+
+def test_adapters_are_not_looked_for_without_root():
+    found = all_checks(wanted=needs(adapters=ADAPTERS), sudo=False)
+    assert found["disk-adapters"].outcome == "skipped"
+
+
+def test_a_hidden_folder_of_a_draft_names_its_setting():
+    draft = Weights("/root/draft", GIB, setting="services[].speculative.weights")
+    found = all_checks(
+        wanted=needs(weights=(draft,)), weights="folder /root/draft\nreal /root/draft"
+    )["weights:/root/draft"]
+    assert "change services[].speculative.weights" in found.remedy

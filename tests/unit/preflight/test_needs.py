@@ -18,6 +18,7 @@ from roles.preflight.checks import follow_up_parts, questions
 from roles.preflight.needs import EngineHost, all_packages
 from roles.preflight.network_checks import driver_urls
 from roles.topology import ServiceSettings, plan_host, plan_services
+from tests.adapters import peft
 from tests.gguf_models import gguf_model
 from tests.unit.preflight.hosts import BARE, balancer, needs, report
 
@@ -56,6 +57,48 @@ def test_what_ollama_keeps_of_one_source_is_not_that_of_another():
     assert weights.hub_folder is None and weights.copy_folder == build.copy_folder("/srv/m.gguf")
     folders = {build.hub_folder(one) for one in ("llama3:8b", "llama3:70b", "/srv/m.gguf")}
     assert len(folders) == 3
+
+
+DRAFTS = {"method": "draft_model", "model": "Qwen/Qwen2.5-0.5B-Instruct"}
+
+
+@pytest.mark.parametrize(
+    ("drafts", "source", "folder"),
+    [
+        (DRAFTS, DRAFTS["model"], "/var/cache/llm/hub/hub/models--Qwen--Qwen2.5-0.5B-Instruct"),
+        (DRAFTS | {"weights": "/srv/draft"}, "/srv/draft", None),
+    ],
+)
+def test_what_drafts_is_loaded_too(drafts: dict, source: str, folder: str | None):
+    own = {"model": "Qwen/Qwen2.5-1.5B-Instruct", "weights": "/srv/m", "speculative": drafts}
+    model, draft = engine(own).weights
+    assert (model.source, model.setting) == ("/srv/m", "services[].weights")
+    assert (draft.source, draft.hub_folder) == (source, folder)
+    assert draft.setting == "services[].speculative.weights"
+    assert 0.9e9 < draft.size_bytes < 1.1e9
+    # Nothing is loaded for drafts of the text.
+    assert len(engine(own | {"speculative": {"method": "ngram"}}).weights) == 1
+
+
+def test_what_one_service_serves_and_another_drafts_with_is_loaded_once():
+    small = {"model": DRAFTS["model"], "weights": None}
+    large = {"model": "Qwen/Qwen2.5-1.5B-Instruct", "speculative": DRAFTS}
+    found = mixed((small, VllmSettings()), (large, VllmSettings()))
+    assert [one.source for one in found.weights] == [DRAFTS["model"], large["model"]]
+
+
+def test_adapters_are_copied_to_folders_of_their_own(tmp_path: Path):
+    modules = {"self_attn.q_proj": (3584, 3584)}
+    own = {name: str(peft(tmp_path / name, SERVICE["model"], rank, modules=modules))
+           for name, rank in (("a", 8), ("b", 16), ("c", 16))}  # fmt: skip
+    found = engine({"adapters": own}).adapters
+    # Two of them are one.
+    assert [size for _, size in sorted(found.items(), key=lambda one: one[1])] == [
+        2 * 2 * 3584 * rank for rank in (8, 16)
+    ]
+    assert all(path.startswith("/opt/llm/adapters/") for path in found)
+    asked = questions(replace(needs(), engine=engine({"adapters": own})))
+    assert set(found) <= set(asked.weights_folders) and "/opt/llm/adapters" in asked.folders
 
 
 @pytest.mark.parametrize(
