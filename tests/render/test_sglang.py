@@ -69,15 +69,6 @@ def test_systemd_reads_the_unit(unit: Path):
     assert (done.returncode, ours) == (0, [])
 
 
-def test_it_is_exposed_as_little_as_other_engines(unit: Path):
-    needs("systemd-analyze")
-    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=25", str(unit)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if "unrecognized option" in done.stderr:
-        pytest.skip("systemd before 250 judges no file")
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_its_schedulers_are_not_stopped_beside_it(files: dict[str, str]):
     lines = files["unit.conf"].splitlines()
     assert {
