@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from roles.engine.llama_cpp import deployment as llama_cpp
+from roles.engine.ollama import deployment as ollama
+from roles.engine.sglang import start as sglang
 from roles.engine.vllm import start as vllm
 from roles.host import await_serving, serving
 from roles.host.serving import (
@@ -141,6 +143,12 @@ def test_a_replica_that_embeds_serves_once_it_has_a_vector(
         (llama_cpp, "srv    load_model: loading model '/m.gguf'\nload_tensors: ....", "load"),
         (llama_cpp, "srv load_model: loading model '/m.gguf'\ncommon_init_from_params: warming up "
          "the model with an empty run - please wait ... (--no-warmup to disable)", "warm up"),
+        (sglang, "Load weight begin. avail mem=16.34 GB\n"
+         "Multi-thread loading shards:  63% Completed | 5/8 [00:10<00:06]", "load 63%"),
+        (sglang, "Load weight end. elapsed=0.28 s\nCapture decode CUDA graph begin. backend=full",
+         "capture CUDA graphs"),
+        (ollama, "pulling 0123456789ab 12%\npulling 0123456789ab 63%", "fetch the model 63%"),
+        (ollama, "read the file 100%\nload the model", "load"),
     ],
 )  # fmt: skip
 def test_the_engines_log_says_what_a_start_is_at(kind: ModuleType, log: str, at: str):
@@ -149,7 +157,7 @@ def test_the_engines_log_says_what_a_start_is_at(kind: ModuleType, log: str, at:
 
 
 @pytest.mark.parametrize("filler", ["loading ", "Loading a: ", "100% Completed", "a", "\n"])
-@pytest.mark.parametrize("kind", [vllm, llama_cpp])
+@pytest.mark.parametrize("kind", [vllm, sglang, llama_cpp, ollama])
 def test_a_hostile_log_is_read_in_a_moment(kind: ModuleType, filler: str):
     phases = [(one.pattern, one.words) for one in kind.PHASES]
     start = time.monotonic()
