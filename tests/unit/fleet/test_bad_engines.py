@@ -18,6 +18,8 @@ ARCHIVE = {
     "device": "cpu",
 }
 T4 = {"gpu-1": ("gpu_hosts", {"gpus": "2x Tesla T4"}, "10.0.0.11")}
+W8A8 = {"model": "RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w8a8"}
+B200 = {"gpu-1": ("gpu_hosts", {"gpus": "1x NVIDIA B200"}, "10.0.0.11")}
 LB = {"lb-1": ("balancers", {}, "10.0.0.10")}
 ROWS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
     ("unknown engine", {"service": {"engine": "tgi"}}, ("services[0].engine", "'tgi' is no kind")),
@@ -60,6 +62,44 @@ ROWS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
         "cards that an engine does not run on",
         {"hosts": T4 | LB, "service": {"engine": "sglang", "model": "Qwen/Qwen3-0.6B"}},
         ("hosts[gpu-1].gpus", "compute capability 7.5, and sglang 0.5.23 (CUDA 13.0) needs 8.0"),
+    ),
+    (
+        "kernels that the cards lack, vLLM",
+        {"hosts": B200 | LB, "service": W8A8},
+        ("services[0].model", "fits no host"),
+    ),
+    (
+        "kernels that the cards lack, SGLang",
+        {"hosts": B200 | LB, "service": W8A8 | {"engine": "sglang"}},
+        ("services[0].model", "fits no host"),
+    ),
+    (
+        "options of vLLM for llama.cpp",
+        {
+            "service": GGUF | {"arguments": {"max-num-seqs": 8}},
+            "engines": {"llama_cpp": ARCHIVE},
+        },
+        ("services[0].arguments", "an option of vLLM"),
+    ),
+    (
+        "options of llama.cpp for vLLM",
+        {"service": {"arguments": {"cache-reuse": 8}}},
+        ("services[0].arguments", "an option of llama.cpp"),
+    ),
+    (
+        "a build of llama.cpp that is none",
+        {"engines": {"llama_cpp": ARCHIVE | {"version": "latest"}}},
+        ("engines.llama_cpp.version", "latest"),
+    ),
+    (
+        "an archive of another build",
+        {"engines": {"llama_cpp": ARCHIVE | {"version": "b11000"}}},
+        ("engines.llama_cpp", "is build b11434, and version is b11000"),
+    ),
+    (
+        "a version of Ollama that is none",
+        {"engines": {"ollama": {"version": "latest"}}},
+        ("engines.ollama.version", "latest"),
     ),
     (
         "options of another engine",
