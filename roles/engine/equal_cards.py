@@ -1,10 +1,12 @@
 """The planning that engines on equal cards share: any TP × PP, all GPUs of a replica alike."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
-from roles.engine.params import EngineParams, GpuMemory
+from roles.engine.adapters import check_options
+from roles.engine.params import Argument, EngineParams, GpuMemory
 from roles.engine.shapes import check_shape, shapes
-from roles.models import Model
+from roles.models import Adapter, Model
 from roles.plan import MemorySum, Shape
 
 
@@ -13,6 +15,8 @@ class EqualCards(ABC):
 
     mixed_cards: bool = False
     fills_memory: bool = True
+    adapter_options: Sequence[str] = ()
+    """The engine's options that say of adapters what `adapters` of a service says."""
 
     @abstractmethod
     def memory(
@@ -43,3 +47,10 @@ class EqualCards(ABC):
     def files_of(self, model: Model) -> str:
         """The model's own files."""
         return f"the files of {model.name}"
+
+    def check_adapters(
+        self, adapters: Sequence[Adapter], arguments: Mapping[str, Argument]
+    ) -> None:
+        """ValueError for options that contradict adapters."""
+        if adapters:
+            check_options(arguments, self.adapter_options)

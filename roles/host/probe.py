@@ -166,7 +166,8 @@ def _failure(error):
     return {"ok": False, "status": None, "error": plain(error) or type(error).__name__}
 
 
-def _body(model, prompt, max_tokens, stream):
+def completion_body(model, prompt, max_tokens, stream=False):
+    """What asks for a chat completion of one message."""
     message = {"role": "user", "content": prompt}
     body = {"model": model, "messages": [message], "max_tokens": max_tokens, "temperature": 0}
     if stream:
@@ -194,7 +195,7 @@ def chat(base_url, key, model, timeout_s=30.0, max_tokens=1, prompt=PROMPT, cont
     balancer names.
     """
     start = time.monotonic()
-    body = _body(model, prompt, max_tokens, False)
+    body = completion_body(model, prompt, max_tokens)
     most = MAX_BYTES + MAX_TOKEN_BYTES * max_tokens
     try:
         with request(_url(base_url), key, timeout_s, body, most, context) as response:
@@ -331,7 +332,7 @@ def chat_stream(base_url, key, model, timeout_s=30.0, max_tokens=8, prompt=PROMP
     """Request a streamed chat completion; ok only if it has chunks and ends with [DONE]."""
     start = time.monotonic()
     chunks, done, first = 0, False, None
-    body = _body(model, prompt, max_tokens, True)
+    body = completion_body(model, prompt, max_tokens, True)
     most = MAX_BYTES + MAX_TOKEN_BYTES * max_tokens
     try:
         with request(_url(base_url), key, timeout_s, body, most, context) as response:

@@ -47,7 +47,7 @@ def test_a_unit_is_exposed_to_little_and_says_to_what(
 ):
     needs("systemd-analyze")
     build = DEPLOYMENTS[kind].build.model_validate(settings)
-    own = of_service | {"engine": kind}
+    own: dict[str, Any] = {**of_service, "engine": kind}
     hardware = declared_hardware("2x NVIDIA L40S", None)
     host_plan = plan_host(service(**own), "gpu3", hardware)
     replica = launch(build, host_plan=host_plan, **own).replicas[0]

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from roles.engine.adapters import check_options
 from roles.engine.calibration import Calibration
 from roles.engine.equal_cards import EqualCards
 from roles.engine.kernels import too_old
@@ -20,11 +19,10 @@ from roles.engine.refusal import Refusal
 from roles.engine.sglang.arguments import ADAPTER_OPTIONS, KV_DTYPES, check_arguments, unknown_by
 from roles.engine.sglang.kernels import ENGINE_CAPABILITY, kernel_problem
 from roles.engine.sglang.memory import REQUESTS, memory_sum, static_fraction, step
-from roles.engine.speculation import check_options as check_speculative_options
-from roles.engine.speculation import check_speculation
+from roles.engine.speculation import check_options, check_speculation
 from roles.engine.tasks import check_task
 from roles.hardware import Gpu
-from roles.models import Adapter, Model, Recurrent
+from roles.models import Model, Recurrent
 from roles.plan import MemorySum, Shape, Task
 
 # Tokens and requests of a step if SGLang's defaults leave no memory for KV cache.
@@ -68,6 +66,7 @@ class Sglang(EqualCards):
     preferred_formats: tuple[str, ...] = ()
     spans_hosts: bool = False
     has_recipes: bool = False
+    adapter_options: Sequence[str] = ADAPTER_OPTIONS
     calibration: Calibration = CALIBRATION
     min_capability_of_any_build: float = ENGINE_CAPABILITY
     memory_parts: tuple[tuple[str, str], ...] = (
@@ -193,20 +192,13 @@ class Sglang(EqualCards):
         chosen = {name: value for name, value in encoder.items() if name not in arguments}
         return {"is-embedding": True, **chosen}
 
-    def check_adapters(
-        self, adapters: Sequence[Adapter], arguments: Mapping[str, Argument]
-    ) -> None:
-        """ValueError for options that contradict adapters."""
-        if adapters:
-            check_options(arguments, ADAPTER_OPTIONS)
-
     def speculative_arguments(
         self, speculation: Speculation, model: Model, arguments: Mapping[str, Argument]
     ) -> Mapping[str, Argument]:
         """`--speculative-…`: one chain of drafted tokens, and the token that they follow."""
         check_speculation(speculation, model, same_words=True)
         options = [name for name in arguments if name.startswith("speculative-")]
-        check_speculative_options(arguments, options)
+        check_options(arguments, options)
         found: dict[str, Argument] = {"speculative-algorithm": _ALGORITHMS[speculation.method]}
         if speculation.weights:
             found["speculative-draft-model-path"] = speculation.weights

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
-from roles.engine.adapters import check_options
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.equal_cards import EqualCards
 from roles.engine.params import Argument, Changes, EngineParams, GpuMemory, Speculation
 from roles.engine.refusal import Refusal
-from roles.engine.speculation import check_options as check_speculative_options
-from roles.engine.speculation import check_speculation
+from roles.engine.speculation import check_options, check_speculation
 from roles.engine.tasks import check_task
 from roles.engine.vllm.arguments import (
     ADAPTER_OPTIONS,
@@ -33,7 +31,7 @@ from roles.engine.vllm.support import (
     unsupported,
 )
 from roles.hardware import Gpu
-from roles.models import Adapter, Model
+from roles.models import Model
 from roles.plan import MemorySum, Shape, Task
 
 # Requests and tokens per step, and the part of the memory, if vLLM's defaults leave no memory for
@@ -56,6 +54,7 @@ class Vllm(EqualCards):
     preferred_formats: tuple[str, ...] = ("safetensors",)
     spans_hosts: bool = True
     has_recipes: bool = True
+    adapter_options: Sequence[str] = ADAPTER_OPTIONS
     calibration: Calibration = CALIBRATION
     min_capability_of_any_build: float = MIN_CAPABILITY_OF_ANY_BUILD
     memory_parts: tuple[tuple[str, str], ...] = (
@@ -181,19 +180,12 @@ class Vllm(EqualCards):
         converted = model.generates and "convert" not in arguments
         return {"runner": "pooling", **({"convert": "embed"} if converted else {})}
 
-    def check_adapters(
-        self, adapters: Sequence[Adapter], arguments: Mapping[str, Argument]
-    ) -> None:
-        """ValueError for options that contradict adapters."""
-        if adapters:
-            check_options(arguments, ADAPTER_OPTIONS)
-
     def speculative_arguments(
         self, speculation: Speculation, model: Model, arguments: Mapping[str, Argument]
     ) -> Mapping[str, Argument]:
         """`--speculative-config` (vLLM 0.33 `config/speculative.py`)."""
         check_speculation(speculation, model, same_words=True)
-        check_speculative_options(arguments, SPECULATIVE_OPTIONS)
+        check_options(arguments, SPECULATIVE_OPTIONS)
         config: dict[str, Any] = {
             "method": speculation.method,
             "num_speculative_tokens": speculation.tokens,

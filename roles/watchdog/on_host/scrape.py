@@ -7,7 +7,15 @@ import math
 import time
 from collections import namedtuple
 
-from roles.host.probe import ERRORS, PROMPT, PROOFS, parsed, plain, request
+from roles.host.probe import (
+    ERRORS,
+    PROMPT,
+    PROOFS,
+    completion_body,
+    parsed,
+    plain,
+    request,
+)
 from roles.watchdog.on_host.judge import (
     BUSY,
     GOOD,
@@ -97,12 +105,7 @@ def probe(port, model, key, timeout_s, tokens, task="generate"):
     if task != "generate":
         proof = PROOFS[task]("http://127.0.0.1:%d" % port, key, model, timeout_s)
         return Probe(kind_of_proof(proof), started, proof.get("error", ""))
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": PROMPT}],
-        "max_tokens": tokens,
-        "temperature": 0,
-    }
+    body = completion_body(model, PROMPT, tokens)
     url = "http://127.0.0.1:%d/v1/chat/completions" % port
     try:
         with request(url, key, timeout_s, body) as response:

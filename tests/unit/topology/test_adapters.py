@@ -14,25 +14,16 @@ from roles.hardware import declared_hardware
 from roles.host.paths import ADAPTERS
 from roles.topology import ServiceSettings, plan_host
 from tests.adapters import gguf_adapter, peft
-from tests.gguf_models import gguf_model
+from tests.unit.topology.services import chat
 
 CARD = declared_hardware("1x NVIDIA H100 80GB HBM3", None)
 PLACE = Placement("127.0.0.1", 29000, 60)
 
 
 def service(engine: str, adapters: dict[str, Any], **more: Any) -> ServiceSettings:
-    is_gguf = engine in ("llama_cpp", "ollama")
-    own: dict[str, Any] = {
-        "name": "chat",
-        "engine": engine,
-        "model": gguf_model("Llama-3.1-8B-Instruct") if is_gguf else "Qwen/Qwen2.5-14B-Instruct",
-        "weights": "/srv/m.gguf" if is_gguf else "/srv/qwen",
-        "max_model_len": 4096,
-        "min_concurrency": 1,
-        "adapters": {name: str(path) for name, path in adapters.items()},
-        "recipe": False,
-    }
-    return ServiceSettings.model_validate(own | more)
+    paths = {name: str(path) for name, path in adapters.items()}
+    own = {"min_concurrency": 1, "adapters": paths} | more
+    return chat(engine, "Qwen/Qwen2.5-14B-Instruct", "Llama-3.1-8B-Instruct", **own)
 
 
 @pytest.fixture

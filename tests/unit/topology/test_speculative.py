@@ -12,6 +12,7 @@ from roles.hardware import declared_hardware
 from roles.plan import Shape
 from roles.topology import ServiceSettings, plan_host
 from tests.gguf_models import gguf_model
+from tests.unit.topology.services import chat
 
 CARD = declared_hardware("1x NVIDIA L40S", None)
 SMALL = {"method": "draft_model", "model": "Qwen/Qwen3-0.6B", "tokens": 4}
@@ -35,18 +36,8 @@ GGUF_DRAFT = {"method": "draft_model", "model": gguf_model("Qwen3-0.6B"), "weigh
 
 
 def service(engine: str, speculative: dict[str, Any] | None, **more: Any) -> ServiceSettings:
-    is_gguf = engine in ("llama_cpp", "ollama")
-    own: dict[str, Any] = {
-        "name": "chat",
-        "engine": engine,
-        "model": gguf_model("Qwen3-8B") if is_gguf else "Qwen/Qwen3-8B",
-        "weights": "/srv/m.gguf" if is_gguf else "/srv/qwen",
-        "max_model_len": 4096,
-        "min_concurrency": 2,
-        "recipe": False,
-        "speculative": speculative,
-    }
-    return ServiceSettings.model_validate(own | more)
+    own = {"min_concurrency": 2, "speculative": speculative} | more
+    return chat(engine, "Qwen/Qwen3-8B", "Qwen3-8B", **own)
 
 
 def as_read(options: dict[str, Any]) -> dict[str, Any]:
