@@ -10,7 +10,7 @@ from roles.plan import HostPlan, MemorySum, Plan, Replica
 from roles.topology.clusters import describe_cluster
 from roles.topology.head_line import head_line, requests_at_once
 
-HEADER = ("host", "replica", "on GPU", "shape", "port", "KV tokens", "requests at once")
+HEADER = ("host", "replica", "on GPU", "shape", "port", "KV tokens", "requests at once", "engine")
 WIDTH = 100
 _SHORT = (" with expert parallel", " EP")
 # Of equal hosts so many are named.
@@ -25,9 +25,7 @@ def explain(plan: Plan, whole: bool = False) -> str:
     count = f"{len(plan.replicas)} replica{'s' if len(plan.replicas) != 1 else ''}"
     parts = [f"Plan for {plan.service}: {plan.model}, {count}"]
     parts += [*_wrapped_head(head_line(plan)), ""]
-    rows = [row for host in plan.hosts for row in _rows(host, whole)]
-    parts += [table([HEADER, *rows]), ""]
-    parts += _of_hosts(plan.hosts, whole)
+    parts += [_table_of(plan.hosts, whole), "", *_of_hosts(plan.hosts, whole)]
     parts += [wrapped(f"as a cluster: {describe_cluster(cluster)}") for cluster in plan.clusters]
     parts += [wrapped(f"no cluster: {problem}") for problem in plan.cluster_problems]
     return "\n".join(parts).rstrip() + "\n"
@@ -35,8 +33,15 @@ def explain(plan: Plan, whole: bool = False) -> str:
 
 def explain_host(host: HostPlan) -> str:
     """The whole plan of one host: its replicas, memory sums, reasons and warnings."""
-    parts = [table([HEADER, *_rows(host, whole=True)]), "", *_of_hosts([host], whole=True)]
+    parts = [_table_of([host], whole=True), "", *_of_hosts([host], whole=True)]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _table_of(hosts: Sequence[HostPlan], whole: bool) -> str:
+    """A row for each replica; where engines differ, with a column for them."""
+    rows = [HEADER, *(row for host in hosts for row in _rows(host, whole))]
+    engines = {replica.engine for host in hosts for replica in host.replicas}
+    return table(rows if len(engines) > 1 else [row[:-1] for row in rows])
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
@@ -54,12 +59,12 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 def _rows(host: HostPlan, whole: bool) -> list[tuple[str, ...]]:
     """The replicas of a host; in short those that differ only in number, GPUs and port are one."""
     if not host.replicas:
-        return [(host.host, "none", "", "", "", "", "")]
+        return [(host.host, "none", "", "", "", "", "", "")]
     if whole:
         return [_row([replica]) for replica in host.replicas]
     return [
         _row(list(alike))
-        for _, alike in groupby(host.replicas, key=lambda one: (one.shape, one.memory))
+        for _, alike in groupby(host.replicas, key=lambda one: (one.engine, one.shape, one.memory))
     ]
 
 
@@ -77,6 +82,7 @@ def _row(alike: Sequence[Replica]) -> tuple[str, ...]:
         f"{first.port}-{last.port}" if in_order else ",".join(map(str, ports)),
         str(first.memory.kv_tokens),
         "any" if at_once is None else f"{at_once}{' each' if several else ''}",
+        engine(first.engine).name,
     )
 
 

@@ -11,6 +11,7 @@ from roles.hardware import declared_hardware
 from roles.hardware.declared import GpuDeclaration
 from roles.plan import HostPlan, Plan, Replica
 from roles.topology import ServiceSettings, decided, plan_fleet
+from roles.topology.explain import explain
 from tests.adapters import peft
 
 H100 = {"gpu-1": declared_hardware("2x NVIDIA H100 80GB HBM3", None)}
@@ -141,6 +142,17 @@ def test_each_kind_of_card_gets_its_engine():
     assert not any("H100" in one for one in plan.hosts[1].reasons)
     words = " ".join(mixed.reasons[:2])
     assert "vLLM serves it: SGLang" in words and "SGLang serves it: on NVIDIA H100" in words
+
+
+def test_the_table_of_a_plan_names_engines_where_they_differ():
+    found = decided(service(model=SMALL), BOTH, planner(MIXED, **FASTER))
+    header, _, *rows = explain(plan_fleet(found, MIXED)).split("\n\n")[1].splitlines()
+    assert header.endswith("engine")
+    assert [row.split()[0] + " " + row.split()[-1] for row in rows] == [
+        *("gpu-1 SGLang", "gpu-2 vLLM", "gpu-3 vLLM", "gpu-3 SGLang"),
+    ]
+    one = explain(plan_fleet(service(), H100))
+    assert "engine" not in one.split("\n\n")[1]
 
 
 def test_the_load_of_a_host_with_two_engines_is_shared_as_with_one():
