@@ -35,7 +35,7 @@ from roles.fleet.hosts import Defaults, Problems, as_mapping, check_host, valida
 from roles.fleet.ports import internal_clashes, port_clashes
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
-from roles.topology import decided, not_deployed_yet, plan_services
+from roles.topology import Chosen, decided, not_deployed_yet, plan_services, rivals
 from roles.tuning import TuningSettings
 
 
@@ -254,7 +254,15 @@ def _with_decided_engines(
     builds, and the problems with those."""
     allowed = [kind for kind in ENGINE_SETTINGS if getattr(settings.engines, kind) is not None]
     services = tuple(
-        decided(one, allowed, partial(_planned_with, settings, hosts, number))
+        decided(
+            one,
+            allowed,
+            partial(_planned_with, settings, hosts, number),
+            {
+                kind: frozenset(_unsuited(declaration, settings, hosts, one, kind, secrets))
+                for kind in rivals(one, allowed)[1:]
+            },
+        )
         for number, one in enumerate(settings.services)
     )
     if [one.kinds for one in services] == [one.kinds for one in settings.services]:
@@ -263,6 +271,25 @@ def _with_decided_engines(
     defaults, problems = _defaults(declaration.fleet, settings, secrets)
     hosts, found = _hosts(declaration, defaults)
     return settings, hosts, [*problems, *found]
+
+
+def _unsuited(
+    declaration: Declaration,
+    settings: FleetSettings,
+    hosts: tuple[Host, ...],
+    service: Service,
+    kind: str,
+    secrets: bool,
+) -> Iterator[str]:
+    """The cards that a kind of engine cannot serve as their hosts' drivers and builds are set."""
+    found = (gpu.name for host in hosts if host.hardware for gpu in host.hardware.gpus)
+    cards = tuple(dict.fromkeys(found))
+    for card in cards:
+        engines = {one: Chosen(kind if one == card else service.kind) for one in cards}
+        alone = settings.model_copy(update={"services": (service.with_engines(engines),)})
+        defaults, problems = _defaults(declaration.fleet, alone, secrets)
+        if problems or _hosts(declaration, defaults)[1]:
+            yield card
 
 
 def _planned_with(

@@ -1,7 +1,9 @@
 """The planner: which replicas run on which GPUs, and why."""
 
 from roles.topology.auto import decided as decided
+from roles.topology.auto import rivals as rivals
 from roles.topology.clusters import not_deployed_yet as not_deployed_yet
+from roles.topology.engines import Chosen as Chosen
 from roles.topology.explain import explain as explain
 from roles.topology.explain import explain_host as explain_host
 from roles.topology.host_planner import plan_host as plan_host

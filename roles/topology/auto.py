@@ -3,6 +3,7 @@ for each kind of card the estimate decides, if it leaves no doubt. Pure."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -39,13 +40,17 @@ def rivals(service: ServiceSettings, allowed: Collection[str]) -> tuple[str, ...
 
 
 def decided(
-    service: AnyService, allowed: Collection[str], planned: Callable[[AnyService], Plan]
+    service: AnyService,
+    allowed: Collection[str],
+    planned: Callable[[AnyService], Plan],
+    unsuited: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> AnyService:
     """The service with an engine for each kind of card, and the reasons; as it is where there is
     nothing to decide.
 
-    `planned` makes the plan of a service. A card gets another engine than the usual one if the
-    usual one does not serve it, or if the other's range lies above the usual one's.
+    `planned` makes the plan of a service. `unsuited` are cards, by kinds of engines that hosts of
+    theirs are not set up for. A card gets another engine than the usual one if the usual one does
+    not serve it, or if the other's range lies above the usual one's.
     """
     kinds = rivals(service, allowed)
     if kinds and kinds[0] != service.kind:
@@ -57,26 +62,28 @@ def decided(
     if service.model_recipe and service.model_recipe.arguments:
         reason = f"{usual} serves it: the options of its recipe are {usual}'s"
         return service.with_engine(kinds[0], reason)
-    chosen = _by_card(service, kinds, planned)
-    if len({one.kind for one in chosen.values()}) > 1 and (why := _needs_one(service)):
+    chosen = _by_card(service, kinds, planned, unsuited)
+    if service.adapters and len({one.kind for one in chosen.values() if one.reason}) > 1:
+        # Clients would see which engine answers.
+        why = "engines name adapters differently, so all replicas have one"
         return service.with_engine(kinds[0], f"{usual} serves it: {why}")
     return service.with_engines(chosen) if chosen else service
 
 
-def _needs_one(service: ServiceSettings) -> str:
-    """Why one engine must serve all cards, or ""."""
-    if service.single_endpoint:
-        return "one replica in all has one engine"
-    if service.adapters:
-        return "engines name adapters differently, so all replicas have one"
-    return ""
-
-
 def _by_card(
-    service: AnyService, kinds: Sequence[str], planned: Callable[[AnyService], Plan]
+    service: AnyService,
+    kinds: Sequence[str],
+    planned: Callable[[AnyService], Plan],
+    unsuited: Mapping[str, Collection[str]],
 ) -> dict[str, Chosen]:
-    """The engine of each kind of card that any of them serves; the first kind is the usual one."""
-    able = {kind: _cards(planned(service.with_engine(kind))) for kind in kinds}
+    """The engine of each kind of card, the usual one, without a reason, where none serves it; the
+    first kind is the usual one. Empty where none serves any."""
+    plans = {kind: planned(service.with_engine(kind)) for kind in kinds}
+    able = {kind: _cards(plan) for kind, plan in plans.items()}
+    # Where nothing else serves a card, what its hosts lack is told instead.
+    left = {
+        kind: {*unsuited.get(kind, ())} & {*able[kinds[0]]} & {*able[kind]} for kind in kinds[1:]
+    }
     usual = {
         card: Chosen(next(kind for kind in kinds if card in able[kind]))
         for card in dict.fromkeys(card for kind in kinds for card in able[kind])
@@ -87,17 +94,20 @@ def _by_card(
     found: dict[str, Chosen] = {}
     for kind in kinds[1:]:
         # The same cards serve in both plans, so that each has the same load in both.
-        other = {
-            card: Chosen(kind) if card in able[kind] else chosen for card, chosen in usual.items()
-        }
+        taken = {*able[kind]} - left[kind]
+        other = {card: Chosen(kind) if card in taken else one for card, one in usual.items()}
         after = _rates(planned(service.with_engines(other)))
         for card in usual:
             if card not in able[kinds[0]] and card not in able[kind]:
                 continue
-            if card not in found or found[card].kind == kinds[0]:
+            if card in left[kind]:
+                why = f"hosts with {card} are not set up for {engine(kind).name}"
+                found.setdefault(card, Chosen(kinds[0], why))
+            elif card not in found or found[card].kind == kinds[0]:
                 rates = before.get(card), after.get(card)
                 found[card] = _compared(card, able, (kinds[0], kind), rates, service.load)
-    return found
+    others = {gpu.name: Chosen(kinds[0]) for host in plans[kinds[0]].hosts for gpu in host.gpus}
+    return found | {card: one for card, one in others.items() if card not in found}
 
 
 def _compared(

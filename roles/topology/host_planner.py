@@ -17,7 +17,7 @@ from roles.topology.findings import (
     slow_links,
     without_p2p,
 )
-from roles.topology.serving import Serving, able_gpus, merged, serve, speed
+from roles.topology.serving import Serving, able_gpus, merged, most_tokens, serve, speed
 from roles.topology.settings import ServiceSettings
 from roles.topology.spec import ServiceSpec
 
@@ -90,6 +90,9 @@ def _host_plan(
     parts: Sequence[_Part], host: str, hardware: Hardware, ports: Sequence[int] | None
 ) -> HostPlan:
     servings = [serve(part.spec, plannable(part.hardware)) for part in parts]
+    if parts[0].spec.single_endpoint:
+        best = max(range(len(parts)), key=lambda number: most_tokens(servings[number]))
+        parts, servings = [parts[best]], [servings[best]]
     replicas = _replicas(parts, host, servings, ports, hardware)
     serving = merged(servings)
     reasons = serving.reasons + without_p2p(replicas, hardware) + slow_links(serving, hardware)

@@ -343,8 +343,12 @@ def _no_plan(
 def _best_part(parts: list[Serving]) -> list[Serving]:
     """The part for a single endpoint: the kind of card whose replica is largest."""
     able = [part for part in parts if part.chosen] or parts[:1]
-    keep = max(able, key=lambda part: max((c.memory.kv_tokens for c in part.chosen), default=0))
-    return [keep]
+    return [max(able, key=most_tokens)]
+
+
+def most_tokens(part: Serving) -> int:
+    """The tokens of KV cache of the largest replica; 0 without any."""
+    return max((one.memory.kv_tokens for one in part.chosen), default=0)
 
 
 def _part_loads(spec: ServiceSpec, hardware: Hardware) -> list[tuple[tuple[Gpu, ...], Load | None]]:

@@ -188,8 +188,7 @@ class ServiceSettings(ServiceFields):
     def with_engines(self, by_card: Mapping[str, Chosen]) -> Self:
         """The service with the engine of each kind of card, by the card's name, and the reasons.
 
-        `kind` is the usual engine then, if that serves any of them: cards that are not named have
-        it.
+        `kind` is the usual engine then, if any of them has it; so have cards that are not named.
         """
         kinds = dict.fromkeys(one.kind for one in by_card.values())
         own = self.with_engine(self.kind if self.kind in kinds else next(iter(kinds)))
@@ -212,7 +211,7 @@ class ServiceSettings(ServiceFields):
             return self
         names = self._engines if gpus is None else dict.fromkeys(gpu.name for gpu in gpus)
         own = [self._engines[name] for name in names if name in self._engines]
-        words = dict.fromkeys(one.reason for one in own if one.kind == kind)
+        words = dict.fromkeys(one.reason for one in own if one.kind == kind and one.reason)
         reason = f"{engine(kind).name} serves it: {'; '.join(words)}" if words else ""
         return self.with_engine(kind, reason)
 
@@ -220,7 +219,8 @@ class ServiceSettings(ServiceFields):
     def engine_reason(self) -> str:
         """Why the plan chose the engine; "" where the service names it."""
         if self._engines:
-            return "; ".join(self.served_by(kind)._engine_reason for kind in self.kinds)
+            reasons = (self.served_by(kind)._engine_reason for kind in self.kinds)
+            return "; ".join(reason for reason in reasons if reason)
         return self._engine_reason or chosen_engine(self.engine, self.model).reason
 
     @property

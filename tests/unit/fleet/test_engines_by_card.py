@@ -73,3 +73,35 @@ def test_a_problem_with_the_engine_that_the_plan_chose_is_reported(key: Path):
     engines = {"vllm": {"requirement": "vllm==0.19.1", "allow_unhashed": True}, "sglang": {}}
     found = problems(declared(key, hosts, service=SERVICE, engines=engines))
     assert any("sglang" in one and "hosts[gpu-2]" in one for one in found), found
+
+
+def test_hosts_that_are_not_set_up_for_an_engine_keep_the_usual_one(key: Path):
+    """SGLang needs driver 580: where vLLM serves the cards as well, nothing is refused."""
+    old = {"engines": {"vllm": {"requirement": "vllm==0.19.1", "allow_unhashed": True}}}
+    hosts = {
+        "gpu-1": (
+            "gpu_hosts",
+            {"gpus": "2x NVIDIA L40S", "driver": {"branch": 570}} | old,
+            "10.0.0.11",
+        ),
+        "gpu-2": ("gpu_hosts", {"gpus": "4x NVIDIA A10G"}, "10.0.0.12"),
+        "lb-1": HOSTS["lb-1"],
+    }
+    fleet = build(declared(key, hosts, service=SERVICE, engines={"vllm": {}, "sglang": {}}))
+    (plan,) = fleet.plans
+    assert [{one.engine for one in host.replicas} for host in plan.hosts] == [{"vllm"}, {"sglang"}]
+    assert "hosts with NVIDIA L40S are not set up for SGLang" in plan.hosts[0].reasons[0]
+
+
+def test_a_card_beside_one_that_an_engine_does_not_run_on_may_have_it(key: Path):
+    gpus = [{"name": "Tesla T4"}, {"name": "NVIDIA A10G", "count": 4}]
+    hosts = {"gpu-1": ("gpu_hosts", {"gpus": gpus}, "10.0.0.11"), "lb-1": HOSTS["lb-1"]}
+    fleet = build(declared(key, hosts, service=SERVICE, engines={"vllm": {}, "sglang": {}}))
+    # The model is too large for the T4, by either.
+    assert {one.engine for one in fleet.plans[0].replicas} == {"sglang"}
+    small = SERVICE | {"model": "Qwen/Qwen2.5-1.5B-Instruct"}
+    fleet = build(declared(key, hosts, service=small, engines={"vllm": {}, "sglang": {}}))
+    (reason, *_) = fleet.plans[0].hosts[0].reasons
+    # What is compared on the A10Gs is the estimate, not what the T4 lacks.
+    assert "SGLang does not serve it on Tesla T4" in reason
+    assert "on NVIDIA A10G vLLM has an estimated" in reason
