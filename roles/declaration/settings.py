@@ -190,6 +190,11 @@ class HostSettings(StrictSettings):
         description="IP address that balancers and engines know the host by; `ssh_hostname` or the "
         "host's name where that is an IP address",
     )
+    members_address: HostAddress | None = Field(
+        default=None,
+        description="IP address by which hosts of the same replica reach this one, as of a faster "
+        "network; `address` unless said",
+    )
     price_per_month: Annotated[float, Field(ge=0, le=1e8)] | None = Field(
         default=None, description="what the host costs a month, for the cost of requests in a plan"
     )

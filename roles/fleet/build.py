@@ -127,6 +127,17 @@ def with_hardware(fleet: Fleet, name: str, hardware: Hardware) -> tuple[Fleet | 
 
 def _adopted(old: Plan, new: Plan, name: str) -> Plan | None:
     """The old plan with the new plan's P2P on a host; None where more than P2P differs."""
+    before = old.on(name)
+    # Whether one host of a replica works with P2P decides it for all of them.
+    shared = {host for one in (before.placed if before else ()) for host in one.hosts}
+    adopted: Plan | None = old
+    for host in dict.fromkeys((name, *sorted(shared))):
+        if adopted is not None:
+            adopted = _with_host_of(adopted, new, host)
+    return adopted
+
+
+def _with_host_of(old: Plan, new: Plan, name: str) -> Plan | None:
     before, now = old.on(name), new.on(name)
     if before is None or now is None:
         return old if before is now else None
@@ -350,7 +361,7 @@ def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterato
     for host in hosts:
         for plan in plans:
             own = plan.on(host.name)
-            build = host.engines.get(plan.service) if own and own.replicas else None
+            build = host.engines.get(plan.service) if own and own.placed else None
             if build is not None and build.missing:
                 setting, what = build.missing
                 yield f"engines.{build.kind}.{setting}: {what}"
@@ -364,7 +375,7 @@ def _open_engines(
     for host in hosts:
         for number, plan in enumerate(plans):
             own = plan.on(host.name)
-            build = host.engines.get(plan.service) if own and own.replicas else None
+            build = host.engines.get(plan.service) if own and own.placed else None
             if build is None or build.asks_for_key:
                 continue
             where = f"services[{number}].engine: {build.kind} asks for no key, and"
@@ -387,7 +398,7 @@ def _lacking(
         for number, (service, plan) in enumerate(zip(settings.services, plans, strict=True)):
             own = plan.on(host.name)
             build = host.engines.get(service.name)
-            if build is None or own is None or not own.replicas:
+            if build is None or own is None or not own.placed:
                 continue
             params, arguments = service.engine_params, service.all_arguments
             recipe = service.model_recipe

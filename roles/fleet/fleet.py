@@ -39,6 +39,12 @@ class Host:
     devices: Mapping[int, str] = field(default_factory=dict)
     driver_version: str | None = None
     unready: bool = False
+    own_members_address: str | None = None
+
+    @property
+    def members_address(self) -> str:
+        """The address by which hosts of the same replica reach it."""
+        return self.own_members_address or self.address
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Fleet:
         """The different builds of engines on a host: those of its replicas, or of all services if
         it has none."""
         engines = self.host(name).engines
-        wanted = [engines[service.name] for service, plan in self.on(name) if plan.replicas]
+        wanted = [engines[service.name] for service, plan in self.on(name) if plan.placed]
         found: list[Build] = []
         for settings in wanted or engines.values():
             found += [] if settings in found else [settings]

@@ -5,7 +5,7 @@ import re
 from roles.declaration import BALANCERS, Service
 from roles.engine import Served, ServedAdapter, deployment, path_of
 from roles.fleet.fleet import Fleet, Host
-from roles.launch import Assignment, HostLaunch
+from roles.launch import Assignment, HostLaunch, Member
 from roles.plan import Replica
 from roles.topology import ServiceSettings
 
@@ -16,7 +16,7 @@ def host_launch(fleet: Fleet, name: str) -> HostLaunch:
     assignments = tuple(
         _assignment(fleet, host, service, replica)
         for service, plan in fleet.on(name)
-        for replica in plan.replicas
+        for replica in plan.placed
     )
     balancers = tuple(other.address for other in fleet.with_role(BALANCERS))
     return HostLaunch(assignments, fleet.settings.launch, host.address, balancers)
@@ -33,6 +33,8 @@ def _assignment(fleet: Fleet, host: Host, service: Service, replica: Replica) ->
         key=fleet.settings.keys(service).engine or "",
         devices=host.devices,
         card=_card(host, replica),
+        host=host.name,
+        members=tuple(Member(one, fleet.host(one).members_address) for one, _ in replica.members),
     )
 
 

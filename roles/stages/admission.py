@@ -175,9 +175,9 @@ def host_needs(fleet: Fleet, declared: Host) -> HostNeeds:
     runs_engines = GPU_HOSTS in declared.roles and not declared.retired
     balancer = fleet.settings.balancer if BALANCERS in declared.roles else None
     served = [
-        ServiceOnHost(service, declared.engines[service.name], plan.replicas)
+        ServiceOnHost(service, declared.engines[service.name], plan.placed)
         for service, plan in fleet.on(declared.name)
-        if plan.replicas
+        if plan.placed
     ]
     return HostNeeds(
         expected=_expected(declared) if declared.hardware and runs_engines else None,

@@ -50,7 +50,7 @@ def engines(run: Run) -> None:
 
 def adapters_on(fleet: Fleet, name: str) -> tuple[Adapter, ...]:
     """The LoRA adapters that the replicas of a host serve."""
-    serving = (service for service, plan in fleet.on(name) if plan.replicas)
+    serving = (service for service, plan in fleet.on(name) if plan.placed)
     return tuple(one for service in serving for one in service.lora_adapters.values())
 
 

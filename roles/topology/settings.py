@@ -14,7 +14,7 @@ from pydantic import (
 
 from roles.engine.engine import engine, options_of_others
 from roles.engine.params import EngineParams, Loras
-from roles.host import LocalFile, StrictSettings
+from roles.host import LocalFile, Several, StrictSettings
 from roles.models import (
     Adapter,
     Count,
@@ -26,7 +26,7 @@ from roles.models import (
     recipe_of,
     with_whole_encoder,
 )
-from roles.plan import Load, Task
+from roles.plan import Executor, Load, Task
 from roles.topology.choice import Objective, ObjectiveKind
 from roles.topology.engines import EngineChoice, chosen_engine
 from roles.topology.sources import NamedModel, Weights
@@ -60,6 +60,8 @@ Requests = Annotated[int, Field(ge=1, le=100_000)]
 
 # Default number of requests of maximum length that a replica must hold.
 DEFAULT_MIN_CONCURRENCY = 8
+# A fault of any host of a cluster stops its replica, so clusters stay small.
+MAX_HOSTS = 16
 # A service that sets one of these decides all of them.
 _TOOLS = frozenset(
     (
@@ -75,7 +77,39 @@ _PLANNED = {
     *("output_tokens", "objective", "ttft_limit_ms", "itl_limit_ms", "single_endpoint", "share"),
     *("max_model_len", "first_port", "arguments", "kv_cache_dtype", "task"),
     *("kv_cache_memory_bytes", "recipe", "weights"),
+    "executor",
 }
+
+
+HostName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class GroupSettings(StrictSettings):
+    """Hosts that run one replica together."""
+
+    hosts: Several[HostName] = Field(
+        min_length=2,
+        max_length=MAX_HOSTS,
+        description="their names, the host that answers first",
+    )
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None,
+        description="over how many GPUs each layer is split; those of one host unless said, and "
+        "the pipeline goes over the hosts",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_alone(cls, data: Any) -> Any:
+        return {"hosts": data} if isinstance(data, list | tuple) else data
+
+    @field_validator("hosts")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name in dict.fromkeys(value) if value.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is there twice; name each host once")
+        return value
 
 
 class ServiceSettings(StrictSettings):
@@ -151,6 +185,18 @@ class ServiceSettings(StrictSettings):
         description="part of each host's GPUs that the service gets beside others; an equal part "
         "of what the others leave unless said",
     )
+    members: Several[GroupSettings] = Field(
+        default=(),
+        max_length=64,
+        description="hosts that run one replica together, a list of names for each replica, or "
+        "its settings, see below; the plan puts hosts together only where none holds the model "
+        "alone",
+    )
+    executor: Executor = Field(
+        default="engine",
+        description="what joins the hosts of a replica: the engine's own multi-node mode, or ray "
+        "(vLLM alone)",
+    )
     weights: Weights | None = Field(
         default=None,
         description="where engines load the weights from: a folder on the hosts or a name on the "
@@ -203,6 +249,23 @@ class ServiceSettings(StrictSettings):
                 f"set at most {model.context_limit_tokens}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _hosts_can_be_joined(self) -> "ServiceSettings":
+        own = engine(self.kind)
+        if self.members and not own.spans_hosts:
+            raise ValueError(f"members: {own.name} serves on one host alone; leave it out")
+        if self.members and self.single_endpoint:
+            raise ValueError(
+                "members: a single_endpoint is chosen by the plan; leave one of them out"
+            )
+        if self.executor == "ray" and not own.spans_with_ray:
+            raise ValueError(f"executor: {own.name} does without Ray; leave it out")
+        names = [name for group in self.members for name in group.hosts]
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                raise ValueError(f"members: {name} is in {names.count(name)} groups; one is enough")
+        return self
 
     @model_validator(mode="after")
     def _adapters_are_of_the_model(self) -> "ServiceSettings":

@@ -66,7 +66,8 @@ class Sglang(EqualCards):
     name: str = "SGLang"
     # It serves where a service says so.
     preferred_formats: tuple[str, ...] = ()
-    spans_hosts: bool = False
+    spans_hosts: bool = True
+    spans_with_ray: bool = False
     has_recipes: bool = False
     calibration: Calibration = CALIBRATION
     min_capability_of_any_build: float = ENGINE_CAPABILITY

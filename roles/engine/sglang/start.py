@@ -8,7 +8,18 @@ from typing import Any
 import yaml
 
 from roles.engine.arguments import option_names
-from roles.engine.deployment import KeyFile, Phase, Placement, Served, Start, Watch, own_environment
+from roles.engine.deployment import (
+    INTERFACES,
+    Group,
+    KeyFile,
+    Phase,
+    Placement,
+    Served,
+    Start,
+    Watch,
+    network_environment,
+    own_environment,
+)
 from roles.engine.params import GIB, Argument
 from roles.engine.sglang.arguments import OPTIONS
 from roles.engine.sglang.memory import REQUESTS, defaults
@@ -54,6 +65,8 @@ def start(replica: Replica, served: Served, build: SglangSettings, placement: Pl
     return Start(
         command=" ".join([f'{program} --config "$CREDENTIALS_DIRECTORY/{CONFIG}"', *words]),
         environment=environment_of(replica, build, placement),
+        address_variables=("SGLANG_HOST_IP",) if placement.group else (),
+        interface_variables=INTERFACES if placement.group else (),
         files={CONFIG: options, LOGGING: json.dumps(logging_config(), indent=1) + "\n"},
         secrets=token | build.secret_environment,
         credentials=(CONFIG,),
@@ -90,6 +103,7 @@ def options_of(
         "nccl-port": placement.internal_port,
         "tp-size": shape.tensor_parallel,
         "pp-size": shape.pipeline_parallel,
+        **group_of(placement.group),
         **({"ep-size": shape.tensor_parallel} if shape.expert_parallel else {}),
         **({"device": "cpu"} if build.device == "cpu" else {}),
         **({"dtype": replica.dtype} if replica.dtype else {}),
@@ -107,6 +121,18 @@ def options_of(
         "log-level-http": "warning",
     }
     return {name: value for name, value in options.items() if name not in served.arguments}
+
+
+def group_of(group: Group | None) -> dict[str, Any]:
+    """The options of a part of a replica over several hosts."""
+    if group is None:
+        return {}
+    head = f"[{group.head}]" if ":" in group.head else group.head
+    return {
+        "nnodes": len(group.addresses),
+        "node-rank": group.rank,
+        "dist-init-addr": f"{head}:{group.engines_port}",
+    }
 
 
 def adapters_of(served: Served) -> dict[str, Argument]:
@@ -195,10 +221,7 @@ def environment_of(replica: Replica, build: SglangSettings, placement: Placement
         "SGLANG_LOGGING_CONFIG_PATH": LOGGING,
         # Otherwise each question for its health generates a token, and takes a second.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
-        # A replica's processes communicate on this host only.
-        "SGLANG_HOST_IP": "127.0.0.1",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
+        **network_environment("SGLANG_HOST_IP", placement),
         **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
         # The compiler of its own packages, see the installation.
         **({"CUDA_HOME": f"{folder}/cuda"} if build.device == "cuda" else {}),

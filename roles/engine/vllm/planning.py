@@ -55,6 +55,7 @@ class Vllm(EqualCards):
     name: str = "vLLM"
     preferred_formats: tuple[str, ...] = ("safetensors",)
     spans_hosts: bool = True
+    spans_with_ray: bool = True
     has_recipes: bool = True
     calibration: Calibration = CALIBRATION
     min_capability_of_any_build: float = MIN_CAPABILITY_OF_ANY_BUILD

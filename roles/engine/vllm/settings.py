@@ -79,7 +79,7 @@ class VllmSettings(PackagesBuild):
         cards = {gpu.index: gpu_memory(gpu) for gpu in plan.gpus}
         starts = {
             (cards[one.gpus[0]], one.shape, one.max_num_seqs, one.gpu_memory_utilization)
-            for one in plan.replicas
+            for one in plan.placed
         }
         found = (self._no_start(model, params, *start) for start in starts)
         return next((problem for problem in found if problem), None)
