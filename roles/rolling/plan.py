@@ -166,7 +166,7 @@ def _absent(move: Move, absent: frozenset[str]) -> str:
     if not hosts or len(move.hosts) == 1:
         return ""
     limits = " ".join(f"--limit {host}" for host in hosts)
-    return f"{', '.join(hosts)} move with it, and are not in this run: add {limits}"
+    return f"not all of its hosts are in this run: add {limits}"
 
 
 def _allowed(

@@ -79,9 +79,9 @@ def _on_host(
     names = {replica.name for replica in planned}
     for name in own.state.units if own else ():
         # A part of a replica belongs to its head, planned or not.
-        if own is None or name in names or head_of(host.name, name, own) != host.name:
-            continue
         id = f"{host.name}/{name}"
+        if own is None or name in names or whole_of(fleet, host.name, name, found) != id:
+            continue
         entry = own.state.manifest.get(name, {})
         hosts = tuple(entry.get("hosts") or (host.name,))
         drained_by = _drained_by(fleet, hosts, id, balanced)
@@ -98,9 +98,13 @@ def hosts_of(replica: Replica, found: Found | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*replica.hosts, *map(str, entry.get("hosts") or ()))))
 
 
-def head_of(host: str, name: str, found: Found) -> str:
-    """The host of the replica that a unit is, or is a part of, by the manifest."""
-    return str((found.state.manifest.get(name, {}).get("hosts") or [host])[0])
+def whole_of(fleet: Fleet, host: str, name: str, found: Mapping[str, Found]) -> str:
+    """The id of the replica that a unit of a host is, or is a part of, by the manifest."""
+    head = (found[host].state.manifest.get(name, {}).get("hosts") or [host])[0]
+    runs = head in found and name in found[head].state.units
+    planned = head in fleet.addresses and name in {r.name for r in fleet_replicas(fleet, head)}
+    # Of a head that is gone nobody knows: the part is all that is left.
+    return f"{head}/{name}" if runs or planned else f"{host}/{name}"
 
 
 def _whole_serves(
@@ -170,8 +174,8 @@ def changes_of(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
     }
     changes = [
         change
-        for name, one in known.items()
-        for change in _changes_on(name, planned[name], one, one_key)
+        for name in known
+        for change in _changes_on(fleet, name, planned[name], found, one_key)
     ]
     return _without_contradictions(changes)
 
@@ -197,23 +201,27 @@ def _without_contradictions(changes: Iterable[Change]) -> list[Change]:
 
 
 def _changes_on(
-    host: str, planned: Mapping[str, Replica], found: Found, one_key: Collection[str]
+    fleet: Fleet,
+    host: str,
+    planned: Mapping[str, Replica],
+    found: Mapping[str, Found],
+    one_key: Collection[str],
 ) -> Iterator[Change]:
-    for change in found.changes:
+    state = found[host].state
+    for change in found[host].changes:
         name = change.subject
         if change.kind in ("move", "start"):
             replica = planned[name]
-            replaced = {f"{host}/{one}" for one in _replaced(replica, found.state)}
-            if name in found.state.units:
-                # The unit may have been a replica of its own, or a part of another one.
-                replaced.add(f"{head_of(host, name, found)}/{name}")
+            # The unit may have been a replica of its own, or a part of another one.
+            old = [*([name] if name in state.units else []), *_replaced(replica, state)]
+            replaced = dict.fromkeys(whole_of(fleet, host, one, found) for one in old)
             yield Restart(
                 replica.id,
-                replaces=tuple(sorted(replaced - {replica.id})),
+                replaces=tuple(one for one in replaced if one != replica.id),
                 together=_key_reason(replica.service) if replica.service in one_key else "",
             )
         if change.kind == "retire":
-            yield Removal(f"{head_of(host, name, found)}/{name}")
+            yield Removal(whole_of(fleet, host, name, found))
 
 
 def _key_reason(service: str) -> str:
