@@ -4,6 +4,8 @@ Another service's replicas are on the same hosts, and nothing that happens here 
 """
 
 import json
+import shlex
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.lab import hosts, sglang
+from roles.fleet import host_launch
+from roles.fleet.inventory import load
+from tests.lab import hosts, ray, sglang
 from tests.lab.conftest import Fleet, wait_until
 from tests.lab.inventories import llama_engine
 from tests.lab.paths import CONTROL_ADDRESS, HTTP_PORT, MODEL_PATH
@@ -246,3 +250,64 @@ def test_sglang_over_two_hosts_serves_and_survives_a_kill(cluster: Cluster):
     with cluster.comes_back():
         (scheduler,) = cluster.processes(MEMBER, "sglang::scheduler")
         cluster.ssh(MEMBER, f"sudo kill -9 {scheduler}")
+
+
+# As the unit of a replica runs it, but for the engine, which vLLM's CPU build would refuse.
+RAY_PART = """set -e
+sudo mkdir -p /run/ray-part
+sudo tar -xC /run/ray-part
+sudo chown -R llm-engine /run/ray-part
+sudo systemd-run -q --unit ray-part -p User=llm-engine -p KillMode=mixed -p PrivateTmp=yes \\
+    -p WorkingDirectory=/run/ray-part -p EnvironmentFile=/run/ray-part/environment \\
+    -p LoadCredential=part.secret:/run/ray-part/part.secret /usr/bin/python3 -I part.py
+"""
+
+
+def ray_files(cluster: Cluster, name: str, folder: Path) -> bytes:
+    """The files of a host's part with Ray, as a deploy would write them; sleep stands for vLLM."""
+    fleet = load(str(cluster.both(cluster.wide(TENSOR, executor="ray"))))
+    (files,) = [one for one in host_launch(fleet, name).replicas if one.name == "wide-0"]
+    folder.mkdir()
+    for file in ("part.py", "part.json", "part.secret", "environment", "engine"):
+        text = files.files[file].text
+        if file == "engine":
+            programs = vllm_folder(text)
+            start, _, serve = text.partition(" && exec ")
+            text = f"{start} && exec sleep infinity'\n" if serve else text
+            text = text.replace(f"{programs}/", f"{ray.FOLDER}/bin/")
+        (folder / file).write_text(text)
+    return subprocess.run(["tar", "-cC", folder, "."], check=True, stdout=subprocess.PIPE).stdout
+
+
+def vllm_folder(text: str) -> str:
+    """The folder of vLLM's programs in a command."""
+    return next(
+        word
+        for word in shlex.split(text.replace("'", " "))
+        if "/bin/" in word and "/opt/llm" in word
+    ).rpartition("/")[0]
+
+
+@pytest.mark.soak
+def test_the_hosts_of_a_replica_form_a_ray_cluster(cluster: Cluster, tmp_path: Path):
+    ray.serve_wheels()
+    for name in (HEAD, MEMBER):
+        cluster.ssh(name, ray.INSTALL)
+        # It has the ports of the group, and the same firewall.
+        cluster.ssh(name, f"sudo systemctl stop {UNIT}")
+    try:
+        for name in (HEAD, MEMBER):
+            files = ray_files(cluster, name, tmp_path / name)
+            done = hosts.ssh(name, RAY_PART, input=files, stdin=None, text=False)
+            assert done.returncode == 0, done.stderr
+        address = hosts.host(HEAD).address
+        status = f"timeout 60 {ray.FOLDER}/bin/ray status --address {address}:29050"
+        wait_until(lambda: hosts.ssh(HEAD, status).stdout.count(" 1 node_") == 2, "two nodes", 180)
+        assert "0.0/2.0 GPU" in cluster.ssh(HEAD, status)
+        cluster.ssh(MEMBER, "sudo kill -9 $(pgrep -f raylet/raylet)")
+        ended = "! systemctl is-active -q ray-part"
+        wait_until(lambda: hosts.ssh(HEAD, ended).returncode == 0, "the end of the cluster", 60)
+    finally:
+        for name in (HEAD, MEMBER):
+            hosts.ssh(name, f"sudo systemctl stop ray-part; sudo systemctl start {UNIT}")
+    cluster.serves("the replica again")

@@ -19,8 +19,8 @@ _PORTS = {
 _CLIENT_PORT, _WORKERS = 16, (20, 49)
 
 
-def ray_node(program: str, group: Group) -> str:
-    """The sh line that starts a host's node of the cluster."""
+def ray_node(folder: str, group: Group) -> str:
+    """The sh line that starts a host's node of the cluster; `folder` has the programs."""
     ports = {name: group.first_port + place for name, place in _PORTS.items()}
     ports["min-worker-port"], ports["max-worker-port"] = (
         group.first_port + place for place in _WORKERS
@@ -33,9 +33,16 @@ def ray_node(program: str, group: Group) -> str:
         role = [f"--address={at}"]
     else:
         role = ["--head", f"--port={group.engines_port}", "--include-dashboard=false"]
-        role += [f"--ray-client-server-port={group.first_port + _CLIENT_PORT}"]
+        role += ["$client"]
     # The host's own address is known when it starts.
-    return " ".join([program, "start", *role, '--node-ip-address="$VLLM_HOST_IP"', *words])
+    start = " ".join([f"{folder}/ray start", *role, '--node-ip-address="$VLLM_HOST_IP"', *words])
+    if group.rank:
+        return start
+    # With grpc Ray's head listens for clients, at 10001 unless told; without it the option is
+    # refused.
+    port = group.first_port + _CLIENT_PORT
+    found = f'"{folder}/python" -c "import grpc" 2>/dev/null'
+    return f"client=; ! {found} || client=--ray-client-server-port={port}; {start}"
 
 
 def ray_environment(group: Group | None) -> dict[str, str]:

@@ -172,10 +172,10 @@ def command_of(serve: str, build: VllmSettings, placement: Placement) -> str:
     group = placement.group
     if group is None or group.executor != "ray":
         return serve
-    node = ray_node(f"{engine_folder(build.version_name)}/bin/ray", group)
-    return (
-        f"{node} --block" if group.rank else f"/bin/sh -c {shlex.quote(f'{node} && exec {serve}')}"
-    )
+    node = ray_node(f"{engine_folder(build.version_name)}/bin", group)
+    if group.rank:
+        return f"{node} --block"
+    return f"/bin/sh -c {shlex.quote(f'{node} && exec {serve}')}"
 
 
 def queue_of(replica: Replica, served: Served, version: Version) -> dict[str, int]:

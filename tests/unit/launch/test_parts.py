@@ -66,7 +66,7 @@ def test_ray_runs_a_node_on_each_host_and_the_engine_on_the_head():
     assert options(head)["distributed-executor-backend"] == "ray"
     assert "nnodes" not in options(head)
     start, joined = head.files["engine"].text, follower.files["engine"].text
-    assert "ray start --head --port=29050 " in start and "exec" in start.split("&&")[1]
+    assert "ray start --head --port=29050 " in start and "exec" in start.split("&&")[-1]
     assert "vllm serve" in start and "vllm serve" not in joined
     assert "ray start --address=10.0.0.1:29050 " in joined and joined.rstrip().endswith("--block")
     assert "--num-gpus=2" in joined
