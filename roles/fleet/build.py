@@ -86,6 +86,7 @@ def build(
     problems += ssh_port_problems(declaration, settings, hosts, plans)
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     problems += dict.fromkeys(_builds_missing(hosts, plans))
+    problems += dict.fromkeys(_not_joined(hosts, plans))
     problems += dict.fromkeys(_open_engines(settings, hosts, plans))
     problems += dict.fromkeys(_lacking(settings, hosts, plans))
     if problems:
@@ -365,6 +366,23 @@ def _builds_missing(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterato
             if build is not None and build.missing:
                 setting, what = build.missing
                 yield f"engines.{build.kind}.{setting}: {what}"
+
+
+def _not_joined(hosts: tuple[Host, ...], plans: tuple[Plan, ...]) -> Iterator[str]:
+    """Why the engines of replicas over several hosts cannot be joined, or the hosts reach each
+    other."""
+    builds = {host.name: host.engines for host in hosts}
+    for number, plan in enumerate(plans):
+        for replica in plan.replicas:
+            own = [builds[name][plan.service] for name in replica.hosts if replica.members]
+            for build in own:
+                if problem := build.executor_problem(replica.executor):
+                    yield f"services[{number}].executor: {problem}"
+            if len({build.version_name for build in own}) > 1:
+                yield (
+                    f"services[{number}].members: {', '.join(replica.hosts)} run one replica, and "
+                    "their engines differ; give them the same engines settings"
+                )
 
 
 def _open_engines(
