@@ -108,9 +108,12 @@ class Cluster(Services):
 
     def processes(self, name: str, word: str) -> list[str]:
         """The processes of a host's part whose title has a word."""
-        text = self.ssh(name, "ps -eww -o pid=,cgroup=,args=")
-        rows = [line.split(None, 2) for line in text.splitlines()]
-        return [row[0] for row in rows if len(row) == 3 and "wide-0" in row[1] and word in row[2]]
+        each = "grep -qs wide-0 $p/cgroup && echo ${p#/proc/} $(tr '\\0' ' ' <$p/cmdline)"
+        text = self.ssh(
+            name, f"sudo bash -c {shlex.quote(f'for p in /proc/[0-9]*; do {each}; done; :')}"
+        )
+        rows = [line.partition(" ") for line in text.splitlines()]
+        return [pid for pid, _, title in rows if word in title]
 
     def others(self) -> dict[str, str]:
         """The main processes of the other service; a host without power has none."""
@@ -194,7 +197,7 @@ def test_a_member_without_power_comes_back_with_it(cluster: Cluster):
         time.sleep(15)
         assert f"waits for {MEMBER}" in cluster.ssh(HEAD, f"systemctl show -P StatusText {UNIT}")
         hosts.power_on(MEMBER)
-    assert hosts.ssh(HEAD, "ls /var/lib/llm/quarantine").stdout.split() == []
+    assert cluster.ssh(HEAD, "sudo find /var/lib/llm/quarantine -name '*.json'; :") == ""
 
 
 @pytest.mark.soak
