@@ -309,7 +309,7 @@ def test_a_head_that_waits_for_another_host_is_never_restarted_for_it():
     loads = after(views[-1], [REFUSED._replace(invocation="b")] * 890, now)
     assert {one.state for one in loads} == {"starting"}
     late = after(loads[-1], [REFUSED._replace(invocation="b")] * 20, now + 2.0 * len(loads))
-    assert late[-1].state == "out"
+    assert "out" in {one.state for one in late}
 
 
 def test_a_group_whose_engines_die_while_they_load_is_a_crash_loop_all_the_same():
