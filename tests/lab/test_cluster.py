@@ -22,7 +22,7 @@ from tests.lab.inventories import llama_engine
 from tests.lab.paths import CONTROL_ADDRESS, HTTP_PORT, MODEL_PATH
 from tests.lab.services import BALANCER, FAST, Services
 
-HEAD, MEMBER = "gpu10", "gpu11"
+HEAD, MEMBER = "gpu11", "gpu12"
 ID, UNIT = f"{HEAD}/wide-0", "llm-engine@wide-0.service"
 GPUS = {
     name: {"gpus": "2x NVIDIA L40S", "pinned_gpus": {"wide": (0,), "beside": (1,)}}
