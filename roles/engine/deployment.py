@@ -134,12 +134,15 @@ def own_environment(replica: Replica, build: Build, placement: Placement) -> dic
 LOOPBACK, INTERFACES = "127.0.0.1", ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
-def network_environment(address_variable: str, placement: Placement) -> dict[str, str]:
-    """The environment by which a replica's processes communicate on their host alone; none for a
+def address_environment(variable: str, placement: Placement) -> dict[str, str]:
+    """The variable by which a replica's processes have the address of their host alone; none for a
     part of a group, whose host sets it as it starts."""
-    if placement.group is not None:
-        return {}
-    return {address_variable: LOOPBACK, **dict.fromkeys(INTERFACES, "lo")}
+    return {} if placement.group else {variable: LOOPBACK}
+
+
+def interface_environment(placement: Placement) -> dict[str, str]:
+    """The variables by which they communicate on their host alone; see `address_environment`."""
+    return {} if placement.group else dict.fromkeys(INTERFACES, "lo")
 
 
 @dataclass(frozen=True)

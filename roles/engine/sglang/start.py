@@ -17,7 +17,8 @@ from roles.engine.deployment import (
     Served,
     Start,
     Watch,
-    network_environment,
+    address_environment,
+    interface_environment,
     own_environment,
 )
 from roles.engine.params import GIB, Argument
@@ -221,7 +222,8 @@ def environment_of(replica: Replica, build: SglangSettings, placement: Placement
         "SGLANG_LOGGING_CONFIG_PATH": LOGGING,
         # Otherwise each question for its health generates a token, and takes a second.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
-        **network_environment("SGLANG_HOST_IP", placement),
+        **address_environment("SGLANG_HOST_IP", placement),
+        **interface_environment(placement),
         **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
         # The compiler of its own packages, see the installation.
         **({"CUDA_HOME": f"{folder}/cuda"} if build.device == "cuda" else {}),

@@ -19,7 +19,8 @@ from roles.engine.deployment import (
     Served,
     Start,
     Watch,
-    network_environment,
+    address_environment,
+    interface_environment,
     own_environment,
 )
 from roles.engine.needs import Version
@@ -232,8 +233,9 @@ def environment_of(replica: Replica, build: VllmSettings, placement: Placement) 
         "HF_HOME": f"{CACHE}/hub",
         "VLLM_CACHE_ROOT": cache,
         "TRITON_CACHE_DIR": f"{cache}/triton",
-        **network_environment("VLLM_HOST_IP", placement),
+        **address_environment("VLLM_HOST_IP", placement),
         "VLLM_PORT": str(placement.internal_port),
+        **interface_environment(placement),
         **ray_environment(placement.group),
         **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
         "VLLM_NO_USAGE_STATS": "1",
