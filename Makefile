@@ -39,7 +39,7 @@ unit: $(READY) ## run the tests of what decides: no program, no server
 	@$(BIN)/pytest $(PLANS) & plans=$$!; \
 	$(BIN)/pytest tests/unit $(addprefix --ignore=,$(PLANS)); rest=$$?; wait $$plans && exit $$rest
 
-PACKAGES := nginx-light haproxy keepalived nftables systemd openssl curl
+PACKAGES := nginx-light haproxy keepalived nftables systemd openssl curl iproute2
 render: $(READY) ## run the tests of whole files and programs (nginx, haproxy, keepalived, nftables, systemd)
 	@sh tests/packages.sh $(PACKAGES)
 	@$(BIN)/pytest $(SCREEN) & screen=$$!; \

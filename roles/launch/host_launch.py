@@ -64,8 +64,7 @@ class HostLaunch:
         ports = [*before[0], *(one.replica.port for one in self.assignments)]
         gpus = [*before[1], *(gpu for one in self.assignments for gpu in one.replica.gpus)]
         groups = [*(previous_groups(state) if state else ()), *map(_group, self.assignments)]
-        members = open_to_members(self.settings, [one for one in groups if one[0]])
-        return firewall_files(self.settings, self.balancers, ports, gpus, members)
+        return firewall_files(self.settings, self.balancers, ports, gpus, open_to_members(groups))
 
     @property
     def shared(self) -> dict[str, str]:
@@ -80,13 +79,9 @@ class HostLaunch:
         return changes(state, self.running, self.shared, self.left_out)
 
 
-def _group(one: Assignment) -> tuple[list[str], list[int], int]:
-    """The addresses of the other hosts of a replica, the first GPU of it here and on its head, and
-    its port."""
-    others = [member.address for member in one.members if member.host != one.host]
-    gpus = dict(one.replica.members)
-    firsts = {min(own, default=0) for own in (one.replica.gpus, gpus.get(one.replica.host, ()))}
-    return others, sorted(firsts), one.replica.port
+def _group(one: Assignment) -> tuple[list[str], int]:
+    """The addresses of the other hosts of a replica, and its port."""
+    return [member.address for member in one.members if member.host != one.host], one.replica.port
 
 
 def task(

@@ -204,26 +204,18 @@ def groups(builds: Iterable[Build]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class OpenToMembers:
-    """What the firewall of a host opens to the other hosts of its replicas over several: their
-    addresses, and the ports of these replicas, single ones and ranges."""
+    """Whom the firewall of a host lets in as the other hosts of its replicas over several: their
+    addresses, and the ports of these replicas' engines."""
 
     addresses: tuple[str, ...] = ()
-    ports: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
 
 
-def open_to_members(
-    launch: LaunchSettings, groups: Iterable[tuple[Sequence[str], Sequence[int], int]]
-) -> OpenToMembers:
-    """What is opened for these groups: the addresses of their other hosts, the GPUs by which the
-    internal ports of this host and of the head follow, and the port of the engine."""
-    addresses, ports = dict[str, None](), dict[str, None]()
-    for others, gpus, port in groups:
-        addresses |= dict.fromkeys(others)
-        ports |= {str(port): None}
-        for gpu in gpus:
-            first, last = internal_ports(launch, [gpu])
-            ports |= {f"{first}-{last}": None}
-    return OpenToMembers(tuple(addresses), (*ports, GIVEN_PORTS) if ports else ())
+def open_to_members(groups: Iterable[tuple[Sequence[str], int]]) -> OpenToMembers:
+    """What is opened for replicas, by the addresses of their other hosts and their port."""
+    known = [(others, port) for others, port in groups if others]
+    addresses = dict.fromkeys(one for others, _ in known for one in others)
+    return OpenToMembers(tuple(addresses), tuple(dict.fromkeys(port for _, port in known)))
 
 
 def firewall_files(
@@ -246,15 +238,16 @@ def firewall_files(
     members = members or OpenToMembers()
     others = {ip_network(address) for address in members.addresses}
     last_internal = internal_ports(launch, [max(gpus, default=0)])[1]
+    internal = f"{launch.internal_ports_from}-{last_internal}"
     rules = render(
         "nftables/llm.nft.j2",
         ipv4=_of_family(networks, 4),
         ipv6=_of_family(networks, 6),
         ports=ports,
-        internal=f"{launch.internal_ports_from}-{last_internal}",
+        internal=internal,
         members_ipv4=_of_family(others, 4),
         members_ipv6=_of_family(others, 6),
-        members_ports=members.ports,
+        members_ports=(*members.ports, internal, GIVEN_PORTS),
         given=GIVEN_PORTS,
     )
     return {FIREWALL_RULES: rules, FIREWALL_UNIT_PATH: render("systemd/llm-firewall.service.j2")}

@@ -271,16 +271,13 @@ def previous_gpus(state: LaunchState) -> Iterable[int]:
     return [int(gpu) for entry in state.manifest.values() for gpu in entry["gpus"]]
 
 
-def previous_groups(state: LaunchState) -> list[tuple[list[str], list[int], int]]:
+def previous_groups(state: LaunchState) -> list[tuple[list[str], int]]:
     """Of each part of the previous plan's replicas over several hosts the addresses of the others,
-    the first GPU here and on the head, and the port."""
+    and the port."""
     found = []
     for entry in state.manifest.values():
-        addresses, rank = list(map(str, entry.get("addresses", ()))), entry.get("rank")
-        if rank is None or not addresses:
-            continue
-        head = next(iter(entry.get("members", {}).values()), ())
-        gpus = {min(map(int, own), default=0) for own in (entry["gpus"], head)}
-        others = [one for place, one in enumerate(addresses) if place != rank]
-        found.append((others, sorted(gpus), int(entry["port"])))
+        rank, addresses = entry.get("rank"), list(map(str, entry.get("addresses") or ()))
+        if rank is not None:
+            others = [one for place, one in enumerate(addresses) if place != rank]
+            found.append((others, int(entry["port"])))
     return found

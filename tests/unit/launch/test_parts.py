@@ -115,7 +115,7 @@ def test_the_manifest_says_who_answers():
 def test_members_alone_reach_what_a_group_uses_among_itself():
     rules = launch("a").firewall()["/etc/llm/firewall.nft"]
     lines = [line.strip() for line in rules.splitlines()]
-    among = "ip saddr { 10.0.0.2/32 } tcp dport { 8001, 29000-29099, 32768-60999 } accept"
+    among = "ip saddr { 10.0.0.2/32 } tcp dport { 8001, 29000-29199, 32768-60999 } accept"
     clients = "ip saddr { 10.0.0.9/32 } tcp dport { 8001 } accept"
     ends = [
         "tcp dport { 8001 } drop",
@@ -131,7 +131,7 @@ def test_members_of_an_earlier_plan_reach_each_other_until_they_have_moved():
     state = LaunchState(manifest={"s-0": dict(files("a").entry)})
     own = HostLaunch((), LaunchSettings(), "10.0.0.1", ("10.0.0.9",))
     assert (
-        "ip saddr { 10.0.0.2/32 } tcp dport { 8001, 29000-29099"
+        "ip saddr { 10.0.0.2/32 } tcp dport { 8001, 29000-29199"
         in own.firewall(state)["/etc/llm/firewall.nft"]
     )
 
