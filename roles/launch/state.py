@@ -47,8 +47,9 @@ case "$(sed -n 's/^ "engine": "\\([a-z_]*\\)".*/\\1/p' "$folder/replica.json" | 
 {_READY_PATHS}
 esac
 # Of a replica over several hosts its head answers.
-grep -q '^ "head": ' "$folder/replica.json" && path=
-[ "$active" != active ] || [ -z "$port" ] || [ -z "$path" ] || asks="$asks $name $port $path"
+head=$(sed -n 's/^ "head": "\\([0-9a-fA-F.:]*\\)".*/\\1/p' "$folder/replica.json" | head -n 1)
+[ "$active" != active ] || [ -z "$port" ] || [ -z "$path" ] ||
+asks="$asks $name ${{head:-127.0.0.1}} $port $path"
 done
 part ready
 [ -z "$asks" ] || limit 10 python3 -c {shlex.quote(_READINESS)} $asks

@@ -89,7 +89,7 @@ def describe_cluster(cluster: Cluster) -> str:
 def not_deployed_yet(plan: Plan) -> str:
     """That a plan's clusters are planned alone, and what can be deployed today."""
     return (
-        f"{plan.model} needs several hosts for one replica, and such replicas are planned, not "
+        f"{plan.model} needs wide expert parallel over several hosts, which is planned, not "
         f"deployed yet ({'; '.join(map(describe_cluster, plan.clusters))}); deploy it today on a "
         f"host that holds it alone, or serve a smaller model"
     )
