@@ -39,7 +39,7 @@ unit: $(READY) ## run the tests of what decides: no program, no server
 	@$(BIN)/pytest $(PLANS) & plans=$$!; \
 	$(BIN)/pytest tests/unit $(addprefix --ignore=,$(PLANS)); rest=$$?; wait $$plans && exit $$rest
 
-PACKAGES := nginx-light haproxy keepalived nftables systemd openssl curl
+PACKAGES := nginx-light haproxy keepalived nftables systemd openssl curl iproute2
 render: $(READY) ## run the tests of whole files and programs (nginx, haproxy, keepalived, nftables, systemd)
 	@sh tests/packages.sh $(PACKAGES)
 	@$(BIN)/pytest $(SCREEN) & screen=$$!; \
@@ -47,7 +47,7 @@ render: $(READY) ## run the tests of whole files and programs (nginx, haproxy, k
 
 # The rights for it are asked for by the tests themselves: without them they are skipped, not in CI.
 # What has hosts of its own goes beside the other tests, as a guest of the same lab.
-BESIDE := $(addprefix tests/lab/test_,$(addsuffix .py,bare_hosts drivers amd_drivers day_two services ollama crash mixed_host sglang virtual_address))
+BESIDE := $(addprefix tests/lab/test_,$(addsuffix .py,bare_hosts drivers amd_drivers day_two services ollama crash mixed_host sglang virtual_address cluster))
 lab: $(READY) ## run the tests over real hosts (root, Debian 12)
 	@LAB_BESIDE=1 $(BIN)/pytest $(BESIDE) & beside=$$!; \
 	$(BIN)/pytest tests/lab $(addprefix --ignore=,$(BESIDE)); rest=$$?; wait $$beside && exit $$rest

@@ -1,7 +1,6 @@
-"""Llama 3.1 405B in FP8 over two hosts of eight A100s: planned, not deployed yet.
+"""Llama 3.1 405B in FP8 over two hosts of eight A100s, which only both together hold.
 
-The plan says how both hosts would hold the model together. A deploy is refused, and says what can
-be deployed today.
+The plan finds that, and makes one replica of them: the first host answers for both.
 """
 
 from roles.fleet.inventory import check

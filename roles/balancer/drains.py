@@ -69,10 +69,12 @@ def in_words(target: str) -> str:
 
 def covers(target: str, member: Member) -> bool:
     """Whether a drain that names this drains a member."""
-    if target in (member.id, host_target(member.host)):
+    if target in (member.id, *(host_target(host) for host, _ in member.places)):
         return True
     found = _GPU.fullmatch(target)
-    return bool(found) and found[1] == member.host and int(found[2]) in (member.gpus or ())
+    return bool(found) and any(
+        found[1] == host and int(found[2]) in gpus for host, gpus in member.places
+    )
 
 
 def covered(members: Iterable[Member], targets: Collection[str]) -> list[Member]:

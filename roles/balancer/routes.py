@@ -15,7 +15,8 @@ class Member:
 
     It gets a share of the requests in proportion to its `weight`. At `agent_port` its host answers
     a balancer that asks for its health; None where nobody answers. `gpus` are those of its host
-    that it uses, None where that is not known. ValueError where `address` is no IP address.
+    that it uses, None where that is not known. `others` are the other hosts of a replica over
+    several, with the GPUs of each. ValueError where `address` is no IP address.
     """
 
     id: str
@@ -25,6 +26,12 @@ class Member:
     weight: int = 1
     agent_port: int | None = None
     gpus: tuple[int, ...] | None = None
+    others: tuple[tuple[str, tuple[int, ...]], ...] | None = None
+
+    @property
+    def places(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Every host that it runs on, with the GPUs that it is known to use there."""
+        return ((self.host, self.gpus or ()), *(self.others or ()))
 
     def __post_init__(self) -> None:
         try:

@@ -19,7 +19,7 @@ from roles.engine import ENGINE_SETTINGS
 from roles.interconnect import InterconnectSettings
 from roles.launch import LaunchSettings
 from roles.models import DeclaredModel
-from roles.topology import SpeculativeSettings
+from roles.topology import GroupSettings, SpeculativeSettings
 from roles.tuning import TuningSettings
 from roles.validation import ValidationSettings
 from roles.watchdog import ServiceWatch, WatchdogSettings
@@ -32,6 +32,7 @@ TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`llm` of a host or a group", HostSettings),
     ("`services[]`", Service),
     ("`services[].route`", RouteSettings),
+    ("`services[].members[]`", GroupSettings),
     ("`services[].speculative`", SpeculativeSettings),
     ("`services[].model`, where the catalog has no such model", DeclaredModel),
     *((f"`engines.{kind}`", settings) for kind, settings in ENGINE_SETTINGS.items()),

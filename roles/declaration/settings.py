@@ -190,6 +190,11 @@ class HostSettings(StrictSettings):
         description="IP address that balancers and engines know the host by; `ssh_hostname` or the "
         "host's name where that is an IP address",
     )
+    members_address: HostAddress | None = Field(
+        default=None,
+        description="IP address by which hosts of the same replica reach this one, as of a faster "
+        "network; `address` unless said",
+    )
     price_per_month: Annotated[float, Field(ge=0, le=1e8)] | None = Field(
         default=None, description="what the host costs a month, for the cost of requests in a plan"
     )
@@ -198,8 +203,8 @@ class HostSettings(StrictSettings):
     )
     network_gbit_s: Annotated[float, Field(ge=0.1, le=100_000)] | None = Field(
         default=None,
-        description="how fast the host reaches others like it: at 200 or more, the experts of a "
-        "model that only several hosts hold go over all their GPUs",
+        description="how fast the host reaches others like it: from 200 on the plan says how the "
+        "experts of a model that only several hosts hold would go over all their GPUs",
     )
     pinned_gpus: dict[str, Several[Annotated[int, Field(ge=0, le=63)]]] = Field(
         default={}, description="GPUs by index that belong to a service, by its name"

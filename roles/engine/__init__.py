@@ -6,6 +6,7 @@ from roles.engine.build import Build as Build
 from roles.engine.deployment import VISIBLE_DEVICES as VISIBLE_DEVICES
 from roles.engine.deployment import Ability as Ability
 from roles.engine.deployment import Deployment as Deployment
+from roles.engine.deployment import Group as Group
 from roles.engine.deployment import Installation as Installation
 from roles.engine.deployment import Phase as Phase
 from roles.engine.deployment import Placement as Placement

@@ -3,6 +3,7 @@ hashes."""
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from roles.engine.lock import INDEXES, device_problem, lock_command, lock_environment
 from roles.engine.needs import DEVICES
-from roles.engine.packages import PackagesBuild
+from roles.engine.packages import REQUIREMENT, PackagesBuild
 from roles.engine.registry import DEPLOYMENTS
 
 # The options that are settings of an inventory under the same name.
@@ -38,6 +39,13 @@ def parser() -> argparse.ArgumentParser:
     lock.add_argument("--python", default="3.11", help="the oldest Python of the hosts; 3.11")
     lock.add_argument("--index-url", help="package index instead of the public one")
     lock.add_argument("--extra-index-url", action="append", default=[], help="one more index")
+    lock.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="beside",
+        help="one more package with its version, such as ray==2.60.0",
+    )
     lock.add_argument("--wheelhouse", help="folder or URL with all wheels; no index is asked")
     lock.add_argument(
         "--device",
@@ -74,7 +82,7 @@ def main(arguments: list[str]) -> int:
             options.wheelhouse,
             remade_by,
         ),
-        input=f"{options.requirement}\n{options.uv}\n",
+        input="".join(f"{one}\n" for one in (options.requirement, *options.beside, options.uv)),
         env=lock_environment(os.environ),
         stdout=subprocess.PIPE,
         text=True,
@@ -104,6 +112,9 @@ def _problems(options: argparse.Namespace) -> list[str]:
     # The hashes in the lock come from there; what is installed must equal them.
     given["allow_http_from"] = [host for url in urls if url and (host := _host(url))]
     requirement = options.requirement
+    for one in options.beside:
+        if not re.fullmatch(REQUIREMENT, one):
+            return [f"--with: {one!r:.80} is no package with its version; write ray==2.60.0"]
     build = next((one for one in _BUILDS if one.owns(requirement)), None)
     if build is None and "==" in requirement:
         return [f"requirement: {requirement!r} is another package than {_NAMES}"]

@@ -19,7 +19,7 @@ from roles.engine.params import Argument, EngineParams
 from roles.host import LocalFile, Several, StrictSettings, check_private, check_url, read_text
 from roles.host.paths import CACHE
 from roles.models import Model
-from roles.plan import HostPlan
+from roles.plan import Executor, HostPlan
 
 
 def _check_package(name: str) -> str:
@@ -151,6 +151,11 @@ class Build(StrictSettings, ABC):
     def planned(cls) -> dict[str, str]:
         """Environment variables that an inventory may not set, and what decides them."""
         return PLANNED
+
+    def executor_problem(self, executor: Executor) -> str | None:
+        """Why this build cannot join the hosts of a replica that way, and the remedy; None if it
+        can."""
+        return None
 
     @property
     def missing(self) -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 from roles.engine.build import Build
 from roles.engine.needs import EngineNeeds
 from roles.host.paths import CACHE, STATE, engine_folder
-from roles.plan import Replica, Task
+from roles.plan import Executor, Replica, Task
 
 # The environment variable that restricts a process to its GPUs, by device.
 VISIBLE_DEVICES = {
@@ -56,12 +56,48 @@ class Served:
 
 
 @dataclass(frozen=True)
+class Group:
+    """What a part of a replica over several hosts must know of the others.
+
+    `addresses` are those of its hosts by rank; the first is the head's. `first_port` is the first
+    of the group's ports, which are the same on all its hosts: the ports of the head's processes.
+    `gpus` is the number of GPUs of each host.
+    """
+
+    rank: int
+    addresses: tuple[str, ...]
+    first_port: int
+    gpus: int
+    executor: Executor = "engine"
+
+    @property
+    def head(self) -> str:
+        """The head's address."""
+        return self.addresses[0]
+
+    @property
+    def address(self) -> str:
+        """The address of this part's host."""
+        return self.addresses[self.rank]
+
+    @property
+    def engines_port(self) -> int:
+        """Where the head's engine takes those of the others."""
+        return self.first_port + 50
+
+    @property
+    def meeting_port(self) -> int:
+        """Where the head takes the other parts before any engine starts."""
+        return self.first_port + 99
+
+
+@dataclass(frozen=True)
 class Placement:
     """The host's part in how a replica starts.
 
     `devices` maps a GPU of the plan to CUDA's name for it if that is not its index, as for slices.
     `internal_port` is the first port that the replica's processes use among themselves. `card` is
-    the kind of its GPUs, as a part of a path.
+    the kind of its GPUs, as a part of a path. `group` is None for a replica of one host.
     """
 
     listen_address: str
@@ -69,6 +105,7 @@ class Placement:
     drain_timeout_s: int
     devices: Mapping[int, str] = field(default_factory=dict)
     card: str = ""
+    group: Group | None = None
 
 
 # What a replica recognises in what its model writes.
@@ -93,15 +130,25 @@ def own_environment(replica: Replica, build: Build, placement: Placement) -> dic
     }
 
 
+# How processes of one host alone find each other, by the variables that say it.
+LOOPBACK, INTERFACES = "127.0.0.1", ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+
+
+def address_environment(variable: str, placement: Placement) -> dict[str, str]:
+    """The variable by which a replica's processes have the address of their host alone; none for a
+    part of a group, whose host sets it as it starts."""
+    return {} if placement.group else {variable: LOOPBACK}
+
+
 def packages_environment(replica: Replica, build: Build, placement: Placement) -> dict[str, str]:
-    """The environment of engines of Python packages, whose processes communicate on this host."""
+    """The environment of engines of Python packages, whose processes communicate on this host alone
+    unless they are a part of a group; see `address_environment`."""
     folder = engine_folder(build.version_name)
     return {
         **own_environment(replica, build, placement),
         "HF_HOME": f"{CACHE}/hub",
         "TRITON_CACHE_DIR": f"{compiled_folder(replica, build, placement)}/triton",
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
+        **({} if placement.group else dict.fromkeys(INTERFACES, "lo")),
         **({} if replica.p2p else {"NCCL_P2P_DISABLE": "1"}),
         "PATH": f"{folder}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
     }
@@ -170,7 +217,9 @@ class Start:
 
     `command` is a sh line with the engine's program and options. Its working directory is the
     folder with `files`, which anybody on the host may read. `secrets` are environment variables
-    that only root may read from disk. `credentials` are names of files (of `files` or the key file)
+    that only root may read from disk. `address_variables` and `interface_variables` are set on the
+    host, to its own address and its interface, for a part of a replica over several hosts.
+    `credentials` are names of files (of `files` or the key file)
     that only the process reads, from `$CREDENTIALS_DIRECTORY`. `unit` are additional lines of the
     unit's section Service. `phases` are what its log says while it starts, and `listens_first` is
     for an engine that takes connections before it can answer, so that only its log tells. `watch`
@@ -181,6 +230,8 @@ class Start:
     environment: Mapping[str, str]
     files: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    address_variables: tuple[str, ...] = ()
+    interface_variables: tuple[str, ...] = ()
     credentials: tuple[str, ...] = ()
     key_file: KeyFile | None = None
     unit: tuple[str, ...] = ()

@@ -62,9 +62,10 @@ def device_problem(text: str, device: Device) -> str:
     return f"it has {found[0]}, so its torch is the one for CUDA, and device is {device}"
 
 
-def lock_remedy(requirement: str, uv: str, device: Device = "cuda") -> str:
-    """The command that creates the lock of a requirement."""
+def lock_remedy(requirement: str, uv: str, device: Device = "cuda", beside: str = "") -> str:
+    """The command that creates the lock of a requirement, and of another one beside it."""
     option = "" if device == "cuda" else f" --device {device}"
+    option += f" --with {beside}" if beside else ""
     return f"python -m roles.engine lock {requirement} --uv {uv}{option} > FILE"
 
 

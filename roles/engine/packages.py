@@ -21,13 +21,8 @@ from roles.engine.lock import device_problem, lock_remedy, problem_of, shipped
 from roles.engine.needs import PackageIndex, Version
 from roles.host import LocalFile, Several, check_address, check_host_name, read_text
 
-Requirement = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,._-]+\])?==[0-9][A-Za-z0-9.+!]*$",
-        max_length=200,
-    ),
-]
+REQUIREMENT = r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,._-]+\])?==[0-9][A-Za-z0-9.+!]*$"
+Requirement = Annotated[str, StringConstraints(pattern=REQUIREMENT, max_length=200)]
 # A version as packages have it (PEP 440), of two numbers or more.
 _VERSION = re.compile(
     r"\d+(\.\d+)+((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[A-Za-z0-9]+(\.[A-Za-z0-9]+)*)?"
@@ -214,6 +209,11 @@ class PackagesBuild(Build):
         """The numbers of the engine's version: (0, 33, 0)."""
         version = self.requirement.partition("==")[2]
         return tuple(map(int, re.findall(r"\d+", version.partition("+")[0])[:3]))
+
+    def locks_package(self, package: str) -> bool:
+        """Whether its packages have one of this name; without a lock nobody knows."""
+        names = {_normalized(name) for name, _ in _LOCKED.findall(self.lock_text)}
+        return not names or _normalized(package) in names
 
     @property
     def lock_text(self) -> str:

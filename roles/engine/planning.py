@@ -52,6 +52,11 @@ class Planning(Protocol):
         ...
 
     @property
+    def spans_with_ray(self) -> bool:
+        """Whether Ray may join these hosts."""
+        ...
+
+    @property
     def calibration(self) -> Calibration | None:
         """The constants of its throughput estimate; None without measurements: plans then only
         consider what fits."""

@@ -129,6 +129,17 @@ def with_hardware(fleet: Fleet, name: str, hardware: Hardware) -> tuple[Fleet | 
 
 def _adopted(old: Plan, new: Plan, name: str) -> Plan | None:
     """The old plan with the new plan's P2P on a host; None where more than P2P differs."""
+    before = old.on(name)
+    # Whether one host of a replica works with P2P decides it for all of them.
+    shared = {host for one in (before.placed if before else ()) for host in one.hosts}
+    adopted: Plan | None = old
+    for host in dict.fromkeys((name, *sorted(shared))):
+        if adopted is not None:
+            adopted = _with_host_of(adopted, new, host)
+    return adopted
+
+
+def _with_host_of(old: Plan, new: Plan, name: str) -> Plan | None:
     before, now = old.on(name), new.on(name)
     if before is None or now is None:
         return old if before is now else None

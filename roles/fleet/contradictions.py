@@ -113,7 +113,7 @@ def ssh_port_problems(
         used: dict[int, str] = {}
         for plan in plans:
             own = plan.on(host.name)
-            used |= {one.port: one.name for one in own.replicas} if own else {}
+            used |= {one.port: one.name for one in own.placed} if own else {}
         if BALANCERS in host.roles and settings.balancer is not None:
             routes = {n: one.route.port for n, one in enumerate(settings.services)}
             used |= {p: f"services[{n}].route.port" for n, p in routes.items() if p is not None}

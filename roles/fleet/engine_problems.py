@@ -25,6 +25,7 @@ def engine_problems(fleet: Fleet) -> list[str]:
     serving = list(_serving(fleet))
     problems = (
         *_builds_missing(serving),
+        *_not_joined(fleet),
         *_open_engines(fleet.settings, serving),
         *_lacking(serving),
     )
@@ -38,7 +39,7 @@ def _serving(fleet: Fleet) -> Iterator[_Serving]:
         for service, build, replicas in fleet.serving(host.name):
             plan = fleet.plans[numbers[service.name]].on(host.name)
             assert plan is not None
-            part = replace(plan, replicas=replicas)
+            part = replace(plan, replicas=replicas, parts=())
             yield _Serving(numbers[service.name], service, build, part)
 
 
@@ -48,6 +49,22 @@ def _builds_missing(serving: Sequence[_Serving]) -> Iterator[str]:
         if one.build.missing:
             setting, what = one.build.missing
             yield f"engines.{one.build.kind}.{setting}: {what}"
+
+
+def _not_joined(fleet: Fleet) -> Iterator[str]:
+    """Why the engines of replicas over several hosts cannot be joined."""
+    for number, plan in enumerate(fleet.plans):
+        for replica in plan.replicas:
+            hosts = replica.hosts if replica.members else ()
+            own = [fleet.engine_of(name, plan.service, replica.engine) for name in hosts]
+            for build in own:
+                if problem := build.executor_problem(replica.executor):
+                    yield f"services[{number}].executor: {problem}"
+            if len({build.version_name for build in own}) > 1:
+                yield (
+                    f"services[{number}].members: {', '.join(hosts)} run one replica, and "
+                    "their engines differ; give them the same engines settings"
+                )
 
 
 def _open_engines(settings: FleetSettings, serving: Sequence[_Serving]) -> Iterator[str]:

@@ -40,6 +40,12 @@ class Host:
     devices: Mapping[int, str] = field(default_factory=dict)
     driver_version: str | None = None
     unready: bool = False
+    own_members_address: str | None = None
+
+    @property
+    def members_address(self) -> str:
+        """The address by which hosts of the same replica reach it."""
+        return self.own_members_address or self.address
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,8 @@ class Fleet:
         """Each service as each of its engines serves it on a host, with the engine's build and its
         replicas there; none without replicas."""
         for service, plan in self.on(name):
-            for kind in dict.fromkeys(replica.engine for replica in plan.replicas):
-                own = tuple(replica for replica in plan.replicas if replica.engine == kind)
+            for kind in dict.fromkeys(replica.engine for replica in plan.placed):
+                own = tuple(replica for replica in plan.placed if replica.engine == kind)
                 yield service.served_by(kind), self.engine_of(name, service.name, kind), own
 
     def engines_on(self, name: str) -> tuple[Build, ...]:

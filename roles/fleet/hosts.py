@@ -39,7 +39,7 @@ HOST_NAME = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 # Settings that have no meaning on a host without GPUs.
 _OF_GPU_HOSTS = (
     *("gpus", "links", "ports", "pinned_gpus", "network_gbit_s", "drained", "retired"),
-    "price_per_month",
+    *("price_per_month", "members_address"),
 )
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -146,6 +146,7 @@ def _host(
         price_per_month=settings.price_per_month,
         pinned_gpus=settings.pinned_gpus,
         network_gbit_s=settings.network_gbit_s,
+        own_members_address=str(settings.members_address) if settings.members_address else None,
     )
 
 

@@ -5,7 +5,7 @@ import re
 from roles.declaration import BALANCERS, Service
 from roles.engine import Build, Served, ServedAdapter, deployment, path_of
 from roles.fleet.fleet import Fleet, Host
-from roles.launch import Assignment, HostLaunch
+from roles.launch import Assignment, HostLaunch, Member
 from roles.plan import Replica
 from roles.topology import ServiceSettings
 
@@ -34,6 +34,8 @@ def _assignment(
         key=fleet.settings.keys(service).engine or "",
         devices=host.devices,
         card=_card(host, replica),
+        host=host.name,
+        members=tuple(Member(one, fleet.host(one).members_address) for one, _ in replica.members),
     )
 
 

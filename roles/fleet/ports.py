@@ -27,7 +27,7 @@ def port_clashes(
             if port in taken:
                 yield f"watchdog.port: {port} is also {taken[port]}'s on {host.name}; set another"
             taken.setdefault(port, "the watchdog")
-        for replica in (replica for plan in own if plan for replica in plan.replicas):
+        for replica in (replica for plan in own if plan for replica in plan.placed):
             if not 1024 <= replica.port <= 65535:
                 yield f"hosts[{host.name}].ports: {replica.port} is outside 1024-65535"
             if replica.port in taken:

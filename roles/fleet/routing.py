@@ -19,7 +19,10 @@ def members_by_service(fleet: Fleet) -> dict[str, tuple[Member, ...]]:
 def _members(fleet: Fleet, service: Service, plan: Plan) -> tuple[Member, ...]:
     agent = fleet.settings.watchdog.port if service.watchdog.enabled else None
     return tuple(
-        Member(r.id, r.host, fleet.addresses[r.host], r.port, r.weight, agent, r.gpus)
+        Member(
+            *(r.id, r.host, fleet.addresses[r.host], r.port, r.weight, agent, r.gpus),
+            others=r.members[1:] or None,
+        )
         for r in plan.replicas
     )
 
@@ -35,6 +38,8 @@ def _route(fleet: Fleet, service: Service, plan: Plan) -> Route:
         match=service.route.match,
         api_key=keys.client,
         engine_key=keys.engine,
-        drained=frozenset(m.id for m in members if m.host in fleet.drained),
+        drained=frozenset(
+            m.id for m in members if any(host in fleet.drained for host, _ in m.places)
+        ),
         task=service.task,
     )

@@ -111,7 +111,9 @@ def wait(replica, key, timeout_s):
     """Wait until a replica answers a real completion, or what stands for one where its `task` is
     another, with its own model.
 
-    `replica` has a name, a port and a model. Raises LaunchError, with the end of the log.
+    `replica` has a name, a port and a model. A part of a replica over several hosts names the
+    `head`, the address that answers for all parts: it serves when they do. Raises LaunchError, with
+    the end of the log.
     """
     prove = PROOFS[replica.get("task", "generate")]
     name, start = replica["name"], time.monotonic()
@@ -127,7 +129,7 @@ def wait(replica, key, timeout_s):
             why = ended
             break
         left_s = max(1.0, start + timeout_s - time.monotonic())
-        url = "http://127.0.0.1:%d" % replica["port"]
+        url = base_url(replica)
         answer = prove(url, key, replica["model"], timeout_s=min(ANSWER_S, left_s))
         if answer["ok"] and answer["model"] in (replica["model"], None):
             report_phase(name, "serves")
@@ -146,6 +148,12 @@ def wait(replica, key, timeout_s):
     raise LaunchError("%s does not serve: %s" % (name, why), [name], log(name, key, first_id))
 
 
+def base_url(replica):
+    """Where a replica answers: on this host, or on its head."""
+    head = replica.get("head") or "127.0.0.1"
+    return "http://%s:%d" % ("[%s]" % head if ":" in head else head, replica["port"])
+
+
 class Progress:
     """Tells what a replica that starts is at, where the task asks for it and when that changes."""
 
@@ -162,7 +170,7 @@ class Progress:
 
     def _now(self, status):
         # Some listen from their very begin, and say that they are not ready, or nothing.
-        silent = status == 503 or self.replica.get("listens_first")
+        silent = status == 503 or self.replica.get("listens_first") or self.replica.get("head")
         if not silent and listens(self.replica["port"]):
             return "first token"
         if time.monotonic() - self.read_at < READ_S:

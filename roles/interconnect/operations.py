@@ -162,9 +162,9 @@ def _adopt_plan(target: Target, result: MeasuredPlan, adopt: AdoptVerdicts) -> s
     """Make the run use a plan that differs in P2P alone; returns why it cannot, or ""."""
     if not adopt(result.verdicts):
         return "the verdicts change its plan"
-    if result.plan.replicas == target.plan.replicas:
+    if result.plan.placed == target.plan.placed:
         return ""
-    for before, after in zip(target.plan.replicas, result.plan.replicas, strict=True):
+    for before, after in zip(target.plan.placed, result.plan.placed, strict=True):
         if before.p2p != after.p2p:
             way = "with" if after.p2p else "without"
             say(f"{after.name} works {way} P2P from this run on")

@@ -74,7 +74,7 @@ def wanted_groups(plan: HostPlan) -> list[tuple[int, ...]]:
     among them."""
     groups = (
         group
-        for replica in plan.replicas
+        for replica in plan.placed
         if len(replica.gpus) > 1
         for group in (*pairwise(replica.gpus), replica.gpus)
     )

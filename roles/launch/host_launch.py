@@ -1,7 +1,7 @@
 """What is to run on a host, with all files. Pure."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,18 @@ from roles.launch.render import (
     ReplicaFiles,
     firewall_files,
     groups,
+    open_to_members,
     replica_files,
     shared_unit,
 )
 from roles.launch.settings import LaunchSettings
-from roles.launch.state import LaunchState, changes, previous_gpus, previous_ports
+from roles.launch.state import (
+    LaunchState,
+    changes,
+    previous_gpus,
+    previous_groups,
+    previous_ports,
+)
 
 
 @dataclass(frozen=True)
@@ -46,11 +53,18 @@ class HostLaunch:
         """The replicas that are to run now."""
         return tuple(one for one in self.replicas if one.name not in self.left_out)
 
-    def firewall(self, ports: Iterable[int] = (), gpus: Iterable[int] = ()) -> dict[str, str]:
-        """The firewall's files for planned replicas, and for these ports and GPUs beside."""
-        all_gpus = [*gpus, *(gpu for one in self.assignments for gpu in one.replica.gpus)]
-        all_ports = [*ports, *(one.replica.port for one in self.assignments)]
-        return firewall_files(self.settings, self.balancers, all_ports, all_gpus)
+    @property
+    def parts(self) -> frozenset[str]:
+        """The names of replicas that run on other hosts, too."""
+        return frozenset(one.replica.name for one in self.assignments if one.members)
+
+    def firewall(self, state: LaunchState | None = None) -> dict[str, str]:
+        """The firewall's files for planned replicas, and for those of a state beside."""
+        before = (previous_ports(state), previous_gpus(state)) if state else ((), ())
+        ports = [*before[0], *(one.replica.port for one in self.assignments)]
+        gpus = [*before[1], *(gpu for one in self.assignments for gpu in one.replica.gpus)]
+        groups = [*(previous_groups(state) if state else ()), *map(_group, self.assignments)]
+        return firewall_files(self.settings, self.balancers, ports, gpus, open_to_members(groups))
 
     @property
     def shared(self) -> dict[str, str]:
@@ -63,6 +77,11 @@ class HostLaunch:
     def changes(self, state: LaunchState):
         """What launch has to do on a host in this state."""
         return changes(state, self.running, self.shared, self.left_out)
+
+
+def _group(one: Assignment) -> tuple[list[str], int]:
+    """The addresses of the other hosts of a replica, and its port."""
+    return [member.address for member in one.members if member.host != one.host], one.replica.port
 
 
 def task(
@@ -78,9 +97,7 @@ def task(
     """
     moving = {name for step in steps for name in step}
     settings, builds = launch.settings, [one.build for one in launch.assignments]
-    during = (
-        launch.firewall(previous_ports(state), previous_gpus(state)) if settings.firewall else {}
-    )
+    during = launch.firewall(state) if settings.firewall else {}
     return {
         "run": run_id,
         "progress": True,
@@ -109,6 +126,7 @@ def _replica(files: ReplicaFiles) -> Mapping[str, Any]:
     return {
         "name": files.name,
         "port": files.port,
+        "head": files.entry.get("head"),
         "gpus": list(files.gpus),
         "devices": files.entry["devices"],
         "model": files.entry["model"],

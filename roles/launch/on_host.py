@@ -276,7 +276,12 @@ def drain(replica):
     """Wait until a replica has finished its requests, or time is up, if its engine would cut them
     off when it stops."""
     deadline = time.monotonic() + TASK["drain_timeout_s"]
-    while replica.get("busy") and time.monotonic() < deadline and active_requests(replica):
+    while (
+        replica.get("busy")
+        and not replica.get("head")
+        and time.monotonic() < deadline
+        and active_requests(replica)
+    ):
         time.sleep(0.2)
 
 

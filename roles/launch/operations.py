@@ -55,9 +55,16 @@ def start_replicas(
     if host in host.state.failed_hosts:
         return
     changes = launch_plan.changes(state)
-    note(state, changes, fresh=bool(changes) and not state.serving)
+    # A replica over several hosts starts by the rolling update, which knows all of its hosts.
+    parts = [one for one in changes if one.subject in launch_plan.parts and one.kind != "retire"]
+    own = [one for one in changes if one not in parts]
+    if parts and not state.serving:
+        note(state, parts, fresh=False)
+        changes = own if any(one.kind in ("move", "start", "retire") for one in own) else []
+    else:
+        note(state, changes, fresh=bool(changes) and not state.serving)
     if not changes:
-        host.noop("all replicas run as planned")
+        host.noop("replicas over several hosts start later" if parts else "all run as planned")
         return
     moving = [change.subject for change in changes if change.kind in ("move", "start")]
     retired = [change.subject for change in changes if change.kind == "retire"]
@@ -90,8 +97,10 @@ def move_replicas(
     if host_step is None:
         host.noop("nothing moves here" if host.state.is_executing else "decided when executed")
         return
-    names = [id.partition("/")[2] for id in host_step.restarts]
-    retired = [id.partition("/")[2] for id in host_step.removals]
+    names = list(dict.fromkeys(id.partition("/")[2] for id in host_step.restarts))
+    # A replica of the same name, of this host alone or of others, takes its place.
+    left = [id.partition("/")[2] for id in host_step.removals]
+    retired = [name for name in dict.fromkeys(left) if name not in names]
     state = host.get_fact(LaunchFacts)
     if host in host.state.failed_hosts:
         return

@@ -1,6 +1,7 @@
 """Runs on a host: asks replicas by their own ports whether they are ready, all at once.
 
-Arguments: a name, a port and a path for each. Prints a line for each that answers in time: its name
+Arguments: a name, an address, a port and a path for each; the address is the head's of a replica
+over several hosts. Prints a line for each that answers in time: its name
 and the HTTP status, 0 where nobody takes the connection.
 """
 
@@ -12,10 +13,10 @@ import threading
 LIMIT_S = 3
 
 
-def ask(name, port, path, found):
+def ask(name, address, port, path, found):
     """Note what a replica answers; an answer that is no HTTP says nothing."""
     try:
-        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=LIMIT_S)
+        connection = http.client.HTTPConnection(address, int(port), timeout=LIMIT_S)
         connection.request("GET", path)
         found[name] = connection.getresponse().status
     except ConnectionError:
@@ -27,11 +28,11 @@ def ask(name, port, path, found):
 def main():
     """Ask all, wait as long as the limit says, and print what came until then."""
     words, found = sys.argv[1:], {}
-    replicas = [words[first : first + 3] for first in range(0, len(words), 3)]
+    replicas = [words[first : first + 4] for first in range(0, len(words), 4)]
     done = threading.Semaphore(0)
 
-    def one(name, port, path):
-        ask(name, port, path, found)
+    def one(name, address, port, path):
+        ask(name, address, port, path, found)
         done.release()
 
     for replica in replicas:

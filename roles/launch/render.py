@@ -2,21 +2,27 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from roles.engine import Build, Deployment, Phase, Placement, Served, Start, Watch
 from roles.host.paths import FIREWALL_RULES, FIREWALL_TABLE, FIREWALL_UNIT, UNITS
 from roles.host.templates import quoted, render
 from roles.launch.fingerprints import fingerprints
+from roles.launch.parts import Member, as_part, group_of
 from roles.launch.settings import LaunchSettings
 from roles.plan import Replica
 
 # The number of ports that each replica has for its own processes: some engines take the next free
 # port for each of them.
 INTERNAL_PORTS = 100
+Network = IPv4Network | IPv6Network
+# Ports that Linux gives to who names none (net.ipv4.ip_local_port_range): engines on several hosts
+# listen there for each other, and ask for no key.
+GIVEN_PORTS = "32768-60999"
 FIREWALL_UNIT_PATH = f"{UNITS}/{FIREWALL_UNIT}"
 
 
@@ -26,7 +32,8 @@ class Assignment:
 
     `engine` is the name of the engine's kind, `key` the API key that it expects ("": none).
     `devices` maps a GPU's index to the name that CUDA knows it by, where that is another. `card` is
-    the kind of its GPUs, as a part of a path.
+    the kind of its GPUs, as a part of a path. `host` is this one, and `members` are all hosts of a
+    replica over several by rank, empty for a replica of one host.
     """
 
     replica: Replica
@@ -37,6 +44,13 @@ class Assignment:
     key: str = field(repr=False)
     devices: Mapping[int, str] = field(default_factory=dict)
     card: str = ""
+    host: str = ""
+    members: tuple[Member, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """The rank of this host's part; 0 for a replica of one host, too."""
+        return self.replica.hosts.index(self.host) if self.members else 0
 
 
 @dataclass(frozen=True)
@@ -91,9 +105,7 @@ def replica_files(
 ) -> ReplicaFiles:
     """The numbered folder of a replica on a host with that address; `shared` is the shared unit."""
     replica, build = assignment.replica, assignment.build
-    start = assignment.deployment.start(
-        replica, assignment.served, build, placement(assignment, launch, address)
-    )
+    start = start_of(assignment, launch, address)
     files = {
         "start": FolderFile(render("systemd/start.sh.j2", name=replica.name, start=start)),
         "environment": FolderFile(
@@ -119,14 +131,40 @@ def replica_files(
     )
 
 
+def start_of(assignment: Assignment, launch: LaunchSettings, address: str) -> Start:
+    """How a replica starts on a host with that address, or the host's part of it."""
+    replica, where = assignment.replica, placement(assignment, launch, address)
+    start = assignment.deployment.start(replica, assignment.served, assignment.build, where)
+    if where.group is None:
+        return start
+    served = assignment.served
+    alike = {
+        "version": assignment.build.version_name,
+        "shape": str(replica.shape),
+        "port": replica.port,
+        "group": (where.group.addresses, where.group.first_port, where.group.executor),
+        "replica": (replica.max_model_len, replica.dtype, replica.p2p, replica.max_num_seqs),
+        "served": (served.model, served.weights, served.revision, dict(served.arguments)),
+        "key": hashlib.sha256(assignment.key.encode()).hexdigest(),
+    }
+    names = replica.hosts
+    drain_s = launch.drain_timeout_s
+    return as_part(start, where.group, names, assignment.key, replica.name, drain_s, alike)
+
+
 def placement(assignment: Assignment, launch: LaunchSettings, address: str) -> Placement:
     """The settings of its host that decide how a replica starts."""
+    replica = assignment.replica
     return Placement(
         listen_address=listen_address(address),
-        internal_port=internal_ports(launch, assignment.replica.gpus)[0],
+        internal_port=internal_ports(launch, replica.gpus)[0],
         drain_timeout_s=launch.drain_timeout_s,
         devices=assignment.devices,
         card=assignment.card,
+        group=group_of(
+            *(replica, assignment.members, assignment.host),
+            first_port=internal_ports(launch, dict(replica.members).get(replica.host, ()))[0],
+        ),
     )
 
 
@@ -164,32 +202,59 @@ def groups(builds: Iterable[Build]) -> tuple[str, ...]:
     return ("render", "video") if any(build.device == "rocm" for build in builds) else ()
 
 
+@dataclass(frozen=True)
+class OpenToMembers:
+    """Whom the firewall of a host lets in as the other hosts of its replicas over several: their
+    addresses, and the ports of these replicas' engines."""
+
+    addresses: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+
+
+def open_to_members(groups: Iterable[tuple[Sequence[str], int]]) -> OpenToMembers:
+    """What is opened for replicas, by the addresses of their other hosts and their port."""
+    known = [(others, port) for others, port in groups if others]
+    addresses = dict.fromkeys(one for others, _ in known for one in others)
+    return OpenToMembers(tuple(addresses), tuple(dict.fromkeys(port for _, port in known)))
+
+
 def firewall_files(
     launch: LaunchSettings,
     balancers: Iterable[str],
     ports: Iterable[int],
     gpus: Iterable[int],
+    members: OpenToMembers | None = None,
 ) -> dict[str, str]:
     """The firewall's files by path; none where there is no port or the firewall is off.
 
     Only balancers and `allow_from` may reach the engines' ports, and nobody the ports that the
-    processes of a replica use among themselves.
+    processes of a replica use among themselves. Hosts of the same replica reach these of each
+    other, and the ports that the kernel gives, which nobody else reaches then.
     """
     ports = sorted(set(ports))
     if not launch.firewall or not ports:
         return {}
-    networks = sorted(
-        {ip_network(address) for address in balancers} | set(launch.allow_from), key=str
-    )
+    networks = {ip_network(address) for address in balancers} | set(launch.allow_from)
+    members = members or OpenToMembers()
+    others = {ip_network(address) for address in members.addresses}
     last_internal = internal_ports(launch, [max(gpus, default=0)])[1]
+    internal = f"{launch.internal_ports_from}-{last_internal}"
     rules = render(
         "nftables/llm.nft.j2",
-        ipv4=[str(network) for network in networks if network.version == 4],
-        ipv6=[str(network) for network in networks if network.version == 6],
+        ipv4=_of_family(networks, 4),
+        ipv6=_of_family(networks, 6),
         ports=ports,
-        internal=f"{launch.internal_ports_from}-{last_internal}",
+        internal=internal,
+        members_ipv4=_of_family(others, 4),
+        members_ipv6=_of_family(others, 6),
+        members_ports=(*members.ports, internal, GIVEN_PORTS),
+        given=GIVEN_PORTS,
     )
     return {FIREWALL_RULES: rules, FIREWALL_UNIT_PATH: render("systemd/llm-firewall.service.j2")}
+
+
+def _of_family(networks: Iterable[Network], version: int) -> list[str]:
+    return [str(one) for one in sorted(networks, key=str) if one.version == version]
 
 
 def _engine_files(start: Start, key: str) -> dict[str, FolderFile]:
@@ -225,12 +290,32 @@ def _entry(assignment: Assignment, start: Start) -> dict[str, Any]:
         "port": replica.port,
         "gpus": list(replica.gpus),
         "devices": [assignment.devices[gpu] for gpu in replica.gpus if gpu in assignment.devices],
-        "members": {replica.host: list(replica.gpus)},
+        "members": {host: list(gpus) for host, gpus in replica.members}
+        or {replica.host: list(replica.gpus)},
+        **_group_entry(assignment),
         "shape": str(replica.shape),
         "max_model_len": replica.max_model_len,
         **({"task": task} if task != "generate" else {}),
         **({"busy": busy} if busy else {}),
         **({"watch": watch} if watch else {}),
+    }
+
+
+def _group_entry(assignment: Assignment) -> dict[str, Any]:
+    """What a manifest says of a part of a replica over several hosts: its rank and its group, and
+    of another than the head where that answers."""
+    replica, rank = assignment.replica, assignment.rank
+    if not replica.members:
+        return {}
+    # A group's name has the form of a replica's.
+    group = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{replica.name}.{replica.host}")[:128]
+    head = {"head": assignment.members[0].address} if rank else {}
+    return {
+        "group": group,
+        "hosts": list(replica.hosts),
+        "addresses": [one.address for one in assignment.members],
+        "rank": rank,
+        **head,
     }
 
 

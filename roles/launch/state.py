@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from roles.engine import DEPLOYMENTS
+from roles.host import check_address
 from roles.host.paths import FIREWALL_RULES, MANIFEST, REPLICAS, STATE, UNIT_GLOB, UNIT_PREFIX
 from roles.host.paths import UNIT_TEMPLATE as TEMPLATE
 from roles.host.question import Part, Sections, require
@@ -45,7 +46,10 @@ path=
 case "$(sed -n 's/^ "engine": "\\([a-z_]*\\)".*/\\1/p' "$folder/replica.json" | head -n 1)" in
 {_READY_PATHS}
 esac
-[ "$active" != active ] || [ -z "$port" ] || [ -z "$path" ] || asks="$asks $name $port $path"
+# Of a replica over several hosts its head answers.
+head=$(sed -n 's/^ "head": "\\([0-9a-fA-F.:]*\\)".*/\\1/p' "$folder/replica.json" | head -n 1)
+[ "$active" != active ] || [ -z "$port" ] || [ -z "$path" ] ||
+asks="$asks $name ${{head:-127.0.0.1}} $port $path"
 done
 part ready
 [ -z "$asks" ] || limit 10 python3 -c {shlex.quote(_READINESS)} $asks
@@ -130,6 +134,11 @@ class Change:
         return f"{self.subject} {self.reason}"
 
 
+Gpu = Annotated[int, Field(ge=0, lt=10_000)]
+HostName = Annotated[str, Field(max_length=200)]
+Address = Annotated[str, AfterValidator(lambda value: str(check_address(value)))]
+
+
 class _Entry(BaseModel):
     """The fields of a manifest's entry that are read here; an entry has more."""
 
@@ -138,8 +147,12 @@ class _Entry(BaseModel):
     name: str
     port: Annotated[int, Field(ge=1, le=65535)]
     digest: str
-    gpus: list[Annotated[int, Field(ge=0, lt=10_000)]]
+    gpus: list[Gpu]
     service: str | None = None
+    rank: Annotated[int, Field(ge=0, lt=1000)] | None = None
+    hosts: Annotated[list[HostName], Field(max_length=1000)] | None = None
+    addresses: Annotated[list[Address], Field(max_length=1000)] | None = None
+    members: dict[HostName, list[Gpu]] | None = None
 
 
 class _Manifest(BaseModel):
@@ -257,3 +270,15 @@ def previous_ports(state: LaunchState) -> Iterable[int]:
 def previous_gpus(state: LaunchState) -> Iterable[int]:
     """GPUs of replicas of the previous plan, which their internal ports are derived from."""
     return [int(gpu) for entry in state.manifest.values() for gpu in entry["gpus"]]
+
+
+def previous_groups(state: LaunchState) -> list[tuple[list[str], int]]:
+    """Of each part of the previous plan's replicas over several hosts the addresses of the others,
+    and the port."""
+    found = []
+    for entry in state.manifest.values():
+        rank, addresses = entry.get("rank"), list(map(str, entry.get("addresses") or ()))
+        if rank is not None:
+            others = [one for place, one in enumerate(addresses) if place != rank]
+            found.append((others, int(entry["port"])))
+    return found

@@ -9,6 +9,7 @@ from roles.plan.estimate import Estimate as Estimate
 from roles.plan.estimate import Load as Load
 from roles.plan.estimate import Task as Task
 from roles.plan.plan import Cluster as Cluster
+from roles.plan.plan import Executor as Executor
 from roles.plan.plan import HostPlan as HostPlan
 from roles.plan.plan import MemorySum as MemorySum
 from roles.plan.plan import Plan as Plan

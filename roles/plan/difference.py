@@ -16,6 +16,8 @@ _LABELS = (
     ("tensor_split", "tensor_split "),
     ("gpus", "GPUs "),
     ("p2p", ""),
+    ("hosts", "hosts "),
+    ("executor", "executor "),
     ("port", "port "),
     ("max_model_len", "max_model_len "),
 )
@@ -59,4 +61,6 @@ def grouped(changes: Sequence[ReplicaChange]) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "one"
+    return str(value)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 from roles.hardware import Gpu
 from roles.plan.estimate import Estimate, Load
@@ -85,14 +86,21 @@ class MemorySum:
         return self.starts and self.kv_cache_gib >= self.kv_needed_gib
 
 
+# What joins the hosts of a replica over several hosts.
+Executor = Literal["engine", "ray"]
+
+
 @dataclass(frozen=True)
 class Replica:
-    """One engine process group: one unit, one port, some GPUs of one host.
+    """One engine process group: one service, one port, some GPUs of one host or of several.
 
-    `number` counts the host's replicas from 0. `max_num_seqs` and `max_num_batched_tokens` limit
-    the requests and tokens of one step, and `enforce_eager` does without CUDA graphs, if the
-    engine's default would leave no memory. `dtype` is "half" if the card has no
-    bfloat16, else None. `weight` is its share of requests relative to other replicas. `expected` is
+    `host` and `gpus` are those of its head, which answers requests; `members` are all its hosts in
+    the order of their ranks, the head first, with the GPUs of each, empty for a replica of one
+    host. It has a unit on each host. `executor` joins its hosts: the engine's own multi-node mode,
+    or Ray. `number` counts the host's replicas from 0. `max_num_seqs` and `max_num_batched_tokens`
+    limit the requests and tokens of one step, and `enforce_eager` does without CUDA graphs, if the
+    engine's default would leave no memory. `dtype` is "half" if the card has no bfloat16, else
+    None. `weight` is its share of requests relative to other replicas. `expected` is
     its estimate, None without a stated load. `engine` is the kind of its engine.
     """
 
@@ -114,17 +122,30 @@ class Replica:
     weight: int = 1
     expected: Estimate | None = None
     p2p: bool = True
+    members: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    executor: Executor = "engine"
 
     @property
     def id(self) -> str:
         """The name of a replica within the fleet: "host/name"."""
         return f"{self.host}/{self.name}"
 
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All hosts that it runs on, in the order of their ranks."""
+        return tuple(host for host, _ in self.members) or (self.host,)
+
+    def part_on(self, host: str) -> "Replica":
+        """The replica with the GPUs that it has on one of its hosts."""
+        return replace(self, gpus=dict(self.members).get(host, self.gpus))
+
 
 @dataclass(frozen=True)
 class HostPlan:
     """The replicas of one host, with reasons; without replicas it cannot serve the model.
 
+    A replica over several hosts is among the `replicas` of its head, and among the `parts` of each
+    other host, with the GPUs that it has there.
     `rejected` are the other shapes, each with the reason. `problems` say why a kind of card, or the
     whole host, serves nothing; `remedies` are changes that would make the model fit. `links` says
     how the GPUs are linked, in words.
@@ -140,6 +161,12 @@ class HostPlan:
     remedies: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     links: str = ""
+    parts: tuple[Replica, ...] = ()
+
+    @property
+    def placed(self) -> tuple[Replica, ...]:
+        """Everything that has a unit on the host: its replicas, and its parts of others."""
+        return self.replicas + self.parts
 
 
 def with_p2p_of(old: HostPlan, new: HostPlan) -> HostPlan | None:
@@ -151,12 +178,18 @@ def with_p2p_of(old: HostPlan, new: HostPlan) -> HostPlan | None:
     def rest(replica: Replica) -> Replica:
         return replace(replica, p2p=True, weight=1, expected=None)
 
+    def adopted(before: tuple[Replica, ...], now: tuple[Replica, ...]) -> tuple[Replica, ...]:
+        return tuple(replace(a, p2p=b.p2p) for a, b in zip(before, now, strict=True))
+
     if list(map(rest, old.replicas)) != list(map(rest, new.replicas)):
         return None
-    replicas = tuple(
-        replace(before, p2p=now.p2p) for before, now in zip(old.replicas, new.replicas, strict=True)
+    if list(map(rest, old.parts)) != list(map(rest, new.parts)):
+        return None
+    return replace(
+        old,
+        replicas=adopted(old.replicas, new.replicas),
+        parts=adopted(old.parts, new.parts),
     )
-    return replace(old, replicas=replicas)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class SavedReplica(BaseModel):
     enable_expert_parallel: bool | None = None
     tensor_split: list[float] | None = None
     p2p: bool | None = None
+    members: dict[Text, list[Annotated[int, Field(ge=0, lt=2**31)]]] | None = None
+    executor: Text | None = None
 
 
 class SavedMachine(BaseModel):
@@ -136,6 +138,9 @@ def _entry(replica: Replica) -> dict[str, Any]:
     }
     entry |= {"enable_expert_parallel": True} if shape.expert_parallel else {}
     entry |= {"tensor_split": list(shape.tensor_split)} if shape.tensor_split else {}
+    if replica.members:
+        entry["members"] = {host: list(gpus) for host, gpus in replica.members}
+        entry |= {"executor": replica.executor} if replica.executor != "engine" else {}
     return entry | ({} if replica.p2p else {"p2p": False})
 
 
@@ -176,6 +181,10 @@ def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: entry[name] for name in ("gpus", "port", "max_model_len")}
     shown |= {"shape": str(shape), "tensor_split": shape.tensor_split}
     shown |= {"engine": entry["engine"]} if entry.get("engine") else {}
+    shown["hosts"] = [
+        f"{host} {','.join(map(str, gpus))}" for host, gpus in (entry.get("members") or {}).items()
+    ]
+    shown["executor"] = entry.get("executor") or "engine"
     return shown | {"p2p": "without P2P" if entry.get("p2p") is False else "with P2P"}
 
 

@@ -101,15 +101,17 @@ def plan_rolling(
     max_batches: int,
     balanced: Collection[str],
     failed_hosts: Collection[str] = (),
+    absent_hosts: Collection[str] = (),
     undrainable: Mapping[str, str] | None = None,
     untouched: Mapping[str, str] | None = None,
     forbid_interruption: Collection[str] = (),
 ) -> RollingPlan:
     """Plan a rolling update; members and changes are in the inventory's order.
 
-    `max_batches` is at least 2. `failed_hosts` failed earlier in this run. `undrainable` maps a
-    service to why its replicas cannot be drained in this run, and what to do. `untouched` maps a
-    service to why none of its replicas that serve is stopped. Services of
+    `max_batches` is at least 2. `failed_hosts` failed earlier in this run, `absent_hosts` are not
+    in it: a replica over several hosts moves with all of them. `undrainable` maps a service to why
+    its replicas cannot be drained in this run, and what to do. `untouched` maps a service to why
+    none of its replicas that serve is stopped. Services of
     `forbid_interruption` are never left without a replica. Raises ValueError where changes name
     unknown replicas or contradict each other.
     """
@@ -117,6 +119,7 @@ def plan_rolling(
     feasible: list[Move] = []
     for move in moves(members, changes):
         reason = _blocker(move, frozenset(failed_hosts), undrainable or {}, untouched or {})
+        reason = reason or _absent(move, frozenset(absent_hosts))
         if reason:
             skipped.append(Skipped(move, reason))
         else:
@@ -155,6 +158,15 @@ def _blocker(
         if member.gets_requests and member.service in undrainable:
             return f"{member.id} cannot be drained: {undrainable[member.service]}"
     return ""
+
+
+def _absent(move: Move, absent: frozenset[str]) -> str:
+    """Why a move of several hosts cannot be made without those that are not in the run."""
+    hosts = [host for host in move.hosts if host in absent]
+    if not hosts or len(move.hosts) == 1:
+        return ""
+    limits = " ".join(f"--limit {host}" for host in hosts)
+    return f"not all of its hosts are in this run: add {limits}"
 
 
 def _allowed(

@@ -8,6 +8,7 @@ from pyinfra import host
 from roles.balancer import (
     Balancer,
     Drain,
+    Member,
     balancer_of,
     covered,
     drain_problem,
@@ -105,10 +106,6 @@ def _target() -> str:
     return value
 
 
-def _host_of(target: str) -> str:
-    return target.partition("/")[0]
-
-
 def _check_exists(fleet: Fleet, target: str) -> None:
     """RefusedError where the inventory has no such host, replica or GPU."""
     hosts = {one.name: one for one in fleet.with_role(GPU_HOSTS)}
@@ -137,13 +134,12 @@ def _undrain_refusal(run: Run, target: str) -> str:
         others = ", ".join(in_words(one.replica) for one in people_drains(run)) or "nothing"
         warn(f"{in_words(target)} is not drained by a person; drained are: {others}")
         return ""
-    name = _host_of(target)
-    if not _to_prove(run, target):
-        return ""
-    if name not in reached(run.state):
-        return f"{name} is not in this run, so nothing proves its replicas: add --limit {name}"
-    if name in {one.name for one in run.state.failed_hosts}:
-        return f"{in_words(target)} stays drained: {name} did not pass its checks, see there"
+    failed = {one.name for one in run.state.failed_hosts}
+    for name in dict.fromkeys(one.host for one in _to_prove(run, target)):
+        if name not in reached(run.state):
+            return f"{name} is not in this run, so nothing proves its replicas: add --limit {name}"
+        if name in failed:
+            return f"{in_words(target)} stays drained: {name} did not pass its checks, see there"
     return ""
 
 
@@ -151,16 +147,17 @@ def _is_drained(run: Run, target: str) -> bool:
     return any(one.replica == target for one in people_drains(run))
 
 
-def _to_prove(run: Run, target: str) -> list[str]:
-    """The names of planned replicas that a drain holds for."""
+def _to_prove(run: Run, target: str) -> list[Member]:
+    """The planned replicas that a drain holds for."""
     members = [one for own in members_by_service(run.fleet).values() for one in own]
-    return [one.id.partition("/")[2] for one in covered(members, [target])]
+    return covered(members, [target])
 
 
 def _prove(run: Run, target: str) -> None:
-    """Validate what is to be undrained, on its own host: its GPUs, completions, and load."""
-    this_host = run.fleet.host(host.name)
-    names = _to_prove(run, target) if host.name == _host_of(target) else []
+    """Validate what is to be undrained, on the host that answers: its GPUs, completions, and
+    load."""
+    this_host, own = run.fleet.host(host.name), _to_prove(run, target)
+    names = [one.id.partition("/")[2] for one in own if one.host == host.name]
     if not names or this_host.hardware is None or not admit_as_deployed(run):
         return
     validate_host(

@@ -144,7 +144,7 @@ def undrained(run: Run) -> str:
 def _prepare(run: Run, job: Job, prove: bool) -> None:
     """Tune a host's GPUs, and check that they are ready."""
     name, declared = host.name, run.fleet.host(host.name)
-    sizes = [len(replica.gpus) for _, plan in run.fleet.on(name) for replica in plan.replicas]
+    sizes = [len(replica.gpus) for _, plan in run.fleet.on(name) for replica in plan.placed]
     tuned = tune(
         settings=declared.tuning,
         gpus_together=max(sizes, default=1),

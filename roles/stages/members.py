@@ -1,7 +1,7 @@
 """The members and changes of a rolling update, made from what hosts run and the plan. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from roles.declaration import BALANCERS, GPU_HOSTS
 from roles.fleet import Fleet, Host
@@ -63,34 +63,71 @@ def members_of(
     return [
         member
         for host in fleet.with_role(GPU_HOSTS)
-        for member in _on_host(fleet, host, found.get(host.name), balanced)
+        for member in _on_host(fleet, host, found, balanced)
     ]
 
 
 def _on_host(
-    fleet: Fleet, host: Host, found: Found | None, balanced: Balanced | None
+    fleet: Fleet, host: Host, found: Mapping[str, Found], balanced: Balanced | None
 ) -> Iterator[Member]:
-    planned = planned_on(fleet, host.name)
+    planned, own = fleet_replicas(fleet, host.name), found.get(host.name)
     for replica in planned:
-        if found is None:
-            serves = balanced is None or replica.id in balanced.in_service
-        else:
-            serves = _serves(replica.name, found)
-        drained_by = _drained_by(fleet, host, replica.id, balanced)
-        yield Member(replica.id, replica.service, (host.name,), serves, drained_by)
+        hosts = hosts_of(replica, own)
+        drained_by = _drained_by(fleet, hosts, replica.id, balanced)
+        serves = _whole_serves(replica, hosts, found, balanced)
+        yield Member(replica.id, replica.service, hosts, serves, drained_by)
     names = {replica.name for replica in planned}
-    for name in found.state.units if found else ():
-        if found and name not in names:
-            id = f"{host.name}/{name}"
-            service = str(found.state.manifest.get(name, {}).get("service", _service_of(name)))
-            drained_by = _drained_by(fleet, host, id, balanced)
-            yield Member(id, service, (host.name,), _serves(name, found), drained_by)
+    for name in own.state.units if own else ():
+        # A part of a replica belongs to its head, planned or not.
+        id = f"{host.name}/{name}"
+        if own is None or name in names or whole_of(fleet, host.name, name, found) != id:
+            continue
+        entry = own.state.manifest.get(name, {})
+        hosts = tuple(entry.get("hosts") or (host.name,))
+        drained_by = _drained_by(fleet, hosts, id, balanced)
+        service = str(entry.get("service", _service_of(name)))
+        if name in {one.name for one in parts_on(fleet, host.name)}:
+            # Its place is taken by a part of another replica.
+            hosts = (host.name,)
+        yield Member(id, service, hosts, _serves(name, own), drained_by)
 
 
-def _drained_by(fleet: Fleet, host: Host, id: str, balanced: Balanced | None) -> frozenset[str]:
+def hosts_of(replica: Replica, found: Found | None) -> tuple[str, ...]:
+    """All hosts of a replica, those that it leaves with this run, too."""
+    entry = found.state.manifest.get(replica.name, {}) if found else {}
+    return tuple(dict.fromkeys((*replica.hosts, *map(str, entry.get("hosts") or ()))))
+
+
+def whole_of(fleet: Fleet, host: str, name: str, found: Mapping[str, Found]) -> str:
+    """The id of the replica that a unit of a host is, or is a part of, by the manifest."""
+    head = (found[host].state.manifest.get(name, {}).get("hosts") or [host])[0]
+    runs = head in found and name in found[head].state.units
+    planned = head in fleet.addresses and name in {r.name for r in fleet_replicas(fleet, head)}
+    # Of a head that is gone nobody knows: the part is all that is left.
+    return f"{head}/{name}" if runs or planned else f"{host}/{name}"
+
+
+def _whole_serves(
+    replica: Replica,
+    hosts: tuple[str, ...],
+    found: Mapping[str, Found],
+    balanced: Balanced | None,
+) -> bool:
+    """Whether a replica serves: all its parts run, as far as this run sees them."""
+    seen = [found[host] for host in hosts if host in found]
+    if found.get(replica.host) is None:
+        return balanced is None or replica.id in balanced.in_service
+    return all(_serves(replica.name, one) for one in seen)
+
+
+def _drained_by(
+    fleet: Fleet, hosts: Collection[str], id: str, balanced: Balanced | None
+) -> frozenset[str]:
     if balanced is not None:
         return balanced.keep_out(id)
-    declared = (host.drained or host.retired) and not fleet.with_role(BALANCERS)
+    known = {one.name: one for one in fleet.hosts}
+    own = [known[name] for name in hosts if name in known]
+    declared = any(one.drained or one.retired for one in own) and not fleet.with_role(BALANCERS)
     return frozenset({INVENTORY}) if declared else frozenset()
 
 
@@ -104,16 +141,27 @@ def _service_of(name: str) -> str:
     return name.rpartition("-")[0]
 
 
-def planned_on(fleet: Fleet, host: str) -> list[Replica]:
-    """The replicas that a host is to run, of all services."""
+def fleet_replicas(fleet: Fleet, host: str) -> list[Replica]:
+    """The replicas whose head, or only host, is this one, of all services."""
     return [replica for _, plan in fleet.on(host) for replica in plan.replicas]
+
+
+def parts_on(fleet: Fleet, host: str) -> list[Replica]:
+    """A host's parts of replicas with another head, of all services."""
+    return [part for _, plan in fleet.on(host) for part in plan.parts]
+
+
+def planned_on(fleet: Fleet, host: str) -> list[Replica]:
+    """What a host is to run, of all services: replicas, and parts of replicas."""
+    return [*fleet_replicas(fleet, host), *parts_on(fleet, host)]
 
 
 def changes_of(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
     """The replicas to move or take down, in the inventory's order; none on fresh hosts.
 
-    If an engine accepts only one key and that changes, all replicas of its service restart in one
-    step: a balancer has one key for all of them.
+    A replica over several hosts moves as one, whichever of its parts has to. If an engine accepts
+    only one key and that changes, all replicas of its service restart in one step: a balancer has
+    one key for all of them.
     """
     hosts = [one.name for one in fleet.with_role(GPU_HOSTS)]
     known = {name: found[name] for name in hosts if name in found and not found[name].fresh}
@@ -124,27 +172,56 @@ def changes_of(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
         for change in one.changes
         if change.replaces_only_key and fleet.with_role(BALANCERS)
     }
-    return [
+    changes = [
         change
-        for name, one in known.items()
-        for change in _changes_on(name, planned[name], one, one_key)
+        for name in known
+        for change in _changes_on(fleet, name, planned[name], found, one_key)
     ]
+    return _without_contradictions(changes)
+
+
+def _without_contradictions(changes: Iterable[Change]) -> list[Change]:
+    """Each replica's changes as one; what restarts is not removed."""
+    restarts: dict[str, Restart] = {}
+    removals: dict[str, Removal] = {}
+    order: dict[str, None] = {}
+    for change in changes:
+        if isinstance(change, Restart):
+            before = restarts.get(change.replica, change)
+            replaces = tuple(dict.fromkeys((*before.replaces, *change.replaces)))
+            restarts[change.replica] = replace(
+                before, replaces=replaces, together=before.together or change.together
+            )
+        elif isinstance(change, Removal):
+            removals[change.replica] = change
+        else:
+            continue
+        order[change.replica] = None
+    return [restarts.get(id) or removals[id] for id in order]
 
 
 def _changes_on(
-    host: str, planned: Mapping[str, Replica], found: Found, one_key: Collection[str]
+    fleet: Fleet,
+    host: str,
+    planned: Mapping[str, Replica],
+    found: Mapping[str, Found],
+    one_key: Collection[str],
 ) -> Iterator[Change]:
-    for change in found.changes:
+    state = found[host].state
+    for change in found[host].changes:
+        name = change.subject
         if change.kind in ("move", "start"):
-            replica = planned[change.subject]
-            replaced = _replaced(replica, found.state)
+            replica = planned[name]
+            # The unit may have been a replica of its own, or a part of another one.
+            old = [*([name] if name in state.units else []), *_replaced(replica, state)]
+            replaced = dict.fromkeys(whole_of(fleet, host, one, found) for one in old)
             yield Restart(
-                f"{host}/{replica.name}",
-                replaces=tuple(f"{host}/{name}" for name in replaced),
+                replica.id,
+                replaces=tuple(one for one in replaced if one != replica.id),
                 together=_key_reason(replica.service) if replica.service in one_key else "",
             )
         if change.kind == "retire":
-            yield Removal(f"{host}/{change.subject}")
+            yield Removal(whole_of(fleet, host, name, found))
 
 
 def _key_reason(service: str) -> str:

@@ -1,6 +1,6 @@
 """The stage of the rolling update: moves replicas that serve to what is planned, by batches."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from pyinfra import host
@@ -25,7 +25,7 @@ def roll(run: Run) -> None:
                 launch=partial(run.launch, name),
                 run_id=run.id,
                 step=partial(_step, run, index, name),
-                on_moved=partial(_on_moved, run),
+                on_moved=partial(_on_moved, run, name),
                 on_restored=partial(_on_restored, run, name),
                 batch=index + 1,
             )
@@ -47,14 +47,21 @@ def _step(run: Run, index: int, name: str) -> HostStep | None:
     return step
 
 
-def _on_moved(run: Run, ids: Collection[str]) -> None:
-    run.rolling.done(ids)
-    run.seen.proved(ids)
+def _on_moved(run: Run, name: str, ids: Collection[str]) -> None:
+    run.rolling.done(ids, name)
+    run.seen.proved(_on(name, ids))
+
+
+def _on(name: str, ids: Iterable[str]) -> list[str]:
+    """Replicas as they are seen on a host: a part of a replica has the replica's name."""
+    return [f"{name}/{id.partition('/')[2]}" for id in ids]
 
 
 def _on_restored(run: Run, name: str, failed: Collection[str]) -> None:
     run.rolling.put_back(name, failed)
-    run.seen.proved([id for id in run.rolling.restored if id.startswith(f"{name}/")])
+    turn = run.rolling.turns.get(name)
+    own = (*turn.restarts, *turn.removals) if turn else ()
+    run.seen.proved(_on(name, [id for id in own if id in run.rolling.restored]))
 
 
 def _on_checked(run: Run, name: str, names: Collection[str], serve: bool) -> None:

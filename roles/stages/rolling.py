@@ -50,6 +50,8 @@ class Rolling:
     failures: dict[str, frozenset[str]] = field(default_factory=dict)
     turns: dict[str, HostStep] = field(default_factory=dict)
     undrainable: set[str] = field(default_factory=set)
+    _parts: set[tuple[str, str]] = field(default_factory=set)
+    _put_back: set[str] = field(default_factory=set)
     _balanced: Balanced | None = None
     _plan: RollingPlan | None = None
     _slots: int | None = None
@@ -74,12 +76,14 @@ class Rolling:
             members = members_of(fleet, found, self._balanced)
             # A service that left the inventory is still in the upstreams.
             services = {member.service for member in members}
+            known = {*found, *(host for member in members for host in member.hosts)}
             self._plan = plan_rolling(
                 members,
                 changes,
                 max_batches=self.slots,
                 balanced=services if fleet.with_role(BALANCERS) else (),
-                failed_hosts=self._failed_before & set(found),
+                failed_hosts=self._failed_before & known,
+                absent_hosts=known - set(found),
                 undrainable=self._undrainable(fleet, services),
                 untouched=self._untouched(members),
                 forbid_interruption=[
@@ -137,15 +141,28 @@ class Rolling:
             self.turns[name] = found
         return found
 
-    def done(self, ids: Collection[str]) -> None:
-        """Record that replicas serve as planned, or are taken down as planned."""
-        self.moved |= set(ids)
+    def done(self, ids: Collection[str], name: str = "") -> None:
+        """Record that replicas serve as planned, or are taken down as planned: wholly, or a host's
+        parts of them."""
+        self._parts |= {(id, name) for id in ids if name}
+        hosts = {one.id: one.hosts for one in self.plan().members} if name else {}
+        self.moved |= {
+            id for id in ids if all((id, host) in self._parts for host in hosts.get(id, ()))
+        }
 
     def put_back(self, name: str, failed: Collection[str]) -> None:
         """Record that a host's previous replicas serve again, because these failed to."""
-        self.failures[name] = frozenset(failed)
-        serving = {member.id for member in self.plan().members if member.serves}
-        self.restored |= serving & _replicas(self.turns.get(name))
+        turn = _replicas(self.turns.get(name))
+        # A part of a replica has the name of the replica.
+        names = {id.partition("/")[2] for id in failed}
+        own = frozenset(id for id in turn if id.partition("/")[2] in names)
+        self.failures[name] = own or frozenset(failed)
+        self._put_back.add(name)
+        self.restored |= {
+            member.id
+            for member in self.plan().members
+            if member.serves and member.id in turn and self._put_back.issuperset(member.hosts)
+        }
 
     def undrained(self, index: int) -> list[str]:
         """The ids of replicas that get requests again after a batch."""

@@ -103,9 +103,16 @@ class Run:
         return replace(host_launch(self.fleet, name), left_out=frozenset(self.left_out(name)))
 
     def left_out(self, name: str) -> dict[str, Quarantine]:
-        """The planned replicas of a host that its quarantines keep from running, and which."""
-        gpus = {one.name: one.gpus for one in planned_on(self.fleet, name)}
-        return left_out(gpus, self.quarantines.get(name, ()))
+        """The planned replicas of a host that quarantines keep from running, and which: its own,
+        and those of the other hosts of a replica."""
+        planned = planned_on(self.fleet, name)
+        found = left_out({one.name: one.gpus for one in planned}, self.quarantines.get(name, ()))
+        for replica in planned:
+            for other, gpus in replica.members:
+                if other != name:
+                    elsewhere = self.quarantines.get(other, ())
+                    found = left_out({replica.name: gpus}, elsewhere) | found
+        return found
 
     @classmethod
     def of(cls, state: State) -> "Run":

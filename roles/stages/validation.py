@@ -109,7 +109,7 @@ def endpoint_of(fleet: Fleet, this_host: Host, service: Service, plan: Plan) -> 
     upstreams = tuple(
         f"{bracketed(fleet.addresses[replica.host])}:{replica.port}"
         for replica in plan.replicas
-        if replica.host not in fleet.drained
+        if not fleet.drained.intersection(replica.hosts)
     )
     url = base_url(
         settings, service.route.match, this_host.address, fleet.settings.validation.endpoint_url

@@ -16,9 +16,8 @@ from roles.engine.planning import Planning
 from roles.hardware import Hardware, summary
 from roles.models import Model, shape_problems
 from roles.plan import Cluster, MemorySum, Plan, Shape
+from roles.topology.service_fields import MAX_HOSTS
 
-# A fault of any host of a cluster stops its replica, so clusters stay small.
-MAX_HOSTS = 16
 WIDE_GBIT_S = 200
 
 
@@ -75,6 +74,8 @@ def _network_effect(model: Model, speeds: Sequence[float | None]) -> str:
 def describe_cluster(cluster: Cluster) -> str:
     """A description of a cluster."""
     how = "tensor parallel inside each host, the pipeline across them"
+    if cluster.shape.pipeline_parallel < len(cluster.hosts):
+        how = "tensor parallel across the hosts"
     if cluster.data_parallel_size > 1:
         how = f"{cluster.data_parallel_size} data-parallel ranks, experts over all GPUs"
     how += f", {cluster.network}" if cluster.network else ""
@@ -88,7 +89,7 @@ def describe_cluster(cluster: Cluster) -> str:
 def not_deployed_yet(plan: Plan) -> str:
     """That a plan's clusters are planned alone, and what can be deployed today."""
     return (
-        f"{plan.model} needs several hosts for one replica, and such replicas are planned, not "
+        f"{plan.model} needs wide expert parallel over several hosts, which is planned, not "
         f"deployed yet ({'; '.join(map(describe_cluster, plan.clusters))}); deploy it today on a "
         f"host that holds it alone, or serve a smaller model"
     )
@@ -134,7 +135,7 @@ def _candidate_shapes(
             and not _wide_problems(model, tensor, ranks)
         ):
             yield shape, ranks
-    for shape_option in _shapes(gpus, hosts):
+    for shape_option in split_shapes(gpus, hosts):
         shape, objections = engine.check_shape(model, shape_option)
         if not objections:
             yield shape, 1
@@ -144,7 +145,8 @@ def _wide_problems(model: Model, tensor: int, ranks: int) -> tuple[str, ...]:
     return shape_problems(model, tensor, expert_parallel=True, data_parallel_size=ranks)
 
 
-def _shapes(gpus: int, hosts: int) -> Iterator[Shape]:
+def split_shapes(gpus: int, hosts: int) -> Iterator[Shape]:
+    """Tensor parallel inside each host and the pipeline across them, most tensor parallel first."""
     for tensor in range(gpus, 0, -1):
         if gpus % tensor == 0:
             yield Shape(tensor, gpus // tensor * hosts)

@@ -26,7 +26,13 @@ def explain(plan: Plan, whole: bool = False) -> str:
     parts = [f"Plan for {plan.service}: {plan.model}, {count}"]
     parts += [*_wrapped_head(head_line(plan)), ""]
     parts += [_table_of(plan.hosts, whole), "", *_of_hosts(plan.hosts, whole)]
-    parts += [wrapped(f"as a cluster: {describe_cluster(cluster)}") for cluster in plan.clusters]
+    planned = {replica.hosts for replica in plan.replicas}
+    parts += [
+        wrapped(f"as a cluster: {describe_cluster(cluster)}")
+        for cluster in plan.clusters
+        # What a replica is, its hosts say; with wide expert parallel it would be another.
+        if cluster.hosts not in planned or cluster.data_parallel_size > 1
+    ]
     parts += [wrapped(f"no cluster: {problem}") for problem in plan.cluster_problems]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -58,14 +64,26 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 
 def _rows(host: HostPlan, whole: bool) -> list[tuple[str, ...]]:
     """The replicas of a host; in short those that differ only in number, GPUs and port are one."""
-    if not host.replicas:
+    if not host.placed:
         return [(host.host, "none", "", "", "", "", "", "")]
+    parts = [_part_row(host.host, one) for one in host.parts]
     if whole:
-        return [_row([replica]) for replica in host.replicas]
+        return [*(_row([replica]) for replica in host.replicas), *parts]
     return [
-        _row(list(alike))
-        for _, alike in groupby(host.replicas, key=lambda one: (one.engine, one.shape, one.memory))
+        *(
+            _row(list(alike))
+            for _, alike in groupby(
+                host.replicas, key=lambda one: (one.engine, one.shape, one.memory)
+            )
+        ),
+        *parts,
     ]
+
+
+def _part_row(host: str, part: Replica) -> tuple[str, ...]:
+    """A host's part of a replica whose head is another host."""
+    gpus = ",".join(map(str, part.gpus))
+    return (host, part.name, gpus, f"part of {part.id}", "", "", "", part.engine)
 
 
 def _row(alike: Sequence[Replica]) -> tuple[str, ...]:
@@ -99,7 +117,7 @@ def _of_hosts(hosts: Iterable[HostPlan], whole: bool) -> list[str]:
 
 
 def _details(host: HostPlan, whole: bool) -> list[str]:
-    sums = {str(replica.shape): replica for replica in host.replicas} if whole else {}
+    sums = {str(replica.shape): replica for replica in host.placed} if whole else {}
     memory = [
         f"memory a GPU, {shape}: {memory_line(replica.memory, replica.engine)}"
         for shape, replica in sums.items()

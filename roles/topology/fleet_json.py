@@ -9,7 +9,7 @@ from roles.plan import Cluster, HostPlan, Plan, Replica
 from roles.topology.head_line import head_line, requests_at_once
 
 # Version of the JSON. Any change of its fields raises it.
-SCHEMA = 4
+SCHEMA = 5
 
 
 def fleet_json(
@@ -52,6 +52,15 @@ def _host(host: HostPlan) -> dict[str, Any]:
         "host": host.host,
         "gpus": summary(host.gpus),
         "replicas": [_replica(replica) for replica in host.replicas],
+        "parts": [
+            {
+                "name": part.name,
+                "head": part.host,
+                "rank": part.hosts.index(host.host),
+                "gpus": list(part.gpus),
+            }
+            for part in host.parts
+        ],
         "spare_gpus": list(host.spare_gpus),
         "reasons": list(host.reasons),
         "rejected": list(host.rejected),
@@ -71,6 +80,8 @@ def _replica(replica: Replica) -> dict[str, Any]:
         "pipeline_parallel_size": shape.pipeline_parallel,
         "enable_expert_parallel": shape.expert_parallel,
         "tensor_split": list(shape.tensor_split),
+        "members": [{"host": host, "gpus": list(gpus)} for host, gpus in replica.members],
+        "executor": replica.executor if replica.members else None,
         "port": replica.port,
         "max_model_len": replica.max_model_len,
         "max_num_seqs": replica.max_num_seqs,

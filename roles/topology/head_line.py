@@ -16,8 +16,11 @@ def head_line(plan: Plan) -> str:
     parts = [f"asked {load.concurrency:,.10g}" if load else "no concurrency is stated", _held(plan)]
     if load and plan.replicas:
         parts.append(_estimate(plan, load))
+    over = sorted({len(one.hosts) for one in plan.replicas if one.members})
+    if over:
+        parts.append(f"replicas over {' and '.join(map(str, over))} hosts")
     given = [host for host in plan.hosts if host.gpus]
-    idle = sum(not host.replicas for host in given)
+    idle = sum(not host.placed for host in given)
     if idle:
         parts.append(f"{idle} of {len(given)} hosts idle" if len(given) > 1 else "the host is idle")
     return " · ".join(parts)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from roles.engine.engine import engine
 from roles.hardware import Hardware
-from roles.plan import HostPlan, Plan, Replica
+from roles.plan import Cluster, HostPlan, Plan, Replica
 from roles.topology.allocation import allocate
 from roles.topology.clusters import clusters
+from roles.topology.groups import declared_clusters, with_replicas
 from roles.topology.host_planner import load_shares, plan_host, plannable, spec_of
 from roles.topology.serving import matched, refused_card
 from roles.topology.settings import ServiceSettings
@@ -45,8 +46,9 @@ def plan_services(
                 for host, price in (prices or {}).items()
             },
             network_gbit_s=network_gbit_s,
+            place=f"services[{number}]",
         )
-        for service in services
+        for number, service in enumerate(services)
     )
 
 
@@ -78,37 +80,58 @@ def plan_fleet(
     prices: Mapping[str, float] | None = None,
     network_gbit_s: Mapping[str, float] | None = None,
     advise: bool = True,
+    place: str = "services[0]",
 ) -> Plan:
     """Plan one service over all hosts that have GPUs, in the order of `hardware`.
+
+    Hosts of its `members` run one replica a group; where no host holds the model alone, the fewest
+    equal ones do that do together.
 
     The expected load is shared by the hosts that can serve; see `load_shares`. `ports` are a host's
     ports in the order of its replicas; by default they count up from `first_port`. `prices` are the
     hosts' monthly prices, `network_gbit_s` the hosts' network speeds. Without `advise` no remedies
     and no usual advice are looked at, which takes less time. Raises ValueError with a line for each
-    host whose `ports` are too few or too many.
+    host whose `ports` are too few or too many, and for each group that cannot serve; `place` is the
+    service's in the inventory.
     """
     hardware = {host: plannable(machine) for host, machine in hardware.items()}
-    hosts = _hosts(service, hardware, ports or {}, prices or {}, advise)
+    spec, ports = spec_of(service), ports or {}
+    joined = declared_clusters(service, spec, hardware, place)
+    members = {host for cluster in joined for host in cluster.hosts}
+    alone = {host: machine for host, machine in hardware.items() if host not in members}
+    hosts = _hosts(service, alone, ports, prices or {}, advise)
+    found, problems = joined, tuple[str, ...]()
+    if not joined and len(hosts) > 1 and not any(host.replicas for host in hosts):
+        able = {host: machine for host, machine in hardware.items() if _runs_on(spec, machine)}
+        found, problems = _found_clusters(service, able, network_gbit_s)
+        joined = tuple(one for one in found if one.data_parallel_size == 1)
+        # Wide expert parallel is not launched: the same hosts serve without it.
+        joined = joined or _found_clusters(service, able, None)[0]
+        joined = joined[:1] if service.single_endpoint else joined
+    hosts = with_replicas(service, hosts, joined, hardware, ports)
     hosts = [
         replace(host, reasons=(*_engine_reasons(service, host), *host.reasons)) for host in hosts
     ]
     if service.single_endpoint:
         hosts = _single_endpoint_only(hosts)
-    plan = Plan(
+    return Plan(
         service.name,
         service.model.id,
         _with_relative_weights(hosts),
+        clusters=found,
+        cluster_problems=problems,
         load=service.load,
         settings=service.planned_settings,
     )
-    if plan.replicas or len(hosts) < 2:
-        return plan
-    spec = spec_of(service)
-    able = {host: machine for host, machine in hardware.items() if _runs_on(spec, machine)}
-    found, problems = clusters(
-        engine(service.kind), service.planned_model, service.engine_params, able, network_gbit_s
-    )
-    return replace(plan, clusters=found, cluster_problems=problems)
+
+
+def _found_clusters(
+    service: ServiceSettings,
+    able: Mapping[str, Hardware],
+    network_gbit_s: Mapping[str, float] | None,
+) -> tuple[tuple[Cluster, ...], tuple[str, ...]]:
+    own = engine(service.kind)
+    return clusters(own, service.planned_model, service.engine_params, able, network_gbit_s)
 
 
 def _runs_on(spec: ServiceSpec, hardware: Hardware) -> bool:
@@ -186,7 +209,7 @@ def _single_endpoint_only(hosts: Sequence[HostPlan]) -> list[HostPlan]:
     first = sorted(able, key=lambda host: (-host.replicas[0].memory.kv_tokens, host.host))[0]
     return [
         host
-        if host is first or not host.replicas
+        if host is first or not host.replicas or len(host.replicas[0].hosts) > 1
         else replace(
             host,
             replicas=(),

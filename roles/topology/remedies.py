@@ -301,13 +301,13 @@ def _more_gpus(case: FitCase, counts: Sequence[int]) -> Iterator[Remedy]:
 
 
 def _cluster(case: FitCase, machine: Hardware) -> Iterator[Remedy]:
-    """The fewest hosts like this one that hold the model together; no deploy starts it yet."""
+    """The fewest hosts like this one that hold the model together."""
     if not case.engine.spans_hosts:
         return
     found = smallest_cluster(case.engine, case.model, case.params, machine, MAX_CLUSTER)
     if found is not None:
         count, _, shape, _ = found
-        words = f"a cluster of {count} hosts like this ({shape}): planned, not deployed yet"
+        words = f"a cluster of {count} hosts like this ({shape})"
         yield Remedy(("GPUs",), (words,), replace(case, shape=shape), PAIN["GPUs"])
 
 

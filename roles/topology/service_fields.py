@@ -2,11 +2,18 @@
 
 from typing import Annotated, Any
 
-from pydantic import AllowInfNan, BeforeValidator, Field, StringConstraints
+from pydantic import (
+    AllowInfNan,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
-from roles.host import LocalFile, StrictSettings
+from roles.host import LocalFile, Several, StrictSettings
 from roles.models import Count
-from roles.plan import Task
+from roles.plan import Executor, Task
 from roles.topology.choice import ObjectiveKind
 from roles.topology.engines import EngineChoice
 from roles.topology.sources import NamedModel, Weights
@@ -40,6 +47,37 @@ Requests = Annotated[int, Field(ge=1, le=100_000)]
 
 # Default number of requests of maximum length that a replica must hold.
 DEFAULT_MIN_CONCURRENCY = 8
+# A fault of any host of a cluster stops its replica, so clusters stay small.
+MAX_HOSTS = 16
+HostName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class GroupSettings(StrictSettings):
+    """Hosts that run one replica together."""
+
+    hosts: Several[HostName] = Field(
+        min_length=2,
+        max_length=MAX_HOSTS,
+        description="their names, the host that answers first",
+    )
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        default=None,
+        description="over how many GPUs each layer is split; those of one host unless said, and "
+        "the pipeline goes over the hosts",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_alone(cls, data: Any) -> Any:
+        return {"hosts": data} if isinstance(data, list | tuple) else data
+
+    @field_validator("hosts")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name in dict.fromkeys(value) if value.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is there twice; name each host once")
+        return value
 
 
 class ServiceFields(StrictSettings):
@@ -112,6 +150,18 @@ class ServiceFields(StrictSettings):
         default=None,
         description="part of each host's GPUs that the service gets beside others; an equal part "
         "of what the others leave unless said",
+    )
+    members: Several[GroupSettings] = Field(
+        default=(),
+        max_length=64,
+        description="hosts that run one replica together, a list of names for each replica, or "
+        "its settings, see below; the plan puts hosts together only where none holds the model "
+        "alone",
+    )
+    executor: Executor = Field(
+        default="engine",
+        description="what joins the hosts of a replica: the engine's own multi-node mode, or ray "
+        "(vLLM alone)",
     )
     weights: Weights | None = Field(
         default=None,

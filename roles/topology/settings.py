@@ -38,6 +38,7 @@ _PLANNED = {
     *("output_tokens", "objective", "ttft_limit_ms", "itl_limit_ms", "single_endpoint", "share"),
     *("max_model_len", "first_port", "arguments", "kv_cache_dtype", "task"),
     *("kv_cache_memory_bytes", "recipe", "weights"),
+    "executor",
 }
 
 
@@ -57,6 +58,23 @@ class ServiceSettings(ServiceFields):
                 f"set at most {model.context_limit_tokens}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _hosts_can_be_joined(self) -> "ServiceSettings":
+        own = engine(self.kind)
+        if self.members and not own.spans_hosts:
+            raise ValueError(f"members: {own.name} serves on one host alone; leave it out")
+        if self.members and self.single_endpoint:
+            raise ValueError(
+                "members: a single_endpoint is chosen by the plan; leave one of them out"
+            )
+        if self.executor == "ray" and not own.spans_with_ray:
+            raise ValueError(f"executor: {own.name} does without Ray; leave it out")
+        names = [name for group in self.members for name in group.hosts]
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                raise ValueError(f"members: {name} is in {names.count(name)} groups; one is enough")
+        return self
 
     @model_validator(mode="after")
     def _adapters_are_of_the_model(self) -> "ServiceSettings":

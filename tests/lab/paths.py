@@ -103,6 +103,8 @@ HOSTS = {
         Host("lb6", "10.99.0.29", spare=True),
         Host("lb7", "10.99.0.30", spare=True),
         Host("gpu10", "10.99.0.31", "l40s-2x", spare=True),
+        Host("gpu11", "10.99.0.32", "l40s-2x", spare=True),
+        Host("gpu12", "10.99.0.33", "l40s-2x", spare=True),
     )
 }
 

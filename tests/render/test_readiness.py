@@ -38,8 +38,8 @@ class _Engine(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Engine)
+def serving(address: str = "127.0.0.1") -> Iterator[int]:
+    server = ThreadingHTTPServer((address, 0), _Engine)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -58,7 +58,7 @@ def test_all_are_asked_at_once_and_nobody_holds_the_answer_up():
     with serving() as port:
         asks = [("ok", port, "/200"), ("loads", port, "/503"), ("drips", port, "/drips")]
         asks += [("refuses", free_port(), "/200")]
-        words = [str(word) for ask in asks for word in ask]
+        words = [str(word) for name, *ask in asks for word in (name, "127.0.0.1", *ask)]
         start = time.monotonic()
         done = subprocess.run(
             [sys.executable, readiness.__file__, *words], capture_output=True, text=True, check=True
@@ -71,7 +71,11 @@ def test_all_are_asked_at_once_and_nobody_holds_the_answer_up():
 def test_the_one_question_asks_the_port_that_a_replica_runs_with(kind: str, tmp_path: Path):
     """The question itself, in sh, with systemd's words written down."""
     folders, bin = tmp_path / "replicas", tmp_path / "bin"
-    with serving() as port, _processes(folders, kind, {"a-0": port, "b-0": free_port()}) as pids:
+    with (
+        serving() as port,
+        serving("127.0.0.2") as head,
+        _processes(folders, kind, {"a-0": port, "b-0": free_port(), "c-0": head}) as pids,
+    ):
         bin.mkdir()
         _systemctl(bin / "systemctl", pids)
         script = PART.script.replace(REPLICAS, str(folders))
@@ -83,7 +87,11 @@ def test_the_one_question_asks_the_port_that_a_replica_runs_with(kind: str, tmp_
         )
     sections = parse_answers(done.stdout.splitlines())[PART.name]
     units = parse_state(sections).units
-    assert {name: unit.ready for name, unit in units.items()} == {"a-0": True, "b-0": False}
+    assert {name: unit.ready for name, unit in units.items()} == {
+        "a-0": True,
+        "b-0": False,
+        "c-0": True,
+    }
     assert {unit.digest for unit in units.values()} == {"00ff"}
 
 
@@ -95,6 +103,8 @@ def _processes(folders: Path, kind: str, ports: dict[str, int]) -> Iterator[dict
         folder = folders / name / "1"
         folder.mkdir(parents=True)
         about = {"name": name, "engine": kind, "port": port, "digest": "00ff"}
+        # As of a part whose head is elsewhere; nobody listens here.
+        about |= {"head": "127.0.0.2"} if name == "c-0" else {}
         (folder / "replica.json").write_text(json.dumps(about, indent=1) + "\n")
         running[name] = subprocess.Popen([shutil.which("sleep") or "sleep", "60"], cwd=folder)
     try:

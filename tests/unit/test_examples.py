@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from roles.declaration import DeclarationError
 from roles.declaration.inventory import read_hosts
 from roles.fleet.inventory import load
 from roles.topology.__main__ import main
@@ -42,31 +41,29 @@ def test_an_example_is_planned(name: str):
         assert not any(one.spare_gpus for one in planned if one and one.replicas), host
 
 
-def test_a_model_larger_than_a_host_is_planned_over_two_and_not_deployed():
-    file = str(EXAMPLES / "two-hosts-405b.py")
-    with pytest.raises(DeclarationError) as refused:
-        load(file, secrets=False)
-    (problem,) = refused.value.problems
-    assert "a100-1, a100-2 together: TP8×PP2" in problem
-    assert "not deployed yet" in problem and "deploy it today on" in problem
-    (plan,) = load(file, secrets=False, clusters=True).plans
-    assert [one.hosts for one in plan.clusters] == [("a100-1", "a100-2")]
-
-
-def test_a_plan_that_no_deploy_starts_is_shown_and_neither_saved_nor_a_success(
+def test_a_model_larger_than_a_host_is_planned_over_two(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     file = tmp_path / "two-hosts-405b.py"
     file.write_text((EXAMPLES / file.name).read_text())
-    assert main(["fleet", str(file), "--save"]) == 1
-    printed = capsys.readouterr()
-    assert "as a cluster: a100-1, a100-2 together" in printed.out
-    assert "saved in" not in printed.out and not (tmp_path / "plans").exists()
-    assert printed.err.startswith("not deployed yet: ")
-    assert main(["fleet", str(file), "--json"]) == 1
-    (service,) = json.loads(capsys.readouterr().out)["services"]
-    assert service["deployed"] is False
-    assert [one["hosts"] for one in service["clusters"]] == [["a100-1", "a100-2"]]
+    (plan,) = load(str(file), secrets=False).plans
+    assert [(str(one.shape), one.hosts) for one in plan.replicas] == [
+        ("TP8×PP2", ("a100-1", "a100-2"))
+    ]
+    assert main(["fleet", str(file), "--save"]) == 0
+    shown = capsys.readouterr().out
+    assert "replicas over 2 hosts" in shown and "part of a100-1/chat-0" in shown
+    assert main(["fleet", str(file), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["plan_differences"] == []
+    (service,) = answer["services"]
+    head, follower = service["hosts"]
+    assert service["deployed"] is True
+    (replica,) = head["replicas"]
+    assert [one["host"] for one in replica["members"]] == ["a100-1", "a100-2"]
+    assert follower["replicas"] == []
+    (part,) = follower["parts"]
+    assert (part["head"], part["rank"], part["gpus"]) == ("a100-1", 1, list(range(8)))
 
 
 def test_every_example_is_planned_here():

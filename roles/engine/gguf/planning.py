@@ -44,6 +44,7 @@ class GgufPlanning:
     mixed_cards: bool = True
     fills_memory: bool = False
     spans_hosts: bool = False
+    spans_with_ray: bool = False
     has_recipes: bool = False
     calibration: None = None
     memory_parts: tuple[tuple[str, str], ...] = (

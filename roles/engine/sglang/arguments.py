@@ -18,7 +18,7 @@ from roles.engine.sglang.parsers import PARSERS
 OPTIONS = Path(__file__).with_name("options-0.5.23.txt")
 _THE_PLAN = "leave it to the plan"
 _REPLICAS = "each replica is an engine of its own; " + _THE_PLAN
-_ONE_HOST = "a replica runs on one host; leave it out"
+_HOSTS = "set services[].members"
 _TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"
 _KEYS = "set balancer.engine_key_file"
 _HTTP = "the balancer speaks HTTP to the engines; leave it out"
@@ -50,7 +50,7 @@ PLANNED: Mapping[str, str] = {
         ("moe-dense-tp-size shared-experts-tp-size dwdp-size", _THE_PLAN),
         ("dp-size data-parallel- attn-dp-size attention-data-parallel-", _REPLICAS),
         ("enable-dp-attention load-balance-method", _REPLICAS),
-        ("nnodes node-rank elastic-ep- max-ep-size", _ONE_HOST),
+        ("nnodes node-rank elastic-ep- max-ep-size", _HOSTS),
         ("disaggregation- encoder-only language-only encoder-urls decoupled-spec-", _PARTS),
         ("enable-metrics", "it is always on; leave it out"),
         ("log-level log-level-http", "its log says how far a start is; leave it out"),

@@ -64,7 +64,8 @@ class Sglang(EqualCards):
     name: str = "SGLang"
     # It serves where a service says so.
     preferred_formats: tuple[str, ...] = ()
-    spans_hosts: bool = False
+    spans_hosts: bool = True
+    spans_with_ray: bool = False
     has_recipes: bool = False
     adapter_options: Sequence[str] = ADAPTER_OPTIONS
     calibration: Calibration = CALIBRATION

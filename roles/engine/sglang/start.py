@@ -9,12 +9,15 @@ import yaml
 
 from roles.engine.arguments import option_names
 from roles.engine.deployment import (
+    INTERFACES,
+    Group,
     KeyFile,
     Phase,
     Placement,
     Served,
     Start,
     Watch,
+    address_environment,
     compiled_folder,
     packages_environment,
 )
@@ -63,6 +66,8 @@ def start(replica: Replica, served: Served, build: SglangSettings, placement: Pl
     return Start(
         command=" ".join([f'{program} --config "$CREDENTIALS_DIRECTORY/{CONFIG}"', *words]),
         environment=environment_of(replica, build, placement),
+        address_variables=("SGLANG_HOST_IP",) if placement.group else (),
+        interface_variables=INTERFACES if placement.group else (),
         files={CONFIG: options, LOGGING: json.dumps(logging_config(), indent=1) + "\n"},
         secrets=token | build.secret_environment,
         credentials=(CONFIG,),
@@ -99,6 +104,7 @@ def options_of(
         "nccl-port": placement.internal_port,
         "tp-size": shape.tensor_parallel,
         "pp-size": shape.pipeline_parallel,
+        **group_of(placement.group),
         **({"ep-size": shape.tensor_parallel} if shape.expert_parallel else {}),
         **({"device": "cpu"} if build.device == "cpu" else {}),
         **({"dtype": replica.dtype} if replica.dtype else {}),
@@ -116,6 +122,18 @@ def options_of(
         "log-level-http": "warning",
     }
     return {name: value for name, value in options.items() if name not in served.arguments}
+
+
+def group_of(group: Group | None) -> dict[str, Any]:
+    """The options of a part of a replica over several hosts."""
+    if group is None:
+        return {}
+    head = f"[{group.head}]" if ":" in group.head else group.head
+    return {
+        "nnodes": len(group.addresses),
+        "node-rank": group.rank,
+        "dist-init-addr": f"{head}:{group.engines_port}",
+    }
 
 
 def adapters_of(served: Served) -> dict[str, Argument]:
@@ -202,7 +220,7 @@ def environment_of(replica: Replica, build: SglangSettings, placement: Placement
         "SGLANG_LOGGING_CONFIG_PATH": LOGGING,
         # Otherwise each question for its health generates a token, and takes a second.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0",
-        "SGLANG_HOST_IP": "127.0.0.1",
+        **address_environment("SGLANG_HOST_IP", placement),
         # The compiler of its own packages, see the installation.
         **(
             {"CUDA_HOME": f"{engine_folder(build.version_name)}/cuda"}

@@ -19,7 +19,7 @@ from roles.models import FileFormat, Model
 # The options of versions whose parser was read.
 _OPTIONS = {one: Path(__file__).with_name(f"options-{one}.txt") for one in ("0.32", "0.33")}
 _THE_PLAN = "leave it to the plan"
-_ONE_HOST = "a replica runs on one host; leave it out"
+_HOSTS = "set services[].members"
 _TLS = "clients' TLS ends at the balancer: set balancer.certificate_file"
 # Options that other settings decide, with the remedy; a name that ends in "-" is a prefix.
 PLANNED = {
@@ -61,7 +61,7 @@ PLANNED = {
         "each replica is an engine of its own; " + _THE_PLAN,
     ),
     **dict.fromkeys(
-        ("nnodes", "node-rank", "master-addr", "master-port", "headless", "n", "r"), _ONE_HOST
+        ("nnodes", "node-rank", "master-addr", "master-port", "headless", "n", "r"), _HOSTS
     ),
 }
 # Bytes of a KV cache element in the memory sum; None: from the model.

@@ -53,6 +53,7 @@ class Vllm(EqualCards):
     name: str = "vLLM"
     preferred_formats: tuple[str, ...] = ("safetensors",)
     spans_hosts: bool = True
+    spans_with_ray: bool = True
     has_recipes: bool = True
     adapter_options: Sequence[str] = ADAPTER_OPTIONS
     calibration: Calibration = CALIBRATION

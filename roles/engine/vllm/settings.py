@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from roles.engine.lock import lock_remedy
 from roles.engine.needs import Version
 from roles.engine.packages import PackagesBuild, Requirement, package_of
 from roles.engine.params import Argument, EngineParams, GpuMemory, gpu_memory
@@ -17,11 +18,13 @@ from roles.engine.vllm.parsers import parser_problem
 from roles.engine.vllm.planning import FEWER_SEQS
 from roles.engine.vllm.support import kernel_problem
 from roles.models import Model
-from roles.plan import HostPlan, Shape
+from roles.plan import Executor, HostPlan, Shape
 
 # By wheel metadata vLLM 0.33 takes Python before 3.15; no older one takes a newer Python.
 _NEWEST_KNOWN, _BEFORE_PYTHON = (0, 33), (3, 15)
 
+# From this version on it joins hosts itself (`--nnodes`, `config/parallel.py`).
+MULTI_NODE = (0, 12)
 # From this version on a plugin reads GGUF files (0.32's extra `extra-quant`).
 _WITHOUT_GGUF = (0, 32)
 
@@ -79,10 +82,23 @@ class VllmSettings(PackagesBuild):
         cards = {gpu.index: gpu_memory(gpu) for gpu in plan.gpus}
         starts = {
             (cards[one.gpus[0]], one.shape, one.max_num_seqs, one.gpu_memory_utilization)
-            for one in plan.replicas
+            for one in plan.placed
         }
         found = (self._no_start(model, params, *start) for start in starts)
         return next((problem for problem in found if problem), None)
+
+    def executor_problem(self, executor: Executor) -> str | None:
+        """Ray has to be among its packages; older versions have no multi-node mode of their own."""
+        if executor == "ray" and not self.locks_package("ray"):
+            remedy = lock_remedy(self.requirement, self.uv, self.device, "ray==2.60.0")
+            return f"ray is not among the packages of its lock; make it again: {remedy}"
+        if executor == "engine" and self.numbers < MULTI_NODE:
+            version = ".".join(map(str, self.numbers))
+            return (
+                f"vLLM {version} has no multi-node mode of its own; set ray, or a newer "
+                "engines.vllm.requirement"
+            )
+        return None
 
     @property
     def _has_plugins(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,17 +11,21 @@ import yaml
 
 from roles.engine.adapters import next_rank
 from roles.engine.deployment import (
+    INTERFACES,
+    Group,
     KeyFile,
     Phase,
     Placement,
     Served,
     Start,
     Watch,
+    address_environment,
     compiled_folder,
     packages_environment,
 )
 from roles.engine.needs import Version
 from roles.engine.vllm.engine_versions import batch_defaults
+from roles.engine.vllm.ray import ray_environment, ray_node
 from roles.engine.vllm.settings import MODELSCOPE, VllmSettings
 from roles.host.paths import STATE, engine_folder
 from roles.plan import Replica
@@ -74,8 +79,12 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
     if several:
         options += "api-key:\n"
     return Start(
-        command=f'{program} serve --config "$CREDENTIALS_DIRECTORY/{OPTIONS}"',
+        command=command_of(
+            f'{program} serve --config "$CREDENTIALS_DIRECTORY/{OPTIONS}"', build, placement
+        ),
         environment=environment_of(replica, build, placement),
+        address_variables=("VLLM_HOST_IP",) if placement.group else (),
+        interface_variables=INTERFACES if placement.group else (),
         files={OPTIONS: options},
         secrets=token | build.secret_environment,
         credentials=(OPTIONS,),
@@ -132,6 +141,7 @@ def options_of(
         "gpu-memory-utilization": replica.gpu_memory_utilization,
         # vLLM's custom all-reduce uses P2P, as NCCL does.
         **({} if replica.p2p else {"disable-custom-all-reduce": True}),
+        **group_of(placement.group),
         "shutdown-timeout": placement.drain_timeout_s,
         **queue_of(replica, served, build.numbers),
         **adapters_of(served),
@@ -139,6 +149,34 @@ def options_of(
     if served.kv_cache_memory_bytes:
         options["kv-cache-memory-bytes"] = served.kv_cache_memory_bytes
     return options | by_version(served, build.numbers)
+
+
+def group_of(group: Group | None) -> dict[str, Any]:
+    """The options of a part of a replica over several hosts; the other parts than the head's take
+    no requests."""
+    if group is None:
+        return {}
+    if group.executor == "ray":
+        return {"distributed-executor-backend": "ray"}
+    return {
+        "nnodes": len(group.addresses),
+        "node-rank": group.rank,
+        "master-addr": group.head,
+        "master-port": group.engines_port,
+        **({"headless": True} if group.rank else {}),
+    }
+
+
+def command_of(serve: str, build: VllmSettings, placement: Placement) -> str:
+    """The line that starts a part: with Ray first its node, which is all that another part than the
+    head's runs."""
+    group = placement.group
+    if group is None or group.executor != "ray":
+        return serve
+    node = ray_node(f"{engine_folder(build.version_name)}/bin", group)
+    if group.rank:
+        return f"{node} --block"
+    return f"/bin/sh -c {shlex.quote(f'{node} && exec {serve}')}"
 
 
 def queue_of(replica: Replica, served: Served, version: Version) -> dict[str, int]:
@@ -190,8 +228,9 @@ def environment_of(replica: Replica, build: VllmSettings, placement: Placement) 
         **packages_environment(replica, build, placement),
         # What it finds of P2P is kept there, too; by itself it is kept by the GPUs' indexes alone.
         "VLLM_CACHE_ROOT": compiled_folder(replica, build, placement),
-        "VLLM_HOST_IP": "127.0.0.1",
+        **address_environment("VLLM_HOST_IP", placement),
         "VLLM_PORT": str(placement.internal_port),
+        **ray_environment(placement.group),
         "VLLM_NO_USAGE_STATS": "1",
         **build.plain_environment,
     }

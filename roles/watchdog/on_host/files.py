@@ -42,9 +42,11 @@ def read_json(path):
 def read_replicas(path, engines):
     """The replicas of a manifest by name; one of `DAMAGED` where it cannot be read.
 
-    `engines` has what is watched of each kind of engine, for entries of an earlier version.
+    `engines` has what is watched of each kind of engine, for entries of an earlier version. A
+    replica over several hosts is watched on its head alone, which answers.
     """
-    replicas = [_replica_of(entry, engines) for entry in read_json(path)["replicas"]]
+    entries = [one for one in read_json(path)["replicas"] if not one.get("rank")]
+    replicas = [_replica_of(entry, engines) for entry in entries]
     return {one.name: one for one in replicas}
 
 

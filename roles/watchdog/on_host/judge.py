@@ -39,15 +39,15 @@ class Probe(namedtuple("Probe", "kind started detail")):
 class Sample(
     namedtuple(
         "Sample",
-        "active invocation scrape steps pending probe held quarantined",
-        defaults=(True, "", PAGE, None, None, None, False, ""),
+        "active invocation scrape steps pending probe held quarantined waits",
+        defaults=(True, "", PAGE, None, None, None, False, "", ""),
     )
 ):
     """What is seen of a replica at one time.
 
     `active` says whether its unit runs, `invocation` names this start of the unit. `steps` and
     `pending` are None where they could not be read. `held`: a deploy holds the host. `quarantined`
-    is the reason of a quarantine, or "".
+    is the reason of a quarantine, or "". `waits` says whom of its other hosts it waits for, or "".
     """
 
 
@@ -104,6 +104,10 @@ def judge(view, sample, times, now):
         view = rebased(view, now)._replace(held=sample.held)
     if sample.held:
         return view._replace(steps=view.steps if sample.steps is None else sample.steps)
+    if sample.waits:
+        # It starts when the others are there, however long that takes; nothing is wrong with it.
+        view = _to(view._replace(state=""), STARTING, now, sample.waits)
+        return rebased(view, now)._replace(busy_since=None, pending=None, counts=False)
     if not sample.active or sample.scrape == REFUSED:
         return _not_listening(view, sample, times, now)
     view = _with_page(view, sample, now)

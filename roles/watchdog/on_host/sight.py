@@ -168,4 +168,6 @@ class Sight:
         return Sample(
             *(unit.active, unit.invocation, found.outcome, found.steps, found.pending),
             *(probed, held, self._quarantine(name)),
+            # Only a replica over several hosts has others to wait for.
+            unit.waits if self.replicas[name].group else "",
         )

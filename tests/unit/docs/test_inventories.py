@@ -23,6 +23,7 @@ PIECES = blocks("python")
 # A piece is of a host if only a host has one of its keys.
 OF_A_HOST = HostSettings.model_fields.keys() - FleetSettings.model_fields.keys()
 MODEL = "Qwen2.5-7B-Instruct"
+MEMBERS = "8x NVIDIA A100-SXM4-80GB"
 
 
 @pytest.fixture
@@ -56,7 +57,17 @@ def inventory(folder: Path, piece: dict[str, Any]) -> dict[str, Any]:
     of_a_host = OF_A_HOST & piece.keys()
     into = names["gpu_hosts"][0][1]["llm"] if of_a_host else names["all"][1]["llm"]
     into.update(piece)
+    for number, name in enumerate(members_of(piece)):
+        own = {"ssh_hostname": f"10.0.0.{20 + number}", "llm": {"gpus": MEMBERS}}
+        names["gpu_hosts"].append([name, own])
+        names["all"][0].append(name)
     return as_written(names)
+
+
+def members_of(piece: dict[str, Any]) -> list[str]:
+    """The hosts that run replicas together in a piece."""
+    groups = [group for one in piece.get("services", ()) for group in one.get("members", ())]
+    return [name for one in groups for name in (one["hosts"] if isinstance(one, dict) else one)]
 
 
 @pytest.mark.parametrize("block", PIECES, ids=str)

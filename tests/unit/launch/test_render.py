@@ -15,7 +15,7 @@ from roles.engine import ENGINE_SETTINGS, Build, VllmSettings
 from roles.host.templates import quoted
 from roles.interconnect import InterconnectSettings
 from roles.interconnect.program import program
-from roles.launch import HostLaunch, LaunchSettings
+from roles.launch import HostLaunch, LaunchSettings, LaunchState
 from roles.launch.fingerprints import differing
 from roles.launch.render import ReplicaFiles, firewall_files
 from roles.models import catalog_config
@@ -130,7 +130,8 @@ def test_a_zone_of_ipv6_cannot_write_rules(zone: str):
 
 
 def test_ports_of_an_earlier_plan_stay_guarded_while_replicas_move():
-    rules = launch().firewall(ports=[9000], gpus=[7])["/etc/llm/firewall.nft"]
+    state = LaunchState(manifest={"old-0": {"port": 9000, "gpus": [7]}})
+    rules = launch().firewall(state)["/etc/llm/firewall.nft"]
     assert "tcp dport { 8001, 8002, 9000 } drop" in rules
     assert "\t\ttcp dport 29000-29799 drop\n" in rules
 

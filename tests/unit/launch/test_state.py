@@ -124,7 +124,7 @@ def test_the_answer_of_a_host_is_read():
     # Until the last of them has moved, nobody but balancers may reach what an earlier plan runs.
     ports = {one.port for one in WANTED.replicas}
     assert set(previous_ports(state)) == {*ports, 8005, 8006}
-    guarded = WANTED.firewall(previous_ports(state))["/etc/llm/firewall.nft"]
+    guarded = WANTED.firewall(state)["/etc/llm/firewall.nft"]
     assert "8005" in guarded and "8006" in guarded
 
 

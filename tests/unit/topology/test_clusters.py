@@ -70,10 +70,13 @@ def test_mixed_cards_within_a_host_make_no_cluster():
     assert found == () and "mixed GPUs do not work together" in problem
 
 
-def test_a_fleet_says_which_cluster_would_hold_the_model():
+def test_a_fleet_is_planned_over_the_hosts_that_hold_the_model_together():
     service = ServiceSettings.model_validate(
         {"name": "s", "model": "deepseek-ai/DeepSeek-V3", "max_model_len": 8192}
     )
     plan = plan_fleet(service, hosts(a=H100, b=H100))
-    assert plan.replicas == ()
+    (replica,) = plan.replicas
+    assert (replica.host, replica.hosts, str(replica.shape)) == ("a", ("a", "b"), "TP8×PP2")
     assert [one.hosts for one in plan.clusters] == [("a", "b")]
+    follower = plan.on("b")
+    assert follower and follower.replicas == () and [one.id for one in follower.parts] == ["a/s-0"]

@@ -47,7 +47,7 @@ def plan(*gpus: str, **settings: Any) -> Plan:
                 model="meta-llama/Llama-3.1-405B-Instruct-FP8",
                 max_model_len=8192,
             ),
-            r"no concurrency is stated · holds none but over several hosts · 2 of 2 hosts idle",
+            r"no concurrency is stated · holds 19 of 8192 tokens · replicas over 2 hosts",
         ),
     ],
 )  # fmt: skip

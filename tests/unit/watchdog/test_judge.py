@@ -294,3 +294,34 @@ def test_whatever_probes_say_silence_takes_nothing_out_that_makes_steps(
         one = one and one._replace(started=now - 1)
         view = judge(view, sample(steps=total, pending=1, probe=one), TIMES, now)
         assert view.state == "serving"
+
+
+WAITS = REFUSED._replace(waits="waits for b", invocation="b")
+
+
+def test_a_head_that_waits_for_another_host_is_never_restarted_for_it():
+    # Two hours, far beyond the time that a start may take.
+    views = after(serving(), [REFUSED, *[WAITS] * 3600])
+    assert {one.state for one in views} == {"starting"} and views[-1].reason == "waits for b"
+    assert not any(wants_restart(one, TIMES, 2.0 * n + 2) for n, one in enumerate(views))
+    # Its time to start begins when all are there.
+    now = 2.0 * len(views)
+    loads = after(views[-1], [REFUSED._replace(invocation="b")] * 890, now)
+    assert {one.state for one in loads} == {"starting"}
+    late = after(loads[-1], [REFUSED._replace(invocation="b")] * 20, now + 2.0 * len(loads))
+    assert "out" in {one.state for one in late}
+
+
+def test_a_group_whose_engines_die_while_they_load_is_a_crash_loop_all_the_same():
+    samples: list[Sample] = []
+    for start in range(CRASHES + 1):
+        name = f"start-{start}"
+        samples += [WAITS._replace(invocation=name), REFUSED._replace(invocation=name)]
+    views = after(serving(), samples)
+    assert views[-1].crashes >= CRASHES and wants_restart(views[-1], TIMES, 2.0 * len(samples))
+
+
+def test_a_restart_that_meets_a_missing_host_waits_for_it():
+    view = restarted(serving(), 0)
+    (waiting,) = after(view, [WAITS])
+    assert (waiting.state, waiting.reason) == ("starting", "waits for b")

@@ -220,6 +220,18 @@ def test_units_are_read_by_their_names():
     assert found == {"q-0": Unit(True, "abc"), "q-1": Unit(False, ""), "q-2": Unit(False, "")}
 
 
+def test_a_part_says_whom_it_waits_for():
+    text = "Id=llm-engine@q-0.service\nActiveState=active\nInvocationID=abc\nStatusText="
+    waits = {one: parse_units(text + one, ["q-0"])["q-0"].waits for one in ("waits for b", "x", "")}
+    assert waits == {"waits for b": "waits for b", "x": "", "": ""}
+
+
+def test_a_replica_over_several_hosts_is_watched_on_its_head(tmp_path: Path):
+    head = ENTRY | {"group": "q-0.a", "rank": 0}
+    part = ENTRY | {"name": "q-1", "group": "q-1.b", "rank": 1, "head": "10.0.0.2"}
+    assert list(read_replicas(manifest(tmp_path, head, part), {"kind": WATCH})) == ["q-0"]
+
+
 PEER = Peer("b", "10.0.0.2", {"q-0": "q", "q-1": "q"})
 
 

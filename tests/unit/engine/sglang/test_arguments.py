@@ -46,7 +46,7 @@ def test_each_option_is_taken_or_refused_with_a_remedy(name: str):
         ("tp", 2, "leave it to the plan"),
         ("dp-size", 2, "each replica is an engine of its own"),
         ("enable-dp-attention", True, "each replica is an engine of its own"),
-        ("nnodes", 2, "a replica runs on one host"),
+        ("nnodes", 2, "set services[].members"),
         ("mem-fraction-static", 0.9, "gpu_memory_utilization"),
         ("max-total-tokens", 4096, "kv_cache_memory_bytes"),
         ("context-length", 4096, "max_model_len"),

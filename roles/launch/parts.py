@@ -1,0 +1,105 @@
+"""A part of a replica over several hosts: the files by which its unit runs `part.py`, which starts
+the engine. Pure.
+"""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from roles.engine import Group, Start
+from roles.plan import Replica
+
+PROGRAM, ENGINE, CONFIG, SECRET = "part.py", "engine", "part.json", "part.secret"
+# The host's own Python; only its standard library is used.
+COMMAND = f"/usr/bin/python3 -I {PROGRAM}"
+_UNIT = (
+    "# The engine is stopped by its part alone, and what it leaves is killed.",
+    "KillMode=mixed",
+    "NotifyAccess=main",
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A host of a replica, and the address by which the replica's other hosts reach it."""
+
+    host: str
+    address: str
+
+
+def group_of(
+    replica: Replica, members: Sequence[Member], host: str, first_port: int
+) -> Group | None:
+    """What a host's part of a replica must know of the others; None for a replica of one host."""
+    if not replica.members:
+        return None
+    return Group(
+        rank=replica.hosts.index(host),
+        addresses=tuple(one.address for one in members),
+        first_port=first_port,
+        gpus=len(replica.gpus),
+        executor=replica.executor,
+    )
+
+
+def as_part(
+    start: Start,
+    group: Group,
+    hosts: Sequence[str],
+    key: str,
+    name: str,
+    drain_s: int,
+    settings: dict[str, Any],
+) -> Start:
+    """The start of a part, which waits for the others and then starts the engine.
+
+    `settings` are those that all parts must have alike. The secret by which the parts know each
+    other follows from the engines' key.
+    """
+    config = {
+        "name": name,
+        "rank": group.rank,
+        "hosts": list(hosts),
+        "addresses": list(group.addresses),
+        "port": group.meeting_port,
+        "engine": ENGINE,
+        "drain_s": drain_s,
+        "settings": digest_of(settings),
+        "address_variables": list(start.address_variables),
+        "interface_variables": list(start.interface_variables),
+    }
+    return replace(
+        start,
+        command=COMMAND,
+        files={
+            **start.files,
+            PROGRAM: _program(),
+            ENGINE: f"exec {start.command}\n",
+            CONFIG: json.dumps(config, indent=1) + "\n",
+            SECRET: secret_of(key, name, hosts) + "\n",
+        },
+        credentials=(*start.credentials, SECRET),
+        unit=(*start.unit, *_UNIT),
+    )
+
+
+def secret_of(key: str, name: str, hosts: Sequence[str]) -> str:
+    """The secret of a group, which its engines' key is not known by."""
+    text = "\0".join(("members", name, *hosts))
+    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def digest_of(settings: dict[str, Any]) -> str:
+    """A digest of settings that all parts must have alike."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _program() -> str:
+    return Path(__file__).with_name("part.py").read_text(encoding="utf-8")

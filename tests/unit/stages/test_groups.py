@@ -1,0 +1,168 @@
+"""A replica over several hosts moves, fails, is drained and is left out as one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.balancer import BalancerState, Upstream, covered, gpu_target, host_target
+from roles.fleet import host_launch, members_by_service, routes
+from roles.launch import LaunchState
+from roles.launch.state import ReplicaUnit
+from roles.stages.members import Found, changes_of, members_of
+from roles.stages.watchdog import host_watch
+from roles.watchdog import Quarantine
+from tests.unit.stages.fleet import ServingFleet
+from tests.unit.stages.simulation import HOSTS, SERVICE
+
+GROUP = SERVICE | {"members": [{"hosts": ["gpu1", "gpu2"], "tensor_parallel_size": 4}]}
+ID = "gpu1/s-0"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServingFleet:
+    return ServingFleet(tmp_path, monkeypatch, HOSTS, services=[GROUP])
+
+
+def as_planned(fleet: ServingFleet, name: str, active: str = "active") -> LaunchState:
+    entries = {one.name: one.entry for one in host_launch(fleet.fleet(), name).replicas}
+    units = {one: ReplicaUnit(active, "enabled", e["digest"]) for one, e in entries.items()}
+    return LaunchState(units, entries, host_launch(fleet.fleet(), name).shared, firewall=True)
+
+
+def found(fleet: ServingFleet, **states: LaunchState) -> dict[str, Found]:
+    return {
+        name: Found(state, tuple(host_launch(fleet.fleet(), name).changes(state)))
+        for name, state in states.items()
+    }
+
+
+def test_it_is_one_member_that_serves_where_all_its_parts_do(fleet: ServingFleet):
+    good = {name: as_planned(fleet, name) for name in ("gpu1", "gpu2")}
+    (one,) = [m for m in members_of(fleet.fleet(), found(fleet, **good)) if m.id == ID]
+    assert (one.hosts, one.serves) == (("gpu1", "gpu2"), True)
+    broken = good | {"gpu2": as_planned(fleet, "gpu2", "failed")}
+    known = members_of(fleet.fleet(), found(fleet, **broken))
+    assert [m.serves for m in known if "gpu2" in m.hosts] == [False]
+
+
+def test_whichever_part_has_to_move_the_replica_does(fleet: ServingFleet):
+    broken = as_planned(fleet, "gpu2", "failed")
+    known = found(fleet, gpu1=as_planned(fleet, "gpu1"), gpu2=broken)
+    assert [(type(one).__name__, one.replica) for one in changes_of(fleet.fleet(), known)] == [  # type: ignore[union-attr]
+        ("Restart", ID)
+    ]
+
+
+def moved(fleet: ServingFleet) -> dict[str, list[list[str]]]:
+    return {name: task["steps"] for name, task in fleet.tasks if task["steps"]}
+
+
+def test_replicas_of_one_host_become_one_over_both(fleet: ServingFleet):
+    assert fleet.update() == set()
+    both = moved(fleet)
+    assert both["gpu1"] == both["gpu2"] == [["s-0"]]
+    # Nothing between the two: they start together.
+    places = [number for number, (name, task) in enumerate(fleet.tasks) if task["steps"]]
+    names = [fleet.tasks[number][0] for number in places]
+    assert abs(names.index("gpu1") - names.index("gpu2")) == 1
+    for name in ("gpu1", "gpu2"):
+        assert list(fleet.states[name].units) == ["s-0"], name
+    assert fleet.states["gpu2"].manifest["s-0"]["rank"] == 1
+    before = len(fleet.tasks)
+    assert fleet.update() == set() and before and fleet.tasks == []
+
+
+def test_it_starts_on_fresh_hosts_with_all_of_them(fleet: ServingFleet):
+    fleet.states |= {name: LaunchState() for name in ("gpu1", "gpu2")}
+    fleet.balancer = BalancerState((Upstream("s", "llm-s", ()),))
+    assert fleet.update() == set()
+    assert moved(fleet)["gpu1"] == moved(fleet)["gpu2"] == [["s-0"]]
+
+
+def test_a_run_without_one_of_its_hosts_leaves_it_as_it_is(fleet: ServingFleet):
+    assert fleet.update("gpu1", "lb1") == {"gpu1"}
+    assert "gpu1" not in moved(fleet)
+    assert "--limit gpu2" in "".join(fleet.run.rolling.skipped_on("gpu1"))
+
+
+def test_its_failure_is_one(fleet: ServingFleet):
+    fleet.machines["gpu2"].fails = lambda command: command.startswith("python3 -")
+    failed = fleet.update()
+    assert failed == {"gpu2"}
+    # The head's part was moved, and nobody knows that the whole serves.
+    assert ID not in fleet.run.rolling.moved
+    assert ID in {drain.replica for drain in fleet.balancer.drains}
+
+
+def test_one_that_leaves_the_plan_is_taken_down_on_all_its_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet
+):
+    assert fleet.update() == set()
+    other = ServingFleet(tmp_path, monkeypatch, HOSTS, services=[SERVICE | {"name": "t"}])
+    other.states, other.balancer = fleet.states, fleet.balancer
+    assert other.update() == set()
+    for name in ("gpu1", "gpu2"):
+        assert sorted(other.states[name].units) == ["t-0", "t-1"], name
+
+
+def test_it_becomes_replicas_of_one_host_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet
+):
+    assert fleet.update() == set()
+    other = ServingFleet(tmp_path, monkeypatch, HOSTS, services=[SERVICE])
+    other.states, other.balancer = fleet.states, fleet.balancer
+    assert other.update() == set()
+    for name in ("gpu1", "gpu2"):
+        assert sorted(other.states[name].units) == ["s-0", "s-1"], name
+        assert "rank" not in other.states[name].manifest["s-0"]
+
+
+def test_a_part_whose_head_left_the_inventory_is_taken_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet
+):
+    assert fleet.update() == set()
+    hosts = {name: one for name, one in HOSTS.items() if name != "gpu1"}
+    other = ServingFleet(tmp_path, monkeypatch, HOSTS, services=[SERVICE | {"name": "t"}])
+    other.states, other.balancer = fleet.states, fleet.balancer
+    left = {name: one for name, one in found(other, **other.states).items() if name in hosts}
+    ids = {one.id for one in members_of(other.fleet(), left) if "gpu2" in one.hosts}
+    assert "gpu2/s-0" in ids
+    assert {one.replica for one in changes_of(other.fleet(), left)} <= {  # type: ignore[union-attr]
+        one.id for one in members_of(other.fleet(), left)
+    }
+
+
+def test_a_quarantine_of_any_part_leaves_it_out_on_all_its_hosts(fleet: ServingFleet):
+    run = fleet.begin()
+    run.quarantines["gpu2"] = (Quarantine("x-9", "its GPU is lost", indexes=(1,)),)
+    assert {name: list(run.left_out(name)) for name in ("gpu1", "gpu2", "gpu3")} == {
+        "gpu1": ["s-0"],
+        "gpu2": ["s-0"],
+        "gpu3": [],
+    }
+
+
+def test_balancers_know_its_head_and_every_drain_of_it(fleet: ServingFleet):
+    members = members_by_service(fleet.fleet())["s"]
+    (one,) = [member for member in members if member.id == ID]
+    assert (one.address, one.port) == ("10.0.0.1", 8001)
+    for target in (host_target("gpu2"), host_target("gpu1"), gpu_target("gpu2", 1), ID):
+        assert [member.id for member in covered(members, [target])] == [ID], target
+    assert [m.id for m in covered(members, [host_target("gpu3")])] == ["gpu3/s-0", "gpu3/s-1"]
+
+
+def test_a_host_that_the_inventory_drains_drains_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hosts: dict[str, Any] = HOSTS | {"gpu2": HOSTS["gpu2"] | {"drained": True}}
+    fleet = ServingFleet(tmp_path, monkeypatch, hosts, services=[GROUP]).fleet()
+    (route,) = routes(fleet)
+    assert route.drained == {ID}
+
+
+def test_its_heads_watchdog_watches_it_alone(fleet: ServingFleet):
+    plan = fleet.fleet()
+    watches = {name: host_watch(plan, plan.host(name), {}) for name in ("gpu1", "gpu2", "gpu3")}
+    assert [list(one.services) for one in watches.values()] == [["s"], [], ["s"]]
+    assert [peer.host for peer in watches["gpu3"].peers] == ["gpu1"]
