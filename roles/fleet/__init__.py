@@ -15,3 +15,4 @@ from roles.fleet.launching import served as served
 from roles.fleet.routing import members_by_service as members_by_service
 from roles.fleet.routing import routes as routes
 from roles.fleet.saved_plan import saved_plan_problem as saved_plan_problem
+from roles.fleet.targets import named_target as named_target

@@ -34,6 +34,7 @@ from roles.fleet.command_line import (
 from roles.fleet.fleet import Fleet
 from roles.fleet.saved_plan import saved_plan_problem
 from roles.fleet.ssh_files import ssh_file_problems
+from roles.fleet.targets import target_problems
 
 # The attribute of pyinfra's state that holds the checked inventory for the deploy.
 _CHECKED = "pyinfra_llm_checked"
@@ -110,6 +111,8 @@ def checked(state: State) -> CheckedInventory:
 def _check(file: str, command: Command) -> None:
     found = _checked(file, command)
     problems = list(host_problems(command, found.declaration))
+    if command.needs_hardware and not problems:
+        problems += target_problems(command, found.declaration, found.fleet, parse_cli_arg)
     problems += ssh_file_problems(_ssh_data(found.declaration, command))
     if command.needs_hardware and not unknown_hosts(found.fleet.hosts):
         accepted = {"accept_hardware=true", "accept_plan=true"} & set(map(str.lower, command.data))

@@ -17,8 +17,16 @@ SWITCHES = (
     *("accept_hardware", "accept_plan", "explain", "identifiers", "interrupt"),
     *("measure_interconnect", "upgrade_driver", "validate", "verbose"),
 )
+# Those of them that mean something to some deploys alone.
+_SWITCHES_OF: Mapping[str, tuple[str, ...]] = {
+    "identifiers": ("discover.py",),
+    "interrupt": ("drain.py",),
+    "measure_interconnect": ("llm.py",),
+    "upgrade_driver": ("llm.py", "drivers.py"),
+    "validate": ("llm.py",),
+}
 # `--data lift=HOST/REPLICA` for a quarantine.
-LIFT = "lift"
+LIFT, QUARANTINE = "lift", "quarantine.py"
 # `--data host=HOST`, `replica=HOST/NAME` or `gpu=HOST/INDEX`, with `reason=WHY`, for drains.
 TARGETS: Mapping[str, tuple[str, str]] = {
     "host": (r"[\w.@-]+", "gpu-1"),
@@ -70,7 +78,9 @@ def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[st
         elif name in SWITCHES:
             if command.deploys and not isinstance(parsed(value), bool):
                 yield f"{shown}: say true or false, as in --data {name}=true"
-        elif name == LIFT:
+            elif command.deploys:
+                yield from (f"{shown}: {one}" for one in _switch_problems(command, name))
+        elif name == LIFT and (not command.deploys or QUARANTINE in command.deploys):
             if command.deploys and not re.fullmatch(r"[\w.@-]+/[\w.-]+", str(parsed(value))):
                 yield f"{shown}: name a replica of a host, as in --data lift=gpu-1/qwen-0"
         elif name in (*TARGETS, REASON) and {DRAIN, UNDRAIN}.intersection(command.deploys):
@@ -83,10 +93,25 @@ def data_problems(command: Command, parsed: Callable[[str], Any]) -> Iterator[st
             yield f"{shown}: {problem}"
         elif command.deploys:
             yield from (f"{shown}{problem}" for problem in value_problems(name, parsed(value)))
+    yield from _repeated(command)
     yield from _missing_of_drains(command)
     for name, value in command.ssh.items() if command.deploys else ():
         option = f"--{name.replace('_', '-')}"
         yield from (f"{option}{problem}" for problem in value_problems(name, value))
+
+
+def _switch_problems(command: Command, name: str) -> Iterator[str]:
+    deploys = _SWITCHES_OF.get(name, command.deploys)
+    if not set(deploys).intersection(command.deploys):
+        yield f"says nothing to {', '.join(command.deploys)}, but to {' and '.join(deploys)}"
+
+
+def _repeated(command: Command) -> Iterator[str]:
+    """Names that are given twice; pyinfra would take the last. Targets have their own problem."""
+    names = [word.partition("=")[0] for word in command.data]
+    for name in dict.fromkeys(names) if command.deploys else ():
+        if name and name not in TARGETS and names.count(name) > 1:
+            yield f"--data {name}=…: is given {names.count(name)} times; give it once"
 
 
 def _drain_problems(name: str, value: str) -> Iterator[str]:
@@ -108,6 +133,8 @@ def _missing_of_drains(command: Command) -> Iterator[str]:
                 f"{deploy}: say what, one thing at a time: --data host=HOST, replica=HOST/NAME or "
                 "gpu=HOST/INDEX"
             )
+        if deploy == UNDRAIN and DRAIN not in command.deploys and REASON in names:
+            yield f"--data {REASON}=…: says nothing to {UNDRAIN}; leave it out"
         if deploy == DRAIN and REASON not in names:
             yield f"{deploy}: say why: --data reason='a fan is loud'"
 
@@ -144,10 +171,7 @@ def option_problems(options: Mapping[str, Any]) -> Iterator[str]:
 
 def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
     """Patterns of `--limit` and `--exclude` that match no host or group, or that leave no host."""
-    groups: dict[str, set[str]] = {"all": set(declaration.hosts), declaration.name: set()}
-    for name, host in declaration.hosts.items():
-        for group in host.groups:
-            groups.setdefault(group, set()).add(name)
+    groups = _groups(declaration)
     matches = {
         option: [_matching(pattern, groups) for pattern in patterns]
         for option, patterns in (("--limit", command.limit), ("--exclude", command.exclude))
@@ -171,6 +195,23 @@ def host_problems(command: Command, declaration: Declaration) -> Iterator[str]:
             else f"{declaration.name}: no host is in it; list some, and name the file otherwise "
             "than a group"
         )
+
+
+def hosts_of(command: Command, declaration: Declaration) -> set[str]:
+    """The names of the hosts that a command reaches, by `--limit` and `--exclude`."""
+    groups = _groups(declaration)
+    limits = [_matching(pattern, groups) for pattern in command.limit]
+    excluded = set().union(*(_matching(pattern, groups) for pattern in command.exclude))
+    return (set().union(*limits) if limits else groups["all"]) - excluded
+
+
+def _groups(declaration: Declaration) -> dict[str, set[str]]:
+    """The names of hosts by group."""
+    groups: dict[str, set[str]] = {"all": set(declaration.hosts), declaration.name: set()}
+    for name, host in declaration.hosts.items():
+        for group in host.groups:
+            groups.setdefault(group, set()).add(name)
+    return groups
 
 
 def _matching(pattern: str, groups: Mapping[str, set[str]]) -> set[str]:

@@ -1,6 +1,5 @@
 """The stages by which a person drains a host, a replica or a GPU, and undrains it."""
 
-from difflib import get_close_matches
 from functools import partial
 
 from pyinfra import host
@@ -12,14 +11,12 @@ from roles.balancer import (
     balancer_of,
     covered,
     drain_problem,
-    gpu_target,
-    host_target,
     in_words,
     now,
 )
 from roles.balancer.operations import ask_drains, drain_by_person, undrain_by_person
-from roles.declaration import BALANCERS, GPU_HOSTS
-from roles.fleet import REASON, TARGETS, Fleet, members_by_service
+from roles.declaration import BALANCERS
+from roles.fleet import REASON, TARGETS, members_by_service, named_target
 from roles.fleet.checked import RefusedError
 from roles.hardware import readings
 from roles.host.outcome import warn
@@ -39,7 +36,6 @@ def drain(run: Run) -> None:
     or gpu=HOST/INDEX, with reason=WHY. It is refused where an upstream would be empty, unless
     interrupt=true."""
     balancer, target = _balancer(run), _target()
-    _check_exists(run.fleet, target)
     interrupt, reason = wants("interrupt", default=False), str(host.data.get(REASON))
     wanted = Drain(target, "operator", run.id, now(), interrupt, reason)
     _ask(run, balancer)
@@ -97,27 +93,7 @@ def _target() -> str:
     # `host.data.host` is pyinfra's own.
     data = host.data.dict()
     kind = next(one for one in TARGETS if one in data)
-    value = str(data[kind])
-    if kind == "host":
-        return host_target(value)
-    if kind == "gpu":
-        name, _, gpu = value.rpartition("/")
-        return gpu_target(name, int(gpu))
-    return value
-
-
-def _check_exists(fleet: Fleet, target: str) -> None:
-    """RefusedError where the inventory has no such host, replica or GPU."""
-    hosts = {one.name: one for one in fleet.with_role(GPU_HOSTS)}
-    known = {host_target(name) for name in hosts}
-    known |= {one.id for members in members_by_service(fleet).values() for one in members}
-    for name, one in hosts.items():
-        gpus = one.hardware.gpus if one.hardware else ()
-        known |= {gpu_target(name, gpu.index) for gpu in gpus}
-    if target not in known:
-        close = get_close_matches(target, sorted(known), n=1)
-        near = f"; did you mean {in_words(close[0])}?" if close else ""
-        raise RefusedError(f"{in_words(target)} is not in the plan of this inventory{near}")
+    return named_target(kind, str(data[kind]))
 
 
 def _drain_refusal(run: Run, wanted: Drain) -> str:

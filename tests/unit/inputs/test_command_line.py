@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pyinfra.connectors.ssh import ConnectorData
 from roles.declaration import SSH
 from roles.declaration.plain import declaration_of
 from roles.declaration.ssh import ARGUMENTS, PARAMIKO
-from roles.fleet import SWITCHES
+from roles.fleet import SWITCHES, build
 from roles.fleet.command_line import (
     DEPLOYS,
     Command,
@@ -23,6 +24,7 @@ from roles.fleet.command_line import (
     host_problems,
     option_problems,
 )
+from roles.fleet.targets import target_problems
 from tests.unit.inputs.inventories import changed
 
 LLM = str(DEPLOYS / "llm.py")
@@ -57,8 +59,9 @@ def parsed(value: str) -> Any:
         ('verbose="true"', "say true or false"),
         ("identifiers=[true]", "say true or false"),
         ("ssh_usr=deploy", "unknown name"),
-        ("lift=qwen-0", "name a replica of a host"),
-        ("lift=gpu-1/qwen-0; reboot", "name a replica of a host"),
+        ("lift=gpu-1/q-0", "unknown name 'lift'"),
+        ("identifiers=true", "says nothing to llm.py, but to discover.py"),
+        ("interrupt=false", "says nothing to llm.py, but to drain.py"),
         ("ssh_port=0", "from 1 to 65535"),
         ("ssh_port=abc", "from 1 to 65535"),
         ("ssh_user=", "is no text"),
@@ -84,6 +87,7 @@ def test_wrong_options_of_ssh_are_refused(name: str, value: Any, expected: str):
 
 
 DRAIN, UNDRAIN = str(DEPLOYS / "drain.py"), str(DEPLOYS / "undrain.py")
+QUARANTINE, VALIDATE = str(DEPLOYS / "quarantine.py"), str(DEPLOYS / "validate.py")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +107,12 @@ DRAIN, UNDRAIN = str(DEPLOYS / "drain.py"), str(DEPLOYS / "undrain.py")
         (DRAIN, "host=gpu-1 reason=a\033[1m", "say why in one line"),
         (DRAIN, "host=gpu-1 reason=" + "x" * 201, "say why in one line"),
         (DRAIN, "host=gpu-1 reason=fans interrupt=yes", "say true or false"),
+        (DRAIN, "host=gpu-1 reason=fans reason=noise", "reason=…: is given 2 times"),
+        (UNDRAIN, "host=gpu-1 reason=fans", "says nothing to undrain.py"),
+        (QUARANTINE, "lift=qwen-0", "name a replica of a host"),
+        (QUARANTINE, "lift=gpu-1/q-0;reboot", "name a replica of a host"),
+        (QUARANTINE, "lift=gpu-1/q-0 lift=gpu-1/q-1", "lift=…: is given 2 times"),
+        (VALIDATE, "validate=false", "says nothing to validate.py, but to llm.py"),
         (LLM, "host=gpu-1", "unknown name 'host'"),
         (LLM, "reason=fans", "unknown name 'reason'"),
     ],
@@ -110,6 +120,47 @@ DRAIN, UNDRAIN = str(DEPLOYS / "drain.py"), str(DEPLOYS / "undrain.py")
 def test_a_drain_says_what_and_why(deploy: str, data: str, expected: str):
     found = list(data_problems(Command("x.py", (deploy,), data.split()), parsed))
     assert [expected in one for one in found] == ([True] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("deploy", "data", "limit", "expected"),
+    [
+        (DRAIN, "host=gpu-1", (), ""),
+        (DRAIN, "gpu=gpu-2/3", ("lb-1",), ""),
+        (DRAIN, "host=gpu-9", (), "--data host=gpu-9: host gpu-9 is not in the plan"),
+        (DRAIN, "host=lb-1", (), "host lb-1 is not in the plan"),
+        (DRAIN, "host=gpu_hosts", (), "host gpu_hosts is not in the plan"),
+        (DRAIN, "host=true", (), "host True is not in the plan"),
+        (DRAIN, "replica=gpu-1/q-7", (), "gpu-1/q-7 is not in the plan of this inventory; did you"),
+        (DRAIN, "gpu=gpu-1/2", (), "GPU 2 of gpu-1 is not in the plan"),
+        (DRAIN, "host=gpu-1", ("gpu_hosts",), "balancers are not in this run: add --limit lb-1"),
+        # What is no longer planned may be drained still.
+        (UNDRAIN, "gpu=gpu-1/7", (), ""),
+        (UNDRAIN, "host=gpu-1", ("gpu-1",), "add --limit lb-1"),
+        (QUARANTINE, "lift=gpu-1/old-0", (), ""),
+        (QUARANTINE, "lift=gpu-9/q-0", (), "no GPU host 'gpu-9'; did you mean gpu-"),
+        (QUARANTINE, "lift=lb-1/q-0", (), "no GPU host 'lb-1'"),
+        (QUARANTINE, "lift=gpu-1/q-0", ("gpu-2",), "gpu-1 is not in this run: add --limit gpu-1"),
+    ],
+)
+def test_names_of_nobody_are_refused_before_anybody_is_asked(
+    folder: Path, deploy: str, data: str, limit: tuple[str, ...], expected: str
+):
+    declaration = declaration_of(folder / "site.py", changed(folder))
+    assert declaration is not None
+    command = Command("x.py", (deploy,), (data, "reason=fans"), limit=limit)
+    found = list(target_problems(command, declaration, build(declaration), parsed))
+    assert [expected in one for one in found] == ([True] if expected else []), found
+
+
+def test_nothing_can_be_drained_without_a_balancer(folder: Path):
+    declaration = declaration_of(folder / "site.py", changed(folder))
+    assert declaration is not None
+    fleet = build(declaration)
+    alone = replace(fleet, settings=fleet.settings.model_copy(update={"balancer": None}))
+    command = Command("x.py", (DRAIN,), ("host=gpu-1", "reason=fans"))
+    (problem,) = target_problems(command, declaration, alone, parsed)
+    assert "no balancer" in problem
 
 
 def test_a_password_on_the_command_line_is_not_repeated():
