@@ -107,6 +107,15 @@ class BalancerSettings(StrictSettings):
         description="own Jinja2 template in place of the program's own, below templates/PROGRAM/",
     )
 
+    @field_validator("virtual_address")
+    @classmethod
+    def _virtual_address_is_reached(cls, address: HostAddress | None) -> HostAddress | None:
+        if address is not None and (address.is_loopback or address.is_link_local):
+            raise ValueError(
+                f"{address} is reached by no client; name a free address of the balancers' network"
+            )
+        return address
+
     @field_validator("server_name")
     @classmethod
     def _server_name_is_a_name(cls, name: str) -> str:

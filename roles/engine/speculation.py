@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from roles.engine.params import Argument, Speculation
-from roles.models import Model, shape_problems
+from roles.models import Model, checkpoint_bytes, shape_problems
 from roles.plan import Shape
 
 # Methods for which a model of their own drafts.
@@ -30,6 +30,11 @@ def check_speculation(speculation: Speculation, model: Model, same_words: bool) 
         raise ValueError(
             f"model: {draft.name} has a vocabulary of {words[0]} tokens, and {model.name} of "
             f"{words[1]}; name one with the same"
+        )
+    if speculation.method == "draft_model" and checkpoint_bytes(draft) >= checkpoint_bytes(model):
+        raise ValueError(
+            f"model: {draft.name} is no smaller than {model.name}, so drafting gains nothing; name "
+            "a smaller one"
         )
 
 

@@ -65,11 +65,15 @@ def build(
         problems.append(f"hosts: there is none; list some in {GPU_HOSTS} and {BALANCERS}")
     if len(hosts) == len(declaration.hosts):
         problems += [*_roles_missing(settings, hosts), *shared_addresses(hosts)]
-        problems += virtual_address_problems(settings, hosts)
+        problems += virtual_address_problems(declaration, settings, hosts)
         problems += [*shared_endpoints(declaration), *names_of_groups(declaration)]
         problems += shared_user(declaration, settings)
     if settings is not None:
-        problems += [*_keys_missing(settings), *shared_keys(settings), *_route_problems(settings)]
+        problems += [
+            *_keys_missing(settings),
+            *shared_keys(settings, secrets),
+            *_route_problems(settings),
+        ]
         problems += ignored_routes(settings)
         settings, found = _with_engine_key(settings, declaration.name, secrets)
         problems += found

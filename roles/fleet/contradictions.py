@@ -4,15 +4,18 @@ that paths are looked up."""
 import os
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 
+from roles.balancer import read_key
 from roles.declaration import BALANCERS, ROLES, Declaration, FleetSettings
 from roles.fleet.fleet import Host
 from roles.fleet.known_hosts import SSH_PORT
 from roles.plan import Plan
 
 
-def shared_keys(settings: FleetSettings) -> Iterator[str]:
-    """Keys that clients and engines would share, though a balancer stands between them."""
+def shared_keys(settings: FleetSettings, secrets: bool) -> Iterator[str]:
+    """Keys that clients and engines would share, though a balancer stands between them; by their
+    files, and with `secrets` by what these hold."""
     if settings.balancer is None:
         return
     routes = {f"services[{n}].route": one.route for n, one in enumerate(settings.services)}
@@ -20,11 +23,18 @@ def shared_keys(settings: FleetSettings) -> Iterator[str]:
         clients = own.api_key_file or settings.balancer.api_key_file
         engines = own.engine_key_file or settings.balancer.engine_key_file
         given = own.api_key_file or own.engine_key_file
-        if given and engines and os.path.realpath(clients) == os.path.realpath(engines):
+        if given and engines and _same_key(clients, engines, secrets):
             yield (
                 f"{place}.engine_key_file: {engines} is also the key of clients, who must not "
                 "reach the engines; name another file, or leave it out"
             )
+
+
+def _same_key(first: Path, second: Path, secrets: bool) -> bool:
+    if os.path.realpath(first) == os.path.realpath(second):
+        return True
+    # Both were read when their settings were checked.
+    return secrets and read_key(first) == read_key(second)
 
 
 def shared_endpoints(declaration: Declaration) -> Iterator[str]:
@@ -43,7 +53,7 @@ def shared_endpoints(declaration: Declaration) -> Iterator[str]:
 
 
 def virtual_address_problems(
-    settings: FleetSettings | None, hosts: Sequence[Host]
+    declaration: Declaration, settings: FleetSettings | None, hosts: Sequence[Host]
 ) -> Iterator[str]:
     """A virtual address that a host has already, or that balancers cannot share."""
     balancer = settings.balancer if settings else None
@@ -57,7 +67,7 @@ def virtual_address_problems(
         except ValueError:
             # It is told elsewhere.
             continue
-        if address == shared:
+        if address == shared or declaration.hosts[host.name].ssh_address == str(shared):
             yield f"{place} is {host.name}'s own; name a free address of the balancers' network"
         elif BALANCERS in host.roles and address.version != shared.version:
             yield (
@@ -114,6 +124,8 @@ def ssh_port_problems(
         for plan in plans:
             own = plan.on(host.name)
             used |= {one.port: one.name for one in own.placed} if own else {}
+        if used:
+            used[settings.watchdog.port] = "watchdog.port"
         if BALANCERS in host.roles and settings.balancer is not None:
             routes = {n: one.route.port for n, one in enumerate(settings.services)}
             used |= {p: f"services[{n}].route.port" for n, p in routes.items() if p is not None}

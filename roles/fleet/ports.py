@@ -30,11 +30,12 @@ def port_clashes(
         for replica in (replica for plan in own if plan for replica in plan.placed):
             if not 1024 <= replica.port <= 65535:
                 yield f"hosts[{host.name}].ports: {replica.port} is outside 1024-65535"
+            or_watchdog = " or watchdog.port" if replica.port == settings.watchdog.port else ""
             if replica.port in taken:
                 yield (
                     f"hosts[{host.name}].ports: {replica.name} and {taken[replica.port]} would "
                     f"both listen on {replica.port}; set ports of the host, or another "
-                    "services[].first_port"
+                    f"services[].first_port{or_watchdog}"
                 )
             taken.setdefault(replica.port, replica.name)
 

@@ -37,6 +37,7 @@ from roles.models.settings import model_of_file as model_of_file
 from roles.models.valid_shapes import shape_problems as shape_problems
 from roles.models.vision import with_whole_encoder as with_whole_encoder
 from roles.models.weights import Mxfp4Padding as Mxfp4Padding
+from roles.models.weights import checkpoint_bytes as checkpoint_bytes
 from roles.models.weights import pipeline_layers as pipeline_layers
 from roles.models.weights import stage_layers as stage_layers
 from roles.models.weights import weight_bytes as weight_bytes

@@ -100,6 +100,11 @@ def _peft(folder: Path, files: tuple[tuple[Path, str], ...]) -> Adapter:
                 f"{where}: {key} is {short_repr(found)}, which engines do not serve; train plain "
                 "LoRA without it"
             )
+    base = config.get("base_model_name_or_path") or ""
+    if not isinstance(base, str):
+        raise ValueError(
+            f"{where}: base_model_name_or_path is {short_repr(base)}; it is the name of the model"
+        )
     pattern = config.get("rank_pattern") or {}
     if not isinstance(pattern, Mapping):
         raise ValueError(f"{where}: rank_pattern is {short_repr(pattern)}, not a mapping")
@@ -109,8 +114,8 @@ def _peft(folder: Path, files: tuple[tuple[Path, str], ...]) -> Adapter:
             raise ValueError(f"{where}: the rank is {short_repr(rank)}; it is from 1 to {MAX_RANK}")
     matrices, size = _tensors(folder / WEIGHTS)
     return Adapter(
-        *("peft", files, max(int(str(rank)) for rank in ranks), size),
-        base=str(config.get("base_model_name_or_path") or ""),
+        *("peft", files, max(int(rank or 0) for rank in ranks), size),
+        base=base,
         architecture="",
         matrices=matrices,
     )

@@ -16,6 +16,8 @@ from roles.plan import Plan, plan_differences, saved
 from roles.topology import explain, not_deployed_yet, size_command
 from roles.topology.explain import wrapped
 
+_NO_LINE = "stdin has no line; give one JSON object a line"
+
 
 def parser() -> argparse.ArgumentParser:
     """The commands and what they take."""
@@ -71,18 +73,21 @@ def _answer_lines(name: str, only_schema: bool) -> int:
         wrong = [_print_answer(answer) for answer in command.answers(lines)]
     except ValueError as error:
         return _refused(error)
-    return int(any(wrong)) if wrong else _refused("stdin has no line; give one JSON object a line")
+    return int(any(wrong)) if wrong else _refused(_NO_LINE)
 
 
 def _explain_lines() -> int:
     """Print the plan of every line of stdin as text; return 1 if a line was invalid."""
     from roles.topology import plan_command
 
-    wrong = 0
-    for answer in plan_command.explained(stdin_lines()):
-        wrong += "error" in answer
-        print(answer.get("text") or f"{answer['error']}")
-    return int(wrong > 0)
+    wrong = []
+    try:
+        for answer in plan_command.explained(stdin_lines()):
+            wrong.append("error" in answer)
+            print(answer.get("text") or f"{answer['error']}")
+    except ValueError as error:
+        return _refused(error)
+    return int(any(wrong)) if wrong else _refused(_NO_LINE)
 
 
 def _print_answer(answer: Mapping[str, Any]) -> bool:

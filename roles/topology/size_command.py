@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +59,8 @@ def size(options: argparse.Namespace, declared: Sequence[ServiceSettings] = ()) 
     the inventory that they name."""
     if options.budget is not None and options.prices is None:
         raise ValueError("--budget needs prices: name their file by --prices")
+    if options.budget is not None and not 0 < options.budget < math.inf:
+        raise ValueError(f"--budget: {options.budget} is no sum above 0; write one such as 5000")
     service = _service(options, declared)
     prices = _prices(Path(options.prices)) if options.prices else {}
     found: Sequence[Size] = sizes(
@@ -90,7 +93,9 @@ def _service(options: argparse.Namespace, declared: Sequence[ServiceSettings]) -
         "input_tokens": INPUT_TOKENS if options.input_tokens is None else options.input_tokens,
         "output_tokens": OUTPUT_TOKENS if options.output_tokens is None else options.output_tokens,
     }
-    length = options.max_model_len or given["input_tokens"] + given["output_tokens"]
+    length = options.max_model_len
+    if length is None:
+        length = given["input_tokens"] + given["output_tokens"]
     settings = {"name": "size", "model": options.model, "max_model_len": length, **given}
     if options.min_concurrency is not None:
         settings["min_concurrency"] = options.min_concurrency
@@ -98,12 +103,16 @@ def _service(options: argparse.Namespace, declared: Sequence[ServiceSettings]) -
         return ServiceSettings.model_validate(settings)
     except ValidationError as error:
         problems = validation_problems(error, ServiceSettings, "", IN_JSON)
-        raise ValueError("; ".join(map(_of_option, problems))) from None
+        implied = options.max_model_len is None
+        raise ValueError("; ".join(_of_option(one, implied) for one in problems)) from None
 
 
-def _of_option(problem: str) -> str:
-    """A problem of a setting, under the name of its option."""
+def _of_option(problem: str, implied: bool) -> str:
+    """A problem of a setting, under the name of its option. `implied` says that the longest request
+    follows from the tokens."""
     name, found, rest = problem.partition(": ")
+    if name == "max_model_len" and implied:
+        return f"--input-tokens and --output-tokens: together {rest}"
     return f"--{name.replace('_', '-')}: {rest}" if found and name in _LOADS else problem
 
 

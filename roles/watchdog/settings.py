@@ -7,12 +7,22 @@ from pydantic import BeforeValidator, Field, model_validator
 from roles.host import DAY_S, StrictSettings, check_path
 
 USER = "llm-watchdog"
+# The system's own folders, and those that its unit (ProtectHome, PrivateTmp) does not see.
+_SYSTEM = (
+    *("bin", "boot", "dev", "etc", "home", "lib", "lib64", "proc", "root", "sbin", "sys", "tmp"),
+    "usr",
+)
 
 
 def _folder(value: Any) -> str:
     path = check_path(value)
     if not path.is_absolute() or ".." in path.parts or any(c in str(path) for c in " %\"'\\$"):
         raise ValueError(f"{value!r:.60} is no plain folder; write a path such as /var/lib/metrics")
+    if len(path.parts) < 3 or path.parts[1] in _SYSTEM or path.parts[:3] == ("/", "var", "tmp"):
+        raise ValueError(
+            f"{value!r:.60} is the system's, or hidden from the watchdog's unit; write a folder of "
+            "its own, such as /var/lib/metrics"
+        )
     return str(path)
 
 
@@ -109,5 +119,12 @@ class ServiceWatch(StrictSettings):
             raise ValueError(
                 f"restart_after_s: after {self.restart_after_s} s a replica has not left the "
                 f"rotation yet (that takes {out_s} s); set more than {out_s}"
+            )
+        least_s = self.restarts * self.restart_after_s
+        if self.restart_window_s <= least_s:
+            raise ValueError(
+                f"restart_window_s: {self.restarts} restarts after {self.restart_after_s} s each "
+                f"do not fall into {self.restart_window_s} s, so the next step never comes; set "
+                f"more than {least_s}"
             )
         return self

@@ -55,6 +55,8 @@ PLAN = "python -m roles.topology plan"
         (f"{OUTPUTS} - </dev/zero", ("stdin has more than 16 MiB",)),
         (f"{PLAN} <&-", ("stdin is closed",)),
         (f"{PLAN} </dev/null", ("stdin has no line", "give one JSON object a line")),
+        (f"{PLAN} --explain <&-", ("stdin is closed",)),
+        (f"{PLAN} --explain </dev/null", ("stdin has no line", "give one JSON object a line")),
         (f"{PLAN} </dev/zero", ("line 1 is longer than",)),
         (f"{PLAN} --schema >/dev/full", ("stdout", "No space left")),
         (f"{PLAN} --schema >&-", ("stdout is closed",)),

@@ -22,6 +22,7 @@ SITE = "server {\n  include {{ upstreams_file }};\n  location / { " + PROXY + " 
 # Files that hold secrets: name, text.
 SECRETS = {
     "api.key": f"{KEY}\n",
+    "copy.key": f"{KEY}\n",
     "empty.key": "",
     "blank.key": "   \n",
     "short.key": "abc\n",

@@ -376,6 +376,40 @@ CONTRADICTIONS: tuple[Row, ...] = (
         "is also that of gpu-1",
     ),
     (
+        ("balancer.engine_key_file", "{files}/copy.key"),
+        "balancer.engine_key_file",
+        "is also the key of clients",
+    ),
+    (
+        ("balancer.virtual_address", "10.0.0.12"),
+        "balancer.virtual_address",
+        "is gpu-2's own",
+    ),
+    (
+        (
+            ("balancer.virtual_address", "10.0.0.99"),
+            ("gpu2.ssh_hostname", "10.0.0.99"),
+            ("gpu2llm.address", "10.0.0.12"),
+        ),
+        "balancer.virtual_address",
+        "is gpu-2's own",
+    ),
+    (
+        ("balancer.virtual_address", "fd00::9"),
+        "balancer.virtual_address",
+        "name one of the same kind",
+    ),
+    (
+        ("gpu1.ssh_port", 7440),
+        "hosts[gpu-1].ssh_port",
+        "watchdog.port is 7440, too",
+    ),
+    (
+        ("llm.watchdog", {"port": 8001}),
+        "hosts[gpu-1].ports",
+        "or watchdog.port",
+    ),
+    (
         ("balancer.engine_key_file", "{files}/api.key"),
         "balancer.engine_key_file",
         "is also the key of clients",

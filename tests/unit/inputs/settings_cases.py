@@ -269,6 +269,96 @@ NAMES: tuple[Row, ...] = (
     ("launch.allow_from", [""], "launch.allow_from[0]", "is no network"),
 )
 
+WATCH, DRAFTS = f"{SERVICE}.watchdog", f"{SERVICE}.speculative"
+# Of what else stands between clients and engines, and of what is served beside a plain model.
+BESIDE: tuple[Row, ...] = (
+    ("balancer.program", "caddy", "balancer.program", "'nginx' or 'haproxy'"),
+    ("balancer.program", "HAProxy", "balancer.program", "'nginx' or 'haproxy'"),
+    ("balancer.program", None, "balancer.program", "leave the setting out"),
+    ("lb1llm.program", "haproxy", "hosts[lb-1].program", "unknown key"),
+    ("balancer.virtual_address", "10.0.0.300", "balancer.virtual_address", "no IP address"),
+    ("balancer.virtual_address", "10.0.0.9/24", "balancer.virtual_address", "no IP address"),
+    ("balancer.virtual_address", "vip.example.com", "balancer.virtual_address", "no IP address"),
+    ("balancer.virtual_address", 167772169, "balancer.virtual_address", "write it as text"),
+    ("balancer.virtual_address", "0.0.0.0", "balancer.virtual_address", "any address"),
+    ("balancer.virtual_address", "224.0.0.18", "balancer.virtual_address", "multicast"),
+    ("balancer.virtual_address", "127.0.0.9", "balancer.virtual_address", "no client"),
+    ("balancer.virtual_address", "169.254.1.1", "balancer.virtual_address", "no client"),
+    ("balancer.virtual_address", "fe80::1%eth0", "balancer.virtual_address", "zone"),
+    ("llm.watchdog", True, "watchdog", "a mapping"),
+    ("llm.watchdog", {"enabled": False}, "watchdog.enabled", "unknown key"),
+    ("llm.watchdog", {"port": 80}, "watchdog.port", "1024"),
+    ("llm.watchdog", {"port": True}, "watchdog.port", NUMBER),
+    ("llm.watchdog", {"metrics_dir": ""}, "watchdog.metrics_dir", "is empty"),
+    ("llm.watchdog", {"metrics_dir": "/"}, "watchdog.metrics_dir", "folder of its own"),
+    ("llm.watchdog", {"metrics_dir": "/var"}, "watchdog.metrics_dir", "folder of its own"),
+    ("llm.watchdog", {"metrics_dir": "/etc/llm"}, "watchdog.metrics_dir", "folder of its own"),
+    ("llm.watchdog", {"metrics_dir": "/tmp/llm"}, "watchdog.metrics_dir", "folder of its own"),
+    ("llm.watchdog", {"allow_reboot": "yes"}, "watchdog.allow_reboot", "True or False"),
+    ("gpu1llm.watchdog", {"port": 7441}, "hosts[gpu-1].watchdog", "unknown key"),
+    ("service.watchdog", False, WATCH, "a mapping"),
+    ("service.watchdog", {"port": 7441}, f"{WATCH}.port", "unknown key"),
+    ("service.watchdog", {"restarts": 7}, f"{WATCH}.restarts", "6"),
+    ("service.watchdog", {"restart_after_s": 11}, f"{WATCH}.restart_after_s", "more than 11"),
+    (
+        *("service.watchdog", {"restart_after_s": 600, "restart_window_s": 1800}),
+        *(f"{WATCH}.restart_window_s", "set more than 1800"),
+    ),
+    ("service.speculative", True, DRAFTS, "a mapping"),
+    ("service.speculative", {"method": "medusa"}, f"{DRAFTS}.method", "'ngram', 'draft_model'"),
+    ("service.speculative", {"method": "ngram", "tokens": 0}, f"{DRAFTS}.tokens", "1"),
+    ("service.speculative", {"method": "ngram", "k": 3}, f"{DRAFTS}.k", "unknown key"),
+    ("service.speculative", {"method": "eagle"}, f"{DRAFTS}.model", "is missing"),
+    (
+        *("service.speculative", {"method": "draft_model", "model": "nobody/none"}),
+        *(f"{DRAFTS}.model", "unknown model"),
+    ),
+    (
+        *("service.speculative", {"method": "draft_model", "model": "Qwen/Qwen2.5-14B-Instruct"}),
+        *(f"{DRAFTS}.model", "name a smaller one"),
+    ),
+    (
+        *("service.speculative", {"method": "draft_model", "model": "Qwen/Qwen2.5-72B-Instruct"}),
+        *(f"{DRAFTS}.model", "name a smaller one"),
+    ),
+    (
+        "service",
+        {
+            "name": "q",
+            "model": "Qwen/Qwen2.5-14B-Instruct",
+            "max_model_len": 4096,
+            "speculative": {"method": "ngram"},
+            "arguments": {"speculative-config": "{}"},
+        },
+        DRAFTS,
+        "speculative-config in arguments contradicts",
+    ),
+    ("service.adapters", ["{files}/folder"], f"{SERVICE}.adapters", "a mapping"),
+    ("service.adapters", {"a/b": "{files}/folder"}, f"{SERVICE}.adapters.a/b", "not allowed"),
+    ("service.adapters", {"a": 5}, f"{SERVICE}.adapters.a", "write it as text"),
+    ("service.adapters", {"a": "{files}/folder"}, f"{SERVICE}.adapters.a", "is not there"),
+    ("service.adapters", {"a": "{files}/none.gguf"}, f"{SERVICE}.adapters.a", "is not there"),
+    ("service.task", "chat", f"{SERVICE}.task", "'generate', 'embed' or 'rerank'"),
+    ("service.task", None, f"{SERVICE}.task", "leave the setting out"),
+    ("service.embedding_size", 1024, f"{SERVICE}.embedding_size", "no vectors"),
+    (
+        "service",
+        {
+            "name": "q",
+            "model": "Qwen/Qwen2.5-14B-Instruct",
+            "max_model_len": 4096,
+            "task": "embed",
+            "arguments": {"reasoning-parser": "qwen3"},
+        },
+        OPTIONS,
+        "leave reasoning-parser out",
+    ),
+    ("service.engine", "Auto", f"{SERVICE}.engine", "no kind of engine"),
+    ("service.engine", ["vllm"], f"{SERVICE}.engine", "no kind of engine"),
+    ("service.weights", "/srv/model.gguf", f"{SERVICE}.weights", "is a GGUF file"),
+    ("llm.engines", {"auto": {}}, "engines.auto", "unknown key"),
+)
+
 ENGINES: tuple[Row, ...] = (
     *(
         ("vllm.packages", [name], f"{VLLM}.packages[0]", f"leave its last {name[-1]} out")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.inputs.inventories import changed, expect, fleet, problems
 from tests.unit.inputs.settings_cases import (
+    BESIDE,
     ENGINES,
     KEYS,
     NAMES,
@@ -33,7 +34,9 @@ def test_the_inventory_that_is_changed_is_good(folder: Path):
     assert [replica.host for replica in fleet(folder, changed(folder)).plans[0].replicas]
 
 
-@pytest.mark.parametrize("row", [*TYPES, *KEYS, *SIZES, *NAMES, *ENGINES], ids=lambda row: row[0])
+@pytest.mark.parametrize(
+    "row", [*TYPES, *KEYS, *SIZES, *NAMES, *ENGINES, *BESIDE], ids=lambda row: row[0]
+)
 def test_a_wrong_value_is_refused(folder: Path, row: Any):
     place, value, *expected = row
     expect(problems(folder, changed(folder, (place, value))), *expected)

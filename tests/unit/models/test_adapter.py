@@ -27,6 +27,10 @@ def test_a_folder_is_read(tmp_path: Path):
     assert adapter_problem(found, QWEN) is None
 
 
+def test_a_rank_may_be_written_as_a_fraction(tmp_path: Path):
+    assert read_adapter(peft(tmp_path, rank=16, r=16.0)).rank == 16
+
+
 def test_its_name_is_what_its_files_hold(tmp_path: Path):
     first, again = (read_adapter(peft(tmp_path / name)) for name in "ab")
     assert first.digest == again.digest
@@ -50,6 +54,8 @@ def test_a_gguf_file_is_read(tmp_path: Path):
         ({"r": "16"}, "the rank is '16'"),
         ({"rank_pattern": {"q_proj": 1024}}, "the rank is 1024"),
         ({"rank_pattern": 5}, "adapter_config.json"),
+        ({"base": 5}, "base_model_name_or_path is 5"),
+        ({"base": ["Qwen/Qwen2.5-14B-Instruct"]}, "it is the name of the model"),
     ],
 )
 def test_what_engines_do_not_serve_is_refused(tmp_path: Path, config: Any, part: str):

@@ -98,7 +98,7 @@ class Simulation:
         monkeypatch.setattr("pyinfra.api.util.getframeinfo", _place)
         key, engine_key = folder / "api.key", folder / "engines.key"
         for file in (key, engine_key):
-            file.write_text("k" * 32)
+            file.write_text(file.stem.replace(".", "") * 8)
             file.chmod(0o600)
         self.file = folder / "site.py"
         self.hosts = hosts

@@ -96,14 +96,6 @@ def test_a_service_that_is_never_interrupted_is_not(make: Make, caplog: pytest.L
     assert "the inventory forbids" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "data", [{"host": "gpu9"}, {"replica": "gpu1/s-7"}, {"gpu": "gpu1/2"}, {"host": "lb1"}]
-)
-def test_what_is_not_planned_is_not_drained(make: Make, data: dict[str, Any]):
-    with pytest.raises(RefusedError, match="is not in the plan"):
-        drained(make(), **data)
-
-
 @pytest.mark.parametrize("stage", [drain, undrain])
 def test_a_run_without_balancers_changes_nothing(make: Make, stage: Any):
     with pytest.raises(RefusedError, match="add --limit lb1"):
