@@ -17,6 +17,31 @@ LINK_CALIBRATION = LinkCalibration()
 
 
 @dataclass(frozen=True)
+class Spread:
+    """The parts of an estimate between which eight of ten measured throughputs lie, where the
+    model or the kind of card was left out of the fit."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """The ranges of an engine, by tests/benchmarks/throughput_regret.py, which prints how many of
+    the rows they hold. `converted`: weights that are converted to 16 bits before they are
+    multiplied. `unsure`: requests that wait for room, pipelines, tensor parallel over PCIe, of
+    which few rows have any.
+    """
+
+    usual: Spread = Spread(0.87, 1.11)
+    converted: Spread = Spread(0.79, 1.12)
+    unsure: Spread = Spread(0.65, 1.5)
+
+
+SPREADS = Spreads()
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Global constants of the estimate, the same for every card and model.
 
@@ -42,23 +67,7 @@ class Calibration:
     request_overhead_us: float = 2.6
     prompt_wait: float = 0.90
     links: LinkCalibration = LINK_CALIBRATION
+    spreads: Spreads = SPREADS
 
 
 CALIBRATION = Calibration()
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The parts of an estimate between which eight of ten measured throughputs lie, where the
-    model or the kind of card was left out of the fit."""
-
-    low: float
-    high: float
-
-
-# By tests/benchmarks/throughput_regret.py, which prints how many of the rows they hold.
-SPREAD = Spread(0.87, 1.11)
-# Weights that are converted to 16 bits before they are multiplied.
-CONVERTED_SPREAD = Spread(0.79, 1.12)
-# Requests that wait for room, pipelines, tensor parallel over PCIe: few rows have any.
-UNSURE_SPREAD = Spread(0.65, 1.5)

@@ -14,9 +14,6 @@ from typing import NamedTuple
 
 from roles.engine.calibration import (
     CALIBRATION,
-    CONVERTED_SPREAD,
-    SPREAD,
-    UNSURE_SPREAD,
     Calibration,
     Spread,
 )
@@ -125,12 +122,13 @@ def estimate(
 
 def _spread(replica: _Replica, waits: bool) -> Spread:
     """How far measurements lie from the estimate."""
+    spreads = replica.calibration.spreads
     over_pcie = replica.gpus > 1 and replica.links.kind == "pcie"
     if waits or over_pcie or replica.stages > 1:
-        return UNSURE_SPREAD
+        return spreads.unsure
     computes = (replica.costs.dense_compute, replica.costs.expert_compute)
     converted = any(replica.rates.tflops(compute) is None for compute in computes)
-    return CONVERTED_SPREAD if converted else SPREAD
+    return spreads.converted if converted else spreads.usual
 
 
 def _waited_prompts(replica: _Replica, batch: float) -> float:

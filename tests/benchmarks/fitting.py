@@ -30,7 +30,7 @@ PRIOR = Calibration(
 )
 # The constants by name, those of the links last.
 NAMES = (
-    *(name for name in Calibration.__dataclass_fields__ if name != "links"),
+    *(name for name in Calibration.__dataclass_fields__ if name not in ("links", "spreads")),
     *LinkCalibration.__dataclass_fields__,
 )
 PRIOR_WEIGHT = 0.05
@@ -88,6 +88,7 @@ def fit(
 def _logarithms(calibration: Calibration) -> Vector:
     own = asdict(calibration)
     links = own.pop("links")
+    del own["spreads"]
     return [math.log(value) for value in (*own.values(), *links.values())]
 
 

@@ -11,7 +11,7 @@ import argparse
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from roles.engine.calibration import CALIBRATION, Calibration
 from roles.engine.engine import engine
@@ -146,7 +146,8 @@ OF_SGLANG = ("moe_layer_overhead_us", "expert_read_efficiency")
 
 def fit_sglang(data: Sequence[Row]) -> Calibration:
     """The product's constants, a few of them fitted to SGLang's rows."""
-    return fit(data, CALIBRATION, CALIBRATION, OF_SGLANG)
+    fitted = fit(data, CALIBRATION, CALIBRATION, OF_SGLANG)
+    return replace(fitted, spreads=calibration_of("sglang").spreads)
 
 
 def calibration_of(kind: str) -> Calibration:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from roles.engine.calibration import Calibration
+from roles.engine.calibration import Calibration, Spread, Spreads
 from roles.engine.equal_cards import EqualCards
 from roles.engine.kernels import too_old
 from roles.engine.params import (
@@ -36,7 +36,12 @@ _CHANGE_NAMES = {
 }
 # Fitted to SGLang's measured rows by tests/benchmarks/throughput_regret.py; for all else it has the
 # constants of the other rows.
-CALIBRATION = Calibration(expert_read_efficiency=0.678, moe_layer_overhead_us=30.2)
+CALIBRATION = Calibration(
+    expert_read_efficiency=0.678,
+    moe_layer_overhead_us=30.2,
+    # None of its rows has weights that are converted: wider, as vLLM's are.
+    spreads=Spreads(Spread(0.82, 1.13), converted=Spread(0.74, 1.14), unsure=Spread(0.47, 1.5)),
+)
 
 
 # Its names of the methods (`--speculative-algorithm`).

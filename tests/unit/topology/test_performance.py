@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.engine.calibration import (
-    CONVERTED_SPREAD,
-    SPREAD,
-    UNSURE_SPREAD,
+    SPREADS,
     Calibration,
     LinkCalibration,
 )
@@ -21,7 +19,15 @@ from roles.topology.costs import Compute, GpuRates, ModelCosts, ReplicaLinks, Wo
 from roles.topology.performance import estimate
 from tests.benchmarks.measured_rows import measured_rows
 from tests.benchmarks.throughput_cases import Row, costs_of, estimates, rates_of, rows
-from tests.benchmarks.throughput_regret import Option, baselines, quantile, score
+from tests.benchmarks.throughput_regret import (
+    Option,
+    Score,
+    baselines,
+    fit_sglang,
+    left_out,
+    quantile,
+    score,
+)
 
 H100 = rates_of("NVIDIA H100 80GB HBM3")
 H200 = replace(H100, memory_bandwidth_gb_s=4800)
@@ -343,6 +349,14 @@ def test_regret_and_error_on_the_measured_rows(measured):
     assert quantile(found.regrets) <= 0.05
 
 
+def test_the_range_of_sglang_holds_its_rows_left_out():
+    for parts in left_out({"": measured_rows("sglang")}, "base", fit_sglang).values():
+        found = sum(parts.values(), Score())
+        assert len(found.ratios) == 249
+        assert found.coverage >= 0.80
+        assert abs(found.bias) <= 0.05 and quantile(found.errors, 0.5) <= 0.12
+
+
 def test_simple_rules_lose_what_is_known_of_them(recorded):
     found = baselines(recorded)
     known = {
@@ -399,12 +413,12 @@ def test_each_matrix_prompt_and_request_has_its_overhead():
 @pytest.mark.parametrize(
     ("model", "links", "tensor", "pipeline", "load", "spread"),
     [
-        ("meta-llama/Llama-3.1-8B", NVLINK, 2, 1, Workload(512, 256, 8), SPREAD),
-        ("Qwen/Qwen3-32B-AWQ", NVLINK, 2, 1, Workload(512, 256, 8), CONVERTED_SPREAD),
-        ("meta-llama/Llama-3.1-8B", NVLINK, 1, 2, Workload(512, 256, 8), UNSURE_SPREAD),
-        ("meta-llama/Llama-3.1-8B", PCIE, 2, 1, Workload(512, 256, 8), UNSURE_SPREAD),
-        ("meta-llama/Llama-3.1-8B", PCIE, 1, 1, Workload(512, 256, 8), SPREAD),
-        ("meta-llama/Llama-3.1-8B", NVLINK, 1, 1, Workload(512, 256, 8, 4), UNSURE_SPREAD),
+        ("meta-llama/Llama-3.1-8B", NVLINK, 2, 1, Workload(512, 256, 8), SPREADS.usual),
+        ("Qwen/Qwen3-32B-AWQ", NVLINK, 2, 1, Workload(512, 256, 8), SPREADS.converted),
+        ("meta-llama/Llama-3.1-8B", NVLINK, 1, 2, Workload(512, 256, 8), SPREADS.unsure),
+        ("meta-llama/Llama-3.1-8B", PCIE, 2, 1, Workload(512, 256, 8), SPREADS.unsure),
+        ("meta-llama/Llama-3.1-8B", PCIE, 1, 1, Workload(512, 256, 8), SPREADS.usual),
+        ("meta-llama/Llama-3.1-8B", NVLINK, 1, 1, Workload(512, 256, 8, 4), SPREADS.unsure),
     ],
 )
 def test_what_the_range_depends_on(model, links, tensor, pipeline, load, spread):
