@@ -80,7 +80,7 @@ class Operator(Fleet):
                 "engines": {"llama_cpp": llama_engine() | self.engine},
                 "launch": {"start_timeout_s": 120},
                 # All replicas share one machine here.
-                "validation": {"load_s": 1, "load_max_tokens": 8, "completion_timeout_s": 60},
+                "validation": {"load_s": 2, "load_max_tokens": 64, "completion_timeout_s": 60},
                 "balancer": {
                     "completion_timeout_s": 60,
                     "api_key_file": "secrets/prod-api.key",

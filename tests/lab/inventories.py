@@ -29,7 +29,7 @@ LLAMA_SERVICE: Mapping[str, Any] = {
     "weights": f"{GGUF_FOLDER}/tiny.gguf",
 }
 """The demo's service on llama.cpp; where each replica goes is as with vLLM."""
-VALIDATION: Mapping[str, Any] = {"load_s": 2, "load_max_tokens": 8, "completion_timeout_s": 300}
+VALIDATION: Mapping[str, Any] = {"load_s": 2, "load_max_tokens": 64, "completion_timeout_s": 300}
 """All of a proof with a short load: the usual one is put on vLLM, which the demo serves by."""
 Declared = str | None | Mapping[str, Any]
 """A host's GPUs, None where they are recorded, or all of its settings."""

@@ -25,7 +25,7 @@ PINNED = {"gpu5": {"alpha": (0,), "beta": (1,)}, "gpu6": {"alpha": (0, 1), "beta
 FAST = ("--data", "validate=false")
 """Options of a deploy that is not proved."""
 # All replicas share one machine here.
-PROOF: Mapping[str, Any] = {"load_s": 3, "load_max_tokens": 8, "completion_timeout_s": 60}
+PROOF: Mapping[str, Any] = {"load_s": 3, "load_max_tokens": 64, "completion_timeout_s": 60}
 INVENTORY = """from roles.fleet.inventory import check
 
 gpu_hosts = {gpu_hosts!r}
