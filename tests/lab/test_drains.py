@@ -128,6 +128,8 @@ def test_a_run_that_is_killed_lets_its_hosts_go(whole: Fleet, llama: Path):
     process = whole.start(llama, "deploys/llm.py", "-y")
     try:
         wait_until(lambda: held("gpu1") and held("lb1"), "a deploy that holds its hosts", 120)
+        # Otherwise it could be at its end before the other one begins.
+        process.send_signal(signal.SIGSTOP)
         whole.ssh("gpu1", "grep -q '^llm_watchdog_held 1' /var/lib/llm/metrics/llm.prom || sleep 5")
         assert "llm_watchdog_held 1" in whole.ssh("gpu1", "cat /var/lib/llm/metrics/llm.prom")
         run = whole.deploy(*FAST, inventory=llama)
