@@ -12,13 +12,16 @@ from roles.rolling.plan import RollingPlan, Skipped
 class Failure:
     """A host that failed since the update began.
 
-    `replicas` are those that the failure concerns; empty means all replicas of the host.
+    `replicas` are those that the failure concerns; empty means all replicas of the host. A replica
+    that leaves the host serves without it.
     """
 
     host: str
     replicas: frozenset[str] = frozenset()
 
     def concerns(self, member: Member) -> bool:
+        if self.host in member.leaves:
+            return False
         return member.id in self.replicas if self.replicas else self.host in member.hosts
 
 

@@ -11,7 +11,8 @@ class Member:
     """A replica in the upstream of its service.
 
     `id` is "host/name". `hosts` are all hosts that it runs on; it moves as one. `serves`: it
-    answers a completion now. `drained_by`: the owners of its drains.
+    answers a completion now. `drained_by`: the owners of its drains. `leaves` are those of `hosts`
+    that it runs on no more once it has moved: it serves without them.
     """
 
     id: str
@@ -19,6 +20,7 @@ class Member:
     hosts: tuple[str, ...]
     serves: bool = True
     drained_by: frozenset[str] = frozenset()
+    leaves: frozenset[str] = frozenset()
 
     @property
     def gets_requests(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from roles.declaration import BALANCERS, GPU_HOSTS
-from roles.fleet import Fleet, Host
+from roles.fleet import Fleet
 from roles.launch import Change as HostChange
 from roles.launch import LaunchState
 from roles.plan import Replica
@@ -52,58 +52,100 @@ class Balanced:
 
 
 def members_of(
-    fleet: Fleet, found: Mapping[str, Found], balanced: Balanced | None = None
+    fleet: Fleet,
+    found: Mapping[str, Found],
+    balanced: Balanced | None = None,
+    failed: Collection[str] = (),
 ) -> list[Member]:
     """Every replica that is planned or runs, in the inventory's order.
 
     `balanced` is None where no balancer answered. Then replicas on hosts outside the run count as
     serving, and replicas that the inventory drains may still get requests, unless there is no
-    balancer.
+    balancer. `failed` are hosts that failed in this run.
     """
-    return [
-        member
-        for host in fleet.with_role(GPU_HOSTS)
-        for member in _on_host(fleet, host, found, balanced)
-    ]
+    seen = _Seen(fleet, found, balanced, frozenset(failed))
+    return [member for host in fleet.with_role(GPU_HOSTS) for member in _on_host(seen, host.name)]
 
 
-def _on_host(
-    fleet: Fleet, host: Host, found: Mapping[str, Found], balanced: Balanced | None
-) -> Iterator[Member]:
-    planned, own = fleet_replicas(fleet, host.name), found.get(host.name)
+@dataclass(frozen=True)
+class _Seen:
+    """What members are made from."""
+
+    fleet: Fleet
+    found: Mapping[str, Found]
+    balanced: Balanced | None
+    failed: frozenset[str]
+
+    def old_hosts(self, host: str, name: str) -> list[str]:
+        """The hosts of a unit's replica, by its host's manifest, that take part in a change of it.
+
+        A part without its head does no harm: it waits, and starts no engine. So a host that cannot
+        take part is left out, but for a head that this run could reach: it may serve.
+        """
+        hosts = _hosts_by_manifest(self.found.get(host), name)
+        whole = f"{next(iter(hosts), host)}/{name}"
+        if hosts and hosts[0] in self.found and self._whole(host, name) != whole:
+            return []
+        usable = [one for one in hosts if one in self.fleet.addresses and one not in self.failed]
+        return [
+            one
+            for one in usable
+            if (self._whole(one, name) == whole if one in self.found else one == hosts[0])
+        ]
+
+    def _whole(self, host: str, name: str) -> str:
+        return whole_of(self.fleet, host, name, self.found)
+
+
+def _hosts_by_manifest(found: Found | None, name: str) -> tuple[str, ...]:
+    entry = found.state.manifest.get(name, {}) if found else {}
+    return tuple(map(str, entry.get("hosts") or ()))
+
+
+def _on_host(seen: _Seen, host: str) -> Iterator[Member]:
+    fleet, found = seen.fleet, seen.found
+    planned, own = fleet_replicas(fleet, host), found.get(host)
     for replica in planned:
-        hosts = hosts_of(replica, own)
-        drained_by = _drained_by(fleet, hosts, replica.id, balanced)
-        serves = _whole_serves(replica, hosts, found, balanced)
-        yield Member(replica.id, replica.service, hosts, serves, drained_by)
+        old = seen.old_hosts(host, replica.name)
+        hosts = tuple(dict.fromkeys((*replica.hosts, *old)))
+        drained_by = _drained_by(fleet, hosts, replica.id, seen.balanced)
+        serves = _whole_serves(replica, hosts, found, seen.balanced)
+        leaves = frozenset(old) - set(replica.hosts)
+        yield Member(replica.id, replica.service, hosts, serves, drained_by, leaves)
     names = {replica.name for replica in planned}
     for name in own.state.units if own else ():
         # A part of a replica belongs to its head, planned or not.
-        id = f"{host.name}/{name}"
-        if own is None or name in names or whole_of(fleet, host.name, name, found) != id:
-            continue
-        entry = own.state.manifest.get(name, {})
-        hosts = tuple(entry.get("hosts") or (host.name,))
-        drained_by = _drained_by(fleet, hosts, id, balanced)
-        service = str(entry.get("service", _service_of(name)))
-        if name in {one.name for one in parts_on(fleet, host.name)}:
-            # Its place is taken by a part of another replica.
-            hosts = (host.name,)
-        yield Member(id, service, hosts, _serves(name, own), drained_by)
+        if own and name not in names and whole_of(fleet, host, name, found) == f"{host}/{name}":
+            yield _unplanned(seen, host, name, own)
 
 
-def hosts_of(replica: Replica, found: Found | None) -> tuple[str, ...]:
-    """All hosts of a replica, those that it leaves with this run, too."""
-    entry = found.state.manifest.get(replica.name, {}) if found else {}
-    return tuple(dict.fromkeys((*replica.hosts, *map(str, entry.get("hosts") or ()))))
+def _unplanned(seen: _Seen, host: str, name: str, own: Found) -> Member:
+    """A replica that runs and is not planned, or a part that no head knows any more."""
+    id, service = f"{host}/{name}", own.state.manifest.get(name, {}).get("service")
+    alone = next(iter(_hosts_by_manifest(own, name)), host) != host
+    hosts = dict.fromkeys((host, *seen.old_hosts(host, name)))
+    if host in seen.failed and len(hosts) > 1:
+        del hosts[host]
+    if name in {one.name for one in parts_on(seen.fleet, host)}:
+        # Its place is taken by a part of another replica.
+        hosts = {host: None}
+    return Member(
+        *(id, str(service or _service_of(name)), tuple(hosts)),
+        serves=not alone and _serves(name, own),
+        drained_by=_drained_by(seen.fleet, hosts, id, seen.balanced),
+    )
 
 
 def whole_of(fleet: Fleet, host: str, name: str, found: Mapping[str, Found]) -> str:
-    """The id of the replica that a unit of a host is, or is a part of, by the manifest."""
-    head = (found[host].state.manifest.get(name, {}).get("hosts") or [host])[0]
+    """The id of the replica that a unit of a host is, or is a part of, by the manifest.
+
+    Of a part that its head does not know, or no longer, nobody else is left.
+    """
+    head = next(iter(_hosts_by_manifest(found[host], name)), host)
     runs = head in found and name in found[head].state.units
-    planned = head in fleet.addresses and name in {r.name for r in fleet_replicas(fleet, head)}
-    # Of a head that is gone nobody knows: the part is all that is left.
+    runs = runs and (head == host or host in _hosts_by_manifest(found[head], name))
+    own = fleet_replicas(fleet, head) if head in fleet.addresses else ()
+    planned = any(one.name == name and host in one.hosts for one in own)
     return f"{head}/{name}" if runs or planned else f"{host}/{name}"
 
 

@@ -73,7 +73,7 @@ class Rolling:
             fleet, found = self.fleet(), self.found()
             self._failed_before = self._failed()
             changes = self.changes(fleet, found)
-            members = members_of(fleet, found, self._balanced)
+            members = members_of(fleet, found, self._balanced, self._failed_before)
             # A service that left the inventory is still in the upstreams.
             services = {member.service for member in members}
             known = {*found, *(host for member in members for host in member.hosts)}
@@ -143,9 +143,10 @@ class Rolling:
 
     def done(self, ids: Collection[str], name: str = "") -> None:
         """Record that replicas serve as planned, or are taken down as planned: wholly, or a host's
-        parts of them."""
+        parts of them; a replica serves without the hosts that it leaves."""
         self._parts |= {(id, name) for id in ids if name}
-        hosts = {one.id: one.hosts for one in self.plan().members} if name else {}
+        members = self.plan().members if name else ()
+        hosts = {one.id: set(one.hosts) - one.leaves for one in members}
         self.moved |= {
             id for id in ids if all((id, host) in self._parts for host in hosts.get(id, ()))
         }

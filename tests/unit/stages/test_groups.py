@@ -118,19 +118,135 @@ def test_it_becomes_replicas_of_one_host_again(
         assert "rank" not in other.states[name].manifest["s-0"]
 
 
+def later(
+    fleet: ServingFleet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hosts: dict[str, Any],
+    *services: dict[str, Any],
+) -> ServingFleet:
+    """The same hosts with another inventory."""
+    other = ServingFleet(tmp_path, monkeypatch, hosts, services=list(services))
+    other.states, other.balancer = fleet.states, fleet.balancer
+    return other
+
+
+def without(name: str) -> dict[str, Any]:
+    # Each host keeps its address.
+    address = {one: f"10.0.0.{number}" for number, one in enumerate(HOSTS, 1)}
+    return {one: own | {"address": address[one]} for one, own in HOSTS.items() if one != name}
+
+
 def test_a_part_whose_head_left_the_inventory_is_taken_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet
 ):
     assert fleet.update() == set()
-    hosts = {name: one for name, one in HOSTS.items() if name != "gpu1"}
-    other = ServingFleet(tmp_path, monkeypatch, HOSTS, services=[SERVICE | {"name": "t"}])
-    other.states, other.balancer = fleet.states, fleet.balancer
-    left = {name: one for name, one in found(other, **other.states).items() if name in hosts}
-    ids = {one.id for one in members_of(other.fleet(), left) if "gpu2" in one.hosts}
-    assert "gpu2/s-0" in ids
-    assert {one.replica for one in changes_of(other.fleet(), left)} <= {  # type: ignore[union-attr]
-        one.id for one in members_of(other.fleet(), left)
-    }
+    other = later(fleet, tmp_path, monkeypatch, without("gpu1"), SERVICE | {"name": "t"})
+    assert other.update() == set()
+    assert sorted(other.states["gpu2"].units) == ["t-0", "t-1"]
+    assert other.update() == set() and other.tasks == []
+
+
+@pytest.mark.parametrize("gone", ["gpu1", "gpu2"])
+def test_hosts_of_one_that_left_the_inventory_serve_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet, gone: str
+):
+    assert fleet.update() == set()
+    (stays,) = {"gpu1", "gpu2"} - {gone}
+    other = later(fleet, tmp_path, monkeypatch, without(gone), SERVICE)
+    assert other.update() == set()
+    assert sorted(other.states[stays].units) == ["s-0", "s-1"]
+    assert "rank" not in other.states[stays].manifest["s-0"]
+
+
+MOVED = SERVICE | {"members": [{"hosts": ["gpu1", "gpu3"], "tensor_parallel_size": 4}]}
+
+
+def test_a_host_that_left_the_inventory_blocks_no_other_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet
+):
+    assert fleet.update() == set()
+    other = later(fleet, tmp_path, monkeypatch, without("gpu2"), MOVED)
+    assert other.update() == set()
+    for name in ("gpu1", "gpu3"):
+        assert list(other.states[name].units) == ["s-0"], name
+        assert other.states[name].manifest["s-0"]["hosts"] == ["gpu1", "gpu3"], name
+    assert ID not in {drain.replica for drain in other.balancer.drains}
+
+
+def unreachable(fleet: ServingFleet, name: str) -> None:
+    """The host answers nothing in the next run."""
+    begin = fleet.begin
+
+    def begun(*arguments: Any, **more: Any):
+        run = begin(*arguments, **more)
+        run.state.fail_hosts({run.state.inventory.get_host(name)})
+        return run
+
+    fleet.begin = begun
+
+
+@pytest.mark.parametrize(
+    ("dead", "members"), [("gpu2", ["gpu1", "gpu3"]), ("gpu1", ["gpu2", "gpu3"])]
+)
+def test_a_dead_host_that_it_leaves_blocks_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fleet: ServingFleet,
+    dead: str,
+    members: list[str],
+):
+    assert fleet.update() == set()
+    # Retired, it is planned for nothing else.
+    hosts: dict[str, Any] = HOSTS | {dead: HOSTS[dead] | {"retired": True}}
+    service = SERVICE | {"members": [{"hosts": members, "tensor_parallel_size": 4}]}
+    other = later(fleet, tmp_path, monkeypatch, hosts, service)
+    unreachable(other, dead)
+    assert other.update() == {dead}
+    for name in members:
+        assert list(other.states[name].units) == ["s-0"], name
+        assert other.states[name].manifest["s-0"]["hosts"] == members, name
+    assert f"{members[0]}/s-0" not in {drain.replica for drain in other.balancer.drains}
+    # It comes back: its old part is taken down, and the group goes on.
+    back = later(other, tmp_path, monkeypatch, hosts, service)
+    assert back.update() == set()
+    assert [name for name, _ in back.tasks] == [dead]
+    assert back.states[dead].units == {}
+
+
+def test_a_dead_host_of_the_planned_group_blocks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet
+):
+    assert fleet.update() == set()
+    other = later(fleet, tmp_path, monkeypatch, HOSTS, MOVED)
+    unreachable(other, "gpu3")
+    assert "gpu3" in other.update()
+    assert other.states["gpu1"].manifest["s-0"]["hosts"] == ["gpu1", "gpu2"]
+
+
+def test_a_head_outside_the_run_is_not_left_without_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet
+):
+    """It may serve: whoever answers for the group has to be in the run."""
+    assert fleet.update() == set()
+    service = SERVICE | {"members": [{"hosts": ["gpu2", "gpu3"], "tensor_parallel_size": 4}]}
+    other = later(fleet, tmp_path, monkeypatch, HOSTS, service)
+    assert {"gpu2", "gpu3"} <= other.update("gpu2", "gpu3", "lb1")
+    assert "--limit gpu1" in "".join(other.run.rolling.skipped_on("gpu2"))
+    assert other.states["gpu2"].manifest["s-0"]["hosts"] == ["gpu1", "gpu2"]
+
+
+def test_a_failure_of_a_host_that_it_leaves_is_that_hosts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fleet: ServingFleet
+):
+    assert fleet.update() == set()
+    hosts: dict[str, Any] = HOSTS | {"gpu2": HOSTS["gpu2"] | {"retired": True}}
+    other = later(fleet, tmp_path, monkeypatch, hosts, MOVED)
+    other.machines["gpu2"].fails = lambda command: command.startswith("python3 -")
+    assert other.update() == {"gpu2"}
+    assert other.states["gpu1"].manifest["s-0"]["hosts"] == ["gpu1", "gpu3"]
+    assert ID in other.run.rolling.moved
+    assert ID not in {drain.replica for drain in other.balancer.drains}
 
 
 def test_a_quarantine_of_any_part_leaves_it_out_on_all_its_hosts(fleet: ServingFleet):
