@@ -27,7 +27,7 @@ from roles.preflight import (
 )
 from roles.preflight import parts as preflight_parts
 from roles.preflight.deploy import abort_reason, preflight
-from roles.stages.answers import ask, ask_balancer, watchdog_state
+from roles.stages.answers import ask, ask_balancer, launch_state, watchdog_state
 from roles.stages.difference import show_difference
 from roles.stages.drained import show_drains
 from roles.stages.messages import wants, warn_faults
@@ -53,6 +53,8 @@ def compare(run: Run) -> None:
     say(f"GPUs as in the inventory: {summary(declared.hardware.gpus)}")
     for name, quarantine in run.left_out(host.name).items():
         warn(f"{name} is left out: {quarantine}; deploys/quarantine.py lifts it")
+    for name, reason in run.unjoined(host.name, launch_state(run, host.name)).items():
+        warn(f"{name} is left out: {reason}")
     warn_faults(report.faults, declared.driver)
 
 

@@ -299,6 +299,8 @@ def _next_step(run: Run, end: RunEnd, host: PyinfraHost, outcome: HostOutcome) -
         return _mend_first(names) if names else "see the reason above; run again"
     if outcome in ("unchanged", "changed") and (out := run.left_out(host.name)):
         return f"{', '.join(out)} left out: see deploys/quarantine.py"
+    if outcome in ("unchanged", "changed") and (left := run.unjoined(host.name)):
+        return "; ".join(f"{name}: {reason}" for name, reason in left.items())
     return _mended_by(run, host) if outcome == "FAILED" else ""
 
 

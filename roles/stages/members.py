@@ -198,6 +198,21 @@ def planned_on(fleet: Fleet, host: str) -> list[Replica]:
     return [*fleet_replicas(fleet, host), *parts_on(fleet, host)]
 
 
+def unjoined(
+    fleet: Fleet, host: str, state: LaunchState, reached: Collection[str]
+) -> dict[str, str]:
+    """A host's planned parts that do not run, and whose other hosts a run does not all reach, by
+    name with what to do: nobody knows why they do not, as of a quarantine there."""
+    found = {}
+    for replica in planned_on(fleet, host):
+        missing = [one for one in replica.hosts if one not in reached]
+        unit = state.units.get(replica.name)
+        if missing and not (unit and unit.up):
+            limits = " ".join(f"--limit {one}" for one in missing)
+            found[replica.name] = f"not all of its hosts are in this run: add {limits}"
+    return found
+
+
 def changes_of(fleet: Fleet, found: Mapping[str, Found]) -> list[Change]:
     """The replicas to move or take down, in the inventory's order; none on fresh hosts.
 

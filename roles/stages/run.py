@@ -21,8 +21,8 @@ from roles.hardware import Hardware, HardwareReport
 from roles.host.operations import Lease
 from roles.launch import Change, HostLaunch, LaunchState
 from roles.reboot.operations import Reboots
-from roles.stages.members import Found, changes_of, planned_on
-from roles.stages.rolling import Rolling
+from roles.stages.members import Found, changes_of, planned_on, unjoined
+from roles.stages.rolling import Rolling, reached
 from roles.stages.seen import Seen
 from roles.watchdog import Quarantine, left_out
 
@@ -91,7 +91,9 @@ class Run:
         self, name: str, state: LaunchState, changes: Sequence[Change], fresh: bool = False
     ) -> None:
         """Note what a host runs and what is to be done there, for the rolling update."""
-        self.found[name] = Found(state, tuple(changes), fresh)
+        out = unjoined(self.fleet, name, state, reached(self.state))
+        own = tuple(one for one in changes if one.subject not in out)
+        self.found[name] = Found(state, own, fresh and bool(own))
         self.saw(name, state)
 
     def saw(self, name: str, state: LaunchState) -> None:
@@ -99,8 +101,15 @@ class Run:
         self.seen.units(name, {one: unit.sight for one, unit in state.units.items()})
 
     def launch(self, name: str) -> HostLaunch:
-        """What a host is to run by the run's present plan, and its quarantines."""
-        return replace(host_launch(self.fleet, name), left_out=frozenset(self.left_out(name)))
+        """What a host is to run by the run's present plan, and what of it is left out."""
+        left_out = frozenset({*self.left_out(name), *self.unjoined(name)})
+        return replace(host_launch(self.fleet, name), left_out=left_out)
+
+    def unjoined(self, name: str, state: LaunchState | None = None) -> dict[str, str]:
+        """The parts of a host that stay stopped, as this run does not reach all of their hosts, and
+        what to do. `state` is the host's, where the run has not noted it yet."""
+        known = self.found[name].state if name in self.found else state
+        return {} if known is None else unjoined(self.fleet, name, known, reached(self.state))
 
     def left_out(self, name: str) -> dict[str, Quarantine]:
         """The planned replicas of a host that quarantines keep from running, and which: its own,

@@ -14,6 +14,7 @@ from roles.hardware import driver_indexes, readings
 from roles.host.outcome import warn
 from roles.host.paths import unit_name
 from roles.plan import Plan, Replica
+from roles.stages.answers import launch_state
 from roles.stages.messages import wants
 from roles.stages.run import Run
 from roles.validation import RECOGNITION_TOKENS, Endpoint, PlannedReplica
@@ -34,9 +35,9 @@ def report(run: Run) -> None:
 def validation(run: Run) -> None:
     """Validate a host: its replicas and GPUs from the host itself, its endpoints from here."""
     fleet, this_host = run.fleet, run.fleet.host(host.name)
-    out = run.left_out(host.name)
-    for quarantine in out.values():
-        warn(f"it is not validated: {quarantine}")
+    out = run.left_out(host.name) | run.unjoined(host.name, launch_state(run, host.name))
+    for name, reason in out.items():
+        warn(f"{name} is not validated: {reason}")
     replicas = [one for one in planned_replicas(fleet, this_host) if one.name not in out]
     if replicas and this_host.hardware is not None:
         validate_host(

@@ -259,6 +259,19 @@ def test_a_quarantine_of_any_part_leaves_it_out_on_all_its_hosts(fleet: ServingF
     }
 
 
+def test_a_run_without_a_host_of_a_group_that_does_not_run_leaves_it_out(fleet: ServingFleet):
+    """It may be quarantined there: the run knows nothing of that host."""
+    assert fleet.update() == set()
+    fleet.states["gpu1"] = as_planned(fleet, "gpu1", "inactive")
+    assert fleet.update("gpu1", "lb1") == set()
+    assert fleet.tasks == []
+    assert fleet.run.unjoined("gpu1").keys() == {"s-0"}
+    assert "--limit gpu2" in fleet.run.unjoined("gpu1")["s-0"]
+    # With all of its hosts it starts.
+    assert fleet.update() == set()
+    assert moved(fleet).keys() == {"gpu1", "gpu2"}
+
+
 def test_balancers_know_its_head_and_every_drain_of_it(fleet: ServingFleet):
     members = members_by_service(fleet.fleet())["s"]
     (one,) = [member for member in members if member.id == ID]
