@@ -32,7 +32,8 @@ from roles.fleet.contradictions import (
 from roles.fleet.engine_problems import engine_problems
 from roles.fleet.fleet import Fleet, Host
 from roles.fleet.hosts import Defaults, Problems, as_mapping, check_host, validated
-from roles.fleet.ports import internal_clashes, port_clashes
+from roles.fleet.member_addresses import member_address_problems
+from roles.fleet.ports import internal_clashes, port_clashes, shut_ports, unused_ports
 from roles.hardware import Hardware
 from roles.plan import HostPlan, Plan, with_p2p_of
 from roles.topology import Chosen, decided, not_deployed_yet, plan_services, rivals
@@ -89,8 +90,10 @@ def build(
     plans, problems = _plans(settings, hosts)
     problems = [*map(_unknown_hardware, unknown), *problems]
     problems += _unplaced_services(settings, plans, clusters)
-    problems += port_clashes(settings, hosts, plans)
+    problems += [*port_clashes(settings, hosts, plans), *unused_ports(hosts, plans)]
     problems += ssh_port_problems(declaration, settings, hosts, plans)
+    problems += shut_ports(declaration, settings, hosts, plans)
+    problems += member_address_problems(hosts, plans)
     problems += [*_cache_problems(settings, plans), *internal_clashes(settings, hosts, plans)]
     fleet = Fleet(declaration.name, settings, hosts, plans)
     problems += engine_problems(fleet)

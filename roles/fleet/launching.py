@@ -19,7 +19,11 @@ def host_launch(fleet: Fleet, name: str) -> HostLaunch:
         for replica in replicas
     )
     balancers = tuple(other.address for other in fleet.with_role(BALANCERS))
-    return HostLaunch(assignments, fleet.settings.launch, host.address, balancers)
+    members = {member.host for one in assignments for member in one.members}
+    return HostLaunch(
+        *(assignments, fleet.settings.launch, host.address, balancers),
+        addresses={one.name: one.address for one in fleet.hosts if one.name in members},
+    )
 
 
 def _assignment(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ class HostLaunch:
 
     `address` is the host's own address, `balancers` are the addresses that may reach its engines.
     Replicas of these names that are `left_out` are neither started, moved nor taken down.
+    `addresses` are those of all hosts of replicas over several, by host.
     """
 
     assignments: tuple[Assignment, ...]
@@ -39,6 +40,7 @@ class HostLaunch:
     address: str
     balancers: tuple[str, ...] = ()
     left_out: frozenset[str] = frozenset()
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def replicas(self) -> tuple[ReplicaFiles, ...]:
@@ -63,8 +65,18 @@ class HostLaunch:
         before = (previous_ports(state), previous_gpus(state)) if state else ((), ())
         ports = [*before[0], *(one.replica.port for one in self.assignments)]
         gpus = [*before[1], *(gpu for one in self.assignments for gpu in one.replica.gpus)]
-        groups = [*(previous_groups(state) if state else ()), *map(_group, self.assignments)]
+        groups = [*(previous_groups(state) if state else ()), *map(self._group, self.assignments)]
         return firewall_files(self.settings, self.balancers, ports, gpus, open_to_members(groups))
+
+    def _group(self, one: Assignment) -> tuple[list[str], int]:
+        """The addresses of the other hosts of a replica, and its port.
+
+        A host that its network's routes lead another way sends from its own address.
+        """
+        others = [member for member in one.members if member.host != one.host]
+        known = [member.address for member in others]
+        known += [self.addresses[member.host] for member in others if member.host in self.addresses]
+        return list(dict.fromkeys(known)), one.replica.port
 
     @property
     def shared(self) -> dict[str, str]:
@@ -77,11 +89,6 @@ class HostLaunch:
     def changes(self, state: LaunchState):
         """What launch has to do on a host in this state."""
         return changes(state, self.running, self.shared, self.left_out)
-
-
-def _group(one: Assignment) -> tuple[list[str], int]:
-    """The addresses of the other hosts of a replica, and its port."""
-    return [member.address for member in one.members if member.host != one.host], one.replica.port
 
 
 def task(

@@ -1,10 +1,12 @@
 """Replicas over several hosts in an inventory: what is built of them, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roles.declaration import Declaration
 from roles.fleet import build, host_launch, routes
 from tests.unit.fleet.test_fleet import declared, problems
 from tests.unit.fleet.test_fleet import key as key
@@ -43,18 +45,105 @@ def test_the_first_host_answers_and_each_has_its_part(key: Path, engine_key: dic
     assert len(fleet.engines_on("gpu-1")) == len(fleet.engines_on("gpu-2")) == 1
 
 
+def with_networks(first: str | None, second: str | None) -> dict[str, Any]:
+    """The hosts, each with an address of another network."""
+    known = hosts()
+    for name, address in (("gpu-1", first), ("gpu-2", second)):
+        known[name][1].update({"members_address": address} if address else {})
+    return known
+
+
 def test_hosts_reach_each_other_by_the_network_that_they_name(
     key: Path, engine_key: dict[str, str]
 ):
-    known = hosts()
-    known["gpu-2"][1]["members_address"] = "198.51.100.2"
+    known = with_networks("198.51.100.1", "198.51.100.2")
     fleet = build(declared(key, known, service=GROUP, balancer=engine_key))
     entry = host_launch(fleet, "gpu-1").replicas[0].entry
-    assert entry["addresses"] == ["198.51.100.2", "10.0.0.11"]
+    assert entry["addresses"] == ["198.51.100.2", "198.51.100.1"]
     rules = host_launch(fleet, "gpu-1").firewall()["/etc/llm/firewall.nft"]
-    assert "ip saddr { 198.51.100.2/32 } tcp dport { 8001," in rules
+    # It may send from either of its addresses.
+    assert "ip saddr { 10.0.0.12/32, 198.51.100.2/32 } tcp dport { 8001," in rules
     # Balancers and clients know the usual one.
     assert routes(fleet)[0].members[0].address == "10.0.0.12"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        (None, "198.51.100.2", "hosts[gpu-1].members_address: there is none"),
+        ("fd00::1", "fd00::2", "hosts[gpu-1].members_address: fd00::1 is of IPv6"),
+        ("198.51.100.1", "198.51.100.1", "hosts[gpu-2].members_address: 198.51.100.1 is also that"),
+        ("10.0.0.12", "198.51.100.2", "hosts[gpu-1].members_address: 10.0.0.12 is also that of"),
+        ("127.0.0.1", "198.51.100.2", "hosts[gpu-1].members_address: 127.0.0.1 reaches nobody"),
+    ],
+)
+def test_hosts_that_would_not_meet_are_refused(
+    key: Path, first: str | None, second: str | None, problem: str
+):
+    found = problems(declared(key, with_networks(first, second), service=GROUP))
+    assert any(one.startswith(problem) for one in found), found
+
+
+def test_hosts_of_one_replica_have_addresses_of_one_kind(key: Path):
+    known = hosts()
+    known["gpu-1"] = (*known["gpu-1"][:2], "fd00::1")
+    found = problems(declared(key, known, service=GROUP))
+    assert any(one.startswith("hosts[gpu-2].address: gpu-2, gpu-1 run one") for one in found), found
+
+
+def test_a_network_of_hosts_without_a_group_may_be_named(key: Path):
+    known = with_networks("198.51.100.1", None)
+    assert build(declared(key, known)).host("gpu-1").members_address == "198.51.100.1"
+
+
+@pytest.mark.parametrize(
+    ("fleet", "problem"),
+    [
+        ({"watchdog": {"port": 40022}}, "watchdog.port: "),
+        ({"balancer": {"port": 40443}}, "balancer.port: "),
+        ({"service": GROUP | {"route": {"port": 60999}}}, "services[0].route.port: "),
+        ({"ssh_port": 40022}, "hosts[gpu-1].ssh_port: "),
+    ],
+)
+def test_a_port_that_the_firewall_would_shut_is_refused(
+    key: Path, fleet: dict[str, Any], problem: str
+):
+    ssh = {name: fleet[name] for name in fleet if name == "ssh_port"}
+    other = {"service": GROUP} | {name: fleet[name] for name in fleet if name != "ssh_port"}
+
+    def inventory(service: dict[str, Any]) -> Declaration:
+        made = declared(key, hosts(), **(other | {"service": service}))
+        own = {
+            name: replace(
+                one,
+                ssh=ssh,
+                groups=one.groups | {"balancers"} if name == "gpu-1" else one.groups,
+            )
+            for name, one in made.hosts.items()
+            if name != "lb-1"
+        }
+        return replace(made, hosts=own)
+
+    found = problems(inventory(other["service"]))
+    assert any(one.startswith(problem) and "gpu-1" in one for one in found), found
+    # Without a replica over several hosts the firewall leaves these ports alone.
+    alone = {name: value for name, value in other["service"].items() if name != "members"}
+    assert build(inventory(alone)).plans[0].replicas
+
+
+def test_ports_of_a_host_that_has_parts_alone_are_refused(key: Path):
+    known = hosts()
+    known["gpu-1"][1]["ports"] = [9001]
+    found = problems(declared(key, known, service=GROUP))
+    assert any(one.startswith("hosts[gpu-1].ports: ") and "gpu-2" in one for one in found), found
+
+
+def test_a_port_of_a_part_is_its_heads_to_change(key: Path):
+    made = declared(key, hosts(), service=GROUP, balancer={"port": 8001})
+    both = replace(made.hosts["gpu-1"], groups=frozenset({"gpu_hosts", "balancers"}))
+    made = replace(made, hosts={"gpu-1": both, "gpu-2": made.hosts["gpu-2"]})
+    (one,) = [one for one in problems(made) if "8001" in one]
+    assert one.startswith("hosts[gpu-2].ports: ") and "gpu-1" in one
 
 
 @pytest.mark.parametrize(
