@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shlex
@@ -112,15 +113,16 @@ def wait(replica, key, timeout_s):
     another, with its own model.
 
     `replica` has a name, a port and a model. A part of a replica over several hosts names the
-    `head`, the address that answers for all parts: it serves when they do. Raises LaunchError, with
-    the end of the log.
+    `head`, the address that answers for all parts: it serves when they do. One that `may_restart`
+    does not fail by restarts of its unit. Raises LaunchError, with the end of the log.
     """
     prove = PROOFS[replica.get("task", "generate")]
     name, start = replica["name"], time.monotonic()
     first_id = properties(name, "InvocationID")["InvocationID"]
     why = "no completion within %d s" % timeout_s
     # One restart may help: the memory of a process that has just ended may be freed late.
-    allowed = int(properties(name, "NRestarts")["NRestarts"]) + 1
+    restarts = int(properties(name, "NRestarts")["NRestarts"])
+    allowed = math.inf if replica.get("may_restart") else restarts + 1
     answer, progress = {"status": None}, Progress(replica)
     while time.monotonic() < start + timeout_s:
         progress.look(answer["status"])

@@ -334,15 +334,16 @@ def start(replica):
     run("systemctl", "start", unit(name), ok=())
 
 
-def await_all(replicas, served=lambda replica: None):
+def await_all(replicas, served=lambda replica: None, times=1):
     """Wait until all of these replicas serve, side by side, and call `served` for each that does.
 
-    They were started together, so all have the same time. LaunchError names each that does not
-    serve, with the log of the first alone: the others often fail for the same reason.
+    They were started together, so all have the same time: `times` that of a start. LaunchError
+    names each that does not serve, with the log of the first alone: the others often fail for the
+    same reason.
     """
     failed = {}
     for replica, error in wait_all(
-        [(one, one["key"]) for one in replicas], TASK["start_timeout_s"]
+        [(one, one["key"]) for one in replicas], times * TASK["start_timeout_s"]
     ):
         if error is None:
             served(replica)

@@ -240,10 +240,25 @@ def restore_previous(before, manifest, rules):
         for name in moved:
             start(before[name])
         # A balancer that asks next must find replicas that serve, not ones that start.
-        await_all([before[name] for name in moved])
+        await_restored([before[name] for name in moved])
     except LaunchError as error:
         return False, "The old settings are back, but: %s" % error
     return True, "The old settings are back, and serve: %s." % ", ".join(served)
+
+
+def await_restored(replicas):
+    """Wait until replicas that were put back serve; LaunchError where one does not.
+
+    Parts of a replica over several hosts restart until all of them are put back, and other hosts
+    may wait for the new ones as long as a start takes. Its head alone waits for that: whether the
+    replica serves is not known to the others.
+    """
+    grouped = [one for one in replicas if one.get("rank") is not None]
+    members = [one for one in grouped if one["rank"] > 0]
+    if ended := [one["name"] for one in members if not active(one["name"])]:
+        raise LaunchError("the parts %s do not run" % ", ".join(ended), ended)
+    waited = [dict(one, may_restart=one in grouped) for one in replicas if one not in members]
+    await_all(waited, times=2 if len(grouped) > len(members) else 1)
 
 
 def is_restored(name, old):

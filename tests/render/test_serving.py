@@ -109,6 +109,29 @@ def test_what_a_replica_is_at_is_said_where_the_task_asks(
     assert capfd.readouterr().out.splitlines() == [f"{PROGRESS}chat-0 {one}" for one in phases]
 
 
+@pytest.mark.parametrize("may_restart", [True, False])
+def test_parts_that_are_put_back_restart_until_all_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_restart: bool
+):
+    # Each look finds one more restart.
+    program = f"""#!{sys.executable}
+import pathlib, sys
+count = pathlib.Path(sys.argv[0]).with_name("count")
+number = len(count.read_text()) if count.exists() else 0
+count.write_text("x" * (number + 1))
+print(f"ActiveState=active\\nNRestarts={{number}}\\nResult=success\\nExecMainStatus=0")
+print("InvocationID=a")
+"""
+    for name, text in (("systemctl", program), ("journalctl", f"#!{sys.executable}\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    replica = {"name": "chat-0", "port": 9, "model": "m", "may_restart": may_restart}
+    why = "no completion within 2 s" if may_restart else "its unit failed .* restarts"
+    with pytest.raises(LaunchError, match=why):
+        wait(replica, "k", 2)
+
+
 def test_a_replica_that_embeds_serves_once_it_has_a_vector(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -34,6 +34,8 @@ class Host:
         # What else replicas of an engine start from.
         self.starts: dict[str, str] = {}
         self.keys: dict[str, tuple[str, ...]] = {}
+        # What else the manifest says of a replica, as of a part of one over several hosts.
+        self.more: dict[str, dict[str, Any]] = {}
         # What guards the ports while a transaction runs and after it, and what does now.
         self.guards: tuple[str, str] = ("", "")
         self.guarded_by = ""
@@ -205,6 +207,7 @@ class Host:
             "gpus": gpus,
             "devices": [],
             "digest": f"{engine} {port} {gpus} {key}",
+            **self.more.get(name, {}),
         }
         texts = self.starts.get(engine, "")
         files = {

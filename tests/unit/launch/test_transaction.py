@@ -97,6 +97,47 @@ def test_who_did_not_serve_is_named_where_all_is_as_before(host: Host, capsys):
     assert capsys.readouterr().out == f"{transaction.RESTORED}q1\n"
 
 
+GROUP = {"hosts": ["gpu1", "gpu2"], "addresses": ["10.0.0.1", "10.0.0.2"]}
+
+
+def test_a_part_that_is_put_back_waits_for_no_head(host: Host, capsys):
+    """The head's host may still wait for the new part, and puts its own back after that."""
+    host.more["q1"] = GROUP | {"rank": 1, "head": "10.0.0.1"}
+    host.deploy("e1", **TWO)
+    host.broken = {"q1"}
+    with pytest.raises(SystemExit, match="The old settings are back, and serve"):
+        host.deploy("e2", together=True, **TWO)
+    assert capsys.readouterr().out == f"{transaction.RESTORED}q1\n"
+    assert host.serving() == {"q0": ("e1", [0]), "q1": ("e1", [1])}
+
+
+def test_a_part_that_does_not_run_is_not_put_back(host: Host, capsys):
+    host.more["q1"] = GROUP | {"rank": 1, "head": "10.0.0.1"}
+    host.deploy("e1", **TWO)
+    host.broken = {"q1"}
+    host.monkeypatch.setattr(transaction, "active", lambda name: name != "q1")
+    with pytest.raises(SystemExit, match="The old settings are back, but: the parts q1 do not run"):
+        host.deploy("e2", together=True, **TWO)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_head_that_is_put_back_waits_for_parts_that_are_put_back_later(host: Host):
+    host.more["q1"] = GROUP | {"rank": 0}
+    host.deploy("e1", **TWO)
+    host.broken = {"e2"}
+    waited: list[tuple[str, int, bool]] = []
+
+    def wait(replica: dict[str, Any], key: str, timeout_s: int) -> None:
+        waited.append((replica["name"], timeout_s, bool(replica.get("may_restart"))))
+        host.wait(replica, key, timeout_s)
+
+    host.monkeypatch.setattr("roles.host.serving.wait", wait)
+    with pytest.raises(SystemExit, match="The old settings are back, and serve"):
+        host.deploy("e2", together=True, **TWO)
+    assert sorted(waited[:2]) == [("q0", 1, False), ("q1", 1, False)]
+    assert sorted(waited[2:]) == [("q0", 2, False), ("q1", 2, True)]
+
+
 def test_nobody_is_named_where_the_old_does_not_serve_either(host: Host, capsys):
     host.deploy("e1", **TWO)
     host.broken = {"q1"}
