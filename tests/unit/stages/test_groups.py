@@ -9,6 +9,7 @@ from roles.balancer import BalancerState, Upstream, covered, gpu_target, host_ta
 from roles.fleet import host_launch, members_by_service, routes
 from roles.launch import LaunchState
 from roles.launch.state import ReplicaUnit
+from roles.launch.transaction import RESTORED
 from roles.stages.members import Found, changes_of, members_of
 from roles.stages.watchdog import host_watch
 from roles.watchdog import Quarantine
@@ -93,6 +94,24 @@ def test_its_failure_is_one(fleet: ServingFleet):
     # The head's part was moved, and nobody knows that the whole serves.
     assert ID not in fleet.run.rolling.moved
     assert ID in {drain.replica for drain in fleet.balancer.drains}
+
+
+@pytest.mark.parametrize("put_back", [("gpu1",), ("gpu1", "gpu2")])
+def test_it_gets_requests_again_where_all_its_hosts_put_it_back(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fleet: ServingFleet,
+    put_back: tuple[str, ...],
+):
+    assert fleet.update() == set()
+    other = later(fleet, tmp_path, monkeypatch, HOSTS, GROUP | {"max_model_len": 2048})
+    for name in ("gpu1", "gpu2"):
+        other.machines[name].fails = lambda command: command.startswith("python3 -")
+    for name in put_back:
+        other.machines[name].last_words = [f"{RESTORED}s-0"]
+    assert other.update() == {"gpu1", "gpu2"}
+    drained = {drain.replica for drain in other.balancer.drains}
+    assert (ID in drained) is (len(put_back) == 1)
 
 
 def test_one_that_leaves_the_plan_is_taken_down_on_all_its_hosts(
