@@ -22,9 +22,10 @@ import threading
 import time
 
 BEAT_S, SILENT_S = 2, 10
-# A connection that says nothing holds a thread for so long; one that is refused is tried again.
+# A connection that proves nothing holds a thread for so long; one that is refused is tried again.
 HANDSHAKE_S, RETRY_S = 5, 1
-STARTED_S, KILLED_S = 60, 5
+STARTED_S, KILLED_S, IP_S = 60, 5, 5
+ACCEPT_S = 0.2
 # What a graceful end takes beyond the engine's own drain.
 MARGIN_S = 10
 MOST_BYTES, MOST_CONNECTIONS = 4096, 64
@@ -52,11 +53,19 @@ def tell_systemd(text):
 
 
 class Wire:
-    """A connection that carries lines of JSON, each of limited length."""
+    """A connection that carries lines of JSON, each of limited length; until it is `proved`, only
+    for a limited time."""
 
     def __init__(self, connection):
         self.connection, self.rest = connection, b""
         self.sending = threading.Lock()
+        self.until = time.monotonic() + HANDSHAKE_S
+        connection.settimeout(HANDSHAKE_S)
+
+    def proved(self):
+        """Lift the limit of time."""
+        self.until = None
+        self.connection.settimeout(None)
 
     def send(self, **message):
         with self.sending:
@@ -65,6 +74,7 @@ class Wire:
     def receive(self):
         """The next message; OSError or ValueError where there is none."""
         while b"\n" not in self.rest:
+            self.limit()
             data = self.connection.recv(MOST_BYTES)
             if not data:
                 raise ConnectionError("the connection is closed")
@@ -76,6 +86,14 @@ class Wire:
         if not isinstance(message, dict):
             raise ValueError("a line is no message")
         return message
+
+    def limit(self):
+        # A socket's own timeout starts anew with each byte.
+        if self.until is not None:
+            left_s = self.until - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("it proves nothing in %d s" % HANDSHAKE_S)
+            self.connection.settimeout(left_s)
 
     def close(self):
         with contextlib.suppress(OSError):
@@ -137,10 +155,14 @@ def local_address(address, peer):
 
 
 def interface_of(address):
-    """The name of the interface that has an address, or ""."""
-    done = subprocess.run(
-        ["ip", "-o", "addr", "show"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    """The name of the interface that has an address, "" where none has it or nothing says so."""
+    command = ["ip", "-o", "addr", "show"]
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=IP_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
     for line in done.stdout.decode(errors="replace").splitlines():
         # "2: eth0    inet 192.0.2.1/24 …"
         words = line.split()
@@ -173,15 +195,21 @@ class Part:
         try:
             (self.lead if self.rank == 0 else self.follow)()
         except GroupError as end:
-            log(end)
-            for wire in list(self.wires.values()):
-                with contextlib.suppress(OSError):
-                    wire.send(end=str(end))
-            self.kill()
-            for wire in list(self.wires.values()):
-                wire.close()
-            return end.status
-        return 0
+            return self.end(end)
+        except (OSError, RuntimeError) as error:
+            # RuntimeError: no thread can be started.
+            return self.end(GroupError("its host refuses: %s" % error))
+
+    def end(self, why):
+        """Tell the others why this part ends, and end; its exit status."""
+        log(why)
+        for wire in list(self.wires.values()):
+            with contextlib.suppress(OSError):
+                wire.send(end=str(why))
+        self.kill()
+        for wire in list(self.wires.values()):
+            wire.close()
+        return why.status
 
     def kill(self):
         """Kill the engine; what left its process group ends with the unit."""
@@ -222,7 +250,7 @@ class Part:
             self.events.put(("lost", rank, (wire, str(error))))
 
     def listen_to(self, rank, wire):
-        wire.connection.settimeout(None)
+        wire.proved()
         self.wires[rank], self.heard[rank] = wire, time.monotonic()
         threading.Thread(target=self.read, args=(rank, wire), daemon=True).start()
 
@@ -245,7 +273,9 @@ class Part:
             raise GroupError("%s is lost" % self.hosts[rank])
         said = None, {}
         kind, rank, value = self.next_event(0.25)
-        if kind == "term":
+        if kind == "deaf":
+            raise GroupError("it takes no members any more")
+        elif kind == "term":
             self.leave("this part is stopped", True)
         elif kind == "joined" and value[0] is not None:
             value[0].close()
@@ -324,26 +354,33 @@ class Part:
 
     def accept(self, server):
         slots = threading.Semaphore(MOST_CONNECTIONS)
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            if slots.acquire(blocking=False):
-                arguments = connection, slots
-                threading.Thread(target=self.welcome, args=arguments, daemon=True).start()
-            else:
-                connection.close()
+        try:
+            while server.fileno() >= 0:
+                self.accept_one(server, slots)
+        finally:
+            self.events.put(("deaf", 0, (None, {})))
+
+    def accept_one(self, server, slots):
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            # It passes: no descriptor is free, or who connected is gone.
+            time.sleep(ACCEPT_S)
+            return
+        if not slots.acquire(blocking=False):
+            connection.close()
+            return
+        try:
+            arguments = connection, slots
+            threading.Thread(target=self.welcome, args=arguments, daemon=True).start()
+        except (RuntimeError, MemoryError):
+            connection.close()
+            slots.release()
 
     def welcome(self, connection, slots):
         wire = Wire(connection)
         try:
-            # A socket's own timeout would start anew with each byte.
-            timer = threading.Timer(HANDSHAKE_S, wire.close)
-            timer.daemon = True
-            timer.start()
             rank = admit(wire, self.secret, self.size, self.config["settings"])
-            timer.cancel()
             self.events.put(("joined", rank, (wire, {})))
         except (OSError, ValueError, RecursionError, TypeError) as error:
             log("a connection is refused: %s" % str(error)[:200])
@@ -358,6 +395,8 @@ class Part:
             kind, rank, value = self.next_event(0.5)
             if kind == "term":
                 raise GroupError("stopped while it waited", 0)
+            if kind == "deaf":
+                raise GroupError("it takes no members any more")
             if kind == "joined":
                 if rank in self.wires:
                     self.wires.pop(rank).close()

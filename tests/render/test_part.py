@@ -4,6 +4,8 @@ they meet, start, and end together. Programs of the shell stand for their engine
 import contextlib
 import json
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from roles.launch.part import GroupError, Part
 
 PROGRAM = Path(__file__).parents[2] / "roles/launch/part.py"
 ADDRESSES = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
@@ -38,7 +42,12 @@ class Parts:
         self.running: list[subprocess.Popen[bytes]] = []
 
     def start(
-        self, rank: int, engine: str = ENGINE, secret: str = "s3cret", **config: Any
+        self,
+        rank: int,
+        engine: str = ENGINE,
+        secret: str = "s3cret",
+        path: str = os.environ["PATH"],
+        **config: Any,
     ) -> subprocess.Popen[bytes]:
         own = self.folder / str(rank)
         own.mkdir(exist_ok=True)
@@ -57,6 +66,7 @@ class Parts:
         (own / "engine").write_text(engine)
         (own / "part.secret").write_text(secret + "\n")
         environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(own), "RANK_IS": str(rank)}
+        environment["PATH"] = path
         with (own / "log").open("ab") as log:
             part = subprocess.Popen(
                 [sys.executable, "-I", str(PROGRAM)],
@@ -118,6 +128,10 @@ def pair(parts: Parts) -> tuple[Parts, subprocess.Popen[bytes], subprocess.Popen
 
 def test_nobody_starts_before_all_are_there_and_the_head_is_first(tmp_path: Path):
     made = Parts(tmp_path, size=3)
+    for rank in range(3):
+        # One log of all keeps the order of their lines.
+        (tmp_path / str(rank)).mkdir()
+        (tmp_path / str(rank) / "log").symlink_to(tmp_path / "log")
     try:
         made.start(2)
         made.start(0)
@@ -126,8 +140,8 @@ def test_nobody_starts_before_all_are_there_and_the_head_is_first(tmp_path: Path
         assert "engine of" not in made.log(0) + made.log(2)
         made.start(1)
         wait_for(made.both_run)
-        times = [(tmp_path / str(rank) / "log").stat().st_mtime_ns for rank in range(3)]
-        assert times == sorted(times)
+        started = re.findall("rank ([0-9]) of 3 starts", made.log(0))
+        assert started == ["0", "1", "2"]
         for one in made.running:
             one.terminate()
         assert [one.wait(30) for one in made.running] == [0, 0, 0]
@@ -264,3 +278,89 @@ def test_what_strangers_send_disturbs_nobody(pair: Any, words: bytes):
                 pass
     time.sleep(1)
     assert (head.poll(), member.poll()) == (None, None)
+
+
+def refused(port: int) -> bool:
+    """Whether the head closes a connection without a word."""
+    with socket.create_connection(("127.0.0.2", port), 5) as one:
+        one.settimeout(4)
+        try:
+            return one.recv(4096) == b""
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+
+def test_a_head_without_file_descriptors_takes_members_once_it_has_some_again(parts: Parts):
+    head = parts.start(0)
+    wait_for(lambda: "waits for host1" in parts.log(0))
+    limits = resource.prlimit(head.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(head.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    with socket.create_connection(("127.0.0.2", parts.port), 5):
+        time.sleep(1)
+    resource.prlimit(head.pid, resource.RLIMIT_NOFILE, limits)
+    parts.start(1)
+    wait_for(parts.both_run)
+
+
+def test_a_head_that_cannot_start_a_thread_takes_members_once_it_can_again(parts: Parts):
+    head = parts.start(0)
+    wait_for(lambda: "waits for host1" in parts.log(0))
+    limits = resource.prlimit(head.pid, resource.RLIMIT_AS)
+    pages = int(Path(f"/proc/{head.pid}/statm").read_text().split()[0])
+    # The stack of a thread takes more.
+    most = pages * resource.getpagesize() + 2**20
+    resource.prlimit(head.pid, resource.RLIMIT_AS, (most, limits[1]))
+    # More of them than there may be connections at once.
+    assert all(refused(parts.port) for _ in range(70))
+    resource.prlimit(head.pid, resource.RLIMIT_AS, limits)
+    parts.start(1)
+    wait_for(parts.both_run)
+
+
+def test_connections_that_are_refused_leave_nothing_behind(pair: Any):
+    parts, head, _ = pair
+    threads = Path(f"/proc/{head.pid}/task")
+    before = len(list(threads.iterdir()))
+    for _ in range(40):
+        with socket.create_connection(("127.0.0.2", parts.port), 5) as one:
+            one.sendall(b"[]\n")
+    wait_for(lambda: len(list(threads.iterdir())) <= before, timeout_s=3)
+
+
+def test_a_head_that_takes_nobody_any_more_ends():
+    config = {"rank": 0, "hosts": ["host0", "host1"], "addresses": ADDRESSES[:2], "port": 0}
+    one = Part(config, b"s3cret")
+    server = socket.create_server(("127.0.0.2", 0))
+    server.close()
+    one.accept(server)
+    with pytest.raises(GroupError, match="takes no"):
+        one.meet()
+
+
+def test_a_head_that_speaks_slowly_is_left(parts: Parts):
+    with socket.create_server(("127.0.0.2", parts.port)) as server:
+        parts.start(1)
+        connection, _ = server.accept()
+        begun = time.monotonic()
+        with connection, contextlib.suppress(OSError):
+            while time.monotonic() - begun < 15:
+                connection.sendall(b" ")
+                time.sleep(0.5)
+        assert 3 < time.monotonic() - begun < 10
+    wait_for(lambda: "the head is not joined" in parts.log(1))
+
+
+def test_a_part_says_what_its_host_refuses(parts: Parts):
+    with socket.create_server(("", parts.port)):
+        assert parts.start(0).wait(20) == 1
+    assert "in use" in parts.log(0) and "Traceback" not in parts.log(0)
+
+
+def test_a_part_starts_where_the_interface_is_not_known(parts: Parts):
+    engine = f"PATH={os.environ['PATH']}\n" + ENGINE
+    for rank in (0, 1):
+        parts.start(rank, engine=engine, path="/nowhere")
+    wait_for(parts.both_run)
+    assert "at 127.0.0." in parts.log(0) and "by \n" in parts.log(0)
