@@ -60,7 +60,7 @@ class Group:
     """What a part of a replica over several hosts must know of the others.
 
     `addresses` are those of its hosts by rank; the first is the head's. `first_port` is the first
-    of the group's ports, which are the same on all its hosts: the ports of the head's processes.
+    of the head's ports, by which all its hosts know them.
     `gpus` is the number of GPUs of each host.
     """
 
@@ -130,8 +130,10 @@ def own_environment(replica: Replica, build: Build, placement: Placement) -> dic
     }
 
 
-# How processes of one host alone find each other, by the variables that say it.
-LOOPBACK, INTERFACES = "127.0.0.1", ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+# How processes of one host alone find each other.
+LOOPBACK = "127.0.0.1"
+# The variables that name an interface, and how: a name alone is a prefix to NCCL.
+INTERFACES = {"GLOO_SOCKET_IFNAME": "{}", "NCCL_SOCKET_IFNAME": "={}"}
 
 
 def address_environment(variable: str, placement: Placement) -> dict[str, str]:
@@ -218,7 +220,7 @@ class Start:
     `command` is a sh line with the engine's program and options. Its working directory is the
     folder with `files`, which anybody on the host may read. `secrets` are environment variables
     that only root may read from disk. `address_variables` and `interface_variables` are set on the
-    host, to its own address and its interface, for a part of a replica over several hosts.
+    host, to its own address and its interface (`{}`), for a part of a replica over several hosts.
     `credentials` are names of files (of `files` or the key file)
     that only the process reads, from `$CREDENTIALS_DIRECTORY`. `unit` are additional lines of the
     unit's section Service. `phases` are what its log says while it starts, and `listens_first` is
@@ -228,10 +230,10 @@ class Start:
 
     command: str
     environment: Mapping[str, str]
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     address_variables: tuple[str, ...] = ()
-    interface_variables: tuple[str, ...] = ()
+    interface_variables: Mapping[str, str] = field(default_factory=dict)
     credentials: tuple[str, ...] = ()
     key_file: KeyFile | None = None
     unit: tuple[str, ...] = ()

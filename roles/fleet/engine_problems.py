@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from roles.declaration import FleetSettings, Service
 from roles.engine import Build
 from roles.fleet.fleet import Fleet
-from roles.plan import HostPlan
+from roles.fleet.launching import assignment
+from roles.launch import alike
+from roles.plan import HostPlan, Replica
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,28 @@ def _not_joined(fleet: Fleet) -> Iterator[str]:
     for number, plan in enumerate(fleet.plans):
         for replica in plan.replicas:
             hosts = replica.hosts if replica.members else ()
-            own = [fleet.engine_of(name, plan.service, replica.engine) for name in hosts]
-            for build in own:
-                if problem := build.executor_problem(replica.executor):
-                    yield f"services[{number}].executor: {problem}"
-            if len({build.version_name for build in own}) > 1:
+            builds = [fleet.engine_of(name, plan.service, replica.engine) for name in hosts]
+            problems = [build.executor_problem(replica.executor) for build in builds]
+            yield from (f"services[{number}].executor: {one}" for one in problems if one)
+            if not builds or any(problems) or any(build.missing for build in builds):
+                continue
+            if len(_starts(fleet, fleet.settings.services[number], replica, builds)) > 1:
                 yield (
                     f"services[{number}].members: {', '.join(hosts)} run one replica, and "
                     "their engines differ; give them the same engines settings"
                 )
+
+
+def _starts(fleet: Fleet, service: Service, replica: Replica, builds: Sequence[Build]) -> set[str]:
+    """How the hosts of a replica would start it by their own settings, each different way once."""
+    own = service.served_by(replica.engine)
+    return {
+        alike(
+            assignment(fleet, fleet.host(name), own, build, replica.part_on(name), key=""),
+            fleet.settings.launch,
+        )
+        for name, build in zip(replica.hosts, builds, strict=True)
+    }
 
 
 def _open_engines(settings: FleetSettings, serving: Sequence[_Serving]) -> Iterator[str]:

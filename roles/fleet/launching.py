@@ -14,7 +14,7 @@ def host_launch(fleet: Fleet, name: str) -> HostLaunch:
     """What a host is to run of all services; nothing on a retired host."""
     host = fleet.host(name)
     assignments = tuple(
-        _assignment(fleet, host, service, build, replica)
+        assignment(fleet, host, service, build, replica, fleet.settings.keys(service).engine or "")
         for service, build, replicas in fleet.serving(name)
         for replica in replicas
     )
@@ -26,16 +26,17 @@ def host_launch(fleet: Fleet, name: str) -> HostLaunch:
     )
 
 
-def _assignment(
-    fleet: Fleet, host: Host, service: Service, build: Build, replica: Replica
+def assignment(
+    fleet: Fleet, host: Host, service: Service, build: Build, replica: Replica, key: str
 ) -> Assignment:
+    """What a host is to run of a replica, by an engine that expects this key."""
     return Assignment(
         replica=replica,
         engine=build.kind,
         deployment=deployment(build),
         build=build,
         served=served(service),
-        key=fleet.settings.keys(service).engine or "",
+        key=key,
         devices=host.devices,
         card=_card(host, replica),
         host=host.name,

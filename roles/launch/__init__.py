@@ -5,6 +5,7 @@ from roles.launch.host_launch import HostLaunch as HostLaunch
 from roles.launch.parts import Member as Member
 from roles.launch.render import GIVEN_PORTS as GIVEN_PORTS
 from roles.launch.render import Assignment as Assignment
+from roles.launch.render import alike as alike
 from roles.launch.render import internal_ports as internal_ports
 from roles.launch.render import listen_address as listen_address
 from roles.launch.settings import LaunchSettings as LaunchSettings

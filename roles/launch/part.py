@@ -227,8 +227,8 @@ class Part:
         interface = interface_of(own)
         for name in self.config["address_variables"]:
             environment.setdefault(name, own)
-        for name in self.config["interface_variables"] if interface else ():
-            environment.setdefault(name, interface)
+        for name, form in self.config["interface_variables"].items() if interface else ():
+            environment.setdefault(name, form.replace("{}", interface))
         self.engine = subprocess.Popen(
             ["/bin/sh", self.config["engine"]], env=environment, start_new_session=True
         )

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from roles.engine import Group, Start
 from roles.plan import Replica
@@ -17,6 +16,8 @@ from roles.plan import Replica
 PROGRAM, ENGINE, CONFIG, SECRET = "part.py", "engine", "part.json", "part.secret"
 # The host's own Python; only its standard library is used.
 COMMAND = f"/usr/bin/python3 -I {PROGRAM}"
+# Variables that name devices of a host, which may be others on each.
+_OF_HOSTS = ("NCCL_IB_HCA",)
 _UNIT = (
     "# The engine is stopped by its part alone, and what it leaves is killed.",
     "KillMode=mixed",
@@ -54,11 +55,11 @@ def as_part(
     key: str,
     name: str,
     drain_s: int,
-    settings: dict[str, Any],
+    alike: str,
 ) -> Start:
     """The start of a part, which waits for the others and then starts the engine.
 
-    `settings` are those that all parts must have alike. The secret by which the parts know each
+    `alike` is the digest that all parts must have alike. The secret by which the parts know each
     other follows from the engines' key.
     """
     config = {
@@ -69,9 +70,9 @@ def as_part(
         "port": group.meeting_port,
         "engine": ENGINE,
         "drain_s": drain_s,
-        "settings": digest_of(settings),
+        "settings": alike,
         "address_variables": list(start.address_variables),
-        "interface_variables": list(start.interface_variables),
+        "interface_variables": dict(start.interface_variables),
     }
     return replace(
         start,
@@ -94,9 +95,12 @@ def secret_of(key: str, name: str, hosts: Sequence[str]) -> str:
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
-def digest_of(settings: dict[str, Any]) -> str:
-    """A digest of settings that all parts must have alike."""
-    text = json.dumps(settings, sort_keys=True, default=str)
+def digest_of(start: Start) -> str:
+    """A digest of a start, of which nothing is secret: a part sends it before it knows the head."""
+    own = {*start.address_variables, *start.interface_variables, *_OF_HOSTS}
+    environment = {name: start.environment[name] for name in start.environment.keys() - own}
+    settings = [start.command, environment, dict(start.files), start.unit]
+    text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -12,7 +12,7 @@ from roles.engine import Build, Deployment, Phase, Placement, Served, Start, Wat
 from roles.host.paths import FIREWALL_RULES, FIREWALL_TABLE, FIREWALL_UNIT, UNITS
 from roles.host.templates import quoted, render
 from roles.launch.fingerprints import fingerprints
-from roles.launch.parts import Member, as_part, group_of
+from roles.launch.parts import Member, as_part, digest_of, group_of
 from roles.launch.settings import LaunchSettings
 from roles.plan import Replica
 
@@ -137,19 +137,24 @@ def start_of(assignment: Assignment, launch: LaunchSettings, address: str) -> St
     start = assignment.deployment.start(replica, assignment.served, assignment.build, where)
     if where.group is None:
         return start
-    served = assignment.served
-    alike = {
-        "version": assignment.build.version_name,
-        "shape": str(replica.shape),
-        "port": replica.port,
-        "group": (where.group.addresses, where.group.first_port, where.group.executor),
-        "replica": (replica.max_model_len, replica.dtype, replica.p2p, replica.max_num_seqs),
-        "served": (served.model, served.weights, served.revision, dict(served.arguments)),
-        "key": hashlib.sha256(assignment.key.encode()).hexdigest(),
-    }
-    names = replica.hosts
-    drain_s = launch.drain_timeout_s
-    return as_part(start, where.group, names, assignment.key, replica.name, drain_s, alike)
+    names, drain_s = replica.hosts, launch.drain_timeout_s
+    digest = alike(assignment, launch)
+    return as_part(start, where.group, names, assignment.key, replica.name, drain_s, digest)
+
+
+def alike(assignment: Assignment, launch: LaunchSettings) -> str:
+    """A digest of what all parts of a replica over several hosts must have alike: how its head
+    would start by the settings of this host, but for what a host has of its own."""
+    replica = assignment.replica
+    head = replace(
+        assignment,
+        replica=replica.part_on(replica.host),
+        host=replica.host,
+        devices={},
+        card="",
+    )
+    where = placement(head, launch, head.members[0].address)
+    return digest_of(head.deployment.start(head.replica, head.served, head.build, where))
 
 
 def placement(assignment: Assignment, launch: LaunchSettings, address: str) -> Placement:

@@ -60,7 +60,7 @@ class Parts:
             "drain_s": 5,
             "settings": "alike",
             "address_variables": ["ENGINE_HOST_IP"],
-            "interface_variables": ["ENGINE_IFNAME"],
+            "interface_variables": {"ENGINE_IFNAME": "={}"},
         }
         (own / "part.json").write_text(json.dumps(settings | config))
         (own / "engine").write_text(engine)
@@ -153,7 +153,7 @@ def test_nobody_starts_before_all_are_there_and_the_head_is_first(tmp_path: Path
 def test_an_engine_is_told_its_own_address_and_interface(pair: Any):
     parts, _, _ = pair
     # No interface here has 127.0.0.2 by name; the way to the other part says which address it is.
-    assert "engine of 0 at 127.0." in parts.log(0) and "by lo" in parts.log(0)
+    assert "engine of 0 at 127.0." in parts.log(0) and "by =lo" in parts.log(0)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

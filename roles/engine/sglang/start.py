@@ -67,7 +67,7 @@ def start(replica: Replica, served: Served, build: SglangSettings, placement: Pl
         command=" ".join([f'{program} --config "$CREDENTIALS_DIRECTORY/{CONFIG}"', *words]),
         environment=environment_of(replica, build, placement),
         address_variables=("SGLANG_HOST_IP",) if placement.group else (),
-        interface_variables=INTERFACES if placement.group else (),
+        interface_variables=INTERFACES if placement.group else {},
         files={CONFIG: options, LOGGING: json.dumps(logging_config(), indent=1) + "\n"},
         secrets=token | build.secret_environment,
         credentials=(CONFIG,),

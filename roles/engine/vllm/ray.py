@@ -1,12 +1,12 @@
 """A node of the Ray cluster that joins the hosts of a vLLM replica. Pure.
 
-Each replica has a cluster of its own, which starts and ends with it. All its ports are among the
-group's, so that only the group's hosts reach them.
+Each replica has a cluster of its own, which starts and ends with it. All ports of a node are among
+those of its host's replica, so that only the group's hosts reach them.
 """
 
 from roles.engine.deployment import Group
 
-# Source: Ray 2.60 (`ray start --help`): the ports of a node, after the group's first port. Those of
+# Source: Ray 2.60 (`ray start --help`): the ports of a node, after its host's first port. Those of
 # workers come in a row, and up to the port where engines meet.
 _PORTS = {
     "node-manager-port": 10,
@@ -19,12 +19,11 @@ _PORTS = {
 _CLIENT_PORT, _WORKERS = 16, (20, 49)
 
 
-def ray_node(folder: str, group: Group) -> str:
-    """The sh line that starts a host's node of the cluster; `folder` has the programs."""
-    ports = {name: group.first_port + place for name, place in _PORTS.items()}
-    ports["min-worker-port"], ports["max-worker-port"] = (
-        group.first_port + place for place in _WORKERS
-    )
+def ray_node(folder: str, group: Group, first_port: int) -> str:
+    """The sh line that starts a host's node of the cluster; `folder` has the programs, and
+    `first_port` is the first of the replica's on this host."""
+    ports = {name: first_port + place for name, place in _PORTS.items()}
+    ports["min-worker-port"], ports["max-worker-port"] = (first_port + place for place in _WORKERS)
     # Workers are started ahead, one a core, and each takes a port.
     words = [f"--num-gpus={group.gpus}", f"--num-cpus={group.gpus}", "--disable-usage-stats"]
     words += [f"--{name}={port}" for name, port in ports.items()]
@@ -40,7 +39,7 @@ def ray_node(folder: str, group: Group) -> str:
         return start
     # With grpc Ray's head listens for clients, at 10001 unless told; without it the option is
     # refused.
-    port = group.first_port + _CLIENT_PORT
+    port = first_port + _CLIENT_PORT
     found = f'"{folder}/python" -c "import grpc" 2>/dev/null'
     return f"client=; ! {found} || client=--ray-client-server-port={port}; {start}"
 

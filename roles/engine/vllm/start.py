@@ -84,7 +84,7 @@ def start(replica: Replica, served: Served, build: VllmSettings, placement: Plac
         ),
         environment=environment_of(replica, build, placement),
         address_variables=("VLLM_HOST_IP",) if placement.group else (),
-        interface_variables=INTERFACES if placement.group else (),
+        interface_variables=INTERFACES if placement.group else {},
         files={OPTIONS: options},
         secrets=token | build.secret_environment,
         credentials=(OPTIONS,),
@@ -173,7 +173,7 @@ def command_of(serve: str, build: VllmSettings, placement: Placement) -> str:
     group = placement.group
     if group is None or group.executor != "ray":
         return serve
-    node = ray_node(f"{engine_folder(build.version_name)}/bin", group)
+    node = ray_node(f"{engine_folder(build.version_name)}/bin", group, placement.internal_port)
     if group.rank:
         return f"{node} --block"
     return f"/bin/sh -c {shlex.quote(f'{node} && exec {serve}')}"

@@ -180,6 +180,16 @@ def test_hosts_of_a_replica_run_the_same_engine(key: Path):
     assert any(one.startswith("services[0].members: gpu-2, gpu-1 run one replica") for one in found)
 
 
+def test_hosts_of_a_replica_run_the_engine_alike(key: Path, engine_key: dict[str, str]):
+    known = hosts()
+    known["gpu-1"][1]["engines"] = {"vllm": {"environment": {"NCCL_ALGO": "Ring"}}}
+    found = problems(declared(key, known, service=GROUP, balancer=engine_key))
+    assert any(one.startswith("services[0].members: gpu-2, gpu-1 run one replica") for one in found)
+    # An interface has another name on each host.
+    known["gpu-1"][1]["engines"] = {"vllm": {"environment": {"NCCL_SOCKET_IFNAME": "eth3"}}}
+    assert build(declared(key, known, service=GROUP, balancer=engine_key))
+
+
 def test_a_retired_host_is_no_member(key: Path):
     known = hosts()
     known["gpu-1"][1]["retired"] = True

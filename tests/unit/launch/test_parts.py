@@ -1,6 +1,8 @@
 """The files of a replica over several hosts: each host's part, and who reaches which port."""
 
+import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from roles.fleet.launching import served
 from roles.hardware import declared_hardware
 from roles.launch import Assignment, HostLaunch, LaunchSettings, LaunchState, Member
 from roles.launch.host_launch import task
-from roles.launch.render import ReplicaFiles
+from roles.launch.render import ReplicaFiles, alike, start_of
 from roles.topology import ServiceSettings, plan_fleet
 
 KEY = "engine-key-0123456789"
@@ -19,12 +21,23 @@ ADDRESSES = {"a": "10.0.0.1", "b": "10.0.0.2"}
 MEMBERS = tuple(Member(host, address) for host, address in ADDRESSES.items())
 
 
-def launch(host: str, build: Build | None = None, key: str = KEY, **more: Any) -> HostLaunch:
+def launch(
+    host: str,
+    build: Build | None = None,
+    key: str = KEY,
+    indexes: dict[str, tuple[int, ...]] | None = None,
+    **more: Any,
+) -> HostLaunch:
     own = build or VllmSettings()
     data = {"name": "s", "model": "Qwen/Qwen2.5-14B-Instruct", "max_model_len": 4096}
     members = [{"hosts": ["a", "b"], "tensor_parallel_size": 4}]
     service = ServiceSettings.model_validate(data | {"engine": own.kind, "members": members} | more)
     hardware = dict.fromkeys(ADDRESSES, declared_hardware("2x NVIDIA L40S"))
+    for name, given in (indexes or {}).items():
+        gpus = zip(hardware[name].gpus, given, strict=True)
+        hardware[name] = replace(
+            hardware[name], gpus=tuple(replace(gpu, index=index) for gpu, index in gpus)
+        )
     plan = plan_fleet(service, hardware).on(host)
     assert plan is not None
     (replica,) = plan.placed
@@ -76,6 +89,58 @@ def test_ray_runs_a_node_on_each_host_and_the_engine_on_the_head():
     assert len(ports) == 8 and all(29000 <= port < 29100 for port in ports)
 
 
+def test_each_node_of_ray_has_ports_of_its_own_host():
+    gpus = {"a": (4, 5), "b": (0, 1)}
+    joined = files("b", executor="ray", indexes=gpus).files["engine"].text
+    assert "--address=10.0.0.1:29450 " in joined
+    ports = [int(word.partition("=")[2]) for word in joined.split() if "-port=" in word]
+    # The firewall closes 29000-29199 to others there, by the GPUs of the host.
+    assert len(ports) == 8 and all(29000 <= port < 29100 for port in ports)
+
+
+@pytest.mark.parametrize("build", [VllmSettings(), SglangSettings()], ids=["vllm", "sglang"])
+def test_parts_with_other_settings_do_not_start_together(build: Build):
+    assert together(build) != together(build, gpu_memory_utilization=0.8)
+
+
+def together(build: Build, **more: Any) -> str:
+    """What the parts of a replica compare before they start."""
+    mine, its = (
+        json.loads(files(host, build=build, **more).files["part.json"].text)["settings"]
+        for host in "ab"
+    )
+    assert mine == its
+    return mine
+
+
+def test_parts_start_together_by_the_same_environment_but_for_what_is_a_hosts_own():
+    def own(**environment: str) -> str:
+        return together(VllmSettings(environment=environment))
+
+    assert own() != own(NCCL_ALGO="Ring")
+    assert own() == own(NCCL_SOCKET_IFNAME="eth3", NCCL_IB_HCA="mlx5_0")
+
+
+def test_parts_compare_what_no_host_has_of_its_own():
+    replica = launch("a", indexes={"a": (4, 5)}).assignments[0]
+    its = launch("b", indexes={"a": (4, 5)}).assignments[0]
+    its = replace(its, devices={0: "MIG-1", 1: "MIG-2"}, card="nvidia-l40s")
+    assert alike(replica, LaunchSettings()) == alike(its, LaunchSettings())
+
+
+def test_what_parts_say_before_they_know_each_other_tells_nothing_of_the_key():
+    assert together(VllmSettings(), key="one") == together(VllmSettings(), key="another")
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    assert digest not in files("a").files["part.json"].text
+
+
+def test_the_groups_secret_is_not_shown():
+    own = launch("a")
+    secret = files("a").files["part.secret"].text.strip()
+    start = start_of(own.assignments[0], own.settings, own.address)
+    assert secret in start.files["part.secret"] and secret not in repr(start)
+
+
 @pytest.mark.parametrize("build", [VllmSettings(), SglangSettings()], ids=["vllm", "sglang"])
 def test_a_part_starts_by_the_program_that_meets_the_others(build: Build):
     head, follower = files("a", build=build), files("b", build=build)
@@ -87,7 +152,11 @@ def test_a_part_starts_by_the_program_that_meets_the_others(build: Build):
     # The host sets them to its own, as they differ from host to host.
     assert "SOCKET_IFNAME" not in head.files["environment"].text
     assert "HOST_IP=" not in head.files["environment"].text
-    assert set(mine["interface_variables"]) == {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}
+    # A name alone is a prefix to NCCL, and eth1 would take eth10, too.
+    assert mine["interface_variables"] == {
+        "GLOO_SOCKET_IFNAME": "{}",
+        "NCCL_SOCKET_IFNAME": "={}",
+    }
     assert "KillMode=mixed" in head.files["unit.conf"].text.splitlines()[-2:]
     assert "NotifyAccess=main" in head.files["unit.conf"].text
 
