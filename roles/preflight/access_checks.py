@@ -15,6 +15,7 @@ OUR_TABLE = paths.FIREWALL_TABLE
 def access_checks(context: CheckContext) -> Iterator[Check]:
     """Every check of ports, firewalls and access control."""
     yield from ports(context)
+    yield from given_ports(context)
     yield from firewalls(context)
     yield selinux(context)
     yield denials(context)
@@ -29,6 +30,26 @@ def ports(context: CheckContext) -> Iterator[Check]:
     yield from found
     if not found:
         yield ok("ports", ", ".join(map(str, _planned_ports(context))) or "none is planned")
+
+
+def given_ports(context: CheckContext) -> Iterator[Check]:
+    """Whether the firewall closes the ports that the kernel gives, where engines on several hosts
+    listen for each other and ask for no key."""
+    closed = context.engine.given_ports if context.engine else None
+    if closed is None:
+        return
+    (first, last), found = closed, context.answers.given_ports
+    if found is None:
+        yield skipped("given-ports", "the host has no net.ipv4.ip_local_port_range")
+    elif first <= found[0] <= found[1] <= last:
+        yield ok("given-ports", f"{found[0]}-{found[1]}")
+    else:
+        yield stop(
+            "given-ports",
+            f"net.ipv4.ip_local_port_range is {found[0]} {found[1]}: NCCL and Gloo would listen "
+            f"outside {first}-{last}, which alone the firewall closes to others",
+            f'set it in /etc/sysctl.d to "{first} {last}" and run sudo sysctl --system',
+        )
 
 
 def _planned_ports(context: CheckContext) -> list[int]:

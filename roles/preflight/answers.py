@@ -88,6 +88,7 @@ class PreflightAnswers:
     `sudo_message` is what sudo printed, and `sudo_hung` says that it gave no answer in time.
 
     `pythons` has those that are on the host, `wheels` the number of wheels in each folder there.
+    `given_ports` are the first and the last port that the kernel gives to who names none.
     `clock` and `clock_end` are the host's time when its answer began and ended, in seconds since
     1970.
     """
@@ -104,6 +105,7 @@ class PreflightAnswers:
     wheels: Mapping[str, int]
     folders: Mapping[str, Folder]
     synchronised: bool | None
+    given_ports: tuple[int, int] | None
     selinux_enforcing: bool
     firewalls: tuple[str, ...]
     proxies: tuple[str, ...]
@@ -164,6 +166,7 @@ def _of_user(parts: Mapping[str, list[str]]) -> dict[str, Any]:
         "wheels": dict(_wheels(parts.get("wheelhouse", ()))),
         "folders": dict(_folders(parts["disks"])),
         "synchronised": _synchronised(_settings(parts, "synchronised")),
+        "given_ports": _range(one.get("given-ports", "")),
         "selinux_enforcing": one.get("selinux") == "1",
         "firewalls": _active(parts.get("firewall", ())),
         "proxies": tuple(parts.get("proxies", ())),
@@ -233,6 +236,11 @@ def _packages(lines: Sequence[str]) -> tuple[str, ...] | None:
 def _synchronised(settings: Mapping[str, str]) -> bool | None:
     value = settings.get("NTPSynchronized")
     return {"yes": True, "no": False}.get(value or "")
+
+
+def _range(text: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"([0-9]{1,5})\s+([0-9]{1,5})", text)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _active(lines: Iterable[str]) -> tuple[str, ...]:

@@ -111,6 +111,7 @@ done <<END
 $FOLDERS
 END
 part synchronised; if has timedatectl; then limit 10 timedatectl show -p NTPSynchronized; fi
+part given-ports; cat /proc/sys/net/ipv4/ip_local_port_range
 part selinux; limit 5 cat /sys/fs/selinux/enforce
 part firewall
 grep -qi '^ENABLED=yes' /etc/ufw/ufw.conf && echo "ufw active"

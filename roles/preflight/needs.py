@@ -48,7 +48,8 @@ class EngineHost:
     `ports` maps each planned port to its replica, `folders` are where the engines' builds are
     installed. `most_gpus` is the number of GPUs of the largest replica, `shm_gib` the declared size
     of /dev/shm (None: the tuning decides). `adapters` maps the folders of LoRA adapters, which a
-    deploy copies to the host, to their bytes.
+    deploy copies to the host, to their bytes. `given_ports` are the first and the last port that
+    the kernel may give to who names none, None without a part of a replica over several hosts.
     """
 
     engines: tuple[EngineNeeds, ...]
@@ -61,6 +62,7 @@ class EngineHost:
     replicas: int
     shm_gib: int | None = None
     adapters: Mapping[str, int] = field(default_factory=dict)
+    given_ports: tuple[int, int] | None = None
 
     @cached_property
     def needs(self) -> EngineNeeds:
@@ -143,11 +145,13 @@ def engine_host(
     served: Sequence[ServiceOnHost],
     internal_ports: tuple[int, int] | None = None,
     shm_gib: int | None = None,
+    given_ports: tuple[int, int] | None = None,
 ) -> EngineHost:
     """What engines of these builds need of a host that runs these replicas.
 
     `internal_ports` are the first and the last port that the processes of replicas use among
-    themselves.
+    themselves, `given_ports` those that the kernel gives and the firewall closes beside a part of a
+    replica over several hosts.
     """
     replicas = [replica for one in served for replica in one.replicas]
     used = [one for one in served if one.replicas]
@@ -163,6 +167,7 @@ def engine_host(
         most_gpus=max((len(replica.gpus) for replica in replicas), default=0),
         replicas=len(replicas),
         shm_gib=shm_gib,
+        given_ports=given_ports if any(one.members for one in replicas) else None,
         adapters={f"{ADAPTERS}/{each.digest}": each.bytes for each in adapters},
     )
 

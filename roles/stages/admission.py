@@ -15,8 +15,8 @@ from roles.fleet import Fleet, Host
 from roles.hardware import Hardware, HardwareReport, bus_difference, difference, summary
 from roles.host import Part
 from roles.host.outcome import say, stop, warn
+from roles.launch import GIVEN_PORTS, internal_ports
 from roles.launch import PART as LAUNCH
-from roles.launch import internal_ports
 from roles.preflight import (
     OTHER_DEPLOY,
     BalancerHost,
@@ -188,6 +188,7 @@ def host_needs(fleet: Fleet, declared: Host) -> HostNeeds:
             served,
             _internal_ports(fleet, served),
             shm_gib=declared.tuning.dev_shm_gib,
+            given_ports=_given_ports(fleet),
         )
         if runs_engines
         else None,
@@ -207,6 +208,13 @@ def _balancer_host(fleet: Fleet, settings: BalancerSettings) -> BalancerHost:
         {one.kind: one.site for one in balancers()},
         balancer.selinux_boolean,
     )
+
+
+def _given_ports(fleet: Fleet) -> tuple[int, int] | None:
+    """The first and the last port of those that the kernel gives and the firewall closes; None
+    without a firewall."""
+    first, _, last = GIVEN_PORTS.partition("-")
+    return (int(first), int(last)) if fleet.settings.launch.firewall else None
 
 
 def _internal_ports(fleet: Fleet, served: Sequence[ServiceOnHost]) -> tuple[int, int]:

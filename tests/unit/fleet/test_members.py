@@ -8,6 +8,7 @@ import pytest
 
 from roles.declaration import Declaration
 from roles.fleet import build, host_launch, routes
+from roles.stages.admission import host_needs
 from tests.unit.fleet.test_fleet import declared, problems
 from tests.unit.fleet.test_fleet import key as key
 
@@ -170,6 +171,18 @@ def test_ray_is_taken_where_nobody_knows_the_packages(key: Path):
     engines = {"vllm": {"requirement": "vllm==0.33.0", "allow_unhashed": True}}
     fleet = build(declared(key, hosts(), service=GROUP | {"executor": "ray"}, engines=engines))
     assert fleet.plans[0].replicas[0].executor == "ray"
+
+
+def test_hosts_of_a_replica_alone_must_give_the_ports_that_their_firewall_closes(
+    key: Path, engine_key: dict[str, str]
+):
+    def given(**more: Any) -> list[tuple[int, int] | None]:
+        fleet = build(declared(key, hosts(), balancer=engine_key, **more))
+        needed = [host_needs(fleet, fleet.host(name)).engine for name in ("gpu-1", "gpu-2")]
+        return [one.given_ports for one in needed if one]
+
+    assert given(service=GROUP) == [(32768, 60999)] * 2
+    assert given() == given(service=GROUP, launch={"firewall": False}) == [None] * 2
 
 
 def test_hosts_of_a_replica_run_the_same_engine(key: Path):

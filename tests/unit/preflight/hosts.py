@@ -78,6 +78,7 @@ def output(sudo: bool = True, **sections: str) -> list[str]:
         "wheelhouse": "",
         "disks": disks(),
         "synchronised": "NTPSynchronized=yes",
+        "given_ports": "32768\t60999",
         "selinux": "",
         "firewall": "firewalld inactive",
         "proxies": "",

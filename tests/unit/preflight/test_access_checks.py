@@ -8,9 +8,11 @@ import pytest
 from tests.unit.preflight.hosts import (
     LISTENER,
     OUR_UNIT,
+    all_checks,
     assert_only,
     balancer,
     balancer_host,
+    needs,
     not_passed,
 )
 
@@ -87,3 +89,25 @@ def test_a_service_has_a_port_of_its_own_on_the_balancer():
         "port 8443, planned for the balancer, is used by caddy (process 9)",
     )
     assert "services[].route.port" in found[2]
+
+
+@pytest.mark.parametrize("given", ["1024\t65535", "32768\t65535", "15000\t60999"])
+def test_engines_on_several_hosts_listen_where_the_firewall_closes(given: str):
+    wanted = needs(given_ports=(32768, 60999))
+    found = not_passed(wanted=wanted, given_ports=given)
+    evidence = given.replace("\t", " ")
+    assert_only(found, "given-ports", "fail", (evidence, "32768-60999", "sysctl"))
+    # Nothing else listens there that a replica of one host needs closed.
+    assert not_passed(given_ports=given) == {}
+
+
+@pytest.mark.parametrize("given", ["32768\t60999", "40000\t50000"])
+def test_the_kernels_usual_ports_are_closed(given: str):
+    wanted = needs(given_ports=(32768, 60999))
+    assert all_checks(wanted=wanted, given_ports=given)["given-ports"].outcome == "pass"
+
+
+@pytest.mark.parametrize("answer", ["", "what", "1 2 3", "9" * 40 + " 1"])
+def test_a_host_that_does_not_say_its_ports_is_not_judged(answer: str):
+    wanted = needs(given_ports=(32768, 60999))
+    assert all_checks(wanted=wanted, given_ports=answer)["given-ports"].outcome == "skipped"
