@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from roles.engine import Group, Start
+from roles.host import bundle
 from roles.plan import Replica
 
 PROGRAM, ENGINE, CONFIG, SECRET = "part.py", "engine", "part.json", "part.secret"
@@ -79,7 +80,7 @@ def as_part(
         command=COMMAND,
         files={
             **start.files,
-            PROGRAM: _program(),
+            PROGRAM: program(),
             ENGINE: f"exec {start.command}\n",
             CONFIG: json.dumps(config, indent=1) + "\n",
             SECRET: secret_of(key, name, hosts) + "\n",
@@ -105,5 +106,7 @@ def digest_of(start: Start) -> str:
 
 
 @cache
-def _program() -> str:
-    return Path(__file__).with_name("part.py").read_text(encoding="utf-8")
+def program() -> str:
+    """The program of a part, as hosts run it."""
+    here = Path(__file__).parent
+    return bundle([here / "wire.py", here / "part.py"], {})

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from roles.launch.part import GroupError, Part
+from roles.launch.parts import program
 
-PROGRAM = Path(__file__).parents[2] / "roles/launch/part.py"
 ADDRESSES = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
 # It says when it starts and what it was told, and ends gently.
 ENGINE = """trap 'echo ended gently; exit 0' TERM
@@ -64,12 +64,13 @@ class Parts:
         }
         (own / "part.json").write_text(json.dumps(settings | config))
         (own / "engine").write_text(engine)
+        (own / "part.py").write_text(program())
         (own / "part.secret").write_text(secret + "\n")
         environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(own), "RANK_IS": str(rank)}
         environment["PATH"] = path
         with (own / "log").open("ab") as log:
             part = subprocess.Popen(
-                [sys.executable, "-I", str(PROGRAM)],
+                [sys.executable, "-I", "part.py"],
                 cwd=own,
                 env=environment,
                 stdin=subprocess.DEVNULL,
