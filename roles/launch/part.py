@@ -81,8 +81,8 @@ def interface_of(address):
 class Part:
     """This host's part of the replica.
 
-    `events` are what the threads that wait for others tell. `heard` is when each other part last
-    said something.
+    `events` come from the threads that wait for other parts. `heard` is when the last message of
+    each other part came.
     """
 
     def __init__(self, config, secret):
@@ -149,10 +149,10 @@ class Part:
             tell_systemd("waits for " + names if names else "all parts are there")
 
     def read(self, rank, wire):
-        """Hand on what another part says, until its connection ends."""
+        """Hand on the messages of another part, until its connection ends."""
         try:
             while True:
-                self.events.put(("said", rank, (wire, wire.receive())))
+                self.events.put(("message", rank, (wire, wire.receive())))
         except (OSError, ValueError, RecursionError) as error:
             self.events.put(("lost", rank, (wire, str(error))))
 
@@ -162,8 +162,8 @@ class Part:
         threading.Thread(target=self.read, args=(rank, wire), daemon=True).start()
 
     def next_event(self, timeout_s):
-        """What happened: its kind ("" for nothing), whose it is, and its connection with what was
-        said there."""
+        """What happened: its kind ("" for nothing), whose it is, and its connection with the
+        message from there."""
         try:
             return self.events.get(timeout=timeout_s)
         except queue.Empty:
@@ -175,10 +175,10 @@ class Part:
             self.look()
 
     def look(self):
-        """Send a beat when it is due, and take one event; (rank, message) of what a part said."""
+        """Send a beat when it is due, and take one event; whose message came, and the message."""
         for rank in self.beat():
             raise GroupError("%s is lost" % self.hosts[rank])
-        said = None, {}
+        message = None, {}
         kind, rank, value = self.next_event(0.25)
         if kind == "deaf":
             raise GroupError("it takes no members any more")
@@ -187,11 +187,11 @@ class Part:
         elif kind == "joined" and value[0] is not None:
             value[0].close()
             raise GroupError("%s has started anew" % self.hosts[rank])
-        elif kind in ("said", "lost") and self.wires.get(rank) is value[0]:
+        elif kind in ("message", "lost") and self.wires.get(rank) is value[0]:
             self.hear(kind, rank, value[1])
-            said = rank, value[1]
+            message = rank, value[1]
         self.check_end(time.monotonic())
-        return said
+        return message
 
     def beat(self):
         """Let the others hear of this part where that is due; the ranks that are lost."""
@@ -310,7 +310,7 @@ class Part:
                 self.listen_to(rank, value[0])
             if kind == "lost" and self.wires.get(rank) is value[0]:
                 self.forget(rank)
-            if kind == "said" and self.wires.get(rank) is value[0]:
+            if kind == "message" and self.wires.get(rank) is value[0]:
                 self.heard[rank] = time.monotonic()
             now = time.monotonic()
             silent = [one for one, at in self.heard.items() if now - at > SILENT_S]

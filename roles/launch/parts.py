@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from roles.engine import Group, Start
 from roles.host import bundle
@@ -65,15 +66,10 @@ def as_part(
     """
     config = {
         "name": name,
-        "rank": group.rank,
         "hosts": list(hosts),
-        "addresses": list(group.addresses),
-        "port": group.meeting_port,
-        "engine": ENGINE,
         "drain_s": drain_s,
         "settings": alike,
-        "address_variables": list(start.address_variables),
-        "interface_variables": dict(start.interface_variables),
+        **_config(start, group),
     }
     return replace(
         start,
@@ -88,6 +84,17 @@ def as_part(
         credentials=(*start.credentials, SECRET),
         unit=(*start.unit, *_UNIT),
     )
+
+
+def _config(start: Start, group: Group) -> dict[str, Any]:
+    return {
+        "rank": group.rank,
+        "addresses": list(group.addresses),
+        "port": group.meeting_port,
+        "engine": ENGINE,
+        "address_variables": list(start.address_variables),
+        "interface_variables": dict(start.interface_variables),
+    }
 
 
 def secret_of(key: str, name: str, hosts: Sequence[str]) -> str:
