@@ -56,14 +56,14 @@ def cgroups(text, pid):
     return found
 
 
-def load_worker(proofs, replica, task, end):
-    """Ask a replica for completions, or for what its task is, one after another, until `end` or
-    the first error."""
+def load_worker(proofs, replica, task, is_over):
+    """Ask a replica for completions, or for what its task is, one after another, until that is over
+    or the first error."""
     # Where nothing is generated the text is as long as an answer might be, two tokens a word.
     generates = replica["task"] == "generate"
     prompt = LOAD_PROMPT if generates else "a " * (task["load_max_tokens"] // 2)
     done = {"name": replica["name"], "completed": 0, "failed": 0, "tokens": 0, "error": ""}
-    while time.monotonic() < end and not done["failed"]:
+    while not is_over() and not done["failed"]:
         answer = proofs[replica["task"]](
             replica["base_url"],
             replica["key"],
@@ -103,8 +103,13 @@ def load(seen, replicas, task, proofs, in_parallel):
     asked = (seen["samples"], task["gpus"]["load"], end)
     sampler = threading.Thread(target=sample, args=asked, daemon=True)
     sampler.start()
+
+    def is_over():
+        # A sample that comes late, as on a busy host, would find idle GPUs.
+        return time.monotonic() >= end and not sampler.is_alive()
+
     slots = [replica for replica in replicas for _ in range(task["load_concurrency"])]
-    results = in_parallel(lambda replica: load_worker(proofs, replica, task, end), slots)
+    results = in_parallel(lambda replica: load_worker(proofs, replica, task, is_over), slots)
     sampler.join(COMMAND_TIMEOUT_S)
     seconds = time.monotonic() - start
     seen["loads"] = {

@@ -67,6 +67,17 @@ def test_a_host_as_planned_passes(tmp_path: Path) -> None:
     assert observed.loads["chat-0"].completed >= 3 * SETTINGS.load_concurrency
 
 
+def test_the_load_lasts_until_the_last_sample_is_taken(tmp_path: Path) -> None:
+    # As on a host whose processors are all at work.
+    slow = NVIDIA_SMI.replace("else:\n", "else:\n    import time; time.sleep(2)\n")
+    path = programs(tmp_path, **{"nvidia-smi": slow, "systemctl": SYSTEMCTL})
+    with engine(chat_engine("chat", tp=2)) as url:
+        observed = run([replace(REPLICA, base_url=url)], tmp_path, path, load_s=0.2)
+    assert observed.loads["chat-0"].seconds >= 2
+    # One request of each worker takes far less.
+    assert observed.loads["chat-0"].completed > 3 * SETTINGS.load_concurrency
+
+
 @pytest.mark.parametrize(
     ("listed", "names", "outcome"),
     [
