@@ -118,10 +118,12 @@ def test_the_configuration_is_yaml_with_known_options():
 
 def ollama_launch() -> HostLaunch:
     """What a host runs of a service on Ollama."""
-    own = service(engine="ollama", model=gguf_model("Llama-3.1-8B-Instruct"), weights="/srv/m.gguf")
-    host_plan = plan_host(own, "gpu3", declared_hardware("2x NVIDIA A10G", None))
+    given = {"model": gguf_model("Llama-3.1-8B-Instruct"), "weights": "/srv/m.gguf"}
+    host_plan = plan_host(
+        service(engine="ollama", **given), "gpu3", declared_hardware("2x NVIDIA A10G", None)
+    )
     build = OllamaSettings.model_validate({"archive": "/srv/ollama.tgz", "sha256": "a" * 64})
-    return launch(build, host_plan=host_plan, weights="/srv/m.gguf")
+    return launch(build, host_plan=host_plan, engine="ollama", **given)
 
 
 def test_systemd_reads_a_unit_that_waits_before_it_stops(tmp_path: Path):
