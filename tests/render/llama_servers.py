@@ -34,9 +34,9 @@ def llama_server() -> Path:
     return found[-1]
 
 
-def tiny_model() -> Model:
+def tiny_model(layers: int = 2) -> Model:
     """The lab's tiny model, as it is recorded."""
-    content = gguf.content(2)
+    content = gguf.content(layers)
     return recorded_gguf(read_header(BytesIO(content), NAME, len(content)), NAME, NAME).model()
 
 

@@ -52,7 +52,8 @@ def test_an_adapter_is_loaded_and_listed(tmp_path: Path):
 def test_drafted_tokens_are_checked(tmp_path: Path, method: str):
     own = {"method": method, "tokens": 4}
     if method == "draft_model":
-        own |= {"model": tiny_model(), "weights": str(tmp_path / "tiny.gguf")}
+        # Described as a smaller one: no other would be taken for a draft.
+        own |= {"model": tiny_model(layers=1), "weights": str(tmp_path / "tiny.gguf")}
     with serving(tmp_path, speculative=own) as url:
         answer = probe.chat(url, "", NAME, 60, max_tokens=48)
         with probe.request(f"{url}/metrics", "", 60) as response:
