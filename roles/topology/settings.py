@@ -198,15 +198,13 @@ class ServiceSettings(ServiceFields):
     @classmethod
     def _check_weights(cls, value: str | None, info: Any) -> str | None:
         model = info.data.get("model")
-        if model and (
-            problem := engine(chosen_engine(info.data.get("engine"), model).kind).weights_problem(
-                value
-            )
-        ):
+        if not model:
+            return value
+        kind = chosen_engine(info.data.get("engine"), model).kind
+        if problem := engine(kind).weights_problem(value):
             raise ValueError(problem)
         # Engines of GGUF files say themselves that the model must be one.
-        others = model and chosen_engine(info.data.get("engine"), model).kind == DEFAULT_KIND
-        if others and value and value.endswith(".gguf") and model.format != "gguf":
+        if kind == DEFAULT_KIND and value and value.endswith(".gguf") and model.format != "gguf":
             raise ValueError(
                 f"{value!r} is a GGUF file, and model names safetensors files; name its own "
                 "description as model: python -m roles.models read"
